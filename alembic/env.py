@@ -1,0 +1,65 @@
+"""Alembic's environment: one connection, one transaction, one migration at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import service.alerts.tables
+import service.deliveries.tables
+import service.events.tables  # noqa: F401 - each registers its tables with the metadata
+from alembic import context
+from service.database.base import metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+MIGRATION_LOCK = 7_405_001
+
+
+def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
+    """Leave the partitions of the log alone: the service makes them."""
+    return not (kind == "table" and name is not None and name.startswith("events_p"))
+
+
+def run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        include_name=is_ours,
+        compare_type=True,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        context.run_migrations()
+
+
+async def run_online() -> None:
+    engine = create_async_engine(context.config.attributes["url"])
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+        await connection.commit()
+    await engine.dispose()
+
+
+# A thread of its own, so that migrations can also be run from inside a running event loop.
+failures: list[BaseException] = []
+
+
+def main() -> None:
+    try:
+        asyncio.run(run_online())
+    except BaseException as error:  # noqa: BLE001 - handed to the calling thread, whatever it is
+        failures.append(error)
+
+
+thread = threading.Thread(target=main)
+thread.start()
+thread.join()
+if failures:
+    raise failures[0]

@@ -1,0 +1,21 @@
+"""Tocsin: a JWT-secured notification service.
+
+The path of an alert, and where each step lives:
+
+ 1. ``POST /v1/alerts``          ``alerts/routes.py``       who are you, may you, is it well-formed
+ 2. group commit                 ``alerts/committer.py``    many requests, one transaction
+ 3. the log                      ``events/log.py``          lock, number, insert, notify, commit: one SQL function
+ 4. ``201`` with id and seq      ``alerts/routes.py``       answered only now: stored before answered
+ 5. wake-up                      ``realtime/bus.py``        LISTEN/NOTIFY tells the other nodes
+ 6. fan-out                      ``realtime/fanout.py``     next events from memory or the log, encoded once
+ 7. the hub                      ``realtime/hub.py``        groups of connections with the same filter
+ 8. one prepared frame to each   ``realtime/transport.py``  bytes straight to each socket
+ 9. ack from the browser         ``realtime/protocol.py``   sans-I/O state machine of one connection
+10. the ledger                   ``deliveries/ledger.py``   a range a connection, not a row a delivery
+
+``app.py`` puts the parts together, ``cli/`` starts them. The packages import one another only in this order
+(``cli``, ``app``, ``realtime``, ``deliveries``, ``alerts``, ``web``, ``events``, ``auth``, ``database``, and below all
+``settings``, ``errors`` and ``logs``); import-linter holds them to it.
+"""
+
+__version__ = "0.1.0"

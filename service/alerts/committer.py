@@ -1,0 +1,250 @@
+"""Group commit: many requests, one transaction.
+
+One task owns one connection. While a commit is under way, new alerts gather in a bounded queue; the next commit takes all
+that have gathered, up to ``commit_batch_size``. There is no timer: an idle service commits an alert the moment it arrives.
+
+Invariants:
+
+- A result is handed out only after its transaction was committed: stored before answered.
+- A commit whose outcome is unknown is settled by asking, never by storing again. The old backend is ended first, because one
+  that still waits for the append lock could commit after it was asked about; then the alerts' ids, made before the
+  commit, say what was stored.
+- A full queue refuses at once (``Overloaded``); nothing waits without bound.
+
+::
+
+            submit()            append_alerts()          committed
+    request ───────► queue ───────► in flight ──────────────► answer, and on to the fan-out
+                       │ full            │ connection lost
+                       ▼                 ▼           found ► answer
+                   Overloaded        settling ─── not found ► DatabaseUnavailable: nothing was stored
+                                         │ no database in time
+                                         ▼
+                                   OutcomeUnknown: retry with the same Idempotency-Key
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import asyncpg
+import orjson
+
+from service.database.engine import CONNECTION_LOST, close_quietly, unavailable
+from service.errors import InternalError, OutcomeUnknown, Overloaded
+from service.events.log import Appended, Event, append_alerts
+from service.logs import get_logger
+from service.web.metrics import (
+    ALERTS_REPLAYED,
+    ALERTS_STORED,
+    COMMIT_BATCH,
+    COMMIT_QUEUE,
+    COMMIT_SECONDS,
+    COMMITS_SETTLED,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from service.alerts.schemas import AlertIn
+    from service.database.engine import Database
+    from service.settings import StorageSettings
+
+log = get_logger(__name__)
+
+SETTLE_PAUSE_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class NewAlert:
+    """An alert on its way into the log. ``wire`` is its JSON, ``key_hash`` goes with ``key``."""
+
+    id: UUID
+    source: str
+    created_at: datetime
+    alert: AlertIn
+    wire: bytes
+    key: str | None = None
+    key_hash: str | None = None
+    done: asyncio.Future[Appended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def item(self) -> bytes:
+        """Return the alert as an item of ``append_alerts``."""
+        return b'{"key":%b,"hash":%b,"alert":%b}' % (
+            orjson.dumps(self.key),
+            orjson.dumps(self.key_hash),
+            self.wire,
+        )
+
+    def event(self, seq: int) -> Event:
+        """Return the event that the alert became."""
+        alert = self.alert
+        recipients = frozenset(alert.recipients) if alert.recipients is not None else None
+        return Event(
+            seq,
+            self.id,
+            "alert.created",
+            alert.topic,
+            alert.severity,
+            recipients,
+            self.source,
+            self.created_at,
+            self.wire,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Backend:
+    """A server process of PostgreSQL; a later one may reuse the number, but not the start."""
+
+    pid: int
+    started: datetime
+
+
+class Committer:
+    """Stores alerts, many in one transaction."""
+
+    def __init__(
+        self, database: Database, settings: StorageSettings, committed: Callable[[Sequence[Event]], None]
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._committed = committed
+        self._queue: asyncio.Queue[NewAlert] = asyncio.Queue(settings.commit_queue_size)
+        self._connection: asyncpg.Connection | None = None
+        self._backend: _Backend | None = None
+
+    async def store(self, alert: NewAlert) -> Appended:
+        """Store ``alert`` and return once it is committed.
+
+        Raises:
+            Overloaded: the queue is full.
+            DatabaseUnavailable: it was not stored.
+            OutcomeUnknown: the database went away during the commit, and stayed away.
+
+        """
+        try:
+            self._queue.put_nowait(alert)
+        except asyncio.QueueFull:
+            raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1) from None
+        return await alert.done
+
+    async def run(self) -> None:
+        """Commit what arrives, until cancelled."""
+        batch: list[NewAlert] = []
+        try:
+            while True:
+                batch = [await self._queue.get()]
+                while len(batch) < self._settings.commit_batch_size and not self._queue.empty():
+                    batch.append(self._queue.get_nowait())
+                COMMIT_QUEUE.set(self._queue.qsize())
+                await self._commit(batch)
+        finally:
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            _fail(batch, unavailable())
+            if self._connection is not None:
+                await close_quietly(self._connection)
+
+    async def _commit(self, batch: list[NewAlert]) -> None:
+        started = time.perf_counter()
+        try:
+            connection = await self._connect()
+        except CONNECTION_LOST:
+            _fail(batch, unavailable())
+            return
+        try:
+            results = await append_alerts(connection, b"[%b]" % b",".join(alert.item() for alert in batch))
+        except CONNECTION_LOST as error:
+            log.warning("commit outcome unknown", alerts=len(batch), error=type(error).__name__)
+            await self._settle(batch)
+        except asyncpg.PostgresError as error:
+            await self._commit_one_by_one(batch, error)
+        else:
+            COMMIT_SECONDS.observe(time.perf_counter() - started)
+            COMMIT_BATCH.observe(len(batch))
+            self._answer(batch, results)
+
+    async def _commit_one_by_one(self, batch: list[NewAlert], error: asyncpg.PostgresError) -> None:
+        """Let an alert that PostgreSQL refuses, which is a defect of ours, fail alone."""
+        if len(batch) == 1:
+            log.error("alert refused by PostgreSQL", alert=str(batch[0].id), sqlstate=error.sqlstate)
+            _fail(batch, InternalError("The alert could not be stored. The service's log has the details."))
+            return
+        for alert in batch:
+            await self._commit([alert])
+
+    def _answer(self, batch: Sequence[NewAlert], results: Sequence[Appended]) -> None:
+        stored = [alert.event(result.seq) for alert, result in zip(batch, results, strict=True) if result.body is None]
+        ALERTS_STORED.inc(len(stored))
+        ALERTS_REPLAYED.inc(len(batch) - len(stored))
+        if stored:
+            self._committed(stored)
+        for alert, result in zip(batch, results, strict=True):
+            if not alert.done.done():
+                alert.done.set_result(result)
+
+    async def _connect(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._database.connect()
+            row = await self._connection.fetchrow(
+                "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+            )
+            self._backend = _Backend(row[0], row[1])
+        return self._connection
+
+    async def _settle(self, batch: list[NewAlert]) -> None:
+        """Find out what became of a commit whose connection was lost."""
+        COMMITS_SETTLED.inc()
+        lost = self._backend
+        if self._connection is not None:
+            self._connection.terminate()
+        deadline = time.monotonic() + self._settings.settle_seconds
+        while time.monotonic() < deadline:
+            try:
+                connection = await self._connect()
+                if lost is None or await _is_gone(connection, lost):
+                    rows = await connection.fetch(
+                        "SELECT id, seq FROM alerts WHERE id = ANY ($1)", [alert.id for alert in batch]
+                    )
+                    self._settled(batch, {row[0]: row[1] for row in rows})
+                    return
+            except CONNECTION_LOST:
+                if self._connection is not None:
+                    self._connection.terminate()
+            await asyncio.sleep(SETTLE_PAUSE_SECONDS)
+        _fail(
+            batch,
+            OutcomeUnknown(
+                "PostgreSQL went away during the commit. Send the request again with the same Idempotency-Key:"
+                " it is stored once.",
+                retry_after=1,
+            ),
+        )
+
+    def _settled(self, batch: list[NewAlert], seqs: dict[UUID, int]) -> None:
+        stored = [alert for alert in batch if alert.id in seqs]
+        log.info("commit settled", stored=len(stored), not_stored=len(batch) - len(stored))
+        self._answer(stored, [Appended(seqs[alert.id], replayed=False, mismatch=False, body=None) for alert in stored])
+        _fail([alert for alert in batch if alert.id not in seqs], unavailable())
+
+
+async def _is_gone(connection: asyncpg.Connection, backend: _Backend) -> bool:
+    """End a backend that may still be at work, and say whether it has left."""
+    left = await connection.fetchval(
+        "SELECT bool_and(pg_terminate_backend(pid, 2000)) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2",
+        backend.pid,
+        backend.started,
+    )
+    return left is not False
+
+
+def _fail(batch: Sequence[NewAlert], error: Exception) -> None:
+    for alert in batch:
+        if not alert.done.done():
+            alert.done.set_exception(error)

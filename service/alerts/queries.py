@@ -1,0 +1,124 @@
+"""Reading alerts: one, or pages of them, newest first, and only those that the bearer may see."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Text, and_, any_, cast, false, literal, or_, select
+
+from service.alerts.schemas import rfc3339
+from service.alerts.tables import alerts
+from service.auth.principal import EVERY_TOPIC
+from service.database.base import severity_type
+from service.errors import InvalidRequest
+from service.events.log import read_head
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from sqlalchemy import ColumnElement, RowMapping
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from service.auth.principal import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class AlertQuery:
+    """What to list: each list empty means any; ``before`` is the cursor's ``seq``."""
+
+    topics: Sequence[str] = ()
+    severities: Sequence[str] = ()
+    min_severity: str | None = None
+    statuses: Sequence[str] = ()
+    before: int | None = None
+    limit: int = 50
+
+
+def encode_cursor(seq: int) -> str:
+    """Return the cursor of the page after the alert at ``seq``."""
+    return base64.urlsafe_b64encode(str(seq).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> int:
+    """Return the ``seq`` that a cursor stands for.
+
+    Raises:
+        InvalidRequest: it is none of ours.
+
+    """
+    try:
+        digits = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError):
+        digits = ""
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):  # noqa: PLR2004 - digits of a bigint
+        raise InvalidRequest("/cursor: send the `next` of the page before, as it was.")
+    return int(digits)
+
+
+def _topic_matches(pattern: str) -> ColumnElement[bool]:
+    if pattern.endswith(".*"):
+        return alerts.c.topic.startswith(pattern[:-1], autoescape=True)
+    return alerts.c.topic == pattern
+
+
+def _any_topic(patterns: Sequence[str]) -> ColumnElement[bool]:
+    return or_(false(), *(_topic_matches(pattern) for pattern in patterns))
+
+
+def visible_to(principal: Principal) -> ColumnElement[bool]:
+    """Return the condition that ``principal`` may see an alert."""
+    addressed = or_(alerts.c.recipients.is_(None), literal(principal.subject, Text) == any_(alerts.c.recipients))
+    return addressed if principal.topics == EVERY_TOPIC else and_(addressed, _any_topic(principal.topics))
+
+
+async def list_alerts(
+    tx: AsyncConnection, principal: Principal, query: AlertQuery
+) -> tuple[list[dict[str, Any]], str | None, int]:
+    """Return a page of alerts, the cursor of the next one, and the head of the log at that instant."""
+    statement = select(alerts).where(visible_to(principal)).order_by(alerts.c.seq.desc()).limit(query.limit + 1)
+    if query.topics and "*" not in query.topics:
+        statement = statement.where(_any_topic(query.topics))
+    if query.severities:
+        statement = statement.where(alerts.c.severity.in_(query.severities))
+    if query.min_severity:
+        statement = statement.where(alerts.c.severity >= cast(query.min_severity, severity_type))
+    if query.statuses:
+        statement = statement.where(alerts.c.status.in_(query.statuses))
+    if query.before is not None:
+        statement = statement.where(alerts.c.seq < query.before)
+    head = await read_head(tx)
+    rows = (await tx.execute(statement)).mappings().all()
+    page = [_wire(row) for row in rows[: query.limit]]
+    more = encode_cursor(page[-1]["seq"]) if len(rows) > query.limit else None
+    return page, more, head
+
+
+async def find_alert(tx: AsyncConnection, principal: Principal, alert_id: UUID) -> dict[str, Any] | None:
+    """Return one alert, or None where there is none that ``principal`` may see."""
+    row = (await tx.execute(select(alerts).where(alerts.c.id == alert_id, visible_to(principal)))).mappings().first()
+    return _wire(row) if row else None
+
+
+def _wire(row: RowMapping) -> dict[str, Any]:
+    return {
+        "id": str(row["id"]),
+        "source": row["source"],
+        "topic": row["topic"],
+        "severity": row["severity"],
+        "title": row["title"],
+        "body": row["body"],
+        "attributes": row["attributes"],
+        "links": row["links"],
+        "recipients": row["recipients"],
+        "dedup_key": row["dedup_key"],
+        "status": row["status"],
+        "occurrences": row["occurrences"],
+        "created_at": rfc3339(row["created_at"]),
+        "updated_at": rfc3339(row["updated_at"]),
+        "expires_at": rfc3339(row["expires_at"]) if row["expires_at"] else None,
+        "seq": row["seq"],
+    }

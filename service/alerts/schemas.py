@@ -1,0 +1,218 @@
+"""An alert on the wire: what a backend may POST, and the JSON that everybody is shown.
+
+Limits are those of the design: title 200 characters, body and attributes 16 KiB of UTF-8, 100 recipients. Text that
+PostgreSQL, a browser or a log line could not hold is refused here, each with a message that names the field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import unicodedata
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic.types import JsonValue
+
+from service.auth.principal import is_subject, is_topic
+from service.events.filter import Severity
+
+Status = Literal["open", "acknowledged", "resolved", "expired"]
+
+TITLE_MAX = 200
+BODY_MAX_BYTES = 16 * 1024
+ATTRIBUTES_MAX_BYTES = 16 * 1024
+ATTRIBUTES_MAX_DEPTH = 8
+RECIPIENTS_MAX = 100
+LINKS_MAX = 20
+KEY_MAX = 200
+INTEGER_MAX = 2**53 - 1  # the largest that every JSON reader holds exactly (RFC 8259, section 6)
+
+
+def _text(value: str, *, multiline: bool) -> str:
+    allowed = "\n\r\t" if multiline else ""
+    for character in value:
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in allowed:
+            raise ValueError(f"the character U+{ord(character):04X} is not allowed")
+    return value
+
+
+def _line(value: str) -> str:
+    """Accept one line of text that shows something."""
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return _text(value, multiline=False)
+
+
+def _topic(value: str) -> str:
+    if not is_topic(value):
+        raise ValueError("must be dot-separated parts of a-z, 0-9, _ and -, at most 100 characters")
+    return value
+
+
+def _recipient(value: str) -> str:
+    if not is_subject(value):
+        raise ValueError("must be 1 to 200 printable characters")
+    return value
+
+
+Line = Annotated[str, AfterValidator(_line)]
+Topic = Annotated[str, AfterValidator(_topic)]
+
+
+class Link(BaseModel):
+    """A link that the console shows under the alert."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: Annotated[Line, Field(max_length=TITLE_MAX)]
+    url: Annotated[Line, Field(max_length=2000, pattern=r"^https?://[^\s]+$")]
+
+
+class AlertIn(BaseModel):
+    """What a backend POSTs. Only ``title`` is required."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "topic": "payments.eu",
+                    "severity": "critical",
+                    "title": "Card acceptance below 80 %",
+                    "body": "Acquirer X times out since 09:41 UTC.",
+                    "attributes": {"acquirer": "X", "rate": 0.78},
+                    "links": [{"title": "Runbook", "url": "https://runbooks.example/acquirer"}],
+                }
+            ]
+        },
+    )
+
+    topic: Topic = "default"
+    severity: Severity = "info"
+    title: Annotated[Line, Field(max_length=TITLE_MAX)]
+    body: str | None = None
+    attributes: dict[str, JsonValue] = Field(default_factory=dict)
+    links: list[Link] = Field(default_factory=list, max_length=LINKS_MAX)
+    recipients: list[Annotated[str, AfterValidator(_recipient)]] | None = Field(
+        None, min_length=1, max_length=RECIPIENTS_MAX
+    )
+    dedup_key: Annotated[Line, Field(max_length=KEY_MAX)] | None = None
+    expires_at: AwareDatetime | None = None
+
+    @field_validator("body")
+    @classmethod
+    def _check_body(cls, value: str | None) -> str | None:
+        if value is not None and len(value.encode(errors="surrogatepass")) > BODY_MAX_BYTES:
+            raise ValueError(f"must be at most {BODY_MAX_BYTES} bytes of UTF-8")
+        return value if value is None else _text(value, multiline=True)
+
+    @field_validator("attributes")
+    @classmethod
+    def _check_attributes(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        _check_json(value, ATTRIBUTES_MAX_DEPTH)
+        if len(orjson.dumps(value)) > ATTRIBUTES_MAX_BYTES:
+            raise ValueError(f"must be at most {ATTRIBUTES_MAX_BYTES} bytes as JSON")
+        return value
+
+    @field_validator("recipients")
+    @classmethod
+    def _check_recipients(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError("must not name anybody twice")
+        return value
+
+    @field_validator("expires_at")
+    @classmethod
+    def _check_expires_at(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value <= datetime.now(UTC):
+            raise ValueError("must lie in the future")
+        return value
+
+
+def _check_json(value: Any, depth: int) -> None:
+    """Refuse what PostgreSQL, a browser or the encoder could not hold."""
+    if isinstance(value, str):
+        _text(value, multiline=True)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+        raise ValueError("integers beyond 2^53 lose digits in browsers: send them as text")
+    elif isinstance(value, dict | list):
+        if depth == 0:
+            raise ValueError(f"must not be nested deeper than {ATTRIBUTES_MAX_DEPTH} levels")
+        for key in value if isinstance(value, dict) else ():
+            _text(key, multiline=False)
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_json(item, depth - 1)
+
+
+def rfc3339(at: datetime) -> str:
+    """Format a UTC time as RFC 3339 with microseconds and ``Z``."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def wire_alert(alert: AlertIn, alert_id: UUID, source: str, created_at: datetime) -> bytes:
+    """Encode a new alert as everybody will be shown it: in the answer, in the log, in every frame."""
+    at = rfc3339(created_at)
+    return orjson.dumps(
+        {
+            "id": str(alert_id),
+            "source": source,
+            "topic": alert.topic,
+            "severity": alert.severity,
+            "title": alert.title,
+            "body": alert.body,
+            "attributes": alert.attributes,
+            "links": [{"title": link.title, "url": link.url} for link in alert.links],
+            "recipients": alert.recipients,
+            "dedup_key": alert.dedup_key,
+            "status": "open",
+            "occurrences": 1,
+            "created_at": at,
+            "updated_at": at,
+            "expires_at": rfc3339(alert.expires_at) if alert.expires_at else None,
+        }
+    )
+
+
+def with_seq(alert: bytes, seq: int) -> bytes:
+    """Return the JSON of an alert with its place in the log."""
+    return b'%b,"seq":%d}' % (alert[:-1], seq)
+
+
+def content_hash(alert: AlertIn) -> str:
+    """Return the SHA-256, in hex, of what the caller asked for, whatever the spacing and order of its JSON."""
+    return hashlib.sha256(orjson.dumps(alert.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+class AlertOut(BaseModel):
+    """An alert as REST shows it; a frame's ``alert`` is the same without ``seq``, which stands beside it there."""
+
+    id: UUID
+    source: str
+    topic: str
+    severity: Severity
+    title: str
+    body: str | None
+    attributes: dict[str, Any]
+    links: list[Link]
+    recipients: list[str] | None
+    dedup_key: str | None
+    status: Status
+    occurrences: int
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    seq: int
+
+
+class AlertPage(BaseModel):
+    """A page of alerts, newest first."""
+
+    alerts: list[AlertOut]
+    next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
+    head: int = Field(description="the log position at which the list was true: start the stream after it")

@@ -1,0 +1,60 @@
+"""The tables of alerts: their current state, and the idempotency keys that they were posted with."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from service.database.base import metadata, severity_type, status_type
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7, made before the commit"),
+    Column("seq", BigInteger, nullable=False, unique=True, comment="the event that created it"),
+    Column("source", Text, nullable=False, comment="the subject of the token that posted it"),
+    Column("topic", Text, nullable=False),
+    Column("severity", severity_type, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("body", Text),
+    Column("attributes", JSONB, nullable=False),
+    Column("links", JSONB, nullable=False),
+    Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
+    Column("dedup_key", Text),
+    Column("status", status_type, nullable=False, server_default=text("'open'::alert_status")),
+    Column("occurrences", Integer, nullable=False, server_default=text("1")),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("acknowledged_at", DateTime(timezone=True)),
+    Column("acknowledged_by", Text),
+    Column("resolved_at", DateTime(timezone=True)),
+    Column("resolved_by", Text),
+    Index("ix_alerts_topic_seq", "topic", "seq"),
+    Index("ix_alerts_unresolved", "seq", postgresql_where=text("status IN ('open', 'acknowledged')")),
+    comment="The current state of each alert.",
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("source", Text, primary_key=True, comment="keys of different callers never meet"),
+    Column("key", Text, primary_key=True),
+    Column("body_hash", LargeBinary, nullable=False, comment="SHA-256 of the canonical request"),
+    Column("seq", BigInteger, nullable=False, comment="the event whose body is the first answer"),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Index("ix_idempotency_keys_created_at", "created_at"),
+    comment="What was posted with an Idempotency-Key, for a day.",
+)

@@ -1,0 +1,131 @@
+"""The composition root: the parts, put together, started in the order of the path and stopped against it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.routing import WebSocketRoute
+
+from service import __version__
+from service.alerts import routes as alert_routes
+from service.alerts.committer import Committer
+from service.auth.tokens import TokenVerifier
+from service.database.engine import Database
+from service.deliveries import routes as delivery_routes
+from service.deliveries.janitor import Janitor
+from service.deliveries.ledger import Ledger
+from service.errors import CloseReason
+from service.events.log import read_head
+from service.logs import get_logger
+from service.realtime.bus import PostgresBus
+from service.realtime.fanout import Fanout
+from service.realtime.hub import Hub
+from service.realtime.presence import Presence
+from service.realtime.websocket import PATH, StreamEndpoint
+from service.web import console, health, problems
+from service.web.limits import ConnectionLimits, RestLimits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+    from typing import Any
+
+    from sqlalchemy import URL
+
+    from service.auth.keys import Keyring
+    from service.settings import Settings
+
+log = get_logger(__name__)
+
+CONSOLE = Path(__file__).parent / "console"
+
+
+def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
+    """Make the application of one node, on the migrated database at ``url``."""
+    database = Database(url, settings.storage)
+    verifier = TokenVerifier(keyring, settings.auth)
+    rest_limits = RestLimits(settings.limits)
+    ledger = Ledger(database, settings.ledger)
+    hub = Hub(ledger, settings.stream)
+    fanout = Fanout(database, hub, settings.stream)
+    presence = Presence(database, hub, settings)
+    committer = Committer(database, settings.storage, fanout.offer)
+    janitor = Janitor(database, ledger, settings)
+    bus = PostgresBus(database, fanout.announce, presence.changed)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(database.close)
+            async with database.transaction() as tx:
+                head = await read_head(tx)
+            fanout.start_at(head)
+            await ledger.register(head)
+            stack.push_async_callback(ledger.end)
+            for part in (
+                ledger.run(lambda: hub.close_all(CloseReason.SHUTTING_DOWN)),
+                committer.run(),
+                fanout.run(),
+                bus.run(),
+                hub.run(),
+                presence.run(),
+                janitor.run(),
+            ):
+                await stack.enter_async_context(_running(part))
+            log.info("node serves", node=str(ledger.node_id), head=head)
+            yield
+
+    app = FastAPI(
+        title="Tocsin",
+        version=__version__,
+        summary="Alerts, stored before answered and pushed at once.",
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.state.database = database
+    app.state.verifier = verifier
+    app.state.limits = rest_limits
+    app.state.committer = committer
+    problems.install(app)
+    app.include_router(alert_routes.router)
+    app.include_router(delivery_routes.router)
+    app.include_router(health.router)
+    app.router.routes.append(
+        WebSocketRoute(
+            PATH,
+            StreamEndpoint(
+                hub=hub,
+                fanout=fanout,
+                ledger=ledger,
+                verifier=verifier,
+                rest_limits=rest_limits,
+                limits=ConnectionLimits(settings.stream),
+                settings=settings.stream,
+            ),
+        )
+    )
+    console.install(app, CONSOLE)
+    return app
+
+
+@asynccontextmanager
+async def _running(part: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a part beside the requests. One that fails takes the node down: a restart is cleaner than half a node."""
+    task = asyncio.create_task(part)
+    task.add_done_callback(_stop_on_failure)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _stop_on_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("a part of the node failed; stopping", exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,17 @@
+"""``tocsin migrate``: bring the schema up to date."""
+
+from __future__ import annotations
+
+from service import logs
+from service.cli.place import database_url
+from service.database.migrate import migrate as run_migrations
+from service.settings import load
+
+
+def migrate() -> None:
+    """Bring the schema of the database up to date."""
+    settings = load()
+    logs.configure(settings.server.log_level, settings.server.log_format)
+    with database_url(settings) as url:
+        run_migrations(url)
+    print("The schema is up to date.")

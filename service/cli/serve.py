@@ -1,0 +1,121 @@
+"""``tocsin serve``: run a node."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import uvicorn
+
+from service import logs
+from service.app import create_app
+from service.auth.keys import load_keyring
+from service.auth.tokens import mint
+from service.cli.place import database_url, signing_secret
+from service.database.migrate import is_current, migrate
+from service.errors import CommandFailed
+from service.realtime.transport import HttpTransport, ServerConfig, StreamTransport
+from service.settings import load, unknown_variables
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from service.settings import Settings
+
+DEV_TOKEN_SECONDS = 12 * 3600
+
+
+def serve(
+    *,
+    dev: Annotated[
+        bool, typer.Option("--dev", help="Make and keep a development key, and print ready tokens.")
+    ] = False,
+) -> None:
+    """Serve the REST API, the stream and the console."""
+    settings = load()
+    logs.configure(settings.server.log_level, settings.server.log_format)
+    for variable, similar in unknown_variables():
+        hint = f"; did you mean {similar}?" if similar else ""
+        print(f"tocsin: {variable} is no setting{hint}", file=sys.stderr)
+    keyring = load_keyring(settings.auth, signing_secret(settings, dev=True) if dev else None)
+    # uvicorn raises the signal again once it has stopped; without a handler that would end us before PostgreSQL stops.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with database_url(settings) as url:
+        if settings.storage.database_url is None:
+            migrate(url)
+        elif not is_current(url):
+            raise CommandFailed("the database has another schema than this version needs: run tocsin migrate")
+        server = _Server(server_config(settings, create_app(settings, url, keyring)), settings, dev=dev)
+        try:
+            server.run()
+        except KeyboardInterrupt:
+            sys.exit(130)
+    if not server.started:
+        raise CommandFailed(
+            f"cannot listen on {settings.server.host}:{settings.server.port}: set TOCSIN_PORT to a free port"
+        )
+
+
+def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
+    """Configure uvicorn with our protocol classes."""
+    server, stream = settings.server, settings.stream
+    config = ServerConfig(
+        app,
+        host=server.host,
+        port=server.port,
+        http=HttpTransport,
+        ws=StreamTransport,
+        ws_max_size=stream.message_max_bytes,
+        ws_ping_interval=stream.ping_interval_seconds,
+        ws_ping_timeout=stream.ping_timeout_seconds,
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=server.access_log,
+        server_header=False,
+        forwarded_allow_ips=server.forwarded_allow_ips,
+        timeout_graceful_shutdown=server.shutdown_seconds,
+    )
+    config.header_timeout = server.request_timeout_seconds
+    return config
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which says where it is once it listens."""
+
+    def __init__(self, config: ServerConfig, settings: Settings, *, dev: bool) -> None:
+        super().__init__(config)
+        self._settings = settings
+        self._dev = dev
+
+    async def startup(self, sockets: object = None) -> None:
+        """Start, then print what to do next."""
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            base = f"http://{self._settings.server.host}:{port}"
+            print(_dev_greeting(self._settings, base) if self._dev else f"Tocsin serves {base}", flush=True)
+
+
+def _dev_greeting(settings: Settings, base: str) -> str:
+    secret = signing_secret(settings, dev=True)
+
+    def token(subject: str, scope: str) -> str:
+        return mint(secret, settings.auth, subject=subject, scope=scope, ttl_seconds=DEV_TOKEN_SECONDS)
+
+    admin = token("alice", "alerts:read alerts:manage audit:read admin")
+    backend = token("billing", "alerts:write")
+    return f"""
+Tocsin serves {base}
+
+1. Open the console (signed in as alice, for {DEV_TOKEN_SECONDS // 3600} h):
+
+   {base}/#token={admin}
+
+2. Send an alert from a backend (as billing):
+
+   curl -sS {base}/v1/alerts -H 'Authorization: Bearer {backend}' -H 'Content-Type: application/json' -d '{{"title": "Hello, on-call", "severity": "warning"}}'
+
+3. Ask who got it: tocsin sql -c 'SELECT * FROM audit.deliveries'
+"""

@@ -1,0 +1,68 @@
+/**
+ * The two reads of the REST API that the console makes, with errors that can be told to a person.
+ */
+
+/** @import { AlertPage, PresenceList } from "./wire.js" */
+
+const TIMEOUT_MS = 10_000;
+const SHOWN_AT_SIGN_IN = 50;
+
+/** A request that brought no answer we can use. `reason` is the problem's `code`, or `unreachable`. */
+export class ApiError extends Error {
+  /**
+   * @param {string} reason
+   * @param {number} status      The HTTP status, 0 where none came.
+   * @param {number} retryAfter  In ms, 0 where the server did not say.
+   */
+  constructor(reason, status, retryAfter) {
+    super(reason);
+    this.reason = reason;
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same request may do better later. */
+  get passing() {
+    return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
+  }
+}
+
+/**
+ * The newest alerts, and the log position at which this list was true.
+ * @param {string} token
+ * @returns {Promise<AlertPage>}
+ */
+export function fetchAlerts(token) {
+  return get(`/v1/alerts?limit=${SHOWN_AT_SIGN_IN}`, token);
+}
+
+/**
+ * The admins who are connected now.
+ * @param {string} token
+ * @returns {Promise<PresenceList>}
+ */
+export function fetchPresence(token) {
+  return get("/v1/presence", token);
+}
+
+/**
+ * @param {string} path
+ * @param {string} token
+ */
+async function get(path, token) {
+  let response;
+  try {
+    response = await fetch(path, {
+      headers: { Authorization: `Bearer ${token}`, Accept: "application/json" },
+      cache: "no-store",
+      credentials: "omit",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    if (response.ok) return await response.json();
+  } catch {
+    throw new ApiError("unreachable", 0, 0);
+  }
+  const problem = await response.json().catch(() => ({})); // A proxy in between answers in HTML.
+  const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  throw new ApiError(problem.code ?? `http_${response.status}`, response.status, retryAfter * 1000);
+}

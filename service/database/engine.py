@@ -1,0 +1,149 @@
+"""How the service talks to PostgreSQL.
+
+A use case opens its own transaction, in sight: ``async with database.transaction() as tx``. The committer and the bus keep
+a connection of their own (``database.connect()``), because they need asyncpg beneath SQLAlchemy: one hand-tuned
+statement, and LISTEN.
+
+Every connection runs with ``synchronous_commit = on`` and READ COMMITTED, whatever the server's defaults are: the first
+makes an answer mean durable, the second gives the append function a snapshot newer than its lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from service.errors import ConfigurationError, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from service.settings import StorageSettings
+
+RETRY_AFTER_SECONDS = 1
+
+# What asyncpg raises when there is no server, or no longer: the connection is gone and its outcome with it.
+# Class 57 of SQLSTATE is operator intervention (a stop, a restart), 53 is insufficient resources, 25006 a read-only standby.
+CONNECTION_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+def parse_url(text: str) -> URL:
+    """Return the SQLAlchemy URL of a ``postgresql://`` address.
+
+    Raises:
+        ConfigurationError: it is something else.
+
+    """
+    try:
+        url = make_url(text)
+    except Exception:  # noqa: BLE001 - SQLAlchemy raises several kinds, and each quotes the URL with its password
+        url = None
+    if url is None or url.get_backend_name() not in ("postgresql", "postgres"):
+        raise ConfigurationError("TOCSIN_DATABASE_URL must look like postgresql://user:password@host:5432/database")
+    return url.set(drivername="postgresql+asyncpg")
+
+
+class Database:
+    """A PostgreSQL database: pooled transactions and dedicated connections."""
+
+    def __init__(self, url: URL, settings: StorageSettings) -> None:
+        self.url = url
+        self._settings = settings
+        self._server_settings = {
+            "application_name": "tocsin",
+            "synchronous_commit": "on",
+            "default_transaction_isolation": "read committed",
+            "timezone": "UTC",
+        }
+        self._engine = create_async_engine(
+            url,
+            pool_size=settings.database_pool_size,
+            max_overflow=0,
+            pool_timeout=settings.database_connect_seconds,
+            pool_pre_ping=True,
+            connect_args={
+                "timeout": settings.database_connect_seconds,
+                "command_timeout": settings.database_timeout_seconds,
+                "server_settings": self._server_settings,
+            },
+        )
+
+    @asynccontextmanager
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction, committed at the end of the block.
+
+        With ``snapshot`` it only reads, and all of its statements see the same instant.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached, or went away.
+
+        """
+        options: dict[str, Any] = {}
+        if snapshot:
+            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execution_options(**options)
+                async with connection.begin():
+                    yield connection
+        except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+            raise unavailable() from error
+        except DBAPIError as error:
+            cause = error.orig.__cause__ if error.orig else None
+            if error.connection_invalidated or isinstance(cause, CONNECTION_LOST):
+                raise unavailable() from error
+            raise
+
+    async def connect(self) -> asyncpg.Connection:
+        """Open a connection of the caller's own, beside the pool.
+
+        Raises:
+            CONNECTION_LOST: there is no server to connect to.
+
+        """
+        address = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = await asyncpg.connect(
+            address,
+            timeout=self._settings.database_connect_seconds,
+            command_timeout=self._settings.database_timeout_seconds,
+            server_settings=self._server_settings,
+        )
+        return connection
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._engine.dispose()
+
+
+async def close_quietly(connection: asyncpg.Connection) -> None:
+    """Close a dedicated connection that may be broken already."""
+    try:
+        await asyncio.shield(connection.close(timeout=1))
+    except CONNECTION_LOST:
+        connection.terminate()
+
+
+def unavailable() -> DatabaseUnavailable:
+    """Make the refusal that tells a caller to come back when PostgreSQL does."""
+    return DatabaseUnavailable(
+        "PostgreSQL cannot be reached at the moment. Nothing was stored; send the request again.",
+        retry_after=RETRY_AFTER_SECONDS,
+    )

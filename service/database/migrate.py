@@ -1,0 +1,52 @@
+"""The schema, kept by Alembic. The migrations stand in ``alembic/``, beside the package or, once installed, in it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from alembic import command
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+_PACKAGE = Path(__file__).parent
+_CHECKOUT = _PACKAGE.parent.parent / "alembic"
+_INSTALLED = _PACKAGE / "migrations"
+
+
+def configuration(url: URL) -> Config:
+    """Return Alembic's configuration for the database at ``url``."""
+    config = Config()
+    config.set_main_option("script_location", str(_CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED))
+    config.attributes["url"] = url
+    return config
+
+
+def migrate(url: URL, revision: str = "head") -> None:
+    """Bring the schema of the database at ``url`` to ``revision``; nothing happens where it is there already.
+
+    Safe to run from several processes at once: the environment takes an advisory lock first.
+    """
+    command.upgrade(configuration(url), revision)
+
+
+async def _revision(url: URL) -> str | None:
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            known = await connection.scalar(text("SELECT to_regclass('alembic_version')"))
+            return await connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+    finally:
+        await engine.dispose()
+
+
+def is_current(url: URL) -> bool:
+    """Say whether the database at ``url`` has the newest schema."""
+    return asyncio.run(_revision(url)) == ScriptDirectory.from_config(configuration(url)).get_current_head()

@@ -1,0 +1,82 @@
+"""What one of the nodes does for all every few seconds: settle lost nodes, purge expired keys, make partitions.
+
+A node whose lease lapsed is gone: its connections are closed at what it last flushed, reason ``node_lost``, so the ledger
+claims no more than it knew. After an outage of PostgreSQL every lease has lapsed; a janitor therefore trusts a lapsed
+lease only when its own node has flushed without a failure for as long as the lease lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from service.deliveries.statements import NOTIFY_PRESENCE
+from service.errors import DatabaseUnavailable
+from service.events.log import ensure_partitions
+from service.logs import get_logger
+
+if TYPE_CHECKING:
+    from service.database.engine import Database
+    from service.deliveries.ledger import Ledger
+    from service.settings import Settings
+
+log = get_logger(__name__)
+
+# One janitor at a time; a second finds the lock taken and leaves the work to the first.
+_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(7405004)")
+
+_END_LOST_NODES = text(
+    """
+    WITH lost AS (
+        UPDATE nodes SET ended_at = clock_timestamp()
+        WHERE ended_at IS NULL AND seen_at < clock_timestamp() - make_interval(secs => :lease)
+        RETURNING id, seen_at, sent_seq
+    ), closed AS (
+        UPDATE connections c
+        SET sent_seq = coalesce(c.sent_seq, lost.sent_seq), closed_at = lost.seen_at, close_reason = 'node_lost'
+        FROM lost WHERE c.node_id = lost.id AND c.closed_at IS NULL
+        RETURNING c.id
+    )
+    SELECT (SELECT count(*) FROM lost), (SELECT count(*) FROM closed)
+    """
+)
+
+_PURGE_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - make_interval(secs => :age)")
+
+
+class Janitor:
+    """The housekeeping of a node."""
+
+    def __init__(self, database: Database, ledger: Ledger, settings: Settings) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._lease = settings.ledger.node_lease_seconds
+        self._pause = settings.ledger.janitor_seconds
+        self._key_age = settings.storage.idempotency_hours * 3600
+
+    async def run(self) -> None:
+        """Keep house until cancelled."""
+        while True:
+            await asyncio.sleep(self._pause)
+            try:
+                await self.keep_house()
+            except DatabaseUnavailable:
+                log.warning("housekeeping postponed: the database cannot be reached")
+
+    async def keep_house(self) -> None:
+        """Do it once, unless another node is at it."""
+        since = self._ledger.flushes_since
+        may_judge = since is not None and time.monotonic() - since >= self._lease
+        async with self._database.transaction() as tx:
+            if not await tx.scalar(_TRY_LOCK):
+                return
+            await ensure_partitions(tx)
+            await tx.execute(_PURGE_KEYS, {"age": self._key_age})
+            if may_judge:
+                nodes, connections = (await tx.execute(_END_LOST_NODES, {"lease": self._lease})).one()
+                if nodes:
+                    log.warning("nodes lost", nodes=nodes, connections=connections)
+                    await tx.execute(NOTIFY_PRESENCE)

@@ -1,0 +1,376 @@
+"""The ledger: what happened on this node's streams, collected in memory and flushed in one transaction.
+
+The ledger never overstates. It is told of a dispatch only after the bytes went to the socket, of a receipt only after the
+client acknowledged, and a flush writes one consistent instant: the node's ``sent_seq``, the connections that changed, the
+dispatches and the receipts. A crash loses what was not flushed, so the ledger may then claim less than happened.
+
+What a connection was sent is ``(after_seq, sent_seq]``. While it keeps up, its own ``sent_seq`` is null and the node's
+counts for it; one row update a flush, however many connections. While it replays or lags it has its own:
+
+::
+
+    opened ──► own sent_seq ──► null: reads the node's ──► own, for good
+               (replays)  ◄──── (keeps up)                 (closed)
+                         lags
+
+A flush can be repeated: every row has a key made here. While PostgreSQL is away the facts wait, and ``is_full`` tells the
+handshake to refuse. A node whose lease lapsed was declared lost by another's janitor; it drops its connections, whose
+clients resume, and goes on under a new id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import text
+
+from service.database.ids import uuid7
+from service.deliveries import statements
+from service.errors import DatabaseUnavailable, TocsinError
+from service.logs import get_logger
+from service.web.metrics import LEDGER_FLUSH_FAILURES, LEDGER_FLUSH_SECONDS, LEDGER_PENDING, RECEIPTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from service.database.engine import Database
+    from service.events.filter import EventFilter
+    from service.settings import LedgerSettings
+
+log = get_logger(__name__)
+
+
+class LeaseLost(TocsinError):
+    """Another node declared this one lost."""
+
+
+@dataclass(slots=True, eq=False)
+class ConnectionEntry:
+    """A connection as the ledger knows it. ``sent_seq`` is None while it keeps up with its node."""
+
+    node_id: UUID
+    recipient: str
+    transport: str
+    filter: EventFilter
+    token_topics: tuple[str, ...]
+    remote_addr: str | None
+    user_agent: str | None
+    token_id: str | None
+    token_expires_at: datetime
+    after_seq: int
+    sent_seq: int | None
+    id: UUID = field(default_factory=uuid7)
+    opened_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    received_seq: int = 0
+    received_at: datetime | None = None
+    closed_at: datetime | None = None
+    close_code: int | None = None
+    close_reason: str | None = None
+
+
+@dataclass(slots=True)
+class Rejection:
+    """A handshake that was refused."""
+
+    remote_addr: str | None
+    path: str
+    reason: str
+    subject: str | None
+    origin: str | None
+    user_agent: str | None
+    id: UUID = field(default_factory=uuid7)
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(slots=True)
+class _Dispatch:
+    """``(after_seq, up_to_seq]`` went to one connection, or (None) to all that kept up."""
+
+    connection_id: UUID | None
+    after_seq: int
+    up_to_seq: int
+    at: datetime
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What waits to be written."""
+
+    changed: set[ConnectionEntry] = field(default_factory=set)
+    acknowledged: set[ConnectionEntry] = field(default_factory=set)
+    dispatches: list[_Dispatch] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    presence: bool = False
+
+    def __len__(self) -> int:
+        return len(self.changed) + len(self.acknowledged) + len(self.dispatches) + len(self.rejections)
+
+    def put_back(self, older: _Facts) -> None:
+        """Take facts back that could not be written."""
+        self.changed |= older.changed
+        self.acknowledged |= older.acknowledged
+        self.dispatches[:0] = older.dispatches
+        self.rejections[:0] = older.rejections
+        self.presence |= older.presence
+
+
+class Ledger:
+    """The facts of one node, and their flushing."""
+
+    def __init__(self, database: Database, settings: LedgerSettings) -> None:
+        self._database = database
+        self._settings = settings
+        self._facts = _Facts()
+        self._flushing = asyncio.Lock()
+        self._renewed = 0.0
+        self.node_id = uuid7()
+        self.sent_seq = 0
+        self.flushes_since: float | None = None
+        """Since when, on the monotonic clock, every flush succeeded; None after one that failed."""
+
+    # What the streams report.
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether too many facts wait for the database to take on another connection."""
+        return len(self._facts) >= self._settings.ledger_pending_max
+
+    def opened(self, entry: ConnectionEntry) -> None:
+        """Note a connection that was accepted."""
+        self._facts.changed.add(entry)
+        self._facts.presence = True
+
+    def keeps_up(self, entry: ConnectionEntry) -> None:
+        """Note that from here on the node's ``sent_seq`` counts for the connection."""
+        entry.sent_seq = None
+        self._change(entry)
+
+    def renewed(self, entry: ConnectionEntry, token_id: str | None, token_expires_at: datetime) -> None:
+        """Note the fresh token of a connection."""
+        entry.token_id = token_id
+        entry.token_expires_at = token_expires_at
+        self._change(entry)
+
+    def stands_at(self, entry: ConnectionEntry, sent_seq: int) -> None:
+        """Note that the connection replays or lags, and was sent no further than ``sent_seq``."""
+        entry.sent_seq = sent_seq
+        self._change(entry)
+
+    def dispatched(self, after_seq: int, up_to_seq: int, *, to_anybody: bool) -> None:
+        """Note that ``(after_seq, up_to_seq]`` went to every connection that keeps up, if it was ``to_anybody`` at all."""
+        self.sent_seq = up_to_seq
+        if not to_anybody:
+            return
+        waiting = self._facts.dispatches
+        at = datetime.now(UTC)
+        if len(waiting) >= self._settings.ledger_pending_max and waiting[-1].connection_id is None:
+            waiting[-1].up_to_seq, waiting[-1].at = up_to_seq, at  # later is less than happened, never more
+        else:
+            waiting.append(_Dispatch(None, after_seq, up_to_seq, at))
+
+    def dispatched_to(self, entry: ConnectionEntry, after_seq: int, up_to_seq: int) -> None:
+        """Note that ``(after_seq, up_to_seq]`` went to a connection that replays or lags."""
+        entry.sent_seq = up_to_seq
+        self._change(entry)
+        if entry.node_id == self.node_id:
+            self._facts.dispatches.append(_Dispatch(entry.id, after_seq, up_to_seq, datetime.now(UTC)))
+
+    def received(self, entry: ConnectionEntry, seq: int) -> None:
+        """Note that the client acknowledged everything up to ``seq``; of one flush's acks the last is written."""
+        entry.received_seq = seq
+        entry.received_at = datetime.now(UTC)
+        RECEIPTS.inc()
+        if entry.node_id == self.node_id:
+            self._facts.acknowledged.add(entry)
+
+    def closed(self, entry: ConnectionEntry, code: int, reason: str) -> None:
+        """Note the end of a connection."""
+        if entry.sent_seq is None:
+            entry.sent_seq = self.sent_seq
+        entry.closed_at = datetime.now(UTC)
+        entry.close_code = code
+        entry.close_reason = reason
+        self._change(entry)
+        self._facts.presence = True
+
+    def rejected(self, rejection: Rejection) -> None:
+        """Note a refused handshake; forgotten while the ledger is full."""
+        if not self.is_full:
+            self._facts.rejections.append(rejection)
+
+    def _change(self, entry: ConnectionEntry) -> None:
+        if entry.node_id == self.node_id:
+            self._facts.changed.add(entry)
+
+    # What the streams ask.
+
+    async def cursor_of(self, recipient: str) -> int | None:
+        """Return what ``recipient`` last acknowledged on any connection, None where nothing yet."""
+        async with self._database.transaction() as tx:
+            stored = await tx.scalar(text("SELECT received_seq FROM recipients WHERE id = :id"), {"id": recipient})
+        waiting = [entry.received_seq for entry in self._facts.acknowledged if entry.recipient == recipient]
+        return max([*waiting, stored] if stored is not None else waiting, default=None)
+
+    # Writing.
+
+    async def register(self, sent_seq: int) -> None:
+        """Begin as a node that has fanned out up to ``sent_seq``.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+
+        """
+        self.node_id = uuid7()
+        self.sent_seq = sent_seq
+        self._facts = _Facts()
+        async with self._database.transaction() as tx:
+            await tx.execute(
+                statements.REGISTER_NODE,
+                {"id": self.node_id, "host": socket.gethostname(), "pid": os.getpid(), "sent_seq": sent_seq},
+            )
+        self.flushes_since = self._renewed = time.monotonic()
+
+    async def run(self, lease_lost: Callable[[], None]) -> None:
+        """Flush every ``ledger_flush_seconds`` until cancelled; ``lease_lost`` must drop every connection."""
+        while True:
+            await asyncio.sleep(self._settings.ledger_flush_seconds)
+            try:
+                await self.flush()
+            except DatabaseUnavailable:
+                log.warning("ledger flush failed", pending=len(self._facts))
+            except LeaseLost:
+                log.error("node lease lost: dropping all connections")
+                lease_lost()
+                with contextlib.suppress(DatabaseUnavailable):
+                    await self.register(self.sent_seq)
+
+    async def end(self) -> None:
+        """Flush for the last time and sign off."""
+        with contextlib.suppress(DatabaseUnavailable, LeaseLost):
+            await self.flush()
+            async with self._database.transaction() as tx:
+                await tx.execute(statements.END_NODE, {"id": self.node_id})
+
+    async def flush(self) -> None:
+        """Write what waits, and renew the lease.
+
+        Raises:
+            DatabaseUnavailable: nothing was lost; the next flush tries again.
+            LeaseLost: the node was declared lost.
+
+        """
+        async with self._flushing:
+            LEDGER_PENDING.set(len(self._facts))
+            now = time.monotonic()
+            if not len(self._facts) and now - self._renewed < self._settings.node_lease_seconds / 5:
+                return
+            facts, self._facts = self._facts, _Facts()
+            node = {"id": self.node_id, "sent_seq": self.sent_seq}
+            rows = _rows(self.node_id, facts)
+            try:
+                async with self._database.transaction() as tx:
+                    await _write(tx, node, rows, presence=facts.presence)
+            except BaseException:
+                LEDGER_FLUSH_FAILURES.inc()
+                self.flushes_since = None
+                self._facts.put_back(facts)
+                raise
+            self._renewed = time.monotonic()
+            self.flushes_since = self.flushes_since or self._renewed
+            LEDGER_FLUSH_SECONDS.observe(self._renewed - now)
+
+
+async def _write(tx: AsyncConnection, node: dict[str, Any], rows: dict[str, list[Any]], *, presence: bool) -> None:
+    # The node's row comes first: it is locked from here on, so no janitor can declare the node lost meanwhile.
+    if (await tx.execute(statements.RENEW_NODE, node)).rowcount == 0:
+        raise LeaseLost
+    for name, statement in statements.FLUSH.items():
+        if rows[name]:
+            await tx.execute(statement, {"rows": orjson.dumps(rows[name]).decode()})
+    if presence:
+        await tx.execute(statements.NOTIFY_PRESENCE)
+
+
+def _rows(node_id: UUID, facts: _Facts) -> dict[str, list[Any]]:
+    """Return one consistent instant of the facts, as rows for each statement of a flush."""
+    return {
+        "connections": [_connection_row(entry) for entry in facts.changed],
+        "recipients": _recipient_rows(facts),
+        "dispatches": [
+            {
+                "node_id": node_id,
+                "connection_id": dispatch.connection_id,
+                "after_seq": dispatch.after_seq,
+                "up_to_seq": dispatch.up_to_seq,
+                "at": dispatch.at,
+            }
+            for dispatch in facts.dispatches
+        ],
+        "receipts": [
+            {"connection_id": entry.id, "seq": entry.received_seq, "received_at": entry.received_at}
+            for entry in facts.acknowledged
+        ],
+        "handshake_rejections": [
+            {
+                "id": rejection.id,
+                "at": rejection.at,
+                "node_id": node_id,
+                "remote_addr": rejection.remote_addr,
+                "path": rejection.path,
+                "reason": rejection.reason,
+                "subject": rejection.subject,
+                "origin": rejection.origin,
+                "user_agent": rejection.user_agent,
+            }
+            for rejection in facts.rejections
+        ],
+    }
+
+
+def _connection_row(entry: ConnectionEntry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "node_id": entry.node_id,
+        "recipient": entry.recipient,
+        "transport": entry.transport,
+        "topics": entry.filter.topics,
+        "min_severity": entry.filter.min_severity,
+        "remote_addr": entry.remote_addr,
+        "user_agent": entry.user_agent,
+        "token_jti": entry.token_id,
+        "token_expires_at": entry.token_expires_at,
+        "opened_at": entry.opened_at,
+        "after_seq": entry.after_seq,
+        "sent_seq": entry.sent_seq,
+        "closed_at": entry.closed_at,
+        "close_code": entry.close_code,
+        "close_reason": entry.close_reason,
+    }
+
+
+def _recipient_rows(facts: _Facts) -> list[dict[str, Any]]:
+    """Return one row for each admin that was seen, in one order on every node, so that flushes never deadlock."""
+    rows: dict[str, dict[str, Any]] = {}
+    now = datetime.now(UTC)
+    for entry in facts.changed | facts.acknowledged:
+        row = rows.setdefault(entry.recipient, {"received_seq": None})
+        if entry.received_seq:
+            row["received_seq"] = max(row["received_seq"] or 0, entry.received_seq)
+        row |= {
+            "id": entry.recipient,
+            "topics": entry.token_topics,
+            "first_seen_at": now,
+            "last_seen_at": now,
+        }
+    return [rows[recipient] for recipient in sorted(rows)]

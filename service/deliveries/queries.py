@@ -1,0 +1,69 @@
+"""Reading the ledger: the deliveries of an alert, and who is connected now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from service.auth.principal import any_covers
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from service.auth.principal import Principal
+
+_TOPIC_OF_ALERT = text("SELECT topic FROM alerts WHERE id = :alert_id")
+
+_DELIVERIES = text(
+    """
+    SELECT seq, kind, recipient, connection, node, sent_at, received_at, extract(epoch FROM latency)::float8 AS latency
+    FROM audit.deliveries
+    WHERE alert_id = :alert_id AND (seq, connection) > (:after_seq, cast(:after_connection AS uuid))
+    ORDER BY seq, connection LIMIT :limit
+    """
+)
+
+# A node counts while its lease holds: the janitor needs a moment to close the connections of one that died.
+_PRESENT = text(
+    """
+    SELECT c.recipient, count(*) AS connections, min(c.opened_at) AS since
+    FROM connections c JOIN nodes n ON n.id = c.node_id
+    WHERE c.closed_at IS NULL AND n.ended_at IS NULL
+      AND n.seen_at >= clock_timestamp() - make_interval(secs => :lease)
+    GROUP BY c.recipient ORDER BY c.recipient LIMIT :limit
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An admin who is connected, on how many streams, since when."""
+
+    recipient: str
+    connections: int
+    since: datetime
+
+
+async def may_audit(tx: AsyncConnection, principal: Principal, alert_id: UUID) -> bool:
+    """Say whether there is such an alert and the principal's topics cover it."""
+    topic = await tx.scalar(_TOPIC_OF_ALERT, {"alert_id": alert_id})
+    return topic is not None and any_covers(principal.topics, topic)
+
+
+async def deliveries_of(
+    tx: AsyncConnection, alert_id: UUID, after: tuple[int, UUID], limit: int
+) -> list[dict[str, Any]]:
+    """Return the next ``limit`` deliveries of an alert after ``(seq, connection)``."""
+    parameters = {"alert_id": alert_id, "after_seq": after[0], "after_connection": after[1], "limit": limit}
+    return [dict(row) for row in (await tx.execute(_DELIVERIES, parameters)).mappings()]
+
+
+async def present(tx: AsyncConnection, lease_seconds: float, limit: int) -> list[Present]:
+    """Return who is connected to any node, by name."""
+    rows = (await tx.execute(_PRESENT, {"lease": lease_seconds, "limit": limit})).all()
+    return [Present(*row) for row in rows]

@@ -1,0 +1,104 @@
+"""``GET /v1/alerts/{id}/deliveries`` and ``GET /v1/presence``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AwareDatetime, BaseModel, Field
+
+from service.auth.principal import Principal, Scope
+from service.deliveries.queries import deliveries_of, may_audit, present
+from service.errors import InvalidRequest, NotFound
+from service.web.bearer import Bearer
+
+if TYPE_CHECKING:
+    from service.database.engine import Database
+    from service.settings import Settings
+
+router = APIRouter(prefix="/v1", tags=["deliveries"])
+
+Auditor = Annotated[Principal, Depends(Bearer(Scope.AUDIT_READ, limit="read"))]
+Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+
+_BEFORE_ALL = (0, UUID(int=0))
+
+
+class DeliveryOut(BaseModel):
+    """An event of the alert, on its way to one connection."""
+
+    seq: int
+    kind: str
+    recipient: str
+    connection: UUID
+    node: UUID
+    sent_at: AwareDatetime | None
+    received_at: AwareDatetime | None
+    latency: float | None = Field(description="seconds from sent to received")
+
+
+class DeliveryPage(BaseModel):
+    """A page of deliveries, in the order of the log."""
+
+    deliveries: list[DeliveryOut]
+    next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
+
+
+class PresentOut(BaseModel):
+    """An admin who is connected."""
+
+    recipient: str
+    connections: int
+    since: AwareDatetime
+
+
+class PresenceOut(BaseModel):
+    """Who is connected now, to any node."""
+
+    present: list[PresentOut]
+
+
+def _encode(seq: int, connection: UUID) -> str:
+    return base64.urlsafe_b64encode(f"{seq}/{connection}".encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> tuple[int, UUID]:
+    try:
+        seq, _, connection = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("/")
+        return int(seq), UUID(connection)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("/cursor: send the `next` of the page before, as it was.") from None
+
+
+@router.get("/alerts/{alert_id}/deliveries")
+async def get_deliveries(
+    request: Request,
+    principal: Auditor,
+    alert_id: UUID,
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> DeliveryPage:
+    """List who was sent the alert, and who received it."""
+    database: Database = request.app.state.database
+    async with database.transaction(snapshot=True) as tx:
+        if not await may_audit(tx, principal, alert_id):
+            raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
+        rows = await deliveries_of(tx, alert_id, _decode(cursor) if cursor else _BEFORE_ALL, limit + 1)
+    page = [DeliveryOut(**row) for row in rows[:limit]]
+    more = _encode(page[-1].seq, page[-1].connection) if len(rows) > limit else None
+    return DeliveryPage(deliveries=page, next=more)
+
+
+@router.get("/presence")
+async def get_presence(request: Request, principal: Reader) -> PresenceOut:  # noqa: ARG001 - asked for its scope
+    """List the admins who are connected."""
+    database: Database = request.app.state.database
+    settings: Settings = request.app.state.settings
+    async with database.transaction() as tx:
+        rows = await present(tx, settings.ledger.node_lease_seconds, settings.stream.presence_max)
+    return PresenceOut(
+        present=[PresentOut(recipient=row.recipient, connections=row.connections, since=row.since) for row in rows]
+    )

@@ -1,0 +1,49 @@
+"""The SQL of the ledger's flush. Each statement takes its rows as one JSON array: one round trip, however many rows.
+
+The rows are read with the row type of their table (``json_populate_recordset``), so a column is named once, in
+``tables.py``, and once, where its value comes from, in ``ledger.py``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import TextClause, text
+
+# The lease is told by the database's clock, so that nodes whose clocks disagree agree on it.
+REGISTER_NODE = text(
+    "INSERT INTO nodes (id, host, pid, started_at, seen_at, sent_seq)"
+    " VALUES (:id, :host, :pid, clock_timestamp(), clock_timestamp(), :sent_seq)"
+)
+RENEW_NODE = text(
+    "UPDATE nodes SET seen_at = clock_timestamp(), sent_seq = :sent_seq WHERE id = :id AND ended_at IS NULL"
+)
+END_NODE = text("UPDATE nodes SET seen_at = clock_timestamp(), ended_at = clock_timestamp() WHERE id = :id")
+
+PRESENCE_CHANNEL = "tocsin_presence"
+NOTIFY_PRESENCE = text(f"SELECT pg_notify('{PRESENCE_CHANNEL}', '')")
+
+
+def _insert(table: str, on_conflict: str) -> TextClause:
+    return text(
+        f"INSERT INTO {table} AS known SELECT * FROM json_populate_recordset(NULL::{table}, cast(:rows AS json))"  # noqa: S608 - constants
+        f" ON CONFLICT {on_conflict}"
+    )
+
+
+FLUSH = {
+    "connections": _insert(
+        "connections",
+        """(id) DO UPDATE SET
+            token_jti = excluded.token_jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq,
+            closed_at = excluded.closed_at, close_code = excluded.close_code, close_reason = excluded.close_reason
+        WHERE known.closed_at IS NULL""",
+    ),
+    "recipients": _insert(
+        "recipients",
+        """(id) DO UPDATE SET
+            topics = excluded.topics, last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
+            received_seq = greatest(known.received_seq, excluded.received_seq)""",
+    ),
+    "dispatches": _insert("dispatches", "DO NOTHING"),
+    "receipts": _insert("receipts", "DO NOTHING"),
+    "handshake_rejections": _insert("handshake_rejections", "DO NOTHING"),
+}

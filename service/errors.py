@@ -1,0 +1,201 @@
+"""Every error that Tocsin answers with, in one tree.
+
+::
+
+    TocsinError
+    ├── RequestRefused                    mapped to problem+json in web/problems.py (RFC 9457)
+    │   ├── InvalidRequest      422  invalid_request         ├── MalformedRequest    400  malformed_request
+    │   ├── TokenMissing        401  token_missing           ├── TokenInvalid        401  token_invalid
+    │   ├── TokenExpired        401  token_expired           ├── ScopeMissing        403  scope_missing
+    │   ├── TopicForbidden      403  topic_forbidden         ├── NotFound            404  not_found
+    │   ├── MethodNotAllowed    405  method_not_allowed      ├── RequestTimeout      408  request_timeout
+    │   ├── RequestTooLarge     413  request_too_large       ├── UnsupportedMedia    415  unsupported_media_type
+    │   ├── IdempotencyMismatch 422  idempotency_mismatch    ├── RateLimited         429  rate_limited
+    │   ├── InternalError       500  internal_error          ├── Overloaded          503  overloaded
+    │   ├── DatabaseUnavailable 503  database_unavailable    └── OutcomeUnknown      503  outcome_unknown
+    ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
+    └── CommandFailed                     a command could not do its work: one line, exit code 1
+
+``CloseReason`` is the same for a stream: each reason with its close code (RFC 6455, section 7.4). A refused handshake
+and a refused request that mean the same thing share the name of the code.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+
+class TocsinError(Exception):
+    """Base of every error that Tocsin raises on purpose."""
+
+
+class ConfigurationError(TocsinError):
+    """A setting is missing or wrong. The message says which one and what to do."""
+
+
+class CommandFailed(TocsinError):
+    """A command could not do its work. The message says what to do."""
+
+
+class RequestRefused(TocsinError):
+    """A request is answered with a problem document.
+
+    ``detail`` is shown to the caller: it names what was wrong with *this* request and never anything internal.
+    ``retry_after`` is in seconds; ``errors`` lists single faults, each ``{"pointer": …, "detail": …}`` (RFC 6901).
+    """
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry_after: int | None = None,
+        errors: list[dict[str, str]] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+        self.errors = errors
+        self.headers = headers or {}
+
+
+class MalformedRequest(RequestRefused):
+    """The body is no JSON, or a header cannot be read."""
+
+    status, code, title = 400, "malformed_request", "The request cannot be read"
+
+
+class InvalidRequest(RequestRefused):
+    """The request was read, and a field of it is not allowed."""
+
+    status, code, title = 422, "invalid_request", "A field of the request is not valid"
+
+
+class TokenMissing(RequestRefused):
+    """No bearer token was sent (RFC 6750, section 3)."""
+
+    status, code, title = 401, "token_missing", "A bearer token is required"
+
+
+class TokenInvalid(RequestRefused):
+    """The token's signature, form or claims are not acceptable."""
+
+    status, code, title = 401, "token_invalid", "The token is not valid"
+
+
+class TokenExpired(RequestRefused):
+    """The token was good once."""
+
+    status, code, title = 401, "token_expired", "The token has expired"
+
+
+class ScopeMissing(RequestRefused):
+    """The token does not carry the scope that this needs."""
+
+    status, code, title = 403, "scope_missing", "The token lacks a scope"
+
+
+class TopicForbidden(RequestRefused):
+    """The token's ``topics`` do not cover the topic."""
+
+    status, code, title = 403, "topic_forbidden", "The token does not cover this topic"
+
+
+class NotFound(RequestRefused):
+    """Nothing is here, or nothing that this token may see."""
+
+    status, code, title = 404, "not_found", "Not found"
+
+
+class MethodNotAllowed(RequestRefused):
+    """The path exists, the method does not."""
+
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
+class RequestTimeout(RequestRefused):
+    """The body did not arrive in time."""
+
+    status, code, title = 408, "request_timeout", "The request took too long to arrive"
+
+
+class RequestTooLarge(RequestRefused):
+    """The body is over the limit."""
+
+    status, code, title = 413, "request_too_large", "The request is too large"
+
+
+class UnsupportedMedia(RequestRefused):
+    """The body is announced as something else than JSON."""
+
+    status, code, title = 415, "unsupported_media_type", "The body must be JSON"
+
+
+class IdempotencyMismatch(RequestRefused):
+    """An ``Idempotency-Key`` came back with a different alert."""
+
+    status, code, title = 422, "idempotency_mismatch", "This Idempotency-Key was used for a different alert"
+
+
+class RateLimited(RequestRefused):
+    """Too many requests by this subject or address."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+
+class InternalError(RequestRefused):
+    """A defect of ours."""
+
+    status, code, title = 500, "internal_error", "Internal error"
+
+
+class Overloaded(RequestRefused):
+    """A queue is full. Nothing was stored."""
+
+    status, code, title = 503, "overloaded", "The service is overloaded"
+
+
+class DatabaseUnavailable(RequestRefused):
+    """PostgreSQL cannot be reached. Nothing was stored."""
+
+    status, code, title = 503, "database_unavailable", "The database cannot be reached"
+
+
+class OutcomeUnknown(RequestRefused):
+    """PostgreSQL went away during the commit and did not come back in time to be asked."""
+
+    status, code, title = 503, "outcome_unknown", "The database went away during the commit"
+
+
+class CloseReason(Enum):
+    """Why a stream was closed: the wire reason, its close code, and what a client does about it."""
+
+    TOKEN_MISSING = ("token_missing", 1008, "sign in")
+    TOKEN_INVALID = ("token_invalid", 1008, "sign in")
+    TOKEN_EXPIRED = ("token_expired", 1008, "refresh the token, then resume")
+    TOKEN_REVOKED = ("token_revoked", 1008, "sign in")
+    SCOPE_MISSING = ("scope_missing", 1008, "stop")
+    TOPIC_FORBIDDEN = ("topic_forbidden", 1008, "stop")
+    ORIGIN_FORBIDDEN = ("origin_forbidden", 1008, "stop")
+    RATE_LIMITED = ("rate_limited", 1008, "back off, then resume")
+    CONNECTION_LIMIT = ("connection_limit", 1008, "back off, then resume")
+    KICKED = ("kicked", 1008, "stop")
+    BAD_MESSAGE = ("bad_message", 1008, "stop")
+    BINARY_MESSAGE = ("binary_message", 1003, "stop")
+    INVALID_UTF8 = ("invalid_utf8", 1007, "stop")
+    MESSAGE_TOO_BIG = ("message_too_big", 1009, "stop")
+    HEARTBEAT_TIMEOUT = ("heartbeat_timeout", 1011, "back off, then resume")
+    INTERNAL_ERROR = ("internal_error", 1011, "back off, then resume")
+    SHUTTING_DOWN = ("shutting_down", 1012, "back off, then resume")
+    SLOW_CONSUMER = ("slow_consumer", 1013, "back off, then resume")
+    OVERLOADED = ("overloaded", 1013, "back off, then resume")
+
+    def __init__(self, reason: str, code: int, advice: str) -> None:
+        self.reason = reason
+        self.code = code
+        self.advice = advice

@@ -1,0 +1,46 @@
+"""Which events a connection may see: the Python twin of the SQL function ``event_matches``.
+
+The live path asks this one, the replay and the audit views ask the SQL; a property test holds them equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from service.auth.principal import EVERY_TOPIC, any_covers
+from service.database.base import SEVERITIES
+
+Severity = Literal["info", "warning", "error", "critical"]
+RANK = {severity: rank for rank, severity in enumerate(SEVERITIES)}
+
+
+class Visible(Protocol):
+    """What the filter asks of an event, as the log or a frame holds it."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def severity(self) -> Severity: ...
+    @property
+    def recipients(self) -> frozenset[str] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """What a group of connections may see: topic patterns and the least severity.
+
+    It never changes while a connection lives, so connections with equal filters share one group of the hub. The event's
+    own ``recipients`` narrow further, admin by admin.
+    """
+
+    topics: tuple[str, ...] = EVERY_TOPIC
+    min_severity: Severity = "info"
+
+    def matches(self, event: Visible) -> bool:
+        """Say whether ``event`` passes, its recipients aside."""
+        return RANK[event.severity] >= RANK[self.min_severity] and any_covers(self.topics, event.topic)
+
+    def matches_for(self, recipient: str, event: Visible) -> bool:
+        """Say whether ``recipient`` may see ``event`` through this filter."""
+        return (event.recipients is None or recipient in event.recipients) and self.matches(event)

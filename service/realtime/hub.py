@@ -1,0 +1,139 @@
+"""The hub: every connection of this node, and the groups of those that are live.
+
+Connections whose filter is the same share a group: an event is matched once a group, not once a connection, and the
+events that arrive together leave in one write to each socket. A pass is synchronous, so a connection is in exactly one of
+two places when it starts: in its group, and then it is sent the pass, or out of it, and then it reads its own range.
+
+A socket that does not take everything at once leaves its group in the same pass (``Connection.stalled``); the others
+are not delayed by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from service.errors import CloseReason
+from service.web.metrics import CONNECTIONS, CONNECTIONS_LAGGING, DELIVERIES, FANOUT_PASSES, LOG_POSITION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from service.deliveries.ledger import Ledger
+    from service.events.filter import EventFilter
+    from service.realtime.connection import Connection
+    from service.realtime.frames import PreparedEvent
+    from service.settings import StreamSettings
+
+SWEEP_SECONDS = 0.25
+
+
+class Hub:
+    """The connections of a node. ``position`` is the last seq that went to every live one."""
+
+    def __init__(self, ledger: Ledger, settings: StreamSettings) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._connections: set[Connection] = set()
+        self._groups: dict[EventFilter, set[Connection]] = defaultdict(set)
+        self._streams_of: Counter[str] = Counter()
+        self.position = 0
+
+    # Coming and going.
+
+    def refuses(self, recipient: str) -> CloseReason | None:
+        """Say why one more stream of ``recipient`` cannot be taken, or None."""
+        if self._streams_of[recipient] >= self._settings.connections_per_recipient:
+            return CloseReason.CONNECTION_LIMIT
+        if len(self._connections) >= self._settings.connections_max or self._ledger.is_full:
+            return CloseReason.OVERLOADED
+        return None
+
+    def add(self, connection: Connection) -> None:
+        """Take on a connection; it is not live yet."""
+        self._connections.add(connection)
+        self._streams_of[connection.recipient] += 1
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self.leave(connection)
+        self._connections.discard(connection)
+        self._streams_of[connection.recipient] -= 1
+        if not self._streams_of[connection.recipient]:
+            del self._streams_of[connection.recipient]
+
+    def join(self, connection: Connection) -> None:
+        """Make a connection live that was sent everything up to ``position``."""
+        self._groups[connection.filter].add(connection)
+
+    def leave(self, connection: Connection) -> None:
+        """Take a connection out of its group, if it is in it."""
+        group = self._groups.get(connection.filter)
+        if group is not None:
+            group.discard(connection)
+            if not group:
+                del self._groups[connection.filter]
+
+    # Sending.
+
+    def broadcast(self, events: Sequence[PreparedEvent]) -> None:
+        """Write the next events of the log to every live connection that may see them."""
+        after, self.position = self.position, events[-1].seq
+        written = 0
+        for event_filter, group in list(self._groups.items()):
+            matching = [event for event in events if event_filter.matches(event)]
+            if matching:
+                written += self._write(group, matching, after)
+        self._ledger.dispatched(after, self.position, to_anybody=written > 0)
+        DELIVERIES.inc(written)
+        FANOUT_PASSES.inc()
+        LOG_POSITION.set(self.position)
+
+    def _write(self, group: Iterable[Connection], events: Sequence[PreparedEvent], after: int) -> int:
+        """Write events to a group, joined into one write; those for named admins go to their connections only."""
+        named = frozenset[str]().union(*(event.recipients for event in events if event.recipients is not None))
+        for_all = [event.frame for event in events if event.recipients is None]
+        data = b"".join(for_all)
+        written = 0
+        stalled = []
+        for connection in group:
+            frames, count = data, len(for_all)
+            if connection.recipient in named:
+                own = [e.frame for e in events if e.recipients is None or connection.recipient in e.recipients]
+                frames, count = b"".join(own), len(own)
+            if count:
+                written += count
+                if not connection.write(frames):
+                    stalled.append(connection)
+        for connection in stalled:
+            connection.stalled(after, self.position)
+        return written
+
+    @property
+    def has_listeners(self) -> bool:
+        """Say whether any connection is open."""
+        return bool(self._connections)
+
+    def announce(self, frame: bytes) -> None:
+        """Write a frame that is no event to every live connection."""
+        for connection in [connection for group in self._groups.values() for connection in group]:
+            connection.send(frame)
+
+    # Time.
+
+    async def run(self) -> None:
+        """Let every connection notice the time, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now, wall = time.monotonic(), time.time()
+            for connection in list(self._connections):
+                connection.tick(now, wall)
+            CONNECTIONS.set(len(self._connections))
+            CONNECTIONS_LAGGING.set(len(self._connections) - sum(map(len, self._groups.values())))
+
+    def close_all(self, reason: CloseReason) -> None:
+        """Close every connection."""
+        for connection in list(self._connections):
+            connection.close(reason)

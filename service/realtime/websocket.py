@@ -1,0 +1,321 @@
+"""``GET /v1/ws``: the handshake, and the endpoint that reads until the stream ends.
+
+A refusal is accept, then close 1008 with a reason: closing before accepting would be an HTTP 403, which a browser shows its
+page as 1006 without a word. Nothing else is ever sent on a refused connection, and the ledger keeps the refusal.
+
+The order of the questions: the Origin, whether this address has shown too many bad tokens, the token, its scope, the
+query, the topics, the limits. The token comes from the ``Authorization`` header, a ``bearer.<token>`` subprotocol or ``?token=``.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, QueryParams
+
+from service.auth.principal import EVERY_TOPIC, Principal, Scope, intersect, is_topic_pattern
+from service.deliveries.ledger import ConnectionEntry, Ledger, Rejection
+from service.errors import CloseReason, DatabaseUnavailable, RateLimited, TokenExpired, TokenInvalid
+from service.events.filter import EventFilter, Severity
+from service.logs import get_logger
+from service.realtime import frames
+from service.realtime.connection import Connection
+from service.realtime.protocol import SEQ_MAX, StreamProtocol, Timing
+from service.realtime.transport import EXTENSION, StreamTransport
+from service.web.metrics import HANDSHAKES_REFUSED
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Send
+    from starlette.types import Scope as AsgiScope
+
+    from service.auth.tokens import TokenVerifier
+    from service.realtime.fanout import Fanout
+    from service.realtime.hub import Hub
+    from service.settings import StreamSettings
+    from service.web.limits import ConnectionLimits, RestLimits
+
+log = get_logger(__name__)
+
+PATH = "/v1/ws"
+USER_AGENT_MAX = 300
+_BEARER = "bearer."
+_NORMAL_CLOSURE = {1005: "no_code", 1006: "connection_lost"}
+
+
+class Refused(Exception):  # noqa: N818 - it ends a handshake, it is no error of ours
+    """The handshake is refused."""
+
+    def __init__(self, reason: CloseReason, subject: str | None = None) -> None:
+        super().__init__(reason.reason)
+        self.reason = reason
+        self.subject = subject
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What a client asked for."""
+
+    headers: Headers
+    query: QueryParams
+    subprotocols: tuple[str, ...]
+    remote_addr: str | None
+
+    @classmethod
+    def of(cls, scope: AsgiScope) -> Handshake:
+        """Read the ASGI scope."""
+        client = scope.get("client")
+        return cls(
+            Headers(scope=scope),
+            QueryParams(scope["query_string"]),
+            tuple(scope["subprotocols"]),
+            client[0] if client else None,
+        )
+
+    def token(self) -> str | None:
+        """Return the bearer token: header, then subprotocol, then query."""
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            return token.strip()
+        for subprotocol in self.subprotocols:
+            if subprotocol.startswith(_BEARER):
+                return subprotocol.removeprefix(_BEARER)
+        return self.query.get("token") or None
+
+    def is_of_this_site(self) -> bool:
+        """Say whether a page of this very host opened the stream; clients that are no browser send no Origin."""
+        origin = self.headers.get("origin")
+        return origin is None or urlsplit(origin).netloc.lower() == self.headers.get("host", "").lower()
+
+    def user_agent(self) -> str | None:
+        """Return the client's name of itself, cut to what the ledger keeps."""
+        agent = self.headers.get("user-agent")
+        return "".join(c for c in agent if c.isprintable())[:USER_AGENT_MAX] if agent else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The query of a handshake. ``after`` is a seq, ``latest``, or None for the admin's own cursor."""
+
+    after: int | str | None
+    filter: EventFilter
+
+
+class StreamEndpoint:
+    """The ASGI application behind ``/v1/ws``."""
+
+    def __init__(  # noqa: PLR0913 - the parts that a stream touches
+        self,
+        *,
+        hub: Hub,
+        fanout: Fanout,
+        ledger: Ledger,
+        verifier: TokenVerifier,
+        rest_limits: RestLimits,
+        limits: ConnectionLimits,
+        settings: StreamSettings,
+    ) -> None:
+        self._hub = hub
+        self._fanout = fanout
+        self._ledger = ledger
+        self._verifier = verifier
+        self._rest_limits = rest_limits
+        self._limits = limits
+        self._settings = settings
+        self._timing = Timing(settings.heartbeat_seconds, settings.slow_consumer_seconds)
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Serve one connection, from the handshake to its end."""
+        transport: StreamTransport = scope["extensions"][EXTENSION]["transport"]
+        handshake = Handshake.of(scope)
+        await receive()
+        accept = {"type": "websocket.accept"}
+        if frames.SUBPROTOCOL in handshake.subprotocols:
+            accept["subprotocol"] = frames.SUBPROTOCOL
+        await send(accept)
+        try:
+            principal, wanted = self._admit(handshake)
+            after = await self._start_of(principal, wanted)
+        except Refused as refused:
+            self._refuse(transport, handshake, refused)
+            return
+        connection_id = None
+        try:
+            connection, entry = self._connection(transport, handshake, principal, wanted, after)
+            connection_id = str(entry.id)
+            self._greet(connection, entry, after)
+            await self._read(connection, receive)
+        finally:
+            if connection_id is not None:
+                self._limits.forget(connection_id)
+
+    # The handshake.
+
+    def _admit(self, handshake: Handshake) -> tuple[Principal, _Wanted]:
+        origins = self._settings.allowed_origins
+        if not handshake.is_of_this_site() and "*" not in origins and handshake.headers["origin"] not in origins:
+            raise Refused(CloseReason.ORIGIN_FORBIDDEN)
+        principal = self._authenticate(handshake)
+        subject = principal.subject
+        if not principal.may(Scope.ALERTS_READ):
+            raise Refused(CloseReason.SCOPE_MISSING, subject)
+        wanted = _read_query(handshake.query, principal)
+        if (reason := self._hub.refuses(subject)) is not None:
+            raise Refused(reason, subject)
+        return principal, wanted
+
+    def _authenticate(self, handshake: Handshake) -> Principal:
+        who = handshake.remote_addr or "unknown"
+        if self._rest_limits.would_refuse("refused", who):
+            raise Refused(CloseReason.RATE_LIMITED)
+        token = handshake.token()
+        try:
+            if token is None:
+                raise Refused(CloseReason.TOKEN_MISSING)
+            return self._verifier.verify(token)
+        except TokenExpired:
+            reason = CloseReason.TOKEN_EXPIRED
+        except TokenInvalid:
+            reason = CloseReason.TOKEN_INVALID
+        except Refused as refused:
+            reason = refused.reason
+        try:
+            self._rest_limits.hit("refused", who)
+        except RateLimited:
+            reason = CloseReason.RATE_LIMITED
+        raise Refused(reason)
+
+    async def _start_of(self, principal: Principal, wanted: _Wanted) -> int:
+        """Return the cursor to start from; it may lie beyond the head, and is then of another log."""
+        if isinstance(wanted.after, int):
+            return wanted.after
+        if wanted.after is None:
+            try:
+                cursor = await self._ledger.cursor_of(principal.subject)
+            except DatabaseUnavailable:
+                raise Refused(CloseReason.OVERLOADED, principal.subject) from None
+            if cursor is not None:
+                return min(cursor, self._hub.position)
+        return self._hub.position
+
+    def _refuse(self, transport: StreamTransport, handshake: Handshake, refused: Refused) -> None:
+        reason = refused.reason
+        transport.close_stream(reason.code, reason.reason)
+        HANDSHAKES_REFUSED.labels(reason.reason).inc()
+        log.info("handshake refused", reason=reason.reason, client=handshake.remote_addr, subject=refused.subject)
+        origin = handshake.headers.get("origin")
+        self._ledger.rejected(
+            Rejection(
+                remote_addr=handshake.remote_addr,
+                path=PATH,
+                reason=reason.reason,
+                subject=refused.subject,
+                origin=origin[:USER_AGENT_MAX] if origin else None,
+                user_agent=handshake.user_agent(),
+            )
+        )
+
+    # The stream.
+
+    def _connection(
+        self,
+        transport: StreamTransport,
+        handshake: Handshake,
+        principal: Principal,
+        wanted: _Wanted,
+        after: int,
+    ) -> tuple[Connection, ConnectionEntry]:
+        cursor = min(after, self._hub.position)
+        entry = ConnectionEntry(
+            node_id=self._ledger.node_id,
+            recipient=principal.subject,
+            transport="websocket",
+            filter=wanted.filter,
+            token_topics=principal.topics,
+            remote_addr=handshake.remote_addr,
+            user_agent=handshake.user_agent(),
+            token_id=principal.token_id,
+            token_expires_at=datetime.fromtimestamp(principal.expires_at, UTC),
+            after_seq=cursor,
+            sent_seq=cursor,
+        )
+        connection_id = str(entry.id)
+        protocol = StreamProtocol(
+            cursor,
+            token_expires_at=principal.expires_at,
+            timing=self._timing,
+            now=time.monotonic(),
+            may_send=lambda: self._limits.message(connection_id),
+            may_stay=lambda: self._limits.strike(connection_id),
+        )
+        connection = Connection(
+            transport,
+            protocol,
+            entry,
+            hub=self._hub,
+            fanout=self._fanout,
+            ledger=self._ledger,
+            verifier=self._verifier,
+        )
+        return connection, entry
+
+    def _greet(self, connection: Connection, entry: ConnectionEntry, after: int) -> None:
+        head = self._hub.position
+        welcome = frames.welcome(
+            connection=str(entry.id),
+            recipient=entry.recipient,
+            head=head,
+            after=entry.after_seq,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
+            token_expires_at=entry.token_expires_at,
+            limits={
+                "message_bytes": self._settings.message_max_bytes,
+                "messages": self._settings.message_limit,
+            },
+        )
+        if after > head:
+            welcome += frames.gap(head + 1, after, "reset")
+        connection.open(welcome)
+
+    async def _read(self, connection: Connection, receive: Receive) -> None:
+        code, reason = 1006, ""
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "websocket.disconnect":
+                    code, reason = message.get("code", 1005), message.get("reason") or ""
+                    return
+                connection.receive(message.get("text"))
+        except Exception:
+            log.exception("stream failed")
+            connection.close(CloseReason.INTERNAL_ERROR)
+        finally:
+            connection.ended(code, reason or _NORMAL_CLOSURE.get(code, "client"))
+
+
+def _read_query(query: QueryParams, principal: Principal) -> _Wanted:
+    """Read ``after``, ``topics`` and ``min_severity``.
+
+    Raises:
+        Refused: one of them cannot be read, or the token does not cover the topics.
+
+    """
+    bad = Refused(CloseReason.BAD_MESSAGE, principal.subject)
+    severity: Any = query.get("min_severity", "info")
+    if severity not in get_args(Severity):
+        raise bad
+    after: int | str | None = query.get("after")
+    if after is not None and after != "latest":
+        if not (after.isascii() and after.isdecimal() and int(after) <= SEQ_MAX):
+            raise bad
+        after = int(after)
+    patterns = [pattern for pattern in query.get("topics", "").split(",") if pattern]
+    if not all(map(is_topic_pattern, patterns)):
+        raise bad
+    topics = intersect(principal.topics, patterns or EVERY_TOPIC)
+    if not topics or not all(intersect(principal.topics, [pattern]) for pattern in patterns):
+        raise Refused(CloseReason.TOPIC_FORBIDDEN, principal.subject)
+    return _Wanted(after, EventFilter(topics, severity))

@@ -1,0 +1,218 @@
+"""Every setting, typed, grouped by concern, read once.
+
+A setting ``port`` is the variable ``TOCSIN_PORT``, in the environment or in a ``.env`` file of the working folder.
+Nothing else of the service reads the environment. The table in ``docs/reference.md`` lists them all; a test compares.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from limits import parse_many
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX = "TOCSIN_"
+
+
+def _rate(value: str) -> str:
+    """Accept the notation of the ``limits`` library: ``10/second; 300/minute``."""
+    parse_many(value)
+    return value
+
+
+def _split(value: object) -> object:
+    """Read a comma-separated list from one variable."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Group(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+
+class ServerSettings(_Group):
+    """Where the service listens and what it writes to its log."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """The TCP port; 0 picks a free one."""
+    data_dir: Path = Path(".tocsin")
+    """Where the embedded PostgreSQL and the development key are kept."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log record that is written."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """JSON lines, or text; ``auto`` writes text to a terminal and JSON elsewhere."""
+    access_log: bool = True
+    """Write a record for each request and each handshake."""
+    forwarded_allow_ips: str = "127.0.0.1,::1"
+    """The proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed; ``*`` believes all."""
+    shutdown_seconds: int = Field(10, ge=1)
+    """How long a stop waits for requests under way."""
+    request_max_bytes: int = Field(256 * 1024, ge=1024)
+    """The largest request body; a larger one is answered 413."""
+    request_timeout_seconds: Seconds = 30
+    """How long a request's headers, and then its body, may take to arrive."""
+
+
+class StorageSettings(_Group):
+    """PostgreSQL, and the group commit in front of it."""
+
+    database_url: SecretStr | None = None
+    """``postgresql://…`` of the database to use; without it an embedded PostgreSQL 18 is started."""
+    database_pool_size: int = Field(8, ge=1)
+    """Connections for queries; the committer, the bus and the ledger have one each besides."""
+    database_timeout_seconds: Seconds = 10
+    """How long one statement may take."""
+    database_connect_seconds: Seconds = 3
+    """How long connecting may take before the database counts as unreachable."""
+    commit_batch_size: int = Field(500, ge=1, le=5000)
+    """The most alerts that one transaction stores."""
+    commit_queue_size: int = Field(10_000, ge=1)
+    """How many alerts may wait for a commit; one more is answered 503."""
+    settle_seconds: Seconds = 8
+    """How long an unknown commit outcome is asked for before the answer is 503 ``outcome_unknown``."""
+    idempotency_hours: float = Field(24, gt=0)
+    """How long an ``Idempotency-Key`` is remembered."""
+
+
+class AuthSettings(_Group):
+    """Which tokens are believed."""
+
+    jwt_secret: SecretStr | None = None
+    """The shared secret of HS256 tokens, at least 32 bytes."""
+    jwt_public_key_file: Path | None = None
+    """A PEM file with the public key of the token issuer: RSA, P-256 or Ed25519."""
+    jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA"] | None = None
+    """The algorithm of the public key where the key allows two; RSA means RS256 unless this says PS256."""
+    jwt_issuer: str = "tocsin"
+    """The ``iss`` that a token must carry."""
+    jwt_audience: str = "tocsin"
+    """The ``aud`` that a token must carry."""
+    jwt_leeway_seconds: float = Field(30, ge=0, le=300)
+    """How far an issuer's clock may be ahead of ours (``iat``, ``nbf``). Never applied to ``exp``."""
+    token_cache_size: int = Field(10_000, ge=1)
+    """How many verified tokens are remembered by their hash."""
+
+
+class LimitSettings(_Group):
+    """REST limits, each by token subject, in the notation of the ``limits`` library."""
+
+    write_limit: Rate = "1000/second; 30000/minute"
+    """Alerts posted by one subject."""
+    read_limit: Rate = "50/second; 1500/minute"
+    """Queries by one subject."""
+    refused_limit: Rate = "100/minute"
+    """Requests and handshakes with a bad token, by address."""
+
+
+class StreamSettings(_Group):
+    """The WebSocket stream."""
+
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Origins of other sites whose pages may open the stream; ``*`` allows all. The service's own is always allowed."""
+    connections_max: int = Field(20_000, ge=1)
+    """Streams that one node holds."""
+    connections_per_recipient: int = Field(20, ge=1)
+    """Streams that one admin may hold on one node."""
+    message_max_bytes: int = Field(16 * 1024, ge=1024)
+    """The largest message that a client may send; a larger one closes the stream with 1009."""
+    message_limit: Rate = "200/second; 3000/minute"
+    """Messages that one connection may send: a burst, and a sustained rate."""
+    strike_limit: Rate = "20/minute"
+    """How many messages over the limit a connection may send before it is closed ``rate_limited``."""
+    heartbeat_seconds: Seconds = 15
+    """How often a ``heartbeat`` frame is sent."""
+    ping_interval_seconds: Seconds = 20
+    """How often a protocol ping is sent (RFC 6455, section 5.5.2)."""
+    ping_timeout_seconds: Seconds = 20
+    """How long its pong may take before the stream is closed ``heartbeat_timeout``."""
+    slow_consumer_seconds: Seconds = 30
+    """How long a socket may stay full before the stream is closed ``slow_consumer``."""
+    poll_seconds: Seconds = 1
+    """How often the log is asked for events that no notification announced."""
+    recent_events: int = Field(20_000, ge=1)
+    """Events kept in memory for connections that resume."""
+    recent_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    """The most bytes that those events may take."""
+    replay_chunk_events: int = Field(500, ge=1)
+    """The most events that are written to a resuming connection at a time."""
+    replay_chunk_bytes: int = Field(256 * 1024, ge=1024)
+    """The most bytes that are written to a resuming connection at a time."""
+    replay_readers: int = Field(4, ge=1)
+    """How many resuming connections may read the log at the same time."""
+    presence_max: int = Field(10_000, ge=1)
+    """The most admins whose joining and leaving is announced."""
+
+
+class LedgerSettings(_Group):
+    """The delivery ledger."""
+
+    ledger_flush_seconds: Seconds = 0.2
+    """How often the ledger is written."""
+    ledger_pending_max: int = Field(100_000, ge=1)
+    """Facts that may wait for the database; handshakes are answered 1013 ``overloaded`` beyond it."""
+    node_lease_seconds: Seconds = 10
+    """How long a node may be silent before its connections are closed as ``node_lost``."""
+    janitor_seconds: Seconds = 5
+    """How often lost nodes are looked for and expired keys are purged."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one process."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    stream: StreamSettings = field(default_factory=StreamSettings)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
+
+
+def groups() -> Iterator[type[_Group]]:
+    """Yield the settings classes in the order of ``Settings``."""
+    for group in fields(Settings):
+        factory = group.default_factory
+        if isinstance(factory, type) and issubclass(factory, _Group):
+            yield factory
+
+
+def load() -> Settings:
+    """Read the settings.
+
+    Raises:
+        ConfigurationError: a variable holds something that it may not; the message names it.
+
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigurationError(f"{name}: {first['msg']}") from None
+
+
+def unknown_variables() -> Iterator[tuple[str, str | None]]:
+    """Yield each ``TOCSIN_…`` variable that is no setting, with the setting that it resembles."""
+    known = [PREFIX + name.upper() for group in groups() for name in group.model_fields]
+    for variable in sorted(os.environ):
+        if variable.startswith(PREFIX) and variable not in known:
+            yield variable, next(iter(difflib.get_close_matches(variable, known, n=1)), None)

@@ -1,0 +1,51 @@
+"""The bearer of a request, and the dependencies that ask for one.
+
+``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the ``Authorization`` header (RFC
+6750, section 2.1), asks for the scope, and counts the request against the subject's limit.
+"""
+
+# No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
+
+from fastapi import Request
+from fastapi.security import HTTPBearer
+
+from service.auth.principal import Principal, Scope
+from service.auth.tokens import TokenVerifier
+from service.errors import RequestRefused, ScopeMissing, TokenMissing
+from service.web.limits import RestLimits
+
+
+class Bearer(HTTPBearer):
+    """A dependency that yields the principal of a request, or refuses it."""
+
+    def __init__(self, scope: Scope, *, limit: str) -> None:
+        super().__init__(
+            scheme_name="bearer", bearerFormat="JWT", description="A token with the scope of the operation."
+        )
+        self.scope = scope
+        self.limit = limit
+
+    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base returns the raw header
+        """Return the bearer of ``request``."""
+        limits: RestLimits = request.app.state.limits
+        try:
+            principal = _verify(request, request.app.state.verifier)
+        except RequestRefused:
+            limits.hit("refused", address(request))
+            raise
+        limits.hit(self.limit, principal.subject)
+        if not principal.may(self.scope):
+            raise ScopeMissing(f"This needs a token with the scope {self.scope}.")
+        return principal
+
+
+def _verify(request: Request, verifier: TokenVerifier) -> Principal:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise TokenMissing("Send the header Authorization: Bearer <token>.")
+    return verifier.verify(token.strip())
+
+
+def address(request: Request) -> str:
+    """Return the address that a request came from."""
+    return request.client.host if request.client else "unknown"

@@ -1,0 +1,78 @@
+"""Fixtures: a real PostgreSQL, a database a test, and nodes on it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from service.database.embedded import embedded_postgres
+from service.database.engine import parse_url
+from service.database.migrate import migrate
+from tests.harness import Node, Process, new_database, serving, start_process, with_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+TEMPLATE = "tocsin_template"
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """The address of a PostgreSQL 18 for the whole run."""
+    folder = Path(tempfile.mkdtemp(prefix="tocsin-tests-"))
+    try:
+        with embedded_postgres(folder) as url:
+            yield url.render_as_string(hide_password=False)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(server_url: str) -> str:
+    """A migrated database that tests copy theirs from."""
+    import asyncio  # noqa: PLC0415 - the only use, before any loop runs
+
+    async def create() -> None:
+        connection = await asyncpg.connect(server_url)
+        await connection.execute(f'CREATE DATABASE "{TEMPLATE}"')
+        await connection.close()
+
+    asyncio.run(create())
+    migrate(parse_url(with_database(server_url, TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture
+async def database_url(server_url: str, template: str) -> AsyncIterator[str]:
+    """A database of the test's own, migrated and empty."""
+    async with new_database(server_url, f"test_{uuid.uuid4().hex}", template) as url:
+        yield url
+
+
+@pytest.fixture
+def node(database_url: str) -> Iterator[Node]:
+    """A node with default settings."""
+    with serving(database_url) as running:
+        yield running
+
+
+@pytest.fixture
+def start(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start nodes in processes of their own; they are stopped in the end."""
+    started: list[Process] = []
+
+    def start_one(port: int = 0, **variables: str) -> Process:
+        started.append(start_process(database_url, tmp_path, port, **variables))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        process.stop()
+        if process.process.stdout:
+            process.process.stdout.close()

@@ -1,0 +1,259 @@
+"""What the tests drive the service with: a node in this process or in one of its own, and real clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import asyncpg
+import httpx2
+import uvicorn
+from sqlalchemy import make_url
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from service.app import create_app
+from service.auth.keys import Keyring, VerificationKey
+from service.auth.tokens import mint
+from service.cli.serve import server_config
+from service.database.engine import parse_url
+from service.settings import AuthSettings, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+SECRET = "a secret of the tests, of more than 32 bytes"
+READ = "alerts:read"
+WRITE = "alerts:write"
+PATIENCE = 15.0
+ROOT = Path(__file__).parent.parent
+
+
+def token(subject: str, scope: str = READ, **claims: Any) -> str:
+    """Mint a token that the tested nodes believe."""
+    return mint(SECRET.encode(), AuthSettings(), subject=subject, scope=scope, **claims)
+
+
+async def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """Wait until ``condition`` (plain or async) is true, and return what it returned."""
+    deadline = time.monotonic() + patience
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, "it did not become true in time"
+        await asyncio.sleep(0.02)
+
+
+class Stream:
+    """A client of the stream."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.seen: list[dict[str, Any]] = []
+
+    async def next(self, patience: float = PATIENCE) -> dict[str, Any]:
+        """Return the next frame."""
+        async with asyncio.timeout(patience):
+            frame: dict[str, Any] = json.loads(await self.connection.recv())
+        self.seen.append(frame)
+        return frame
+
+    async def next_of(self, kind: str, patience: float = PATIENCE) -> dict[str, Any]:
+        """Return the next frame of a type, passing over others."""
+        while (frame := await self.next(patience))["type"] != kind:
+            pass
+        return frame
+
+    async def events(self, count: int, patience: float = PATIENCE) -> list[dict[str, Any]]:
+        """Return the next ``count`` event frames."""
+        return [await self.next_of("event", patience) for _ in range(count)]
+
+    async def send(self, frame: dict[str, Any]) -> None:
+        """Send a frame."""
+        await self.connection.send(json.dumps(frame))
+
+    async def ack(self, seq: int) -> None:
+        """Acknowledge everything up to ``seq``."""
+        await self.send({"type": "ack", "seq": seq})
+
+    async def closed(self, patience: float = PATIENCE) -> tuple[int, str]:
+        """Read until the server closes, and return its code and reason."""
+        try:
+            while True:
+                await self.next(patience)
+        except ConnectionClosed:
+            return self.connection.close_code or 0, self.connection.close_reason or ""
+
+    async def close(self) -> None:
+        """Close from the client's side."""
+        await self.connection.close()
+
+
+@dataclass
+class Node:
+    """A node that serves at ``base``, on the database at ``database_url``."""
+
+    base: str
+    database_url: str
+
+    @property
+    def ws(self) -> str:
+        """The address of the stream."""
+        return self.base.replace("http", "ws", 1) + "/v1/ws"
+
+    def http(self, subject: str = "billing", scope: str = WRITE, **claims: Any) -> httpx2.AsyncClient:
+        """Return a REST client with a token."""
+        headers = {"Authorization": f"Bearer {token(subject, scope, **claims)}"}
+        return httpx2.AsyncClient(base_url=self.base, headers=headers, timeout=30, trust_env=False)
+
+    async def post(self, title: str = "It happened", **fields: Any) -> dict[str, Any]:
+        """Post one alert as ``billing`` and return the answer."""
+        async with self.http() as client:
+            response = await client.post("/v1/alerts", json={"title": title, **fields})
+        assert response.status_code == 201, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def stream(
+        self,
+        subject: str = "alice",
+        *,
+        scope: str = READ,
+        claims: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
+        **query: Any,
+    ) -> Stream:
+        """Open a stream the way a browser does, with the token in a subprotocol."""
+        address = f"{self.ws}?{urlencode(query)}"
+        bearer = f"bearer.{token(subject, scope, **(claims or {}))}"
+        return Stream(
+            await connect(
+                address,
+                subprotocols=["tocsin.v1", bearer],
+                **{"proxy": None, "max_size": None, **(options or {})},
+            )  # type: ignore[list-item]
+        )
+
+    async def live(self, subject: str = "alice", **options: Any) -> Stream:
+        """Open a stream and read until it has caught up."""
+        stream = await self.stream(subject, **options)
+        await stream.next_of("caught_up")
+        return stream
+
+    async def sql(self, query: str, *arguments: Any) -> list[Any]:
+        """Ask the database."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            rows: list[Any] = await connection.fetch(query, *arguments)
+        finally:
+            await connection.close()
+        return rows
+
+    async def flushed(self, seq: int) -> None:
+        """Wait until the ledgers of all serving nodes have written what they sent up to ``seq``."""
+        await eventually(lambda: self._all_at(seq))
+
+    async def _all_at(self, seq: int) -> bool:
+        rows = await self.sql("SELECT min(sent_seq) FROM nodes WHERE ended_at IS NULL")
+        return rows[0][0] is not None and rows[0][0] >= seq
+
+
+@contextmanager
+def serving(database_url: str, settings: Settings | None = None, keyring: Keyring | None = None) -> Iterator[Node]:
+    """Run a node in a thread of this process, with uvicorn and uvloop as in production."""
+    settings = settings or Settings()
+    keyring = keyring or Keyring(VerificationKey("HS256", SECRET.encode()))
+    app = create_app(settings, parse_url(database_url), keyring)
+    config = server_config(settings, app)
+    config.port = 0
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="node")
+    thread.start()
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not server.started:
+            assert thread.is_alive(), "the node did not start"
+            assert time.monotonic() < deadline, "the node did not start in time"
+            time.sleep(0.01)
+        yield Node(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", database_url)
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+
+
+@dataclass
+class Process(Node):
+    """A node in a process of its own, which can be killed."""
+
+    process: subprocess.Popen[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask it to stop, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+def start_process(database_url: str, folder: Path, port: int = 0, **variables: str) -> Process:
+    """Start ``tocsin serve`` and wait until it listens."""
+    log = folder / f"node-{time.monotonic_ns()}.log"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("TOCSIN_")},
+        "TOCSIN_DATABASE_URL": database_url,
+        "TOCSIN_JWT_SECRET": SECRET,
+        "TOCSIN_DATA_DIR": str(folder),
+        "TOCSIN_PORT": str(port),
+        "TOCSIN_LOG_FORMAT": "json",
+        **variables,
+    }
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve"],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("Tocsin serves "), log.read_text()
+    return Process(line.removeprefix("Tocsin serves ").strip(), database_url, process, log, environment)
+
+
+@asynccontextmanager
+async def new_database(server_url: str, name: str, template: str) -> AsyncIterator[str]:
+    """Make a database from a template, and drop it in the end."""
+    admin = await asyncpg.connect(server_url)
+    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    try:
+        yield with_database(server_url, name)
+    finally:
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await admin.close()
+
+
+def with_database(server_url: str, name: str) -> str:
+    """Return the address of another database of the same server."""
+    return make_url(server_url).set(database=name).render_as_string(hide_password=False)
