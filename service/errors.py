@@ -199,3 +199,8 @@ class CloseReason(Enum):
         self.reason = reason
         self.code = code
         self.advice = advice
+
+    @classmethod
+    def named(cls, reason: str) -> CloseReason:
+        """Return the close reason of that name, such as the ``code`` of the refusal that means the same."""
+        return cls[reason.upper()]

@@ -167,6 +167,8 @@ class LedgerSettings(_Group):
 
     ledger_flush_seconds: Seconds = 0.2
     """How often the ledger is written."""
+    receipt_resolution_seconds: float = Field(0.01, ge=0)
+    """Acks of one connection that come closer together than this are one receipt, with the time of the last."""
     ledger_pending_max: int = Field(100_000, ge=1)
     """Facts that may wait for the database; handshakes are answered 1013 ``overloaded`` beyond it."""
     node_lease_seconds: Seconds = 10

@@ -48,10 +48,10 @@ BEGIN
 END $$
 """
 
-# One round trip: lock, number, insert, notify; the caller's autocommit commits it and lets the lock go.
-# The head is read in a statement of its own, because a statement's snapshot is taken when it starts: one taken before the
-# lock was granted would not see the last commit. An item whose idempotency key is known, from before or from earlier in
-# the same batch, is not stored; its result is the first one's.
+# One round trip: lock, number, insert, notify; the caller's autocommit commits it and lets the lock go. The head is
+# read in a statement of its own, because a statement's snapshot is taken when it starts: one taken before the lock was
+# granted would not see the last commit. An item whose idempotency key is known, from before or from earlier in the
+# same batch, is not stored; its result is the first one's.
 APPEND_ALERTS = """
 CREATE FUNCTION append_alerts(items json)
 RETURNS TABLE (ordinal bigint, seq bigint, replayed boolean, mismatch boolean, body json)
@@ -69,8 +69,8 @@ BEGIN
         FROM ROWS FROM (json_to_recordset(items) AS (key text, hash text, alert json))
              WITH ORDINALITY AS i (key, hash, alert, ordinal),
              json_to_record(i.alert) AS a (
-                id uuid, source text, topic text, severity severity, title text, body text, attributes jsonb, links jsonb,
-                recipients text[], dedup_key text, created_at timestamptz, expires_at timestamptz)
+                id uuid, source text, topic text, severity severity, title text, body text, attributes jsonb, links
+                jsonb, recipients text[], dedup_key text, created_at timestamptz, expires_at timestamptz)
     ), known AS MATERIALIZED (
         SELECT i.ordinal, k.body_hash, k.seq,
                CASE WHEN i.key IS NULL THEN i.ordinal

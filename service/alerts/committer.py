@@ -1,14 +1,15 @@
 """Group commit: many requests, one transaction.
 
-One task owns one connection. While a commit is under way, new alerts gather in a bounded queue; the next commit takes all
-that have gathered, up to ``commit_batch_size``. There is no timer: an idle service commits an alert the moment it arrives.
+One task owns one connection. While a commit is under way, new alerts gather in a bounded queue; the next commit takes
+all that have gathered, up to ``commit_batch_size``. There is no timer: an idle service commits an alert the moment it
+arrives.
 
 Invariants:
 
 - A result is handed out only after its transaction was committed: stored before answered.
-- A commit whose outcome is unknown is settled by asking, never by storing again. The old backend is ended first, because one
-  that still waits for the append lock could commit after it was asked about; then the alerts' ids, made before the
-  commit, say what was stored.
+- A commit whose outcome is unknown is settled by asking, never by storing again. The old backend is ended first,
+  because one that still waits for the append lock could commit after it was asked about; then the alerts' ids, made
+  before the commit, say what was stored.
 - A full queue refuses at once (``Overloaded``); nothing waits without bound.
 
 ::

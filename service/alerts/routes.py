@@ -52,8 +52,8 @@ async def post_alert(
 ) -> Response:
     """Store an alert and push it to every admin who may see it.
 
-    The answer means that it is committed. With an ``Idempotency-Key`` a retry is answered as the first request was, with
-    ``Idempotency-Replayed: true``, and stores nothing.
+    The answer means that it is committed. With an ``Idempotency-Key`` a retry is answered as the first request was,
+    with ``Idempotency-Replayed: true``, and stores nothing.
     """
     # Validated here, from bytes: FastAPI would decode the JSON to Python first and validate that.
     body = await read_json_body(request)
@@ -90,7 +90,7 @@ def _patterns(values: list[str]) -> list[str]:
 
 
 @router.get("/alerts", response_model=schemas.AlertPage)
-async def get_alerts(  # noqa: PLR0913 - the filters of the query string
+async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query string
     request: Request,
     principal: Reader,
     topic: Annotated[list[str], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006

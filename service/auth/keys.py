@@ -84,7 +84,7 @@ def _load_public_key(path: Path, algorithm: str | None) -> VerificationKey:
     if isinstance(key, RSAPublicKey):
         if key.key_size < RSA_MIN_BITS:
             raise ConfigurationError(f"{name}: the RSA key has {key.key_size} bits; 2048 is the least")
-        fitting = ("RS256", "PS256")
+        fitting: tuple[str, ...] = ("RS256", "PS256")
     elif isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
         fitting = ("ES256",)
     elif isinstance(key, Ed25519PublicKey):

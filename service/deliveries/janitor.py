@@ -1,8 +1,8 @@
 """What one of the nodes does for all every few seconds: settle lost nodes, purge expired keys, make partitions.
 
-A node whose lease lapsed is gone: its connections are closed at what it last flushed, reason ``node_lost``, so the ledger
-claims no more than it knew. After an outage of PostgreSQL every lease has lapsed; a janitor therefore trusts a lapsed
-lease only when its own node has flushed without a failure for as long as the lease lasts.
+A node whose lease lapsed is gone: its connections are closed at what it last flushed, reason ``node_lost``, so the
+ledger claims no more than it knew. After an outage of PostgreSQL every lease has lapsed; a janitor therefore trusts a
+lapsed lease only when its own node has flushed without a failure for as long as the lease lasts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The ledger: what happened on this node's streams, collected in memory and flushed in one transaction.
 
-The ledger never overstates. It is told of a dispatch only after the bytes went to the socket, of a receipt only after the
-client acknowledged, and a flush writes one consistent instant: the node's ``sent_seq``, the connections that changed, the
-dispatches and the receipts. A crash loses what was not flushed, so the ledger may then claim less than happened.
+The ledger never overstates. It is told of a dispatch only after the bytes went to the socket, of a receipt only after
+the client acknowledged, and a flush writes one consistent instant: the node's ``sent_seq``, the connections that
+changed, the dispatches and the receipts. A crash loses what was not flushed, so the ledger may then claim less than
+happened.
 
 What a connection was sent is ``(after_seq, sent_seq]``. While it keeps up, its own ``sent_seq`` is null and the node's
 counts for it; one row update a flush, however many connections. While it replays or lags it has its own:
@@ -13,9 +14,9 @@ counts for it; one row update a flush, however many connections. While it replay
                (replays)  ◄──── (keeps up)                 (closed)
                          lags
 
-A flush can be repeated: every row has a key made here. While PostgreSQL is away the facts wait, and ``is_full`` tells the
-handshake to refuse. A node whose lease lapsed was declared lost by another's janitor; it drops its connections, whose
-clients resume, and goes on under a new id.
+A flush can be repeated: every row has a key made here. While PostgreSQL is away the facts wait, and ``is_full`` tells
+the handshake to refuse. A node whose lease lapsed was declared lost by another's janitor; it drops its connections,
+whose clients resume, and goes on under a new id.
 """
 
 from __future__ import annotations
@@ -73,10 +74,21 @@ class ConnectionEntry:
     id: UUID = field(default_factory=uuid7)
     opened_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     received_seq: int = 0
-    received_at: datetime | None = None
+    receipt: Receipt | None = None
     closed_at: datetime | None = None
     close_code: int | None = None
     close_reason: str | None = None
+
+
+@dataclass(slots=True)
+class Receipt:
+    """The client acknowledged everything up to ``seq``. While ``open``, an ack that follows closely is folded in."""
+
+    connection_id: UUID
+    seq: int
+    received_at: datetime
+    begun: float
+    open: bool = True
 
 
 @dataclass(slots=True)
@@ -109,17 +121,19 @@ class _Facts:
 
     changed: set[ConnectionEntry] = field(default_factory=set)
     acknowledged: set[ConnectionEntry] = field(default_factory=set)
+    receipts: list[Receipt] = field(default_factory=list)
     dispatches: list[_Dispatch] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     presence: bool = False
 
     def __len__(self) -> int:
-        return len(self.changed) + len(self.acknowledged) + len(self.dispatches) + len(self.rejections)
+        return len(self.changed) + len(self.receipts) + len(self.dispatches) + len(self.rejections)
 
     def put_back(self, older: _Facts) -> None:
         """Take facts back that could not be written."""
         self.changed |= older.changed
         self.acknowledged |= older.acknowledged
+        self.receipts[:0] = older.receipts
         self.dispatches[:0] = older.dispatches
         self.rejections[:0] = older.rejections
         self.presence |= older.presence
@@ -168,7 +182,7 @@ class Ledger:
         self._change(entry)
 
     def dispatched(self, after_seq: int, up_to_seq: int, *, to_anybody: bool) -> None:
-        """Note that ``(after_seq, up_to_seq]`` went to every connection that keeps up, if it was ``to_anybody`` at all."""
+        """Note that ``(after_seq, up_to_seq]`` went to every connection that keeps up, if any of it was for anybody."""
         self.sent_seq = up_to_seq
         if not to_anybody:
             return
@@ -187,11 +201,21 @@ class Ledger:
             self._facts.dispatches.append(_Dispatch(entry.id, after_seq, up_to_seq, datetime.now(UTC)))
 
     def received(self, entry: ConnectionEntry, seq: int) -> None:
-        """Note that the client acknowledged everything up to ``seq``; of one flush's acks the last is written."""
-        entry.received_seq = seq
-        entry.received_at = datetime.now(UTC)
+        """Note that the client acknowledged everything up to ``seq``.
+
+        Acks that come closer together than ``receipt_resolution_seconds`` are one row, with the time of the last: an
+        event may be said to be received that much later than it was, never earlier.
+        """
         RECEIPTS.inc()
-        if entry.node_id == self.node_id:
+        entry.received_seq = seq
+        if entry.node_id != self.node_id:
+            return
+        now, last = time.monotonic(), entry.receipt
+        if last is not None and last.open and now - last.begun < self._settings.receipt_resolution_seconds:
+            last.seq, last.received_at = seq, datetime.now(UTC)
+        else:
+            entry.receipt = Receipt(entry.id, seq, datetime.now(UTC), now)
+            self._facts.receipts.append(entry.receipt)
             self._facts.acknowledged.add(entry)
 
     def closed(self, entry: ConnectionEntry, code: int, reason: str) -> None:
@@ -250,7 +274,7 @@ class Ledger:
             except DatabaseUnavailable:
                 log.warning("ledger flush failed", pending=len(self._facts))
             except LeaseLost:
-                log.error("node lease lost: dropping all connections")
+                log.warning("node lease lost: dropping all connections")
                 lease_lost()
                 with contextlib.suppress(DatabaseUnavailable):
                     await self.register(self.sent_seq)
@@ -277,6 +301,8 @@ class Ledger:
                 return
             facts, self._facts = self._facts, _Facts()
             node = {"id": self.node_id, "sent_seq": self.sent_seq}
+            for receipt in facts.receipts:
+                receipt.open = False
             rows = _rows(self.node_id, facts)
             try:
                 async with self._database.transaction() as tx:
@@ -318,8 +344,8 @@ def _rows(node_id: UUID, facts: _Facts) -> dict[str, list[Any]]:
             for dispatch in facts.dispatches
         ],
         "receipts": [
-            {"connection_id": entry.id, "seq": entry.received_seq, "received_at": entry.received_at}
-            for entry in facts.acknowledged
+            {"connection_id": receipt.connection_id, "seq": receipt.seq, "received_at": receipt.received_at}
+            for receipt in facts.receipts
         ],
         "handshake_rejections": [
             {

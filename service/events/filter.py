@@ -19,11 +19,16 @@ class Visible(Protocol):
     """What the filter asks of an event, as the log or a frame holds it."""
 
     @property
-    def topic(self) -> str: ...
+    def topic(self) -> str:
+        """Its topic."""
+
     @property
-    def severity(self) -> Severity: ...
+    def severity(self) -> Severity:
+        """Its severity."""
+
     @property
-    def recipients(self) -> frozenset[str] | None: ...
+    def recipients(self) -> frozenset[str] | None:
+        """The admins that it is for; None: all who may see the topic."""
 
 
 @dataclass(frozen=True, slots=True)

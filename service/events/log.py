@@ -1,9 +1,9 @@
 """Reading the log and appending to it.
 
-Appending is one SQL function and one round trip (see ``append_alerts`` in the migrations): it takes an advisory lock, then,
-in a statement of its own so that its snapshot is newer than the lock, reads the head and inserts ``head + 1 …``, and
-notifies. The lock is held to the commit. Measured on two shared cores: 20 alerts a call, 56,000 alerts/s; a counter row under
-``UPDATE`` was slower and bloats while a long transaction is open.
+Appending is one SQL function and one round trip (see ``append_alerts`` in the migrations): it takes an advisory lock,
+then, in a statement of its own so that its snapshot is newer than the lock, reads the head and inserts ``head + 1 …``,
+and notifies. The lock is held to the commit. Measured on two shared cores: 20 alerts a call, 56,000 alerts/s; a
+counter row under ``UPDATE`` was slower and bloats while a long transaction is open.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Event:
 class Appended:
     """What became of one item of an append.
 
-    ``replayed`` says that the idempotency key was known: ``seq`` and ``body`` are then the first answer's. ``mismatch`` says
-    that it was known with another alert. ``body`` is None where the item itself was stored.
+    ``replayed`` says that the idempotency key was known: ``seq`` and ``body`` are then the first answer's.
+    ``mismatch`` says that it was known with another alert. ``body`` is None where the item itself was stored.
     """
 
     seq: int
@@ -60,7 +60,8 @@ class Appended:
 async def append_alerts(connection: asyncpg.Connection, items: bytes) -> list[Appended]:
     """Append a JSON array of ``{"key": …, "hash": …, "alert": …}`` and return one result an item, in order.
 
-    The transaction is committed when this returns. When it raises because the connection was lost, the outcome is unknown.
+    The transaction is committed when this returns. When it raises because the connection was lost, the outcome is
+    unknown.
     """
     rows = await connection.fetch(
         "SELECT seq, replayed, mismatch, body::text FROM append_alerts($1::json) ORDER BY ordinal",

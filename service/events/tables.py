@@ -1,7 +1,8 @@
-"""The table of the log. It is partitioned by range of ``seq``; ``log.ensure_partitions`` makes partitions ahead of need.
+"""The table of the log.
 
-``body`` is what goes on the wire, so a replay needs no join. It is ``json``, not ``jsonb``: the text is kept as it was
-written, and a replayed frame is byte for byte the frame that was sent live.
+It is partitioned by range of ``seq``; ``log.ensure_partitions`` makes partitions ahead of need. ``body`` is what goes
+on the wire, so a replay needs no join. It is ``json``, not ``jsonb``: the text is kept as it was written, and a
+replayed frame is byte for byte the frame that was sent live.
 """
 
 from __future__ import annotations

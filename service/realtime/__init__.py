@@ -7,7 +7,8 @@
                               │                                └─► …
                           recent.py ◄── connections that replay or lag read their own range, from memory or the log
 
-One event loop, no threads, no locks: a pass over the sockets runs to its end without a pause, and what it did is told to
-the ledger in the same breath. ``protocol.py`` and ``frames.py`` do no I/O: the state machine of one connection, and the
-bytes of each frame. ``connection.py`` binds one protocol to one socket; ``websocket.py`` is the handshake and the endpoint.
+One event loop, no threads, no locks: a pass over the sockets runs to its end without a pause, and what it did is told
+to the ledger in the same breath. ``protocol.py`` and ``frames.py`` do no I/O: the state machine of one connection, and
+the bytes of each frame. ``connection.py`` binds one protocol to one socket; ``websocket.py`` is the handshake and the
+endpoint.
 """

@@ -5,8 +5,8 @@ position it is fanned out without touching the database. A wake-up from the bus,
 longer; then the tail is read. Because the log is gapless, "follows on" is one comparison, and a lost, repeated or
 reordered wake-up costs at most the poll interval.
 
-It also answers the connections that replay: ``read_chunk`` serves a range from the recent events, or from the table through
-the SQL twin of the filter, a bounded number of readers at a time.
+It also answers the connections that replay: ``read_chunk`` serves a range from the recent events, or from the table
+through the SQL twin of the filter, a bounded number of readers at a time.
 """
 
 from __future__ import annotations

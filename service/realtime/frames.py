@@ -119,7 +119,7 @@ def caught_up(seq: int) -> bytes:
 
 
 def heartbeat(seq: int, at: datetime) -> bytes:
-    """Say that the server lives, and that the cursor may advance to ``seq``: nothing between was for this connection."""
+    """Say that the server lives, and that the cursor may advance to ``seq``: nothing between was for this one."""
     return _frame("heartbeat", seq=seq, at=timestamp(at))
 
 

@@ -1,8 +1,9 @@
 """The hub: every connection of this node, and the groups of those that are live.
 
 Connections whose filter is the same share a group: an event is matched once a group, not once a connection, and the
-events that arrive together leave in one write to each socket. A pass is synchronous, so a connection is in exactly one of
-two places when it starts: in its group, and then it is sent the pass, or out of it, and then it reads its own range.
+events that arrive together leave in one write to each socket. A pass is synchronous, so a connection is in exactly one
+of two places when it starts: in its group, and then it is sent the pass, or out of it, and then it reads its own
+range.
 
 A socket that does not take everything at once leaves its group in the same pass (``Connection.stalled``); the others
 are not delayed by it.

@@ -1,12 +1,14 @@
 """Presence: who is connected to any node, told to every stream when it changes.
 
-The ledger's flush notifies when a connection opened or closed; then, at most once a second, the list is read, compared with the
-last one, and the difference is sent. A wake-up that is lost costs a poll interval. Nothing is read while nobody listens.
+The ledger's flush notifies when a connection opened or closed; then, at most once a second, the list is read, compared
+with the last one, and the difference is sent. A wake-up that is lost costs a poll interval. Nothing is read while
+nobody listens.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from service.deliveries.queries import Present, present
@@ -41,16 +43,12 @@ class Presence:
     async def run(self) -> None:
         """Announce until cancelled."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
-            try:
+            with contextlib.suppress(DatabaseUnavailable):
                 await self._announce()
-            except DatabaseUnavailable:
-                pass
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _announce(self) -> None:

@@ -17,11 +17,12 @@
 - REPLAYING: the connection is sent its own range of the log, chunk by chunk; ``cursor`` is how far.
 - LIVE: it is in the hub, and the hub's position is its cursor.
 - LAGGING: its socket is full. Everything up to ``cursor`` has gone to the socket; ``pending`` is the end of what was
-  written last and has not gone entirely. Nothing more is written until it drains, so a connection holds at most one chunk.
+  written last and has not gone entirely. Nothing more is written until it drains, so a connection holds at most one
+  chunk.
 
-What a client may send: ``ack`` (cumulative, never beyond what was written to it), ``authenticate``, ``ping``. A message over
-the rate limit is dropped with an ``error`` frame and counts as a strike; too many strikes close the stream. A message that
-is no JSON object of a known type closes it at once, because a client that sends one is broken.
+What a client may send: ``ack`` (cumulative, never beyond what was written to it), ``authenticate``, ``ping``. A
+message over the rate limit is dropped with an ``error`` frame and counts as a strike; too many strikes close the
+stream. A message that is no JSON object of a known type closes it at once, because a client that sends one is broken.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ class Timing:
 class StreamProtocol:
     """One connection, from its welcome to its close.
 
-    ``now`` is seconds on a monotonic clock, ``wall`` seconds since the epoch. ``may_send`` and ``may_stay`` count a message and
-    a strike, and say whether they are within the limits.
+    ``now`` is seconds on a monotonic clock, ``wall`` seconds since the epoch. ``may_send`` and ``may_stay`` count a
+    message and a strike, and say whether they are within the limits.
     """
 
     __slots__ = (
@@ -213,7 +214,7 @@ class StreamProtocol:
         try:
             message = orjson.loads(text)
         except orjson.JSONDecodeError:
-            return [Close(CloseReason.BAD_MESSAGE)]
+            message = None
         match message:
             case {"type": "ack", "seq": int(seq)} if not isinstance(seq, bool) and 0 <= seq <= SEQ_MAX:
                 return self._ack(seq, written)

@@ -1,5 +1,6 @@
-"""The recent events, prepared: what connections that resume or lag are served from, so that a reconnect storm never
-reaches the database. Bounded by count and by bytes; without a hole, like the log.
+"""The recent events, prepared: what connections that resume or lag are served from.
+
+A reconnect storm never reaches the database. Bounded by count and by bytes; without a hole, like the log.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The sockets: uvicorn's protocol classes, extended where Tocsin needs to reach further down or to bound more.
 
-``StreamTransport`` is uvicorn's sans-I/O WebSocket protocol with a way to write prepared frames. The write buffer's high
-mark is zero, so a write either reaches the kernel at once or pauses the transport in the same call: "it went to the
-socket" is exact, which the ledger relies on, and a connection never holds more than what was written last. Measured on two
-cores, 250 bytes to 500 connections: ``await websocket.send_text`` to each 60,000 deliveries/s, this 144,000.
+``StreamTransport`` is uvicorn's sans-I/O WebSocket protocol with a way to write prepared frames. The write buffer's
+high mark is zero, so a write either reaches the kernel at once or pauses the transport in the same call: "it went to
+the socket" is exact, which the ledger relies on, and a connection never holds more than what was written last.
+Measured on two cores, 250 bytes to 500 connections: ``await websocket.send_text`` to each 60,000 deliveries/s, this
+144,000.
 
 Both classes answer for traits of the stack: a handshake that the WebSocket core refuses before it is parsed is left
 unanswered, HTTP headers may take for ever and have no bound, closes carry no reason, and an invalid UTF-8 message is
@@ -105,7 +106,7 @@ class StreamTransport(WebSocketsSansIOProtocol):
         """Hand the endpoint this transport; its task starts at the next turn of the loop."""
         super().handle_connect(event)
         if self.response.status_code == 101:  # noqa: PLR2004 - Switching Protocols
-            self.scope["extensions"][EXTENSION] = {"transport": self}  # type: ignore[index, typeddict-unknown-key]
+            self.scope["extensions"][EXTENSION] = {"transport": self}
 
     def send_receive_event_to_app(self) -> None:
         """Refuse text that is not UTF-8 with 1007 (RFC 6455, section 8.1), without a traceback."""

@@ -1,14 +1,17 @@
 """``GET /v1/ws``: the handshake, and the endpoint that reads until the stream ends.
 
-A refusal is accept, then close 1008 with a reason: closing before accepting would be an HTTP 403, which a browser shows its
-page as 1006 without a word. Nothing else is ever sent on a refused connection, and the ledger keeps the refusal.
+A refusal is accept, then close 1008 with a reason: closing before accepting would be an HTTP 403, which a browser
+shows its page as 1006 without a word. Nothing else is ever sent on a refused connection, and the ledger keeps the
+refusal.
 
 The order of the questions: the Origin, whether this address has shown too many bad tokens, the token, its scope, the
-query, the topics, the limits. The token comes from the ``Authorization`` header, a ``bearer.<token>`` subprotocol or ``?token=``.
+query, the topics, the limits. The token comes from the ``Authorization`` header, a ``bearer.<token>`` subprotocol or
+``?token=``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +22,7 @@ from starlette.datastructures import Headers, QueryParams
 
 from service.auth.principal import EVERY_TOPIC, Principal, Scope, intersect, is_topic_pattern
 from service.deliveries.ledger import ConnectionEntry, Ledger, Rejection
-from service.errors import CloseReason, DatabaseUnavailable, RateLimited, TokenExpired, TokenInvalid
+from service.errors import CloseReason, DatabaseUnavailable, RateLimited, RequestRefused, TokenMissing
 from service.events.filter import EventFilter, Severity
 from service.logs import get_logger
 from service.realtime import frames
@@ -46,7 +49,7 @@ _BEARER = "bearer."
 _NORMAL_CLOSURE = {1005: "no_code", 1006: "connection_lost"}
 
 
-class Refused(Exception):  # noqa: N818 - it ends a handshake, it is no error of ours
+class Refused(Exception):
     """The handshake is refused."""
 
     def __init__(self, reason: CloseReason, subject: str | None = None) -> None:
@@ -75,15 +78,22 @@ class Handshake:
             client[0] if client else None,
         )
 
-    def token(self) -> str | None:
-        """Return the bearer token: header, then subprotocol, then query."""
+    def token(self) -> str:
+        """Return the bearer token: header, then subprotocol, then query.
+
+        Raises:
+            TokenMissing: there is none.
+
+        """
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
         for subprotocol in self.subprotocols:
             if subprotocol.startswith(_BEARER):
                 return subprotocol.removeprefix(_BEARER)
-        return self.query.get("token") or None
+        if in_query := self.query.get("token"):
+            return in_query
+        raise TokenMissing("Send a token: header, subprotocol or query.")
 
     def is_of_this_site(self) -> bool:
         """Say whether a page of this very host opened the stream; clients that are no browser send no Origin."""
@@ -98,9 +108,9 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The query of a handshake. ``after`` is a seq, ``latest``, or None for the admin's own cursor."""
+    """The query of a handshake. ``after`` is the digits of a seq, ``latest``, or None for the admin's own cursor."""
 
-    after: int | str | None
+    after: str | None
     filter: EventFilter
 
 
@@ -171,35 +181,24 @@ class StreamEndpoint:
         who = handshake.remote_addr or "unknown"
         if self._rest_limits.would_refuse("refused", who):
             raise Refused(CloseReason.RATE_LIMITED)
-        token = handshake.token()
         try:
-            if token is None:
-                raise Refused(CloseReason.TOKEN_MISSING)
-            return self._verifier.verify(token)
-        except TokenExpired:
-            reason = CloseReason.TOKEN_EXPIRED
-        except TokenInvalid:
-            reason = CloseReason.TOKEN_INVALID
-        except Refused as refused:
-            reason = refused.reason
-        try:
-            self._rest_limits.hit("refused", who)
-        except RateLimited:
-            reason = CloseReason.RATE_LIMITED
-        raise Refused(reason)
+            return self._verifier.verify(handshake.token())
+        except RequestRefused as error:
+            with contextlib.suppress(RateLimited):
+                self._rest_limits.hit("refused", who)
+            raise Refused(CloseReason.named(error.code)) from None
 
     async def _start_of(self, principal: Principal, wanted: _Wanted) -> int:
         """Return the cursor to start from; it may lie beyond the head, and is then of another log."""
-        if isinstance(wanted.after, int):
-            return wanted.after
-        if wanted.after is None:
-            try:
-                cursor = await self._ledger.cursor_of(principal.subject)
-            except DatabaseUnavailable:
-                raise Refused(CloseReason.OVERLOADED, principal.subject) from None
-            if cursor is not None:
-                return min(cursor, self._hub.position)
-        return self._hub.position
+        if wanted.after == "latest":
+            return self._hub.position
+        if wanted.after is not None:
+            return int(wanted.after)
+        try:
+            cursor = await self._ledger.cursor_of(principal.subject)
+        except DatabaseUnavailable:
+            raise Refused(CloseReason.OVERLOADED, principal.subject) from None
+        return self._hub.position if cursor is None else min(cursor, self._hub.position)
 
     def _refuse(self, transport: StreamTransport, handshake: Handshake, refused: Refused) -> None:
         reason = refused.reason
@@ -307,11 +306,9 @@ def _read_query(query: QueryParams, principal: Principal) -> _Wanted:
     severity: Any = query.get("min_severity", "info")
     if severity not in get_args(Severity):
         raise bad
-    after: int | str | None = query.get("after")
-    if after is not None and after != "latest":
-        if not (after.isascii() and after.isdecimal() and int(after) <= SEQ_MAX):
-            raise bad
-        after = int(after)
+    after = query.get("after")
+    if after not in (None, "latest") and not (after.isascii() and after.isdecimal() and int(after) <= SEQ_MAX):
+        raise bad
     patterns = [pattern for pattern in query.get("topics", "").split(",") if pattern]
     if not all(map(is_topic_pattern, patterns)):
         raise bad

@@ -1,7 +1,7 @@
 """The bearer of a request, and the dependencies that ask for one.
 
-``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the ``Authorization`` header (RFC
-6750, section 2.1), asks for the scope, and counts the request against the subject's limit.
+``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the ``Authorization``
+header (RFC 6750, section 2.1), asks for the scope, and counts the request against the subject's limit.
 """
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
 from service.errors import RequestRefused, ScopeMissing, TokenMissing
-from service.web.limits import RestLimits
+from service.web.limits import RestLimits  # noqa: TC001 - see above
 
 
 class Bearer(HTTPBearer):

@@ -1,8 +1,8 @@
 """Rate limits: slowapi's for REST, and the library beneath it for a connection's own messages.
 
-slowapi's ``Limiter`` owns the storage and the strategy. Its route decorator is not used: it reads limits when a module is
-imported, runs before the settings exist, and took a third of a bare request's rate; a dependency asks the same limiter
-after the bearer is known (``docs/decisions/0006-rate-limits.md``).
+slowapi's ``Limiter`` owns the storage and the strategy. Its route decorator is not used: it reads limits when a module
+is imported, runs before the settings exist, and took a third of a bare request's rate; a dependency asks the same
+limiter after the bearer is known (``docs/decisions/0006-rate-limits.md``).
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ class ConnectionLimits:
 
     def message(self, connection: str) -> bool:
         """Count a message and say whether it is within the limit."""
-        return all([self._strategy.hit(item, "message", connection) for item in self._messages])
+        return all(self._strategy.hit(item, "message", connection) for item in self._messages)
 
     def strike(self, connection: str) -> bool:
         """Count a strike and say whether the connection may stay."""
-        return all([self._strategy.hit(item, "strike", connection) for item in self._strikes])
+        return all(self._strategy.hit(item, "strike", connection) for item in self._strikes)
 
     def forget(self, connection: str) -> None:
         """Drop the counters of a connection that closed."""
