@@ -16,7 +16,7 @@ const BACKOFF = { retry: { base: 500, cap: 30_000 }, "retry-later": { base: 15_0
  * @returns {Policy}
  */
 export function closePolicy(code, reason) {
-  if (code === 1009) return "stop"; // The same message would be too big again.
+  if ([1003, 1007, 1009].includes(code)) return "stop"; // The same message would be refused again.
   if (code !== 1008) return "retry";
   if (REFRESH.has(reason)) return "refresh";
   return STOP.has(reason) ? "stop" : "retry-later";
