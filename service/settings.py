@@ -43,7 +43,12 @@ Seconds = Annotated[float, Field(gt=0)]
 
 class _Group(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        use_attribute_docstrings=True,
     )
 
 
@@ -78,7 +83,7 @@ class StorageSettings(_Group):
     database_url: SecretStr | None = None
     """``postgresql://…`` of the database to use; without it an embedded PostgreSQL 18 is started."""
     database_pool_size: int = Field(8, ge=1)
-    """Connections for queries; the committer, the bus and the ledger have one each besides."""
+    """Connections for queries; the committer and the bus have one each besides."""
     database_timeout_seconds: Seconds = 10
     """How long one statement may take."""
     database_connect_seconds: Seconds = 3

@@ -7,7 +7,7 @@ import binascii
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, and_, any_, cast, false, literal, or_, select
+from sqlalchemy import Text, and_, any_, cast, false, literal, or_, select, true
 
 from service.alerts.schemas import rfc3339
 from service.alerts.tables import alerts
@@ -60,6 +60,8 @@ def decode_cursor(cursor: str) -> int:
 
 
 def _topic_matches(pattern: str) -> ColumnElement[bool]:
+    if pattern == "*":
+        return true()
     if pattern.endswith(".*"):
         return alerts.c.topic.startswith(pattern[:-1], autoescape=True)
     return alerts.c.topic == pattern

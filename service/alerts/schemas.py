@@ -128,9 +128,14 @@ class AlertIn(BaseModel):
     @field_validator("expires_at")
     @classmethod
     def _check_expires_at(cls, value: datetime | None) -> datetime | None:
-        if value is not None and value <= datetime.now(UTC):
+        if value is None:
+            return None
+        if value <= datetime.now(UTC):
             raise ValueError("must lie in the future")
-        return value
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("must not lie beyond the year 9999") from None
 
 
 def _check_json(value: Any, depth: int) -> None:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import orjson
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from service.settings import StorageSettings
 
 RETRY_AFTER_SECONDS = 1
+PORT_MAX = 65535
 
 # What asyncpg raises when there is no server, or no longer: the connection is gone and its outcome with it. Class 57
 # of SQLSTATE is operator intervention (a stop, a restart), 53 is insufficient resources, 25006 a read-only standby.
@@ -56,7 +58,7 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except Exception:  # noqa: BLE001 - SQLAlchemy raises several kinds, and each quotes the URL with its password
         url = None
-    if url is None or url.get_backend_name() not in ("postgresql", "postgres"):
+    if url is None or url.get_backend_name() not in ("postgresql", "postgres") or (url.port or 0) > PORT_MAX:
         raise ConfigurationError("TOCSIN_DATABASE_URL must look like postgresql://user:password@host:5432/database")
     return url.set(drivername="postgresql+asyncpg")
 
@@ -79,6 +81,7 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.database_connect_seconds,
             pool_pre_ping=True,
+            json_deserializer=orjson.loads,  # jsonb writes 1e300 out in digits; json would read an int that none can encode
             connect_args={
                 "timeout": settings.database_connect_seconds,
                 "command_timeout": settings.database_timeout_seconds,

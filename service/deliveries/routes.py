@@ -24,6 +24,7 @@ router = APIRouter(prefix="/v1", tags=["deliveries"])
 Auditor = Annotated[Principal, Depends(Bearer(Scope.AUDIT_READ, limit="read"))]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 
+SEQ_MAX = 2**63 - 1
 _BEFORE_ALL = (0, UUID(int=0))
 
 
@@ -68,9 +69,12 @@ def _encode(seq: int, connection: UUID) -> str:
 def _decode(cursor: str) -> tuple[int, UUID]:
     try:
         seq, _, connection = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("/")
-        return int(seq), UUID(connection)
+        position = int(seq), UUID(connection)
     except (binascii.Error, ValueError):
-        raise InvalidRequest("/cursor: send the `next` of the page before, as it was.") from None
+        position = (-1, UUID(int=0))
+    if not 0 <= position[0] <= SEQ_MAX:
+        raise InvalidRequest("/cursor: send the `next` of the page before, as it was.")
+    return position
 
 
 @router.get("/alerts/{alert_id}/deliveries")

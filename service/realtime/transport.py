@@ -150,12 +150,19 @@ class StreamTransport(WebSocketsSansIOProtocol):
 
 
 class HttpTransport(HttpToolsProtocol):
-    """One HTTP connection, whose headers have a bound in bytes and in seconds."""
+    """One HTTP connection, whose headers have a bound in bytes and in seconds, and whose body ends or is cut off.
+
+    The application bounds the body that it reads; one that it does not read, because the answer was a refusal, is
+    given twice the time.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._header_bytes = 0
+        self._header_tail = b""
         self._header_timer: asyncio.TimerHandle | None = None
+        self._receiving = False
+        self._body_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; the headers of the first request are due."""
@@ -165,6 +172,7 @@ class HttpTransport(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request; its headers are due."""
         super().on_message_begin()
+        self._receiving = True
         if self._header_timer is None:
             self._await_headers()
 
@@ -173,29 +181,52 @@ class HttpTransport(HttpToolsProtocol):
         self._headers_are_here()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._receiving = False
+        self._body_is_here()
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
-        """Read; refuse headers that do not end."""
+        """Read; refuse headers that are too long."""
+        if not self._receiving and self._header_timer is None:
+            self._await_headers()  # also for the line breaks that may stand before a request
         if self._header_timer is not None:
-            self._header_bytes += len(data)
-            if self._header_bytes > HEADERS_MAX_BYTES and b"\r\n\r\n" not in data:
+            seen = self._header_tail + data
+            end = seen.find(b"\r\n\r\n")
+            self._header_bytes += len(data) if end < 0 else max(0, end - len(self._header_tail))
+            self._header_tail = seen[-3:]
+            if self._header_bytes > HEADERS_MAX_BYTES:
                 refuse(self.transport, b"431 Request Header Fields Too Large")
                 return
         super().data_received(data)
+        if self._receiving and self._header_timer is None and self._body_timer is None:
+            self._body_timer = self.loop.call_later(2 * self._timeout, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._headers_are_here()
+        self._body_is_here()
         super().connection_lost(exc)
 
+    @property
+    def _timeout(self) -> float:
+        return self.config.header_timeout if isinstance(self.config, ServerConfig) else ServerConfig.header_timeout
+
     def _await_headers(self) -> None:
-        timeout = self.config.header_timeout if isinstance(self.config, ServerConfig) else ServerConfig.header_timeout
         self._header_bytes = 0
-        self._header_timer = self.loop.call_later(timeout, self._headers_overdue)
+        self._header_tail = b""
+        self._header_timer = self.loop.call_later(self._timeout, self._headers_overdue)
 
     def _headers_are_here(self) -> None:
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+    def _body_is_here(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
     def _headers_overdue(self) -> None:
         if not self.transport.is_closing():

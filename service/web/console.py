@@ -8,6 +8,8 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from service.errors import MethodNotAllowed
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -30,6 +32,8 @@ HEADERS = {
 
 class _ConsoleFiles(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise MethodNotAllowed("The console's files can only be read.", headers={"Allow": "GET, HEAD"})
         response = await super().get_response(path, scope)
         response.headers.update(HEADERS)
         return response

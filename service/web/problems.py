@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
 MEDIA_TYPE = "application/problem+json"
+FAULTS_MAX = 20
 _CHALLENGES = {
     TokenMissing: 'Bearer realm="tocsin"',
     TokenInvalid: 'Bearer realm="tocsin", error="invalid_token"',
@@ -66,18 +67,23 @@ def problem(refusal: RequestRefused) -> Response:
 
 def invalid(errors: Iterable[Mapping[str, Any]]) -> RequestRefused:
     """Turn pydantic's errors into one refusal that names each fault by its JSON pointer (RFC 6901)."""
+    errors = list(errors)
     faults = [
         {
-            "pointer": "".join(f"/{part}" for part in error["loc"]),
+            "pointer": "".join(f"/{_escape(part)}" for part in error["loc"]),
             "detail": str(error["msg"]).removeprefix("Value error, "),  # pydantic's mark of our own messages
         }
-        for error in errors
+        for error in errors[:FAULTS_MAX]
     ]
-    if any(error["type"] == "json_invalid" for error in errors):
-        return MalformedRequest(f"The body is not valid JSON: {faults[0]['detail']}.")
     first = faults[0]
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if errors[0]["type"] == "json_invalid":
+        return MalformedRequest(f"The body is not valid JSON: {first['detail'].removeprefix('Invalid JSON: ')}.")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return InvalidRequest(f"{first['pointer'] or 'The body'}: {first['detail']}{more}.", errors=faults)
+
+
+def _escape(part: object) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
 
 
 async def _refused(_request: Request, error: Exception) -> Response:
@@ -114,7 +120,9 @@ def _methods(request: Request) -> list[str]:
 
 async def _defect(_request: Request, _error: Exception) -> Response:
     # Starlette logs the traceback when it raises the error on; the caller learns nothing internal.
-    return problem(InternalError("Something went wrong on our side. The service's log has the details."))
+    # uvicorn hangs up after it, and a client that was told does not try to use the connection again.
+    detail = "Something went wrong on our side. The service's log has the details."
+    return problem(InternalError(detail, headers={"Connection": "close"}))
 
 
 def install(app: FastAPI) -> None:

@@ -1,0 +1,110 @@
+"""The tables of ``docs/reference.md`` that come from the code: ``python -m tests.reference`` writes them there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from prometheus_client import REGISTRY
+
+import service.web.metrics  # noqa: F401 - registers the metrics
+from service.errors import CloseReason, RequestRefused
+from service.realtime.frames import ErrorCode
+from service.settings import PREFIX, groups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Return a Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def plain(docstring: str | None) -> str:
+    """Return a docstring as one line of Markdown."""
+    return " ".join((docstring or "").split()).replace("``", "`")
+
+
+def shown(default: Any) -> str:
+    """Return a default as it would be written in the environment."""
+    if default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default}`"
+
+
+def settings() -> str:
+    """Return a table of the settings for each group."""
+    parts = []
+    for group in groups():
+        rows = [
+            (f"`{PREFIX}{name.upper()}`", shown(info.default), plain(info.description))
+            for name, info in group.model_fields.items()
+        ]
+        parts.append(f"### {plain(group.__doc__)}\n\n{table(('variable', 'default', 'what it does'), rows)}")
+    return "\n\n".join(parts)
+
+
+def refusals(base: type[RequestRefused] = RequestRefused) -> Iterator[type[RequestRefused]]:
+    """Yield every kind of refusal."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from refusals(kind)
+
+
+def problems() -> str:
+    """Return the table of problem codes."""
+    rows = [(kind.status, f"`{kind.code}`", plain(kind.__doc__)) for kind in sorted(refusals(), key=lambda k: k.status)]
+    return table(("status", "code", "meaning"), rows)
+
+
+def closes() -> str:
+    """Return the table of close codes and reasons."""
+    rows = [(reason.code, f"`{reason.reason}`", reason.advice) for reason in CloseReason]
+    return table(("code", "reason", "what a client does"), rows)
+
+
+def frame_errors() -> str:
+    """Return the codes of ``error`` frames."""
+    return ", ".join(f"`{code}`" for code in get_args(ErrorCode))
+
+
+def metrics() -> str:
+    """Return the table of the service's metrics."""
+    ours = [metric for metric in REGISTRY.collect() if metric.name.startswith("tocsin_")]
+    rows = [
+        (f"`{m.name}{'_total' if m.type == 'counter' else ''}`", m.type, m.documentation)
+        for m in sorted(ours, key=lambda metric: metric.name)
+    ]
+    return table(("metric", "type", "what it counts"), rows)
+
+
+SECTIONS = {
+    "settings": settings,
+    "problems": problems,
+    "closes": closes,
+    "frame-errors": frame_errors,
+    "metrics": metrics,
+}
+
+
+def written(page: str) -> str:
+    """Return the page with every section as the code has it."""
+    for name, section in SECTIONS.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        assert begin in page, f"docs/reference.md lacks {begin}"
+        page = re.sub(
+            f"{begin}.*?{end}", lambda _, s=section, b=begin, e=end: f"{b}\n{s()}\n{e}", page, flags=re.DOTALL
+        )
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text()))

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import re
+
+from service.errors import CloseReason
+from service.realtime import frames
+from service.web import problems
+from tests.reference import PAGE, refusals, written
+
+TEXT = PAGE.read_text()
+
+
+def test_the_reference_has_every_setting_code_reason_and_metric_as_the_code_has_it() -> None:
+    assert written(TEXT) == TEXT, "run python -m tests.reference"
+
+
+def test_every_frame_type_is_documented() -> None:
+    documented = set(re.findall(r'^\{"type": ?"(\w+)"', TEXT, re.MULTILINE))
+    assert documented == {*frames.SERVER_FRAMES, *frames.CLIENT_FRAMES}
+
+
+def test_a_refused_handshake_and_a_refused_request_share_their_names() -> None:
+    codes = {kind.code for kind in refusals()}
+    for name in ("token_missing", "token_invalid", "token_expired", "scope_missing", "topic_forbidden", "rate_limited"):
+        assert name in codes
+        assert CloseReason.named(name).reason == name
+
+
+def test_the_tree_of_errors_is_drawn_whole() -> None:
+    import service.errors  # noqa: PLC0415 - its docstring is what is read
+
+    drawing = service.errors.__doc__ or ""
+    for kind in refusals():
+        assert re.search(rf"{kind.__name__} +{kind.status} +{kind.code}\b", drawing), kind.__name__
+
+
+def test_problem_types_are_urns_of_their_codes() -> None:
+    for kind in refusals():
+        assert f'"type":"urn:tocsin:problem:{kind.code}"' in problems.problem(kind("why")).body.decode()
