@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format lock
+.PHONY: help run demo test check format reference lock
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/.run  ## serve on http://127.0.0.1:8000 with a development key
 	@$(BIN)/tocsin serve --dev
@@ -29,6 +29,9 @@ check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, 
 format: $(VENV)/.dev  ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+reference: $(VENV)/.dev  ## write the tables of docs/reference.md and openapi/openapi.yaml from the code
+	@$(BIN)/python -m tests.reference
 
 lock: $(VENV)/.dev  ## choose the newest versions again and write the lock files
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock

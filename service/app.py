@@ -92,9 +92,8 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.limits = rest_limits
     app.state.committer = committer
     problems.install(app)
-    app.include_router(alert_routes.router)
-    app.include_router(delivery_routes.router)
-    app.include_router(health.router)
+    for router in (alert_routes.router, delivery_routes.router, health.router):
+        app.include_router(router, responses=problems.RESPONSES)
     app.router.routes.append(
         WebSocketRoute(
             PATH,

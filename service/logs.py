@@ -23,7 +23,7 @@ LogFormat = Literal["auto", "json", "text"]
 _SECRETS = re.compile(
     r"(?i)((?:[?&]|\b)(?:access_)?(?:t|%74)(?:o|%6f)(?:k|%6b)(?:e|%65)(?:n|%6e)=)[^&\s\"']+"
     r"|(\bbearer[ .]+)[^\s,\"']+"
-    r"|eyJ[\w-]{8,}\.[\w.-]*",
+    r"|(?-i:eyJ)[\w-]{8,}\.[\w.-]*",
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 

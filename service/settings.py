@@ -38,7 +38,7 @@ def _split(value: object) -> object:
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 class _Group(BaseSettings):
@@ -94,7 +94,7 @@ class StorageSettings(_Group):
     """How many alerts may wait for a commit; one more is answered 503."""
     settle_seconds: Seconds = 8
     """How long an unknown commit outcome is asked for before the answer is 503 ``outcome_unknown``."""
-    idempotency_hours: float = Field(24, gt=0)
+    idempotency_hours: float = Field(24, gt=0, le=8760)
     """How long an ``Idempotency-Key`` is remembered."""
 
 
@@ -214,7 +214,9 @@ def load() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise ConfigurationError(f"{name}: {first['msg']}") from None
+        raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError("the file .env is not UTF-8") from None
 
 
 def unknown_variables() -> Iterator[tuple[str, str | None]]:

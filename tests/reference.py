@@ -1,4 +1,7 @@
-"""The tables of ``docs/reference.md`` that come from the code: ``python -m tests.reference`` writes them there."""
+"""What is written from the code: the tables of ``docs/reference.md``, and ``openapi/openapi.yaml``.
+
+``python -m tests.reference`` (``make reference``) writes them; ``test_reference.py`` holds them equal.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,23 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import yaml
 from prometheus_client import REGISTRY
 
 import service.web.metrics  # noqa: F401 - registers the metrics
+from service.app import create_app
+from service.auth.keys import Keyring, VerificationKey
+from service.database.engine import parse_url
 from service.errors import CloseReason, RequestRefused
 from service.realtime.frames import ErrorCode
-from service.settings import PREFIX, groups
+from service.settings import PREFIX, Settings, groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "reference.md"
+OPENAPI = ROOT / "openapi" / "openapi.yaml"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -106,5 +115,13 @@ def written(page: str) -> str:
     return page
 
 
+def openapi() -> str:
+    """Return the OpenAPI document as YAML."""
+    app = create_app(Settings(), parse_url("postgresql://"), Keyring(VerificationKey("HS256", b"never used" * 4)))
+    return yaml.safe_dump(app.openapi(), sort_keys=False, allow_unicode=True, width=120)
+
+
 if __name__ == "__main__":
     PAGE.write_text(written(PAGE.read_text()))
+    OPENAPI.parent.mkdir(exist_ok=True)
+    OPENAPI.write_text(openapi())

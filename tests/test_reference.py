@@ -5,13 +5,17 @@ import re
 from service.errors import CloseReason
 from service.realtime import frames
 from service.web import problems
-from tests.reference import PAGE, refusals, written
+from tests.reference import OPENAPI, PAGE, openapi, refusals, written
 
 TEXT = PAGE.read_text()
 
 
 def test_the_reference_has_every_setting_code_reason_and_metric_as_the_code_has_it() -> None:
-    assert written(TEXT) == TEXT, "run python -m tests.reference"
+    assert written(TEXT) == TEXT, "run make reference"
+
+
+def test_the_openapi_document_is_that_of_the_code() -> None:
+    assert openapi() == OPENAPI.read_text(), "run make reference"
 
 
 def test_every_frame_type_is_documented() -> None:

@@ -30,21 +30,13 @@ router = APIRouter(prefix="/v1", tags=["alerts"])
 Writer = Annotated[Principal, Depends(Bearer(Scope.ALERTS_WRITE, limit="write"))]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 
-_BODY_IN_OPENAPI = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": schemas.AlertIn.model_json_schema()}},
-    }
-}
+# The body is read by hand; its schema stands among the components, where those of the answers stand.
+_SCHEMA = schemas.AlertIn.model_json_schema(ref_template="#/components/schemas/{model}")
+_SCHEMA.pop("$defs")
+_BODY_IN_OPENAPI = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}}
 
 
-@router.post(
-    "/alerts",
-    status_code=201,
-    response_model=schemas.AlertOut,
-    openapi_extra=_BODY_IN_OPENAPI,
-    response_class=Response,
-)
+@router.post("/alerts", status_code=201, response_model=schemas.AlertOut, openapi_extra=_BODY_IN_OPENAPI)
 async def post_alert(
     request: Request,
     principal: Writer,

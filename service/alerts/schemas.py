@@ -15,7 +15,6 @@ from uuid import UUID
 
 import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
-from pydantic.types import JsonValue
 
 from service.auth.principal import is_subject, is_topic
 from service.events.filter import Severity
@@ -95,7 +94,7 @@ class AlertIn(BaseModel):
     severity: Severity = "info"
     title: Annotated[Line, Field(max_length=TITLE_MAX)]
     body: str | None = None
-    attributes: dict[str, JsonValue] = Field(default_factory=dict)
+    attributes: dict[str, Any] = Field(default_factory=dict)
     links: list[Link] = Field(default_factory=list, max_length=LINKS_MAX)
     recipients: list[Annotated[str, AfterValidator(_recipient)]] | None = Field(
         None, min_length=1, max_length=RECIPIENTS_MAX
@@ -112,7 +111,7 @@ class AlertIn(BaseModel):
 
     @field_validator("attributes")
     @classmethod
-    def _check_attributes(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    def _check_attributes(cls, value: dict[str, Any]) -> dict[str, Any]:
         _check_json(value, ATTRIBUTES_MAX_DEPTH)
         if len(orjson.dumps(value)) > ATTRIBUTES_MAX_BYTES:
             raise ValueError(f"must be at most {ATTRIBUTES_MAX_BYTES} bytes as JSON")

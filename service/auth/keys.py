@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import HMACAlgorithm
+from jwt.exceptions import InvalidKeyError
 
 from service.errors import ConfigurationError
 
@@ -65,12 +67,33 @@ def load_keyring(settings: AuthSettings, dev_secret: bytes | None = None) -> Key
         raise ConfigurationError("set TOCSIN_JWT_SECRET or TOCSIN_JWT_PUBLIC_KEY_FILE, not both")
     if settings.jwt_public_key_file:
         return Keyring(_load_public_key(settings.jwt_public_key_file, settings.jwt_algorithm))
-    secret = settings.jwt_secret.get_secret_value().encode() if settings.jwt_secret else dev_secret
+    secret = read_secret(settings) or dev_secret
     if secret is None:
         raise ConfigurationError(_HOW_TO)
+    return Keyring(VerificationKey("HS256", secret))
+
+
+def read_secret(settings: AuthSettings) -> bytes | None:
+    """Return the configured shared secret, None where there is none.
+
+    Raises:
+        ConfigurationError: it is too short, no text, or not a secret but a key.
+
+    """
+    if settings.jwt_secret is None:
+        return None
+    try:
+        secret = settings.jwt_secret.get_secret_value().encode()
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except UnicodeEncodeError:
+        raise ConfigurationError("TOCSIN_JWT_SECRET is not UTF-8: write random bytes in hex or base64") from None
+    except InvalidKeyError:
+        raise ConfigurationError(
+            "TOCSIN_JWT_SECRET holds a key, not a secret: put it in a file and set TOCSIN_JWT_PUBLIC_KEY_FILE"
+        ) from None
     if len(secret) < SECRET_MIN_BYTES:
         raise ConfigurationError(f"TOCSIN_JWT_SECRET has {len(secret)} bytes; HS256 needs 32 or more (RFC 7518, 3.2)")
-    return Keyring(VerificationKey("HS256", secret))
+    return secret
 
 
 def _load_public_key(path: Path, algorithm: str | None) -> VerificationKey:
@@ -97,21 +120,41 @@ def _load_public_key(path: Path, algorithm: str | None) -> VerificationKey:
 
 
 def read_dev_secret(data_dir: Path) -> bytes | None:
-    """Return the development secret kept in ``data_dir``, if one was made."""
+    """Return the development secret kept in ``data_dir``, if one was made.
+
+    Raises:
+        ConfigurationError: the file is damaged.
+
+    """
     try:
-        return (data_dir / DEV_KEY_FILE).read_bytes()
+        secret = (data_dir / DEV_KEY_FILE).read_bytes()
     except FileNotFoundError:
         return None
+    if len(secret) < SECRET_MIN_BYTES:
+        raise ConfigurationError(f"{data_dir / DEV_KEY_FILE} is damaged: delete it, and a new one is made")
+    return secret
 
 
 def make_dev_secret(data_dir: Path) -> bytes:
-    """Return the development secret, made once and kept with mode 0600."""
+    """Return the development secret, made once and kept with mode 0600.
+
+    The file appears whole: of processes that start together all get the same secret.
+
+    Raises:
+        ConfigurationError: the file is damaged.
+
+    """
     data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        file = os.open(data_dir / DEV_KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return (data_dir / DEV_KEY_FILE).read_bytes()
-    with os.fdopen(file, "wb") as stream:
-        secret = secrets.token_urlsafe(48).encode()
+    if (known := read_dev_secret(data_dir)) is not None:
+        return known
+    secret = secrets.token_urlsafe(48).encode()
+    draft = data_dir / f"{DEV_KEY_FILE}.{os.getpid()}"
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
         stream.write(secret)
+    try:
+        os.link(draft, data_dir / DEV_KEY_FILE)
+    except FileExistsError:
+        return make_dev_secret(data_dir)
+    finally:
+        draft.unlink()
     return secret

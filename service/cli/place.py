@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from service.auth.keys import make_dev_secret, read_dev_secret
+from service.auth.keys import make_dev_secret, read_dev_secret, read_secret
 from service.database.embedded import embedded_postgres
 from service.database.engine import CONNECTION_LOST, parse_url
 from service.errors import CommandFailed, ConfigurationError
@@ -55,13 +55,13 @@ def signing_secret(settings: Settings, *, dev: bool = False) -> bytes:
     """Return the shared secret that tokens are signed with; ``dev`` makes one where there is none.
 
     Raises:
-        ConfigurationError: only a public key is configured, or there is no secret at all.
+        ConfigurationError: only a public key is configured, or there is no usable secret at all.
 
     """
     if settings.auth.jwt_public_key_file is not None:
         raise ConfigurationError("only a public key is configured: ask your token issuer, Tocsin cannot sign tokens")
-    if settings.auth.jwt_secret is not None:
-        return settings.auth.jwt_secret.get_secret_value().encode()
+    if (configured := read_secret(settings.auth)) is not None:
+        return configured
     secret = make_dev_secret(settings.server.data_dir) if dev else read_dev_secret(settings.server.data_dir)
     if secret is None:
         raise ConfigurationError("there is no key to sign with: run tocsin serve --dev once, or set TOCSIN_JWT_SECRET")

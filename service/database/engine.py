@@ -81,7 +81,7 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.database_connect_seconds,
             pool_pre_ping=True,
-            json_deserializer=orjson.loads,  # jsonb writes 1e300 out in digits; json would read an int that none can encode
+            json_deserializer=orjson.loads,  # jsonb writes 1e300 in digits, which json would read as an int
             connect_args={
                 "timeout": settings.database_connect_seconds,
                 "command_timeout": settings.database_timeout_seconds,

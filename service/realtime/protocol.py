@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -221,9 +221,15 @@ class StreamProtocol:
             case {"type": "authenticate", "token": str(token)}:
                 return [Authenticate(token)]
             case {"type": "ping"}:
-                return [Send(frames.pong(message.get("data")))]
+                return self._ping(message.get("data"))
             case _:
                 return [Close(CloseReason.BAD_MESSAGE)]
+
+    def _ping(self, data: Any) -> list[Action]:
+        try:
+            return [Send(frames.pong(data))]
+        except orjson.JSONEncodeError:  # it nests deeper than orjson writes, though not than it reads
+            return [Close(CloseReason.BAD_MESSAGE)]
 
     def _ack(self, seq: int, written: int) -> list[Action]:
         if seq > written:

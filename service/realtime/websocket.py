@@ -16,7 +16,6 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
 
@@ -98,7 +97,7 @@ class Handshake:
     def is_of_this_site(self) -> bool:
         """Say whether a page of this very host opened the stream; clients that are no browser send no Origin."""
         origin = self.headers.get("origin")
-        return origin is None or urlsplit(origin).netloc.lower() == self.headers.get("host", "").lower()
+        return origin is None or origin.partition("://")[2].lower() == self.headers.get("host", "").lower()
 
     def user_agent(self) -> str | None:
         """Return the client's name of itself, cut to what the ledger keeps."""
@@ -149,6 +148,7 @@ class StreamEndpoint:
         try:
             principal, wanted = self._admit(handshake)
             after = await self._start_of(principal, wanted)
+            self._check_room(principal)  # others may have come in meanwhile
         except Refused as refused:
             self._refuse(transport, handshake, refused)
             return
@@ -173,9 +173,12 @@ class StreamEndpoint:
         if not principal.may(Scope.ALERTS_READ):
             raise Refused(CloseReason.SCOPE_MISSING, subject)
         wanted = _read_query(handshake.query, principal)
-        if (reason := self._hub.refuses(subject)) is not None:
-            raise Refused(reason, subject)
+        self._check_room(principal)
         return principal, wanted
+
+    def _check_room(self, principal: Principal) -> None:
+        if (reason := self._hub.refuses(principal.subject)) is not None:
+            raise Refused(reason, principal.subject)
 
     def _authenticate(self, handshake: Handshake) -> Principal:
         who = handshake.remote_addr or "unknown"
@@ -295,6 +298,11 @@ class StreamEndpoint:
             connection.ended(code, reason or _NORMAL_CLOSURE.get(code, "client"))
 
 
+def _is_seq(value: str) -> bool:
+    # Its length comes first: int() refuses thousands of digits with an error.
+    return value.isascii() and value.isdecimal() and len(value) <= len(str(SEQ_MAX)) and int(value) <= SEQ_MAX
+
+
 def _read_query(query: QueryParams, principal: Principal) -> _Wanted:
     """Read ``after``, ``topics`` and ``min_severity``.
 
@@ -307,7 +315,7 @@ def _read_query(query: QueryParams, principal: Principal) -> _Wanted:
     if severity not in get_args(Severity):
         raise bad
     after = query.get("after")
-    if after not in (None, "latest") and not (after.isascii() and after.isdecimal() and int(after) <= SEQ_MAX):
+    if after not in (None, "latest") and not _is_seq(after):
         raise bad
     patterns = [pattern for pattern in query.get("topics", "").split(",") if pattern]
     if not all(map(is_topic_pattern, patterns)):
