@@ -92,6 +92,8 @@ class StorageSettings(_Group):
     """The most alerts that one transaction stores."""
     commit_queue_size: int = Field(10_000, ge=1)
     """How many alerts may wait for a commit; one more is answered 503."""
+    commit_queue_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    """How many bytes of alerts may wait for a commit; beyond it one more is answered 503."""
     settle_seconds: Seconds = 8
     """How long an unknown commit outcome is asked for before the answer is 503 ``outcome_unknown``."""
     idempotency_hours: float = Field(24, gt=0, le=8760)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -109,9 +108,8 @@ def written(page: str) -> str:
     for name, section in SECTIONS.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         assert begin in page, f"docs/reference.md lacks {begin}"
-        page = re.sub(
-            f"{begin}.*?{end}", lambda _, s=section, b=begin, e=end: f"{b}\n{s()}\n{e}", page, flags=re.DOTALL
-        )
+        head, _, rest = page.partition(begin)
+        page = f"{head}{begin}\n{section()}\n{end}{rest.partition(end)[2]}"
     return page
 
 

@@ -40,4 +40,4 @@ def test_the_tree_of_errors_is_drawn_whole() -> None:
 
 def test_problem_types_are_urns_of_their_codes() -> None:
     for kind in refusals():
-        assert f'"type":"urn:tocsin:problem:{kind.code}"' in problems.problem(kind("why")).body.decode()
+        assert f'"type":"urn:tocsin:problem:{kind.code}"' in bytes(problems.problem(kind("why")).body).decode()

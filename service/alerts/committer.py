@@ -117,6 +117,7 @@ class Committer:
         self._settings = settings
         self._committed = committed
         self._queue: asyncio.Queue[NewAlert] = asyncio.Queue(settings.commit_queue_size)
+        self._queue_bytes = 0
         self._connection: asyncpg.Connection | None = None
         self._backend: _Backend | None = None
 
@@ -129,10 +130,10 @@ class Committer:
             OutcomeUnknown: the database went away during the commit, and stayed away.
 
         """
-        try:
-            self._queue.put_nowait(alert)
-        except asyncio.QueueFull:
-            raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1) from None
+        if self._queue.full() or self._queue_bytes >= self._settings.commit_queue_bytes:
+            raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1)
+        self._queue.put_nowait(alert)
+        self._queue_bytes += len(alert.wire)
         return await alert.done
 
     async def run(self) -> None:
@@ -143,6 +144,7 @@ class Committer:
                 batch = [await self._queue.get()]
                 while len(batch) < self._settings.commit_batch_size and not self._queue.empty():
                     batch.append(self._queue.get_nowait())
+                self._queue_bytes -= sum(len(alert.wire) for alert in batch)
                 COMMIT_QUEUE.set(self._queue.qsize())
                 await self._commit(batch)
         finally:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PASS_EVENTS = 500
-"""The most events of one pass: they leave in one write to each socket, and the loop is held for no longer."""
+PASS_BYTES = 256 * 1024
+"""The most of one pass: it leaves in one write to each socket, and a socket that is full holds no more than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Fanout:
         self._hub = hub
         self._settings = settings
         self._offered: deque[Event] = deque()
+        self._offered_bytes = 0
         self._wake = asyncio.Event()
         self._announced = 0
         self._readers = asyncio.Semaphore(settings.replay_readers)
@@ -66,9 +68,12 @@ class Fanout:
         self._recent = RecentEvents(head, self._settings.recent_events, self._settings.recent_bytes)
 
     def offer(self, events: Sequence[Event]) -> None:
-        """Take events that this node has committed. Beyond a bound they are left to be read from the log."""
-        if len(self._offered) < self._settings.recent_events:
-            self._offered.extend(events)
+        """Take events that this node has committed. Those that would not fit are left to be read from the log."""
+        for event in events:
+            if len(self._offered) >= self._settings.recent_events or self._offered_bytes >= self._settings.recent_bytes:
+                break
+            self._offered.append(event)
+            self._offered_bytes += len(event.body)
         self.announce(events[-1].seq)
 
     def announce(self, seq: int) -> None:
@@ -114,17 +119,28 @@ class Fanout:
         position = self._hub.position
         while self._offered and self._offered[0].seq <= position + 1 and len(events) < PASS_EVENTS:
             event = self._offered.popleft()
+            self._offered_bytes -= len(event.body)
             if event.seq == position + 1:
                 events.append(event)
                 position += 1
         return events
 
     def _pass(self, events: Sequence[Event]) -> None:
-        # Where both the table and an offer brought an event, the position has moved past it.
-        following = [frames.prepare(event) for event in events if event.seq > self._hub.position]
-        if following:
-            self._recent.extend(following)
-            self._hub.broadcast(following)
+        """Fan out events, in as many passes as their size asks for."""
+        following: list[frames.PreparedEvent] = []
+        size = 0
+        for event in events:
+            prepared = frames.prepare(event)
+            if following and size + len(prepared.frame) > PASS_BYTES:
+                self._broadcast(following)
+                following, size = [], 0
+            following.append(prepared)
+            size += len(prepared.frame)
+        self._broadcast(following)
+
+    def _broadcast(self, events: Sequence[frames.PreparedEvent]) -> None:
+        self._recent.extend(events)
+        self._hub.broadcast(events)
 
     # For connections that replay.
 
