@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -148,8 +149,9 @@ def make_dev_secret(data_dir: Path) -> bytes:
     if (known := read_dev_secret(data_dir)) is not None:
         return known
     secret = secrets.token_urlsafe(48).encode()
-    draft = data_dir / f"{DEV_KEY_FILE}.{os.getpid()}"
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+    file, name = tempfile.mkstemp(prefix=f"{DEV_KEY_FILE}.", dir=data_dir)  # with mode 0600
+    draft = data_dir / name
+    with os.fdopen(file, "wb") as stream:
         stream.write(secret)
     try:
         os.link(draft, data_dir / DEV_KEY_FILE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +25,7 @@ from service.settings import load, unknown_variables
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from service.settings import Settings
+    from service.settings import ServerSettings, Settings
 
 DEV_TOKEN_SECONDS = 12 * 3600
 
@@ -43,20 +45,27 @@ def serve(
     keyring = load_keyring(settings.auth, signing_secret(settings, dev=True) if dev else None)
     # uvicorn raises the signal again once it has stopped; without a handler that would end us before PostgreSQL stops.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with database_url(settings) as url:
+    with _listener(settings.server) as listener, database_url(settings) as url:
         if settings.storage.database_url is None:
             migrate(url)
         elif not is_current(url):
             raise CommandFailed("the database has another schema than this version needs: run tocsin migrate")
         server = _Server(server_config(settings, create_app(settings, url, keyring)), settings, dev=dev)
-        try:
-            server.run()
-        except KeyboardInterrupt:
-            sys.exit(130)
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            server.run(sockets=[listener])
     if not server.started:
+        raise CommandFailed("the node did not start: its log says why")
+
+
+def _listener(settings: ServerSettings) -> socket.socket:
+    """Take the address before anything is started for it."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
         raise CommandFailed(
-            f"cannot listen on {settings.server.host}:{settings.server.port}: set TOCSIN_PORT to a free port"
-        )
+            f"cannot listen on {settings.host}:{settings.port} ({(error.strerror or '').partition(' (')[0]}): set TOCSIN_HOST or TOCSIN_PORT"
+        ) from None
 
 
 def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
@@ -90,12 +99,12 @@ class _Server(uvicorn.Server):
         self._settings = settings
         self._dev = dev
 
-    async def startup(self, sockets: object = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then print what to do next."""
-        await super().startup(sockets)  # type: ignore[arg-type]
-        if self.started:
-            port = self.servers[0].sockets[0].getsockname()[1]
-            base = f"http://{self._settings.server.host}:{port}"
+        await super().startup(sockets)
+        if self.started and sockets:
+            host = self._settings.server.host
+            base = f"http://{f'[{host}]' if ':' in host else host}:{sockets[0].getsockname()[1]}"
             print(_dev_greeting(self._settings, base) if self._dev else f"Tocsin serves {base}", flush=True)
 
 

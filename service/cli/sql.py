@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Annotated
@@ -23,10 +24,12 @@ def sql(
     if not psql.exists():
         raise CommandFailed("the embedded PostgreSQL brings no psql on this platform: install PostgreSQL's client")
     with database_url(load()) as url:
-        address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        # The password goes by the environment: everybody may read a command line.
+        environment = {**os.environ, "PGPASSWORD": url.password} if url.password else None
+        address = url.set(drivername="postgresql")._replace(password=None).render_as_string()
         arguments = [str(psql), "-X", "-v", "ON_ERROR_STOP=1", address]
         if command is not None:
             arguments += ["-c", command]
-        code = subprocess.run(arguments, check=False).returncode  # noqa: S603 - psql of the wheel, no shell
+        code = subprocess.run(arguments, check=False, env=environment).returncode  # noqa: S603 - psql of the wheel, no shell
     if code:
         sys.exit(1)

@@ -75,7 +75,6 @@ export class StreamClient {
   /** @type {number | null} */ #lostAt = null;
   #heardAt = 0;
   #silenceLimit = WELCOME_TIMEOUT_MS;
-  #slowDown = 0;
   /** @type {number | null} */ #cursor;
   #start = 0;
   #shown = 0;
@@ -199,7 +198,6 @@ export class StreamClient {
       case "presence":
         return this.#options.onPresence?.(frame);
       case "error":
-        this.#slowDown = (frame.retry_after ?? 0) * 1000;
         return this.#options.onError?.(frame);
     }
   }
@@ -267,8 +265,7 @@ export class StreamClient {
   /** @param {string} reason @param {"retry" | "retry-later"} policy */
   #wait(reason, policy) {
     this.#release();
-    const delay = Math.max(backoff(this.#failures, policy), this.#slowDown);
-    this.#slowDown = 0;
+    const delay = backoff(this.#failures, policy);
     this.#timers.retry = setTimeout(() => this.#connect(null), delay);
     this.#enter("waiting", { reason, retryAt: Date.now() + delay });
   }

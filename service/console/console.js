@@ -145,7 +145,7 @@ function showNotice(text) {
  */
 function subjectOf(token) {
   try {
-    const [, payload] = token.split(".");
+    const [, payload] = /** @type {string[]} */ (/^[\w-]+\.([\w-]+)\.[\w-]+$/.exec(token));
     const bytes = Uint8Array.from(atob(payload.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
     return JSON.parse(new TextDecoder().decode(bytes)).sub ?? null;
   } catch {
@@ -155,10 +155,9 @@ function subjectOf(token) {
 
 function signInFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (!token) return false;
+  if (!token) return;
   history.replaceState(null, "", location.pathname + location.search);
   signIn(token.trim());
-  return true;
 }
 
 page.signIn.addEventListener("submit", (event) => {
@@ -177,4 +176,5 @@ addEventListener("online", () => session?.retry());
 addEventListener("pagehide", () => session?.flush());
 document.addEventListener("visibilitychange", () => document.hidden || session?.retry());
 
-if (!signInFromAddress()) showStatus(status);
+showStatus(status);
+signInFromAddress();

@@ -72,12 +72,12 @@ function summaryOf(alert) {
 function contentOf(alert) {
   const parts = [];
   if (alert.body) parts.push(element("p", { class: "body", dir: "auto" }, alert.body));
-  const attributes = Object.entries(alert.attributes ?? {});
+  const attributes = Object.entries(alert.attributes);
   if (attributes.length) {
     const pairs = attributes.flatMap(([name, value]) => pair(foreign("", name), foreign("", asText(value))));
     parts.push(element("dl", "attributes", ...pairs));
   }
-  const links = (alert.links ?? []).map((link) => element("li", "", linkTo(link)));
+  const links = alert.links.map((link) => element("li", "", linkTo(link)));
   if (links.length) parts.push(element("ul", "links", ...links));
   return parts;
 }
@@ -120,7 +120,7 @@ function asText(value) {
 function linkTo({ title, url }) {
   const target = URL.canParse(url) ? new URL(url) : null;
   if (target?.protocol !== "https:" && target?.protocol !== "http:") {
-    return element("span", "no-link", foreign("", title), " ", foreign("host", `not a web link: ${url}`));
+    return element("span", "", foreign("", title), " ", foreign("host", `not a web link: ${url}`));
   }
   const attributes = { href: target.href, target: "_blank", rel: "noopener noreferrer" };
   const anchor = element("a", attributes, foreign("", title || target.host));

@@ -41,7 +41,7 @@
 /** @typedef {{type: "gap", from: number, to: number, reason: "purged" | "reset"}} GapFrame */
 /** @typedef {{recipient: string, since: string}} Admin */
 /** @typedef {{type: "presence", joined: Admin[], left: string[], present: number, truncated: boolean}} PresenceFrame */
-/** @typedef {{type: "error", code: string, detail: string, retry_after?: number}} ErrorFrame */
+/** @typedef {{type: "error", code: string, detail: string, retry_after: number | null}} ErrorFrame */
 
 /**
  * @typedef {WelcomeFrame | EventFrame | CaughtUpFrame | HeartbeatFrame | GapFrame | PresenceFrame | ErrorFrame} Frame

@@ -35,11 +35,13 @@ RETRY_AFTER_SECONDS = 1
 PORT_MAX = 65535
 
 # What asyncpg raises when there is no server, or no longer: the connection is gone and its outcome with it. Class 57
-# of SQLSTATE is operator intervention (a stop, a restart), 53 is insufficient resources, 25006 a read-only standby.
+# of SQLSTATE is operator intervention (a stop, a restart), 53 is insufficient resources, 25006 a read-only standby. An
+# internal error of the client is raised between the server's farewell and the end of the connection.
 CONNECTION_LOST = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -107,7 +109,7 @@ class Database:
                 await connection.execution_options(**options)
                 async with connection.begin():
                     yield connection
-        except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+        except (OperationalError, InterfaceError, PoolTimeout, *CONNECTION_LOST) as error:
             raise unavailable() from error
         except DBAPIError as error:
             cause = error.orig.__cause__ if error.orig else None

@@ -33,6 +33,8 @@ EXTENSION = "tocsin.stream"
 """The key of the ASGI scope's ``extensions`` under which an endpoint finds its ``StreamTransport``."""
 
 HEADERS_MAX_BYTES = 32 * 1024
+CLOSE_SECONDS = 10
+"""How long a client may take to answer a close frame, and to read what was written before it."""
 
 _REASON_OF_CODE = {1007: CloseReason.INVALID_UTF8.reason, 1009: CloseReason.MESSAGE_TOO_BIG.reason}
 
@@ -59,6 +61,7 @@ class StreamTransport(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = _Core(max_size=self.config.ws_max_size, logger=logging.getLogger("websockets.server"))
+        self.close_timeout = CLOSE_SECONDS
         self.on_drained: Callable[[], None] | None = None
 
     # What the endpoint uses.
@@ -101,6 +104,17 @@ class StreamTransport(WebSocketsSansIOProtocol):
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
             refuse(self.transport, b"431 Request Header Fields Too Large")
+        elif self.transport.is_closing():
+            self._bound_closing()
+
+    def eof_received(self) -> None:
+        """Let the event loop close, for the client will send no more."""
+        self._bound_closing()
+
+    def _bound_closing(self) -> None:
+        """Closing waits until what was written has gone; a client that does not read must not hold it for ever."""
+        if self.close_timer is None and not self.writable.is_set():
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
     def handle_connect(self, event: Any) -> None:
         """Hand the endpoint this transport; its task starts at the next turn of the loop."""
@@ -118,6 +132,12 @@ class StreamTransport(WebSocketsSansIOProtocol):
                 self.close_stream(CloseReason.INVALID_UTF8.code, CloseReason.INVALID_UTF8.reason)
                 return
         super().send_receive_event_to_app()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; without a close frame the code is 1006 (RFC 6455, section 7.1.5), where uvicorn would say 1005."""
+        if self.conn.close_rcvd is None and not self.close_sent:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        super().connection_lost(exc)
 
     def resume_writing(self) -> None:
         """Tell the connection that its socket has drained."""

@@ -1,4 +1,7 @@
-"""Bounds on a request: how large its body may be, and how long it may take to arrive."""
+"""Bounds on a request: how large its body may be, and how long it may take to arrive.
+
+FastAPI's own ``max_body_size`` is not used: it answers in plain text, whatever the application says.
+"""
 
 from __future__ import annotations
 
