@@ -16,11 +16,8 @@ import uuid
 from pathlib import Path
 
 import asyncpg
-import httpx2
 import psutil
 import uvloop
-from websockets.asyncio.client import connect
-from websockets.typing import Subprotocol
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -42,27 +39,41 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
+class Poster:
+    """A keep-alive connection that POSTs, written by hand so that the client is not the bottleneck."""
+
+    def __init__(self, node: Process) -> None:
+        self.host, self.port = node.base.removeprefix("http://").split(":")
+        self.bearer = token("bench", WRITE)
+
+    async def open(self) -> Poster:
+        self.reader, self.writer = await asyncio.open_connection(self.host, int(self.port))
+        return self
+
+    async def post(self, alert: dict[str, str]) -> None:
+        body = json.dumps(alert).encode()
+        head = (
+            f"POST /v1/alerts HTTP/1.1\r\nHost: {self.host}\r\nAuthorization: Bearer {self.bearer}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
+        self.writer.write(head + body)
+        answer = await self.reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 201"), answer
+        length = int(answer.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
+        await self.reader.readexactly(length)
+
+
 async def keep_alive_posts(node: Process, clients: int, seconds: float) -> float:
-    """Alerts/s of single POSTs over keep-alive connections, written by hand so that the client is not the bottleneck."""
-    host, port = node.base.removeprefix("http://").split(":")
-    body = json.dumps(BODY).encode()
-    request = (
-        f"POST /v1/alerts HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token('bench', WRITE)}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    """Alerts/s of single POSTs over keep-alive connections."""
     done, deadline = 0, time.monotonic() + seconds
 
     async def post() -> None:
         nonlocal done
-        reader, writer = await asyncio.open_connection(host, int(port))
+        poster = await Poster(node).open()
         while time.monotonic() < deadline:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 201"), head
-            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
-            await reader.readexactly(length)
+            await poster.post(BODY)
             done += 1
-        writer.close()
+        poster.writer.close()
 
     await asyncio.gather(*(post() for _ in range(clients)))
     return done / seconds
@@ -114,18 +125,24 @@ async def latency(node: Process, connections: int, rate: float, seconds: float) 
     arrived: list[tuple[bytes, float]] = []
     streams = await readers(node, connections, arrived)
     due: dict[bytes, float] = {}
-    headers = {"Authorization": f"Bearer {token('bench', WRITE)}"}
-    async with httpx2.AsyncClient(base_url=node.base, headers=headers, trust_env=False, timeout=30) as client:
-        begin = time.perf_counter() + 0.2
-        posts = []
-        for number in range(int(rate * seconds)):
-            at = begin + number / rate
-            await asyncio.sleep(max(0, at - time.perf_counter()))
-            name = b"%08d" % number
-            due[name] = at
-            posts.append(asyncio.create_task(client.post("/v1/alerts", json={**BODY, "title": f"t-{name.decode()}"})))
-        for post in posts:
-            assert (await post).status_code == 201
+    free: asyncio.Queue[Poster] = asyncio.Queue()
+    for _ in range(64):
+        free.put_nowait(await Poster(node).open())
+
+    async def post(name: bytes) -> None:
+        poster = await free.get()
+        await poster.post({**BODY, "title": f"t-{name.decode()}"})
+        free.put_nowait(poster)
+
+    begin = time.perf_counter() + 0.2
+    posts = []
+    for number in range(int(rate * seconds)):
+        at = begin + number / rate
+        await asyncio.sleep(max(0, at - time.perf_counter()))
+        name = b"%08d" % number
+        due[name] = at
+        posts.append(asyncio.create_task(post(name)))
+    await asyncio.gather(*posts)
     deadline = time.monotonic() + 10
     while sum(r.events for r in streams) < len(due) * connections and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
@@ -172,6 +189,12 @@ async def fresh(server_url: str, folder: Path) -> Process:
     return start_process(with_database(server_url, name), folder, **LIMITS)
 
 
+async def prepare(server_url: str) -> None:
+    admin = await asyncpg.connect(server_url)
+    await admin.execute('CREATE DATABASE "bench"')
+    await admin.close()
+
+
 async def main(server_url: str, folder: Path) -> None:
     node = await fresh(server_url, folder)
     rates = [await keep_alive_posts(node, 64, 5) for _ in range(3)]
@@ -179,26 +202,26 @@ async def main(server_url: str, folder: Path) -> None:
     node.stop()
     node = await fresh(server_url, folder)
     p50, p99, count = await latency(node, 200, 300, 10)
-    print(f"POST to frame, 200 connections, 300/s       p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms ({count:,} frames)")
+    print(
+        f"POST to frame, 200 connections, 300/s       p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms ({count:,} frames)"
+    )
     node.stop()
     node = await fresh(server_url, folder)
     print(f"fan-out of single POSTs to 500 connections  {await deliveries(node, 500, 5):,.0f} deliveries/s")
     node.stop()
     node = await fresh(server_url, folder)
-    print(f"idle connection, 5,000 open                 {await idle_memory(node, 5000) / 1024:.1f} KiB of server memory")
+    print(
+        f"idle connection, 5,000 open                 {await idle_memory(node, 5000) / 1024:.1f} KiB of server memory"
+    )
     node.stop()
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="tocsin-bench-", ignore_cleanup_errors=True) as name:
-        with embedded_postgres(Path(name)) as url:
-            address = url.render_as_string(hide_password=False)
-
-            async def prepare() -> None:
-                admin = await asyncpg.connect(address)
-                await admin.execute('CREATE DATABASE "bench"')
-                await admin.close()
-
-            asyncio.run(prepare())
-            migrate(parse_url(with_database(address, "bench")))
-            uvloop.run(main(address, Path(name)))
+    with (
+        tempfile.TemporaryDirectory(prefix="tocsin-bench-", ignore_cleanup_errors=True) as name,
+        embedded_postgres(Path(name)) as url,
+    ):
+        address = url.render_as_string(hide_password=False)
+        asyncio.run(prepare(address))
+        migrate(parse_url(with_database(address, "bench")))
+        uvloop.run(main(address, Path(name)))

@@ -63,8 +63,9 @@ def _listener(settings: ServerSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
+        why = (error.strerror or "no such address").partition(" (")[0]
         raise CommandFailed(
-            f"cannot listen on {settings.host}:{settings.port} ({(error.strerror or '').partition(' (')[0]}): set TOCSIN_HOST or TOCSIN_PORT"
+            f"cannot listen on {settings.host}:{settings.port} ({why}): set TOCSIN_HOST or TOCSIN_PORT"
         ) from None
 
 

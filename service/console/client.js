@@ -20,7 +20,8 @@
  * What holds:
  * - `onEvent` sees strictly increasing `seq`, none twice, across reconnects too: each resumes after the cursor. Only a
  *   `gap` of reason `reset` (another log) starts the numbers over.
- * - An event is acknowledged only after `onEvent` returned, so return when it has been shown or stored.
+ * - An event is acknowledged only after `onEvent` returned, so return when it has been shown or stored. Acks are
+ *   cumulative: an event whose `onEvent` threw is covered by the next.
  * - A server that fell silent is noticed after 2.5 heartbeats, whatever the operating system thinks of the socket.
  */
 

@@ -6,14 +6,16 @@ import { element } from "./dom.js";
 
 const REFRESH_MS = 5_000;
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dayAndClock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 
 /**
- * The time of day, where the day is not in doubt.
+ * The time of day, and the day where it is not today.
  * @param {number} ms
  */
 export function timeOfDay(ms) {
-  return clock.format(ms);
+  const today = new Date(ms).toDateString() === new Date().toDateString();
+  return (today ? clock : dayAndClock).format(ms);
 }
 
 /**

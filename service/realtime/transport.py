@@ -81,6 +81,8 @@ class StreamTransport(WebSocketsSansIOProtocol):
         """
         if self.close_sent or not self.handshake_complete or self.transport.is_closing():
             return False
+        if self.conn.close_rcvd is not None:  # the client was first: its close came in the same read
+            return False
         self.stop_keepalive()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.conn.send_close(code, reason)
