@@ -1,7 +1,7 @@
 """The first figures of the path, on the machine at hand: ``python benchmarks/measure.py``.
 
-Starts a node in a process of its own, with durable storage, limits, heartbeats and the ledger on, and its clients in this
-one. Machines are shared and noisy: these are orders of magnitude, not promises.
+Starts a node in a process of its own, with durable storage, limits, heartbeats and the ledger on, and its clients in
+this one. Machines are shared and noisy: these are orders of magnitude, not promises.
 """
 
 from __future__ import annotations

@@ -41,10 +41,11 @@ def _redact_record(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 
 
 def _escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what would move a terminal's cursor; a traceback (``exception``) keeps its line breaks."""
+    """Escape what would move a terminal's cursor; a traceback keeps its line breaks, and indents what follows them."""
     for key, value in event.items():
         if isinstance(value, str):
-            lines = value if key == "exception" else value.replace("\n", "\\n").replace("\t", "\\t")
+            line_break = "\n    " if key == "exception" else "\\n"
+            lines = value.replace("\n", line_break).replace("\t", "\\t")
             event[key] = _CONTROLS.sub(lambda match: repr(match[0])[1:-1], lines)
     return event
 

@@ -120,6 +120,7 @@ class Committer:
         self._queue_bytes = 0
         self._connection: asyncpg.Connection | None = None
         self._backend: _Backend | None = None
+        self._stopped = False
 
     async def store(self, alert: NewAlert) -> Appended:
         """Store ``alert`` and return once it is committed.
@@ -130,6 +131,8 @@ class Committer:
             OutcomeUnknown: the database went away during the commit, and stayed away.
 
         """
+        if self._stopped:
+            raise unavailable()
         if self._queue.full() or self._queue_bytes >= self._settings.commit_queue_bytes:
             raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1)
         self._queue.put_nowait(alert)
@@ -148,6 +151,7 @@ class Committer:
                 COMMIT_QUEUE.set(self._queue.qsize())
                 await self._commit(batch)
         finally:
+            self._stopped = True
             while not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             _fail(batch, unavailable())

@@ -76,6 +76,8 @@ class Database:
             "synchronous_commit": "on",
             "default_transaction_isolation": "read committed",
             "timezone": "UTC",
+            # A node that froze in the middle of a transaction keeps its locks from the others no longer than this.
+            "idle_in_transaction_session_timeout": f"{settings.database_timeout_seconds * 1000:.0f}",
         }
         self._engine = create_async_engine(
             url,

@@ -1,8 +1,9 @@
 """What one of the nodes does for all every few seconds: settle lost nodes, purge expired keys, make partitions.
 
 A node whose lease lapsed is gone: its connections are closed at what it last flushed, reason ``node_lost``, so the
-ledger claims no more than it knew. After an outage of PostgreSQL every lease has lapsed; a janitor therefore trusts a
-lapsed lease only when its own node has flushed without a failure for as long as the lease lasts.
+ledger claims no more than it knew. After an outage of PostgreSQL, or a pause of the whole machine, every lease has
+lapsed; a janitor therefore trusts a lapsed lease only while that of its own node holds, and when its node has flushed
+without a failure or a pause for as long as a lease lasts.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _END_LOST_NODES = text(
     WITH lost AS (
         UPDATE nodes SET ended_at = clock_timestamp()
         WHERE ended_at IS NULL AND seen_at < clock_timestamp() - make_interval(secs => :lease)
+          AND EXISTS (SELECT FROM nodes judge WHERE judge.id = :judge AND judge.ended_at IS NULL
+                      AND judge.seen_at >= clock_timestamp() - make_interval(secs => :lease))
         RETURNING id, seen_at, sent_seq
     ), closed AS (
         UPDATE connections c
@@ -76,7 +79,8 @@ class Janitor:
             await ensure_partitions(tx)
             await tx.execute(_PURGE_KEYS, {"age": self._key_age})
             if may_judge:
-                nodes, connections = (await tx.execute(_END_LOST_NODES, {"lease": self._lease})).one()
+                parameters = {"lease": self._lease, "judge": self._ledger.node_id}
+                nodes, connections = (await tx.execute(_END_LOST_NODES, parameters)).one()
                 if nodes:
                     log.warning("nodes lost", nodes=nodes, connections=connections)
                     await tx.execute(NOTIFY_PRESENCE)

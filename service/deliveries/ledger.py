@@ -146,12 +146,13 @@ class Ledger:
         self._database = database
         self._settings = settings
         self._facts = _Facts()
+        self._being_written = _Facts()
         self._flushing = asyncio.Lock()
         self._renewed = 0.0
         self.node_id = uuid7()
         self.sent_seq = 0
         self.flushes_since: float | None = None
-        """Since when, on the monotonic clock, every flush succeeded; None after one that failed."""
+        """Since when, on the monotonic clock, every flush succeeded in time; None after one that failed."""
 
     # What the streams report.
 
@@ -241,9 +242,11 @@ class Ledger:
 
     async def cursor_of(self, recipient: str) -> int | None:
         """Return what ``recipient`` last acknowledged on any connection, None where nothing yet."""
+        # Looked at before the table: what is being written now may be in neither afterwards.
+        acknowledged = self._facts.acknowledged | self._being_written.acknowledged
+        waiting = [entry.received_seq for entry in acknowledged if entry.recipient == recipient]
         async with self._database.transaction() as tx:
             stored = await tx.scalar(text("SELECT received_seq FROM recipients WHERE id = :id"), {"id": recipient})
-        waiting = [entry.received_seq for entry in self._facts.acknowledged if entry.recipient == recipient]
         return max([*waiting, stored] if stored is not None else waiting, default=None)
 
     # Writing.
@@ -299,7 +302,8 @@ class Ledger:
             now = time.monotonic()
             if not len(self._facts) and now - self._renewed < self._settings.node_lease_seconds / 5:
                 return
-            facts, self._facts = self._facts, _Facts()
+            facts = self._being_written = self._facts
+            self._facts = _Facts()
             node = {"id": self.node_id, "sent_seq": self.sent_seq}
             for receipt in facts.receipts:
                 receipt.open = False
@@ -312,9 +316,13 @@ class Ledger:
                 self.flushes_since = None
                 self._facts.put_back(facts)
                 raise
-            self._renewed = time.monotonic()
-            self.flushes_since = self.flushes_since or self._renewed
-            LEDGER_FLUSH_SECONDS.observe(self._renewed - now)
+            finally:
+                self._being_written = _Facts()
+            renewed, before = time.monotonic(), self._renewed
+            if self.flushes_since is None or renewed - before > self._settings.node_lease_seconds:
+                self.flushes_since = renewed
+            self._renewed = renewed
+            LEDGER_FLUSH_SECONDS.observe(renewed - now)
 
 
 async def _write(tx: AsyncConnection, node: dict[str, Any], rows: dict[str, list[Any]], *, presence: bool) -> None:

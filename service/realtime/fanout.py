@@ -16,8 +16,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from service.database.engine import unavailable
 from service.errors import DatabaseUnavailable
-from service.events.log import read_first, read_matching, read_tail
+from service.events.log import read_first, read_head, read_matching, read_tail
 from service.logs import get_logger
 from service.realtime import frames
 from service.realtime.recent import RecentEvents
@@ -37,6 +38,9 @@ log = get_logger(__name__)
 PASS_EVENTS = 500
 PASS_BYTES = 256 * 1024
 """The most of one pass: it leaves in one write to each socket, and a socket that is full holds no more than that."""
+
+REACH_SECONDS = 5
+"""How long a cursor from another node may wait until this node has fanned out as far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Fanout:
         self._offered: deque[Event] = deque()
         self._offered_bytes = 0
         self._wake = asyncio.Event()
+        self._moved = asyncio.Event()
         self._announced = 0
         self._readers = asyncio.Semaphore(settings.replay_readers)
         self._recent = RecentEvents(0, settings.recent_events, settings.recent_bytes)
@@ -141,6 +146,27 @@ class Fanout:
     def _broadcast(self, events: Sequence[frames.PreparedEvent]) -> None:
         self._recent.extend(events)
         self._hub.broadcast(events)
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def reach(self, seq: int) -> None:
+        """Fan out up to ``seq`` first, where the log holds it and this node has not heard of it yet.
+
+        Raises:
+            DatabaseUnavailable: the log cannot be read.
+
+        """
+        if seq <= self._hub.position:
+            return
+        async with self._database.transaction() as tx:
+            head = await read_head(tx)
+        self.announce(head)
+        try:
+            async with asyncio.timeout(REACH_SECONDS):
+                while self._hub.position < min(seq, head):
+                    await self._moved.wait()
+        except TimeoutError:
+            raise unavailable() from None
 
     # For connections that replay.
 

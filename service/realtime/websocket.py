@@ -195,13 +195,14 @@ class StreamEndpoint:
         """Return the cursor to start from; it may lie beyond the head, and is then of another log."""
         if wanted.after == "latest":
             return self._hub.position
-        if wanted.after is not None:
-            return int(wanted.after)
         try:
-            cursor = await self._ledger.cursor_of(principal.subject)
+            cursor = await self._ledger.cursor_of(principal.subject) if wanted.after is None else int(wanted.after)
+            if cursor is None:
+                return self._hub.position
+            await self._fanout.reach(cursor)  # it may be ahead of this node, and yet of this log
         except DatabaseUnavailable:
             raise Refused(CloseReason.OVERLOADED, principal.subject) from None
-        return self._hub.position if cursor is None else min(cursor, self._hub.position)
+        return cursor if wanted.after is not None else min(cursor, self._hub.position)
 
     def _refuse(self, transport: StreamTransport, handshake: Handshake, refused: Refused) -> None:
         reason = refused.reason

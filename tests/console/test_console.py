@@ -1,0 +1,529 @@
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx2
+import pytest
+import pytest_asyncio
+from playwright.async_api import ConsoleMessage, Dialog, Error, Locator, Page, async_playwright, expect
+
+from service.app import CONSOLE
+from service.auth.tokens import mint
+from service.settings import AuthSettings
+from tests.harness import PATIENCE, READ, WRITE, Node, Process, eventually, new_database, token
+from tests.parts import chromium
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from playwright.async_api import Browser
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+expect.set_options(timeout=PATIENCE * 1000)
+
+BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+MEDIA_TYPES = {
+    ".html": {"text/html; charset=utf-8"},
+    ".css": {"text/css; charset=utf-8"},
+    ".js": {"text/javascript; charset=utf-8", "application/javascript"},  # the name of it depends on the Python
+    ".svg": {"image/svg+xml"},
+}
+REFUSED = ("status of 401", "status of 403")
+UNREACHABLE = ("net::ERR_", "WebSocket connection to")
+"""What a browser writes to its console, unasked, when a server refuses it or is gone."""
+
+
+@dataclass
+class Tab:
+    """The console in a browser's tab, and what the browser had to complain about."""
+
+    page: Page
+    tolerated: tuple[str, ...] = ()
+    complaints: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        self.page.on("dialog", self._on_dialog)
+        self.page.on("request", lambda request: self.addresses.append(request.url))
+        self.page.on("websocket", lambda socket: self.addresses.append(socket.url))
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"} and not any(part in message.text for part in self.tolerated):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    async def _on_dialog(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        await dialog.dismiss()
+
+    def token(self, subject: str = "alice", scope: str = READ, **claims: Any) -> str:
+        """Mint a token, and remember it: it must not turn up in an address."""
+        self.tokens.append(token(subject, scope, **claims))
+        return self.tokens[-1]
+
+    async def open(self, node: Node, **claims: Any) -> None:
+        """Sign in with a link, and wait until the feed is live."""
+        await self.page.goto(f"{node.base}/#token={self.token(**claims)}")
+        await self.is_("live")
+
+    async def paste(self, text: str) -> None:
+        """Sign in with the form."""
+        await self["token"].fill(text)
+        await self.page.get_by_role("button", name="Sign in", exact=True).click()
+
+    def __getitem__(self, name: str) -> Locator:
+        return self.page.get_by_test_id(name)
+
+    async def is_(self, state: str) -> None:
+        """Wait until the line at the top says so."""
+        await expect(self["state"]).to_have_attribute("data-state", state)
+
+    async def draw(self, number: float) -> None:
+        """Fix the number that the page draws for its back-off: 1 is the whole of the bound."""
+        await self.page.add_init_script(f"Math.random = () => {number}")
+
+    async def shows(self, *titles: str) -> None:
+        """Wait until the feed shows exactly these alerts, newest first."""
+        await expect(self["alert"].locator(".title")).to_have_text(titles)
+
+    def requests_of(self, path: str) -> int:
+        """Count the requests that the page made to ``path``."""
+        return sum(urlsplit(address).path == path for address in self.addresses)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    executable = chromium()
+    if executable is None:
+        reason = "there is no Chromium: install the package chromium"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tab(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Tab]:
+    context = await browser.new_context(**getattr(request, "param", {}))
+    tab = Tab(await context.new_page())
+    yield tab
+    await context.close()
+    assert tab.complaints == []
+    assert not [address for address in tab.addresses if any(token in address for token in tab.tokens)]
+
+
+async def received_at(node: Node, seq: int) -> Any:
+    query = (
+        "SELECT received_at FROM audit.deliveries WHERE seq = $1 AND recipient = 'alice' AND received_at IS NOT NULL"
+    )
+    rows = await node.sql(query, seq)
+    return rows[0]["received_at"] if rows else None
+
+
+# Signing in.
+
+
+async def test_a_link_with_a_token_opens_the_feed_and_the_token_leaves_the_address_bar(node: Node, tab: Tab) -> None:
+    await node.post("Raised before")
+    year = (datetime.now(UTC) + timedelta(days=400)).year
+    await tab.open(node, ttl_seconds=400 * 86_400)
+    await tab.shows("Raised before")
+    await expect(tab["who"]).to_have_text("alice")
+    await expect(tab.page.get_by_text("token until")).to_contain_text(str(year))
+    await expect(tab["sign-in"]).to_be_hidden()
+    assert tab.page.url == f"{node.base}/"
+
+
+async def test_a_token_can_be_pasted(node: Node, tab: Tab) -> None:
+    await tab.page.goto(node.base)
+    await expect(tab["feed"]).to_be_hidden()
+    await tab.paste(f" {tab.token()}\n")
+    await tab.is_("live")
+    await expect(tab["sign-in"]).to_be_hidden()
+    assert tab.page.url == f"{node.base}/"
+
+
+async def test_a_refused_token_is_answered_with_the_reason_and_no_feed(node: Node, tab: Tab) -> None:
+    tab.tolerated = REFUSED
+    of_another_key = mint(b"a secret that no node of these tests has", AuthSettings(), subject="alice", scope=READ)
+    await node.post("Not for everybody")
+    await tab.page.goto(node.base)
+    for refused, reason in (
+        ("not.a-token", "This is not a token"),
+        (of_another_key, "did not accept this token"),
+        (f"{tab.token()}…", "This is not a token"),
+        (tab.token(ttl_seconds=-1), "has expired"),
+        (tab.token(scope=WRITE), "needs the scope alerts:read"),
+    ):
+        await tab.paste(refused)
+        await expect(tab["reason"]).to_contain_text(reason)
+        await tab.is_("signed-out")
+        await expect(tab["feed"]).to_be_hidden()
+        await expect(tab["alert"]).to_have_count(0)
+    await tab.paste(tab.token())
+    await tab.is_("live")
+    await tab.shows("Not for everybody")
+    await expect(tab["reason"]).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"), [("not.a-token", "This is not a token"), (token("alice", WRITE), "needs the scope")]
+)
+async def test_a_link_with_a_refused_token_leads_to_the_form(node: Node, tab: Tab, refused: str, reason: str) -> None:
+    tab.tolerated = REFUSED
+    tab.tokens.append(refused)
+    await tab.page.goto(f"{node.base}/#token={refused}")
+    await expect(tab["reason"]).to_contain_text(reason)
+    await expect(tab["token"]).to_be_visible()
+    await expect(tab["feed"]).to_be_hidden()
+    assert tab.page.url == f"{node.base}/"
+
+
+async def test_the_token_is_kept_in_memory_only(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    kept = await tab.page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.href]")
+    assert kept == [0, 0, "", f"{node.base}/"]
+    await tab.page.reload()
+    await tab.is_("signed-out")
+    await expect(tab["sign-in"]).to_be_visible()
+
+
+async def test_signing_out_leaves_nothing_behind(node: Node, tab: Tab) -> None:
+    await node.post("Only for admins")
+    await tab.open(node)
+    await tab.shows("Only for admins")
+    await tab.page.get_by_role("button", name="Sign out").click()
+    await tab.is_("signed-out")
+    await expect(tab["alert"]).to_have_count(0)
+    assert "Only for admins" not in await tab.page.content()
+    await eventually(lambda: node.sql("SELECT 1 FROM connections WHERE closed_at IS NOT NULL"))
+
+
+# What the feed shows.
+
+
+async def test_an_alert_appears_the_moment_it_is_posted(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    await node.post("Disk almost full", topic="infra.disk", severity="warning")
+    answer = await node.post(
+        "Card acceptance below 80 %",
+        topic="payments.eu",
+        severity="critical",
+        body="Acquirer X times out.\nSince 09:41 UTC.",
+        attributes={"acquirer": "X", "rate": 0.78, "regions": ["DE", "FR"]},
+        links=[{"title": "Runbook", "url": "https://runbooks.example/acquirer"}],
+    )
+    await tab.shows("Card acceptance below 80 %", "Disk almost full")
+    row = tab["alert"].first
+    for part, text in {"severity": "critical", "topic": "payments.eu", "source": "billing", "status": "open"}.items():
+        await expect(row.locator(f".{part}")).to_have_text(text)
+    await expect(row).to_have_attribute("data-id", answer["id"])
+    await expect(tab["seq"]).to_have_text(f"seq {answer['seq']}")
+
+    await expect(row.locator(".body")).to_be_hidden()
+    await row.locator("summary").click()
+    assert await row.locator(".body").inner_text() == "Acquirer X times out.\nSince 09:41 UTC."
+    await expect(row.locator(".attributes dd")).to_have_text(["X", "0.78", '["DE","FR"]'])
+    link = row.get_by_role("link")
+    await expect(link).to_have_attribute("href", "https://runbooks.example/acquirer")
+    await expect(link).to_have_attribute("rel", "noopener noreferrer")
+
+
+async def test_what_is_shown_is_acknowledged_by_itself(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    answers = [await node.post(f"Alert {number}") for number in range(3)]
+    await tab.shows("Alert 2", "Alert 1", "Alert 0")
+    for answer in answers:
+        await eventually(lambda seq=answer["seq"]: received_at(node, seq))  # type: ignore[misc]
+
+
+async def test_an_admin_of_some_topics_sees_only_those(node: Node, tab: Tab) -> None:
+    await node.post("Old disk", topic="infra.disk")
+    await node.post("Old payment", topic="payments.eu")
+    await tab.open(node, topics=["payments.*"])
+    await tab.shows("Old payment")
+    await node.post("New disk", topic="infra.disk")
+    await node.post("New payment", topic="payments.us")
+    await tab.shows("New payment", "Old payment")
+    assert "disk" not in await tab.page.content()
+
+
+async def test_other_admins_come_and_go(node: Node, tab: Tab) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    await tab.open(node)
+    names = tab["presence"].get_by_role("listitem")
+    await expect(names).to_have_text(["alice"])
+    other = await node.live(hostile)
+    await expect(names).to_have_text([hostile, "alice"])
+    await expect(tab["presence"]).to_contain_text("2 admins present")
+    await other.close()
+    await expect(names).to_have_text(["alice"])
+    await expect(tab["presence"]).to_contain_text("1 admin present")
+    assert tab.requests_of("/v1/presence") == 1
+
+
+async def test_new_alerts_are_counted_in_the_title_of_a_hidden_page(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    await node.post("Seen")
+    await tab.shows("Seen")
+    await expect(tab.page).to_have_title("Tocsin")
+    # Told, not done: a headless browser considers each of its pages visible, whichever is in front.
+    await tab.page.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
+    await node.post("Unseen")
+    await node.post("Unseen too")
+    await expect(tab.page).to_have_title("(2) Tocsin")
+    await tab.page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    await expect(tab.page).to_have_title("Tocsin")
+
+
+# Hostile content.
+
+RIGHT_TO_LEFT = "\u202e"
+MARKUP = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "<svg onload=alert(1)></svg>",
+    "<iframe srcdoc='<script>parent.alert(1)</script>'></iframe>",
+    "</li></ol><h1>Tocsin has been hacked</h1>",
+    "{{7*7}}${7*7}&lt;b&gt;",
+    "javascript:alert(1)",
+    f"{RIGHT_TO_LEFT}gnp.exe",
+]
+
+
+async def test_markup_and_scripts_are_shown_as_the_text_that_they_are(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    source = "<b onclick=alert(1)>billing</b>"
+    async with node.http(source) as client:
+        for text in MARKUP:
+            links = [{"title": text, "url": "https://example.com/?q=<script>alert(1)</script>"}]
+            fields = {"title": text, "body": text, "attributes": {text: text, "nested": [text]}, "dedup_key": text}
+            response = await client.post("/v1/alerts", json={**fields, "links": links})
+            assert response.status_code == 201
+    await tab.shows(*reversed(MARKUP))
+    for row, text in zip(await tab["alert"].all(), reversed(MARKUP), strict=True):
+        await row.locator("summary").click()
+        assert await row.locator(".body").inner_text() == text
+        assert await row.locator(".source").inner_text() == source
+        assert await row.locator(".attributes dt").all_inner_texts() == [text, "nested"]
+        assert await row.get_by_role("link").inner_text() == text
+    await expect(tab["feed"].locator("script, img, svg, iframe, h1, b, [onclick], [onerror]")).to_have_count(0)
+
+
+async def test_a_right_to_left_override_does_not_reach_beyond_its_text(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    await node.post("Click", links=[{"title": f"{RIGHT_TO_LEFT}moc.knab", "url": "https://evil.example/"}])
+    await tab["alert"].locator("summary").click()
+    link = await tab["alert"].get_by_role("link").bounding_box()
+    host = await tab["alert"].get_by_text("evil.example").bounding_box()
+    assert link
+    assert host
+    assert link["x"] + link["width"] <= host["x"]
+
+
+async def test_a_link_that_leads_nowhere_on_the_web_is_not_stored(node: Node) -> None:
+    async with node.http() as client:
+        for url in ("javascript:alert(1)", " javascript:alert(1)", "data:text/html,<script>alert(1)</script>"):
+            alert = {"title": "Click", "links": [{"title": "Here", "url": url}]}
+            response = await client.post("/v1/alerts", json=alert)
+            assert response.status_code == 422, url
+            assert response.json()["errors"][0]["pointer"] == "/links/0/url"
+
+
+async def test_the_page_lets_no_script_and_no_markup_in(node: Node, tab: Tab) -> None:
+    tab.tolerated = ("TrustedHTML", "Content Security Policy")
+    await tab.open(node)
+    with pytest.raises(Error, match="TrustedHTML"):
+        await tab.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=alert(1)>')")
+    blocked = await tab.page.evaluate(
+        """() => new Promise((resolve) => {
+            document.addEventListener('securitypolicyviolation', (event) => resolve(event.effectiveDirective));
+            const link = document.createElement('a');
+            link.setAttribute('href', 'javascript:alert(1)');
+            link.click();
+        })"""
+    )
+    assert blocked == "script-src-elem"
+
+
+# Connections that end.
+
+
+async def test_a_killed_node_is_waited_for_and_nothing_is_lost_or_shown_twice(
+    start: Callable[..., Process], tab: Tab
+) -> None:
+    tab.tolerated = UNREACHABLE
+    await tab.draw(1000)  # Left to itself it would wait for minutes: it is the button that brings it back.
+    node, other = start(), start()
+    await tab.open(node)
+    await node.post("Before")
+    await tab.shows("Before")
+
+    node.kill()
+    await tab.is_("waiting")
+    await expect(tab["state"]).to_contain_text("offline since")
+    await expect(tab["feed"]).to_be_visible()
+    for number in range(5):
+        await other.post(f"Meanwhile {number}")
+    again = start(port=urlsplit(node.base).port)
+    await tab.page.get_by_role("button", name="Retry now").click()
+    await tab.is_("live")
+    await other.post("After")
+    await tab.shows("After", *(f"Meanwhile {number}" for number in reversed(range(5))), "Before")
+    seqs = [int(await row.get_attribute("data-seq") or 0) for row in await tab["alert"].all()]
+    assert seqs == [7, 6, 5, 4, 3, 2, 1]
+    await eventually(lambda: received_at(again, 7))
+    assert tab.requests_of("/v1/alerts") == 1
+    for process in (node, again):
+        assert tab.tokens[0] not in process.log.read_text()
+
+
+async def test_a_token_that_expires_ends_the_stream_and_a_new_one_goes_on_from_the_cursor(node: Node, tab: Tab) -> None:
+    await tab.open(node, ttl_seconds=4)
+    await node.post("Before")
+    await tab.shows("Before")
+    await eventually(lambda: received_at(node, 1))
+
+    await tab.is_("signed-out")
+    await expect(tab["state"]).to_contain_text("token expired")
+    await expect(tab["reason"]).to_have_text("Your token has expired.")
+    await expect(tab["feed"]).to_be_visible()
+    await node.post("Meanwhile")
+    await node.post("Meanwhile too")
+    await tab.shows("Before")
+
+    await tab.paste(tab.token())
+    await tab.is_("live")
+    await node.post("After")
+    await tab.shows("After", "Meanwhile too", "Meanwhile", "Before")
+    await eventually(lambda: received_at(node, 4))
+    connections = await node.sql("SELECT after_seq, close_reason FROM connections ORDER BY opened_at")
+    assert [tuple(row) for row in connections] == [(0, "token_expired"), (1, None)]
+    assert tab.requests_of("/v1/alerts") == 1
+
+
+async def test_a_token_of_somebody_else_starts_over(node: Node, tab: Tab) -> None:
+    await tab.open(node, ttl_seconds=4)
+    await node.post("For alice", recipients=["alice"])
+    await tab.shows("For alice")
+    await tab.is_("signed-out")
+    await tab.paste(tab.token("bob"))
+    await tab.is_("live")
+    await expect(tab["who"]).to_have_text("bob")
+    await expect(tab["alert"]).to_have_count(0)
+
+
+async def test_a_log_that_starts_over_is_loaded_again(
+    start: Callable[..., Process], server_url: str, template: str, tab: Tab
+) -> None:
+    tab.tolerated = UNREACHABLE
+    await tab.draw(0.1)
+    node = start()
+    await tab.open(node)
+    for number in range(3):
+        await node.post(f"Old log {number}")
+    await tab.shows("Old log 2", "Old log 1", "Old log 0")
+    node.kill()
+    async with new_database(server_url, f"test_{uuid4().hex}", template) as url:
+        restored = start(urlsplit(node.base).port, TOCSIN_DATABASE_URL=url)
+        await restored.post("New log")
+        await tab.shows("New log")
+        await expect(tab["notice"]).to_contain_text("started a new log")
+        await restored.post("New log too")
+        await tab.shows("New log too", "New log")
+        restored.stop()
+
+
+# The files.
+
+
+async def test_each_file_has_its_media_type_and_the_policy(node: Node) -> None:
+    async with httpx2.AsyncClient(base_url=node.base, trust_env=False) as client:
+        for path in ("/", *(f"/console/{file.name}" for file in CONSOLE.iterdir())):
+            response = await client.get(path)
+            assert response.status_code == 200, path
+            assert response.headers["Content-Type"] in MEDIA_TYPES[Path(path).suffix or ".html"], path
+            assert response.headers["X-Content-Type-Options"] == "nosniff", path
+            assert response.headers["Referrer-Policy"] == "no-referrer", path
+            policy = response.headers["Content-Security-Policy"]
+            assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy.split("; ")), (
+                path
+            )
+            assert "unsafe" not in policy, path
+
+
+async def test_nothing_but_the_files_is_served(node: Node) -> None:
+    for path in (
+        "/console/../",
+        "/console/../settings.py",
+        "/console/../../pyproject.toml",
+        "/console/%2e%2e/settings.py",
+        "/console/..%2fsettings.py",
+        "/console/..%5csettings.py",
+        "/console//etc/passwd",
+        "/console/%00",
+        "/console/absent.js",
+        "/console/",
+        f"/console/{'x' * 300}",
+    ):
+        assert await asyncio.to_thread(get_as_it_is, node, path) == (404, "application/problem+json"), path
+
+
+def get_as_it_is(node: Node, path: str) -> tuple[int, str | None]:
+    """Ask for a path from which other clients would take out the dots."""
+    with closing(http.client.HTTPConnection(urlsplit(node.base).netloc, timeout=PATIENCE)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.getheader("Content-Type")
+
+
+# How it looks.
+
+SIZES = {
+    "desktop-light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
+    "desktop-dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "is_mobile": True},
+}
+
+
+@pytest.mark.parametrize("tab", SIZES.values(), ids=SIZES.keys(), indirect=True)
+async def test_the_page_fits_its_window(node: Node, tab: Tab, tmp_path: Path) -> None:
+    await tab.open(node)
+    await node.live("bob")
+    for severity in ("info", "warning", "error", "critical"):
+        await node.post(
+            f"An alert of severity {severity}, with a title that says at some length what has happened",
+            topic="payments.eu",
+            severity=severity,
+            body="What happened, in a sentence or two, and what to do about it.",
+            attributes={"acquirer": "X" * 200, "rate": 0.78},
+            links=[{"title": "Runbook", "url": "https://runbooks.example/acquirer"}],
+        )
+    await node.post("W" * 200, severity="error", topic="a" * 100)
+    await expect(tab["alert"]).to_have_count(5)
+    await tab["alert"].nth(1).locator("summary").click()
+    await expect(tab["presence"]).to_contain_text("2 admins present")
+    await tab.page.screenshot(path=tmp_path / "feed.png", full_page=True)
+    for part in ("html", "#feed"):
+        assert await tab.page.locator(part).evaluate("part => part.scrollWidth <= part.clientWidth"), part
