@@ -7,13 +7,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 import service.alerts.tables
 import service.deliveries.tables
 import service.events.tables  # noqa: F401 - each registers its tables with the metadata
 from alembic import context
 from service.database.base import metadata
+from service.database.engine import migration_engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -40,7 +40,7 @@ def run(connection: Connection) -> None:
 
 
 async def run_online() -> None:
-    engine = create_async_engine(context.config.attributes["url"])
+    engine = migration_engine(context.config.attributes["url"])
     async with engine.connect() as connection:
         await connection.run_sync(run)
         await connection.commit()

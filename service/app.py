@@ -76,7 +76,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
                 presence.run(),
                 janitor.run(),
             ):
-                await stack.enter_async_context(_running(part))
+                await stack.enter_async_context(_running(part, app))
             log.info("node serves", node=str(ledger.node_id), head=head)
             yield
 
@@ -86,6 +86,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         summary="Alerts, stored before answered and pushed at once.",
         lifespan=lifespan,
     )
+    app.state.failed = False
     app.state.settings = settings
     app.state.database = database
     app.state.verifier = verifier
@@ -113,18 +114,19 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
 
 
 @asynccontextmanager
-async def _running(part: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _running(part: Coroutine[Any, Any, None], app: FastAPI) -> AsyncIterator[None]:
     """Run a part beside the requests. One that fails takes the node down: a restart is cleaner than half a node."""
+
+    def stop_on_failure(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a part of the node failed; stopping", exc_info=error)
+            app.state.failed = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
     task = asyncio.create_task(part)
-    task.add_done_callback(_stop_on_failure)
+    task.add_done_callback(stop_on_failure)
     try:
         yield
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-def _stop_on_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("a part of the node failed; stopping", exc_info=error)
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -310,7 +310,7 @@ def create_ledger() -> None:
         sa.Column("topics", sa.ARRAY(sa.Text), nullable=False, comment="what the last token covered"),
         sa.Column("first_seen_at", TIME, nullable=False),
         sa.Column("last_seen_at", TIME, nullable=False),
-        sa.Column("received_seq", sa.BigInteger, comment="acknowledged on any connection; null: never yet"),
+        sa.Column("received_seq", sa.BigInteger, comment="acknowledged on any connection, or where they began"),
         sa.PrimaryKeyConstraint("id", name="pk_recipients"),
         comment="Every admin ever seen, and their cursor.",
     )

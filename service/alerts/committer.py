@@ -152,9 +152,9 @@ class Committer:
                 await self._commit(batch)
         finally:
             self._stopped = True
+            _fail(batch, _unknown())  # what was under way; what had its answer keeps it
             while not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            _fail(batch, unavailable())
+                _fail([self._queue.get_nowait()], unavailable())
             if self._connection is not None:
                 await close_quietly(self._connection)
 
@@ -198,11 +198,15 @@ class Committer:
 
     async def _connect(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await self._database.connect()
-            row = await self._connection.fetchrow(
-                "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-            )
-            self._backend = _Backend(row[0], row[1])
+            connection = await self._database.connect()
+            try:
+                row = await connection.fetchrow(
+                    "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+                )
+            except CONNECTION_LOST:
+                connection.terminate()
+                raise
+            self._connection, self._backend = connection, _Backend(row[0], row[1])
         return self._connection
 
     async def _settle(self, batch: list[NewAlert]) -> None:
@@ -225,14 +229,7 @@ class Committer:
                 if self._connection is not None:
                     self._connection.terminate()
             await asyncio.sleep(SETTLE_PAUSE_SECONDS)
-        _fail(
-            batch,
-            OutcomeUnknown(
-                "PostgreSQL went away during the commit. Send the request again with the same Idempotency-Key:"
-                " it is stored once.",
-                retry_after=1,
-            ),
-        )
+        _fail(batch, _unknown())
 
     def _settled(self, batch: list[NewAlert], seqs: dict[UUID, int]) -> None:
         stored = [alert for alert in batch if alert.id in seqs]
@@ -249,6 +246,14 @@ async def _is_gone(connection: asyncpg.Connection, backend: _Backend) -> bool:
         backend.started,
     )
     return left is not False
+
+
+def _unknown() -> OutcomeUnknown:
+    return OutcomeUnknown(
+        "PostgreSQL went away during the commit. Send the request again with the same Idempotency-Key:"
+        " it is stored once.",
+        retry_after=1,
+    )
 
 
 def _fail(batch: Sequence[NewAlert], error: Exception) -> None:

@@ -30,7 +30,7 @@ from service.auth.keys import load_keyring
 from service.auth.tokens import mint
 from service.cli.serve import server_config
 from service.database.embedded import embedded_postgres
-from service.database.engine import parse_url
+from service.database.engine import address_of, parse_url
 from service.database.migrate import migrate
 from service.errors import CommandFailed
 from service.realtime.frames import SUBPROTOCOL
@@ -173,7 +173,7 @@ async def _play(settings: Settings, secret: bytes, base: str, url: URL) -> bool:
 
 async def _compare(admins: list[Admin], posted: list[dict[str, Any]], url: URL) -> bool:
     """Print ``audit.deliveries`` and say whether it tells what the clients saw and what they should have seen."""
-    connection = await asyncpg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
+    connection = await asyncpg.connect(address_of(url))
     expected = {(seq, admin.name) for admin in admins for seq in admin.received}
     should = {(seq, a.name) for seq, alert in enumerate(posted, 1) for a in admins if a.may_see(alert)}
     try:

@@ -10,7 +10,7 @@ import asyncpg
 
 from service.auth.keys import make_dev_secret, read_dev_secret, read_secret
 from service.database.embedded import embedded_postgres
-from service.database.engine import CONNECTION_LOST, parse_url
+from service.database.engine import CONNECTION_LOST, address_of, parse_url
 from service.errors import CommandFailed, ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,9 +40,8 @@ def database_url(settings: Settings) -> Iterator[URL]:
 
 
 async def _probe(url: URL, patience: float) -> None:
-    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        connection = await asyncpg.connect(address, timeout=patience)
+        connection = await asyncpg.connect(address_of(url), timeout=patience)
     except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
         raise CommandFailed(
             f"the database {url.render_as_string(hide_password=True)} cannot be used: {error or type(error).__name__};"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -19,8 +20,9 @@ from service.auth.tokens import mint
 from service.cli.place import database_url, signing_secret
 from service.database.migrate import is_current, migrate
 from service.errors import CommandFailed
-from service.realtime.transport import HttpTransport, ServerConfig, StreamTransport
+from service.realtime.transport import StreamTransport
 from service.settings import load, unknown_variables
+from service.web.transport import HttpTransport, ServerConfig
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -45,16 +47,20 @@ def serve(
     keyring = load_keyring(settings.auth, signing_secret(settings, dev=True) if dev else None)
     # uvicorn raises the signal again once it has stopped; without a handler that would end us before PostgreSQL stops.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
     with _listener(settings.server) as listener, database_url(settings) as url:
         if settings.storage.database_url is None:
             migrate(url)
         elif not is_current(url):
             raise CommandFailed("the database has another schema than this version needs: run tocsin migrate")
-        server = _Server(server_config(settings, create_app(settings, url, keyring)), settings, dev=dev)
+        app = create_app(settings, url, keyring)
+        server = _Server(server_config(settings, app), settings, dev=dev)
         with contextlib.suppress(KeyboardInterrupt, SystemExit):
             server.run(sockets=[listener])
     if not server.started:
         raise CommandFailed("the node did not start: its log says why")
+    if app.state.failed:
+        raise CommandFailed("a part of the node failed: its log says why")
 
 
 def _listener(settings: ServerSettings) -> socket.socket:
@@ -88,7 +94,8 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
         forwarded_allow_ips=server.forwarded_allow_ips,
         timeout_graceful_shutdown=server.shutdown_seconds,
     )
-    config.header_timeout = server.request_timeout_seconds
+    config.request_timeout = server.request_timeout_seconds
+    config.request_max_bytes = server.request_max_bytes
     return config
 
 

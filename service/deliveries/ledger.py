@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from service.database.ids import uuid7
 from service.deliveries import statements
@@ -51,9 +51,16 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+TEXT_MAX = 300
+
 
 class LeaseLost(TocsinError):
     """Another node declared this one lost."""
+
+
+def plain(text: str | None) -> str | None:
+    """Return what a client said of itself as the ledger keeps it: printable, which leaves NUL out, and bounded."""
+    return None if text is None else "".join(filter(str.isprintable, text))[:TEXT_MAX]
 
 
 @dataclass(slots=True, eq=False)
@@ -225,7 +232,7 @@ class Ledger:
             entry.sent_seq = self.sent_seq
         entry.closed_at = datetime.now(UTC)
         entry.close_code = code
-        entry.close_reason = reason
+        entry.close_reason = plain(reason)
         self._change(entry)
         self._facts.presence = True
 
@@ -240,14 +247,23 @@ class Ledger:
 
     # What the streams ask.
 
-    async def cursor_of(self, recipient: str) -> int | None:
-        """Return what ``recipient`` last acknowledged on any connection, None where nothing yet."""
+    async def start_of(self, recipient: str, topics: tuple[str, ...], head: int) -> int:
+        """Return where ``recipient`` goes on: after what they last acknowledged, on any connection.
+
+        A new one begins at ``head``. That is remembered before anything is sent, so that whatever comes after it is
+        sent again until it is acknowledged, on whichever node.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+
+        """
         # Looked at before the table: what is being written now may be in neither afterwards.
         acknowledged = self._facts.acknowledged | self._being_written.acknowledged
         waiting = [entry.received_seq for entry in acknowledged if entry.recipient == recipient]
+        parameters = {"id": recipient, "topics": list(topics), "head": head}
         async with self._database.transaction() as tx:
-            stored = await tx.scalar(text("SELECT received_seq FROM recipients WHERE id = :id"), {"id": recipient})
-        return max([*waiting, stored] if stored is not None else waiting, default=None)
+            stored: int = (await tx.execute(statements.BEGIN_RECIPIENT, parameters)).scalar_one()
+        return max([*waiting, stored])
 
     # Writing.
 
@@ -276,6 +292,11 @@ class Ledger:
                 await self.flush()
             except DatabaseUnavailable:
                 log.warning("ledger flush failed", pending=len(self._facts))
+            except DBAPIError:
+                # A fact that PostgreSQL refuses, which is a defect of ours, must not stop the node. To forget is to
+                # claim less than happened.
+                log.exception("ledger flush refused", forgotten=len(self._facts))
+                self._facts = _Facts()
             except LeaseLost:
                 log.warning("node lease lost: dropping all connections")
                 lease_lost()
@@ -284,7 +305,7 @@ class Ledger:
 
     async def end(self) -> None:
         """Flush for the last time and sign off."""
-        with contextlib.suppress(DatabaseUnavailable, LeaseLost):
+        with contextlib.suppress(DatabaseUnavailable, LeaseLost, DBAPIError):
             await self.flush()
             async with self._database.transaction() as tx:
                 await tx.execute(statements.END_NODE, {"id": self.node_id})

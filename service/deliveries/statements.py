@@ -18,6 +18,15 @@ RENEW_NODE = text(
 )
 END_NODE = text("UPDATE nodes SET seen_at = clock_timestamp(), ended_at = clock_timestamp() WHERE id = :id")
 
+BEGIN_RECIPIENT = text(
+    """
+    INSERT INTO recipients AS known (id, topics, first_seen_at, last_seen_at, received_seq)
+    VALUES (:id, :topics, clock_timestamp(), clock_timestamp(), :head)
+    ON CONFLICT (id) DO UPDATE SET received_seq = coalesce(known.received_seq, excluded.received_seq)
+    RETURNING received_seq
+    """
+)
+
 PRESENCE_CHANNEL = "tocsin_presence"
 NOTIFY_PRESENCE = text(f"SELECT pg_notify('{PRESENCE_CHANNEL}', '')")
 

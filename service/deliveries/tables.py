@@ -97,7 +97,7 @@ recipients = Table(
     Column("topics", ARRAY(Text), nullable=False, comment="what the last token covered"),
     Column("first_seen_at", DateTime(timezone=True), nullable=False),
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
-    Column("received_seq", BigInteger, comment="acknowledged on any connection; null: never yet"),
+    Column("received_seq", BigInteger, comment="acknowledged on any connection, or where they began"),
     comment="Every admin ever seen, and their cursor.",
 )
 

@@ -210,7 +210,6 @@ class Connection:
                 chunk = await self._fanout.read_chunk(self._protocol.cursor, self.filter, self.recipient)
                 if self._protocol.phase is Phase.REPLAYING:
                     self._write_chunk(chunk)
-                await asyncio.sleep(0)
         except DatabaseUnavailable:
             log.info("replay postponed: the database cannot be reached", connection=str(self._entry.id))
             await asyncio.sleep(RETRY_READ_SECONDS)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from service.database.engine import unavailable
@@ -38,6 +39,13 @@ log = get_logger(__name__)
 PASS_EVENTS = 500
 PASS_BYTES = 256 * 1024
 """The most of one pass: it leaves in one write to each socket, and a socket that is full holds no more than that."""
+
+SCAN_IN_MEMORY = 1_000
+SCAN_IN_LOG = 50_000
+"""The most events that are looked at for one chunk, however few match: a millisecond, and a tenth of a second."""
+
+REPLAYS_A_TURN = 4
+"""How many chunks are made in one turn of the loop, so that a reconnect storm does not hold it."""
 
 REACH_SECONDS = 5
 """How long a cursor from another node may wait until this node has fanned out as far."""
@@ -64,6 +72,7 @@ class Fanout:
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         self._announced = 0
+        self._turns = asyncio.Semaphore(REPLAYS_A_TURN)
         self._readers = asyncio.Semaphore(settings.replay_readers)
         self._recent = RecentEvents(0, settings.recent_events, settings.recent_bytes)
 
@@ -173,19 +182,23 @@ class Fanout:
     async def read_chunk(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
         """Return what ``recipient`` is sent next after ``cursor``, which lies before the hub's position.
 
+        It is a bounded amount of work, waits for its turn, and may be empty while more is to come.
+
         Raises:
             DatabaseUnavailable: the range is not in memory, and PostgreSQL cannot be reached.
 
         """
-        if self._recent.reach_back_to(cursor):
-            return self._chunk_from_memory(cursor, event_filter, recipient)
+        async with self._turns:
+            await asyncio.sleep(0)
+            if self._recent.reach_back_to(cursor):
+                return self._chunk_from_memory(cursor, event_filter, recipient)
         async with self._readers:
             return await self._chunk_from_log(cursor, event_filter, recipient)
 
     def _chunk_from_memory(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
         matching: list[bytes] = []
         size = 0
-        for event in self._recent.after(cursor):
+        for event in islice(self._recent.after(cursor), SCAN_IN_MEMORY):
             if len(matching) >= self._settings.replay_chunk_events or size >= self._settings.replay_chunk_bytes:
                 break
             cursor = event.seq
@@ -195,15 +208,17 @@ class Fanout:
         return Chunk(b"".join(matching), len(matching), cursor)
 
     async def _chunk_from_log(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
-        up_to = self._hub.position
         limit, max_bytes = self._settings.replay_chunk_events, self._settings.replay_chunk_bytes
+        parts: list[bytes] = []
         LOG_READS.inc()
         async with self._database.transaction() as tx:
             first = await read_first(tx)
+            if cursor < first - 1:
+                parts.append(frames.gap(cursor + 1, first - 1, "purged"))
+                cursor = first - 1
+            up_to = max(cursor, min(self._hub.position, cursor + SCAN_IN_LOG))
             events, complete = await read_matching(
                 tx, cursor, up_to, event_filter, recipient, limit=limit, max_bytes=max_bytes
             )
-        parts = [frames.prepare(event).frame for event in events]
-        if cursor < first - 1:
-            parts.insert(0, frames.gap(cursor + 1, min(first - 1, up_to), "purged"))
+        parts += [frames.prepare(event).frame for event in events]
         return Chunk(b"".join(parts), len(events), up_to if complete else events[-1].seq)

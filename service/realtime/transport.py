@@ -1,4 +1,4 @@
-"""The sockets: uvicorn's protocol classes, extended where Tocsin needs to reach further down or to bound more.
+"""The sockets of the stream: uvicorn's WebSocket protocol class, extended to reach further down and to bound more.
 
 ``StreamTransport`` is uvicorn's sans-I/O WebSocket protocol with a way to write prepared frames. The write buffer's
 high mark is zero, so a write either reaches the kernel at once or pauses the transport in the same call: "it went to
@@ -6,9 +6,9 @@ the socket" is exact, which the ledger relies on, and a connection never holds m
 Measured on two cores, 250 bytes to 500 connections: ``await websocket.send_text`` to each 60,000 deliveries/s, this
 144,000.
 
-Both classes answer for traits of the stack: a handshake that the WebSocket core refuses before it is parsed is left
-unanswered, HTTP headers may take for ever and have no bound, closes carry no reason, and an invalid UTF-8 message is
-logged with a traceback.
+It answers for traits of the stack: a handshake that the WebSocket core refuses before it is parsed is left unanswered,
+closes carry no reason, an invalid UTF-8 message is logged with a traceback, and pongs and empty fragments pile up for a
+client that sends pings or fragments and does not read.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
 
 from service.errors import CloseReason
+from service.web.transport import refuse
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,17 +31,13 @@ if TYPE_CHECKING:
 EXTENSION = "tocsin.stream"
 """The key of the ASGI scope's ``extensions`` under which an endpoint finds its ``StreamTransport``."""
 
-HEADERS_MAX_BYTES = 32 * 1024
 CLOSE_SECONDS = 10
 """How long a client may take to answer a close frame, and to read what was written before it."""
 
+FRAGMENTS_MAX = 64
+"""The most fragments of one message; the messages of the stream are small, and browsers send one."""
+
 _REASON_OF_CODE = {1007: CloseReason.INVALID_UTF8.reason, 1009: CloseReason.MESSAGE_TOO_BIG.reason}
-
-
-class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration, and the one setting of ours that the protocol classes need."""
-
-    header_timeout: float = 30.0
 
 
 class _Core(ServerProtocol):
@@ -124,6 +119,21 @@ class StreamTransport(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:  # noqa: PLR2004 - Switching Protocols
             self.scope["extensions"][EXTENSION] = {"transport": self}
 
+    def handle_ping(self) -> None:
+        """Answer a ping, unless the socket is full: pongs to a client that does not read would pile up."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def handle_cont(self, event: Any) -> None:
+        """Take a fragment; the core bounds their bytes, but not their number."""
+        if len(self.frames) >= FRAGMENTS_MAX:
+            self.frames = []
+            self.close_stream(CloseReason.MESSAGE_TOO_BIG.code, CloseReason.MESSAGE_TOO_BIG.reason)
+        else:
+            super().handle_cont(event)
+
     def send_receive_event_to_app(self) -> None:
         """Refuse text that is not UTF-8 with 1007 (RFC 6455, section 8.1), without a traceback."""
         if self.curr_msg_data_type == "text":
@@ -169,93 +179,3 @@ class StreamTransport(WebSocketsSansIOProtocol):
             self.close_stream(message.get("code", 1000), message.get("reason") or "")
         else:
             await super().send(message)
-
-
-class HttpTransport(HttpToolsProtocol):
-    """One HTTP connection, whose headers have a bound in bytes and in seconds, and whose body ends or is cut off.
-
-    The application bounds the body that it reads; one that it does not read, because the answer was a refusal, is
-    given twice the time.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._header_bytes = 0
-        self._header_tail = b""
-        self._header_timer: asyncio.TimerHandle | None = None
-        self._receiving = False
-        self._body_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; the headers of the first request are due."""
-        super().connection_made(transport)
-        self._await_headers()
-
-    def on_message_begin(self) -> None:
-        """Begin a request; its headers are due."""
-        super().on_message_begin()
-        self._receiving = True
-        if self._header_timer is None:
-            self._await_headers()
-
-    def on_headers_complete(self) -> None:
-        """Take the headers, which are no longer due."""
-        self._headers_are_here()
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """End a request."""
-        self._receiving = False
-        self._body_is_here()
-        super().on_message_complete()
-
-    def data_received(self, data: bytes) -> None:
-        """Read; refuse headers that are too long."""
-        if not self._receiving and self._header_timer is None:
-            self._await_headers()  # also for the line breaks that may stand before a request
-        if self._header_timer is not None:
-            seen = self._header_tail + data
-            end = seen.find(b"\r\n\r\n")
-            self._header_bytes += len(data) if end < 0 else max(0, end - len(self._header_tail))
-            self._header_tail = seen[-3:]
-            if self._header_bytes > HEADERS_MAX_BYTES:
-                refuse(self.transport, b"431 Request Header Fields Too Large")
-                return
-        super().data_received(data)
-        if self._receiving and self._header_timer is None and self._body_timer is None:
-            self._body_timer = self.loop.call_later(2 * self._timeout, self.transport.close)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
-        self._headers_are_here()
-        self._body_is_here()
-        super().connection_lost(exc)
-
-    @property
-    def _timeout(self) -> float:
-        return self.config.header_timeout if isinstance(self.config, ServerConfig) else ServerConfig.header_timeout
-
-    def _await_headers(self) -> None:
-        self._header_bytes = 0
-        self._header_tail = b""
-        self._header_timer = self.loop.call_later(self._timeout, self._headers_overdue)
-
-    def _headers_are_here(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
-    def _body_is_here(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
-
-    def _headers_overdue(self) -> None:
-        if not self.transport.is_closing():
-            refuse(self.transport, b"408 Request Timeout")
-
-
-def refuse(transport: asyncio.Transport, status: bytes) -> None:
-    """Answer a request that never became one, and hang up."""
-    transport.write(b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status)
-    transport.close()

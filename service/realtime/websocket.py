@@ -4,14 +4,13 @@ A refusal is accept, then close 1008 with a reason: closing before accepting wou
 shows its page as 1006 without a word. Nothing else is ever sent on a refused connection, and the ledger keeps the
 refusal.
 
-The order of the questions: the Origin, whether this address has shown too many bad tokens, the token, its scope, the
-query, the topics, the limits. The token comes from the ``Authorization`` header, a ``bearer.<token>`` subprotocol or
-``?token=``.
+The order of the questions: the Origin, the token (and, where it is bad, whether this address has shown too many such),
+its scope, the query, the topics, the limits. The token comes from the ``Authorization`` header, a ``bearer.<token>``
+subprotocol or ``?token=``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from starlette.datastructures import Headers, QueryParams
 
 from service.auth.principal import EVERY_TOPIC, Principal, Scope, intersect, is_topic_pattern
-from service.deliveries.ledger import ConnectionEntry, Ledger, Rejection
+from service.deliveries.ledger import ConnectionEntry, Ledger, Rejection, plain
 from service.errors import CloseReason, DatabaseUnavailable, RateLimited, RequestRefused, TokenMissing
 from service.events.filter import EventFilter, Severity
 from service.logs import get_logger
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PATH = "/v1/ws"
-USER_AGENT_MAX = 300
+PATTERNS_MAX = 100
 _BEARER = "bearer."
 _NORMAL_CLOSURE = {1005: "no_code", 1006: "connection_lost"}
 
@@ -99,10 +98,9 @@ class Handshake:
         origin = self.headers.get("origin")
         return origin is None or origin.partition("://")[2].lower() == self.headers.get("host", "").lower()
 
-    def user_agent(self) -> str | None:
-        """Return the client's name of itself, cut to what the ledger keeps."""
-        agent = self.headers.get("user-agent")
-        return "".join(c for c in agent if c.isprintable())[:USER_AGENT_MAX] if agent else None
+    def header(self, name: str) -> str | None:
+        """Return a header as the ledger keeps it."""
+        return plain(self.headers.get(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +179,12 @@ class StreamEndpoint:
             raise Refused(reason, principal.subject)
 
     def _authenticate(self, handshake: Handshake) -> Principal:
-        who = handshake.remote_addr or "unknown"
-        if self._rest_limits.would_refuse("refused", who):
-            raise Refused(CloseReason.RATE_LIMITED)
         try:
             return self._verifier.verify(handshake.token())
         except RequestRefused as error:
-            with contextlib.suppress(RateLimited):
-                self._rest_limits.hit("refused", who)
+            # Asked only now: one caller's bad tokens must not lock out the good ones behind the same address.
+            if self._rest_limits.would_refuse("refused", handshake.remote_addr or "unknown"):
+                raise Refused(CloseReason.RATE_LIMITED) from None
             raise Refused(CloseReason.named(error.code)) from None
 
     async def _start_of(self, principal: Principal, wanted: _Wanted) -> int:
@@ -196,9 +192,10 @@ class StreamEndpoint:
         if wanted.after == "latest":
             return self._hub.position
         try:
-            cursor = await self._ledger.cursor_of(principal.subject) if wanted.after is None else int(wanted.after)
-            if cursor is None:
-                return self._hub.position
+            if wanted.after is not None:
+                cursor = int(wanted.after)
+            else:
+                cursor = await self._ledger.start_of(principal.subject, principal.topics, self._hub.position)
             await self._fanout.reach(cursor)  # it may be ahead of this node, and yet of this log
         except DatabaseUnavailable:
             raise Refused(CloseReason.OVERLOADED, principal.subject) from None
@@ -209,15 +206,18 @@ class StreamEndpoint:
         transport.close_stream(reason.code, reason.reason)
         HANDSHAKES_REFUSED.labels(reason.reason).inc()
         log.info("handshake refused", reason=reason.reason, client=handshake.remote_addr, subject=refused.subject)
-        origin = handshake.headers.get("origin")
+        try:
+            self._rest_limits.hit("refused", handshake.remote_addr or "unknown")
+        except RateLimited:
+            return  # counted above; a row each would let anybody fill the table
         self._ledger.rejected(
             Rejection(
                 remote_addr=handshake.remote_addr,
                 path=PATH,
                 reason=reason.reason,
                 subject=refused.subject,
-                origin=origin[:USER_AGENT_MAX] if origin else None,
-                user_agent=handshake.user_agent(),
+                origin=handshake.header("origin"),
+                user_agent=handshake.header("user-agent"),
             )
         )
 
@@ -239,7 +239,7 @@ class StreamEndpoint:
             filter=wanted.filter,
             token_topics=principal.topics,
             remote_addr=handshake.remote_addr,
-            user_agent=handshake.user_agent(),
+            user_agent=handshake.header("user-agent"),
             token_id=principal.token_id,
             token_expires_at=datetime.fromtimestamp(principal.expires_at, UTC),
             after_seq=cursor,
@@ -319,7 +319,7 @@ def _read_query(query: QueryParams, principal: Principal) -> _Wanted:
     if after not in (None, "latest") and not _is_seq(after):
         raise bad
     patterns = [pattern for pattern in query.get("topics", "").split(",") if pattern]
-    if not all(map(is_topic_pattern, patterns)):
+    if len(patterns) > PATTERNS_MAX or not all(map(is_topic_pattern, patterns)):
         raise bad
     topics = intersect(principal.topics, patterns or EVERY_TOPIC)
     if not topics or not all(intersect(principal.topics, [pattern]) for pattern in patterns):
