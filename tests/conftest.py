@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from service.database.embedded import embedded_postgres
 from service.database.engine import parse_url
 from service.database.migrate import migrate
+from service.settings import LimitSettings, Settings
 from tests.harness import Node, Process, new_database, serving, start_process, with_database
 
 if TYPE_CHECKING:
@@ -59,6 +61,23 @@ async def database_url(server_url: str, template: str) -> AsyncIterator[str]:
 def node(database_url: str) -> Iterator[Node]:
     """A node with default settings."""
     with serving(database_url) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lenient_url(server_url: str, template: str) -> AsyncIterator[str]:
+    """The database of ``lenient``."""
+    async with new_database(server_url, f"test_{uuid.uuid4().hex}", template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def lenient(lenient_url: str) -> Iterator[Node]:
+    """A node without rate limits, shared by those tests of a module that look only at what they made."""
+    every = "1000000/second"
+    with serving(
+        lenient_url, Settings(limits=LimitSettings(write_limit=every, read_limit=every, refused_limit=every))
+    ) as running:
         yield running
 
 

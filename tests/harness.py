@@ -13,7 +13,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
 import asyncpg
@@ -22,6 +22,7 @@ import uvicorn
 from sqlalchemy import make_url
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from service.app import create_app
 from service.auth.keys import Keyring, VerificationKey
@@ -31,7 +32,7 @@ from service.database.engine import parse_url
 from service.settings import AuthSettings, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 SECRET = "a secret of the tests, of more than 32 bytes"
 READ = "alerts:read"
@@ -64,6 +65,12 @@ class Stream:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.seen: list[dict[str, Any]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def next(self, patience: float = PATIENCE) -> dict[str, Any]:
         """Return the next frame."""
@@ -120,6 +127,11 @@ class Node:
         headers = {"Authorization": f"Bearer {token(subject, scope, **claims)}"}
         return httpx2.AsyncClient(base_url=self.base, headers=headers, timeout=30, trust_env=False)
 
+    def rest(self, subject: str = "billing", scope: str = f"{READ} {WRITE}", **claims: Any) -> httpx2.Client:
+        """Return a REST client that does not need a loop."""
+        headers = {"Authorization": f"Bearer {token(subject, scope, **claims)}"}
+        return httpx2.Client(base_url=self.base, headers=headers, timeout=30, trust_env=False)
+
     async def post(self, title: str = "It happened", **fields: Any) -> dict[str, Any]:
         """Post one alert as ``billing`` and return the answer."""
         async with self.http() as client:
@@ -127,6 +139,16 @@ class Node:
         assert response.status_code == 201, response.text
         answer: dict[str, Any] = response.json()
         return answer
+
+    async def post_all(self, alerts: Sequence[dict[str, Any]], at_once: int = 20) -> list[int]:
+        """Post alerts, several at once, and return where each stands in the log."""
+        seqs: list[int] = []
+        async with self.http() as client:
+            for start in range(0, len(alerts), at_once):
+                some = [{"title": "It happened", **alert} for alert in alerts[start : start + at_once]]
+                responses = await asyncio.gather(*(client.post("/v1/alerts", json=alert) for alert in some))
+                seqs += [response.raise_for_status().json()["seq"] for response in responses]
+        return seqs
 
     async def stream(
         self,
@@ -143,9 +165,9 @@ class Node:
         return Stream(
             await connect(
                 address,
-                subprotocols=["tocsin.v1", bearer],
+                subprotocols=[Subprotocol("tocsin.v1"), Subprotocol(bearer)],
                 **{"proxy": None, "max_size": None, **(options or {})},
-            )  # type: ignore[list-item]
+            )
         )
 
     async def live(self, subject: str = "alice", **options: Any) -> Stream:

@@ -260,7 +260,7 @@ class Ledger:
         # Looked at before the table: what is being written now may be in neither afterwards.
         acknowledged = self._facts.acknowledged | self._being_written.acknowledged
         waiting = [entry.received_seq for entry in acknowledged if entry.recipient == recipient]
-        parameters = {"id": recipient, "topics": list(topics), "head": head}
+        parameters = {"id": recipient, "topics": list(topics), "head": max(waiting, default=head)}
         async with self._database.transaction() as tx:
             stored: int = (await tx.execute(statements.BEGIN_RECIPIENT, parameters)).scalar_one()
         return max([*waiting, stored])
@@ -293,15 +293,19 @@ class Ledger:
             except DatabaseUnavailable:
                 log.warning("ledger flush failed", pending=len(self._facts))
             except DBAPIError:
-                # A fact that PostgreSQL refuses, which is a defect of ours, must not stop the node. To forget is to
-                # claim less than happened.
-                log.exception("ledger flush refused", forgotten=len(self._facts))
-                self._facts = _Facts()
+                # A fact that PostgreSQL refuses, which is a defect of ours, must not stop the node; nor may it be
+                # forgotten alone, for the row of a connection that has ended would go on to claim what the node sends.
+                log.exception("ledger flush refused: dropping all connections", forgotten=len(self._facts))
+                await self._start_over(lease_lost)
             except LeaseLost:
                 log.warning("node lease lost: dropping all connections")
-                lease_lost()
-                with contextlib.suppress(DatabaseUnavailable):
-                    await self.register(self.sent_seq)
+                await self._start_over(lease_lost)
+
+    async def _start_over(self, drop_connections: Callable[[], None]) -> None:
+        """Leave the old id, and what it claims, as they were last written."""
+        drop_connections()
+        with contextlib.suppress(DatabaseUnavailable):
+            await self.register(self.sent_seq)
 
     async def end(self) -> None:
         """Flush for the last time and sign off."""

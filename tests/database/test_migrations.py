@@ -28,11 +28,10 @@ async def catalogue(url: URL) -> list[tuple[str, str]]:
     connection = await asyncpg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
     try:
         rows = await connection.fetch(
-            """
-            SELECT n.nspname || '.' || c.relname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-            WHERE n.nspname IN ('public', 'audit') UNION
-            SELECT proname, 'function' FROM pg_proc WHERE pronamespace = 'public'::regnamespace UNION
-            SELECT typname, 'type' FROM pg_type WHERE typtype = 'e' ORDER BY 1, 2
+            """ SELECT n.nspname || '.' || c.relname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid =
+            relnamespace WHERE n.nspname IN ('public', 'audit') UNION SELECT proname, 'function' FROM pg_proc WHERE
+            pronamespace = 'public'::regnamespace UNION SELECT typname, 'type' FROM pg_type WHERE typtype = 'e' ORDER
+            BY 1, 2
             """
         )
     finally:

@@ -1,0 +1,110 @@
+"""A proxy between a node and PostgreSQL that cuts a connection at a chosen moment."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Cut(Enum):
+    """When the connection that carries the marked message is cut."""
+
+    LOST = auto()
+    """The message never reaches PostgreSQL."""
+    SENT = auto()
+    """PostgreSQL has the message, and is not told that the node's end is gone."""
+    ANSWERED = auto()
+    """PostgreSQL has answered, and the answer is lost."""
+    BY_HAND = auto()
+    """PostgreSQL has the message; ``cut_now`` says when the node's end goes."""
+
+
+class Proxy:
+    """Listens on a Unix socket in ``folder``, as PostgreSQL would, and passes on to the one at ``target``.
+
+    The first connection that sends ``marker`` is cut. While ``is_open`` is false, nobody can connect. While
+    ``ends_pass`` is not set, the node is not told that PostgreSQL hung up.
+    """
+
+    def __init__(self, folder: Path, target: Path) -> None:
+        self.folder = folder
+        self.is_open = True
+        self.ends_pass = asyncio.Event()
+        self.ends_pass.set()
+        self._target = target
+        self._marker: bytes | None = None
+        self._cut = Cut.LOST
+        self._marked: asyncio.StreamWriter | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_unix_server(self._connected, self.folder / ".s.PGSQL.5432")
+
+    async def stop(self) -> None:
+        """Hang up on everybody."""
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut_at(self, marker: str, cut: Cut) -> None:
+        """Cut the connection that sends ``marker``, once."""
+        self._marker, self._cut, self._marked = marker.encode(), cut, None
+
+    def cut_now(self) -> None:
+        """Cut the node's end of the marked connection."""
+        assert self._marked is not None
+        self._marked.transport.abort()
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.is_open:
+            writer.close()
+            return
+        server_reader, server_writer = await asyncio.open_unix_connection(self._target)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._to_server(reader, server_writer, writer))
+                group.create_task(self._to_node(server_reader, writer))
+        finally:
+            writer.transport.abort()
+            server_writer.transport.abort()
+
+    async def _to_server(
+        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, node: asyncio.StreamWriter
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                if self._marker is not None and self._marker in data:
+                    self._marker, self._marked = None, node
+                    if self._cut is Cut.LOST:
+                        node.transport.abort()
+                        break
+                    server.write(data)
+                    if self._cut is Cut.SENT:
+                        node.transport.abort()
+                        return  # the server's end stays
+                else:
+                    server.write(data)
+        if self._marked is not node or self._cut is Cut.LOST:
+            server.close()
+
+    async def _to_node(self, server: asyncio.StreamReader, node: asyncio.StreamWriter) -> None:
+        while data := await server.read(1 << 16):
+            if self._marked is node and self._cut is Cut.ANSWERED:
+                node.transport.abort()
+            else:
+                node.write(data)
+        await self.ends_pass.wait()
+        node.close()

@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url
+
+from service.alerts.committer import Committer, NewAlert
+from service.alerts.schemas import AlertIn, content_hash, wire_alert
+from service.database.engine import Database, parse_url
+from service.database.ids import uuid7
+from service.errors import DatabaseUnavailable, InternalError, Overloaded
+from service.settings import Settings, StorageSettings
+from tests.alerts.proxy import Cut, Proxy
+from tests.harness import Node, eventually, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from service.events.log import Event
+
+APPEND_LOCK = 7405002
+
+
+# What a client sees when PostgreSQL goes away in the middle of a commit.
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    with tempfile.TemporaryDirectory() as folder:
+        proxy = Proxy(Path(folder), Path(str(make_url(database_url).query["host"]), ".s.PGSQL.5432"))
+        await proxy.start()
+        yield proxy
+        await proxy.stop()
+
+
+@pytest.fixture
+async def node_behind(proxy: Proxy, database_url: str) -> AsyncIterator[Node]:
+    url = make_url(database_url).update_query_dict({"host": str(proxy.folder)}).render_as_string(hide_password=False)
+    running = serving(url, Settings(storage=StorageSettings(settle_seconds=1)))
+    node = await asyncio.to_thread(running.__enter__)
+    try:
+        yield replace(node, database_url=database_url)
+    finally:
+        await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+async def post(node: Node, title: str, key: str = "a key") -> tuple[int, dict[str, str], dict[str, Any]]:
+    async with node.http() as client:
+        answer = await client.post("/v1/alerts", json={"title": title}, headers={"Idempotency-Key": key})
+    return answer.status_code, dict(answer.headers), answer.json()
+
+
+async def stored(node: Node) -> list[tuple[int, str]]:
+    return [
+        tuple(row)
+        for row in await node.sql("SELECT e.seq, title FROM events e JOIN alerts a ON a.id = alert_id ORDER BY 1")
+    ]
+
+
+async def test_an_alert_whose_commit_was_not_heard_of_is_answered_as_stored_and_reaches_the_stream_once(
+    node_behind: Node, proxy: Proxy
+) -> None:
+    stream = await node_behind.live()
+    proxy.cut_at("cut here", Cut.ANSWERED)
+    status, headers, alert = await post(node_behind, "cut here")
+    assert (status, alert["seq"]) == (201, 1)
+    assert "idempotency-replayed" not in headers
+    assert await stored(node_behind) == [(1, "cut here")]
+    status, headers, again = await post(node_behind, "cut here")
+    assert (status, headers["idempotency-replayed"], again) == (201, "true", alert)
+    await post(node_behind, "afterwards", "another key")
+    assert [event["seq"] for event in await stream.events(2)] == [1, 2]
+    await stream.close()
+
+
+async def test_an_alert_whose_connection_was_cut_in_the_middle_of_the_commit_is_answered_as_what_became_of_it(
+    node_behind: Node, proxy: Proxy
+) -> None:
+    proxy.cut_at("cut here", Cut.SENT)
+    status, _, document = await post(node_behind, "cut here")
+    assert status == 201 or (status, document["code"]) == (503, "database_unavailable")
+    assert len(await stored(node_behind)) == (status == 201)
+    assert (await post(node_behind, "cut here"))[0] == 201
+    assert await stored(node_behind) == [(1, "cut here")]
+
+
+async def test_an_alert_that_was_lost_on_the_way_to_postgres_is_refused_and_a_retry_stores_it(
+    node_behind: Node, proxy: Proxy
+) -> None:
+    proxy.cut_at("cut here", Cut.LOST)
+    status, headers, problem = await post(node_behind, "cut here")
+    assert (status, problem["code"], headers["retry-after"]) == (503, "database_unavailable", "1")
+    assert await stored(node_behind) == []
+    status, headers, _ = await post(node_behind, "cut here")
+    assert (status, "idempotency-replayed" in headers) == (201, False)
+    assert await stored(node_behind) == [(1, "cut here")]
+
+
+async def test_an_append_that_still_waits_for_its_lock_cannot_commit_after_it_was_refused(
+    node_behind: Node, proxy: Proxy
+) -> None:
+    async with append_lock(node_behind.database_url) as waiting:
+        proxy.cut_at("cut here", Cut.BY_HAND)
+        posting = asyncio.create_task(post(node_behind, "cut here"))
+        await eventually(waiting)
+        proxy.cut_now()
+        status, _, problem = await posting
+        assert (status, problem["code"]) == (503, "database_unavailable")
+        assert not await waiting()
+    assert (await post(node_behind, "next", "another key"))[2]["seq"] == 1
+    assert await stored(node_behind) == [(1, "next")]
+
+
+async def test_an_outcome_that_cannot_be_asked_for_in_time_is_called_unknown_and_a_retry_finds_it(
+    node_behind: Node, proxy: Proxy
+) -> None:
+    await post(node_behind, "before", "another key")
+    proxy.is_open = False
+    proxy.cut_at("cut here", Cut.SENT)
+    status, headers, problem = await post(node_behind, "cut here")
+    assert (status, problem["code"], headers["retry-after"]) == (503, "outcome_unknown", "1")
+    assert headers["content-type"] == "application/problem+json"
+    proxy.is_open = True
+    status, headers, alert = await post(node_behind, "cut here")
+    assert (status, headers["idempotency-replayed"], alert["seq"]) == (201, "true", 2)
+    assert await stored(node_behind) == [(1, "before"), (2, "cut here")]
+
+
+async def test_a_node_whose_session_was_ended_but_not_yet_its_connection_answers_and_goes_on(
+    node_behind: Node, proxy: Proxy
+) -> None:
+    await post(node_behind, "before", "first key")
+    proxy.ends_pass.clear()
+    ended = await node_behind.sql(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE application_name = 'tocsin' AND datname = current_database()"
+    )
+    assert ended
+    status, _, problem = await post(node_behind, "between")
+    proxy.ends_pass.set()
+    assert status == 201 or problem["code"] == "database_unavailable"
+    await eventually(lambda: is_stored(node_behind, "between"))
+    assert [title for _, title in await stored(node_behind)] == ["before", "between"]
+
+
+async def is_stored(node: Node, title: str) -> bool:
+    return (await post(node, title))[0] == 201
+
+
+# How the committer groups and bounds.
+
+
+@asynccontextmanager
+async def append_lock(database_url: str) -> AsyncIterator[Callable[[], Any]]:
+    """Keep every append waiting, and yield the condition that one waits."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("SELECT pg_advisory_lock($1)", APPEND_LOCK)
+
+    async def waiting() -> bool:
+        waits = await connection.fetchval(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1 AND NOT granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            APPEND_LOCK,
+        )
+        return bool(waits)
+
+    try:
+        yield waiting
+    finally:
+        await connection.close()
+
+
+class Tried:
+    """A committer at work, what it committed, and the database."""
+
+    def __init__(self, database: Database, settings: StorageSettings) -> None:
+        self.committed: list[Event] = []
+        self.database = database
+        self.committer = Committer(database, settings, self.committed.extend)
+        self.running = asyncio.create_task(self.committer.run())
+
+    async def stop(self) -> None:
+        self.running.cancel()
+        await asyncio.wait([self.running])
+
+    async def transactions(self) -> list[int]:
+        """Return how many events each transaction stored."""
+        connection = await self.database.connect()
+        rows = await connection.fetch("SELECT count(*) FROM events GROUP BY xmin::text ORDER BY min(seq)")
+        await connection.close()
+        return [row[0] for row in rows]
+
+
+@pytest.fixture
+async def committer(database_url: str) -> AsyncIterator[Callable[..., Tried]]:
+    async with AsyncExitStack() as stack:
+
+        def start(**settings: Any) -> Tried:
+            storage = StorageSettings(**settings)
+            database = Database(parse_url(database_url), storage)
+            stack.push_async_callback(database.close)
+            tried = Tried(database, storage)
+            stack.push_async_callback(tried.stop)
+            return tried
+
+        yield start
+
+
+@pytest.fixture
+def lock(database_url: str) -> AbstractAsyncContextManager[Callable[[], Any]]:
+    return append_lock(database_url)
+
+
+def new_alert(title: str, key: str | None = None) -> NewAlert:
+    alert, alert_id, now = AlertIn(title=title), uuid7(), datetime.now(UTC)
+    wire = wire_alert(alert, alert_id, "billing", now)
+    return NewAlert(alert_id, "billing", now, alert, wire, key, content_hash(alert) if key else None)
+
+
+def poisoned_alert() -> NewAlert:
+    """Make an alert that validation would never let through and that PostgreSQL refuses."""
+    alert = new_alert("poison")
+    alert.wire = alert.wire.replace(b'"poison"', b'"\\u0000"')
+    return alert
+
+
+async def store_while_locked(
+    tried: Tried, lock: AbstractAsyncContextManager[Callable[[], Any]], alerts: Sequence[NewAlert]
+) -> list[Any]:
+    """Store the first alert, let the others come while its commit waits, and return what each was told."""
+    async with lock as waiting:
+        first = asyncio.create_task(tried.committer.store(alerts[0]))
+        await eventually(waiting)
+        others = [asyncio.create_task(tried.committer.store(alert)) for alert in alerts[1:]]
+        await asyncio.sleep(0)
+    return await asyncio.gather(first, *others, return_exceptions=True)
+
+
+async def test_alerts_that_come_during_a_commit_share_the_next_one(
+    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+) -> None:
+    tried = committer()
+    alerts = [new_alert(f"alert {number}") for number in range(50)]
+    results = await store_while_locked(tried, lock, alerts)
+    assert [result.seq for result in results] == list(range(1, 51))
+    assert [event.alert_id for event in tried.committed] == [alert.id for alert in alerts]
+    assert await tried.transactions() == [1, 49]
+
+
+async def test_no_transaction_stores_more_than_the_batch_size(
+    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+) -> None:
+    tried = committer(commit_batch_size=3)
+    results = await store_while_locked(tried, lock, [new_alert(f"alert {number}") for number in range(8)])
+    assert [result.seq for result in results] == list(range(1, 9))
+    assert await tried.transactions() == [1, 3, 3, 1]
+
+
+async def test_an_alert_beyond_the_queue_is_refused_at_once(
+    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+) -> None:
+    tried = committer(commit_queue_size=2)
+    results = await store_while_locked(tried, lock, [new_alert(f"alert {number}") for number in range(4)])
+    assert [result.seq for result in results[:3]] == [1, 2, 3]
+    assert isinstance(results[3], Overloaded)
+    assert results[3].retry_after == 1
+    assert await tried.transactions() == [1, 2]
+
+
+async def test_an_alert_that_postgres_refuses_fails_alone(
+    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+) -> None:
+    tried = committer()
+    alerts = [new_alert("first"), new_alert("second"), poisoned_alert(), new_alert("third"), new_alert("fourth")]
+    first, second, poisoned, third, fourth = await store_while_locked(tried, lock, alerts)
+    assert [result.seq for result in (first, second, third, fourth)] == [1, 2, 3, 4]
+    assert isinstance(poisoned, InternalError)
+    assert [event.seq for event in tried.committed] == [1, 2, 3, 4]
+
+
+async def test_requests_with_one_key_in_one_batch_store_one_alert(
+    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+) -> None:
+    tried = committer()
+    alerts = [new_alert("first"), new_alert("same", "key"), new_alert("same", "key"), new_alert("other", "key")]
+    _, original, repeated, mismatched = await store_while_locked(tried, lock, alerts)
+    assert (original.seq, original.replayed, original.body) == (2, False, None)
+    assert (repeated.seq, repeated.replayed, repeated.mismatch, repeated.body) == (2, True, False, alerts[1].wire)
+    assert mismatched.mismatch
+    assert [event.alert_id for event in tried.committed] == [alerts[0].id, alerts[1].id]
+    assert await tried.transactions() == [1, 1]
+
+
+async def test_a_committer_that_stopped_refuses(committer: Callable[..., Tried]) -> None:
+    tried = committer()
+    await tried.committer.store(new_alert("before"))
+    await tried.stop()
+    with pytest.raises(DatabaseUnavailable):
+        await asyncio.wait_for(tried.committer.store(new_alert("after")), 5)
+
+
+async def test_overload_is_answered_503_with_a_time_to_come_back(database_url: str) -> None:
+    settings = Settings(storage=StorageSettings(commit_queue_size=1, commit_batch_size=1))
+    with serving(database_url, settings) as node:
+        async with append_lock(database_url) as waiting:
+            first = asyncio.create_task(post(node, "first", "key 1"))
+            await eventually(waiting)
+            others = [asyncio.create_task(post(node, f"other {n}", f"key of {n}")) for n in range(2)]
+            done, pending = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+            status, headers, problem = done.pop().result()
+            assert (status, problem["code"], headers["retry-after"]) == (503, "overloaded", "1")
+            assert headers["content-type"] == "application/problem+json"
+        assert [(await task)[0] for task in (first, *pending)] == [201, 201]
+        assert len(await stored(node)) == 2

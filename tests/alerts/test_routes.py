@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.database.engine import Database, parse_url
+from service.deliveries.janitor import Janitor
+from service.deliveries.ledger import Ledger
+from service.settings import Settings, StorageSettings
+from tests.harness import eventually, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx2
+
+    from tests.harness import Node
+
+JSON = {"Content-Type": "application/json"}
+ALERT: dict[str, Any] = {
+    "topic": "payments.eu",
+    "severity": "critical",
+    "title": "Card acceptance below 80 %",
+    "body": "Acquirer X times out since 09:41 UTC.\nRetries are on.",
+    "attributes": {"acquirer": "X", "rate": 0.78, "codes": [91, None, True], "größe": {"ü": "🔔"}},
+    "links": [{"title": "Runbook", "url": "https://runbooks.example/acquirer"}],
+    "recipients": ["billing", "Zoë"],
+    "dedup_key": "acceptance/X",
+    "expires_at": "2999-01-01T00:00:00.000000Z",
+}
+
+
+@pytest.fixture(scope="module")
+def rest(lenient: Node) -> Iterator[httpx2.Client]:
+    with lenient.rest() as client:
+        yield client
+
+
+def fresh_key() -> dict[str, str]:
+    return {"Idempotency-Key": uuid.uuid4().hex}
+
+
+# Posting.
+
+
+def test_an_alert_is_answered_with_its_place_and_its_address(rest: httpx2.Client) -> None:
+    answer = rest.post("/v1/alerts", json=ALERT)
+    assert answer.status_code == 201
+    alert = answer.json()
+    assert {name: alert[name] for name in ALERT} == ALERT
+    assert (alert["source"], alert["status"], alert["occurrences"]) == ("billing", "open", 1)
+    assert uuid.UUID(alert["id"]).version == 7
+    assert alert["seq"] >= 1
+    assert alert["created_at"] == alert["updated_at"]
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(alert["created_at"])).total_seconds() < 60
+    assert answer.headers["location"] == f"/v1/alerts/{alert['id']}"
+    assert "idempotency-replayed" not in answer.headers
+    assert rest.get(answer.headers["location"]).json() == alert
+
+
+def test_a_title_is_enough(rest: httpx2.Client) -> None:
+    alert = rest.post("/v1/alerts", json={"title": "It happened"}).json()
+    assert (alert["topic"], alert["severity"]) == ("default", "info")
+    assert (alert["attributes"], alert["links"]) == ({}, [])
+    assert {alert[name] for name in ("body", "recipients", "dedup_key", "expires_at")} == {None}
+
+
+async def test_what_was_answered_is_stored(lenient: Node) -> None:
+    alert = await lenient.post(**ALERT)
+    (event,) = await lenient.sql("SELECT * FROM events WHERE seq = $1", alert["seq"])
+    assert (str(event["alert_id"]), event["kind"], event["actor"]) == (alert["id"], "alert.created", "billing")
+    assert {**json.loads(event["body"]), "seq": alert["seq"]} == alert
+    (row,) = await lenient.sql("SELECT * FROM alerts WHERE id = $1", uuid.UUID(alert["id"]))
+    assert (row["seq"], row["title"], row["recipients"]) == (alert["seq"], alert["title"], alert["recipients"])
+
+
+async def test_alerts_posted_at_once_take_places_without_a_hole(lenient: Node) -> None:
+    async with lenient.http() as client:
+        answers = await asyncio.gather(*(client.post("/v1/alerts", json={"title": f"{n}"}) for n in range(100)))
+    places = sorted(answer.json()["seq"] for answer in answers)
+    assert places == list(range(places[0], places[0] + 100))
+    assert len({answer.json()["id"] for answer in answers}) == 100
+    titles = {answer.json()["seq"]: answer.json()["title"] for answer in answers}
+    rows = await lenient.sql("SELECT seq, body->>'title' AS title FROM events WHERE seq = ANY ($1)", places)
+    assert {row["seq"]: row["title"] for row in rows} == titles
+
+
+@pytest.mark.parametrize("scope", ["", "alerts:read", "alerts:manage", "audit:read", "admin", "ALERTS:WRITE", "alerts"])
+def test_posting_needs_the_scope_to_write(lenient: Node, scope: str) -> None:
+    with lenient.rest(scope=scope) as client:
+        answer = client.post("/v1/alerts", json={"title": "a"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+
+
+@pytest.mark.parametrize("scope", ["", "alerts:write", "alerts:manage", "audit:read", "admin"])
+def test_listing_needs_the_scope_to_read(lenient: Node, rest: httpx2.Client, scope: str) -> None:
+    place = rest.post("/v1/alerts", json={"title": "a"}).headers["location"]
+    with lenient.rest(scope=scope) as client:
+        for path in ("/v1/alerts", place):
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+
+
+@pytest.mark.parametrize(
+    ("topics", "topic", "status"),
+    [
+        (None, "payments.eu", 201),
+        (["*"], "payments.eu", 201),
+        (["payments.eu"], "payments.eu", 201),
+        (["shop", "payments.*"], "payments.eu.cards", 201),
+        (["payments.*"], "payments", 403),
+        (["payments.eu"], "payments.eu.cards", 403),
+        (["payments.eu"], "payments", 403),
+        (["payments.eu"], "default", 403),
+        ([], "payments.eu", 403),
+    ],
+)
+def test_posting_is_bound_to_the_topics_of_the_token(
+    lenient: Node, topics: list[str] | None, topic: str, status: int
+) -> None:
+    with lenient.rest(topics=topics) as client:
+        answer = client.post("/v1/alerts", json={"title": "a", "topic": topic})
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["code"] == "topic_forbidden"
+        assert topic in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "pointer"),
+    [
+        (b'{"title":"%b"}' % (b"x" * 201), 422, "/title"),
+        (b'{"title":"a","body":"%b"}' % (b"x" * 16_385), 422, "/body"),
+        (b'{"title":"a","attributes":{"k":"%b"}}' % (b"x" * 16_384), 422, "/attributes"),
+        (b'{"title":"a","attributes":{"k":NaN}}', 422, "/attributes"),
+        (b'{"title":"a","attributes":{"k":-Infinity}}', 422, "/attributes"),
+        (b'{"title":"a","attributes":{"k":1e999}}', 422, "/attributes"),
+        (b'{"title":"a","attributes":{"k":%b}}' % (b"9" * 4000), 422, "/attributes"),
+        (b'{"title":"a","attributes":%b1%b}' % (b'{"k":' * 9, b"}" * 9), 422, "/attributes"),
+        (b'{"title":"a","recipients":["x","x"]}', 422, "/recipients"),
+        (b'{"title":"a","links":[{"title":"t","url":"data:x"}]}', 422, "/links/0/url"),
+        (b'{"title":"a","expires_at":"9999-12-31T23:59:59-14:00"}', 422, "/expires_at"),
+        (b'{"title":"a\\u0000b"}', 422, "/title"),
+        (b'{"title":"a","sev/erity":1}', 422, "/sev~1erity"),
+        (b"[]", 422, ""),
+        (b"null", 422, ""),
+        (b'"title"', 422, ""),
+        (b'{"title":"a\0b"}', 400, None),
+        (b'{"title":"\\ud800"}', 400, None),
+        (b'{"title":"\\udfff\\ud800"}', 400, None),
+        (b'{"title":"a","attributes":{"\\udc00":1}}', 400, None),
+        (b'{"title":"\xff"}', 400, None),
+        (b'{"title":"\xed\xa0\x80"}', 400, None),
+        (b'{"title":"a"} {"title":"b"}', 400, None),
+        (b'{"title":"a",}', 400, None),
+        (b'{"title":"a","attributes":{"k":%b}}' % (b"9" * 5000), 400, None),
+        (b"", 400, None),
+        (b"\xef\xbb\xbf{}", 400, None),
+        (b'{"title":"a","attributes":%b' % (b"[" * 100_000), 400, None),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_bad_body_is_refused_with_the_place_of_the_fault(
+    rest: httpx2.Client, body: bytes, status: int, pointer: str | None
+) -> None:
+    answer = rest.post("/v1/alerts", content=body, headers=JSON)
+    assert answer.status_code == status
+    if pointer is not None:
+        assert [fault["pointer"] for fault in answer.json()["errors"]] == [pointer]
+        assert (pointer or "The body") in answer.json()["detail"]
+
+
+names = st.sampled_from([*ALERT, "id", "x", ""])
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=20)
+    | st.sampled_from(["info", "payments.eu", "a", "https://a", "2999-01-01T00:00:00Z", 1e300, -1e300, 5e-324, 2**64])
+)
+trees = st.recursive(
+    leaves, lambda tree: st.lists(tree, max_size=4) | st.dictionaries(st.text(max_size=5), tree, max_size=4)
+)
+links = st.lists(st.fixed_dictionaries({"title": leaves, "url": leaves}), max_size=2)
+alerts = st.fixed_dictionaries(
+    {"title": st.text(min_size=1, max_size=30)},
+    optional={
+        "topic": st.sampled_from(["a", "a.b"]) | leaves,
+        "severity": st.sampled_from(["info", "error"]) | leaves,
+        "body": st.none() | st.text(st.characters(), max_size=40),
+        "attributes": st.dictionaries(st.text(max_size=5), trees, max_size=4),
+        "links": links | trees,
+        "recipients": st.none() | st.lists(leaves, max_size=3),
+        "dedup_key": leaves,
+        "expires_at": leaves | st.datetimes(timezones=st.timezones()).map(str),
+    },
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(trees | st.dictionaries(names, trees, max_size=4) | alerts)
+def test_any_json_is_stored_as_it_is_or_refused(rest: httpx2.Client, body: Any) -> None:
+    answer = rest.post("/v1/alerts", content=json.dumps(body).encode(), headers=JSON)
+    assert answer.status_code in (201, 400, 422), answer.text
+    assert answer.status_code == 201 or answer.headers["content-type"] == "application/problem+json"
+    if answer.status_code == 201:
+        stored = answer.json()
+        for name in {"title", "body", "attributes"} & {*body}:
+            assert stored[name] == body[name]
+        if stored["recipients"] is None:
+            assert rest.get(answer.headers["location"]).json() == stored
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode(errors="surrogatepass")))
+def test_any_bytes_are_refused(rest: httpx2.Client, body: bytes) -> None:
+    assert rest.post("/v1/alerts", content=body, headers=JSON).status_code in (400, 422)
+
+
+def test_a_huge_number_does_not_spoil_the_list(rest: httpx2.Client) -> None:
+    topic = f"numbers-{uuid.uuid4().hex}"
+    attributes = {"a": 1e300, "b": -1e300, "c": 1e19, "d": 5e-324, "e": 2**53 - 1, "f": 1e16}
+    posted = rest.post("/v1/alerts", json={"title": "big", "topic": topic, "attributes": attributes}).json()
+    assert posted["attributes"] == attributes
+    assert rest.get("/v1/alerts", params={"topic": topic}).json()["alerts"] == [posted]
+
+
+# Idempotency.
+
+
+def test_a_retry_gets_the_first_answer_byte_for_byte(rest: httpx2.Client) -> None:
+    key = fresh_key()
+    first = rest.post("/v1/alerts", json=ALERT, headers=key)
+    assert "idempotency-replayed" not in first.headers
+    for spelling in (json.dumps(ALERT), json.dumps(dict(reversed(ALERT.items())), indent=3, ensure_ascii=False)):
+        again = rest.post("/v1/alerts", content=spelling.encode(), headers=key | JSON)
+        assert (again.status_code, again.content) == (201, first.content)
+        assert again.headers["location"] == first.headers["location"]
+        assert again.headers["idempotency-replayed"] == "true"
+    assert rest.post("/v1/alerts", json=ALERT).content != first.content
+
+
+def test_a_key_that_comes_back_with_another_alert_is_refused(rest: httpx2.Client) -> None:
+    key = fresh_key()
+    first = rest.post("/v1/alerts", json=ALERT, headers=key)
+    changes: list[dict[str, Any]] = [
+        {"title": "Other"},
+        {"severity": "info"},
+        {"attributes": {}},
+        {"recipients": ["billing"]},
+    ]
+    for change in changes:
+        answer = rest.post("/v1/alerts", json=ALERT | change, headers=key)
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_mismatch")
+    assert rest.post("/v1/alerts", json=ALERT, headers=key).content == first.content
+
+
+def test_the_keys_of_two_callers_never_meet(lenient: Node, rest: httpx2.Client) -> None:
+    key = fresh_key()
+    first = rest.post("/v1/alerts", json=ALERT, headers=key)
+    with lenient.rest("shop") as other:
+        answer = other.post("/v1/alerts", json={"title": "Quite another"}, headers=key)
+    assert answer.status_code == 201
+    assert "idempotency-replayed" not in answer.headers
+    assert answer.json()["id"] != first.json()["id"]
+
+
+def test_a_refused_request_does_not_use_its_key_up(rest: httpx2.Client) -> None:
+    key = fresh_key()
+    assert rest.post("/v1/alerts", json={"title": ""}, headers=key).status_code == 422
+    answer = rest.post("/v1/alerts", json=ALERT, headers=key)
+    assert answer.status_code == 201
+    assert "idempotency-replayed" not in answer.headers
+
+
+async def test_of_many_at_once_with_one_key_one_is_stored(lenient: Node) -> None:
+    key = fresh_key()
+    async with lenient.http() as client:
+        answers = await asyncio.gather(*(client.post("/v1/alerts", json=ALERT, headers=key) for _ in range(30)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+    rows = await lenient.sql("SELECT seq FROM idempotency_keys WHERE key = $1", key["Idempotency-Key"])
+    assert [row["seq"] for row in rows] == [answers[0].json()["seq"]]
+    identity = uuid.UUID(answers[0].json()["id"])
+    assert len(await lenient.sql("SELECT FROM events WHERE alert_id = $1", identity)) == 1
+
+
+async def test_of_many_at_once_with_one_key_and_two_alerts_one_alert_is_stored(lenient: Node) -> None:
+    key = fresh_key()
+    async with lenient.http() as client:
+        answers = await asyncio.gather(
+            *(client.post("/v1/alerts", json={"title": f"{n % 2}"}, headers=key) for n in range(20))
+        )
+    stored = [answer.json() for answer in answers if answer.status_code == 201]
+    assert len(stored) == 10
+    assert len({alert["id"] for alert in stored}) == 1
+    assert {answer.status_code for answer in answers} == {201, 422}
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "a\tb", "a\x85b"])
+def test_a_key_is_a_printable_name(rest: httpx2.Client, key: str) -> None:
+    answer = rest.post("/v1/alerts", json=ALERT, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "Idempotency-Key" in answer.json()["detail"]
+
+
+def test_a_key_may_be_200_characters_long(rest: httpx2.Client) -> None:
+    key = {"Idempotency-Key": uuid.uuid4().hex.ljust(200, "x")}
+    first = rest.post("/v1/alerts", json=ALERT, headers=key)
+    assert rest.post("/v1/alerts", json=ALERT, headers=key).content == first.content
+
+
+async def test_a_key_is_forgotten_after_a_day(lenient: Node, rest: httpx2.Client) -> None:
+    old, recent = fresh_key(), fresh_key()
+    first = {key["Idempotency-Key"]: rest.post("/v1/alerts", json=ALERT, headers=key) for key in (old, recent)}
+    for key, age in ((old, "24 hours 1 minute"), (recent, "23 hours 59 minutes")):
+        await lenient.sql(
+            f"UPDATE idempotency_keys SET created_at = now() - interval '{age}' WHERE key = $1", key["Idempotency-Key"]
+        )
+    database = Database(parse_url(lenient.database_url), StorageSettings())
+    await Janitor(database, Ledger(database, Settings().ledger), Settings()).keep_house()
+    await database.close()
+    assert rest.post("/v1/alerts", json=ALERT, headers=recent).content == first[recent["Idempotency-Key"]].content
+    again = rest.post("/v1/alerts", json=ALERT, headers=old)
+    assert again.status_code == 201
+    assert again.json()["id"] != first[old["Idempotency-Key"]].json()["id"]
+
+
+# A full queue.
+
+
+async def test_a_full_queue_refuses_at_once_and_stores_the_rest(database_url: str) -> None:
+    storage = StorageSettings(commit_queue_size=2, commit_batch_size=1)
+    with serving(database_url, Settings(storage=storage)) as node:
+        blocker = await asyncpg.connect(database_url)
+        async with node.http() as client:
+            await blocker.execute("SELECT pg_advisory_lock(7405002)")  # what every append asks for first
+            posts = [asyncio.create_task(client.post("/v1/alerts", json={"title": "in flight"}))]
+            await eventually(lambda: node.sql("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+            posts += [asyncio.create_task(client.post("/v1/alerts", json={"title": f"{n}"})) for n in range(9)]
+            refused = await eventually(
+                lambda: done if len(done := [post for post in posts if post.done()]) == 7 else None
+            )
+            for post in refused:
+                answer = post.result()
+                assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+                assert answer.headers["retry-after"] == "1"
+            await blocker.close()
+            waiting = [post for post in posts if post not in refused]
+            assert {(await post).status_code for post in waiting} == {201}
+        assert len(await node.sql("SELECT FROM events")) == 3

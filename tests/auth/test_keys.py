@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from service.auth.keys import DEV_KEY_FILE, load_keyring, make_dev_secret, read_dev_secret
+from service.errors import ConfigurationError
+from service.settings import AuthSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STRONG = "0123456789abcdef0123456789abcdef"
+
+
+def pem(key: Any) -> bytes:
+    public: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return public
+
+
+def refusal(**settings: Any) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        load_keyring(AuthSettings(**settings))
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+def test_without_a_key_the_message_says_what_to_set() -> None:
+    assert "TOCSIN_JWT_SECRET" in refusal()
+    assert "--dev" in refusal()
+
+
+def test_two_keys_are_refused(tmp_path: Path) -> None:
+    assert "not both" in refusal(jwt_secret=STRONG, jwt_public_key_file=tmp_path / "key.pem")
+
+
+def test_a_secret_of_32_bytes_is_enough() -> None:
+    for secret in (STRONG, "é" * 16):
+        key = load_keyring(AuthSettings(jwt_secret=secret)).find(None)
+        assert (key.algorithm, key.key) == ("HS256", secret.encode())
+
+
+def test_a_weak_secret_is_refused_and_not_shown() -> None:
+    message = refusal(jwt_secret="correct horse battery staple")
+    assert "28 bytes" in message
+    assert "horse" not in message
+
+
+@pytest.mark.parametrize(
+    "secret", [pem(ed25519.Ed25519PrivateKey.generate()).decode(), "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQ"]
+)
+def test_a_key_is_no_secret(secret: str) -> None:
+    assert "TOCSIN_JWT_PUBLIC_KEY_FILE" in refusal(jwt_secret=secret)
+
+
+def test_a_secret_that_is_no_text_is_refused() -> None:
+    assert "UTF-8" in refusal(jwt_secret="\udcff" * 40)
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (rsa.generate_private_key(65537, 1024), "1024 bits"),
+        (ec.generate_private_key(ec.SECP384R1()), "P-256"),
+        (ec.generate_private_key(ec.SECP256K1()), "P-256"),
+        (ed448.Ed448PrivateKey.generate(), "Ed25519"),
+        (x25519.X25519PrivateKey.generate(), "Ed25519"),
+    ],
+    ids=["RSA of 1024 bits", "P-384", "secp256k1", "Ed448", "X25519"],
+)
+def test_a_weak_or_unknown_kind_of_key_is_refused(tmp_path: Path, key: Any, problem: str) -> None:
+    (tmp_path / "key.pem").write_bytes(pem(key))
+    assert problem in refusal(jwt_public_key_file=tmp_path / "key.pem")
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (rsa.generate_private_key(65537, 2048), "ES256"),
+        (ec.generate_private_key(ec.SECP256R1()), "EdDSA"),
+        (ed25519.Ed25519PrivateKey.generate(), "RS256"),
+    ],
+    ids=["RSA", "P-256", "Ed25519"],
+)
+def test_an_algorithm_that_does_not_fit_the_key_is_refused(tmp_path: Path, key: Any, algorithm: str) -> None:
+    (tmp_path / "key.pem").write_bytes(pem(key))
+    assert "TOCSIN_JWT_ALGORITHM" in refusal(jwt_public_key_file=tmp_path / "key.pem", jwt_algorithm=algorithm)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    ],
+    ids=["empty", "binary", "broken", "private"],
+)
+def test_a_file_without_a_public_key_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key.pem").write_bytes(content)
+    assert "no public key in PEM form" in refusal(jwt_public_key_file=tmp_path / "key.pem")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path / "absent.pem") in refusal(jwt_public_key_file=tmp_path / "absent.pem")
+    assert str(tmp_path) in refusal(jwt_public_key_file=tmp_path)
+
+
+def test_the_development_secret_is_used_only_where_no_key_is_configured() -> None:
+    assert load_keyring(AuthSettings(), b"d" * 64).key.key == b"d" * 64
+    assert load_keyring(AuthSettings(jwt_secret=STRONG), b"d" * 64).key.key == STRONG.encode()
+
+
+def test_the_development_secret_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    assert read_dev_secret(folder) is None
+    secret = make_dev_secret(folder)
+    assert len(secret) >= 32
+    assert make_dev_secret(folder) == read_dev_secret(folder) == secret
+    assert stat.S_IMODE((folder / DEV_KEY_FILE).stat().st_mode) == 0o600
+    assert [path.name for path in folder.iterdir()] == [DEV_KEY_FILE]
+
+
+def test_all_who_start_together_get_the_same_development_secret(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        secrets = set(pool.map(make_dev_secret, [tmp_path] * 64))
+    assert len(secrets) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"short"])
+def test_a_damaged_development_secret_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / DEV_KEY_FILE).write_bytes(content)
+    for read in (read_dev_secret, make_dev_secret):
+        with pytest.raises(ConfigurationError, match="delete it"):
+            read(tmp_path)

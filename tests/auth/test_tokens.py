@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.auth.keys import Keyring, VerificationKey, load_keyring
+from service.auth.tokens import TokenVerifier, mint
+from service.errors import RequestRefused, TokenExpired, TokenInvalid
+from service.settings import AuthSettings
+from tests.harness import SECRET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SECRET_BYTES = SECRET.encode()
+ABSENT = object()
+HEADER = {"alg": "HS256", "typ": "at+jwt"}
+SETTINGS = AuthSettings()
+
+
+def encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def forge(header: Any, payload: bytes, secret: bytes = SECRET_BYTES) -> str:
+    """Sign anything at all with HS256: PyJWT refuses to make most of what is tried here."""
+    signed = f"{encoded(header if isinstance(header, bytes) else json.dumps(header).encode())}.{encoded(payload)}"
+    return f"{signed}.{encoded(hmac.digest(secret, signed.encode(), hashlib.sha256))}"
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    now = time.time()
+    fields = {"iss": "tocsin", "aud": "tocsin", "sub": "alice", "scope": "alerts:read", "iat": now, "exp": now + 60}
+    return {name: value for name, value in (fields | changes).items() if value is not ABSENT}
+
+
+def signed(header: Mapping[str, Any] | None = None, /, **changes: Any) -> str:
+    return forge({**HEADER, **(header or {})}, json.dumps(claims(**changes)).encode())
+
+
+@pytest.fixture
+def verifier() -> TokenVerifier:
+    return TokenVerifier(Keyring(VerificationKey("HS256", SECRET_BYTES)), SETTINGS)
+
+
+def refusal(verifier: TokenVerifier, token: str) -> RequestRefused:
+    with pytest.raises((TokenInvalid, TokenExpired)) as raised:
+        verifier.verify(token)
+    for part in token.split("."):
+        assert len(part) < 8 or part not in raised.value.detail
+    return raised.value
+
+
+def test_a_good_token_names_its_bearer(verifier: TokenVerifier) -> None:
+    expires_at = time.time() + 60
+    principal = verifier.verify(signed(exp=expires_at, topics=["payments.*", "a"], scope="alerts:read  admin", jti="7"))
+    assert principal.subject == "alice"
+    assert principal.scopes == {"alerts:read", "admin"}
+    assert principal.topics == ("payments.*", "a")
+    assert principal.expires_at == expires_at
+    assert principal.token_id == "7"
+
+
+def test_absent_claims_mean_every_topic_and_no_scope(verifier: TokenVerifier) -> None:
+    principal = verifier.verify(signed(scope=ABSENT))
+    assert (principal.topics, principal.scopes, principal.token_id) == (("*",), frozenset(), None)
+
+
+def test_an_empty_list_of_topics_covers_none(verifier: TokenVerifier) -> None:
+    assert not verifier.verify(signed(topics=[])).covers("payments")
+
+
+def test_a_minted_token_is_believed(verifier: TokenVerifier) -> None:
+    token = mint(SECRET_BYTES, SETTINGS, subject="zoë", scope="admin", topics=["a"], ttl_seconds=5, token_id="x")
+    principal = verifier.verify(token)
+    assert (principal.subject, principal.topics, principal.token_id) == ("zoë", ("a",), "x")
+    assert principal.scopes == {"admin"}
+
+
+@pytest.mark.parametrize("name", ["sub", "iss", "aud", "exp", "iat"])
+@pytest.mark.parametrize("value", [ABSENT, None])
+def test_a_token_without_a_required_claim_is_refused(verifier: TokenVerifier, name: str, value: object) -> None:
+    assert name in refusal(verifier, signed(**{name: value})).detail
+
+
+NO_DATES = ["60", "", True, False, [], {}, -1, 1e300, 10**400, float("nan"), float("inf"), 253_402_300_800, "NaN"]
+
+
+@pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
+@pytest.mark.parametrize("value", NO_DATES, ids=lambda value: repr(value)[:12])
+def test_a_date_that_is_no_date_is_refused(verifier: TokenVerifier, name: str, value: object) -> None:
+    error = refusal(verifier, signed(**{name: value}))
+    assert isinstance(error, TokenInvalid)
+    assert name in error.detail
+
+
+BAD_CLAIMS: dict[str, list[Any]] = {
+    "sub": ["", " ", "a ", "\0", "a\0b", "\ud800", "a\nb", "\x1b[2J", "\u202ea", "a" * 201, 5, ["a"]],
+    "scope": [["alerts:read"], None, 5, {}, True],
+    "topics": ["payments", [5], ["A"], [""], ["*.a"], [None], ["a"] * 101, {}, 5, True],
+    "jti": [5, "", "a\n", ["a"], "a" * 201],
+    "iss": ["somebody", "", 5, ["tocsin"], "TOCSIN"],
+    "aud": ["somebody", "", 5, [], ["a"], [5], {"tocsin": 1}, "TOCSIN"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in BAD_CLAIMS.items() for value in values],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_a_claim_of_the_wrong_form_is_refused(verifier: TokenVerifier, name: str, value: object) -> None:
+    assert isinstance(refusal(verifier, signed(**{name: value})), TokenInvalid)
+
+
+def test_one_of_several_audiences_may_be_ours(verifier: TokenVerifier) -> None:
+    assert verifier.verify(signed(aud=["another", "tocsin"])).subject == "alice"
+
+
+def test_an_expired_token_is_told_apart(verifier: TokenVerifier) -> None:
+    assert isinstance(refusal(verifier, signed(exp=time.time() - 0.001)), TokenExpired)
+    assert isinstance(refusal(verifier, signed(exp=0)), TokenExpired)
+
+
+@pytest.mark.parametrize("name", ["iat", "nbf"])
+def test_a_clock_that_is_ahead_is_forgiven_up_to_the_leeway(verifier: TokenVerifier, name: str) -> None:
+    assert verifier.verify(signed(**{name: time.time() + 20})).subject == "alice"
+    assert "future" in refusal(verifier, signed(**{name: time.time() + 40})).detail
+
+
+def test_the_leeway_is_never_applied_to_the_expiry() -> None:
+    lax = TokenVerifier(Keyring(VerificationKey("HS256", SECRET_BYTES)), AuthSettings(jwt_leeway_seconds=300))
+    assert isinstance(refusal(lax, signed(exp=time.time() - 1)), TokenExpired)
+
+
+@pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"])
+def test_the_types_of_an_access_token_are_accepted(verifier: TokenVerifier, typ: str) -> None:
+    assert verifier.verify(signed({"typ": typ})).subject == "alice"
+
+
+def test_a_token_without_a_type_is_accepted(verifier: TokenVerifier) -> None:
+    assert verifier.verify(forge({"alg": "HS256"}, json.dumps(claims()).encode())).subject == "alice"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"typ": "JWE"},
+        {"typ": "dpop+jwt"},
+        {"typ": 5},
+        {"typ": {}},
+        {"crit": ["b64"]},
+        {"crit": []},
+        {"crit": ["exp"], "exp": 1},
+        {"kid": 5},
+        {"kid": {}},
+        {"alg": "HS512"},
+        {"alg": "HS384"},
+        {"alg": "RS256"},
+        {"alg": "none"},
+        {"alg": "None"},
+        {"alg": None},
+        {"alg": ["HS256"]},
+        {"alg": ""},
+        {"b64": False},
+    ],
+    ids=str,
+)
+def test_an_odd_header_is_refused(verifier: TokenVerifier, header: dict[str, Any]) -> None:
+    assert isinstance(refusal(verifier, signed(header)), TokenInvalid)
+
+
+@pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE"])
+def test_a_token_without_a_signature_is_refused(verifier: TokenVerifier, name: str) -> None:
+    unsigned = f"{encoded(json.dumps({'alg': name}).encode())}.{encoded(json.dumps(claims()).encode())}."
+    assert isinstance(refusal(verifier, unsigned), TokenInvalid)
+
+
+def test_another_secret_is_refused(verifier: TokenVerifier) -> None:
+    assert refusal(verifier, forge(HEADER, json.dumps(claims()).encode(), b"another secret of more than 32 bytes"))
+
+
+def test_a_changed_token_is_refused_though_the_right_one_is_remembered(verifier: TokenVerifier) -> None:
+    token = signed()
+    verifier.verify(token)
+    header, payload, signature = token.split(".")
+    assert refusal(verifier, f"{header}.{payload}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}")
+    assert refusal(verifier, f"{header}.{encoded(json.dumps(claims(sub='eve')).encode())}.{signature}")
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        ".",
+        "..",
+        "...",
+        "a",
+        "a.b.c",
+        "é.é.é",
+        "\ud800",
+        "e30.e30.e30",
+        "a" * 9000,
+        forge(HEADER, b""),
+        forge(HEADER, b"null"),
+        forge(HEADER, b"[]"),
+        forge(HEADER, b'"text"'),
+        forge(HEADER, b"\xff\xfe"),
+        forge(HEADER, b"{" * 3000),
+        forge(HEADER, b'{"a":' * 900 + b"1" + b"}" * 900),
+        forge(HEADER, b"[" * 5000),
+        forge(b"[]", b"{}"),
+        forge(b"null", b"{}"),
+        forge(b"\xff", b"{}"),
+        forge(b"[" * 5000, b"{}"),
+    ],
+    ids=range(22),
+)
+def test_what_is_no_token_is_refused(verifier: TokenVerifier, token: str) -> None:
+    assert isinstance(refusal(verifier, token), TokenInvalid)
+
+
+def test_a_token_over_8_kib_is_refused_unread(verifier: TokenVerifier) -> None:
+    long = signed(padding="x" * 6200)
+    assert len(long) > 8 * 1024
+    assert "8 KiB" in refusal(verifier, long).detail
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["sub", "iss", "aud", "exp", "iat", "nbf", "jti", "scope", "topics"]), json_values)
+)
+def test_whatever_a_signed_token_claims_it_is_believed_or_refused(changes: dict[str, Any]) -> None:
+    verifier = TokenVerifier(Keyring(VerificationKey("HS256", SECRET_BYTES)), SETTINGS)
+    try:
+        principal = verifier.verify(signed(**changes))
+    except (TokenInvalid, TokenExpired):
+        return
+    assert isinstance(principal.subject, str)
+    assert principal.expires_at > time.time() - 1
+
+
+# The cache.
+
+
+def test_a_verified_token_is_remembered_by_its_hash(verifier: TokenVerifier) -> None:
+    token = signed()
+    assert verifier.verify(token) is verifier.verify(token)
+    assert token.split(".")[2] not in repr(verifier._cache)
+
+
+def test_a_remembered_token_expires_on_time(verifier: TokenVerifier) -> None:
+    expires_at = time.time() + 0.25
+    token = signed(exp=expires_at)
+    times_believed = 0
+    try:
+        while True:
+            asked_at = time.time()
+            verifier.verify(token)
+            assert asked_at < expires_at
+            times_believed += 1
+    except TokenExpired:
+        assert time.time() >= expires_at
+    assert times_believed > 1
+    assert not verifier._cache
+
+
+def test_the_cache_is_bounded() -> None:
+    verifier = TokenVerifier(Keyring(VerificationKey("HS256", SECRET_BYTES)), AuthSettings(token_cache_size=3))
+    tokens = [signed(jti=str(number)) for number in range(10)]
+    for token in tokens + tokens:
+        verifier.verify(token)
+        assert len(verifier._cache) <= 3
+
+
+def test_a_refused_token_takes_no_place_in_the_cache(verifier: TokenVerifier) -> None:
+    refusal(verifier, signed(sub=""))
+    refusal(verifier, signed(exp=1))
+    assert not verifier._cache
+
+
+# Public keys.
+
+RSA = rsa.generate_private_key(65537, 2048)
+P256 = ec.generate_private_key(ec.SECP256R1())
+ED25519 = ed25519.Ed25519PrivateKey.generate()
+PAIRS: list[tuple[str, Any]] = [("RS256", RSA), ("PS256", RSA), ("ES256", P256), ("EdDSA", ED25519)]
+
+
+def pem(key: Any) -> bytes:
+    public: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return public
+
+
+def verifier_of(folder: Path, key: Any, algorithm: Any = None) -> TokenVerifier:
+    (folder / "key.pem").write_bytes(pem(key))
+    settings = AuthSettings(jwt_public_key_file=folder / "key.pem", jwt_algorithm=algorithm)
+    return TokenVerifier(load_keyring(settings), settings)
+
+
+@pytest.mark.parametrize(("algorithm", "key"), PAIRS, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_token_of_the_private_key_is_believed(tmp_path: Path, algorithm: str, key: Any) -> None:
+    verifier = verifier_of(tmp_path, key, algorithm)
+    assert verifier.verify(jwt.encode(claims(), key, algorithm)).subject == "alice"
+
+
+@pytest.mark.parametrize(("algorithm", "key"), PAIRS, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_public_key_is_no_secret_to_sign_with(tmp_path: Path, algorithm: str, key: Any) -> None:
+    verifier = verifier_of(tmp_path, key, algorithm)
+    raw = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for secret in (pem(key), pem(key).strip(), raw):
+        for header in (HEADER, {"alg": algorithm}):
+            assert isinstance(refusal(verifier, forge(header, json.dumps(claims()).encode(), secret)), TokenInvalid)
+
+
+@pytest.mark.parametrize(("algorithm", "key"), PAIRS, ids=lambda value: value if isinstance(value, str) else "")
+def test_another_private_key_or_algorithm_is_refused(tmp_path: Path, algorithm: str, key: Any) -> None:
+    verifier = verifier_of(tmp_path, key, algorithm)
+    strangers = [
+        *PAIRS,
+        ("RS256", rsa.generate_private_key(65537, 2048)),
+        ("ES256", ec.generate_private_key(ec.SECP256R1())),
+    ]
+    for other, stranger in strangers:
+        if (other, stranger) != (algorithm, key):
+            assert isinstance(refusal(verifier, jwt.encode(claims(), stranger, other)), TokenInvalid)
+
+
+def test_an_rsa_key_means_rs256_unless_the_setting_says_ps256(tmp_path: Path) -> None:
+    plain = verifier_of(tmp_path, RSA)
+    assert plain.verify(jwt.encode(claims(), RSA, "RS256")).subject == "alice"
+    assert isinstance(refusal(plain, jwt.encode(claims(), RSA, "PS256")), TokenInvalid)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.database.engine import parse_url
+from tests.harness import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Tocsin = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_a_statement_is_asked_of_the_database_in_use(tocsin: Tocsin, database_url: str) -> None:
+    run = tocsin("sql", "-c", "SELECT 'the log holds ' || count(*) FROM events", TOCSIN_DATABASE_URL=database_url)
+    assert run.returncode == 0, run.stderr
+    assert "the log holds 0" in run.stdout
+
+
+def test_the_command_fails_where_the_statement_does(tocsin: Tocsin, database_url: str) -> None:
+    run = tocsin("sql", "-c", "SELECT nothing", TOCSIN_DATABASE_URL=database_url)
+    assert run.returncode == 1
+    assert "nothing" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="command lines are read from /proc")
+async def test_the_password_is_on_no_command_line(database_url: str) -> None:
+    url = parse_url(database_url).set(drivername="postgresql", password="hunter2")
+    mark = uuid.uuid4().hex
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "sql", "-c", f"SELECT pg_sleep(30), '{mark}'"),
+        env={**os.environ, "TOCSIN_DATABASE_URL": url.render_as_string(hide_password=False)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        lines = await eventually(lambda: [line for line in command_lines() if "psql" in line and mark in line])
+        assert not [line for line in lines if "hunter2" in line]
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        await process.wait()
+
+
+def command_lines() -> list[str]:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes().decode(errors="replace"))
+        except OSError:  # it ended meanwhile
+            continue
+    return lines

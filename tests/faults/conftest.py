@@ -1,0 +1,75 @@
+"""Fixtures: a PostgreSQL that a test may stop and start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url
+
+from service.database.embedded import BINARIES, embedded_postgres
+from service.database.engine import parse_url
+from service.database.migrate import migrate
+from tests.harness import with_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@dataclass
+class Postgres:
+    """A PostgreSQL of the test's own."""
+
+    folder: Path
+    url: str
+
+    def stop(self, mode: str) -> None:
+        """Stop it: ``fast`` ends its sessions and writes a checkpoint, ``immediate`` is a crash."""
+        self._control("stop", "-m", mode)
+
+    def start(self) -> None:
+        """Start it as it was started before."""
+        if not (self.folder / "postmaster.pid").exists():
+            options = f"-h '' -k {make_url(self.url).query['host']}"
+            self._control("start", "-l", str(self.folder / "log"), "-o", options)
+
+    def _control(self, *arguments: str) -> None:
+        user = "pgserver" if os.geteuid() == 0 else None  # the user that the wheel makes: PostgreSQL refuses root
+        subprocess.run(
+            [BINARIES / "pg_ctl", "-w", "-D", self.folder, *arguments], check=True, user=user, stdout=subprocess.DEVNULL
+        )
+
+
+@pytest.fixture(scope="package")
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL 18 that may be stopped; it runs again in the end."""
+    folder = Path(tempfile.mkdtemp(prefix="tocsin-outage-"))
+    try:
+        with embedded_postgres(folder) as url:
+            postgres = Postgres(folder / "postgres", url.render_as_string(hide_password=False))
+            yield postgres
+            postgres.start()
+            postgres.stop("fast")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def own_database(own_postgres: Postgres) -> AsyncIterator[str]:
+    """A migrated database on it."""
+    name = f"test_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(own_postgres.url)
+    await connection.execute(f'CREATE DATABASE "{name}"')
+    await connection.close()
+    url = with_database(own_postgres.url, name)
+    migrate(parse_url(url))
+    yield url
+    own_postgres.start()

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tests.faults.load import UNLIMITED, Admin, Load, assert_ledger_within, received_all
+from tests.harness import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.harness import Process
+
+ALERTS = 4_000
+JUDGED_SOON = {"TOCSIN_NODE_LEASE_SECONDS": "1", "TOCSIN_JANITOR_SECONDS": "0.2"}
+
+
+async def test_a_node_killed_under_load_loses_nothing_and_its_ledger_claims_nothing_that_was_not_sent(
+    start: Callable[..., Process],
+) -> None:
+    node = start(**UNLIMITED, **JUDGED_SOON)
+    # They do not acknowledge: a kernel that closes a socket with unread messages throws away what it has yet to send.
+    silent = [
+        Admin(node, "alice"),
+        Admin(node, "bob", topics=("payments.*",)),
+        Admin(node, "carol", min_severity="error"),
+    ]
+    acknowledging = Admin(node, "dave", acks=True)
+    load = Load(ALERTS)
+    async with AsyncExitStack() as stack:
+        for admin in (*silent, acknowledging):
+            await stack.enter_async_context(admin)
+        await eventually(lambda: all(admin.sessions for admin in (*silent, acknowledging)))
+        posting = asyncio.create_task(load.run(node))
+        await eventually(lambda: len(load.stored) > ALERTS // 3)
+        node.kill()
+        await asyncio.to_thread(start, urlsplit(node.base).port, **UNLIMITED, **JUDGED_SOON)
+        assert len(load.stored) < ALERTS
+        await posting
+        await eventually(await received_all((*silent, acknowledging)))
+        await node.flushed(ALERTS)
+        await eventually(lambda: node_lost(node))
+    await load.assert_stored_once(node)
+    for admin in (*silent, acknowledging):
+        assert len(admin.sessions) == 2
+        assert admin.seqs == await admin.expected()
+    await assert_ledger_within(silent)
+    acked = {session.id: session.acked for session in acknowledging.sessions}
+    receipts = await node.sql("SELECT connection_id::text, seq FROM receipts")
+    assert receipts
+    assert all(seq <= acked[connection] for connection, seq in receipts)
+    lost = {admin.sessions[0].id for admin in (*silent, acknowledging)}
+    closed = await node.sql("SELECT id::text, sent_seq FROM connections WHERE close_reason = 'node_lost'")
+    assert {row[0] for row in closed} == lost
+    assert all(row[1] > 0 for row in closed)
+
+
+async def node_lost(node: Process) -> bool:
+    rows = await node.sql("SELECT count(*) FROM nodes WHERE ended_at IS NOT NULL")
+    return bool(rows[0][0])

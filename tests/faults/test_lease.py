@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from service.database.engine import Database, parse_url
+from service.errors import DatabaseUnavailable
+from service.settings import StorageSettings
+from tests.faults.load import UNLIMITED, Admin, Load, assert_ledger_within, received_all
+from tests.harness import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.harness import Process
+
+ALERTS = 2_000
+SHORT = {
+    **UNLIMITED,
+    "TOCSIN_NODE_LEASE_SECONDS": "1.5",
+    "TOCSIN_JANITOR_SECONDS": "0.2",
+    "TOCSIN_DATABASE_TIMEOUT_SECONDS": "2",
+}
+
+
+async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_clients_miss_nothing(
+    start: Callable[..., Process],
+) -> None:
+    node, frozen = start(**SHORT), start(**SHORT)
+    on_frozen = [Admin(frozen, "alice"), Admin(frozen, "bob", topics=("payments.*",))]
+    elsewhere = Admin(node, "carol")
+    load = Load(ALERTS)
+    async with AsyncExitStack() as stack:
+        for admin in (*on_frozen, elsewhere):
+            await stack.enter_async_context(admin)
+        await eventually(lambda: all(admin.sessions for admin in (*on_frozen, elsewhere)))
+        posting = asyncio.create_task(load.run(node))
+        await eventually(lambda: len(load.stored) > ALERTS // 4)
+        frozen.process.send_signal(signal.SIGSTOP)
+        try:
+            lost = await eventually(lambda: node.sql("SELECT id, sent_seq FROM nodes WHERE ended_at IS NOT NULL"))
+            await eventually(lambda: all_closed(node, lost[0]["id"]))
+        finally:
+            frozen.process.send_signal(signal.SIGCONT)
+        await posting
+        await eventually(await received_all((*on_frozen, elsewhere)))
+        await eventually(lambda: all(len(admin.sessions) == 2 for admin in on_frozen))
+        await node.flushed(ALERTS)
+    for admin in (*on_frozen, elsewhere):
+        assert admin.seqs == await admin.expected()
+    for admin in on_frozen:
+        assert (admin.sessions[0].code, admin.sessions[0].reason) == (1012, "shutting_down")
+    assert len(elsewhere.sessions) == 1
+    await assert_ledger_within((*on_frozen, elsewhere))
+    closed = await node.sql(
+        "SELECT id::text, sent_seq, close_reason FROM connections WHERE node_id = $1", lost[0]["id"]
+    )
+    assert {row["id"] for row in closed} == {admin.sessions[0].id for admin in on_frozen}
+    assert {row["close_reason"] for row in closed} == {"node_lost"}
+    assert all(row["sent_seq"] <= lost[0]["sent_seq"] for row in closed)
+    serving = await node.sql("SELECT pid FROM nodes WHERE ended_at IS NULL")
+    assert {row["pid"] for row in serving} == {node.process.pid, frozen.process.pid}
+
+
+async def all_closed(node: Process, lost: object) -> bool:
+    rows = await node.sql("SELECT bool_and(closed_at IS NOT NULL) FROM connections WHERE node_id = $1", lost)
+    return bool(rows[0][0])
+
+
+async def test_a_transaction_that_its_node_leaves_open_is_ended_and_lets_its_locks_go(database_url: str) -> None:
+    database = Database(parse_url(database_url), StorageSettings(database_timeout_seconds=0.5))
+    other = await asyncpg.connect(database_url)
+
+    async def freeze() -> None:
+        async with database.transaction() as tx:
+            await tx.execute(text("SELECT pg_advisory_xact_lock(1)"))
+            await other.execute("SELECT pg_advisory_lock(1)", timeout=10)
+            await tx.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        await freeze()
+    await other.close()
+    await database.close()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from service.settings import LedgerSettings, Settings
+from tests.harness import PATIENCE, Node, Stream, new_database, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    WithoutBus = Callable[[Node], AbstractAsyncContextManager[None]]
+
+KILL = """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND query LIKE 'LISTEN%'
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_url(server_url: str, template: str) -> AsyncIterator[str]:
+    """A database for the cases of a module that do not disturb one another."""
+    async with new_database(server_url, f"test_{uuid.uuid4().hex}", template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared(shared_url: str) -> Iterator[Node]:
+    """A node for such cases, with default settings but for a ledger that is soon written."""
+    with serving(shared_url, Settings(ledger=LedgerSettings(ledger_flush_seconds=0.05))) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_traceback(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Whatever a client does, a node in this process logs no error."""
+    yield
+    output = capsys.readouterr().out
+    assert "Traceback" not in output, output
+    assert not [record for record in caplog.get_records("call") if record.exc_info or record.levelname == "ERROR"]
+
+
+async def post_and_fan_out(node: Node) -> int:
+    """Post an alert, wait until the node has fanned it out (it answers a moment before), and return its seq."""
+    seq: int = (await node.post())["seq"]
+    async with await node.live(after=seq):
+        return seq
+
+
+async def raw_events(stream: Stream, count: int) -> list[bytes]:
+    """Return the next ``count`` event frames as they came."""
+    events: list[bytes] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(events) < count:
+            message = await stream.connection.recv(decode=False)
+            if message.startswith(b'{"type":"event",'):
+                events.append(message)
+    return events
+
+
+async def kill_buses(node: Node) -> int:
+    """End the connections that listen, and return how many there were."""
+    killed: int = (await node.sql(KILL))[0][0]
+    return killed
+
+
+@pytest.fixture
+def no_bus() -> WithoutBus:
+    """A context in which every bus of a node's database ends as soon as it listens."""
+
+    @asynccontextmanager
+    async def context(node: Node) -> AsyncIterator[None]:
+        async def keep_killing() -> None:
+            while True:
+                await kill_buses(node)
+                await asyncio.sleep(0.02)
+
+        task = asyncio.create_task(keep_killing())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    return context

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.logs import redact
+from tests.harness import token
+
+TOKEN = token("alice")
+SECRET_PARTS = TOKEN.split(".")[1:]
+
+# Log each text of a list in every way that a record can carry it.
+SPEAKER = """
+import json, logging, sys
+from service import logs
+logs.configure("info", sys.argv[1])
+ours, theirs = logs.get_logger("ours"), logging.getLogger("uvicorn.error")
+for text in json.load(sys.stdin):
+    ours.info(text, detail=text)
+    theirs.info("%s", text)
+    theirs.info(text)
+    try:
+        raise ValueError(text)
+    except ValueError:
+        ours.exception("it failed")
+        theirs.exception("it failed")
+"""
+
+
+def spoken(texts: list[str], log_format: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", SPEAKER, log_format], input=json.dumps(texts), capture_output=True, text=True, check=True
+    )
+    assert run.stdout == ""
+    return run.stderr
+
+
+pieces = st.sampled_from([*"abe.J _-=&?/\"'%3D,:;\n\t", "Bearer ", "bearer.", "token=", "eyJ", "eyJhbGciOiJI", "é"])
+words = st.lists(pieces, max_size=12).map("".join)
+
+
+@given(words, words)
+def test_a_token_is_taken_out_wherever_it_stands(before: str, after: str) -> None:
+    cleaned = redact(before + TOKEN + after)
+    assert not [part for part in SECRET_PARTS if part in cleaned]
+    assert "[redacted]" in cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("GET /v1/ws?token=abc&after=5 101", "GET /v1/ws?token=[redacted]&after=5 101"),
+        ("GET /v1/ws?after=5&access_token=abc", "GET /v1/ws?after=5&access_token=[redacted]"),
+        ("GET /v1/ws?%74%6F%6b%65%6e=abc", "GET /v1/ws?%74%6F%6b%65%6e=[redacted]"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer [redacted]"),
+        ("Sec-WebSocket-Protocol: tocsin.v1, bearer.abc, x", "Sec-WebSocket-Protocol: tocsin.v1, bearer.[redacted], x"),
+        (f"at {TOKEN}.", "at [redacted]"),
+        ("token%3D" + TOKEN, "token%3D[redacted]"),
+        ("tokens: 5, the bearers of bad news, eyJ, keyboards.example", None),
+    ],
+)
+def test_what_is_around_a_token_stays(text: str, cleaned: str | None) -> None:
+    assert redact(text) == (cleaned or text)
+
+
+HOSTILE = [
+    f"GET /v1/ws?token={TOKEN}",
+    f"Bearer {TOKEN}",
+    TOKEN,
+    'one\n{"event": "forged", "level": "info"}',
+    "one\r\n2026-11-21 [info     ] forged",
+    "\x1b[2J\x1b[1;31mforged\x07\x08\x00\x7f\x9b31m",
+    "right \u202eto left \u2066 and \u2028 lines \u2029 \x85 apart",
+    "\ud800",
+    "{} %s %d {0} \\n",
+]
+
+
+def test_a_json_log_is_one_object_a_line() -> None:
+    lines = [json.loads(line) for line in spoken(HOSTILE, "json").splitlines()]
+    assert len(lines) == 5 * len(HOSTILE)
+    assert {line["level"] for line in lines} == {"info", "error"}
+    assert "forged" not in {line["event"] for line in lines}
+    assert all({"timestamp", "logger", "event"} <= {*line} for line in lines)
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_no_token_and_no_control_character_reaches_a_log(log_format: str) -> None:
+    output = spoken(HOSTILE, log_format)
+    assert not [part for part in SECRET_PARTS if part in output]
+    unstyled = re.sub(r"\x1b\[[0-9;]*m", "", output) if log_format == "text" else output
+    assert not [character for character in unstyled if not character.isprintable() and character != "\n"]
+    assert "\u202e" not in output
+
+
+def test_a_text_log_has_one_line_an_event() -> None:
+    texts = [text for text in HOSTILE if "\n" in text]
+    lines = spoken(texts, "text").splitlines()
+    stamped = [line for line in lines if re.match(r"\S*\d{4}-\d\d-\d\d", line)]
+    assert len(stamped) == 5 * len(texts)
+    assert not [line for line in lines if line.startswith('{"event": "forged"')]

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import ConfigurationError
+from service.settings import PREFIX, Settings, groups, load, unknown_variables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Start from an empty folder and from no variable of ours."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def refusal() -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        load()
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+def test_everything_has_a_default() -> None:
+    settings = load()
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8000)
+    assert settings.storage.database_url is None
+    assert settings.auth.jwt_secret is None
+    assert settings == Settings()
+
+
+def test_a_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_PORT", "9000")
+    monkeypatch.setenv("TOCSIN_ALLOWED_ORIGINS", " https://a.example, https://b.example ,")
+    monkeypatch.setenv("TOCSIN_WRITE_LIMIT", "5/second; 100/hour")
+    monkeypatch.setenv("TOCSIN_ACCESS_LOG", "no")
+    settings = load()
+    assert settings.server.port == 9000
+    assert settings.server.access_log is False
+    assert settings.stream.allowed_origins == ("https://a.example", "https://b.example")
+    assert settings.limits.write_limit == "5/second; 100/hour"
+
+
+def test_the_environment_is_before_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TOCSIN_PORT=9001\nTOCSIN_HOST=0.0.0.0\nTOCSIN_JWT_ISSUER=größe\n")
+    monkeypatch.setenv("TOCSIN_PORT", "9002")
+    settings = load()
+    assert (settings.server.port, settings.server.host) == (9002, "0.0.0.0")
+    assert settings.auth.jwt_issuer == "größe"
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_PORT", "")
+    monkeypatch.setenv("TOCSIN_JWT_SECRET", "")
+    monkeypatch.setenv("TOCSIN_JWT_PUBLIC_KEY_FILE", "")
+    assert load() == Settings()
+    assert load().auth.jwt_secret is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOCSIN_PORT", "x"),
+        ("TOCSIN_PORT", "65536"),
+        ("TOCSIN_PORT", "-1"),
+        ("TOCSIN_LOG_LEVEL", "loud"),
+        ("TOCSIN_LOG_FORMAT", "xml"),
+        ("TOCSIN_ACCESS_LOG", "perhaps"),
+        ("TOCSIN_REQUEST_TIMEOUT_SECONDS", "0"),
+        ("TOCSIN_REQUEST_TIMEOUT_SECONDS", "nan"),
+        ("TOCSIN_REQUEST_TIMEOUT_SECONDS", "inf"),
+        ("TOCSIN_REQUEST_MAX_BYTES", "1e300"),
+        ("TOCSIN_IDEMPOTENCY_HOURS", "inf"),
+        ("TOCSIN_COMMIT_BATCH_SIZE", "0"),
+        ("TOCSIN_JWT_ALGORITHM", "none"),
+        ("TOCSIN_JWT_ALGORITHM", "HS256"),
+        ("TOCSIN_JWT_LEEWAY_SECONDS", "301"),
+        ("TOCSIN_WRITE_LIMIT", "many"),
+        ("TOCSIN_READ_LIMIT", "5/second; many"),
+        ("TOCSIN_REFUSED_LIMIT", "5/fortnight"),
+    ],
+)
+def test_what_a_setting_may_not_be_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert refusal().startswith(f"{name}: ")
+
+
+def test_a_fault_in_the_file_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TOCSIN_PORT=x\n")
+    assert refusal().startswith("TOCSIN_PORT: ")
+    (tmp_path / ".env").write_bytes(b"TOCSIN_HOST=\xff\n")
+    assert ".env" in refusal()
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_JWT_SECRET", "hunter2" * 8)
+    monkeypatch.setenv("TOCSIN_DATABASE_URL", "postgresql://tocsin:hunter2@db/tocsin")
+    assert "hunter2" not in repr(load()) + str(load())
+    monkeypatch.setenv("TOCSIN_PORT", "x")
+    assert "hunter2" not in refusal()
+
+
+def test_a_misspelt_variable_is_found_with_what_it_resembles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TOCSIN_JWT_SECRETT", "TOCSIN_PRT", "TOCSIN_QQQQQQ", "TOCSIN_PORT"):
+        monkeypatch.setenv(name, "1")
+    assert dict(unknown_variables()) == {
+        "TOCSIN_JWT_SECRETT": "TOCSIN_JWT_SECRET",
+        "TOCSIN_PRT": "TOCSIN_PORT",
+        "TOCSIN_QQQQQQ": None,
+    }
+
+
+def test_no_two_settings_share_a_variable() -> None:
+    names = [name for group in groups() for name in group.model_fields]
+    assert len(names) == len(set(names))
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().server.port = 1  # type: ignore[misc]
