@@ -83,6 +83,8 @@ def test_what_is_within_the_limits_is_taken(fields: dict[str, Any]) -> None:
         ({"attributes": {"0": NESTED_8}}, "attributes"),
         ({"attributes": {"n": float("nan")}}, "attributes"),
         ({"attributes": {"n": [{"m": float("inf")}]}}, "attributes"),
+        ({"attributes": {"n": 1e31}}, "attributes"),
+        ({"attributes": {"n": -1e-31}}, "attributes"),
         ({"attributes": {"n": 2**53}}, "attributes"),
         ({"attributes": {"n": -(2**53)}}, "attributes"),
         ({"attributes": {"n": 10**400}}, "attributes"),

@@ -1,0 +1,154 @@
+"""Clients that mean harm: none may stop the node, nor make it hold more than its bounds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from service.realtime.transport import FRAGMENTS_MAX
+from tests.harness import PATIENCE, READ, Node, Process, eventually, token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MIB = 1024 * 1024
+PING, TEXT, CONTINUATION, CLOSE = 9, 1, 0, 8
+
+
+def resident(process: Process) -> int:
+    """Return the resident memory of a node in bytes."""
+    pages = int(Path(f"/proc/{process.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def dial(node: Node) -> socket.socket:
+    host, port = node.base.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    """Return a masked frame, with a mask of zeros (RFC 6455, section 5.2)."""
+    size = struct.pack("!B", 0x80 | len(payload)) if len(payload) < 126 else struct.pack("!BH", 0xFE, len(payload))
+    return bytes([(0x80 if fin else 0) | opcode]) + size + bytes(4) + payload
+
+
+@pytest.fixture
+def process(start: Callable[..., Process]) -> Process:
+    return start(TOCSIN_REQUEST_TIMEOUT_SECONDS="2", TOCSIN_READ_LIMIT="10000/second")
+
+
+@pytest.fixture
+def stream(process: Process) -> Iterator[socket.socket]:
+    """A stream opened by hand, which reads no further than the answer to its handshake."""
+    opened = dial(process)
+    opened.sendall(
+        b"GET /v1/ws?after=latest HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Authorization: Bearer %b\r\n\r\n" % token("mallory", READ).encode()
+    )
+    assert opened.recv(12) == b"HTTP/1.1 101"
+    with opened:
+        yield opened
+
+
+def pour(into: socket.socket, data: bytes, at_most: int) -> int:
+    """Send ``data`` over and over until the other side hangs up, takes no more for a second, or has ``at_most``."""
+    sent = 0
+    into.settimeout(1)
+    with contextlib.suppress(OSError):
+        while sent < at_most:
+            sent += into.send(data)
+    return sent
+
+
+async def serves(node: Process) -> None:
+    """Say that the node still stores and delivers."""
+    async with await node.live("alice") as stream:
+        posted = await node.post()
+        assert (await stream.next_of("event"))["seq"] == posted["seq"]
+
+
+@pytest.mark.parametrize("reason", [b"a\0b", b"line\nbreak \xe2\x80\xae", b""])
+async def test_whatever_reason_a_client_closes_with_the_ledger_is_written(
+    process: Process, stream: socket.socket, reason: bytes
+) -> None:
+    stream.sendall(frame(CLOSE, struct.pack("!H", 1000) + reason))
+    query = "SELECT close_code, close_reason FROM connections WHERE recipient = 'mallory' AND closed_at IS NOT NULL"
+    rows = await eventually(lambda: process.sql(query))
+    assert rows[0]["close_code"] == 1000
+    assert rows[0]["close_reason"].isprintable()
+    await serves(process)
+
+
+async def test_trailers_without_end_are_cut_off(process: Process) -> None:
+    before = resident(process)
+    with dial(process) as request:
+        request.sendall(b"POST /v1/alerts HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+        sent = pour(request, b"a: b\r\n" * 10_000, at_most=100 * MIB)
+    assert sent < 20 * MIB
+    assert resident(process) - before < 20 * MIB
+    await serves(process)
+
+
+async def test_pings_of_a_client_that_does_not_read_cost_no_memory(process: Process, stream: socket.socket) -> None:
+    before = resident(process)
+    pour(stream, frame(PING, b"p" * 125) * 1000, at_most=60 * MIB)
+    assert resident(process) - before < 20 * MIB
+    await serves(process)
+
+
+async def test_a_message_of_too_many_fragments_closes_the_stream(process: Process, stream: socket.socket) -> None:
+    stream.sendall(frame(TEXT, b"{", fin=False) + frame(CONTINUATION, fin=False) * (FRAGMENTS_MAX + 1))
+    query = "SELECT close_code, close_reason FROM connections WHERE recipient = 'mallory' AND closed_at IS NOT NULL"
+    rows = await eventually(lambda: process.sql(query))
+    assert tuple(rows[0]) == (1009, "message_too_big")
+
+
+async def test_an_answer_that_nobody_reads_is_dropped(process: Process) -> None:
+    for _ in range(20):
+        await process.post(body="x" * 16_000)
+    requests = []
+    for _ in range(40):
+        request = dial(process)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        request.sendall(
+            b"GET /v1/alerts?limit=200 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"
+            * 20
+            % ((token("mallory", READ).encode(),) * 20)
+        )
+        requests.append(request)
+    await eventually(lambda: len(established(process)) >= 40)
+    await eventually(lambda: not established(process))
+    for request in requests:
+        request.close()
+    await serves(process)
+
+
+def established(process: Process) -> list[str]:
+    """Return the sockets of a node that have a client."""
+    port = int(process.base.rpartition(":")[2])
+    rows = [line.split() for line in Path(f"/proc/{process.process.pid}/net/tcp").read_text().splitlines()[1:]]
+    return [row[2] for row in rows if int(row[1].split(":")[1], 16) == port and row[3] == "01"]
+
+
+async def test_a_sparse_replay_of_a_long_log_gets_on(process: Process) -> None:
+    await process.sql(
+        """
+        INSERT INTO events (seq, alert_id, kind, topic, severity, actor, occurred_at, body)
+        SELECT n, gen_random_uuid(), 'alert.created', CASE WHEN n % 100000 = 0 THEN 'rare' ELSE 'common' END, 'info',
+               'billing', now(), '{}' FROM generate_series(1, 400000) AS n
+        """
+    )
+    await process.post(topic="rare")  # it wakes the fan-out, whose position moves past what was put in by hand
+    async with await process.stream("alice", after=0, topics="rare") as stream:
+        begun = time.monotonic()
+        seqs = [event["seq"] for event in await stream.events(5, patience=60)]
+    assert seqs == [100_000, 200_000, 300_000, 400_000, 400_001]
+    assert time.monotonic() - begun < 60
