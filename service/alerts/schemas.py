@@ -28,7 +28,10 @@ ATTRIBUTES_MAX_DEPTH = 8
 RECIPIENTS_MAX = 100
 LINKS_MAX = 20
 KEY_MAX = 200
-SMALLEST = 1e-30  # PostgreSQL writes a number out in digits: 16 KiB of 1e300 would be read back as megabytes
+SMALLEST, LARGEST = (
+    1e-30,
+    1e30,
+)  # PostgreSQL writes a number out in digits: 16 KiB of 1e300 would be read back as megabytes
 INTEGER_MAX = 2**53 - 1  # the largest that every JSON reader holds exactly (RFC 8259, section 6)
 
 
@@ -144,7 +147,7 @@ def _check_json(value: Any, depth: int) -> None:
         _text(value, multiline=True)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("numbers must be finite")
-    elif isinstance(value, float) and value and not SMALLEST <= abs(value) <= 1 / SMALLEST:
+    elif isinstance(value, float) and value and not SMALLEST <= abs(value) <= LARGEST:
         raise ValueError("numbers must lie between 1e-30 and 1e30: send others as text")
     elif isinstance(value, int) and abs(value) > INTEGER_MAX:
         raise ValueError("integers beyond 2^53 lose digits in browsers: send them as text")
