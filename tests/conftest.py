@@ -65,18 +65,18 @@ def node(database_url: str) -> Iterator[Node]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def lenient_url(server_url: str, template: str) -> AsyncIterator[str]:
-    """The database of ``lenient``."""
+async def shared_url(server_url: str, template: str) -> AsyncIterator[str]:
+    """A database for the cases of a module that do not disturb one another."""
     async with new_database(server_url, f"test_{uuid.uuid4().hex}", template) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def lenient(lenient_url: str) -> Iterator[Node]:
+def lenient(shared_url: str) -> Iterator[Node]:
     """A node without rate limits, shared by those tests of a module that look only at what they made."""
     every = "1000000/second"
     with serving(
-        lenient_url, Settings(limits=LimitSettings(write_limit=every, read_limit=every, refused_limit=every))
+        shared_url, Settings(limits=LimitSettings(write_limit=every, read_limit=every, refused_limit=every))
     ) as running:
         yield running
 

@@ -9,6 +9,15 @@ import os
 import shutil
 import subprocess
 
+BROWSER_ARGUMENTS = (
+    "--no-sandbox",  # it refuses to run as root otherwise
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
 
 def chromium() -> str | None:
     """Return the path of a Chromium, or None."""

@@ -20,7 +20,7 @@ from service.app import CONSOLE
 from service.auth.tokens import mint
 from service.settings import AuthSettings
 from tests.harness import PATIENCE, READ, WRITE, Node, Process, eventually, new_database, token
-from tests.parts import chromium
+from tests.parts import BROWSER_ARGUMENTS, chromium
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,14 +30,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 expect.set_options(timeout=PATIENCE * 1000)
 
-BROWSER_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 MEDIA_TYPES = {
     ".html": {"text/html; charset=utf-8"},
     ".css": {"text/css; charset=utf-8"},

@@ -76,19 +76,19 @@ async def in_sql(url: str, asked: list[Case]) -> list[bool]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(cases, min_size=1, max_size=100))
-def test_the_log_and_the_live_path_agree_on_what_one_may_see(lenient_url: str, asked: list[Case]) -> None:
-    answers = asyncio.run(in_sql(lenient_url, asked))
+def test_the_log_and_the_live_path_agree_on_what_one_may_see(shared_url: str, asked: list[Case]) -> None:
+    answers = asyncio.run(in_sql(shared_url, asked))
     assert answers == [in_python(case) for case in asked]
 
 
-def test_severities_are_in_the_order_of_the_database(lenient_url: str) -> None:
+def test_severities_are_in_the_order_of_the_database(shared_url: str) -> None:
     everything = [
         Case(["*"], least, "alice", "a", severity, None)  # type: ignore[arg-type]
         for least in SEVERITIES
         for severity in SEVERITIES
     ]
     expected = [RANK[case.severity] >= RANK[case.min_severity] for case in everything]
-    assert asyncio.run(in_sql(lenient_url, everything)) == expected == list(map(in_python, everything))
+    assert asyncio.run(in_sql(shared_url, everything)) == expected == list(map(in_python, everything))
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 
 from service.settings import LedgerSettings, Settings
-from tests.harness import PATIENCE, Node, Stream, new_database, serving
+from tests.harness import PATIENCE, Node, Stream, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,13 +18,6 @@ KILL = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE datname = current_database() AND query LIKE 'LISTEN%'
 """
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_url(server_url: str, template: str) -> AsyncIterator[str]:
-    """A database for the cases of a module that do not disturb one another."""
-    async with new_database(server_url, f"test_{uuid.uuid4().hex}", template) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

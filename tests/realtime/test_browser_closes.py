@@ -12,7 +12,7 @@ from playwright.async_api import async_playwright
 
 from service.settings import LimitSettings, Settings, StreamSettings
 from tests.harness import WRITE, Node, serving, token
-from tests.parts import chromium
+from tests.parts import BROWSER_ARGUMENTS, chromium
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(chromium() is None and not os.environ.get("CI"), reason="there is no Chromium"),
-]
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
 ]
 
 # Opens a stream, sends the messages once it is welcomed, and tells everything that the page was told.
@@ -62,7 +53,7 @@ CASES: dict[str, dict[str, Any]] = {
 async def browser() -> AsyncIterator[Browser]:
     assert chromium(), "CI needs a Chromium"
     async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        launched = await playwright.chromium.launch(executable_path=chromium(), args=BROWSER_ARGUMENTS)
         yield launched
         await launched.close()
 

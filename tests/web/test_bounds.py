@@ -24,9 +24,9 @@ TIMEOUT = 0.5
 
 
 @pytest.fixture(scope="module")
-def hurried(lenient_url: str) -> Iterator[Node]:
+def hurried(shared_url: str) -> Iterator[Node]:
     """A node that waits half a second for headers, and as long for a body."""
-    with serving(lenient_url, Settings(server=ServerSettings(request_timeout_seconds=TIMEOUT))) as running:
+    with serving(shared_url, Settings(server=ServerSettings(request_timeout_seconds=TIMEOUT))) as running:
         yield running
 
 

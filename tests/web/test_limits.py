@@ -19,9 +19,9 @@ ALERT = {"title": "one more"}
 
 
 @pytest.fixture
-def strict(lenient_url: str) -> Iterator[Node]:
+def strict(shared_url: str) -> Iterator[Node]:
     limits = LimitSettings(write_limit="3/hour", read_limit="2/hour", refused_limit="4/hour")
-    with serving(lenient_url, Settings(limits=limits)) as running:
+    with serving(shared_url, Settings(limits=limits)) as running:
         yield running
 
 
@@ -75,8 +75,8 @@ def test_health_and_metrics_are_not_limited(strict: Node) -> None:
             assert {client.get(path).status_code for _ in range(10)} == {200}
 
 
-async def test_who_comes_back_as_told_is_served(lenient_url: str) -> None:
-    with serving(lenient_url, Settings(limits=LimitSettings(write_limit="2/second"))) as node:
+async def test_who_comes_back_as_told_is_served(shared_url: str) -> None:
+    with serving(shared_url, Settings(limits=LimitSettings(write_limit="2/second"))) as node:
         async with node.http() as client:
             answers = [await client.post("/v1/alerts", json=ALERT) for _ in range(10)]
             refused = [answer for answer in answers if answer.status_code == 429]
