@@ -26,7 +26,6 @@ import contextlib
 import os
 import socket
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,115 +34,25 @@ from sqlalchemy.exc import DBAPIError
 
 from service.database.ids import uuid7
 from service.deliveries import statements
+from service.deliveries.facts import Dispatch, Facts, Receipt, plain
 from service.errors import DatabaseUnavailable, TocsinError
 from service.logs import get_logger
 from service.web.metrics import LEDGER_FLUSH_FAILURES, LEDGER_FLUSH_SECONDS, LEDGER_PENDING, RECEIPTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from uuid import UUID
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.database.engine import Database
-    from service.events.filter import EventFilter
+    from service.deliveries.facts import ConnectionEntry, Rejection
     from service.settings import LedgerSettings
 
 log = get_logger(__name__)
 
-TEXT_MAX = 300
-
 
 class LeaseLost(TocsinError):
     """Another node declared this one lost."""
-
-
-def plain(text: str | None) -> str | None:
-    """Return what a client said of itself as the ledger keeps it: printable, which leaves NUL out, and bounded."""
-    return None if text is None else "".join(filter(str.isprintable, text))[:TEXT_MAX]
-
-
-@dataclass(slots=True, eq=False)
-class ConnectionEntry:
-    """A connection as the ledger knows it. ``sent_seq`` is None while it keeps up with its node."""
-
-    node_id: UUID
-    recipient: str
-    transport: str
-    filter: EventFilter
-    token_topics: tuple[str, ...]
-    remote_addr: str | None
-    user_agent: str | None
-    token_id: str | None
-    token_expires_at: datetime
-    after_seq: int
-    sent_seq: int | None
-    id: UUID = field(default_factory=uuid7)
-    opened_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    received_seq: int = 0
-    receipt: Receipt | None = None
-    closed_at: datetime | None = None
-    close_code: int | None = None
-    close_reason: str | None = None
-
-
-@dataclass(slots=True)
-class Receipt:
-    """The client acknowledged everything up to ``seq``. While ``open``, an ack that follows closely is folded in."""
-
-    connection_id: UUID
-    seq: int
-    received_at: datetime
-    begun: float
-    open: bool = True
-
-
-@dataclass(slots=True)
-class Rejection:
-    """A handshake that was refused."""
-
-    remote_addr: str | None
-    path: str
-    reason: str
-    subject: str | None
-    origin: str | None
-    user_agent: str | None
-    id: UUID = field(default_factory=uuid7)
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-
-@dataclass(slots=True)
-class _Dispatch:
-    """``(after_seq, up_to_seq]`` went to one connection, or (None) to all that kept up."""
-
-    connection_id: UUID | None
-    after_seq: int
-    up_to_seq: int
-    at: datetime
-
-
-@dataclass(slots=True)
-class _Facts:
-    """What waits to be written."""
-
-    changed: set[ConnectionEntry] = field(default_factory=set)
-    acknowledged: set[ConnectionEntry] = field(default_factory=set)
-    receipts: list[Receipt] = field(default_factory=list)
-    dispatches: list[_Dispatch] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
-    presence: bool = False
-
-    def __len__(self) -> int:
-        return len(self.changed) + len(self.receipts) + len(self.dispatches) + len(self.rejections)
-
-    def put_back(self, older: _Facts) -> None:
-        """Take facts back that could not be written."""
-        self.changed |= older.changed
-        self.acknowledged |= older.acknowledged
-        self.receipts[:0] = older.receipts
-        self.dispatches[:0] = older.dispatches
-        self.rejections[:0] = older.rejections
-        self.presence |= older.presence
 
 
 class Ledger:
@@ -152,8 +61,8 @@ class Ledger:
     def __init__(self, database: Database, settings: LedgerSettings) -> None:
         self._database = database
         self._settings = settings
-        self._facts = _Facts()
-        self._being_written = _Facts()
+        self._facts = Facts()
+        self._being_written = Facts()
         self._flushing = asyncio.Lock()
         self._renewed = 0.0
         self.node_id = uuid7()
@@ -199,14 +108,14 @@ class Ledger:
         if len(waiting) >= self._settings.ledger_pending_max and waiting[-1].connection_id is None:
             waiting[-1].up_to_seq, waiting[-1].at = up_to_seq, at  # later is less than happened, never more
         else:
-            waiting.append(_Dispatch(None, after_seq, up_to_seq, at))
+            waiting.append(Dispatch(self.node_id, None, after_seq, up_to_seq, at))
 
     def dispatched_to(self, entry: ConnectionEntry, after_seq: int, up_to_seq: int) -> None:
         """Note that ``(after_seq, up_to_seq]`` went to a connection that replays or lags."""
         entry.sent_seq = up_to_seq
         self._change(entry)
         if entry.node_id == self.node_id:
-            self._facts.dispatches.append(_Dispatch(entry.id, after_seq, up_to_seq, datetime.now(UTC)))
+            self._facts.dispatches.append(Dispatch(self.node_id, entry.id, after_seq, up_to_seq, datetime.now(UTC)))
 
     def received(self, entry: ConnectionEntry, seq: int) -> None:
         """Note that the client acknowledged everything up to ``seq``.
@@ -239,6 +148,7 @@ class Ledger:
     def rejected(self, rejection: Rejection) -> None:
         """Note a refused handshake; forgotten while the ledger is full."""
         if not self.is_full:
+            rejection.node_id = self.node_id
             self._facts.rejections.append(rejection)
 
     def _change(self, entry: ConnectionEntry) -> None:
@@ -276,7 +186,7 @@ class Ledger:
         """
         self.node_id = uuid7()
         self.sent_seq = sent_seq
-        self._facts = _Facts()
+        self._facts = Facts()
         async with self._database.transaction() as tx:
             await tx.execute(
                 statements.REGISTER_NODE,
@@ -328,11 +238,11 @@ class Ledger:
             if not len(self._facts) and now - self._renewed < self._settings.node_lease_seconds / 5:
                 return
             facts = self._being_written = self._facts
-            self._facts = _Facts()
+            self._facts = Facts()
             node = {"id": self.node_id, "sent_seq": self.sent_seq}
             for receipt in facts.receipts:
                 receipt.open = False
-            rows = _rows(self.node_id, facts)
+            rows = facts.rows()
             try:
                 async with self._database.transaction() as tx:
                     await _write(tx, node, rows, presence=facts.presence)
@@ -342,7 +252,7 @@ class Ledger:
                 self._facts.put_back(facts)
                 raise
             finally:
-                self._being_written = _Facts()
+                self._being_written = Facts()
             renewed, before = time.monotonic(), self._renewed
             if self.flushes_since is None or renewed - before > self._settings.node_lease_seconds:
                 self.flushes_since = renewed
@@ -350,7 +260,7 @@ class Ledger:
             LEDGER_FLUSH_SECONDS.observe(renewed - now)
 
 
-async def _write(tx: AsyncConnection, node: dict[str, Any], rows: dict[str, list[Any]], *, presence: bool) -> None:
+async def _write(tx: AsyncConnection, node: dict[str, Any], rows: dict[str, Sequence[Any]], *, presence: bool) -> None:
     # The node's row comes first: it is locked from here on, so no janitor can declare the node lost meanwhile.
     if (await tx.execute(statements.RENEW_NODE, node)).rowcount == 0:
         raise LeaseLost
@@ -359,77 +269,3 @@ async def _write(tx: AsyncConnection, node: dict[str, Any], rows: dict[str, list
             await tx.execute(statement, {"rows": orjson.dumps(rows[name]).decode()})
     if presence:
         await tx.execute(statements.NOTIFY_PRESENCE)
-
-
-def _rows(node_id: UUID, facts: _Facts) -> dict[str, list[Any]]:
-    """Return one consistent instant of the facts, as rows for each statement of a flush."""
-    return {
-        "connections": [_connection_row(entry) for entry in facts.changed],
-        "recipients": _recipient_rows(facts),
-        "dispatches": [
-            {
-                "node_id": node_id,
-                "connection_id": dispatch.connection_id,
-                "after_seq": dispatch.after_seq,
-                "up_to_seq": dispatch.up_to_seq,
-                "at": dispatch.at,
-            }
-            for dispatch in facts.dispatches
-        ],
-        "receipts": [
-            {"connection_id": receipt.connection_id, "seq": receipt.seq, "received_at": receipt.received_at}
-            for receipt in facts.receipts
-        ],
-        "handshake_rejections": [
-            {
-                "id": rejection.id,
-                "at": rejection.at,
-                "node_id": node_id,
-                "remote_addr": rejection.remote_addr,
-                "path": rejection.path,
-                "reason": rejection.reason,
-                "subject": rejection.subject,
-                "origin": rejection.origin,
-                "user_agent": rejection.user_agent,
-            }
-            for rejection in facts.rejections
-        ],
-    }
-
-
-def _connection_row(entry: ConnectionEntry) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "node_id": entry.node_id,
-        "recipient": entry.recipient,
-        "transport": entry.transport,
-        "topics": entry.filter.topics,
-        "min_severity": entry.filter.min_severity,
-        "remote_addr": entry.remote_addr,
-        "user_agent": entry.user_agent,
-        "token_jti": entry.token_id,
-        "token_expires_at": entry.token_expires_at,
-        "opened_at": entry.opened_at,
-        "after_seq": entry.after_seq,
-        "sent_seq": entry.sent_seq,
-        "closed_at": entry.closed_at,
-        "close_code": entry.close_code,
-        "close_reason": entry.close_reason,
-    }
-
-
-def _recipient_rows(facts: _Facts) -> list[dict[str, Any]]:
-    """Return one row for each admin that was seen, in one order on every node, so that flushes never deadlock."""
-    rows: dict[str, dict[str, Any]] = {}
-    now = datetime.now(UTC)
-    for entry in facts.changed | facts.acknowledged:
-        row = rows.setdefault(entry.recipient, {"received_seq": None})
-        if entry.received_seq:
-            row["received_seq"] = max(row["received_seq"] or 0, entry.received_seq)
-        row |= {
-            "id": entry.recipient,
-            "topics": entry.token_topics,
-            "first_seen_at": now,
-            "last_seen_at": now,
-        }
-    return [rows[recipient] for recipient in sorted(rows)]

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from service.auth.tokens import TokenVerifier
-    from service.deliveries.ledger import ConnectionEntry, Ledger
+    from service.deliveries.facts import ConnectionEntry
+    from service.deliveries.ledger import Ledger
     from service.events.filter import EventFilter
     from service.realtime.fanout import Chunk, Fanout
     from service.realtime.hub import Hub

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from starlette.datastructures import Headers, QueryParams
 
 from service.auth.principal import EVERY_TOPIC, Principal, Scope, intersect, is_topic_pattern
-from service.deliveries.ledger import ConnectionEntry, Ledger, Rejection, plain
+from service.deliveries.facts import ConnectionEntry, Rejection, plain
 from service.errors import CloseReason, DatabaseUnavailable, RateLimited, RequestRefused, TokenMissing
 from service.events.filter import EventFilter, Severity
 from service.logs import get_logger
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope as AsgiScope
 
     from service.auth.tokens import TokenVerifier
+    from service.deliveries.ledger import Ledger
     from service.realtime.fanout import Fanout
     from service.realtime.hub import Hub
     from service.settings import StreamSettings

@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 
 from service.database.engine import Database, parse_url
+from service.deliveries.facts import ConnectionEntry
 from service.deliveries.janitor import Janitor
-from service.deliveries.ledger import ConnectionEntry, Ledger
+from service.deliveries.ledger import Ledger
 from service.events.filter import EventFilter
 from service.settings import LedgerSettings, Settings, StorageSettings
 

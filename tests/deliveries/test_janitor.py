@@ -116,6 +116,8 @@ async def test_a_node_that_was_held_up_for_a_lease_judges_nobody_who_was_held_up
         await asyncio.sleep(1.5 * LEASE)  # time is what this is about
         assert not flush.done()
     await flush
+    judge.connection()
+    await judge.ledger.flush()
     await other.age(other.ledger.node_id, 1.5 * LEASE)
     await judge.janitor.keep_house()
     assert await judge.rows(LOST) == []

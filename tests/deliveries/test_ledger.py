@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.deliveries.ledger import LeaseLost, Rejection
+from service.deliveries.facts import Rejection
+from service.deliveries.ledger import LeaseLost
 from service.errors import DatabaseUnavailable
 from service.settings import LedgerSettings, Settings, StorageSettings, StreamSettings
 from tests.harness import PATIENCE, eventually, serving

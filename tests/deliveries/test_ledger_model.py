@@ -54,6 +54,7 @@ class Client:
     is_open: bool = True
     missed_from: int | None = None
     final: list[int] = field(default_factory=list)
+    claimed: dict[int, Any] = field(default_factory=dict)
 
     def sees(self, event: Published) -> bool:
         return (
@@ -243,6 +244,12 @@ class History(RuleBasedStateMachine):
         now = datetime.now(UTC)
         published = {event.seq: event.at for event in self.log}
         assert {row["seq"] for row in claimed} <= set(self.expected(client))
+        # What was claimed once is claimed for good, with the same times.
+        for seq, before in client.claimed.items():
+            row = next(row for row in claimed if row["seq"] == seq)
+            assert row["sent_at"] == before["sent_at"]
+            assert row["received_at"] == before["received_at"] or before["received_at"] is None
+        client.claimed = {row["seq"]: row for row in claimed}
         for row in claimed:
             assert max(published[row["seq"]], client.since) <= row["sent_at"] <= now
             assert (row["received_at"] is not None) == (row["seq"] <= client.acked)

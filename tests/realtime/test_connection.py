@@ -39,7 +39,7 @@ async def ledger(node: Node, subject: str, condition: str = "true") -> dict[str,
 
 
 async def test_a_stream_is_closed_within_a_second_of_its_tokens_expiry(shared: Node, subject: str) -> None:
-    async with await shared.live(subject, claims={"ttl_seconds": 1}) as stream:
+    async with await shared.live(subject, claims={"ttl_seconds": 1.5}) as stream:
         assert await stream.closed() == (1008, "token_expired")
     row = await ledger(shared, subject, "closed_at IS NOT NULL")
     assert (row["close_code"], row["close_reason"]) == (1008, "token_expired")
@@ -48,8 +48,8 @@ async def test_a_stream_is_closed_within_a_second_of_its_tokens_expiry(shared: N
 
 async def test_a_fresh_token_of_the_same_admin_extends_the_stream(shared: Node, subject: str) -> None:
     async with (
-        await shared.live(subject, claims={"ttl_seconds": 1}) as stream,
-        await shared.live("another", claims={"ttl_seconds": 1.2}) as without,
+        await shared.live(subject, claims={"ttl_seconds": 2}) as stream,
+        await shared.live("another", claims={"ttl_seconds": 2.2}) as without,
     ):
         first = await ledger(shared, subject)
         await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=600, token_id="fresh")})
@@ -64,7 +64,7 @@ async def test_a_fresh_token_of_the_same_admin_extends_the_stream(shared: Node, 
 
 async def test_a_fresh_token_may_also_end_the_stream_earlier(shared: Node, subject: str) -> None:
     async with await shared.live(subject) as stream:
-        await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=0.5)})
+        await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=1)})
         await stream.next_of("authenticated")
         assert await stream.closed() == (1008, "token_expired")
 
@@ -82,7 +82,7 @@ WOULD_NOT_HAVE_OPENED_IT: list[tuple[dict[str, Any], str]] = [
 async def test_a_fresh_token_that_would_not_have_opened_the_stream_is_an_error_and_extends_nothing(
     shared: Node, subject: str
 ) -> None:
-    async with await shared.live(subject, claims={"ttl_seconds": 2}, topics="a,a.*") as stream:
+    async with await shared.live(subject, claims={"ttl_seconds": 3}, topics="a,a.*") as stream:
         row = await ledger(shared, subject)
         fresh = [
             (token(**{"subject": subject, "scope": READ, **claims}), code) for claims, code in WOULD_NOT_HAVE_OPENED_IT

@@ -112,7 +112,7 @@ async def test_an_event_is_the_same_bytes_live_from_memory_and_from_the_log(node
     odd: list[dict[str, Any]] = [
         {"title": "plain"},
         {"title": "Übergröße — 日本 🚨 </script> \\u0041", "body": 'a\n\tb "c" \\ \u2028'},
-        {"title": "numbers", "attributes": {"z": 1.0, "a": -0.0, "b": 1e300, "c": 1e-7, "d": 2**53 - 1, "e": 0.1}},
+        {"title": "numbers", "attributes": {"z": 1.0, "a": -0.0, "b": 1e29, "c": 1e-7, "d": 2**53 - 1, "e": 0.1}},
         {"title": "nested", "attributes": {"": {"b": [None, True, {"a": []}], "a": {}}}},
         {"title": "named", "recipients": ["zoe", "alice", "bob"], "dedup_key": "k", "topic": "a.b-c_d"},
         {"title": "links", "links": [{"title": "x", "url": "https://example.org/?a=1&b=%20#é"}]},
