@@ -299,7 +299,7 @@ def test_the_ledger_claims_what_was_sent_and_received_and_no_more(place: Place) 
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=20,
+            max_examples=15,
             stateful_step_count=30,
             derandomize=True,
             deadline=None,

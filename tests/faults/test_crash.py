@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tests.harness import Process
 
-ALERTS = 4_000
+ALERTS = 3_000
 JUDGED_SOON = {"TOCSIN_NODE_LEASE_SECONDS": "1", "TOCSIN_JANITOR_SECONDS": "0.2"}
 
 

@@ -18,7 +18,7 @@ from tests.harness import eventually, start_process
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ALERTS = 4_000
+ALERTS = 3_000
 
 
 @pytest.fixture
