@@ -1,7 +1,7 @@
 """The bus: what wakes this node when another one commits, over PostgreSQL's LISTEN/NOTIFY.
 
 It only wakes. A notification may be lost, repeated or late; the poll of the fan-out bounds the delay. So the bus does
-no more than pass on what it hears, and after a break it wakes everybody once, for what it may have missed.
+no more than pass on what it hears; what it may have missed in a break, the polls bring.
 """
 
 from __future__ import annotations
