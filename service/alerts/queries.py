@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +11,8 @@ from service.alerts.schemas import rfc3339
 from service.alerts.tables import alerts
 from service.auth.principal import EVERY_TOPIC
 from service.database.base import severity_type
-from service.errors import InvalidRequest
 from service.events.log import read_head
+from service.web import cursors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +38,7 @@ class AlertQuery:
 
 def encode_cursor(seq: int) -> str:
     """Return the cursor of the page after the alert at ``seq``."""
-    return base64.urlsafe_b64encode(str(seq).encode()).decode().rstrip("=")
+    return cursors.encode(str(seq))
 
 
 def decode_cursor(cursor: str) -> int:
@@ -50,12 +48,9 @@ def decode_cursor(cursor: str) -> int:
         InvalidRequest: it is none of ours.
 
     """
-    try:
-        digits = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError):
-        digits = ""
+    digits = cursors.decode(cursor)
     if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):  # noqa: PLR2004 - digits of a bigint
-        raise InvalidRequest("/cursor: send the `next` of the page before, as it was.")
+        raise cursors.refused()
     return int(digits)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -12,7 +10,8 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from service.auth.principal import Principal, Scope
 from service.deliveries.queries import deliveries_of, may_audit, present
-from service.errors import InvalidRequest, NotFound
+from service.errors import NotFound
+from service.web import cursors
 from service.web.bearer import Bearer
 
 if TYPE_CHECKING:
@@ -63,17 +62,17 @@ class PresenceOut(BaseModel):
 
 
 def _encode(seq: int, connection: UUID) -> str:
-    return base64.urlsafe_b64encode(f"{seq}/{connection}".encode()).decode().rstrip("=")
+    return cursors.encode(f"{seq}/{connection}")
 
 
 def _decode(cursor: str) -> tuple[int, UUID]:
     try:
-        seq, _, connection = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("/")
+        seq, _, connection = cursors.decode(cursor).partition("/")
         position = int(seq), UUID(connection)
-    except (binascii.Error, ValueError):
+    except ValueError:
         position = (-1, UUID(int=0))
     if not 0 <= position[0] <= SEQ_MAX:
-        raise InvalidRequest("/cursor: send the `next` of the page before, as it was.")
+        raise cursors.refused()
     return position
 
 
