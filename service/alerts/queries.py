@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, and_, any_, cast, false, literal, or_, select, true
 
-from service.alerts.schemas import rfc3339
 from service.alerts.tables import alerts
 from service.auth.principal import EVERY_TOPIC
 from service.database.base import severity_type
 from service.events.log import read_head
+from service.events.times import rfc3339
 from service.web import cursors
 
 if TYPE_CHECKING:

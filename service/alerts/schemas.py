@@ -18,6 +18,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.auth.principal import is_subject, is_topic
 from service.events.filter import Severity
+from service.events.times import rfc3339
 
 Status = Literal["open", "acknowledged", "resolved", "expired"]
 
@@ -158,11 +159,6 @@ def _check_json(value: Any, depth: int) -> None:
             _text(key, multiline=False)
         for item in value.values() if isinstance(value, dict) else value:
             _check_json(item, depth - 1)
-
-
-def rfc3339(at: datetime) -> str:
-    """Format a UTC time as RFC 3339 with microseconds and ``Z``."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def wire_alert(alert: AlertIn, alert_id: UUID, source: str, created_at: datetime) -> bytes:

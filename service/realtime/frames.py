@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from service.events.times import rfc3339
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -69,17 +71,12 @@ def text_message(payload: bytes) -> bytes:
     return bytes((_TEXT_MESSAGE, 127)) + size.to_bytes(8, "big") + payload
 
 
-def timestamp(at: datetime) -> str:
-    """Format a UTC time as RFC 3339 with microseconds and ``Z``."""
-    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def prepare(event: Event) -> PreparedEvent:
     """Encode an event, once for everybody."""
     payload = b'{"type":"event","seq":%d,"kind":"%b","at":"%b","actor":%b,"alert":%b}' % (
         event.seq,
         event.kind.encode(),
-        timestamp(event.occurred_at).encode(),
+        rfc3339(event.occurred_at).encode(),
         orjson.dumps(event.actor),
         event.body,
     )
@@ -108,7 +105,7 @@ def welcome(  # noqa: PLR0913 - the fields of the frame
         head=head,
         after=after,
         heartbeat_seconds=heartbeat_seconds,
-        token_expires_at=timestamp(token_expires_at),
+        token_expires_at=rfc3339(token_expires_at),
         limits=limits,
     )
 
@@ -120,7 +117,7 @@ def caught_up(seq: int) -> bytes:
 
 def heartbeat(seq: int, at: datetime) -> bytes:
     """Say that the server lives, and that the cursor may advance to ``seq``: nothing between was for this one."""
-    return _frame("heartbeat", seq=seq, at=timestamp(at))
+    return _frame("heartbeat", seq=seq, at=rfc3339(at))
 
 
 def gap(after: int, before: int, reason: GapReason) -> bytes:
@@ -135,7 +132,7 @@ def presence(joined: Sequence[dict[str, Any]], left: Sequence[str], *, present: 
 
 def authenticated(token_expires_at: datetime) -> bytes:
     """Confirm a fresh token."""
-    return _frame("authenticated", token_expires_at=timestamp(token_expires_at))
+    return _frame("authenticated", token_expires_at=rfc3339(token_expires_at))
 
 
 def pong(data: Any) -> bytes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from service.deliveries.queries import Present, present
 from service.errors import DatabaseUnavailable
+from service.events.times import rfc3339
 from service.realtime import frames
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Presence:
         if joined or left:
             self._hub.announce(
                 frames.presence(
-                    [{"recipient": one.recipient, "since": frames.timestamp(one.since)} for one in joined[:NAMES_MAX]],
+                    [{"recipient": one.recipient, "since": rfc3339(one.since)} for one in joined[:NAMES_MAX]],
                     left[:NAMES_MAX],
                     present=len(now),
                     truncated=max(len(joined), len(left)) > NAMES_MAX or len(now) >= self._max,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.alerts.schemas import AlertIn, AlertOut, content_hash, rfc3339, wire_alert, with_seq
+from service.alerts.schemas import AlertIn, AlertOut, content_hash, wire_alert, with_seq
+from service.events.times import rfc3339
 
 SOON = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 NESTED_8: dict[str, Any] = {"1": [{"3": [{"5": [{"7": ["8 levels"]}]}]}]}
