@@ -93,6 +93,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.limits = rest_limits
     app.state.committer = committer
     problems.install(app)
+    app.router.routes.extend(alert_routes.direct_routes)
     for router in (alert_routes.router, delivery_routes.router, health.router):
         app.include_router(router, responses=problems.RESPONSES)
     app.router.routes.append(

@@ -73,6 +73,8 @@ class ServerSettings(_Group):
     """How long a stop waits for requests under way."""
     request_max_bytes: int = Field(256 * 1024, ge=1024)
     """The largest request body; a larger one is answered 413."""
+    batch_max_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    """The largest body of ``POST /v1/alerts/batch``; a larger one is answered 413."""
     request_timeout_seconds: Seconds = 30
     """How long a request's headers, and then its body, may take to arrive."""
 

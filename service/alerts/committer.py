@@ -34,8 +34,10 @@ from typing import TYPE_CHECKING
 import asyncpg
 import orjson
 
+from service.alerts.schemas import content_hash, wire_alert
 from service.database.engine import CONNECTION_LOST, close_quietly, unavailable
-from service.errors import InternalError, OutcomeUnknown, Overloaded
+from service.database.ids import uuid7
+from service.errors import IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded, RequestRefused
 from service.events.log import Appended, Event, append_alerts
 from service.logs import get_logger
 from service.web.metrics import (
@@ -61,6 +63,16 @@ log = get_logger(__name__)
 SETTLE_PAUSE_SECONDS = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A committed alert. Where ``replayed``, it is the one that the idempotency key was first used for."""
+
+    id: str
+    seq: int
+    wire: bytes
+    replayed: bool
+
+
 @dataclass(slots=True)
 class NewAlert:
     """An alert on its way into the log. ``wire`` is its JSON, ``key_hash`` goes with ``key``."""
@@ -72,7 +84,14 @@ class NewAlert:
     wire: bytes
     key: str | None = None
     key_hash: str | None = None
-    done: asyncio.Future[Appended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: asyncio.Future[Stored] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @classmethod
+    def of(cls, alert: AlertIn, source: str, created_at: datetime, key: str | None = None) -> NewAlert:
+        """Give ``alert`` an id, and its form on the wire."""
+        alert_id = uuid7()
+        wire = wire_alert(alert, alert_id, source, created_at)
+        return cls(alert_id, source, created_at, alert, wire, key, content_hash(alert) if key is not None else None)
 
     def item(self) -> bytes:
         """Return the alert as an item of ``append_alerts``."""
@@ -81,6 +100,21 @@ class NewAlert:
             orjson.dumps(self.key_hash),
             self.wire,
         )
+
+    def stored(self, result: Appended) -> Stored:
+        """Return what became of the alert.
+
+        Raises:
+            IdempotencyMismatch: its key was first used for another alert.
+
+        """
+        if result.mismatch:
+            raise IdempotencyMismatch(
+                "The first request with this key held another alert. Use a new key for a new alert."
+            )
+        if result.body is None:
+            return Stored(str(self.id), result.seq, self.wire, replayed=result.replayed)
+        return Stored(orjson.loads(result.body)["id"], result.seq, result.body, replayed=result.replayed)
 
     def event(self, seq: int) -> Event:
         """Return the event that the alert became."""
@@ -122,22 +156,45 @@ class Committer:
         self._backend: _Backend | None = None
         self._stopped = False
 
-    async def store(self, alert: NewAlert) -> Appended:
+    async def store(self, alert: NewAlert) -> Stored:
         """Store ``alert`` and return once it is committed.
 
         Raises:
             Overloaded: the queue is full.
+            IdempotencyMismatch: its key was first used for another alert.
             DatabaseUnavailable: it was not stored.
             OutcomeUnknown: the database went away during the commit, and stayed away.
 
         """
+        self._enqueue([alert])
+        return await alert.done
+
+    async def store_all(self, alerts: Sequence[NewAlert]) -> list[Stored | RequestRefused]:
+        """Store ``alerts`` and return what became of each, once all are settled.
+
+        Raises:
+            Overloaded: the queue has no room for all of them; none was stored.
+            DatabaseUnavailable: the node is stopping; none was stored.
+
+        """
+        self._enqueue(alerts)
+        outcomes: list[Stored | RequestRefused] = []
+        for alert in alerts:
+            try:
+                outcomes.append(await alert.done)
+            except RequestRefused as refusal:
+                outcomes.append(refusal)
+        return outcomes
+
+    def _enqueue(self, alerts: Sequence[NewAlert]) -> None:
         if self._stopped:
             raise unavailable()
-        if self._queue.full() or self._queue_bytes >= self._settings.commit_queue_bytes:
+        room = self._settings.commit_queue_size - self._queue.qsize()
+        if len(alerts) > room or self._queue_bytes >= self._settings.commit_queue_bytes:
             raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1)
-        self._queue.put_nowait(alert)
-        self._queue_bytes += len(alert.wire)
-        return await alert.done
+        for alert in alerts:
+            self._queue.put_nowait(alert)
+            self._queue_bytes += len(alert.wire)
 
     async def run(self) -> None:
         """Commit what arrives, until cancelled."""
@@ -193,8 +250,12 @@ class Committer:
         if stored:
             self._committed(stored)
         for alert, result in zip(batch, results, strict=True):
-            if not alert.done.done():
-                alert.done.set_result(result)
+            if alert.done.done():
+                continue
+            try:
+                alert.done.set_result(alert.stored(result))
+            except IdempotencyMismatch as refusal:
+                alert.done.set_exception(refusal)
 
     async def _connect(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():

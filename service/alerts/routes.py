@@ -1,77 +1,131 @@
-"""``POST /v1/alerts`` and the reading of alerts."""
+"""``POST /v1/alerts``, one or many, and the reading of alerts.
+
+The POSTs are the hot path: their routes are ``DirectRoute``, and what they take is validated here, from bytes.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import ValidationError
 
-from service.alerts import schemas
+from service.alerts import batch, schemas
 from service.alerts.committer import Committer, NewAlert
 from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
 from service.auth.principal import Principal, Scope, is_subject, is_topic_pattern
-from service.database.ids import uuid7
-from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, TopicForbidden
+from service.errors import InvalidRequest, NotFound, TopicForbidden
 from service.events.filter import Severity
 from service.web.bearer import Bearer
-from service.web.bounds import read_json_body
-from service.web.problems import invalid
+from service.web.bounds import media_type, read_body, require_json
+from service.web.direct import DirectRoute
+from service.web.problems import RESPONSES, invalid
 
 if TYPE_CHECKING:
     from service.database.engine import Database
+    from service.settings import Settings
+    from service.web.limits import RestLimits
 
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
-Writer = Annotated[Principal, Depends(Bearer(Scope.ALERTS_WRITE, limit="write"))]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
-
-# The body is read by hand; its schema stands among the components, where those of the answers stand.
-_SCHEMA = schemas.AlertIn.model_json_schema(ref_template="#/components/schemas/{model}")
-_SCHEMA.pop("$defs")
-_BODY_IN_OPENAPI = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}}
+_writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 
 
-@router.post("/alerts", status_code=201, response_model=schemas.AlertOut, openapi_extra=_BODY_IN_OPENAPI)
-async def post_alert(
-    request: Request,
-    principal: Writer,
-    idempotency_key: Annotated[str | None, Header(description="makes a retry safe, for 24 hours")] = None,
-) -> Response:
+async def post_alert(request: Request) -> Response:
     """Store an alert and push it to every admin who may see it.
 
     The answer means that it is committed. With an ``Idempotency-Key`` a retry is answered as the first request was,
     with ``Idempotency-Replayed: true``, and stores nothing.
     """
-    # Validated here, from bytes: FastAPI would decode the JSON to Python first and validate that.
-    body = await read_json_body(request)
+    principal = await _writer(request)
+    require_json(request)
+    settings: Settings = request.app.state.settings
+    body = await read_body(request, settings.server.request_max_bytes)
     try:
         alert = schemas.AlertIn.model_validate_json(body)
     except ValidationError as error:
         raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
     if not principal.covers(alert.topic):
         raise TopicForbidden(f"The token's topics do not cover {alert.topic}.")
-    if idempotency_key is not None and not is_subject(idempotency_key):
+    key = request.headers.get("idempotency-key")
+    if key is not None and not is_subject(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
-    now = datetime.now(UTC)
-    alert_id = uuid7()
-    wire = schemas.wire_alert(alert, alert_id, principal.subject, now)
-    key_hash = schemas.content_hash(alert) if idempotency_key is not None else None
     committer: Committer = request.app.state.committer
-    result = await committer.store(NewAlert(alert_id, principal.subject, now, alert, wire, idempotency_key, key_hash))
-    if result.mismatch:
-        raise IdempotencyMismatch("The first request with this key held another alert. Use a new key for a new alert.")
-    if result.body is not None:
-        wire = result.body
-        alert_id = UUID(orjson.loads(wire)["id"])
-    headers = {"Location": f"/v1/alerts/{alert_id}"}
-    if result.replayed:
+    stored = await committer.store(NewAlert.of(alert, principal.subject, datetime.now(UTC), key))
+    headers = {"Location": f"/v1/alerts/{stored.id}"}
+    if stored.replayed:
         headers["Idempotency-Replayed"] = "true"
-    return Response(schemas.with_seq(wire, result.seq), 201, headers, "application/json")
+    return Response(schemas.with_seq(stored.wire, stored.seq), 201, headers, "application/json")
+
+
+async def post_batch(request: Request) -> Response:
+    """Store up to 1,000 alerts, each answered by itself, in order: one that is refused does not hold up the others.
+
+    The body is a JSON array, or NDJSON. An item may carry an ``idempotency_key``, which does what the header of a
+    single POST does. Each alert counts against the write limit.
+    """
+    principal = await _writer(request)
+    lines = media_type(request) in batch.LINES
+    if not lines:
+        require_json(request)
+    settings: Settings = request.app.state.settings
+    items = batch.split(await read_body(request, settings.server.batch_max_bytes), lines=lines)
+    limits: RestLimits = request.app.state.limits
+    limits.hit("write", principal.subject, len(items) - 1)  # the first was counted with the request
+    answer = await batch.store(items, principal, datetime.now(UTC), request.app.state.committer)
+    return Response(answer, media_type="application/json")
+
+
+def _schema(model: type[schemas.AlertIn]) -> dict[str, Any]:
+    """Return the schema of a body that is read by hand; what it refers to is among the components of the answers."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    del schema["$defs"]
+    return schema
+
+
+def _in_openapi(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}, **fields}
+
+
+_BATCH = {"type": "array", "minItems": 1, "maxItems": batch.ITEMS_MAX, "items": _schema(schemas.BatchItem)}
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+    "description": "makes a retry safe, for 24 hours",
+}
+
+direct_routes = [
+    DirectRoute(
+        "/v1/alerts",
+        post_alert,
+        methods=["POST"],
+        tags=["alerts"],
+        status_code=201,
+        response_model=schemas.AlertOut,
+        responses=RESPONSES,
+        openapi_extra=_in_openapi(
+            {"application/json": {"schema": _schema(schemas.AlertIn)}}, parameters=[_IDEMPOTENCY_KEY]
+        ),
+    ),
+    DirectRoute(
+        "/v1/alerts/batch",
+        post_batch,
+        methods=["POST"],
+        tags=["alerts"],
+        response_model=schemas.BatchAnswer,
+        responses=RESPONSES,
+        openapi_extra=_in_openapi(
+            {"application/json": {"schema": _BATCH}, batch.LINES[0]: {"schema": {"type": "string"}}}
+        ),
+    ),
+]
 
 
 def _patterns(values: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import unicodedata
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -35,12 +35,14 @@ SMALLEST, LARGEST = (
 )  # PostgreSQL writes a number out in digits: 16 KiB of 1e300 would be read back as megabytes
 INTEGER_MAX = 2**53 - 1  # the largest that every JSON reader holds exactly (RFC 8259, section 6)
 
+# The control characters (Unicode category Cc), and the surrogates (Cs), which UTF-8 cannot hold.
+_NOT_IN_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 def _text(value: str, *, multiline: bool) -> str:
-    allowed = "\n\r\t" if multiline else ""
-    for character in value:
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in allowed:
-            raise ValueError(f"the character U+{ord(character):04X} is not allowed")
+    if (found := (_NOT_IN_TEXT if multiline else _NOT_IN_LINES).search(value)) is not None:
+        raise ValueError(f"the character U+{ord(found.group()):04X} is not allowed")
     return value
 
 
@@ -57,7 +59,7 @@ def _topic(value: str) -> str:
     return value
 
 
-def _recipient(value: str) -> str:
+def _name(value: str) -> str:
     if not is_subject(value):
         raise ValueError("must be 1 to 200 printable characters")
     return value
@@ -65,6 +67,7 @@ def _recipient(value: str) -> str:
 
 Line = Annotated[str, AfterValidator(_line)]
 Topic = Annotated[str, AfterValidator(_topic)]
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class Link(BaseModel):
@@ -101,9 +104,7 @@ class AlertIn(BaseModel):
     body: str | None = None
     attributes: dict[str, Any] = Field(default_factory=dict)
     links: list[Link] = Field(default_factory=list, max_length=LINKS_MAX)
-    recipients: list[Annotated[str, AfterValidator(_recipient)]] | None = Field(
-        None, min_length=1, max_length=RECIPIENTS_MAX
-    )
+    recipients: list[Name] | None = Field(None, min_length=1, max_length=RECIPIENTS_MAX)
     dedup_key: Annotated[Line, Field(max_length=KEY_MAX)] | None = None
     expires_at: AwareDatetime | None = None
 
@@ -161,6 +162,12 @@ def _check_json(value: Any, depth: int) -> None:
             _check_json(item, depth - 1)
 
 
+class BatchItem(AlertIn):
+    """One alert of a batch, with the idempotency key that a single POST has in its header."""
+
+    idempotency_key: Name | None = None
+
+
 def wire_alert(alert: AlertIn, alert_id: UUID, source: str, created_at: datetime) -> bytes:
     """Encode a new alert as everybody will be shown it: in the answer, in the log, in every frame."""
     at = rfc3339(created_at)
@@ -192,7 +199,8 @@ def with_seq(alert: bytes, seq: int) -> bytes:
 
 def content_hash(alert: AlertIn) -> str:
     """Return the SHA-256, in hex, of what the caller asked for, whatever the spacing and order of its JSON."""
-    return hashlib.sha256(orjson.dumps(alert.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)).hexdigest()
+    content = alert.model_dump(mode="json", exclude={"idempotency_key"})  # the key of a batch's item is not content
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 class AlertOut(BaseModel):
@@ -222,3 +230,21 @@ class AlertPage(BaseModel):
     alerts: list[AlertOut]
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
     head: int = Field(description="the log position at which the list was true: start the stream after it")
+
+
+class BatchResult(BaseModel):
+    """What became of one alert of a batch: where it stands in the log, or, as a problem document, why it is refused."""
+
+    model_config = ConfigDict(extra="allow")
+
+    status: int = Field(description="201, or what a single POST of this alert would have been answered")
+    id: UUID | None = None
+    seq: int | None = None
+    replayed: bool = Field(default=False, description="the idempotency key was known: nothing new was stored")
+    code: str | None = Field(None, description="why it is refused")
+
+
+class BatchAnswer(BaseModel):
+    """One result an alert, in their order."""
+
+    results: list[BatchResult]

@@ -134,12 +134,15 @@ class Database:
             CONNECTION_LOST: there is no server to connect to.
 
         """
-        return await asyncpg.connect(
-            address_of(self.url),
-            timeout=self._settings.database_connect_seconds,
-            command_timeout=self._settings.database_timeout_seconds,
-            server_settings=self._server_settings,
-        )
+        try:
+            return await asyncpg.connect(
+                address_of(self.url),
+                timeout=self._settings.database_connect_seconds,
+                command_timeout=self._settings.database_timeout_seconds,
+                server_settings=self._server_settings,
+            )
+        except asyncpg.PostgresError as error:  # such as a database that lets nobody in for a while
+            raise asyncpg.PostgresConnectionError(str(error)) from error
 
     async def close(self) -> None:
         """Close the pool."""

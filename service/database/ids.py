@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from uuid import UUID
 
 
 def uuid7() -> UUID:
     """Make a UUIDv7: milliseconds since the epoch, then 74 random bits (RFC 9562, section 5.7)."""
-    bits = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
+    bits = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10))
     return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)

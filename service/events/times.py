@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def rfc3339(at: datetime) -> str:
-    """Format a UTC time as RFC 3339 with microseconds and ``Z``."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """Format a time as RFC 3339 in UTC, with microseconds and ``Z``."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

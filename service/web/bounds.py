@@ -18,29 +18,42 @@ if TYPE_CHECKING:
     from service.settings import ServerSettings
 
 
-async def read_json_body(request: Request) -> bytes:
-    """Return the body of a JSON request.
+def media_type(request: Request) -> str:
+    """Return what the body of a request is announced as, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def require_json(request: Request) -> None:
+    """Refuse a body that is not announced as JSON.
 
     Raises:
-        UnsupportedMedia: it is announced as something else.
-        RequestTooLarge: it is over ``TOCSIN_REQUEST_MAX_BYTES``, announced or counted.
+        UnsupportedMedia: it is announced as something else, or as nothing.
+
+    """
+    announced = media_type(request)
+    if announced != "application/json" and not announced.endswith("+json"):
+        raise UnsupportedMedia("Send the header Content-Type: application/json.")
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        RequestTooLarge: it is over ``max_bytes``, announced or counted.
         RequestTimeout: it did not arrive within ``TOCSIN_REQUEST_TIMEOUT_SECONDS``.
 
     """
     settings: ServerSettings = request.app.state.settings.server
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise UnsupportedMedia("Send the header Content-Type: application/json.")
     length = request.headers.get("content-length", "0")
     if not length.isdecimal():
         raise MalformedRequest("Content-Length must be a number.")
     body = bytearray()
-    if int(length) <= settings.request_max_bytes:
+    if int(length) <= max_bytes:
         try:
             async with asyncio.timeout(settings.request_timeout_seconds):
                 async for chunk in request.stream():
                     body += chunk
-                    if len(body) > settings.request_max_bytes:
+                    if len(body) > max_bytes:
                         break
                 else:
                     return bytes(body)
@@ -51,6 +64,4 @@ async def read_json_body(request: Request) -> bytes:
             ) from None
         except ClientDisconnect:
             raise MalformedRequest("The body ended early.") from None
-    raise RequestTooLarge(
-        f"The body is larger than {settings.request_max_bytes} bytes.", headers={"Connection": "close"}
-    )
+    raise RequestTooLarge(f"The body is larger than {max_bytes} bytes.", headers={"Connection": "close"})

@@ -34,8 +34,8 @@ class RestLimits:
             "refused": parse_many(settings.refused_limit),
         }
 
-    def hit(self, kind: str, who: str) -> None:
-        """Count one request of ``who``.
+    def hit(self, kind: str, who: str, cost: int = 1) -> None:
+        """Count ``cost`` requests of ``who``.
 
         Raises:
             RateLimited: it is over one of the limits of ``kind``.
@@ -43,7 +43,7 @@ class RestLimits:
         """
         strategy = self._limiter.limiter
         for item in self._items[kind]:
-            if not strategy.hit(item, kind, who):
+            if not strategy.hit(item, kind, who, cost=cost):
                 raise _refusal(item, strategy.get_window_stats(item, kind, who).reset_time)
 
     def would_refuse(self, kind: str, who: str) -> bool:

@@ -70,9 +70,10 @@ _CHALLENGES = {
 }
 
 
-def problem(refusal: RequestRefused) -> Response:
-    """Render a refusal."""
-    document: dict[str, Any] = {
+def document(refusal: RequestRefused) -> dict[str, Any]:
+    """Return a refusal as a problem document, and count it."""
+    REFUSALS.labels(refusal.code).inc()
+    fields: dict[str, Any] = {
         "type": f"urn:tocsin:problem:{refusal.code}",
         "title": refusal.title,
         "status": refusal.status,
@@ -80,14 +81,18 @@ def problem(refusal: RequestRefused) -> Response:
         "detail": refusal.detail,
     }
     if refusal.errors:
-        document["errors"] = refusal.errors
+        fields["errors"] = refusal.errors
+    return fields
+
+
+def problem(refusal: RequestRefused) -> Response:
+    """Render a refusal."""
     headers = dict(refusal.headers)
     if challenge := _CHALLENGES.get(type(refusal)):
         headers["WWW-Authenticate"] = challenge
     if refusal.retry_after is not None:
         headers["Retry-After"] = str(refusal.retry_after)
-    REFUSALS.labels(refusal.code).inc()
-    return Response(orjson.dumps(document), refusal.status, headers, MEDIA_TYPE)
+    return Response(orjson.dumps(document(refusal)), refusal.status, headers, MEDIA_TYPE)
 
 
 def invalid(errors: Iterable[Mapping[str, Any]]) -> RequestRefused:

@@ -12,11 +12,10 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from service.alerts.committer import Committer, NewAlert
-from service.alerts.schemas import AlertIn, content_hash, wire_alert
+from service.alerts.committer import Committer, NewAlert, Stored
+from service.alerts.schemas import AlertIn
 from service.database.engine import Database, parse_url
-from service.database.ids import uuid7
-from service.errors import DatabaseUnavailable, InternalError, Overloaded
+from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, Overloaded
 from service.settings import Settings, StorageSettings
 from tests.alerts.proxy import Cut, Proxy
 from tests.harness import Node, eventually, serving
@@ -221,9 +220,7 @@ def lock(database_url: str) -> AbstractAsyncContextManager[Callable[[], Any]]:
 
 
 def new_alert(title: str, key: str | None = None) -> NewAlert:
-    alert, alert_id, now = AlertIn(title=title), uuid7(), datetime.now(UTC)
-    wire = wire_alert(alert, alert_id, "billing", now)
-    return NewAlert(alert_id, "billing", now, alert, wire, key, content_hash(alert) if key else None)
+    return NewAlert.of(AlertIn(title=title), "billing", datetime.now(UTC), key)
 
 
 def poisoned_alert() -> NewAlert:
@@ -293,11 +290,32 @@ async def test_requests_with_one_key_in_one_batch_store_one_alert(
     tried = committer()
     alerts = [new_alert("first"), new_alert("same", "key"), new_alert("same", "key"), new_alert("other", "key")]
     _, original, repeated, mismatched = await store_while_locked(tried, lock, alerts)
-    assert (original.seq, original.replayed, original.body) == (2, False, None)
-    assert (repeated.seq, repeated.replayed, repeated.mismatch, repeated.body) == (2, True, False, alerts[1].wire)
-    assert mismatched.mismatch
+    assert original == Stored(str(alerts[1].id), 2, alerts[1].wire, replayed=False)
+    assert repeated == Stored(str(alerts[1].id), 2, alerts[1].wire, replayed=True)
+    assert isinstance(mismatched, IdempotencyMismatch)
     assert [event.alert_id for event in tried.committed] == [alerts[0].id, alerts[1].id]
     assert await tried.transactions() == [1, 1]
+
+
+async def test_alerts_that_come_together_are_each_told_what_became_of_them(committer: Callable[..., Tried]) -> None:
+    tried = committer()
+    alerts = [new_alert("same", "key"), poisoned_alert(), new_alert("same", "key"), new_alert("other", "key")]
+    first, poisoned, repeated, mismatched = await tried.committer.store_all(alerts)
+    assert first == Stored(str(alerts[0].id), 1, alerts[0].wire, replayed=False)
+    assert isinstance(poisoned, InternalError)
+    assert repeated == Stored(str(alerts[0].id), 1, alerts[0].wire, replayed=True)
+    assert isinstance(mismatched, IdempotencyMismatch)
+    assert [event.seq for event in tried.committed] == [1]
+
+
+async def test_alerts_that_come_together_are_refused_together_where_there_is_no_room(
+    committer: Callable[..., Tried],
+) -> None:
+    tried = committer(commit_queue_size=4)
+    with pytest.raises(Overloaded):
+        await tried.committer.store_all([new_alert(f"alert {number}") for number in range(5)])
+    outcomes = await tried.committer.store_all([new_alert(f"alert {number}") for number in range(4)])
+    assert [outcome.seq for outcome in outcomes if isinstance(outcome, Stored)] == [1, 2, 3, 4]
 
 
 async def test_a_committer_that_stopped_refuses(committer: Callable[..., Tried]) -> None:

@@ -1,0 +1,101 @@
+"""Many alerts in one request: each is validated, stored and answered by itself, in the order in which they came.
+
+A batch is a JSON array or NDJSON. What is wrong with one alert is that one's answer; what is wrong with the request,
+such as JSON that cannot be read or a batch that is too long, refuses it whole, and nothing of it was stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from service.alerts.committer import NewAlert
+from service.alerts.schemas import BatchItem
+from service.errors import InvalidRequest, MalformedRequest, RequestRefused, TopicForbidden
+from service.web.problems import document, invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from service.alerts.committer import Committer, Stored
+    from service.auth.principal import Principal
+
+LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+"""The media types of NDJSON; none is registered, the first is the usual one."""
+
+ITEMS_MAX = 1_000
+ITEMS_A_TURN = 50
+"""How many alerts are validated in one turn of the loop: half a millisecond."""
+
+
+def split(body: bytes, *, lines: bool) -> Sequence[Any]:
+    """Return the items of a batch: the lines of NDJSON as bytes, or the values of a JSON array.
+
+    Raises:
+        MalformedRequest: it is no JSON.
+        InvalidRequest: it is no array, is empty, or holds more than ``ITEMS_MAX``.
+
+    """
+    items = [line for line in body.split(b"\n") if line.strip()] if lines else _array(body)
+    if not items:
+        raise InvalidRequest("The batch is empty.")
+    if len(items) > ITEMS_MAX:
+        raise InvalidRequest(f"The batch holds {len(items)} alerts; send at most {ITEMS_MAX} at a time.")
+    return items
+
+
+def _array(body: bytes) -> list[Any]:
+    try:
+        items = from_json(body)  # the parser of a single alert, so that numbers mean the same
+    except ValueError as error:
+        raise MalformedRequest(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(items, list):
+        raise InvalidRequest("The body must be a JSON array of alerts; POST a single one to /v1/alerts.")
+    return items
+
+
+async def store(items: Sequence[Any], principal: Principal, now: datetime, committer: Committer) -> bytes:
+    """Store what can be stored of ``items`` and return the answer as JSON.
+
+    Raises:
+        RequestRefused: the service could store none of those that are right; the whole batch may be sent again.
+
+    """
+    checked: list[NewAlert | RequestRefused] = []
+    for number, item in enumerate(items, 1):
+        checked.append(_check(item, principal, now))
+        if number % ITEMS_A_TURN == 0:
+            await asyncio.sleep(0)
+    outcomes = await committer.store_all([one for one in checked if isinstance(one, NewAlert)])
+    if outcomes and all(map(_is_failure_of_ours, outcomes)):
+        raise cast("RequestRefused", outcomes[0])
+    following = iter(outcomes)
+    answers = [_answer(next(following) if isinstance(one, NewAlert) else one) for one in checked]
+    return b'{"results":[%b]}' % b",".join(answers)
+
+
+def _check(item: Any, principal: Principal, now: datetime) -> NewAlert | RequestRefused:
+    try:
+        alert = BatchItem.model_validate_json(item) if isinstance(item, bytes) else BatchItem.model_validate(item)
+    except ValidationError as error:
+        return invalid(error.errors(include_url=False, include_context=False, include_input=False))
+    if not principal.covers(alert.topic):
+        return TopicForbidden(f"The token's topics do not cover {alert.topic}.")
+    return NewAlert.of(alert, principal.subject, now, alert.idempotency_key)
+
+
+def _is_failure_of_ours(outcome: Stored | RequestRefused) -> bool:
+    return isinstance(outcome, RequestRefused) and outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _answer(outcome: Stored | RequestRefused) -> bytes:
+    if isinstance(outcome, RequestRefused):
+        return orjson.dumps(document(outcome))
+    answer = {"status": 201, "id": outcome.id, "seq": outcome.seq}
+    return orjson.dumps({**answer, "replayed": True} if outcome.replayed else answer)
