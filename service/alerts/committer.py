@@ -38,7 +38,7 @@ from service.alerts.schemas import content_hash, wire_alert
 from service.database.engine import CONNECTION_LOST, close_quietly, unavailable
 from service.database.ids import uuid7
 from service.errors import IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded, RequestRefused
-from service.events.log import Appended, Event, append_alerts
+from service.events.log import Appended, Event, IdempotencyKey, append_alerts
 from service.logs import get_logger
 from service.web.metrics import (
     ALERTS_REPLAYED,
@@ -75,15 +75,14 @@ class Stored:
 
 @dataclass(slots=True)
 class NewAlert:
-    """An alert on its way into the log. ``wire`` is its JSON, ``key_hash`` goes with ``key``."""
+    """An alert on its way into the log. ``wire`` is its JSON."""
 
     id: UUID
     source: str
     created_at: datetime
     alert: AlertIn
     wire: bytes
-    key: str | None = None
-    key_hash: str | None = None
+    key: IdempotencyKey | None = None
     done: asyncio.Future[Stored] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @classmethod
@@ -91,15 +90,8 @@ class NewAlert:
         """Give ``alert`` an id, and its form on the wire."""
         alert_id = uuid7()
         wire = wire_alert(alert, alert_id, source, created_at)
-        return cls(alert_id, source, created_at, alert, wire, key, content_hash(alert) if key is not None else None)
-
-    def item(self) -> bytes:
-        """Return the alert as an item of ``append_alerts``."""
-        return b'{"key":%b,"hash":%b,"alert":%b}' % (
-            orjson.dumps(self.key),
-            orjson.dumps(self.key_hash),
-            self.wire,
-        )
+        idempotency_key = IdempotencyKey(key, content_hash(alert)) if key is not None else None
+        return cls(alert_id, source, created_at, alert, wire, idempotency_key)
 
     def stored(self, result: Appended) -> Stored:
         """Return what became of the alert.
@@ -223,7 +215,7 @@ class Committer:
             _fail(batch, unavailable())
             return
         try:
-            results = await append_alerts(connection, b"[%b]" % b",".join(alert.item() for alert in batch))
+            results = await append_alerts(connection, [alert.wire for alert in batch], [alert.key for alert in batch])
         except CONNECTION_LOST as error:
             log.warning("commit outcome unknown", alerts=len(batch), error=type(error).__name__)
             await self._settle(batch)

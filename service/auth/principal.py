@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 TOPIC_MAX = 100
 SUBJECT_MAX = 200
@@ -58,9 +58,9 @@ def covers(pattern: str, topic: str) -> bool:
     return pattern.endswith(".*") and topic.startswith(pattern[:-1])
 
 
-def any_covers(patterns: Iterable[str], topic: str) -> bool:
+def any_covers(patterns: Collection[str], topic: str) -> bool:
     """Say whether one of ``patterns`` covers ``topic``."""
-    return any(covers(pattern, topic) for pattern in patterns)
+    return "*" in patterns or any(covers(pattern, topic) for pattern in patterns)
 
 
 def intersect(granted: Iterable[str], wanted: Iterable[str]) -> tuple[str, ...]:

@@ -2,14 +2,14 @@
 
 Appending is one SQL function and one round trip (see ``append_alerts`` in the migrations): it takes an advisory lock,
 then, in a statement of its own so that its snapshot is newer than the lock, reads the head and inserts ``head + 1 …``,
-and notifies. The lock is held to the commit. Measured on two shared cores: 20 alerts a call, 56,000 alerts/s; a
-counter row under ``UPDATE`` was slower and bloats while a long transaction is open.
+and notifies. The lock is held to the commit. Measured on two shared cores: 28,000 alerts/s at 20 a call, 55,000 at
+500; a counter row under ``UPDATE`` was slower and bloats while a long transaction is open.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import text
 
@@ -57,15 +57,27 @@ class Appended:
     body: bytes | None
 
 
-async def append_alerts(connection: asyncpg.Connection, items: bytes) -> list[Appended]:
-    """Append a JSON array of ``{"key": …, "hash": …, "alert": …}`` and return one result an item, in order.
+class IdempotencyKey(NamedTuple):
+    """What makes a retry safe. ``content`` is the SHA-256, in hex, of what the caller asked for."""
+
+    key: str
+    content: str
+
+
+async def append_alerts(
+    connection: asyncpg.Connection, alerts: Sequence[bytes], keys: Sequence[IdempotencyKey | None]
+) -> list[Appended]:
+    """Append alerts, each as JSON and with its key, if any, and return one result each, in order.
 
     The transaction is committed when this returns. When it raises because the connection was lost, the outcome is
     unknown.
     """
+    keyed = any(keys)
     rows = await connection.fetch(
-        "SELECT seq, replayed, mismatch, body::text FROM append_alerts($1::json) ORDER BY ordinal",
-        items.decode(),
+        "SELECT seq, replayed, mismatch, body::text FROM append_alerts($1::json, $2, $3) ORDER BY ordinal",
+        (b"[%b]" % b",".join(alerts)).decode(),
+        [key and key.key for key in keys] if keyed else None,
+        [key and key.content for key in keys] if keyed else None,
     )
     return [Appended(row[0], row[1], row[2], row[3].encode() if row[3] is not None else None) for row in rows]
 

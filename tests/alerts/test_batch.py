@@ -70,7 +70,7 @@ def test_an_alert_that_is_wrong_fails_alone(rest: httpx2.Client, as_lines: bool)
         {"title": "good too"},
     ]
     body = {"content": lines(*alerts), "headers": NDJSON} if as_lines else {"json": alerts}
-    found = results(rest.post(BATCH, **body))  # type: ignore[arg-type]
+    found = results(rest.post(BATCH, **body))
     assert [result["status"] for result in found] == [201, 422, 422, 422, 422, 422, 201]
     assert found[6]["seq"] == found[0]["seq"] + 1
     assert found[1]["code"] == "invalid_request"

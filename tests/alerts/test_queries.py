@@ -213,7 +213,7 @@ async def test_a_list_sees_one_instant(lenient: Node) -> None:
             await eventually(
                 lambda: lenient.sql("SELECT FROM pg_locks WHERE relation = 'alerts'::regclass AND NOT granted")
             )
-            await append_alerts(other, json.dumps([{"key": None, "hash": None, "alert": alert}]).encode())
+            await append_alerts(other, [json.dumps(alert).encode()], [None])
         page = (await listing).json()
         assert (page["head"], page["alerts"][0]) == (before["seq"], before)
         page = (await client.get("/v1/alerts")).json()

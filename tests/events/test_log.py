@@ -17,6 +17,7 @@ from service.events.log import (
     NOTIFY_CHANNEL,
     PARTITION_SIZE,
     PARTITIONS_AHEAD,
+    IdempotencyKey,
     append_alerts,
     ensure_partitions,
     read_first,
@@ -53,7 +54,8 @@ def item(key: str | None = None, digest: str = "00", **changes: Any) -> dict[str
 
 
 async def append(connection: asyncpg.Connection, *items: dict[str, Any]) -> list[Appended]:
-    return await append_alerts(connection, json.dumps(items).encode())
+    keys = [IdempotencyKey(item["key"], item["hash"]) if item["key"] else None for item in items]
+    return await append_alerts(connection, [json.dumps(item["alert"]).encode() for item in items], keys)
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ async def test_the_log_keeps_the_text_of_an_alert_as_it_was_written(
 ) -> None:
     alert = item()["alert"] | {"topic": "payments.eu", "severity": "error", "recipients": ["alice", "Zoë"]}
     text = json.dumps(alert, ensure_ascii=False, indent=1).encode()
-    await append_alerts(connection, b'[{"key":null,"hash":null,"alert":%b}]' % text)
+    await append_alerts(connection, [text], [None])
     async with database.transaction() as tx:
         (event,) = await read_tail(tx, 0, 10)
     assert event.body == text
