@@ -33,5 +33,5 @@ async def readyz(request: Request) -> dict[str, str]:
 
 @router.get("/metrics", response_class=Response)
 async def metrics() -> Response:
-    """Return the metrics of this node in Prometheus' text format."""
+    """Return the metrics of this node, or of all workers together, in Prometheus' text format."""
     return exposition()

@@ -12,12 +12,12 @@ import time
 from typing import TYPE_CHECKING
 
 from limits import RateLimitItem, parse_many
-from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from slowapi import Limiter
 from slowapi.util import get_remote_address
 
 from service.errors import RateLimited
+from service.web.windows import WindowStorage
 
 if TYPE_CHECKING:
     from service.settings import LimitSettings, StreamSettings
@@ -27,7 +27,7 @@ class RestLimits:
     """What one subject, or one address without a good token, may do in REST."""
 
     def __init__(self, settings: LimitSettings) -> None:
-        self._limiter = Limiter(key_func=get_remote_address, strategy="fixed-window", storage_uri="memory://")
+        self._limiter = Limiter(key_func=get_remote_address, strategy="fixed-window", storage_uri="windows://")
         self._items = {
             "write": parse_many(settings.write_limit),
             "read": parse_many(settings.read_limit),
@@ -68,7 +68,7 @@ class ConnectionLimits:
     """What one connection may send: messages, and strikes for those over the limit."""
 
     def __init__(self, settings: StreamSettings) -> None:
-        self._storage = MemoryStorage()
+        self._storage = WindowStorage()
         self._strategy = FixedWindowRateLimiter(self._storage)
         self._messages = parse_many(settings.message_limit)
         self._strikes = parse_many(settings.strike_limit)
