@@ -85,6 +85,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         version=__version__,
         summary="Alerts, stored before answered and pushed at once.",
         lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has them; a span would hold ?token=
     )
     app.state.failed = False
     app.state.settings = settings

@@ -39,10 +39,12 @@ if TYPE_CHECKING:
     from service.realtime.fanout import Chunk, Fanout
     from service.realtime.hub import Hub
     from service.realtime.transport import StreamTransport
+    from service.web.limits import ConnectionLimits
 
 log = get_logger(__name__)
 
 RETRY_READ_SECONDS = 1
+_REASON_OF_CODE = {1005: "no_code", 1006: "connection_lost"}
 
 
 class Connection:
@@ -54,6 +56,7 @@ class Connection:
         "_fanout",
         "_hub",
         "_ledger",
+        "_limits",
         "_protocol",
         "_transport",
         "_verifier",
@@ -69,6 +72,7 @@ class Connection:
         fanout: Fanout,
         ledger: Ledger,
         verifier: TokenVerifier,
+        limits: ConnectionLimits,
     ) -> None:
         self._transport = transport
         self._protocol = protocol
@@ -77,6 +81,7 @@ class Connection:
         self._fanout = fanout
         self._ledger = ledger
         self._verifier = verifier
+        self._limits = limits
         self._catching_up: asyncio.Task[None] | None = None
 
     @property
@@ -95,9 +100,9 @@ class Connection:
         """Begin: greet, and catch up from the cursor."""
         self._hub.add(self)
         self._ledger.opened(self._entry)
-        self._transport.on_drained = self._drained
         self.send(welcome)
         self._catch_up()
+        self._transport.attach(self)
 
     def close(self, reason: CloseReason) -> None:
         """Close the stream from our side."""
@@ -112,7 +117,7 @@ class Connection:
         self._protocol.closed()
         self._hub.remove(self)
         self._ledger.closed(self._entry, code, reason)
-        self._transport.on_drained = None
+        self._limits.forget(str(self._entry.id))
         if self._catching_up is not None:
             self._catching_up.cancel()
 
@@ -138,17 +143,26 @@ class Connection:
         """Return the last seq that was written to the socket."""
         return self._hub.position if self._protocol.phase is Phase.LIVE else self._protocol.pending
 
-    def _drained(self) -> None:
+    # What the transport tells, and the clock.
+
+    def drained(self) -> None:
+        """The socket was full and has taken everything."""
         self._perform(self._protocol.drained())
 
-    # Receiving, and the clock.
-
     def receive(self, text: str | None) -> None:
-        """Take a message; None stands for a binary one."""
-        if text is None:
-            self._perform(self._protocol.receive_binary())
-        else:
-            self._perform(self._protocol.receive_text(text, self._written()))
+        """A message has come; None stands for a binary one."""
+        try:
+            if text is None:
+                self._perform(self._protocol.receive_binary())
+            else:
+                self._perform(self._protocol.receive_text(text, self._written()))
+        except Exception:
+            log.exception("stream failed", connection=str(self._entry.id))
+            self.close(CloseReason.INTERNAL_ERROR)
+
+    def disconnected(self, code: int, reason: str) -> None:
+        """The stream is over, whoever ended it."""
+        self.ended(code, reason or _REASON_OF_CODE.get(code, "client"))
 
     def tick(self, now: float, wall: float) -> None:
         """Notice the time."""
@@ -198,7 +212,9 @@ class Connection:
     # Catching up.
 
     def _catch_up(self) -> None:
-        if self._catching_up is None:
+        if self._protocol.phase is Phase.REPLAYING and self._protocol.cursor >= self._hub.position:
+            self._go_live()
+        elif self._catching_up is None:
             self._catching_up = asyncio.get_running_loop().create_task(self._replay())
 
     async def _replay(self) -> None:

@@ -1,4 +1,4 @@
-"""``GET /v1/ws``: the handshake, and the endpoint that reads until the stream ends.
+"""``GET /v1/ws``: the handshake, and the endpoint that returns when the stream is open or refused.
 
 A refusal is accept, then close 1008 with a reason: closing before accepting would be an HTTP 403, which a browser
 shows its page as 1006 without a word. Nothing else is ever sent on a refused connection, and the ledger keeps the
@@ -45,7 +45,6 @@ log = get_logger(__name__)
 PATH = "/v1/ws"
 PATTERNS_MAX = 100
 _BEARER = "bearer."
-_NORMAL_CLOSURE = {1005: "no_code", 1006: "connection_lost"}
 
 
 class Refused(Exception):
@@ -151,15 +150,8 @@ class StreamEndpoint:
         except Refused as refused:
             self._refuse(transport, handshake, refused)
             return
-        connection_id = None
-        try:
-            connection, entry = self._connection(transport, handshake, principal, wanted, after)
-            connection_id = str(entry.id)
-            self._greet(connection, entry, after)
-            await self._read(connection, receive)
-        finally:
-            if connection_id is not None:
-                self._limits.forget(connection_id)
+        connection, entry = self._connection(transport, handshake, principal, wanted, after)
+        self._greet(connection, entry, after)
 
     # The handshake.
 
@@ -263,6 +255,7 @@ class StreamEndpoint:
             fanout=self._fanout,
             ledger=self._ledger,
             verifier=self._verifier,
+            limits=self._limits,
         )
         return connection, entry
 
@@ -283,21 +276,6 @@ class StreamEndpoint:
         if after > head:
             welcome += frames.gap(head + 1, after, "reset")
         connection.open(welcome)
-
-    async def _read(self, connection: Connection, receive: Receive) -> None:
-        code, reason = 1006, ""
-        try:
-            while True:
-                message = await receive()
-                if message["type"] == "websocket.disconnect":
-                    code, reason = message.get("code", 1005), message.get("reason") or ""
-                    return
-                connection.receive(message.get("text"))
-        except Exception:
-            log.exception("stream failed")
-            connection.close(CloseReason.INTERNAL_ERROR)
-        finally:
-            connection.ended(code, reason or _NORMAL_CLOSURE.get(code, "client"))
 
 
 def _is_seq(value: str) -> bool:
