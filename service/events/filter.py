@@ -46,6 +46,7 @@ class EventFilter:
         """Say whether ``event`` passes, its recipients aside."""
         return RANK[event.severity] >= RANK[self.min_severity] and any_covers(self.topics, event.topic)
 
-    def matches_for(self, recipient: str, event: Visible) -> bool:
-        """Say whether ``recipient`` may see ``event`` through this filter."""
-        return (event.recipients is None or recipient in event.recipients) and self.matches(event)
+
+def is_for(recipient: str, event: Visible) -> bool:
+    """Say whether ``event`` is for ``recipient``: for all, or for these admins and this one among them."""
+    return event.recipients is None or recipient in event.recipients

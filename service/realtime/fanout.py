@@ -6,7 +6,8 @@ longer; then the tail is read. Because the log is gapless, "follows on" is one c
 reordered wake-up costs at most the poll interval.
 
 It also answers the connections that replay: ``read_chunk`` serves a range from the recent events, or from the table
-through the SQL twin of the filter, a bounded number of readers at a time.
+through the SQL twin of the filter, a bounded number of readers at a time. The log never changes, so what was read from
+memory for one connection serves every other with the same cursor and filter: in a reconnect storm, all of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from service.database.engine import unavailable
 from service.errors import DatabaseUnavailable
+from service.events.filter import is_for
 from service.events.log import read_first, read_head, read_matching, read_tail
 from service.logs import get_logger
 from service.realtime import frames
@@ -47,6 +49,9 @@ SCAN_IN_LOG = 50_000
 REPLAYS_A_TURN = 4
 """How many chunks are made in one turn of the loop, so that a reconnect storm does not hold it."""
 
+SCANS_MAX = 32
+"""How many chunks are remembered, of at most ``replay_chunk_bytes`` each."""
+
 REACH_SECONDS = 5
 """How long a cursor from another node may wait until this node has fanned out as far."""
 
@@ -58,6 +63,30 @@ class Chunk:
     data: bytes
     events: int
     up_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """What a filter lets through of a range of the recent events, up to ``up_to``."""
+
+    events: list[frames.PreparedEvent]
+    up_to: int
+    for_all: Chunk | None
+
+    @classmethod
+    def of(cls, events: list[frames.PreparedEvent], up_to: int) -> _Scan:
+        open_to_all = all(event.recipients is None for event in events)
+        return cls(events, up_to, _chunk(events, up_to) if open_to_all else None)
+
+    def chunk(self, recipient: str) -> Chunk:
+        """Return what ``recipient`` may see of it."""
+        if self.for_all is not None:
+            return self.for_all
+        return _chunk([event for event in self.events if is_for(recipient, event)], self.up_to)
+
+
+def _chunk(events: Sequence[frames.PreparedEvent], up_to: int) -> Chunk:
+    return Chunk(b"".join(event.frame for event in events), len(events), up_to)
 
 
 class Fanout:
@@ -75,6 +104,7 @@ class Fanout:
         self._turns = asyncio.Semaphore(REPLAYS_A_TURN)
         self._readers = asyncio.Semaphore(settings.replay_readers)
         self._recent = RecentEvents(0, settings.recent_events, settings.recent_bytes)
+        self._scans: dict[tuple[int, EventFilter], _Scan] = {}
 
     def start_at(self, head: int) -> None:
         """Begin with the events after ``head``."""
@@ -191,21 +221,29 @@ class Fanout:
         async with self._turns:
             await asyncio.sleep(0)
             if self._recent.reach_back_to(cursor):
-                return self._chunk_from_memory(cursor, event_filter, recipient)
+                return self._scan(cursor, event_filter).chunk(recipient)
         async with self._readers:
             return await self._chunk_from_log(cursor, event_filter, recipient)
 
-    def _chunk_from_memory(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
-        matching: list[bytes] = []
+    def _scan(self, cursor: int, event_filter: EventFilter) -> _Scan:
+        scan = self._scans.get((cursor, event_filter))
+        if scan is None:
+            if len(self._scans) >= SCANS_MAX:
+                self._scans.clear()
+            scan = self._scans[cursor, event_filter] = self._scan_recent(cursor, event_filter)
+        return scan
+
+    def _scan_recent(self, cursor: int, event_filter: EventFilter) -> _Scan:
+        matching: list[frames.PreparedEvent] = []
         size = 0
         for event in islice(self._recent.after(cursor), SCAN_IN_MEMORY):
             if len(matching) >= self._settings.replay_chunk_events or size >= self._settings.replay_chunk_bytes:
                 break
             cursor = event.seq
-            if event_filter.matches_for(recipient, event):
-                matching.append(event.frame)
+            if event_filter.matches(event):
+                matching.append(event)
                 size += len(event.frame)
-        return Chunk(b"".join(matching), len(matching), cursor)
+        return _Scan.of(matching, cursor)
 
     async def _chunk_from_log(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
         limit, max_bytes = self._settings.replay_chunk_events, self._settings.replay_chunk_bytes

@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from service.errors import CloseReason
+from service.events.filter import is_for
 from service.web.metrics import CONNECTIONS, CONNECTIONS_LAGGING, DELIVERIES, FANOUT_PASSES, LOG_POSITION
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Hub:
         for connection in group:
             frames, count = data, len(for_all)
             if connection.recipient in named:
-                own = [e.frame for e in events if e.recipients is None or connection.recipient in e.recipients]
+                own = [event.frame for event in events if is_for(connection.recipient, event)]
                 frames, count = b"".join(own), len(own)
             if count:
                 written += count
