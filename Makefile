@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format reference lock
+.PHONY: help run demo test check format reference lock bench bench-peers
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,12 @@ reference: $(VENV)/.dev  ## write the tables of docs/reference.md and openapi/op
 lock: $(VENV)/.dev  ## choose the newest versions again and write the lock files
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+
+bench: $(VENV)/.dev  ## measure Tocsin beside its baselines, in under 6 minutes; ARGS="--only fanout" for less
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers:  ## install nginx with nchan, one of the baselines (Debian, as root); Debian starts the nginx it installs
+	@test -e /usr/lib/nginx/modules/ngx_nchan_module.so || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libnginx-mod-nchan >/dev/null; }
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tocsin needs Python 3.11 or newer; try make PYTHON=python3.11 …" >&2; exit 1; }

@@ -1,0 +1,92 @@
+"""What the ledger costs, in speed and in rows."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from benchmarks import load
+from benchmarks.cpu import Cpu, shares
+from benchmarks.fanout import CONNECTIONS, POSTERS, SECONDS, TRIALS
+from benchmarks.nodes import sql
+from benchmarks.readers import Readers
+from benchmarks.report import Row, median_ratio
+
+if TYPE_CHECKING:
+    from benchmarks.nodes import Bench
+    from benchmarks.servers import Server
+
+EVENTS_A_SECOND = 200.0
+_TABLES = ("dispatches", "receipts", "connections")
+
+
+def ledger(bench: Bench) -> list[Row]:
+    """Fan-out with acks, with the ledger and without; rows at 50 and 500 connections."""
+    with ExitStack() as stack:
+        nodes = {
+            "with": stack.enter_context(bench.node()),
+            "without": stack.enter_context(bench.node(module="benchmarks.peers.without_ledger")),
+        }
+        readers = stack.enter_context(Readers())
+        rates: dict[str, list[float]] = {name: [] for name in nodes}
+        cpus: list[Cpu] = []
+        for name, node in nodes.items():
+            readers.open(name, node.address, node.handshakes(CONNECTIONS), node.ready)
+        for _ in range(TRIALS):
+            for name, node in nodes.items():
+                with bench.cpu(node, readers.pid) as cpu:
+                    rates[name].append(acknowledged(readers, name, node))
+                if name == "with":
+                    cpus.append(cpu)
+        receipts = {name: sql(node.database, "SELECT count(*) FROM receipts")[0][0] for name, node in nodes.items()}
+        for name in nodes:
+            readers.verify(name)
+    if not receipts["with"] or receipts["without"]:
+        raise RuntimeError(f"receipts: {receipts}")
+    ratio = median_ratio(rates["with"], rates["without"])
+    few, many = (rows_written(bench, connections) for connections in (CONNECTIONS // 10, CONNECTIONS))
+    growth = many / few
+    return [
+        Row(
+            f"ledger: fan-out to {CONNECTIONS} that acknowledge",
+            f"{statistics.median(rates['with']):,.0f} deliveries/s",
+            [f"{ratio:.2f} x without the ledger {statistics.median(rates['without']):,.0f}"],
+            [(">= 0.95 x without", ratio >= 0.95)],
+            shares(cpus),
+            {"deliveries_per_second": rates, "receipts": receipts},
+        ),
+        Row(
+            "ledger: rows for 10 x the deliveries",
+            f"{many:,} rows",
+            [f"{growth:.2f} x {few:,} rows for {CONNECTIONS // 10} connections"],
+            [("flat: <= 1.2 x", growth <= 1.2)],
+            data={"rows": {CONNECTIONS // 10: few, CONNECTIONS: many}},
+        ),
+    ]
+
+
+def acknowledged(readers: Readers, name: str, node: Server) -> float:
+    """Return deliveries/s of 16 posters to clients that acknowledge four times a second."""
+    readers.begin(name, acks=True)
+    posted = load.closed_loop(node.address, node.post(), POSTERS, SECONDS)
+    last = readers.wait(name, posted.posted)
+    return posted.posted * CONNECTIONS / (last - posted.begun)
+
+
+def rows_written(bench: Bench, connections: int) -> int:
+    """Return the rows that the ledger inserts and updates for 200 events to so many connections, once they are open."""
+    with bench.node() as node, Readers() as readers:
+        readers.open("rows", node.address, node.handshakes(connections), node.ready)
+        before = _rows(node.database)
+        readers.begin("rows")
+        posted = load.open_loop(node.address, node.post(), POSTERS, EVENTS_A_SECOND, 1.0)
+        readers.wait("rows", posted.posted)
+        return _rows(node.database) - before
+
+
+def _rows(database: str) -> int:
+    time.sleep(1.5)  # a flush takes 0.2 s, and PostgreSQL brings its statistics up to date once a second
+    query = "SELECT sum(n_tup_ins + n_tup_upd)::bigint FROM pg_stat_user_tables WHERE relname = ANY($1)"
+    return int(sql(database, query, list(_TABLES))[0][0])

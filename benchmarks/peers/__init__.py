@@ -1,0 +1,1 @@
+"""What Tocsin is compared with."""
