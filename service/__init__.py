@@ -3,6 +3,7 @@
 The path of an alert, and where each step lives:
 
  1. ``POST /v1/alerts``          ``alerts/routes.py``       who are you, may you, is it well-formed
+    ``POST /v1/alerts/batch``    ``alerts/batch.py``        the same, for many at once
  2. group commit                 ``alerts/committer.py``    many requests, one transaction
  3. the log                      ``events/log.py``          lock, number, insert, notify, commit: one SQL function
  4. ``201`` with id and seq      ``alerts/routes.py``       answered only now: stored before answered

@@ -13,8 +13,8 @@
 - A worker whose parent has gone stops by itself, and cannot stay behind: a thread watches, so that not even a blocked
   event loop keeps it.
 
-This is not ``uvicorn.supervisors.Multiprocess``. That one restarts a worker whose application cannot be made twice a
-second for ever, does not say when all listen, nor whether they failed; it takes SIGHUP for a reload, waits for an
+This is not ``uvicorn.supervisors.Multiprocess``. That one restarts a worker whose application cannot be made, twice a
+second, for ever, does not say when all listen, nor whether they failed; it takes SIGHUP for a reload, waits for an
 answer to its health check before it looks at a signal, leaves workers behind when it is killed, and gives all of them
 one socket (``serve.py`` says why that is not even).
 """

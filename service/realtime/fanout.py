@@ -25,7 +25,7 @@ from service.events.log import read_first, read_head, read_matching, read_tail
 from service.logs import get_logger
 from service.realtime import frames
 from service.realtime.recent import RecentEvents
-from service.web.metrics import LOG_READS
+from service.web.metrics import LOG_POSITION, LOG_READS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +109,7 @@ class Fanout:
     def start_at(self, head: int) -> None:
         """Begin with the events after ``head``."""
         self._hub.position = head
+        LOG_POSITION.set(head)
         self._recent = RecentEvents(head, self._settings.recent_events, self._settings.recent_bytes)
 
     def offer(self, events: Sequence[Event]) -> None:
