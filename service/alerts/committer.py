@@ -28,8 +28,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 import orjson
@@ -63,8 +64,7 @@ log = get_logger(__name__)
 SETTLE_PAUSE_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A committed alert. Where ``replayed``, it is the one that the idempotency key was first used for."""
 
     id: str
@@ -142,7 +142,8 @@ class Committer:
         self._database = database
         self._settings = settings
         self._committed = committed
-        self._queue: asyncio.Queue[NewAlert] = asyncio.Queue(settings.commit_queue_size)
+        self._queue: deque[NewAlert] = deque()
+        self._arrived = asyncio.Event()
         self._queue_bytes = 0
         self._connection: asyncpg.Connection | None = None
         self._backend: _Backend | None = None
@@ -181,29 +182,31 @@ class Committer:
     def _enqueue(self, alerts: Sequence[NewAlert]) -> None:
         if self._stopped:
             raise unavailable()
-        room = self._settings.commit_queue_size - self._queue.qsize()
+        room = self._settings.commit_queue_size - len(self._queue)
         if len(alerts) > room or self._queue_bytes >= self._settings.commit_queue_bytes:
             raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1)
-        for alert in alerts:
-            self._queue.put_nowait(alert)
-            self._queue_bytes += len(alert.wire)
+        self._queue.extend(alerts)
+        self._queue_bytes += sum(len(alert.wire) for alert in alerts)
+        self._arrived.set()
 
     async def run(self) -> None:
         """Commit what arrives, until cancelled."""
         batch: list[NewAlert] = []
         try:
             while True:
-                batch = [await self._queue.get()]
-                while len(batch) < self._settings.commit_batch_size and not self._queue.empty():
-                    batch.append(self._queue.get_nowait())
+                if not self._queue:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                size = min(len(self._queue), self._settings.commit_batch_size)
+                batch = [self._queue.popleft() for _ in range(size)]
                 self._queue_bytes -= sum(len(alert.wire) for alert in batch)
-                COMMIT_QUEUE.set(self._queue.qsize())
+                COMMIT_QUEUE.set(len(self._queue))
                 await self._commit(batch)
         finally:
             self._stopped = True
             _fail(batch, _unknown())  # what was under way; what had its answer keeps it
-            while not self._queue.empty():
-                _fail([self._queue.get_nowait()], unavailable())
+            while self._queue:
+                _fail([self._queue.popleft()], unavailable())
             if self._connection is not None:
                 await close_quietly(self._connection)
 

@@ -8,7 +8,6 @@ and notifies. The lock is held to the commit. Measured on two shared cores: 28,0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import text
@@ -28,8 +27,7 @@ PARTITION_SIZE = 1_000_000
 PARTITIONS_AHEAD = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event of the log. ``body`` is the alert as JSON text, ``recipients`` None where all may see it."""
 
     seq: int
@@ -43,8 +41,7 @@ class Event:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """What became of one item of an append.
 
     ``replayed`` says that the idempotency key was known: ``seq`` and ``body`` are then the first answer's.

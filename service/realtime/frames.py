@@ -6,8 +6,7 @@ is built around the text of its ``body`` as the log holds it, so a replayed fram
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import orjson
 
@@ -50,8 +49,7 @@ ErrorCode = Literal[
 GapReason = Literal["purged", "reset"]
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedEvent:
+class PreparedEvent(NamedTuple):
     """An event ready to be written: what the filter asks for, and the bytes."""
 
     seq: int

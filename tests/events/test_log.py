@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from dataclasses import astuple
 from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +81,7 @@ async def test_an_empty_log_begins_at_one(connection: asyncpg.Connection, databa
 
 async def test_a_batch_is_numbered_in_its_order(connection: asyncpg.Connection, database: Database) -> None:
     results = await append(connection, *(item(title=f"{number}") for number in range(50)))
-    assert [astuple(result) for result in results] == [(seq, False, False, None) for seq in range(1, 51)]
+    assert results == [(seq, False, False, None) for seq in range(1, 51)]
     async with database.transaction() as tx:
         events = await read_tail(tx, 0, 100)
     assert [json.loads(event.body)["title"] for event in events] == [f"{number}" for number in range(50)]
