@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.nodes import Bench
+
+NOT_INSTALLED = "not installed: make bench-peers"
+NO_COMPILER = "not measured: there is no C compiler (cc)"
 
 
 @contextmanager
@@ -61,12 +66,18 @@ def _uvicorn(bench: Bench, module: str, **environment: str) -> Iterator[Server]:
 
 
 @contextmanager
-def send_loop(bench: Bench) -> Iterator[Server]:
-    """Run baseline (b)."""
-    path = bench.folder / "frame"
+def send_loop(bench: Bench) -> Iterator[Server | None]:
+    """Run baseline (b), or yield None where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        yield None
+        return
+    path, program = bench.folder / "frame", bench.folder / "send_loop"
     path.write_bytes(bench.frame)
+    source = Path(__file__).parent / "peers" / "send_loop.c"
+    subprocess.run([compiler, "-O2", "-o", str(program), str(source)], check=True)
     port = free_port()
-    process = bench.start([sys.executable, "-m", "benchmarks.peers.send_loop", str(port), str(path)], {})
+    process = bench.start([str(program), str(port), str(path)], {})
     with stopping(process):
         await_listener(port, process)
         yield Server("send_loop", ("127.0.0.1", port), process, "", ready=b"+")

@@ -57,7 +57,7 @@ def delivery(bench: Bench) -> list[Row]:
             [", ".join(f"{connections:,}: {seconds * 1e6:.2f} us" for connections, seconds in figures.items())],
             [(f"<= {TOLERANCE} x", spread <= TOLERANCE)],
             shares(cpus),
-            {"cpu_seconds_a_delivery": cost, "cpu_seconds_a_post": alone},
+            data={"cpu_seconds_a_delivery": cost, "cpu_seconds_a_post": alone},
         )
     ]
 
@@ -130,6 +130,6 @@ def long_log(bench: Bench) -> list[Row]:
             [f"{ratio:.2f} x empty log {statistics.median(rates['empty']):,.0f}", f"filled by SQL in {filled:.0f} s"],
             [(">= 0.8 x empty", ratio >= 0.8)],
             shares(cpus),
-            {"alerts_per_second": rates, "fill_seconds": filled},
+            data={"alerts_per_second": rates, "fill_seconds": filled},
         )
     ]

@@ -55,7 +55,7 @@ def ledger(bench: Bench) -> list[Row]:
             [f"{ratio:.2f} x without the ledger {statistics.median(rates['without']):,.0f}"],
             [(">= 0.95 x without", ratio >= 0.95)],
             shares(cpus),
-            {"deliveries_per_second": rates, "receipts": receipts},
+            data={"deliveries_per_second": rates, "receipts": receipts},
         ),
         Row(
             "ledger: rows for 10 x the deliveries",
@@ -76,17 +76,25 @@ def acknowledged(readers: Readers, name: str, node: Server) -> float:
 
 
 def rows_written(bench: Bench, connections: int) -> int:
-    """Return the rows that the ledger inserts and updates for 200 events to so many connections, once they are open."""
+    """Return the rows that the ledger writes for 200 events to so many connections, once those are open.
+
+    Rows that were updated count as well: what is counted are rows whose last transaction is a later one.
+    """
     with bench.node() as node, Readers() as readers:
         readers.open("rows", node.address, node.handshakes(connections), node.ready)
-        before = _rows(node.database)
+        _await(node, f"SELECT count(*) = {connections} FROM connections WHERE sent_seq IS NULL")
+        before = sql(node.database, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text")[0][0]
         readers.begin("rows")
         posted = load.open_loop(node.address, node.post(), POSTERS, EVENTS_A_SECOND, 1.0)
         readers.wait("rows", posted.posted)
-        return _rows(node.database) - before
+        _await(node, f"SELECT min(sent_seq) >= {posted.posted} FROM nodes")
+        counts = " + ".join(f"(SELECT count(*) FROM {table} WHERE xmin::text::bigint >= {before})" for table in _TABLES)
+        return int(sql(node.database, f"SELECT {counts}")[0][0])
 
 
-def _rows(database: str) -> int:
-    time.sleep(1.5)  # a flush takes 0.2 s, and PostgreSQL brings its statistics up to date once a second
-    query = "SELECT sum(n_tup_ins + n_tup_upd)::bigint FROM pg_stat_user_tables WHERE relname = ANY($1)"
-    return int(sql(database, query, list(_TABLES))[0][0])
+def _await(node: Server, condition: str) -> None:
+    deadline = time.monotonic() + 10
+    while not sql(node.database, condition)[0][0]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it did not become true: {condition}")
+        time.sleep(0.05)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -118,8 +120,9 @@ def bench(offered: float) -> Iterator[Bench]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as stack:
-        temporary = tempfile.TemporaryDirectory(prefix="tocsin-bench-", ignore_cleanup_errors=True)
-        folder = Path(stack.enter_context(temporary))
+        folder = Path(tempfile.mkdtemp(prefix="tocsin-bench-"))
+        # Not before the process ends: the embedded server's own farewell puts its lock there once more.
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         url = stack.enter_context(embedded_postgres(folder)).render_as_string(hide_password=False)
         sql(url, f"CREATE DATABASE {TEMPLATE}")
         migrate(parse_url(with_database(url, TEMPLATE)))
@@ -140,4 +143,4 @@ def _sample_frame(made: Bench) -> bytes:
             poster.sendall(node.post())
             while wire.EVENT not in received or not received.endswith(b"}}"):
                 received += stream.recv(65536)
-    return wire.text_message(next(text for text in wire.payloads(received) if text.startswith(wire.EVENT)))
+    return wire.text_message(next(text for text in wire.payloads(received)[0] if text.startswith(wire.EVENT)))

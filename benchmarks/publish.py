@@ -46,7 +46,7 @@ def single(bench: Bench) -> list[Row]:
             [f"{over_c:.2f} x (c) {c:,.0f}", f"{over_noop:.2f} x (noop) {nothing:,.0f}"],
             [(">= 3.5 x (c)", over_c >= 3.5), (">= 0.4 x (noop)", over_noop >= 0.4)],
             shares(cpus),
-            {"alerts_per_second": rates},
+            data={"alerts_per_second": rates},
         )
     ]
 
@@ -75,6 +75,6 @@ def batches(bench: Bench) -> list[Row]:
             [],
             [(">= 30,000/s", figure >= 30_000)],
             shares(cpus),
-            {"alerts_per_second": rates},
+            data={"alerts_per_second": rates},
         )
     ]

@@ -1,8 +1,10 @@
 """The reading side of the reader process: one epoll that holds every connection and counts event frames.
 
-It does as little as it can for a chunk: one ``recv_into`` behind the last bytes of the chunk before, one ``count`` of
-how event frames begin, one search for a ping. A beginning that two chunks share is found because the carried bytes are
-one fewer than it has. A few connections keep all that they receive, to be parsed in the end.
+It does as little as it can for a chunk: one ``recv_into``, one ``count`` of how event frames begin, one search for a
+ping. A chunk that does not end with a whole frame leaves its last bytes before the next one; they are one fewer than
+the beginning has, so one that two chunks share is found, and none is found twice. A frame has arrived when its
+beginning has; of the up to a hundred that come in a chunk, one has its end in the next. A few connections keep all that
+they receive, to be parsed in the end.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ PING = b"\x89\x04"
 PING_BYTES = 6
 ACK_SECONDS = 0.25
 KEPT = 3
+CLOSING_BRACE = ord("}")
+"""How every frame ends; what is searched for does not hold it."""
 RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 """``SO_LINGER`` on, with no time: 5,000 connections that close leave none in TIME_WAIT."""
 
@@ -86,6 +90,7 @@ class Reading:
     def __init__(self) -> None:
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[], None]] = {}
+        self._clients: dict[int, Client] = {}
         self._buffer = bytearray(CARRY + CHUNK)
         self._view = memoryview(self._buffer)[CARRY:]
 
@@ -108,8 +113,9 @@ class Reading:
 
     def forget(self, connection: socket.socket) -> None:
         """Stop watching, and close."""
-        if self.handlers.pop(connection.fileno(), None) is not None:
-            self.epoll.unregister(connection)
+        number = connection.fileno()
+        if self.handlers.pop(number, None) or self._clients.pop(number, None):
+            self.epoll.unregister(number)
         connection.close()
 
     def connect(self, group: Group) -> None:
@@ -118,18 +124,22 @@ class Reading:
         next_ack = time.perf_counter() + ACK_SECONDS * number / len(group.requests)
         client = Client(group, group.requests[number], next_ack)
         group.clients.append(client)
-        self.watch(client.socket, lambda: self._read(client))
+        self._clients[client.socket.fileno()] = client
+        self.epoll.register(client.socket, select.EPOLLIN)
 
     def turn(self, seconds: float) -> None:
         """Wait so long, at most, and read what there is."""
         for number, _ in self.epoll.poll(seconds):
-            handler = self.handlers.get(number)
-            if handler is not None:
+            if (client := self._clients.get(number)) is not None:
+                self._read(client)
+            elif (handler := self.handlers.get(number)) is not None:
                 handler()
 
-    def _read(self, client: Client) -> None:
+    def _read(self, client: Client) -> None:  # noqa: C901 - a call for each step would cost more than the step
         try:
             size = client.socket.recv_into(self._view)
+        except BlockingIOError:
+            return  # a turn within this turn has read it
         except ConnectionError:
             size = 0
         now = time.perf_counter()
@@ -138,8 +148,10 @@ class Reading:
             self.on_lost(client)
             return
         buffer, group = self._buffer, client.group
-        start, end = CARRY - len(client.carry), CARRY + size
-        buffer[start:CARRY] = client.carry
+        start, end = CARRY, CARRY + size
+        if client.carry:
+            start -= len(client.carry)
+            buffer[start:CARRY] = client.carry
         if client.kept is not None:
             client.kept.append(bytes(self._view[:size]))
         if found := buffer.count(wire.EVENT, start, end):
@@ -154,7 +166,7 @@ class Reading:
             self._answer_ping(client, start, end)
         if group.acks and now >= client.next_ack:
             self._ack(client, now, start, end)
-        client.carry = bytes(buffer[max(start, end - CARRY) : end])
+        client.carry = b"" if buffer[end - 1] == CLOSING_BRACE else bytes(buffer[max(start, end - CARRY) : end])
         if not client.is_open and buffer.find(group.ready, start, end) >= 0:
             client.is_open = True
             group.opened += 1

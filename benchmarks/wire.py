@@ -70,18 +70,22 @@ def text_message(payload: bytes) -> bytes:
     return bytes((0x81, 126)) + len(payload).to_bytes(2, "big") + payload
 
 
-def payloads(data: bytes) -> list[bytes]:
-    """Return the payloads of all text messages in a recorded stream, which begins with the answer to the handshake."""
+def payloads(data: bytes) -> tuple[list[bytes], bool]:
+    """Return the text messages of a recorded stream, and whether it ends with a whole frame.
+
+    The stream begins with the answer to the handshake. A frame that has not come entirely is left out.
+    """
     at = data.index(b"\r\n\r\n") + 4
     found = []
-    while at < len(data):
+    while at + 1 < len(data):
         opcode, size = data[at], data[at + 1]
-        at += 2
+        begin = at + 2
         if size >= 126:
-            width = 2 if size == 126 else 8
-            size = int.from_bytes(data[at : at + width], "big")
-            at += width
+            begin += 2 if size == 126 else 8
+            size = int.from_bytes(data[at + 2 : begin], "big")
+        if begin + size > len(data):
+            break
         if opcode == 0x81:
-            found.append(data[at : at + size])
-        at += size
-    return found
+            found.append(data[begin : begin + size])
+        at = begin + size
+    return found, at == len(data)

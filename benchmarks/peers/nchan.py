@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
-NOT_INSTALLED = "not installed: make bench-peers"
 
 _CONFIGURATION = """
 load_module {module};
