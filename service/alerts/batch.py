@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from service.alerts.committer import NewAlert
 from service.alerts.schemas import BatchItem
-from service.errors import InvalidRequest, MalformedRequest, RequestRefused, TopicForbidden
+from service.errors import InvalidRequest, MalformedRequest, OutcomeUnknown, RequestRefused, TopicForbidden
 from service.web.problems import document, invalid
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ async def store(items: Sequence[Any], principal: Principal, now: datetime, commi
             await asyncio.sleep(0)
     outcomes = await committer.store_all([one for one in checked if isinstance(one, NewAlert)])
     if outcomes and all(map(_is_failure_of_ours, outcomes)):
-        raise cast("RequestRefused", outcomes[0])
+        # The one that promises least stands for all: after the others nothing was stored.
+        unknown = (outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown))
+        raise next(unknown, cast("RequestRefused", outcomes[0]))
     following = iter(outcomes)
     answers = [_answer(next(following) if isinstance(one, NewAlert) else one) for one in checked]
     return b'{"results":[%b]}' % b",".join(answers)
