@@ -74,7 +74,7 @@ def print_notes(rows: Sequence[Row]) -> None:
     """Print what the letters mean, who used how much of a core, how long each scenario took, and the readers' part."""
     print(LEGEND)
     print(f"Cores used in the trials, of {os.cpu_count()}, and seconds that the scenario took with all its servers:")
-    width = max(len(row.scenario) for row in rows)
+    width = max((len(row.scenario) for row in rows), default=0)
     for row in rows:
         took = f"{row.seconds:.0f} s" if row.seconds else ""
         print(f"  {row.scenario:{width}s}  {_used(row.cpu):75s}  {took}".rstrip())
