@@ -18,7 +18,7 @@ TRIALS = 3
 SECONDS = 1.5
 BATCH = 100
 BATCH_PATH = "/v1/alerts/batch"
-BATCH_POSTERS = 4
+BATCH_POSTERS = 16
 
 
 def single(bench: Bench) -> list[Row]:

@@ -29,8 +29,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -53,7 +54,6 @@ from service.web.metrics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from service.alerts.schemas import AlertIn
     from service.database.engine import Database
@@ -67,15 +67,25 @@ SETTLE_PAUSE_SECONDS = 0.2
 class Stored(NamedTuple):
     """A committed alert. Where ``replayed``, it is the one that the idempotency key was first used for."""
 
-    id: str
+    id: UUID
     seq: int
     wire: bytes
     replayed: bool
 
 
+class _Waiting:
+    """A request that waits until each of its alerts has its outcome: ``done`` when none is ``left``."""
+
+    __slots__ = ("done", "left")
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 @dataclass(slots=True)
 class NewAlert:
-    """An alert on its way into the log. ``wire`` is its JSON."""
+    """An alert on its way into the log. ``wire`` is its JSON; ``outcome`` what became of it, once that is known."""
 
     id: UUID
     source: str
@@ -83,7 +93,8 @@ class NewAlert:
     alert: AlertIn
     wire: bytes
     key: IdempotencyKey | None = None
-    done: asyncio.Future[Stored] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    outcome: Stored | RequestRefused | None = None
+    waiting: _Waiting | None = None
 
     @classmethod
     def of(cls, alert: AlertIn, source: str, created_at: datetime, key: str | None = None) -> NewAlert:
@@ -93,20 +104,25 @@ class NewAlert:
         idempotency_key = IdempotencyKey(key, content_hash(alert)) if key is not None else None
         return cls(alert_id, source, created_at, alert, wire, idempotency_key)
 
-    def stored(self, result: Appended) -> Stored:
-        """Return what became of the alert.
-
-        Raises:
-            IdempotencyMismatch: its key was first used for another alert.
-
-        """
+    def appended(self, result: Appended) -> Stored | IdempotencyMismatch:
+        """Return the outcome that ``result`` means; the mismatch: its key was first used for another alert."""
         if result.mismatch:
-            raise IdempotencyMismatch(
+            return IdempotencyMismatch(
                 "The first request with this key held another alert. Use a new key for a new alert."
             )
         if result.body is None:
-            return Stored(str(self.id), result.seq, self.wire, replayed=result.replayed)
-        return Stored(orjson.loads(result.body)["id"], result.seq, result.body, replayed=result.replayed)
+            return Stored(self.id, result.seq, self.wire, replayed=result.replayed)
+        return Stored(UUID(orjson.loads(result.body)["id"]), result.seq, result.body, replayed=result.replayed)
+
+    def conclude(self, outcome: Stored | RequestRefused) -> None:
+        """Note what became of the alert, and wake its request if it is the last; an outcome stays what it was."""
+        if self.outcome is not None:
+            return
+        self.outcome = outcome
+        if (waiting := self.waiting) is not None:
+            waiting.left -= 1
+            if not waiting.left and not waiting.done.done():
+                waiting.done.set_result(None)
 
     def event(self, seq: int) -> Event:
         """Return the event that the alert became."""
@@ -159,8 +175,10 @@ class Committer:
             OutcomeUnknown: the database went away during the commit, and stayed away.
 
         """
-        self._enqueue([alert])
-        return await alert.done
+        [outcome] = await self.store_all([alert])
+        if isinstance(outcome, RequestRefused):
+            raise outcome
+        return outcome
 
     async def store_all(self, alerts: Sequence[NewAlert]) -> list[Stored | RequestRefused]:
         """Store ``alerts`` and return what became of each, once all are settled.
@@ -170,14 +188,13 @@ class Committer:
             DatabaseUnavailable: the node is stopping; none was stored.
 
         """
-        self._enqueue(alerts)
-        outcomes: list[Stored | RequestRefused] = []
-        for alert in alerts:
-            try:
-                outcomes.append(await alert.done)
-            except RequestRefused as refusal:
-                outcomes.append(refusal)
-        return outcomes
+        if alerts:
+            self._enqueue(alerts)
+            waiting = _Waiting(len(alerts))
+            for alert in alerts:
+                alert.waiting = waiting
+            await waiting.done
+        return [alert.outcome for alert in alerts if alert.outcome is not None]
 
     def _enqueue(self, alerts: Sequence[NewAlert]) -> None:
         if self._stopped:
@@ -245,12 +262,7 @@ class Committer:
         if stored:
             self._committed(stored)
         for alert, result in zip(batch, results, strict=True):
-            if alert.done.done():
-                continue
-            try:
-                alert.done.set_result(alert.stored(result))
-            except IdempotencyMismatch as refusal:
-                alert.done.set_exception(refusal)
+            alert.conclude(alert.appended(result))
 
     async def _connect(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
@@ -312,7 +324,6 @@ def _unknown() -> OutcomeUnknown:
     )
 
 
-def _fail(batch: Sequence[NewAlert], error: Exception) -> None:
+def _fail(batch: Sequence[NewAlert], error: RequestRefused) -> None:
     for alert in batch:
-        if not alert.done.done():
-            alert.done.set_exception(error)
+        alert.conclude(error)

@@ -173,7 +173,7 @@ def wire_alert(alert: AlertIn, alert_id: UUID, source: str, created_at: datetime
     at = rfc3339(created_at)
     return orjson.dumps(
         {
-            "id": str(alert_id),
+            "id": alert_id,
             "source": source,
             "topic": alert.topic,
             "severity": alert.severity,

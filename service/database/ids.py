@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import random
 import time
 from uuid import UUID
 
 
 def uuid7() -> UUID:
-    """Make a UUIDv7: milliseconds since the epoch, then 74 random bits (RFC 9562, section 5.7)."""
-    bits = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10))
+    """Make a UUIDv7: milliseconds since the epoch, then 74 random bits (RFC 9562, section 5.7).
+
+    The bits make it unique, not secret, so they need no system call, which was a tenth of the CPU of a batch.
+    """
+    bits = time.time_ns() // 1_000_000 << 80 | random.getrandbits(80)
     return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)

@@ -21,7 +21,7 @@ from service.events.filter import is_for
 from service.web.metrics import CONNECTIONS, CONNECTIONS_LAGGING, DELIVERIES, FANOUT_PASSES, LOG_POSITION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from service.deliveries.ledger import Ledger
     from service.events.filter import EventFilter
@@ -93,22 +93,14 @@ class Hub:
         FANOUT_PASSES.inc()
         LOG_POSITION.set(self.position)
 
-    def _write(self, group: Iterable[Connection], events: Sequence[PreparedEvent], after: int) -> int:
-        """Write events to a group, joined into one write; those for named admins go to their connections only."""
-        named = frozenset[str]().union(*(event.recipients for event in events if event.recipients is not None))
-        for_all = [event.frame for event in events if event.recipients is None]
-        data = b"".join(for_all)
+    def _write(self, group: set[Connection], events: Sequence[PreparedEvent], after: int) -> int:
+        """Write events to a group, those for a connection joined into one write, and return how many were written."""
         written = 0
-        stalled = []
-        for connection in group:
-            frames, count = data, len(for_all)
-            if connection.recipient in named:
-                own = [event.frame for event in events if is_for(connection.recipient, event)]
-                frames, count = b"".join(own), len(own)
-            if count:
-                written += count
-                if not connection.write(frames):
-                    stalled.append(connection)
+        stalled: list[Connection] = []
+        for connections, theirs in _addressed(group, events):
+            data = b"".join(event.frame for event in theirs)
+            stalled += [connection for connection in connections if not connection.write(data)]
+            written += len(connections) * len(theirs)
         for connection in stalled:
             connection.stalled(after, self.position)
         return written
@@ -139,3 +131,18 @@ class Hub:
         """Close every connection."""
         for connection in list(self._connections):
             connection.close(reason)
+
+
+def _addressed(
+    group: set[Connection], events: Sequence[PreparedEvent]
+) -> Iterator[tuple[Collection[Connection], Sequence[PreparedEvent]]]:
+    """Yield connections and the events for them: those of an admin whom an event names alone, all others together."""
+    named = frozenset[str]().union(*(event.recipients for event in events if event.recipients is not None))
+    if not named:
+        yield group, events
+        return
+    if for_all := [event for event in events if event.recipients is None]:
+        yield [connection for connection in group if connection.recipient not in named], for_all
+    for connection in group:
+        if connection.recipient in named:
+            yield [connection], [event for event in events if is_for(connection.recipient, event)]

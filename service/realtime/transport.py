@@ -105,11 +105,11 @@ class StreamTransport(WebSocketsSansIOProtocol):
 
     def write_frames(self, data: bytes) -> bool:
         """Write prepared frames, and say whether the kernel took all of them."""
-        transport = self.transport
-        if self.close_sent or transport.is_closing():
+        if self.close_sent:
             return False
+        transport = self.transport
         transport.write(data)
-        return self.writable.is_set() and not transport.is_closing()
+        return not (transport.get_write_buffer_size() or transport.is_closing())
 
     def close_stream(self, code: int, reason: str) -> bool:
         """Send a close frame, wait ``close_timeout`` for the answer, and say whether there was anything to close.

@@ -290,8 +290,8 @@ async def test_requests_with_one_key_in_one_batch_store_one_alert(
     tried = committer()
     alerts = [new_alert("first"), new_alert("same", "key"), new_alert("same", "key"), new_alert("other", "key")]
     _, original, repeated, mismatched = await store_while_locked(tried, lock, alerts)
-    assert original == Stored(str(alerts[1].id), 2, alerts[1].wire, replayed=False)
-    assert repeated == Stored(str(alerts[1].id), 2, alerts[1].wire, replayed=True)
+    assert original == Stored(alerts[1].id, 2, alerts[1].wire, replayed=False)
+    assert repeated == Stored(alerts[1].id, 2, alerts[1].wire, replayed=True)
     assert isinstance(mismatched, IdempotencyMismatch)
     assert [event.alert_id for event in tried.committed] == [alerts[0].id, alerts[1].id]
     assert await tried.transactions() == [1, 1]
@@ -301,9 +301,9 @@ async def test_alerts_that_come_together_are_each_told_what_became_of_them(commi
     tried = committer()
     alerts = [new_alert("same", "key"), poisoned_alert(), new_alert("same", "key"), new_alert("other", "key")]
     first, poisoned, repeated, mismatched = await tried.committer.store_all(alerts)
-    assert first == Stored(str(alerts[0].id), 1, alerts[0].wire, replayed=False)
+    assert first == Stored(alerts[0].id, 1, alerts[0].wire, replayed=False)
     assert isinstance(poisoned, InternalError)
-    assert repeated == Stored(str(alerts[0].id), 1, alerts[0].wire, replayed=True)
+    assert repeated == Stored(alerts[0].id, 1, alerts[0].wire, replayed=True)
     assert isinstance(mismatched, IdempotencyMismatch)
     assert [event.seq for event in tried.committed] == [1]
 
