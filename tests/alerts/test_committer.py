@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from service.alerts.committer import Committer, NewAlert, Stored
 from service.alerts.schemas import AlertIn
 from service.database.engine import Database, parse_url
-from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, Overloaded
+from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded
 from service.settings import Settings, StorageSettings
 from tests.alerts.proxy import Cut, Proxy
 from tests.harness import Node, eventually, serving
@@ -184,8 +184,14 @@ class Tried:
     def __init__(self, database: Database, settings: StorageSettings) -> None:
         self.committed: list[Event] = []
         self.database = database
-        self.committer = Committer(database, settings, self.committed.extend)
+        self.stop_after: int | None = None
+        self.committer = Committer(database, settings, self._hear)
         self.running = asyncio.create_task(self.committer.run())
+
+    def _hear(self, events: Sequence[Event]) -> None:
+        self.committed.extend(events)
+        if len(self.committed) == self.stop_after:
+            self.running.cancel()
 
     async def stop(self) -> None:
         self.running.cancel()
@@ -316,6 +322,19 @@ async def test_alerts_that_come_together_are_refused_together_where_there_is_no_
         await tried.committer.store_all([new_alert(f"alert {number}") for number in range(5)])
     outcomes = await tried.committer.store_all([new_alert(f"alert {number}") for number in range(4)])
     assert [outcome.seq for outcome in outcomes if isinstance(outcome, Stored)] == [1, 2, 3, 4]
+
+
+async def test_alerts_that_have_their_answer_keep_it_when_the_committer_stops_between_them(
+    committer: Callable[..., Tried],
+) -> None:
+    tried = committer()
+    tried.stop_after = 1
+    poisoned, first, second = await tried.committer.store_all(
+        [poisoned_alert(), new_alert("first"), new_alert("second")]
+    )
+    assert isinstance(poisoned, InternalError)
+    assert isinstance(first, Stored)
+    assert isinstance(second, OutcomeUnknown)
 
 
 async def test_a_committer_that_stopped_refuses(committer: Callable[..., Tried]) -> None:

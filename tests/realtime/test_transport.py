@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -354,3 +355,27 @@ async def test_a_client_that_does_not_read_holds_no_socket_for_ever_and_the_ledg
                     for name, client in zip(LEAVE, clients, strict=True)
                 )
             )
+
+
+async def test_an_event_is_not_sent_to_a_connection_that_was_reset_a_moment_before(
+    node: Node, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = transport.StreamTransport.write_frames
+
+    def write_after_reset(self: transport.StreamTransport, data: bytes) -> bool:
+        if b'"type":"event"' in data:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        return write(self, data)
+
+    monkeypatch.setattr(transport.StreamTransport, "write_frames", write_after_reset)
+    address = urlsplit(node.base)
+    with socket.create_connection((address.hostname, address.port), PATIENCE) as client:
+        header = f"Authorization: Bearer {token(subject)}\r\n"
+        client.sendall(UPGRADE.format(path="/v1/ws?after=latest", more=header).encode())
+        while b'"type":"caught_up"' not in client.recv(65536):
+            pass
+        alert = await node.post()
+    assert await closed_row(node, subject) == (1006, "connection_lost")
+    [row] = await node.sql("SELECT sent_seq FROM connections WHERE recipient = $1", subject)
+    assert row["sent_seq"] == alert["seq"] - 1
