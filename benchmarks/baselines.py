@@ -66,7 +66,7 @@ def _uvicorn(bench: Bench, module: str, **environment: str) -> Iterator[Server]:
 
 
 @contextmanager
-def send_loop(bench: Bench) -> Iterator[Server | None]:
+def send_loop(bench: Bench, name: str = "send_loop") -> Iterator[Server | None]:
     """Run baseline (b), or yield None where there is no C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
@@ -80,7 +80,7 @@ def send_loop(bench: Bench) -> Iterator[Server | None]:
     process = bench.start([str(program), str(port), str(path)], {})
     with stopping(process):
         await_listener(port, process)
-        yield Server("send_loop", ("127.0.0.1", port), process, "", ready=b"+")
+        yield Server(name, ("127.0.0.1", port), process, "", ready=b"+")
 
 
 @contextmanager

@@ -92,17 +92,21 @@ def _cpu_each(trials: Sequence[Cpu], rates: Sequence[float]) -> float:
 
 def open_streams(readers: Readers, server: Server, count: int) -> None:
     """Open streams that wait for what is new."""
-    requests = [b"S"] * count if server.name == "send_loop" else server.handshakes(count)
-    readers.open(server.name, server.address, requests, server.ready)
+    requests = server.handshakes(count) if server.stream_path else [b"S"] * count
+    readers.open(server.name, server.address, requests, server.ready, at_once=200)
     readers.begin(server.name)
 
 
 def one_at_a_time(readers: Readers, server: Server) -> float:
     """Return deliveries/s where an event is posted when every connection has the last one."""
-    bare = server.name == "send_loop"
-    request = b"1" if bare else server.post()
-    rounds, seconds = readers.rounds(server.name, server.address, request, SECONDS, answers=not bare)
+    rounds, seconds = strict_rounds(readers, server, SECONDS)
     return rounds * CONNECTIONS / seconds
+
+
+def strict_rounds(readers: Readers, server: Server, seconds: float) -> tuple[int, float]:
+    """Post an event whenever every connection has the last one; return how many, and in how many seconds."""
+    bare = not server.post_path
+    return readers.rounds(server.name, server.address, b"1" if bare else server.post(), seconds, answers=not bare)
 
 
 def drain(readers: Readers, loop: Server) -> float:

@@ -11,8 +11,9 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from benchmarks import load, publish, wire
+from benchmarks import baselines, load, publish, wire
 from benchmarks.cpu import Cpu, shares
+from benchmarks.fanout import open_streams, strict_rounds
 from benchmarks.fill import fill
 from benchmarks.readers import Readers
 from benchmarks.report import Row, median_ratio
@@ -30,36 +31,64 @@ TOLERANCE = 1.2
 
 
 def delivery(bench: Bench) -> list[Row]:
-    """CPU of the server for a delivery, at 100, 1,000 and 5,000 connections; that of the POST itself is taken off."""
+    """CPU of the server for a delivery, at 100, 1,000 and 5,000 connections; that of the POST itself is taken off.
+
+    Beside it the bare send loop: it has the growth that is the kernel's, whose sockets leave the caches as ours do.
+    """
     cost: dict[int, list[float]] = {connections: [] for connections in CONNECTIONS}
+    kernel: dict[int, list[float]] = {connections: [] for connections in CONNECTIONS}
     cpus: list[Cpu] = []
     with ExitStack() as stack:
         readers = stack.enter_context(Readers())
-        nodes = {connections: stack.enter_context(bench.node(name=str(connections))) for connections in CONNECTIONS}
+        nodes = {count: stack.enter_context(bench.node(name=f"tocsin {count}")) for count in CONNECTIONS}
+        loops = {count: stack.enter_context(baselines.send_loop(bench, f"send_loop {count}")) for count in CONNECTIONS}
         alone = _cpu_of_a_post(bench, nodes[CONNECTIONS[0]])
-        for connections, node in nodes.items():
-            readers.open(node.name, node.address, node.handshakes(connections), node.ready, at_once=200)
-            readers.begin(node.name)
+        for count in CONNECTIONS:
+            for server in (nodes[count], loops[count]):
+                if server is not None:
+                    open_streams(readers, server, count)
         for _ in range(TRIALS):
-            for connections, node in nodes.items():
-                with bench.cpu(node, readers.pid) as cpu:
-                    rounds, _ = readers.rounds(node.name, node.address, node.post(), SECONDS)
-                cost[connections].append((cpu.used["server"] / rounds - alone) / connections)
+            for count in CONNECTIONS:
+                event, cpu = _rounds(bench, readers, nodes[count])
+                cost[count].append((event - alone) / count)
                 cpus.append(cpu)
+                if (loop := loops[count]) is not None:
+                    kernel[count].append(_rounds(bench, readers, loop)[0] / count)
         for node in nodes.values():
             readers.verify(node.name)
-    figures = {connections: statistics.median(trials) for connections, trials in cost.items()}
-    spread = max(figures.values()) / min(figures.values())
+    figures, theirs = (
+        {count: statistics.median(trials) for count, trials in measured.items() if trials}
+        for measured in (cost, kernel)
+    )
+    spread = _spread(figures)
+    against = [_microseconds(figures)]
+    if theirs:
+        against.append(f"(b) {_spread(theirs):.2f} x: {_microseconds(theirs)}")
     return [
         Row(
             "cost of a delivery, 100 to 5,000 connections",
             f"{spread:.2f} x between the least and the most",
-            [", ".join(f"{connections:,}: {seconds * 1e6:.2f} us" for connections, seconds in figures.items())],
+            against,
             [(f"<= {TOLERANCE} x", spread <= TOLERANCE)],
             shares(cpus),
-            data={"cpu_seconds_a_delivery": cost, "cpu_seconds_a_post": alone},
+            data={"cpu_seconds_a_delivery": cost, "cpu_seconds_a_post": alone, "cpu_seconds_a_bare_send": kernel},
         )
     ]
+
+
+def _rounds(bench: Bench, readers: Readers, server: Server) -> tuple[float, Cpu]:
+    """Return the server's CPU seconds for an event, and the trial."""
+    with bench.cpu(server, readers.pid) as cpu:
+        rounds, _ = strict_rounds(readers, server, SECONDS)
+    return cpu.used["server"] / rounds, cpu
+
+
+def _spread(figures: dict[int, float]) -> float:
+    return max(figures.values()) / min(figures.values())
+
+
+def _microseconds(figures: dict[int, float]) -> str:
+    return ", ".join(f"{count:,}: {seconds * 1e6:.2f} us" for count, seconds in figures.items())
 
 
 def _cpu_of_a_post(bench: Bench, node: Server) -> float:
