@@ -13,8 +13,10 @@ from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 
 from service import __version__
+from service.alerts import actions
 from service.alerts import routes as alert_routes
 from service.alerts.committer import Committer
+from service.alerts.sweeper import Sweeper
 from service.auth.tokens import TokenVerifier
 from service.database.engine import Database
 from service.deliveries import routes as delivery_routes
@@ -55,6 +57,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     fanout = Fanout(database, hub, settings.stream)
     presence = Presence(database, hub, settings)
     committer = Committer(database, settings.storage, fanout.offer)
+    sweeper = Sweeper(database, committer)
     janitor = Janitor(database, ledger, settings)
     bus = PostgresBus(database, fanout.announce, presence.changed)
 
@@ -70,6 +73,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
             for part in (
                 ledger.run(lambda: hub.close_all(CloseReason.SHUTTING_DOWN)),
                 committer.run(),
+                sweeper.run(),
                 fanout.run(),
                 bus.run(),
                 hub.run(),
@@ -95,7 +99,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.committer = committer
     problems.install(app)
     app.router.routes.extend(alert_routes.direct_routes)
-    for router in (alert_routes.router, delivery_routes.router, health.router):
+    for router in (alert_routes.router, actions.router, delivery_routes.router, health.router):
         app.include_router(router, responses=problems.RESPONSES)
     app.router.routes.append(
         WebSocketRoute(

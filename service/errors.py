@@ -10,9 +10,10 @@
     │   ├── TopicForbidden      403  topic_forbidden         ├── NotFound            404  not_found
     │   ├── MethodNotAllowed    405  method_not_allowed      ├── RequestTimeout      408  request_timeout
     │   ├── RequestTooLarge     413  request_too_large       ├── UnsupportedMedia    415  unsupported_media_type
-    │   ├── IdempotencyMismatch 422  idempotency_mismatch    ├── RateLimited         429  rate_limited
-    │   ├── InternalError       500  internal_error          ├── Overloaded          503  overloaded
-    │   ├── DatabaseUnavailable 503  database_unavailable    └── OutcomeUnknown      503  outcome_unknown
+    │   ├── ActionConflict      409  action_conflict         ├── IdempotencyMismatch 422  idempotency_mismatch
+    │   ├── RateLimited         429  rate_limited            ├── InternalError       500  internal_error
+    │   ├── Overloaded          503  overloaded              ├── DatabaseUnavailable 503  database_unavailable
+    │   └── OutcomeUnknown      503  outcome_unknown
     ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
     └── CommandFailed                     a command could not do its work: one line, exit code 1
 
@@ -23,7 +24,7 @@ and a refused request that mean the same thing share the name of the code.
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TocsinError(Exception):
@@ -42,7 +43,8 @@ class RequestRefused(TocsinError):
     """A request is answered with a problem document.
 
     ``detail`` is shown to the caller: it names what was wrong with *this* request and never anything internal.
-    ``retry_after`` is in seconds; ``errors`` lists single faults, each ``{"pointer": …, "detail": …}`` (RFC 6901).
+    ``retry_after`` is in seconds; ``errors`` lists single faults, each ``{"pointer": …, "detail": …}`` (RFC 6901);
+    ``members`` are further members of the document (RFC 9457, section 3.2).
     """
 
     status: ClassVar[int]
@@ -56,12 +58,14 @@ class RequestRefused(TocsinError):
         retry_after: int | None = None,
         errors: list[dict[str, str]] | None = None,
         headers: dict[str, str] | None = None,
+        members: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
         self.errors = errors
         self.headers = headers or {}
+        self.members = members or {}
 
 
 class MalformedRequest(RequestRefused):
@@ -136,10 +140,16 @@ class UnsupportedMedia(RequestRefused):
     status, code, title = 415, "unsupported_media_type", "The body must be JSON"
 
 
-class IdempotencyMismatch(RequestRefused):
-    """An ``Idempotency-Key`` came back with a different alert."""
+class ActionConflict(RequestRefused):
+    """Somebody else was first, or the alert is not where the action could begin."""
 
-    status, code, title = 422, "idempotency_mismatch", "This Idempotency-Key was used for a different alert"
+    status, code, title = 409, "action_conflict", "The alert is not where this action could begin"
+
+
+class IdempotencyMismatch(RequestRefused):
+    """An ``Idempotency-Key`` came back with something else."""
+
+    status, code, title = 422, "idempotency_mismatch", "This Idempotency-Key was used for something else"
 
 
 class RateLimited(RequestRefused):

@@ -14,7 +14,8 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from service.alerts.committer import NewAlert
+from service.alerts.changes import posted
+from service.alerts.pending import Pending, Stored
 from service.alerts.schemas import BatchItem
 from service.errors import InvalidRequest, MalformedRequest, OutcomeUnknown, RequestRefused, TopicForbidden
 from service.web.problems import document, invalid
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from service.alerts.committer import Committer, Stored
+    from service.alerts.committer import Committer
+    from service.alerts.pending import Outcome
     from service.auth.principal import Principal
 
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -67,37 +69,38 @@ async def store(items: Sequence[Any], principal: Principal, now: datetime, commi
         RequestRefused: the service could store none of those that are right; the whole batch may be sent again.
 
     """
-    checked: list[NewAlert | RequestRefused] = []
+    checked: list[Pending | RequestRefused] = []
     for number, item in enumerate(items, 1):
         checked.append(_check(item, principal, now))
         if number % ITEMS_A_TURN == 0:
             await asyncio.sleep(0)
-    outcomes = await committer.store_all([one for one in checked if isinstance(one, NewAlert)])
+    outcomes = await committer.store_all([one for one in checked if isinstance(one, Pending)])
     if outcomes and all(map(_is_failure_of_ours, outcomes)):
         # The one that promises least stands for all: after the others nothing was stored.
         unknown = (outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown))
         raise next(unknown, cast("RequestRefused", outcomes[0]))
     following = iter(outcomes)
-    answers = [_answer(next(following) if isinstance(one, NewAlert) else one) for one in checked]
+    answers = [_answer(next(following) if isinstance(one, Pending) else one) for one in checked]
     return b'{"results":[%b]}' % b",".join(answers)
 
 
-def _check(item: Any, principal: Principal, now: datetime) -> NewAlert | RequestRefused:
+def _check(item: Any, principal: Principal, now: datetime) -> Pending | RequestRefused:
     try:
         alert = BatchItem.model_validate_json(item) if isinstance(item, bytes) else BatchItem.model_validate(item)
     except ValidationError as error:
         return invalid(error.errors(include_url=False, include_context=False, include_input=False))
     if not principal.covers(alert.topic):
         return TopicForbidden(f"The token's topics do not cover {alert.topic}.")
-    return NewAlert.of(alert, principal.subject, now, alert.idempotency_key)
+    return posted(alert, principal.subject, now, alert.idempotency_key)
 
 
-def _is_failure_of_ours(outcome: Stored | RequestRefused) -> bool:
+def _is_failure_of_ours(outcome: Outcome) -> bool:
     return isinstance(outcome, RequestRefused) and outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def _answer(outcome: Stored | RequestRefused) -> bytes:
+def _answer(outcome: Outcome) -> bytes:
     if isinstance(outcome, RequestRefused):
         return orjson.dumps(document(outcome))
-    answer = {"status": 201, "id": outcome.id, "seq": outcome.seq}
+    assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only a sweep has another
+    answer = {"status": 200 if outcome.repeated else 201, "id": outcome.id, "seq": outcome.seq}
     return orjson.dumps({**answer, "replayed": True} if outcome.replayed else answer)

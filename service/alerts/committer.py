@@ -8,13 +8,13 @@ Invariants:
 
 - A result is handed out only after its transaction was committed: stored before answered.
 - A commit whose outcome is unknown is settled by asking, never by storing again. The old backend is ended first,
-  because one that still waits for the append lock could commit after it was asked about; then the alerts' ids, made
-  before the commit, say what was stored.
+  because one that still waits for the append lock could commit after it was asked about. Then the alerts' ids, made
+  before the commit, say what was stored; of a transaction of changes PostgreSQL itself is asked, by its number.
 - A full queue refuses at once (``Overloaded``); nothing waits without bound.
 
 ::
 
-            submit()            append_alerts()          committed
+             store()      append_alerts(), Book          committed
     request ───────► queue ───────► in flight ──────────────► answer, and on to the fan-out
                        │ full            │ connection lost
                        ▼                 ▼           found ► answer
@@ -30,19 +30,23 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 import asyncpg
 import orjson
 
-from service.alerts.schemas import content_hash, wire_alert
+from service.alerts.book import Book
+from service.alerts.changes import Change, ResolveKey, all_wanted, outcomes
+from service.alerts.pending import NewAlert, Stored, Waiting
 from service.database.engine import CONNECTION_LOST, close_quietly, unavailable
-from service.database.ids import uuid7
-from service.errors import IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded, RequestRefused
-from service.events.log import Appended, Event, IdempotencyKey, append_alerts
+from service.errors import IdempotencyMismatch, InternalError, NotFound, OutcomeUnknown, Overloaded, RequestRefused
+from service.events.log import Appended, append_alerts
 from service.logs import get_logger
 from service.web.metrics import (
+    ALERTS_REPEATED,
     ALERTS_REPLAYED,
     ALERTS_STORED,
     COMMIT_BATCH,
@@ -52,11 +56,11 @@ from service.web.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import datetime
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from service.alerts.schemas import AlertIn
+    from service.alerts.pending import Outcome, Pending
     from service.database.engine import Database
+    from service.events.log import Event
     from service.settings import StorageSettings
 
 log = get_logger(__name__)
@@ -64,81 +68,12 @@ log = get_logger(__name__)
 SETTLE_PAUSE_SECONDS = 0.2
 
 
-class Stored(NamedTuple):
-    """A committed alert. Where ``replayed``, it is the one that the idempotency key was first used for."""
+class _Decided(NamedTuple):
+    """What a transaction of changes comes to, once it is committed."""
 
-    id: UUID
-    seq: int
-    wire: bytes
-    replayed: bool
-
-
-class _Waiting:
-    """A request that waits until each of its alerts has its outcome: ``done`` when none is ``left``."""
-
-    __slots__ = ("done", "left")
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-
-@dataclass(slots=True)
-class NewAlert:
-    """An alert on its way into the log. ``wire`` is its JSON; ``outcome`` what became of it, once that is known."""
-
-    id: UUID
-    source: str
-    created_at: datetime
-    alert: AlertIn
-    wire: bytes
-    key: IdempotencyKey | None = None
-    outcome: Stored | RequestRefused | None = None
-    waiting: _Waiting | None = None
-
-    @classmethod
-    def of(cls, alert: AlertIn, source: str, created_at: datetime, key: str | None = None) -> NewAlert:
-        """Give ``alert`` an id, and its form on the wire."""
-        alert_id = uuid7()
-        wire = wire_alert(alert, alert_id, source, created_at)
-        idempotency_key = IdempotencyKey(key, content_hash(alert)) if key is not None else None
-        return cls(alert_id, source, created_at, alert, wire, idempotency_key)
-
-    def appended(self, result: Appended) -> Stored | IdempotencyMismatch:
-        """Return the outcome that ``result`` means; the mismatch: its key was first used for another alert."""
-        if result.mismatch:
-            return IdempotencyMismatch(
-                "The first request with this key held another alert. Use a new key for a new alert."
-            )
-        if result.body is None:
-            return Stored(self.id, result.seq, self.wire, replayed=result.replayed)
-        return Stored(UUID(orjson.loads(result.body)["id"]), result.seq, result.body, replayed=result.replayed)
-
-    def conclude(self, outcome: Stored | RequestRefused) -> None:
-        """Note what became of the alert, and wake its request if it is the last; an outcome stays what it was."""
-        if self.outcome is not None:
-            return
-        self.outcome = outcome
-        if (waiting := self.waiting) is not None:
-            waiting.left -= 1
-            if not waiting.left and not waiting.done.done():
-                waiting.done.set_result(None)
-
-    def event(self, seq: int) -> Event:
-        """Return the event that the alert became."""
-        alert = self.alert
-        recipients = frozenset(alert.recipients) if alert.recipients is not None else None
-        return Event(
-            seq,
-            self.id,
-            "alert.created",
-            alert.topic,
-            alert.severity,
-            recipients,
-            self.source,
-            self.created_at,
-            self.wire,
-        )
+    xid: str
+    outcomes: list[Outcome]
+    events: list[Event]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,57 +93,65 @@ class Committer:
         self._database = database
         self._settings = settings
         self._committed = committed
-        self._queue: deque[NewAlert] = deque()
+        self._queue: deque[Pending] = deque()
         self._arrived = asyncio.Event()
         self._queue_bytes = 0
         self._connection: asyncpg.Connection | None = None
         self._backend: _Backend | None = None
         self._stopped = False
 
-    async def store(self, alert: NewAlert) -> Stored:
-        """Store ``alert`` and return once it is committed.
+    async def store(self, pending: NewAlert | Change) -> Stored:
+        """Commit an alert, or a change of one, and return what it is now.
 
         Raises:
             Overloaded: the queue is full.
-            IdempotencyMismatch: its key was first used for another alert.
+            RequestRefused: it was not stored; the lifecycle, or an idempotency key, does not allow it.
             DatabaseUnavailable: it was not stored.
             OutcomeUnknown: the database went away during the commit, and stayed away.
 
         """
-        [outcome] = await self.store_all([alert])
+        [outcome] = await self.store_all([pending])
         if isinstance(outcome, RequestRefused):
             raise outcome
+        assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only a sweep has another
         return outcome
 
-    async def store_all(self, alerts: Sequence[NewAlert]) -> list[Stored | RequestRefused]:
-        """Store ``alerts`` and return what became of each, once all are settled.
+    async def resolve_key(self, topic: str, dedup_key: str, actor: str) -> Stored | None:
+        """Resolve the unresolved alert of ``topic`` that holds the key, and return it; None where there is none."""
+        try:
+            return await self.store(ResolveKey(actor, datetime.now(UTC), topic, dedup_key))
+        except NotFound:
+            return None
+
+    async def store_all(self, pending: Sequence[Pending]) -> list[Outcome]:
+        """Commit ``pending`` and return what became of each, once all are settled.
 
         Raises:
             Overloaded: the queue has no room for all of them; none was stored.
             DatabaseUnavailable: the node is stopping; none was stored.
 
         """
-        if alerts:
-            self._enqueue(alerts)
-            waiting = _Waiting(len(alerts))
-            for alert in alerts:
-                alert.waiting = waiting
+        if pending:
+            self._enqueue(pending)
+            waiting = Waiting(len(pending))
+            for item in pending:
+                item.waiting = waiting
             await waiting.done
-        return [alert.outcome for alert in alerts if alert.outcome is not None]
+        return [item.outcome for item in pending if item.outcome is not None]
 
-    def _enqueue(self, alerts: Sequence[NewAlert]) -> None:
+    def _enqueue(self, pending: Sequence[Pending]) -> None:
         if self._stopped:
             raise unavailable()
         room = self._settings.commit_queue_size - len(self._queue)
-        if len(alerts) > room or self._queue_bytes >= self._settings.commit_queue_bytes:
+        if len(pending) > room or self._queue_bytes >= self._settings.commit_queue_bytes:
             raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1)
-        self._queue.extend(alerts)
-        self._queue_bytes += sum(len(alert.wire) for alert in alerts)
+        self._queue.extend(pending)
+        self._queue_bytes += sum(item.size for item in pending)
         self._arrived.set()
 
     async def run(self) -> None:
         """Commit what arrives, until cancelled."""
-        batch: list[NewAlert] = []
+        batch: list[Pending] = []
         try:
             while True:
                 if not self._queue:
@@ -216,9 +159,10 @@ class Committer:
                     await self._arrived.wait()
                 size = min(len(self._queue), self._settings.commit_batch_size)
                 batch = [self._queue.popleft() for _ in range(size)]
-                self._queue_bytes -= sum(len(alert.wire) for alert in batch)
+                self._queue_bytes -= sum(item.size for item in batch)
                 COMMIT_QUEUE.set(len(self._queue))
-                await self._commit(batch)
+                await self._commit([item for item in batch if isinstance(item, NewAlert)])
+                await self._commit_changes([item for item in batch if isinstance(item, Change)])
         finally:
             self._stopped = True
             _fail(batch, _unknown())  # what was under way; what had its answer keeps it
@@ -228,6 +172,9 @@ class Committer:
                 await close_quietly(self._connection)
 
     async def _commit(self, batch: list[NewAlert]) -> None:
+        """Append alerts that ask for nothing else: one round trip."""
+        if not batch:
+            return
         started = time.perf_counter()
         try:
             connection = await self._connect()
@@ -238,7 +185,7 @@ class Committer:
             results = await append_alerts(connection, [alert.wire for alert in batch], [alert.key for alert in batch])
         except CONNECTION_LOST as error:
             log.warning("commit outcome unknown", alerts=len(batch), error=type(error).__name__)
-            await self._settle(batch)
+            await self._settle(batch, partial(self._settle_alerts, batch))
         except asyncpg.PostgresError as error:
             await self._commit_one_by_one(batch, error)
         else:
@@ -246,14 +193,64 @@ class Committer:
             COMMIT_BATCH.observe(len(batch))
             self._answer(batch, results)
 
-    async def _commit_one_by_one(self, batch: list[NewAlert], error: asyncpg.PostgresError) -> None:
+    async def _commit_changes(self, batch: list[Change]) -> None:
+        """Let changes act on what is there: a transaction of six round trips."""
+        if not batch:
+            return
+        started = time.perf_counter()
+        decided: _Decided | None = None
+        try:
+            connection = await self._connect()
+            async with connection.transaction():
+                book = await Book.open(connection, all_wanted(batch))
+                decided = _Decided(book.xid, outcomes(batch, book), book.events)
+                if book.touched:
+                    await book.write(connection)
+        except CONNECTION_LOST as error:
+            if decided is None:
+                _fail(batch, unavailable())
+                return
+            log.warning("commit outcome unknown", changes=len(batch), error=type(error).__name__)
+            await self._settle(batch, partial(self._settle_changes, batch, decided))
+        except asyncpg.PostgresError as error:
+            await self._commit_one_by_one(batch, error)
+        else:
+            COMMIT_SECONDS.observe(time.perf_counter() - started)
+            COMMIT_BATCH.observe(len(batch))
+            self._conclude(batch, decided)
+
+    def _conclude(self, batch: Sequence[Change], decided: _Decided) -> None:
+        created = sum(event.kind == "alert.created" for event in decided.events)
+        stored = [outcome for outcome in decided.outcomes if isinstance(outcome, Stored)]
+        ALERTS_STORED.inc(created)
+        ALERTS_REPEATED.inc(sum(outcome.repeated and not outcome.replayed for outcome in stored))
+        ALERTS_REPLAYED.inc(sum(outcome.replayed for outcome in stored))
+        if decided.events:
+            self._committed(decided.events)
+        for change, outcome in zip(batch, decided.outcomes, strict=True):
+            change.conclude(outcome)
+
+    async def _settle_changes(self, batch: Sequence[Change], decided: _Decided, connection: asyncpg.Connection) -> None:
+        committed = await connection.fetchval("SELECT pg_xact_status($1::text::xid8) = 'committed'", decided.xid)
+        log.info("commit settled", changes=len(batch), committed=committed)
+        if committed:
+            self._conclude(batch, decided)
+        else:
+            _fail(batch, unavailable())
+
+    async def _commit_one_by_one(
+        self, batch: Sequence[NewAlert] | Sequence[Change], error: asyncpg.PostgresError
+    ) -> None:
         """Let an alert that PostgreSQL refuses, which is a defect of ours, fail alone."""
         if len(batch) == 1:
-            log.error("alert refused by PostgreSQL", alert=str(batch[0].id), sqlstate=error.sqlstate)
+            log.error("refused by PostgreSQL", what=type(batch[0]).__name__, sqlstate=error.sqlstate)
             _fail(batch, InternalError("The alert could not be stored. The service's log has the details."))
             return
-        for alert in batch:
-            await self._commit([alert])
+        for item in batch:
+            if isinstance(item, NewAlert):
+                await self._commit([item])
+            else:
+                await self._commit_changes([item])
 
     def _answer(self, batch: Sequence[NewAlert], results: Sequence[Appended]) -> None:
         stored = [alert.event(result.seq) for alert, result in zip(batch, results, strict=True) if result.body is None]
@@ -262,7 +259,7 @@ class Committer:
         if stored:
             self._committed(stored)
         for alert, result in zip(batch, results, strict=True):
-            alert.conclude(alert.appended(result))
+            alert.conclude(_outcome(alert, result))
 
     async def _connect(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
@@ -277,7 +274,7 @@ class Committer:
             self._connection, self._backend = connection, _Backend(row[0], row[1])
         return self._connection
 
-    async def _settle(self, batch: list[NewAlert]) -> None:
+    async def _settle(self, batch: Sequence[Pending], settle: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
         """Find out what became of a commit whose connection was lost."""
         COMMITS_SETTLED.inc()
         lost = self._backend
@@ -288,10 +285,7 @@ class Committer:
             try:
                 connection = await self._connect()
                 if lost is None or await _is_gone(connection, lost):
-                    rows = await connection.fetch(
-                        "SELECT id, seq FROM alerts WHERE id = ANY ($1)", [alert.id for alert in batch]
-                    )
-                    self._settled(batch, {row[0]: row[1] for row in rows})
+                    await settle(connection)
                     return
             except CONNECTION_LOST:
                 if self._connection is not None:
@@ -299,7 +293,9 @@ class Committer:
             await asyncio.sleep(SETTLE_PAUSE_SECONDS)
         _fail(batch, _unknown())
 
-    def _settled(self, batch: list[NewAlert], seqs: dict[UUID, int]) -> None:
+    async def _settle_alerts(self, batch: list[NewAlert], connection: asyncpg.Connection) -> None:
+        rows = await connection.fetch("SELECT id, seq FROM alerts WHERE id = ANY ($1)", [alert.id for alert in batch])
+        seqs: dict[UUID, int] = {row[0]: row[1] for row in rows}
         stored = [alert for alert in batch if alert.id in seqs]
         log.info("commit settled", stored=len(stored), not_stored=len(batch) - len(stored))
         self._answer(stored, [Appended(seqs[alert.id], replayed=False, mismatch=False, body=None) for alert in stored])
@@ -316,6 +312,14 @@ async def _is_gone(connection: asyncpg.Connection, backend: _Backend) -> bool:
     return left is not False
 
 
+def _outcome(alert: NewAlert, result: Appended) -> Stored | IdempotencyMismatch:
+    if result.mismatch:
+        return IdempotencyMismatch("The first request with this key held something else. Use a new key.")
+    if result.body is None:
+        return Stored(alert.id, result.seq, alert.wire, replayed=result.replayed)
+    return Stored(UUID(orjson.loads(result.body)["id"]), result.seq, result.body, replayed=result.replayed)
+
+
 def _unknown() -> OutcomeUnknown:
     return OutcomeUnknown(
         "PostgreSQL went away during the commit. Send the request again with the same Idempotency-Key:"
@@ -324,6 +328,6 @@ def _unknown() -> OutcomeUnknown:
     )
 
 
-def _fail(batch: Sequence[NewAlert], error: RequestRefused) -> None:
-    for alert in batch:
-        alert.conclude(error)
+def _fail(batch: Sequence[Pending], error: RequestRefused) -> None:
+    for item in batch:
+        item.conclude(error)

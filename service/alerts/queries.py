@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, and_, any_, cast, false, literal, or_, select, true
+from sqlalchemy.dialects.postgresql import JSONB
 
+from service.alerts.lifecycle import Alert
 from service.alerts.tables import alerts
 from service.auth.principal import EVERY_TOPIC
 from service.database.base import severity_type
 from service.events.log import read_head
+from service.events.tables import events
 from service.events.times import rfc3339
 from service.web import cursors
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.auth.principal import Principal
+
+
+_FIELDS = [field.name for field in fields(Alert)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +95,56 @@ async def list_alerts(
         statement = statement.where(alerts.c.seq < query.before)
     head = await read_head(tx)
     rows = (await tx.execute(statement)).mappings().all()
-    page = [_wire(row) for row in rows[: query.limit]]
+    page = [_shown(row) for row in rows[: query.limit]]
     more = encode_cursor(page[-1]["seq"]) if len(rows) > query.limit else None
     return page, more, head
 
 
-async def find_alert(tx: AsyncConnection, principal: Principal, alert_id: UUID) -> dict[str, Any] | None:
-    """Return one alert, or None where there is none that ``principal`` may see."""
-    row = (await tx.execute(select(alerts).where(alerts.c.id == alert_id, visible_to(principal)))).mappings().first()
-    return _wire(row) if row else None
+async def find_alert(
+    tx: AsyncConnection, principal: Principal, alert_id: UUID, *, own: bool = False
+) -> dict[str, Any] | None:
+    """Return one alert, or None where there is none that ``principal`` may see, or, if ``own``, has posted."""
+    visible = or_(visible_to(principal), alerts.c.source == principal.subject) if own else visible_to(principal)
+    row = (await tx.execute(select(alerts).where(alerts.c.id == alert_id, visible))).mappings().first()
+    return _shown(row) if row else None
 
 
-def _wire(row: RowMapping) -> dict[str, Any]:
-    return {
-        "id": str(row["id"]),
-        "source": row["source"],
-        "topic": row["topic"],
-        "severity": row["severity"],
-        "title": row["title"],
-        "body": row["body"],
-        "attributes": row["attributes"],
-        "links": row["links"],
-        "recipients": row["recipients"],
-        "dedup_key": row["dedup_key"],
-        "status": row["status"],
-        "occurrences": row["occurrences"],
-        "created_at": rfc3339(row["created_at"]),
-        "updated_at": rfc3339(row["updated_at"]),
-        "expires_at": rfc3339(row["expires_at"]) if row["expires_at"] else None,
-        "seq": row["seq"],
-    }
+async def find_timeline(
+    tx: AsyncConnection, alert_id: UUID, after: int, limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return what happened to an alert after ``after``, oldest first, and the cursor of the next page."""
+    state = cast(events.c.body, JSONB)
+    statement = (
+        select(
+            events.c.seq,
+            events.c.kind,
+            events.c.occurred_at,
+            events.c.actor,
+            events.c.severity,
+            state["status"].astext.label("status"),
+            state["occurrences"].as_integer().label("occurrences"),
+            events.c.extra,
+        )
+        .where(events.c.alert_id == alert_id, events.c.seq > after)
+        .order_by(events.c.seq)
+        .limit(limit + 1)
+    )
+    rows = (await tx.execute(statement)).mappings().all()
+    steps = [
+        {
+            "seq": row["seq"],
+            "kind": row["kind"],
+            "at": rfc3339(row["occurred_at"]),
+            "actor": row["actor"],
+            "status": row["status"],
+            "severity": row["severity"],
+            "occurrences": row["occurrences"],
+            **(row["extra"] or {}),
+        }
+        for row in rows[:limit]
+    ]
+    return steps, encode_cursor(steps[-1]["seq"]) if len(rows) > limit else None
+
+
+def _shown(row: RowMapping) -> dict[str, Any]:
+    return {**Alert(**{name: row[name] for name in _FIELDS}).shown(), "seq": row["seq"]}

@@ -15,7 +15,9 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 
 from service.alerts import batch, schemas
-from service.alerts.committer import Committer, NewAlert
+from service.alerts.changes import posted
+from service.alerts.committer import Committer
+from service.alerts.lifecycle import Status
 from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
 from service.auth.principal import Principal, Scope, is_subject, is_topic_pattern
 from service.errors import InvalidRequest, NotFound, TopicForbidden
@@ -40,7 +42,8 @@ async def post_alert(request: Request) -> Response:
     """Store an alert and push it to every admin who may see it.
 
     The answer means that it is committed. With an ``Idempotency-Key`` a retry is answered as the first request was,
-    with ``Idempotency-Replayed: true``, and stores nothing.
+    with ``Idempotency-Replayed: true``, and stores nothing. An alert with the ``dedup_key`` of an unresolved one in its
+    topic repeats that one: it is counted there, and the answer is 200.
     """
     principal = await _writer(request)
     require_json(request)
@@ -56,11 +59,12 @@ async def post_alert(request: Request) -> Response:
     if key is not None and not is_subject(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
     committer: Committer = request.app.state.committer
-    stored = await committer.store(NewAlert.of(alert, principal.subject, datetime.now(UTC), key))
+    stored = await committer.store(posted(alert, principal.subject, datetime.now(UTC), key))
     headers = {"Location": f"/v1/alerts/{stored.id}"}
     if stored.replayed:
         headers["Idempotency-Replayed"] = "true"
-    return Response(schemas.with_seq(stored.wire, stored.seq), 201, headers, "application/json")
+    status = 200 if stored.repeated else 201
+    return Response(schemas.with_seq(stored.wire, stored.seq), status, headers, "application/json")
 
 
 async def post_batch(request: Request) -> Response:
@@ -142,7 +146,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     topic: Annotated[list[str], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
     severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
     min_severity: Severity | None = None,
-    status: Annotated[list[schemas.Status], Query(description="repeat for several")] = [],  # noqa: B006
+    status: Annotated[list[Status], Query(description="repeat for several")] = [],  # noqa: B006
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Response:

@@ -10,17 +10,16 @@ import hashlib
 import math
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
+from service.alerts.lifecycle import Status
 from service.auth.principal import is_subject, is_topic
 from service.events.filter import Severity
 from service.events.times import rfc3339
-
-Status = Literal["open", "acknowledged", "resolved", "expired"]
 
 TITLE_MAX = 200
 BODY_MAX_BYTES = 16 * 1024
@@ -29,6 +28,7 @@ ATTRIBUTES_MAX_DEPTH = 8
 RECIPIENTS_MAX = 100
 LINKS_MAX = 20
 KEY_MAX = 200
+ESCALATE_MAX = 7 * 86_400
 SMALLEST, LARGEST = (
     1e-30,
     1e30,
@@ -63,6 +63,14 @@ def _name(value: str) -> str:
     if not is_subject(value):
         raise ValueError("must be 1 to 200 printable characters")
     return value
+
+
+def _comment(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    if len(value.encode(errors="surrogatepass")) > BODY_MAX_BYTES:
+        raise ValueError(f"must be at most {BODY_MAX_BYTES} bytes of UTF-8")
+    return _text(value, multiline=True)
 
 
 Line = Annotated[str, AfterValidator(_line)]
@@ -107,6 +115,12 @@ class AlertIn(BaseModel):
     recipients: list[Name] | None = Field(None, min_length=1, max_length=RECIPIENTS_MAX)
     dedup_key: Annotated[Line, Field(max_length=KEY_MAX)] | None = None
     expires_at: AwareDatetime | None = None
+    escalate_after: int | None = Field(
+        None,
+        ge=1,
+        le=ESCALATE_MAX,
+        description="seconds without an acknowledgement until all who may see the topic are told",
+    )
 
     @field_validator("body")
     @classmethod
@@ -169,7 +183,10 @@ class BatchItem(AlertIn):
 
 
 def wire_alert(alert: AlertIn, alert_id: UUID, source: str, created_at: datetime) -> bytes:
-    """Encode a new alert as everybody will be shown it: in the answer, in the log, in every frame."""
+    """Encode a new alert as everybody will be shown it: in the answer, in the log, in every frame.
+
+    It is what ``Alert.shown`` shows, made without the detour; a test holds them equal.
+    """
     at = rfc3339(created_at)
     return orjson.dumps(
         {
@@ -184,10 +201,13 @@ def wire_alert(alert: AlertIn, alert_id: UUID, source: str, created_at: datetime
             "recipients": alert.recipients,
             "dedup_key": alert.dedup_key,
             "status": "open",
+            "status_by": source,
+            "status_at": at,
             "occurrences": 1,
             "created_at": at,
             "updated_at": at,
             "expires_at": rfc3339(alert.expires_at) if alert.expires_at else None,
+            "escalate_at": None,
         }
     )
 
@@ -217,11 +237,59 @@ class AlertOut(BaseModel):
     recipients: list[str] | None
     dedup_key: str | None
     status: Status
+    status_by: str = Field(description="who brought it there: whoever acknowledged it has it")
+    status_at: AwareDatetime
     occurrences: int
     created_at: AwareDatetime
     updated_at: AwareDatetime
     expires_at: AwareDatetime | None
+    escalate_at: AwareDatetime | None = Field(description="when it goes to all who may see its topic")
+    seq: int = Field(description="its place in the log: the event that created it")
+
+
+class CommentIn(BaseModel):
+    """What somebody says about an alert."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "Acquirer X is aware."}]})
+
+    text: Annotated[str, AfterValidator(_comment)]
+
+
+class CommentOut(BaseModel):
+    """A comment as it was stored; in the stream it comes with its alert, as ``alert.commented``."""
+
+    id: UUID
+    text: str
+    alert_id: UUID
+    actor: str
+    at: AwareDatetime
+
+
+class CommentText(BaseModel):
+    """A comment in a timeline."""
+
+    id: UUID
+    text: str
+
+
+class TimelineEvent(BaseModel):
+    """What happened to an alert, and where it stood then."""
+
     seq: int
+    kind: str
+    at: AwareDatetime
+    actor: str
+    status: Status
+    severity: Severity
+    occurrences: int
+    comment: CommentText | None = Field(None, description="of alert.commented")
+
+
+class Timeline(BaseModel):
+    """A page of what happened to an alert, oldest first."""
+
+    events: list[TimelineEvent]
+    next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
 
 
 class AlertPage(BaseModel):
@@ -237,7 +305,9 @@ class BatchResult(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    status: int = Field(description="201, or what a single POST of this alert would have been answered")
+    status: int = Field(
+        description="201, or what a single POST of this alert would have been answered: 200 for a repetition"
+    )
     id: UUID | None = None
     seq: int | None = None
     replayed: bool = Field(default=False, description="the idempotency key was known: nothing new was stored")

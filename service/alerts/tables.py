@@ -6,6 +6,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Column,
+    Computed,
     DateTime,
     Index,
     Integer,
@@ -15,9 +16,11 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from service.database.base import metadata, severity_type, status_type
+
+_UNRESOLVED = "status IN ('open', 'acknowledged')"
 
 alerts = Table(
     "alerts",
@@ -34,16 +37,41 @@ alerts = Table(
     Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
     Column("dedup_key", Text),
     Column("status", status_type, nullable=False, server_default=text("'open'::alert_status")),
+    Column(
+        "status_by",
+        Text,
+        nullable=False,
+        comment="who brought it where it stands: the source while it was never touched",
+    ),
+    Column("status_at", DateTime(timezone=True), nullable=False),
     Column("occurrences", Integer, nullable=False, server_default=text("1")),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     Column("expires_at", DateTime(timezone=True)),
-    Column("acknowledged_at", DateTime(timezone=True)),
-    Column("acknowledged_by", Text),
-    Column("resolved_at", DateTime(timezone=True)),
-    Column("resolved_by", Text),
+    Column("escalate_after", Integer, comment="seconds without an acknowledgement"),
+    Column(
+        "escalate_at",
+        DateTime(timezone=True),
+        comment="when it goes to all who may see its topic; null: not, or no longer",
+    ),
+    Column("repeated_at", DateTime(timezone=True), comment="of the last alert.repeated in the log"),
+    Column("repeat_at", DateTime(timezone=True), comment="when repetitions that are only counted so far go to the log"),
+    Column(
+        "due_at",
+        DateTime(timezone=True),
+        Computed("least(expires_at, escalate_at, repeat_at)", persisted=True),
+        comment="when the service has to look at it next",
+    ),
     Index("ix_alerts_topic_seq", "topic", "seq"),
-    Index("ix_alerts_unresolved", "seq", postgresql_where=text("status IN ('open', 'acknowledged')")),
+    Index("ix_alerts_unresolved", "seq", postgresql_where=text(_UNRESOLVED)),
+    Index(
+        "uq_alerts_dedup_key",
+        "topic",
+        "dedup_key",
+        unique=True,
+        postgresql_where=text(f"{_UNRESOLVED} AND dedup_key IS NOT NULL"),
+    ),
+    Index("ix_alerts_due_at", "due_at", postgresql_where=text(f"{_UNRESOLVED} AND due_at IS NOT NULL")),
     comment="The current state of each alert.",
 )
 
@@ -54,6 +82,7 @@ idempotency_keys = Table(
     Column("key", Text, primary_key=True),
     Column("body_hash", LargeBinary, nullable=False, comment="SHA-256 of the canonical request"),
     Column("seq", BigInteger, nullable=False, comment="the event whose body is the first answer"),
+    Column("answer", JSON, comment="the first answer where it is not the body of that event"),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Index("ix_idempotency_keys_created_at", "created_at"),
     comment="What was posted with an Idempotency-Key, for a day.",

@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 
     from service.events.filter import EventFilter, Severity
 
+APPEND_LOCK = 7405002
 NOTIFY_CHANNEL = "tocsin_events"
 PARTITION_SIZE = 1_000_000
 PARTITIONS_AHEAD = 3
 
 
 class Event(NamedTuple):
-    """One event of the log. ``body`` is the alert as JSON text, ``recipients`` None where all may see it."""
+    """One event of the log.
+
+    ``body`` is the alert as JSON text, ``extra`` an object of what the kind adds to the frame, if anything;
+    ``recipients`` is None where all may see it.
+    """
 
     seq: int
     alert_id: UUID
@@ -39,6 +44,7 @@ class Event(NamedTuple):
     actor: str
     occurred_at: datetime
     body: bytes
+    extra: bytes | None = None
 
 
 class Appended(NamedTuple):
@@ -89,7 +95,7 @@ async def read_first(tx: AsyncConnection) -> int:
     return int(await tx.scalar(text("SELECT coalesce(min(seq), 1) FROM events")) or 1)
 
 
-_COLUMNS = "seq, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text"
+_COLUMNS = "seq, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, extra::text"
 _READ_TAIL = text(f"SELECT {_COLUMNS} FROM events WHERE seq > :after ORDER BY seq LIMIT :limit")  # noqa: S608 - constant
 # The inner query stops at `limit` rows, the outer one at `max_bytes`.
 _READ_MATCHING = text(
@@ -155,8 +161,9 @@ def _events(rows: Sequence[Any]) -> list[Event]:
             actor,
             at,
             body.encode(),
+            extra.encode() if extra is not None else None,
         )
-        for seq, alert_id, kind, topic, severity, to, actor, at, body in rows
+        for seq, alert_id, kind, topic, severity, to, actor, at, body, extra in rows
     ]
 
 

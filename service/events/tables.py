@@ -24,6 +24,7 @@ events = Table(
     Column("actor", Text, nullable=False, comment="the subject of the token that caused the event"),
     Column("occurred_at", DateTime(timezone=True), nullable=False),
     Column("body", JSON, nullable=False, comment="the alert as the event shows it on the wire"),
+    Column("extra", JSON, comment="what the kind adds to the frame, such as a comment"),
     Index("ix_events_alert_id", "alert_id"),
     postgresql_partition_by="RANGE (seq)",
     comment="The log: gapless, in commit order.",

@@ -78,6 +78,8 @@ def prepare(event: Event) -> PreparedEvent:
         orjson.dumps(event.actor),
         event.body,
     )
+    if event.extra is not None:
+        payload = b"%b,%b" % (payload[:-1], event.extra[1:])
     return PreparedEvent(event.seq, event.topic, event.severity, event.recipients, text_message(payload))
 
 

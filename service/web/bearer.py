@@ -1,7 +1,7 @@
 """The bearer of a request, and the dependencies that ask for one.
 
 ``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the ``Authorization``
-header (RFC 6750, section 2.1), asks for the scope, and counts the request against the subject's limit.
+header (RFC 6750, section 2.1), asks for the scope, or one of them, and counts the request against the subject's limit.
 """
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
@@ -18,11 +18,11 @@ from service.web.limits import RestLimits  # noqa: TC001 - see above
 class Bearer(HTTPBearer):
     """A dependency that yields the principal of a request, or refuses it."""
 
-    def __init__(self, scope: Scope, *, limit: str) -> None:
+    def __init__(self, *scopes: Scope, limit: str) -> None:
         super().__init__(
             scheme_name="bearer", bearerFormat="JWT", description="A token with the scope of the operation."
         )
-        self.scope = scope
+        self.scopes = scopes
         self.limit = limit
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base returns the raw header
@@ -34,8 +34,8 @@ class Bearer(HTTPBearer):
             limits.hit("refused", address(request))
             raise
         limits.hit(self.limit, principal.subject)
-        if not principal.may(self.scope):
-            raise ScopeMissing(f"This needs a token with the scope {self.scope}.")
+        if not any(map(principal.may, self.scopes)):
+            raise ScopeMissing(f"This needs a token with the scope {' or '.join(self.scopes)}.")
         return principal
 
 

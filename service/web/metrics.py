@@ -43,6 +43,7 @@ if _shared:  # before the first metric is made
 
 REFUSALS = Counter("tocsin_refusals", "Requests answered with a problem document.", ["code"])
 ALERTS_STORED = Counter("tocsin_alerts_stored", "Alerts that were committed.")
+ALERTS_REPEATED = Counter("tocsin_alerts_repeated", "Alerts that repeated an unresolved one, and were counted there.")
 ALERTS_REPLAYED = Counter("tocsin_alerts_replayed", "Requests answered from their Idempotency-Key.")
 COMMITS_SETTLED = Counter("tocsin_commits_settled", "Commits whose outcome was unknown and was asked for.")
 COMMIT_SECONDS = Histogram("tocsin_commit_seconds", "Time of one commit of a batch.")

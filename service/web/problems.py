@@ -79,6 +79,7 @@ def document(refusal: RequestRefused) -> dict[str, Any]:
         "status": refusal.status,
         "code": refusal.code,
         "detail": refusal.detail,
+        **refusal.members,
     }
     if refusal.errors:
         fields["errors"] = refusal.errors

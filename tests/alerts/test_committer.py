@@ -12,7 +12,8 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from service.alerts.committer import Committer, NewAlert, Stored
+from service.alerts.committer import Committer
+from service.alerts.pending import NewAlert, Stored
 from service.alerts.schemas import AlertIn
 from service.database.engine import Database, parse_url
 from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded

@@ -33,7 +33,6 @@ ALERT: dict[str, Any] = {
     "attributes": {"acquirer": "X", "rate": 0.78, "codes": [91, None, True], "größe": {"ü": "🔔"}},
     "links": [{"title": "Runbook", "url": "https://runbooks.example/acquirer"}],
     "recipients": ["billing", "Zoë"],
-    "dedup_key": "acceptance/X",
     "expires_at": "2999-01-01T00:00:00.000000Z",
 }
 
