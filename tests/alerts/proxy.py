@@ -27,7 +27,8 @@ class Cut(Enum):
 class Proxy:
     """Listens on a Unix socket in ``folder``, as PostgreSQL would, and passes on to the one at ``target``.
 
-    The first connection that sends ``marker`` is cut. While ``is_open`` is false, nobody can connect. While
+    The first connection that sends the marker is cut, or, where there is more than one, the first that sends them one
+    after the other, in messages of their own. While ``is_open`` is false, nobody can connect. While
     ``ends_pass`` is not set, the node is not told that PostgreSQL hung up.
     """
 
@@ -37,7 +38,7 @@ class Proxy:
         self.ends_pass = asyncio.Event()
         self.ends_pass.set()
         self._target = target
-        self._marker: bytes | None = None
+        self._markers: list[bytes] = []
         self._cut = Cut.LOST
         self._marked: asyncio.StreamWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,9 +56,9 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def cut_at(self, marker: str, cut: Cut) -> None:
-        """Cut the connection that sends ``marker``, once."""
-        self._marker, self._cut, self._marked = marker.encode(), cut, None
+    def cut_at(self, *markers: str, cut: Cut) -> None:
+        """Cut the connection that sends ``markers``, once, at the last of them."""
+        self._markers, self._cut, self._marked = [marker.encode() for marker in markers], cut, None
 
     def cut_now(self) -> None:
         """Cut the node's end of the marked connection."""
@@ -86,8 +87,13 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(1 << 16):
-                if self._marker is not None and self._marker in data:
-                    self._marker, self._marked = None, node
+                if self._markers and self._markers[0] in data and self._marked in (None, node):
+                    self._marked = node
+                    if len(self._markers) > 1:
+                        del self._markers[0]
+                        server.write(data)
+                        continue
+                    self._markers = []
                     if self._cut is Cut.LOST:
                         node.transport.abort()
                         break
@@ -97,12 +103,12 @@ class Proxy:
                         return  # the server's end stays
                 else:
                     server.write(data)
-        if self._marked is not node or self._cut is Cut.LOST:
+        if self._marked is not node or self._markers or self._cut is Cut.LOST:
             server.close()
 
     async def _to_node(self, server: asyncio.StreamReader, node: asyncio.StreamWriter) -> None:
         while data := await server.read(1 << 16):
-            if self._marked is node and self._cut is Cut.ANSWERED:
+            if self._marked is node and not self._markers and self._cut is Cut.ANSWERED:
                 node.transport.abort()
             else:
                 node.write(data)

@@ -70,7 +70,7 @@ async def test_an_alert_whose_commit_was_not_heard_of_is_answered_as_stored_and_
     node_behind: Node, proxy: Proxy
 ) -> None:
     stream = await node_behind.live()
-    proxy.cut_at("cut here", Cut.ANSWERED)
+    proxy.cut_at("cut here", cut=Cut.ANSWERED)
     status, headers, alert = await post(node_behind, "cut here")
     assert (status, alert["seq"]) == (201, 1)
     assert "idempotency-replayed" not in headers
@@ -85,7 +85,7 @@ async def test_an_alert_whose_commit_was_not_heard_of_is_answered_as_stored_and_
 async def test_an_alert_whose_connection_was_cut_in_the_middle_of_the_commit_is_answered_as_what_became_of_it(
     node_behind: Node, proxy: Proxy
 ) -> None:
-    proxy.cut_at("cut here", Cut.SENT)
+    proxy.cut_at("cut here", cut=Cut.SENT)
     status, _, document = await post(node_behind, "cut here")
     assert status == 201 or (status, document["code"]) == (503, "database_unavailable")
     assert len(await stored(node_behind)) == (status == 201)
@@ -96,7 +96,7 @@ async def test_an_alert_whose_connection_was_cut_in_the_middle_of_the_commit_is_
 async def test_an_alert_that_was_lost_on_the_way_to_postgres_is_refused_and_a_retry_stores_it(
     node_behind: Node, proxy: Proxy
 ) -> None:
-    proxy.cut_at("cut here", Cut.LOST)
+    proxy.cut_at("cut here", cut=Cut.LOST)
     status, headers, problem = await post(node_behind, "cut here")
     assert (status, problem["code"], headers["retry-after"]) == (503, "database_unavailable", "1")
     assert await stored(node_behind) == []
@@ -109,7 +109,7 @@ async def test_an_append_that_still_waits_for_its_lock_cannot_commit_after_it_wa
     node_behind: Node, proxy: Proxy
 ) -> None:
     async with append_lock(node_behind.database_url) as waiting:
-        proxy.cut_at("cut here", Cut.BY_HAND)
+        proxy.cut_at("cut here", cut=Cut.BY_HAND)
         posting = asyncio.create_task(post(node_behind, "cut here"))
         await eventually(waiting)
         proxy.cut_now()
@@ -125,7 +125,7 @@ async def test_an_outcome_that_cannot_be_asked_for_in_time_is_called_unknown_and
 ) -> None:
     await post(node_behind, "before", "another key")
     proxy.is_open = False
-    proxy.cut_at("cut here", Cut.SENT)
+    proxy.cut_at("cut here", cut=Cut.SENT)
     status, headers, problem = await post(node_behind, "cut here")
     assert (status, problem["code"], headers["retry-after"]) == (503, "outcome_unknown", "1")
     assert headers["content-type"] == "application/problem+json"
@@ -154,6 +154,42 @@ async def test_a_node_whose_session_was_ended_but_not_yet_its_connection_answers
 
 async def is_stored(node: Node, title: str) -> bool:
     return (await post(node, title))[0] == 201
+
+
+# The same for changes, whose transaction takes more than one message.
+
+
+@pytest.mark.parametrize("cut", [Cut.LOST, Cut.SENT, Cut.ANSWERED])
+@pytest.mark.parametrize("then", [(), ("COMMIT",)])
+async def test_a_change_whose_connection_was_cut_is_answered_as_what_became_of_it_and_is_made_once(
+    node_behind: Node, proxy: Proxy, then: tuple[str, ...], cut: Cut
+) -> None:
+    body = {"title": "again and again", "dedup_key": "k"}
+    stream = await node_behind.live()
+    async with node_behind.http("ann", "alerts:write alerts:read alerts:manage") as client:
+        alert = (await client.post("/v1/alerts", json=body)).raise_for_status().json()
+
+        async def occurrences() -> int:
+            count: int = (await client.get(f"/v1/alerts/{alert['id']}")).json()["occurrences"]
+            return count
+
+        proxy.cut_at("alert.repeated", *then, cut=cut)
+        first = await client.post("/v1/alerts", json=body)
+        if cut is Cut.LOST or (cut is Cut.ANSWERED and not then):
+            assert first.json()["code"] == "database_unavailable"
+        if cut is Cut.ANSWERED and then:
+            assert first.status_code == 200
+        assert await occurrences() == 1 + first.is_success
+        proxy.cut_at("alert.acknowledged", *then, cut=cut)
+        taken = await client.post(f"/v1/alerts/{alert['id']}/acknowledge")
+        again = await client.post(f"/v1/alerts/{alert['id']}/acknowledge")
+        assert again.status_code == 200
+        assert not taken.is_success or taken.content == again.content
+        timeline = (await client.get(f"/v1/alerts/{alert['id']}/timeline")).json()["events"]
+    kinds = ["alert.created", *(["alert.repeated"] if first.is_success else []), "alert.acknowledged"]
+    assert [event["kind"] for event in timeline] == kinds
+    assert [event["kind"] for event in await stream.events(len(kinds))] == kinds
+    await stream.close()
 
 
 # How the committer groups and bounds.

@@ -1,0 +1,223 @@
+"""What several admins and backends do to a few alerts at once, through two nodes, against a brute-force model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.settings import LimitSettings, Settings
+from tests.harness import eventually, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import httpx2
+
+    from tests.harness import Node
+
+ADMINS = ("ann", "bob", "cyd")
+BACKENDS = ("billing", "search")
+SCOPE = "alerts:read alerts:write alerts:manage"
+SEVERITIES = ["info", "warning", "error", "critical"]
+KIND = {"acknowledge": "acknowledged", "resolve": "resolved", "reopen": "reopened"}
+LEADS = {"acknowledge": "acknowledged", "resolve": "resolved", "reopen": "open"}
+MAY_BEGIN = {
+    "acknowledge": {"open"},
+    "resolve": {"open", "acknowledged"},
+    "reopen": {"acknowledged", "resolved", "expired"},
+}
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What somebody tries: to post with the key of a number, or to act on the alert that was last posted with it."""
+
+    node: int
+    actor: str
+    verb: str
+    key: int
+    severity: str
+
+
+deeds = st.builds(
+    Deed,
+    node=st.integers(0, 1),
+    actor=st.sampled_from(ADMINS + BACKENDS),
+    verb=st.sampled_from(["post", "post", "acknowledge", "resolve", "reopen", "comments"]),
+    key=st.integers(0, 2),
+    severity=st.sampled_from(SEVERITIES),
+)
+
+
+@dataclass
+class Done:
+    """A deed that was answered: for which alert, and how."""
+
+    deed: Deed
+    alert: str
+    status: int
+    body: dict[str, Any]
+
+
+@dataclass
+class Modelled:
+    """An alert as the log's events make it, one by one."""
+
+    status: str
+    by: str
+    severity: str
+    occurrences: int
+    kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def take(self, kind: str, actor: str, shown: dict[str, Any]) -> None:
+        """Take the next event, and find fault with it where it may not follow."""
+        if kind == "repeated":
+            assert self.status in MAY_BEGIN["resolve"]
+            assert shown["occurrences"] > self.occurrences
+            if SEVERITIES.index(shown["severity"]) > SEVERITIES.index(self.severity):
+                self.severity = shown["severity"]
+                if self.status == "acknowledged":
+                    self.status, self.by = "open", actor
+        elif kind != "commented":
+            verb = next(verb for verb, name in KIND.items() if name == kind)
+            assert self.status in MAY_BEGIN[verb]
+            self.status, self.by = LEADS[verb], actor
+        assert shown["occurrences"] >= self.occurrences
+        self.occurrences = shown["occurrences"]
+        self.kinds[kind, actor] += 1
+        assert (shown["status"], shown["status_by"], shown["severity"]) == (self.status, self.by, self.severity)
+
+
+@pytest.fixture(scope="module")
+def nodes(shared_url: str) -> Iterator[list[Node]]:
+    every = "1000000/second"
+    lenient = Settings(limits=LimitSettings(write_limit=every, read_limit=every))
+    with serving(shared_url, lenient) as one, serving(shared_url, lenient) as other:
+        yield [one, other]
+
+
+class Play:
+    """One run of deeds, on keys of its own."""
+
+    def __init__(self, clients: dict[tuple[int, str], httpx2.AsyncClient]) -> None:
+        self.clients = clients
+        self.topic = f"t{uuid.uuid4().hex}"
+        self.last: dict[int, str] = {}
+        self.done: list[Done] = []
+
+    async def try_(self, deed: Deed) -> None:
+        """Try a deed and note the answer."""
+        client = self.clients[deed.node, deed.actor]
+        if deed.verb == "post":
+            body = {"title": "a", "topic": self.topic, "dedup_key": str(deed.key), "severity": deed.severity}
+            answer = await client.post("/v1/alerts", json=body)
+            alert = answer.json()["id"]
+            self.last[deed.key] = alert
+        elif (alert := self.last.get(deed.key)) is not None:
+            comment = {"text": "hello"} if deed.verb == "comments" else None
+            answer = await client.post(f"/v1/alerts/{alert}/{deed.verb}", json=comment)
+        else:
+            return
+        self.done.append(Done(deed, alert, answer.status_code, answer.json()))
+
+    async def run(self, plan: Sequence[Deed]) -> None:
+        """Try everything, several at a time."""
+        for start in range(0, len(plan), AT_ONCE):
+            await asyncio.gather(*map(self.try_, plan[start : start + AT_ONCE]))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plan=st.lists(deeds, min_size=8, max_size=60))
+def test_whatever_is_done_at_once_the_log_tells_a_story_that_the_answers_and_the_tables_agree_with(
+    nodes: list[Node], plan: list[Deed]
+) -> None:
+    asyncio.run(_play(nodes, plan))
+
+
+async def _play(nodes: list[Node], plan: list[Deed]) -> None:
+    async with AsyncExitStack() as stack:
+        clients = {
+            (number, actor): await stack.enter_async_context(node.http(actor, SCOPE))
+            for number, node in enumerate(nodes)
+            for actor in ADMINS + BACKENDS
+        }
+        play = Play(clients)
+        await play.run(plan)
+        counted = Counter(done.alert for done in play.done if done.deed.verb == "post")
+        assert {done.status for done in play.done if done.deed.verb == "post"} <= {200, 201}
+
+        async def is_told() -> bool:
+            query = "SELECT count(*) FROM alerts WHERE topic = $1 AND repeat_at IS NOT NULL"
+            return [tuple(row) for row in await nodes[0].sql(query, play.topic)] == [(0,)]
+
+        # Repetitions that are only counted so far are told within a second, unless the alert is no longer unresolved.
+        await eventually(is_told)
+        modelled, states = await _replay(nodes[0], play.topic)
+        assert {alert: state.occurrences for alert, state in modelled.items()} == counted
+        for done in play.done:
+            _judge(done, modelled[done.alert], states[done.alert])
+        await _compare(nodes[1], clients[1, "ann"], modelled, play.topic)
+
+
+async def _replay(node: Node, topic: str) -> tuple[dict[str, Modelled], dict[str, list[dict[str, Any]]]]:
+    """Return the alerts as the log tells them, and each state that it shows; keys are held by one alert at a time."""
+    modelled: dict[str, Modelled] = {}
+    states: dict[str, list[dict[str, Any]]] = {}
+    holders: dict[str, str] = {}
+    for row in await node.sql("SELECT * FROM events WHERE topic = $1 ORDER BY seq", topic):
+        shown = json.loads(row["body"])
+        alert, kind = shown["id"], row["kind"].removeprefix("alert.")
+        if kind == "created":
+            assert shown["dedup_key"] not in holders
+            modelled[alert] = Modelled("open", row["actor"], shown["severity"], 1)
+            states[alert] = []
+        else:
+            modelled[alert].take(kind, row["actor"], shown)
+        if modelled[alert].status in ("open", "acknowledged"):
+            assert holders.setdefault(shown["dedup_key"], alert) == alert
+        elif holders.get(shown["dedup_key"]) == alert:
+            del holders[shown["dedup_key"]]
+        states[alert].append(shown)
+    return modelled, states
+
+
+def _judge(done: Done, modelled: Modelled, states: list[dict[str, Any]]) -> None:
+    """Find fault with an answer that the log does not bear out."""
+    verb, actor = done.deed.verb, done.deed.actor
+    if verb == "post":
+        return
+    if verb == "comments":
+        assert done.status == 201
+        assert modelled.kinds["commented", actor] > 0
+    elif done.status == 200:
+        assert done.body["status"] == LEADS[verb]
+        assert done.body["status_by"] == actor
+        assert any((state["status"], state["status_by"]) == (LEADS[verb], actor) for state in states)
+    else:
+        assert (done.status, done.body["code"]) == (409, "action_conflict")
+        if (shown := done.body.get("alert")) is not None:
+            assert shown["status"] not in MAY_BEGIN[verb]
+            assert (shown["status"], shown["status_by"]) != (LEADS[verb], actor)
+            assert any(shown["status_at"] == state["status_at"] for state in states)
+
+
+async def _compare(node: Node, ann: httpx2.AsyncClient, modelled: dict[str, Modelled], topic: str) -> None:
+    """Compare the model with the table, and the timelines with the log."""
+    rows = await node.sql("SELECT id, status, status_by, severity, occurrences FROM alerts WHERE topic = $1", topic)
+    stored = {str(row["id"]): tuple(row)[1:] for row in rows}
+    told = {alert: (state.status, state.by, state.severity, state.occurrences) for alert, state in modelled.items()}
+    assert stored == told
+    for alert in modelled:
+        timeline = (await ann.get(f"/v1/alerts/{alert}/timeline", params={"limit": 500})).json()["events"]
+        log = await node.sql("SELECT seq, kind, actor FROM events WHERE alert_id = $1 ORDER BY seq", uuid.UUID(alert))
+        assert [(event["seq"], event["kind"], event["actor"]) for event in timeline] == [tuple(row) for row in log]
