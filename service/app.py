@@ -16,6 +16,7 @@ from service import __version__
 from service.alerts import actions
 from service.alerts import routes as alert_routes
 from service.alerts.committer import Committer
+from service.alerts.search import Indexer
 from service.alerts.sweeper import Sweeper
 from service.auth.tokens import TokenVerifier
 from service.database.engine import Database
@@ -58,6 +59,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     presence = Presence(database, hub, settings)
     committer = Committer(database, settings.storage, fanout.offer)
     sweeper = Sweeper(database, committer)
+    indexer = Indexer(database)
     janitor = Janitor(database, ledger, settings)
     bus = PostgresBus(database, fanout.announce, presence.changed)
 
@@ -79,6 +81,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
                 hub.run(),
                 presence.run(),
                 janitor.run(),
+                indexer.run(),
             ):
                 await stack.enter_async_context(_running(part, app))
             log.info("node serves", node=str(ledger.node_id), head=head)

@@ -9,6 +9,7 @@ from sqlalchemy import Text, and_, any_, cast, false, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 
 from service.alerts.lifecycle import Alert
+from service.alerts.search import found
 from service.alerts.tables import alerts
 from service.auth.principal import EVERY_TOPIC
 from service.database.base import severity_type
@@ -19,6 +20,7 @@ from service.web import cursors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import ColumnElement, RowMapping
@@ -32,12 +34,20 @@ _FIELDS = [field.name for field in fields(Alert)]
 
 @dataclass(frozen=True, slots=True)
 class AlertQuery:
-    """What to list: each list empty means any; ``before`` is the cursor's ``seq``."""
+    """What to list: each list empty means any.
+
+    ``since`` and ``until`` bound when an alert was created, the first included; ``before`` is the cursor's ``seq``.
+    """
 
     topics: Sequence[str] = ()
     severities: Sequence[str] = ()
     min_severity: str | None = None
     statuses: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    words: str | None = None
+    attributes: dict[str, Any] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     before: int | None = None
     limit: int = 50
 
@@ -91,6 +101,14 @@ async def list_alerts(
         statement = statement.where(alerts.c.severity >= cast(query.min_severity, severity_type))
     if query.statuses:
         statement = statement.where(alerts.c.status.in_(query.statuses))
+    if query.sources:
+        statement = statement.where(alerts.c.source.in_(query.sources))
+    if query.since is not None:
+        statement = statement.where(alerts.c.created_at >= query.since)
+    if query.until is not None:
+        statement = statement.where(alerts.c.created_at < query.until)
+    if query.words is not None or query.attributes is not None:
+        statement = statement.where(found(query.words, query.attributes))
     if query.before is not None:
         statement = statement.where(alerts.c.seq < query.before)
     head = await read_head(tx)

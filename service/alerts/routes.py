@@ -12,7 +12,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from service.alerts import batch, schemas
 from service.alerts.changes import posted
@@ -139,6 +139,15 @@ def _patterns(values: list[str]) -> list[str]:
     return values
 
 
+def _attributes(value: str) -> dict[str, Any]:
+    try:
+        wanted = schemas.Attributes.validate_json(value)
+    except ValidationError as error:
+        detail = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise InvalidRequest(f'/query/attributes: {detail}; it takes a JSON object such as {{"rate": 1}}.') from None
+    return wanted
+
+
 @router.get("/alerts", response_model=schemas.AlertPage)
 async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query string
     request: Request,
@@ -147,15 +156,29 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
     min_severity: Severity | None = None,
     status: Annotated[list[Status], Query(description="repeat for several")] = [],  # noqa: B006
+    source: Annotated[list[schemas.Name], Query(description="who posted it; repeat for several")] = [],  # noqa: B006
+    q: Annotated[
+        schemas.Line | None, Query(max_length=200, description='words of title and body: a b, "a b", a or b, -a')
+    ] = None,
+    attributes: Annotated[
+        str | None, Query(max_length=2000, description='a JSON object that the attributes hold, such as {"rate": 1}')
+    ] = None,
+    since: Annotated[AwareDatetime | None, Query(description="created at this time or later")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="created before this time")] = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Response:
-    """List the alerts that the bearer may see, newest first."""
+    """List the alerts that the bearer may see, newest first; what is given narrows the list, all of it together."""
     query = AlertQuery(
         topics=_patterns(topic),
         severities=severity,
         min_severity=min_severity,
         statuses=status,
+        sources=source,
+        words=q,
+        attributes=_attributes(attributes) if attributes is not None else None,
+        since=since,
+        until=until,
         before=decode_cursor(cursor) if cursor is not None else None,
         limit=limit,
     )

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from service.alerts.lifecycle import Status
 from service.auth.principal import is_subject, is_topic
@@ -174,6 +174,15 @@ def _check_json(value: Any, depth: int) -> None:
             _text(key, multiline=False)
         for item in value.values() if isinstance(value, dict) else value:
             _check_json(item, depth - 1)
+
+
+def _attributes(value: dict[str, Any]) -> dict[str, Any]:
+    _check_json(value, ATTRIBUTES_MAX_DEPTH)
+    return value
+
+
+Attributes = TypeAdapter(Annotated[dict[str, Any], AfterValidator(_attributes)])
+"""Attributes that are looked for."""
 
 
 class BatchItem(AlertIn):

@@ -1,4 +1,4 @@
-"""The tables of alerts: their current state, and the idempotency keys that they were posted with."""
+"""The tables of alerts: their current state, what they are searched by, and the idempotency keys of their posting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB, TSVECTOR
 
 from service.database.base import metadata, severity_type, status_type
 
@@ -71,8 +71,30 @@ alerts = Table(
         unique=True,
         postgresql_where=text(f"{_UNRESOLVED} AND dedup_key IS NOT NULL"),
     ),
+    Index(
+        "ix_alerts_created_at",
+        "created_at",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    ),
     Index("ix_alerts_due_at", "due_at", postgresql_where=text(f"{_UNRESOLVED} AND due_at IS NOT NULL")),
     comment="The current state of each alert.",
+)
+
+alert_search = Table(
+    "alert_search",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="the alert's"),
+    Column("words", TSVECTOR, nullable=False, comment="of the title and the body"),
+    Column("attributes", JSONB, nullable=False),
+    Index("ix_alert_search_words", "words", postgresql_using="gin"),
+    Index(
+        "ix_alert_search_attributes",
+        "attributes",
+        postgresql_using="gin",
+        postgresql_ops={"attributes": "jsonb_path_ops"},
+    ),
+    comment="What alerts are searched by, up to its last seq; the service fills it behind the log.",
 )
 
 idempotency_keys = Table(
