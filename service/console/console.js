@@ -18,7 +18,7 @@ import { timeOfDay } from "./time.js";
 /** @import { Status } from "./client.js" */
 /** @import { View } from "./session.js" */
 
-const NEWS = new Set(["alert.created", "alert.reopened"]);
+const NEWS = new Set(["alert.created", "alert.reopened", "alert.escalated"]);
 
 const page = {
   signIn: byId("sign-in"),

@@ -62,10 +62,19 @@ function summaryOf(alert) {
   return [
     element("span", "severity", alert.severity),
     foreign("title", alert.title),
-    element("span", "status", alert.status),
+    statusOf(alert),
     origin,
     age(alert.created_at),
   ];
+}
+
+/**
+ * Who has it, or who brought it to an end.
+ * @param {Alert} alert
+ */
+function statusOf({ status, status_by }) {
+  const by = status === "acknowledged" || status === "resolved" ? [" by ", foreign("", status_by)] : [];
+  return element("span", "status", status, ...by);
 }
 
 /** @param {Alert} alert */
@@ -93,6 +102,7 @@ function factsOf(alert, seq, event) {
     const what = event.kind.replace("alert.", "");
     facts.push(pair("Last event", `${what} by `, foreign("", event.actor), `, ${exactTime(event.at)}`));
   }
+  if (alert.escalate_at) facts.push(pair("Goes to all", exactTime(alert.escalate_at)));
   if (alert.expires_at) facts.push(pair("Expires", exactTime(alert.expires_at)));
   if (alert.recipients) facts.push(pair("For", foreign("", alert.recipients.join(", "))));
   if (alert.dedup_key) facts.push(pair("Dedup key", foreign("", alert.dedup_key)));

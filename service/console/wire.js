@@ -18,10 +18,13 @@
  * @property {string[] | null} recipients
  * @property {string | null} dedup_key
  * @property {"open" | "acknowledged" | "resolved" | "expired"} status
+ * @property {string} status_by
+ * @property {string} status_at
  * @property {number} occurrences
  * @property {string} created_at
  * @property {string} updated_at
  * @property {string | null} expires_at
+ * @property {string | null} escalate_at
  */
 
 /**

@@ -242,6 +242,26 @@ async def test_an_alert_appears_the_moment_it_is_posted(node: Node, tab: Tab) ->
     await expect(link).to_have_attribute("rel", "noopener noreferrer")
 
 
+async def test_the_life_of_an_alert_is_seen_in_its_row(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    alert = await node.post("Disk full", dedup_key="disk", severity="warning")
+    await tab.shows("Disk full")
+    row = tab["alert"].first
+    async with node.http("bob", "alerts:write alerts:manage") as bob:
+        for action, status in (
+            ("acknowledge", "acknowledged by bob"),
+            ("reopen", "open"),
+            ("resolve", "resolved by bob"),
+            ("reopen", "open"),
+        ):
+            await bob.post(f"/v1/alerts/{alert['id']}/{action}")
+            await expect(row.locator(".status")).to_have_text(status)
+        await bob.post("/v1/alerts", json={"title": "Again", "dedup_key": "disk", "severity": "critical"})
+    await expect(row.locator(".occurrences")).to_have_text("2 times")
+    await expect(row.locator(".severity")).to_have_text("critical")
+    await tab.shows("Disk full")
+
+
 async def test_what_is_shown_is_acknowledged_by_itself(node: Node, tab: Tab) -> None:
     await tab.open(node)
     answers = [await node.post(f"Alert {number}") for number in range(3)]
