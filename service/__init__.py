@@ -4,6 +4,7 @@ The path of an alert, and where each step lives:
 
  1. ``POST /v1/alerts``          ``alerts/routes.py``       who are you, may you, is it well-formed
     ``POST /v1/alerts/batch``    ``alerts/batch.py``        the same, for many at once
+    ``POST /v1/alerts/{id}/…``   ``alerts/actions.py``      acknowledge, resolve, reopen, comment
  2. group commit                 ``alerts/committer.py``    many requests, one transaction
  3. the log                      ``events/log.py``          lock, number, insert, notify, commit: one SQL function
  4. ``201`` with id and seq      ``alerts/routes.py``       answered only now: stored before answered
@@ -13,6 +14,9 @@ The path of an alert, and where each step lives:
  8. one prepared frame to each   ``realtime/transport.py``  bytes straight to each socket
  9. ack from the browser         ``realtime/protocol.py``   sans-I/O state machine of one connection
 10. the ledger                   ``deliveries/ledger.py``   a range a connection, not a row a delivery
+
+What becomes of an alert later, acknowledged, repeated or expired, is decided by the state machine of
+``alerts/lifecycle.py``; ``changes.py`` and ``book.py`` carry it to the log, on the same way as a new one.
 
 ``app.py`` puts the parts together, ``cli/`` starts them. The packages import one another only in this order
 (``cli``, ``app``, ``realtime``, ``deliveries``, ``alerts``, ``web``, ``events``, ``auth``, ``database``, and below all
