@@ -28,9 +28,8 @@ WHERE {UNRESOLVED} AND dedup_key IS NOT NULL AND seq < (
 )
 """  # noqa: S608 - constant
 
-# As in 0002; an alert is now born with who brought it where it stands, and the first answer to an idempotency key is
-# the event's body or, where there was no event, the answer that was kept. Alerts with a dedup key or an escalation
-# come another way: what becomes of them depends on what is there, and is decided in service/alerts/lifecycle.py.
+# As in 0002; an alert is now born with who brought it where it stands. Alerts with a dedup key or an escalation come
+# another way: what becomes of them depends on what is there, and is decided in service/alerts/lifecycle.py.
 APPEND_ALERTS = """
 CREATE OR REPLACE FUNCTION append_alerts(alerts json, keys text[], hashes text[])
 RETURNS TABLE (ordinal bigint, seq bigint, replayed boolean, mismatch boolean, body json)
@@ -78,7 +77,7 @@ BEGIN
     GET DIAGNOSTICS stored = ROW_COUNT;
     IF repeats <> '{}' THEN
         RETURN QUERY
-        SELECT i.ordinal, k.seq, true, k.body_hash <> decode(hashes[i.ordinal], 'hex'), coalesce(k.answer, e.body)
+        SELECT i.ordinal, k.seq, true, k.body_hash <> decode(hashes[i.ordinal], 'hex'), e.body
         FROM ROWS FROM (json_to_recordset(alerts) AS (source text)) WITH ORDINALITY AS i (source, ordinal)
         JOIN idempotency_keys k ON k.source = i.source AND k.key = keys[i.ordinal]
         LEFT JOIN events e ON e.seq = k.seq

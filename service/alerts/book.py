@@ -136,11 +136,9 @@ class Book:
 
     async def write(self, connection: asyncpg.Connection) -> None:
         """Write what was put into the book."""
-        # Those that give up a key come first, for another may take it.
-        alerts = sorted(self.touched.values(), key=lambda alert: alert.is_unresolved)
         await connection.execute(
             _WRITE,
-            orjson.dumps([_row(alert) for alert in alerts]).decode(),
+            orjson.dumps([_row(alert) for alert in self.touched.values()]).decode(),
             orjson.dumps([_event_row(event) for event in self.events]).decode(),
             orjson.dumps(self.kept).decode(),
             str(self.head) if self.events else None,
