@@ -31,7 +31,7 @@ PAUSE_SECONDS = 0.5
 REST = 3
 BATCH = 1_000
 
-_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(7405005)")
+_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(7405006)")
 _DICTIONARY: ColumnElement[str] = literal_column("'simple'")
 _some = alerts.alias("some")
 _WORDS = func.to_tsvector(_DICTIONARY, _some.c.title + "\n" + func.coalesce(_some.c.body, ""))
