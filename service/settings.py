@@ -55,7 +55,7 @@ def _trusted_url(value: str) -> str:
     url = urlsplit(value)
     if url.username is not None or url.fragment or not url.hostname or not value.isascii() or not value.isprintable():
         raise ValueError("write an address such as https://issuer.example/jwks.json, without a user")
-    if not (url.port or 443) > 0:
+    if url.port == 0:
         raise ValueError("port 0 cannot be connected to")
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
         raise ValueError("use https, or http to a loopback address")

@@ -182,7 +182,7 @@ class RotatingKeys:
         self._period = period
         self._pause = pause
         self._keys: Mapping[str | None, tuple[VerificationKey, ...]] = {}
-        self._content = b""
+        self._content: bytes | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._not_before = 0.0
         self._due = 0.0
