@@ -45,6 +45,7 @@ CLOSED_STREAM_SECONDS = 3600
 """How long the row of a stream that was closed is kept: for those who ask who closed it."""
 
 _COLUMNS = "id, token_id, subject, issued_before, connection_id, reason, revoked_by, revoked_at, expires_at"
+_TARGETS = ("token_id", "subject", "issued_before", "connection_id")
 _LOCK = text("SELECT pg_advisory_xact_lock(7405005)")
 _COUNT = text("SELECT count(*) FROM revocations WHERE connection_id IS NULL AND expires_at > clock_timestamp()")
 _IN_FORCE = text(
@@ -213,7 +214,8 @@ async def revoke(
     values |= {"connection_id": target.connection_id, "reason": reason, "revoked_by": by, "now": now}
     values |= _kept(target, now, issued_before, settings)
     revocation = Revocation(*(await tx.execute(_INSERT, values)).one()[:-1])
-    log.info("revoked", revocation=revocation.id, by=by, target=str(target), reason=reason)
+    what = {name: str(value) for name, value in values.items() if name in _TARGETS and value is not None}
+    log.info("revoked", revocation=revocation.id, by=by, reason=reason, **what)
     return revocation, True
 
 

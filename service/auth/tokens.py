@@ -50,7 +50,7 @@ class TokenVerifier:
     def __init__(self, keyring: Keyring, settings: AuthSettings, revoked: RevokedTokens | None = None) -> None:
         self._keyring = keyring
         self._settings = settings
-        self._revoked = revoked or RevokedTokens()
+        self._revoked = RevokedTokens() if revoked is None else revoked
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
         keyring.when_withdrawn(self._cache.clear)
 
