@@ -21,7 +21,15 @@ from starlette.datastructures import Headers, QueryParams
 
 from service.auth.principal import EVERY_TOPIC, Principal, Scope, intersect, is_topic_pattern
 from service.deliveries.facts import ConnectionEntry, Rejection, plain
-from service.errors import CloseReason, DatabaseUnavailable, RateLimited, RequestRefused, TokenMissing, TokenRevoked
+from service.errors import (
+    CloseReason,
+    DatabaseUnavailable,
+    KeysUnavailable,
+    RateLimited,
+    RequestRefused,
+    TokenMissing,
+    TokenRevoked,
+)
 from service.events.filter import EventFilter, Severity
 from service.logs import get_logger
 from service.realtime import frames
@@ -182,6 +190,8 @@ class StreamEndpoint:
     async def _authenticate(self, handshake: Handshake) -> Principal:
         try:
             return await self._verifier.admit(handshake.token())
+        except KeysUnavailable:
+            raise Refused(CloseReason.KEYS_UNAVAILABLE) from None  # whoever sent it
         except RequestRefused as error:
             # Asked only now: one caller's bad tokens must not lock out the good ones behind the same address.
             if self._rest_limits.would_refuse("refused", handshake.remote_addr or "unknown"):

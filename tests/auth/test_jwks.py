@@ -251,7 +251,7 @@ BAD_ANSWERS: dict[str, dict[str, Any]] = {
     "an empty set": {"content": jwk_set()},
     "a published secret": {"content": jwk_set(SECRET_JWK)},
     "too large": {"content": ENDLESS},
-    "compressed": {"content": gzip.compress(ENDLESS), "headers": {"Content-Encoding": "gzip"}},
+    "compressed": {"content": gzip.compress(jwk_set(GOOD)), "headers": {"Content-Encoding": "gzip"}},
     "a redirect": {"status": 302, "headers": {"Location": "/elsewhere.json"}},
     "a redirect to another host": {"status": 307, "headers": {"Location": "http://localhost:1/"}},
     "nothing": {"content": b""},

@@ -115,6 +115,7 @@ ATTACKS: dict[str, str | Callable[[str], str]] = {
     "an empty signature of EC": bare({"alg": "ES256", "kid": "p"}, JWKS_CLAIMS),
     "r and s are 0": bare({"alg": "ES256", "kid": "p"}, JWKS_CLAIMS, encoded(bytes(64))),
     "a signature in DER": in_der(GOOD_EC),
+    "a known extension": forge({"alg": "HS256", "b64": True, "crit": ["b64"]}, body(claims(exp=time.time() + 3600))),
     "an unencoded payload": forge({"alg": "HS256", "b64": False, "crit": ["b64"]}, body(claims())),
     # The public key as a secret, and one algorithm for another.
     **{
