@@ -18,6 +18,7 @@ from service.alerts import routes as alert_routes
 from service.alerts.committer import Committer
 from service.alerts.search import Indexer
 from service.alerts.sweeper import Sweeper
+from service.auth.revocations import RevocationFeed, RevokedTokens
 from service.auth.tokens import TokenVerifier
 from service.database.engine import Database
 from service.deliveries import routes as delivery_routes
@@ -26,6 +27,7 @@ from service.deliveries.ledger import Ledger
 from service.errors import CloseReason
 from service.events.log import read_head
 from service.logs import get_logger
+from service.realtime import routes as stream_routes
 from service.realtime.bus import PostgresBus
 from service.realtime.fanout import Fanout
 from service.realtime.hub import Hub
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from service.auth.keys import Keyring
+    from service.auth.issuers import Keyring
     from service.settings import Settings
 
 log = get_logger(__name__)
@@ -51,7 +53,8 @@ CONSOLE = Path(__file__).parent / "console"
 def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     """Make the application of one node, on the migrated database at ``url``."""
     database = Database(url, settings.storage)
-    verifier = TokenVerifier(keyring, settings.auth)
+    revoked = RevokedTokens()
+    verifier = TokenVerifier(keyring, settings.auth, revoked)
     rest_limits = RestLimits(settings.limits)
     ledger = Ledger(database, settings.ledger)
     hub = Hub(ledger, settings.stream)
@@ -61,7 +64,8 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     sweeper = Sweeper(database, committer)
     indexer = Indexer(database)
     janitor = Janitor(database, ledger, settings)
-    bus = PostgresBus(database, fanout.announce, presence.changed)
+    revocations = RevocationFeed(database, revoked, lambda kicked: hub.close_revoked(revoked, kicked))
+    bus = PostgresBus(database, fanout.announce, revocations.announce, presence.changed)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -69,6 +73,8 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
             stack.push_async_callback(database.close)
             async with database.transaction() as tx:
                 head = await read_head(tx)
+            await revocations.read()
+            await keyring.load()
             fanout.start_at(head)
             await ledger.register(head)
             stack.push_async_callback(ledger.end)
@@ -78,6 +84,8 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
                 sweeper.run(),
                 fanout.run(),
                 bus.run(),
+                revocations.run(),
+                keyring.run(),
                 hub.run(),
                 presence.run(),
                 janitor.run(),
@@ -100,9 +108,16 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.verifier = verifier
     app.state.limits = rest_limits
     app.state.committer = committer
+    app.state.hub = hub
     problems.install(app)
     app.router.routes.extend(alert_routes.direct_routes)
-    for router in (alert_routes.router, actions.router, delivery_routes.router, health.router):
+    for router in (
+        alert_routes.router,
+        actions.router,
+        delivery_routes.router,
+        stream_routes.router,
+        health.router,
+    ):
         app.include_router(router, responses=problems.RESPONSES)
     app.router.routes.append(
         WebSocketRoute(

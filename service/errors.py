@@ -6,13 +6,14 @@
     ├── RequestRefused                    mapped to problem+json in web/problems.py (RFC 9457)
     │   ├── InvalidRequest      422  invalid_request         ├── MalformedRequest    400  malformed_request
     │   ├── TokenMissing        401  token_missing           ├── TokenInvalid        401  token_invalid
-    │   ├── TokenExpired        401  token_expired           ├── ScopeMissing        403  scope_missing
-    │   ├── TopicForbidden      403  topic_forbidden         ├── NotFound            404  not_found
-    │   ├── MethodNotAllowed    405  method_not_allowed      ├── RequestTimeout      408  request_timeout
+    │   ├── TokenExpired        401  token_expired           ├── TokenRevoked        401  token_revoked
+    │   ├── ScopeMissing        403  scope_missing           ├── TopicForbidden      403  topic_forbidden
+    │   ├── NotFound            404  not_found               ├── MethodNotAllowed    405  method_not_allowed
+    │   ├── RequestTimeout      408  request_timeout         ├── ActionConflict      409  action_conflict
     │   ├── RequestTooLarge     413  request_too_large       ├── UnsupportedMedia    415  unsupported_media_type
-    │   ├── ActionConflict      409  action_conflict         ├── IdempotencyMismatch 422  idempotency_mismatch
-    │   ├── RateLimited         429  rate_limited            ├── InternalError       500  internal_error
-    │   ├── Overloaded          503  overloaded              ├── DatabaseUnavailable 503  database_unavailable
+    │   ├── IdempotencyMismatch 422  idempotency_mismatch    ├── RateLimited         429  rate_limited
+    │   ├── InternalError       500  internal_error          ├── Overloaded          503  overloaded
+    │   ├── KeysUnavailable     503  keys_unavailable        ├── DatabaseUnavailable 503  database_unavailable
     │   └── OutcomeUnknown      503  outcome_unknown
     ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
     └── CommandFailed                     a command could not do its work: one line, exit code 1
@@ -98,6 +99,12 @@ class TokenExpired(RequestRefused):
     status, code, title = 401, "token_expired", "The token has expired"
 
 
+class TokenRevoked(RequestRefused):
+    """The token was revoked before it expired."""
+
+    status, code, title = 401, "token_revoked", "The token was revoked"
+
+
 class ScopeMissing(RequestRefused):
     """The token does not carry the scope that this needs."""
 
@@ -170,6 +177,12 @@ class Overloaded(RequestRefused):
     status, code, title = 503, "overloaded", "The service is overloaded"
 
 
+class KeysUnavailable(RequestRefused):
+    """The keys of the token's issuer could not be fetched yet, so nobody knows whether the token is good."""
+
+    status, code, title = 503, "keys_unavailable", "The issuer's keys cannot be reached"
+
+
 class DatabaseUnavailable(RequestRefused):
     """PostgreSQL cannot be reached. Nothing was stored."""
 
@@ -204,6 +217,7 @@ class CloseReason(Enum):
     SHUTTING_DOWN = ("shutting_down", 1012, "back off, then resume")
     SLOW_CONSUMER = ("slow_consumer", 1013, "back off, then resume")
     OVERLOADED = ("overloaded", 1013, "back off, then resume")
+    KEYS_UNAVAILABLE = ("keys_unavailable", 1013, "back off, then resume")
 
     def __init__(self, reason: str, code: int, advice: str) -> None:
         self.reason = reason

@@ -7,13 +7,16 @@ Nothing else of the service reads the environment. The table in ``docs/reference
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 from limits import parse_many
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import ConfigurationError
@@ -37,8 +40,40 @@ def _split(value: object) -> object:
     return value
 
 
+def _json(value: object) -> object:
+    """Read JSON from one variable."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("this is no JSON") from None
+    return value
+
+
+def _trusted_url(value: str) -> str:
+    """Accept ``https``, and ``http`` to this very machine: whoever can change the answer can sign any token."""
+    url = urlsplit(value)
+    if url.username is not None or url.fragment or not url.hostname or not value.isascii() or not value.isprintable():
+        raise ValueError("write an address such as https://issuer.example/jwks.json, without a user")
+    if url.port == 0:
+        raise ValueError("port 0 cannot be connected to")
+    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
+        raise ValueError("use https, or http to a loopback address")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 Rate = Annotated[str, AfterValidator(_rate)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+TrustedUrl = Annotated[str, AfterValidator(_trusted_url)]
+PublicKeyAlgorithm = Literal["RS256", "PS256", "ES256", "EdDSA"]
+YEAR_SECONDS = 366 * 86400
 
 
 class _Group(BaseSettings):
@@ -102,23 +137,56 @@ class StorageSettings(_Group):
     """How long an ``Idempotency-Key`` is remembered."""
 
 
+class IssuerSettings(BaseModel):
+    """One issuer of tokens: its ``iss``, the ``aud`` it names us by, and where its keys are, in just one way."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    secret: SecretStr | None = None
+    secret_previous: SecretStr | None = None
+    public_key_file: Path | None = None
+    jwks_file: Path | None = None
+    jwks_url: TrustedUrl | None = None
+    algorithm: PublicKeyAlgorithm | None = None
+
+
 class AuthSettings(_Group):
     """Which tokens are believed."""
 
     jwt_secret: SecretStr | None = None
     """The shared secret of HS256 tokens, at least 32 bytes."""
+    jwt_secret_previous: SecretStr | None = None
+    """The secret that ``TOCSIN_JWT_SECRET`` replaces: believed as well, until it is taken out of the settings."""
     jwt_public_key_file: Path | None = None
     """A PEM file with the public key of the token issuer: RSA, P-256 or Ed25519."""
-    jwt_algorithm: Literal["RS256", "PS256", "ES256", "EdDSA"] | None = None
-    """The algorithm of the public key where the key allows two; RSA means RS256 unless this says PS256."""
+    jwt_jwks_file: Path | None = None
+    """A file with a JWK set (RFC 7517, section 5). It is read again within a second of a change."""
+    jwt_jwks_url: TrustedUrl | None = None
+    """Where the token issuer publishes its JWK set: ``https``, or ``http`` to a loopback address."""
+    jwt_algorithm: PublicKeyAlgorithm | None = None
+    """The algorithm of the public key where the key allows two; RSA means RS256 unless this, or the JWK, says PS256."""
     jwt_issuer: str = "tocsin"
     """The ``iss`` that a token must carry."""
     jwt_audience: str = "tocsin"
     """The ``aud`` that a token must carry."""
     jwt_leeway_seconds: float = Field(30, ge=0, le=300)
     """How far an issuer's clock may be ahead of ours (``iat``, ``nbf``). Never applied to ``exp``."""
+    jwt_life_max_seconds: float = Field(YEAR_SECONDS, gt=0, le=10 * YEAR_SECONDS)
+    """The longest life of a token (``exp`` - ``iat``); a longer one is refused. Revocations are kept as long."""
+    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode, BeforeValidator(_json)] = ()
+    """More issuers of tokens: a JSON list of ``{"issuer", "audience"}``, each with its keys (see "Keys" below)."""
+    jwks_cache_seconds: Seconds = 300
+    """How long keys from a JWKS URL are used before they are fetched again: so long a withdrawn one still counts."""
+    jwks_pause_seconds: Seconds = 10
+    """The least time between two fetches from one JWKS URL, however many tokens name a key that is not known."""
+    jwks_timeout_seconds: Seconds = 5
+    """How long one fetch from a JWKS URL may take, from the connection to the last byte."""
     token_cache_size: int = Field(10_000, ge=1)
     """How many verified tokens are remembered by their hash."""
+    revocations_max: int = Field(100_000, ge=1)
+    """How many revocations may be in force; one more is answered 503 ``overloaded``."""
 
 
 class LimitSettings(_Group):
@@ -127,7 +195,7 @@ class LimitSettings(_Group):
     write_limit: Rate = "1000/second; 30000/minute"
     """Alerts posted by one subject."""
     read_limit: Rate = "50/second; 1500/minute"
-    """Queries by one subject."""
+    """Queries, revocations and closed connections by one subject."""
     refused_limit: Rate = "100/minute"
     """Requests and handshakes with a bad token, by address."""
 
@@ -183,7 +251,7 @@ class LedgerSettings(_Group):
     node_lease_seconds: Seconds = 10
     """How long a node may be silent before its connections are closed as ``node_lost``."""
     janitor_seconds: Seconds = 5
-    """How often lost nodes are looked for and expired keys are purged."""
+    """How often lost nodes are looked for, and expired keys and revocations are purged."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +285,9 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise ConfigurationError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+        setting, *within = (str(part) for part in first["loc"])
+        place = f"{PREFIX}{setting.upper()}: " + "".join(f"{part}: " for part in within)
+        raise ConfigurationError(place + first["msg"].removeprefix("Value error, ")) from None
     except UnicodeDecodeError:
         raise ConfigurationError("the file .env is not UTF-8") from None
 

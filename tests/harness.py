@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from service.app import create_app
-from service.auth.keys import Keyring, VerificationKey
+from service.auth.issuers import Keyring, load_keyring
 from service.auth.tokens import mint
 from service.cli.serve import server_config
 from service.database.engine import parse_url
@@ -198,7 +198,7 @@ class Node:
 def serving(database_url: str, settings: Settings | None = None, keyring: Keyring | None = None) -> Iterator[Node]:
     """Run a node in a thread of this process, with uvicorn and uvloop as in production."""
     settings = settings or Settings()
-    keyring = keyring or Keyring(VerificationKey("HS256", SECRET.encode()))
+    keyring = keyring or load_keyring(settings.auth, SECRET.encode())
     app = create_app(settings, parse_url(database_url), keyring)
     config = server_config(settings, app)
     config.port = 0

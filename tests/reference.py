@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 
 import service.web.metrics  # noqa: F401 - registers the metrics
 from service.app import create_app
-from service.auth.keys import Keyring, VerificationKey
+from service.auth.issuers import load_keyring
 from service.database.engine import parse_url
 from service.errors import CloseReason, RequestRefused
 from service.realtime.frames import ErrorCode
@@ -115,7 +115,7 @@ def written(page: str) -> str:
 
 def openapi() -> str:
     """Return the OpenAPI document as YAML."""
-    app = create_app(Settings(), parse_url("postgresql://"), Keyring(VerificationKey("HS256", b"never used" * 4)))
+    app = create_app(Settings(), parse_url("postgresql://"), load_keyring(Settings().auth, b"never used" * 4))
     return yaml.safe_dump(app.openapi(), sort_keys=False, allow_unicode=True, width=120)
 
 

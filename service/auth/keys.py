@@ -1,8 +1,7 @@
-"""The keys that tokens are verified with.
+"""The keys that tokens are verified with, and what makes a key good enough.
 
 The algorithm belongs to the key and is fixed when it is configured; what the token's header says only has to agree
-(RFC 8725, section 3.1). A ``Keyring`` answers which key a token must verify under; today it holds one key, and
-rotation by ``kid`` and JWKS sources change only this module.
+(RFC 8725, section 3.1). ``issuers.py`` says whose keys they are, ``jwks.py`` fetches those that rotate.
 """
 
 from __future__ import annotations
@@ -21,21 +20,20 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import InvalidKeyError
 
-from service.errors import ConfigurationError
+from service.errors import ConfigurationError, TocsinError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from service.settings import AuthSettings
+    from pydantic import SecretStr
 
 SECRET_MIN_BYTES = 32
 RSA_MIN_BITS = 2048
 DEV_KEY_FILE = "dev-secret"
 
-_HOW_TO = (
-    "no key to verify tokens with: set TOCSIN_JWT_SECRET (32 bytes or more) or TOCSIN_JWT_PUBLIC_KEY_FILE,"
-    " or start with --dev to have a development key made"
-)
+
+class UnfitKey(TocsinError):
+    """A key is too weak, or of a kind that is not used. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,78 +44,91 @@ class VerificationKey:
     key: bytes | RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Keyring:
-    """The keys that are believed."""
+class FixedKeys:
+    """The keys of an issuer that are written in the settings: one, or two while a secret is replaced."""
 
-    key: VerificationKey
+    def __init__(self, *keys: VerificationKey) -> None:
+        self._keys = keys
 
-    def find(self, kid: str | None) -> VerificationKey:  # noqa: ARG002 - one key serves every kid until keys rotate
-        """Return the key that a token with this ``kid`` must be signed with."""
-        return self.key
-
-
-def load_keyring(settings: AuthSettings, dev_secret: bytes | None = None) -> Keyring:
-    """Make the keyring from the settings, or from the development secret where they name no key.
-
-    Raises:
-        ConfigurationError: there is no key, there are two, or the key is too weak.
-
-    """
-    if settings.jwt_secret and settings.jwt_public_key_file:
-        raise ConfigurationError("set TOCSIN_JWT_SECRET or TOCSIN_JWT_PUBLIC_KEY_FILE, not both")
-    if settings.jwt_public_key_file:
-        return Keyring(_load_public_key(settings.jwt_public_key_file, settings.jwt_algorithm))
-    secret = read_secret(settings) or dev_secret
-    if secret is None:
-        raise ConfigurationError(_HOW_TO)
-    return Keyring(VerificationKey("HS256", secret))
+    def find(self, kid: str | None) -> tuple[VerificationKey, ...]:  # noqa: ARG002 - they have no names
+        """Return the keys that a token may be signed with."""
+        return self._keys
 
 
-def read_secret(settings: AuthSettings) -> bytes | None:
-    """Return the configured shared secret, None where there is none.
+def public_key(key: object, algorithm: str | None) -> VerificationKey:
+    """Bind a public key to ``algorithm``, or to the usual one of its kind.
 
     Raises:
-        ConfigurationError: it is too short, no text, or not a secret but a key.
+        UnfitKey: it is too weak, of another kind, or not for this algorithm.
 
     """
-    if settings.jwt_secret is None:
-        return None
-    try:
-        secret = settings.jwt_secret.get_secret_value().encode()
-        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
-    except UnicodeEncodeError:
-        raise ConfigurationError("TOCSIN_JWT_SECRET is not UTF-8: write random bytes in hex or base64") from None
-    except InvalidKeyError:
-        raise ConfigurationError(
-            "TOCSIN_JWT_SECRET holds a key, not a secret: put it in a file and set TOCSIN_JWT_PUBLIC_KEY_FILE"
-        ) from None
-    if len(secret) < SECRET_MIN_BYTES:
-        raise ConfigurationError(f"TOCSIN_JWT_SECRET has {len(secret)} bytes; HS256 needs 32 or more (RFC 7518, 3.2)")
-    return secret
-
-
-def _load_public_key(path: Path, algorithm: str | None) -> VerificationKey:
-    name = "TOCSIN_JWT_PUBLIC_KEY_FILE"
-    try:
-        key = load_pem_public_key(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"{name}: {path}: {error.strerror}") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError(f"{name}: {path} holds no public key in PEM form") from None
     if isinstance(key, RSAPublicKey):
         if key.key_size < RSA_MIN_BITS:
-            raise ConfigurationError(f"{name}: the RSA key has {key.key_size} bits; 2048 is the least")
-        fitting: tuple[str, ...] = ("RS256", "PS256")
-    elif isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
-        fitting = ("ES256",)
-    elif isinstance(key, Ed25519PublicKey):
-        fitting = ("EdDSA",)
-    else:
-        raise ConfigurationError(f"{name}: use an RSA, P-256 or Ed25519 key")
-    if algorithm and algorithm not in fitting:
-        raise ConfigurationError(f"TOCSIN_JWT_ALGORITHM is {algorithm}, but the key is for {' or '.join(fitting)}")
-    return VerificationKey(algorithm or fitting[0], key)
+            raise UnfitKey(f"the RSA key has {key.key_size} bits; {RSA_MIN_BITS} is the least")
+        return VerificationKey(_fitting(algorithm, "RS256", "PS256"), key)
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return VerificationKey(_fitting(algorithm, "ES256"), key)
+    if isinstance(key, Ed25519PublicKey):
+        return VerificationKey(_fitting(algorithm, "EdDSA"), key)
+    raise UnfitKey("use an RSA, P-256 or Ed25519 key")
+
+
+def _fitting(algorithm: str | None, *fitting: str) -> str:
+    if algorithm is not None and algorithm not in fitting:
+        raise UnfitKey(f"the algorithm is {algorithm}, but the key is for {' or '.join(fitting)}")
+    return algorithm or fitting[0]
+
+
+def shared_secret(secret: bytes) -> VerificationKey:
+    """Bind a shared secret to HS256.
+
+    Raises:
+        UnfitKey: it is too short, or not a secret but a key.
+
+    """
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except InvalidKeyError:
+        raise UnfitKey("this is a key, not a secret: put it in a file and set TOCSIN_JWT_PUBLIC_KEY_FILE") from None
+    if len(secret) < SECRET_MIN_BYTES:
+        raise UnfitKey(f"the secret has {len(secret)} bytes; HS256 needs {SECRET_MIN_BYTES} or more (RFC 7518, 3.2)")
+    return VerificationKey("HS256", secret)
+
+
+def read_secret(secret: SecretStr | None, setting: str = "TOCSIN_JWT_SECRET") -> bytes | None:
+    """Return a configured shared secret, None where there is none.
+
+    Raises:
+        ConfigurationError: it cannot be used; the message names the setting, not the secret.
+
+    """
+    if secret is None:
+        return None
+    try:
+        text = secret.get_secret_value().encode()
+        shared_secret(text)
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{setting} is not UTF-8: write random bytes in hex or base64") from None
+    except UnfitKey as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
+    return text
+
+
+def read_public_key(path: Path, algorithm: str | None, setting: str) -> VerificationKey:
+    """Read a public key from a PEM file.
+
+    Raises:
+        ConfigurationError: there is none, or none that can be used.
+
+    """
+    try:
+        return public_key(load_pem_public_key(path.read_bytes()), algorithm)
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: {path}: {error.strerror}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError(f"{setting}: {path} holds no public key in PEM form") from None
+    except UnfitKey as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
 
 
 def read_dev_secret(data_dir: Path) -> bytes | None:

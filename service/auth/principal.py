@@ -83,8 +83,8 @@ def intersect(granted: Iterable[str], wanted: Iterable[str]) -> tuple[str, ...]:
 class Principal:
     """The bearer of a verified token.
 
-    ``topics`` are patterns, ``("*",)`` where the token does not narrow them. ``expires_at`` is in seconds since the
-    epoch.
+    ``topics`` are patterns, ``("*",)`` where the token does not narrow them. ``expires_at`` and ``issued_at`` are in
+    seconds since the epoch.
     """
 
     subject: str
@@ -92,6 +92,7 @@ class Principal:
     topics: tuple[str, ...]
     expires_at: float
     token_id: str | None = None
+    issued_at: float = 0
 
     def may(self, scope: Scope) -> bool:
         """Say whether the token carries ``scope``."""

@@ -1,51 +1,85 @@
 """From a token to a principal, strictly.
 
+What a token says of itself before it is verified is used for two things: its ``iss`` chooses the issuer, and its
+``kid`` chooses among that issuer's keys. Every other header that names a key (``jku``, ``jwk``, ``x5u``, ``x5c``) is
+ignored, and the algorithm is the key's. A name that stands twice in a header or among the claims is refused (RFC 7515
+and RFC 7519, section 4), because two readers may take either.
+
 PyJWT verifies the signature, the issuer and the audience. It checks that claims are present but not all of their
 types, so every claim that Tocsin reads is checked here: numeric dates are numbers (RFC 7519, section 2), ``sub`` is a
 name that a log line and a table can hold, ``scope`` is a string (RFC 8693, section 4.2), ``topics`` is a list of topic
 patterns.
 
 A verified token is remembered by its SHA-256 until it expires, because verifying costs more than everything else that a
-request does before its commit. The cache holds hashes, never tokens.
+request does before its commit. The cache holds hashes, never tokens; it is emptied when a key is withdrawn, and whether
+a token is revoked is asked after it, each time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import jwt
+from jwt.utils import base64url_decode
 
+from service.auth.jwks import KeyUnknown
 from service.auth.principal import EVERY_TOPIC, Principal, is_subject, is_topic_pattern
-from service.errors import TokenExpired, TokenInvalid
+from service.auth.revocations import RevokedTokens
+from service.errors import TokenExpired, TokenInvalid, TokenRevoked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from service.auth.keys import Keyring
+    from service.auth.issuers import Issuer, Keyring
     from service.settings import AuthSettings
 
 TOKEN_MAX_BYTES = 8 * 1024
 TOPICS_MAX = 100
 _YEAR_10000 = 253_402_300_800  # what a timestamp can no longer hold
+_MALFORMED = "The token is malformed or its signature does not fit."
 _TOKEN_TYPES = (None, "jwt", "at+jwt", "application/at+jwt")
 
 
 class TokenVerifier:
     """Verifies bearer tokens, and remembers those that it verified."""
 
-    def __init__(self, keyring: Keyring, settings: AuthSettings) -> None:
+    def __init__(self, keyring: Keyring, settings: AuthSettings, revoked: RevokedTokens | None = None) -> None:
         self._keyring = keyring
         self._settings = settings
+        self._revoked = RevokedTokens() if revoked is None else revoked
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
+        keyring.when_withdrawn(self._cache.clear)
 
-    def verify(self, token: str) -> Principal:
-        """Return the bearer of ``token``.
+    async def admit(self, token: str) -> Principal:
+        """Return the bearer of ``token``; where its key is not known yet, the keys are fetched first.
 
         Raises:
+            KeysUnavailable: the issuer's keys could not be fetched yet.
             TokenExpired: it was good once.
+            TokenRevoked: it was good once.
+            TokenInvalid: anything else is wrong with it; the message says what, without quoting it.
+
+        """
+        try:
+            return self.verify(token)
+        except KeyUnknown as unknown:
+            await unknown.keys.refresh()
+        try:
+            return self.verify(token)
+        except KeyUnknown as unknown:
+            raise unknown.keys.refusal() from None
+
+    def verify(self, token: str) -> Principal:
+        """Return the bearer of ``token``, with the keys that are known now.
+
+        Raises:
+            KeyUnknown: its key is not; ``admit()`` may find it.
+            TokenExpired: it was good once.
+            TokenRevoked: it was good once.
             TokenInvalid: anything else is wrong with it; the message says what, without quoting it.
 
         """
@@ -59,7 +93,18 @@ class TokenVerifier:
         elif principal.expires_at <= time.time():
             del self._cache[digest]
             raise TokenExpired("The token has expired.")
+        self.check_not_revoked(principal)
         return principal
+
+    def check_not_revoked(self, principal: Principal) -> None:
+        """Ask once more, of a bearer who was verified a while ago.
+
+        Raises:
+            TokenRevoked: the token was revoked.
+
+        """
+        if self._revoked.covers(principal):
+            raise TokenRevoked("The token was revoked. Sign in again.")
 
     def _remember(self, digest: bytes, principal: Principal) -> None:
         if len(self._cache) >= self._settings.token_cache_size:
@@ -67,52 +112,102 @@ class TokenVerifier:
         self._cache[digest] = principal
 
     def _decode(self, token: str) -> Principal:
-        try:
-            header = jwt.get_unverified_header(token)
-            if "crit" in header:
-                raise TokenInvalid("The token uses a critical extension that is not supported.")
-            if _lower(header.get("typ")) not in _TOKEN_TYPES:
-                raise TokenInvalid("The token's typ is not JWT or at+jwt.")
-            key = self._keyring.find(header.get("kid"))
-            claims = jwt.decode(
-                token,
-                key.key,
-                algorithms=[key.algorithm],
-                issuer=self._settings.jwt_issuer,
-                audience=self._settings.jwt_audience,
-                options={
-                    "require": ["sub", "iss", "aud", "exp", "iat"],
-                    "verify_exp": False,  # the dates and the subject are checked below, with their types
-                    "verify_iat": False,
-                    "verify_nbf": False,
-                    "verify_sub": False,
-                    "verify_jti": False,
-                },
-            )
-        except jwt.InvalidIssuerError:
-            raise TokenInvalid("The token was issued by somebody else.") from None
-        except jwt.InvalidAudienceError:
-            raise TokenInvalid("The token was issued for another audience.") from None
-        except jwt.MissingRequiredClaimError as error:
-            raise TokenInvalid(f"The token lacks the claim {error.claim}.") from None
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-            # PyJWT lets some errors of json and base64 through for hostile input; they all mean the same.
-            raise TokenInvalid("The token is malformed or its signature does not fit.") from None
-        return _principal(claims, self._settings.jwt_leeway_seconds)
+        header, unverified = _read(token)
+        if "crit" in header:
+            raise TokenInvalid("The token uses a critical extension that is not supported.")
+        if _lower(header.get("typ")) not in _TOKEN_TYPES:
+            raise TokenInvalid("The token's typ is not JWT or at+jwt.")
+        if not isinstance(kid := header.get("kid"), str | None):
+            raise TokenInvalid("The token's kid must be a string.")
+        if unverified.get("iss") is None:
+            raise TokenInvalid("The token lacks the claim iss.")
+        issuer = self._keyring.issuer(unverified["iss"])
+        if issuer is None:
+            raise TokenInvalid("The token was issued by somebody else.")
+        claims = _verified(token, issuer, kid)
+        return _principal(claims, self._settings)
+
+
+def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header and the claims of a token, neither of them verified.
+
+    Raises:
+        TokenInvalid: it is no JWT, or a name stands twice in it.
+
+    """
+    try:
+        header, claims, _signature = token.split(".")
+        read = [json.loads(base64url_decode(part), object_pairs_hook=_unique) for part in (header, claims)]
+    except (ValueError, RecursionError):  # what json and base64 raise for hostile input
+        read = []
+    match read:
+        case [dict(fields), dict(unverified)]:
+            return fields, unverified
+        case _:
+            raise TokenInvalid(_MALFORMED)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a name stands twice")
+    return fields
+
+
+def _verified(token: str, issuer: Issuer, kid: str | None) -> dict[str, Any]:
+    """Return the claims of a token that one of the issuer's keys has signed.
+
+    Raises:
+        KeyUnknown: the issuer's key of that name is not known.
+        TokenInvalid: the signature, the audience or a claim's presence is wrong.
+
+    """
+    try:
+        for key in issuer.keys.find(kid):  # one, or two while a secret is replaced
+            try:
+                return jwt.decode(
+                    token,
+                    key.key,
+                    algorithms=[key.algorithm],
+                    issuer=issuer.name,
+                    audience=issuer.audience,
+                    options={
+                        "require": ["sub", "iss", "aud", "exp", "iat"],
+                        "verify_exp": False,  # the dates and the subject are checked below, with their types
+                        "verify_iat": False,
+                        "verify_nbf": False,
+                        "verify_sub": False,
+                        "verify_jti": False,
+                    },
+                )
+            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+                continue
+    except jwt.InvalidIssuerError:
+        raise TokenInvalid("The token was issued by somebody else.") from None
+    except jwt.InvalidAudienceError:
+        raise TokenInvalid("The token was issued for another audience.") from None
+    except jwt.MissingRequiredClaimError as error:
+        raise TokenInvalid(f"The token lacks the claim {error.claim}.") from None
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        # PyJWT lets some errors of json and base64 through for hostile input; they all mean the same.
+        raise TokenInvalid(_MALFORMED) from None
+    raise TokenInvalid(_MALFORMED)
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _principal(claims: dict[str, Any], leeway: float) -> Principal:
+def _principal(claims: dict[str, Any], settings: AuthSettings) -> Principal:
     now = time.time()
-    expires_at = _numeric_date(claims, "exp")
+    expires_at, issued_at = _numeric_date(claims, "exp"), _numeric_date(claims, "iat")
     if expires_at <= now:
         raise TokenExpired("The token has expired.")
     for name in ("iat", "nbf"):
-        if name in claims and _numeric_date(claims, name) > now + leeway:
+        if name in claims and _numeric_date(claims, name) > now + settings.jwt_leeway_seconds:
             raise TokenInvalid(f"The token's {name} lies in the future.")
+    if expires_at > issued_at + settings.jwt_life_max_seconds:
+        raise TokenInvalid(f"The token lives longer than {settings.jwt_life_max_seconds:g} s.")
     subject = claims["sub"]
     if not is_subject(subject):
         raise TokenInvalid("The token's sub must be 1 to 200 printable characters.")
@@ -122,7 +217,7 @@ def _principal(claims: dict[str, Any], leeway: float) -> Principal:
     token_id = claims.get("jti")
     if token_id is not None and not is_subject(token_id):
         raise TokenInvalid("The token's jti must be 1 to 200 printable characters.")
-    return Principal(subject, frozenset(scope.split()), _topics(claims), expires_at, token_id)
+    return Principal(subject, frozenset(scope.split()), _topics(claims), expires_at, token_id, issued_at)
 
 
 def _numeric_date(claims: dict[str, Any], name: str) -> float:
@@ -160,7 +255,7 @@ def mint(  # noqa: PLR0913 - a token's claims, each named at the call
         "aud": settings.jwt_audience,
         "sub": subject,
         "scope": scope,
-        "iat": int(now),
+        "iat": now,
         "exp": now + ttl_seconds,
     }
     if topics is not None:

@@ -26,7 +26,7 @@ from websockets.typing import Subprotocol
 
 from service import logs
 from service.app import create_app
-from service.auth.keys import load_keyring
+from service.auth.issuers import load_keyring
 from service.auth.tokens import mint
 from service.cli.serve import server_config
 from service.database.embedded import embedded_postgres

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from service.auth.issuers import plain_issuer
 from service.auth.keys import make_dev_secret, read_dev_secret, read_secret
 from service.database.embedded import embedded_postgres
 from service.database.engine import CONNECTION_LOST, address_of, parse_url
@@ -57,9 +58,10 @@ def signing_secret(settings: Settings, *, dev: bool = False) -> bytes:
         ConfigurationError: only a public key is configured, or there is no usable secret at all.
 
     """
-    if settings.auth.jwt_public_key_file is not None:
-        raise ConfigurationError("only a public key is configured: ask your token issuer, Tocsin cannot sign tokens")
-    if (configured := read_secret(settings.auth)) is not None:
+    plain = plain_issuer(settings.auth)
+    if (plain.public_key_file or plain.jwks_file or plain.jwks_url) is not None:
+        raise ConfigurationError("only public keys are configured: ask your token issuer, Tocsin cannot sign tokens")
+    if (configured := read_secret(settings.auth.jwt_secret)) is not None:
         return configured
     secret = make_dev_secret(settings.server.data_dir) if dev else read_dev_secret(settings.server.data_dir)
     if secret is None:

@@ -24,7 +24,7 @@ import uvicorn
 
 from service import logs
 from service.app import create_app
-from service.auth.keys import load_keyring
+from service.auth.issuers import load_keyring
 from service.auth.tokens import mint
 from service.cli.place import database_url, signing_secret
 from service.cli.workers import Workers
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from sqlalchemy import URL
 
-    from service.auth.keys import Keyring
+    from service.auth.issuers import Keyring
     from service.settings import ServerSettings, Settings
 
 DEV_TOKEN_SECONDS = 12 * 3600

@@ -19,6 +19,7 @@ const SENTENCES = {
   connection_limit: "Too many connections are open for this account.",
   shutting_down: "The server is restarting.",
   overloaded: "The server is overloaded.",
+  keys_unavailable: "The server cannot check tokens at the moment.",
   slow_consumer: "This connection was too slow to keep up.",
   heartbeat_timeout: "The server lost contact with this page.",
   internal_error: "The server had an internal error.",

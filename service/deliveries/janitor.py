@@ -1,4 +1,4 @@
-"""What one of the nodes does for all every few seconds: settle lost nodes, purge expired keys, make partitions.
+"""What one of the nodes does for all every few seconds: settle lost nodes, purge what expired, make partitions.
 
 A node whose lease lapsed is gone: its connections are closed at what it last flushed, reason ``node_lost``, so the
 ledger claims no more than it knew. After an outage of PostgreSQL, or a pause of the whole machine, every lease has
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
+from service.auth.revocations import purge as purge_revocations
 from service.deliveries.statements import NOTIFY_PRESENCE
 from service.errors import DatabaseUnavailable
 from service.events.log import ensure_partitions
@@ -78,6 +79,7 @@ class Janitor:
                 return
             await ensure_partitions(tx)
             await tx.execute(_PURGE_KEYS, {"age": self._key_age})
+            await purge_revocations(tx)
             if may_judge:
                 parameters = {"lease": self._lease, "judge": self._ledger.node_id}
                 nodes, connections = (await tx.execute(_END_LOST_NODES, parameters)).one()

@@ -39,6 +39,15 @@ _PRESENT = text(
     """
 )
 
+_IS_OPEN = text(
+    """
+    SELECT EXISTS (
+        SELECT FROM connections c JOIN nodes n ON n.id = c.node_id
+        WHERE c.id = :id AND c.closed_at IS NULL AND n.ended_at IS NULL
+    )
+    """
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Present:
@@ -61,6 +70,12 @@ async def deliveries_of(
     """Return the next ``limit`` deliveries of an alert after ``(seq, connection)``."""
     parameters = {"alert_id": alert_id, "after_seq": after[0], "after_connection": after[1], "limit": limit}
     return [dict(row) for row in (await tx.execute(_DELIVERIES, parameters)).mappings()]
+
+
+async def is_open(tx: AsyncConnection, connection_id: UUID) -> bool:
+    """Say whether a node holds the connection, as far as the ledgers have been written."""
+    held: bool = (await tx.execute(_IS_OPEN, {"id": connection_id})).scalar_one()
+    return held
 
 
 async def present(tx: AsyncConnection, lease_seconds: float, limit: int) -> list[Present]:

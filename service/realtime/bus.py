@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from service.auth.revocations import NOTIFY_CHANNEL as REVOCATIONS_CHANNEL
 from service.database.engine import CONNECTION_LOST, close_quietly
 from service.deliveries.statements import PRESENCE_CHANNEL
 from service.events.log import NOTIFY_CHANNEL
@@ -27,11 +28,18 @@ RECONNECT_SECONDS = 0.5
 
 
 class PostgresBus:
-    """Listens for the commits and the comings and goings of all nodes."""
+    """Listens for the commits, the revocations and the comings and goings of all nodes."""
 
-    def __init__(self, database: Database, on_events: Callable[[int], None], on_presence: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        on_events: Callable[[int], None],
+        on_revocations: Callable[[], None],
+        on_presence: Callable[[], None],
+    ) -> None:
         self._database = database
         self._on_events = on_events
+        self._on_revocations = on_revocations
         self._on_presence = on_presence
 
     async def run(self) -> None:
@@ -54,7 +62,9 @@ class PostgresBus:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
         await connection.add_listener(NOTIFY_CHANNEL, lambda _c, _pid, _channel, seq: self._on_events(int(seq)))
+        await connection.add_listener(REVOCATIONS_CHANNEL, lambda *_: self._on_revocations())
         await connection.add_listener(PRESENCE_CHANNEL, lambda *_: self._on_presence())
+        self._on_revocations()
         self._on_presence()
         await ended.wait()
         log.warning("bus lost its connection")

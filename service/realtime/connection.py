@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, assert_never, cast
 
+from service.auth.jwks import KeyUnknown
 from service.auth.principal import Scope, any_covers
-from service.errors import CloseReason, DatabaseUnavailable, TokenExpired, TokenInvalid
+from service.errors import CloseReason, DatabaseUnavailable, RequestRefused
 from service.logs import get_logger
 from service.realtime import frames
 from service.realtime.protocol import (
@@ -31,7 +32,9 @@ from service.web.metrics import CLOSES, DELIVERIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from uuid import UUID
 
+    from service.auth.principal import Principal
     from service.auth.tokens import TokenVerifier
     from service.deliveries.facts import ConnectionEntry
     from service.deliveries.ledger import Ledger
@@ -58,9 +61,12 @@ class Connection:
         "_ledger",
         "_limits",
         "_protocol",
+        "_renewing",
         "_transport",
         "_verifier",
         "filter",
+        "id",
+        "principal",
         "recipient",
         "write",
     )
@@ -70,6 +76,7 @@ class Connection:
         transport: StreamTransport,
         protocol: StreamProtocol,
         entry: ConnectionEntry,
+        principal: Principal,
         *,
         hub: Hub,
         fanout: Fanout,
@@ -86,6 +93,9 @@ class Connection:
         self._verifier = verifier
         self._limits = limits
         self._catching_up: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self.id: UUID = entry.id
+        self.principal = principal
         # What the hub asks of every connection for every event: fields, not methods, so that asking costs no call.
         self.recipient: str = entry.recipient
         self.filter: EventFilter = entry.filter
@@ -115,8 +125,9 @@ class Connection:
         self._hub.remove(self)
         self._ledger.closed(self._entry, code, reason)
         self._limits.forget(str(self._entry.id))
-        if self._catching_up is not None:
-            self._catching_up.cancel()
+        for task in (self._catching_up, self._renewing):
+            if task is not None:
+                task.cancel()
 
     # Sending.
 
@@ -182,25 +193,48 @@ class Connection:
                     assert_never(action)
 
     def _renew(self, token: str) -> None:
-        """Replace the token in place, if the fresh one would have opened this very stream."""
+        """Replace the token in place; where its key has to be fetched first, that does not hold up the stream."""
         try:
             principal = self._verifier.verify(token)
-        except TokenExpired as error:
-            self.send(frames.error("token_expired", error.detail))
-        except TokenInvalid as error:
-            self.send(frames.error("token_invalid", error.detail))
-        else:
-            if principal.subject != self.recipient:
-                self.send(frames.error("subject_changed", "The fresh token has another sub."))
-            elif not principal.may(Scope.ALERTS_READ):
-                self.send(frames.error("scope_missing", f"The fresh token lacks {Scope.ALERTS_READ}."))
-            elif not all(any_covers(principal.topics, topic) for topic in self.filter.topics):
-                self.send(frames.error("topic_forbidden", "The fresh token does not cover this stream's topics."))
+        except KeyUnknown as unknown:
+            if self._renewing is None:
+                self._renewing = asyncio.get_running_loop().create_task(self._renew_later(token))
             else:
-                expires_at = datetime.fromtimestamp(principal.expires_at, UTC)
-                self._protocol.renewed(principal.expires_at)
-                self._ledger.renewed(self._entry, principal.token_id, expires_at)
-                self.send(frames.authenticated(expires_at))
+                self._refuse_token(unknown.keys.refusal())
+        except RequestRefused as refusal:
+            self._refuse_token(refusal)
+        else:
+            self._go_on_as(principal)
+
+    async def _renew_later(self, token: str) -> None:
+        try:
+            self._go_on_as(await self._verifier.admit(token))
+        except RequestRefused as refusal:
+            self._refuse_token(refusal)
+        except Exception:
+            log.exception("stream failed", connection=str(self.id))
+            self.close(CloseReason.INTERNAL_ERROR)
+        finally:
+            self._renewing = None
+
+    def _refuse_token(self, refusal: RequestRefused) -> None:
+        code = cast("frames.ErrorCode", refusal.code)  # what a verifier raises is named alike in a frame
+        self.send(frames.error(code, refusal.detail, refusal.retry_after))
+
+    def _go_on_as(self, principal: Principal) -> None:
+        """Take the fresh token, if it would have opened this very stream."""
+        if principal.subject != self.recipient:
+            self.send(frames.error("subject_changed", "The fresh token has another sub."))
+        elif not principal.may(Scope.ALERTS_READ):
+            self.send(frames.error("scope_missing", f"The fresh token lacks {Scope.ALERTS_READ}."))
+        elif not all(any_covers(principal.topics, topic) for topic in self.filter.topics):
+            self.send(frames.error("topic_forbidden", "The fresh token does not cover this stream's topics."))
+        elif self._protocol.phase is not Phase.CLOSED:
+            self.principal = principal
+            expires_at = datetime.fromtimestamp(principal.expires_at, UTC)
+            self._protocol.renewed(principal.expires_at)
+            self._ledger.renewed(self._entry, principal.token_id, expires_at)
+            self.send(frames.authenticated(expires_at))
 
     # Catching up.
 

@@ -42,6 +42,8 @@ ErrorCode = Literal[
     "ack_ahead",
     "token_invalid",
     "token_expired",
+    "token_revoked",
+    "keys_unavailable",
     "subject_changed",
     "scope_missing",
     "topic_forbidden",

@@ -22,7 +22,9 @@ from service.web.metrics import CONNECTIONS, CONNECTIONS_LAGGING, DELIVERIES, FA
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from uuid import UUID
 
+    from service.auth.revocations import RevokedTokens
     from service.deliveries.ledger import Ledger
     from service.events.filter import EventFilter
     from service.realtime.connection import Connection
@@ -126,6 +128,18 @@ class Hub:
                 connection.tick(now, wall)
             CONNECTIONS.set(len(self._connections))
             CONNECTIONS_LAGGING.set(len(self._connections) - sum(map(len, self._groups.values())))
+
+    def close_revoked(self, revoked: RevokedTokens, kicked: Collection[UUID]) -> None:
+        """Close the connections whose token is revoked, and those that are named."""
+        for connection in list(self._connections):
+            if connection.id in kicked:
+                connection.close(CloseReason.KICKED)
+            elif revoked.covers(connection.principal):
+                connection.close(CloseReason.TOKEN_REVOKED)
+
+    def holds(self, connection_id: UUID) -> bool:
+        """Say whether the connection of this id is open here."""
+        return any(connection.id == connection_id for connection in self._connections)
 
     def close_all(self, reason: CloseReason) -> None:
         """Close every connection."""

@@ -5,7 +5,8 @@ shows its page as 1006 without a word. Nothing else is ever sent on a refused co
 refusal.
 
 The order of the questions: the Origin, the token (and, where it is bad, whether this address has shown too many such),
-its scope, the query, the topics, the limits. The token comes from the ``Authorization`` header, a ``bearer.<token>``
+its scope, the query, the topics, the limits; and after the database was asked for the cursor, the limits again and
+whether the token was revoked meanwhile. The token comes from the ``Authorization`` header, a ``bearer.<token>``
 subprotocol or ``?token=``.
 """
 
@@ -20,7 +21,15 @@ from starlette.datastructures import Headers, QueryParams
 
 from service.auth.principal import EVERY_TOPIC, Principal, Scope, intersect, is_topic_pattern
 from service.deliveries.facts import ConnectionEntry, Rejection, plain
-from service.errors import CloseReason, DatabaseUnavailable, RateLimited, RequestRefused, TokenMissing
+from service.errors import (
+    CloseReason,
+    DatabaseUnavailable,
+    KeysUnavailable,
+    RateLimited,
+    RequestRefused,
+    TokenMissing,
+    TokenRevoked,
+)
 from service.events.filter import EventFilter, Severity
 from service.logs import get_logger
 from service.realtime import frames
@@ -144,9 +153,10 @@ class StreamEndpoint:
             accept["subprotocol"] = frames.SUBPROTOCOL
         await send(accept)
         try:
-            principal, wanted = self._admit(handshake)
+            principal, wanted = await self._admit(handshake)
             after = await self._start_of(principal, wanted)
             self._check_room(principal)  # others may have come in meanwhile
+            self._check_token(principal)
         except Refused as refused:
             self._refuse(transport, handshake, refused)
             return
@@ -155,11 +165,11 @@ class StreamEndpoint:
 
     # The handshake.
 
-    def _admit(self, handshake: Handshake) -> tuple[Principal, _Wanted]:
+    async def _admit(self, handshake: Handshake) -> tuple[Principal, _Wanted]:
         origins = self._settings.allowed_origins
         if not handshake.is_of_this_site() and "*" not in origins and handshake.headers["origin"] not in origins:
             raise Refused(CloseReason.ORIGIN_FORBIDDEN)
-        principal = self._authenticate(handshake)
+        principal = await self._authenticate(handshake)
         subject = principal.subject
         if not principal.may(Scope.ALERTS_READ):
             raise Refused(CloseReason.SCOPE_MISSING, subject)
@@ -171,9 +181,17 @@ class StreamEndpoint:
         if (reason := self._hub.refuses(principal.subject)) is not None:
             raise Refused(reason, principal.subject)
 
-    def _authenticate(self, handshake: Handshake) -> Principal:
+    def _check_token(self, principal: Principal) -> None:
         try:
-            return self._verifier.verify(handshake.token())
+            self._verifier.check_not_revoked(principal)
+        except TokenRevoked:
+            raise Refused(CloseReason.TOKEN_REVOKED, principal.subject) from None
+
+    async def _authenticate(self, handshake: Handshake) -> Principal:
+        try:
+            return await self._verifier.admit(handshake.token())
+        except KeysUnavailable:
+            raise Refused(CloseReason.KEYS_UNAVAILABLE) from None  # whoever sent it
         except RequestRefused as error:
             # Asked only now: one caller's bad tokens must not lock out the good ones behind the same address.
             if self._rest_limits.would_refuse("refused", handshake.remote_addr or "unknown"):
@@ -251,6 +269,7 @@ class StreamEndpoint:
             transport,
             protocol,
             entry,
+            principal,
             hub=self._hub,
             fanout=self._fanout,
             ledger=self._ledger,

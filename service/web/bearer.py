@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 
 from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
-from service.errors import RequestRefused, ScopeMissing, TokenMissing
+from service.errors import KeysUnavailable, RequestRefused, ScopeMissing, TokenMissing
 from service.web.limits import RestLimits  # noqa: TC001 - see above
 
 
@@ -29,7 +29,9 @@ class Bearer(HTTPBearer):
         """Return the bearer of ``request``."""
         limits: RestLimits = request.app.state.limits
         try:
-            principal = _verify(request, request.app.state.verifier)
+            principal = await _verify(request, request.app.state.verifier)
+        except KeysUnavailable:
+            raise  # not the caller's fault
         except RequestRefused:
             limits.hit("refused", address(request))
             raise
@@ -39,11 +41,11 @@ class Bearer(HTTPBearer):
         return principal
 
 
-def _verify(request: Request, verifier: TokenVerifier) -> Principal:
+async def _verify(request: Request, verifier: TokenVerifier) -> Principal:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise TokenMissing("Send the header Authorization: Bearer <token>.")
-    return verifier.verify(token.strip())
+    return await verifier.admit(token.strip())
 
 
 def address(request: Request) -> str:

@@ -25,6 +25,7 @@ from service.errors import (
     TokenExpired,
     TokenInvalid,
     TokenMissing,
+    TokenRevoked,
 )
 from service.web.metrics import REFUSALS
 
@@ -66,6 +67,7 @@ _CHALLENGES = {
     TokenMissing: 'Bearer realm="tocsin"',
     TokenInvalid: 'Bearer realm="tocsin", error="invalid_token"',
     TokenExpired: 'Bearer realm="tocsin", error="invalid_token", error_description="The token has expired"',
+    TokenRevoked: 'Bearer realm="tocsin", error="invalid_token", error_description="The token was revoked"',
     ScopeMissing: 'Bearer realm="tocsin", error="insufficient_scope"',
 }
 

@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from service.auth.keys import DEV_KEY_FILE, load_keyring, make_dev_secret, read_dev_secret
+from service.auth.issuers import load_keyring
+from service.auth.keys import DEV_KEY_FILE, FixedKeys, VerificationKey, make_dev_secret, read_dev_secret
 from service.errors import ConfigurationError
 from service.settings import AuthSettings
 
@@ -21,6 +22,14 @@ STRONG = "0123456789abcdef0123456789abcdef"
 def pem(key: Any) -> bytes:
     public: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return public
+
+
+def keys_of(settings: AuthSettings, dev_secret: bytes | None = None) -> tuple[VerificationKey, ...]:
+    """Return the keys of the one issuer."""
+    issuer = load_keyring(settings, dev_secret).issuer("tocsin")
+    assert issuer is not None
+    assert isinstance(issuer.keys, FixedKeys)
+    return issuer.keys.find(None)
 
 
 def refusal(**settings: Any) -> str:
@@ -42,8 +51,7 @@ def test_two_keys_are_refused(tmp_path: Path) -> None:
 
 def test_a_secret_of_32_bytes_is_enough() -> None:
     for secret in (STRONG, "é" * 16):
-        key = load_keyring(AuthSettings(jwt_secret=secret)).find(None)
-        assert (key.algorithm, key.key) == ("HS256", secret.encode())
+        assert keys_of(AuthSettings(jwt_secret=secret)) == (VerificationKey("HS256", secret.encode()),)
 
 
 def test_a_weak_secret_is_refused_and_not_shown() -> None:
@@ -90,7 +98,7 @@ def test_a_weak_or_unknown_kind_of_key_is_refused(tmp_path: Path, key: Any, prob
 )
 def test_an_algorithm_that_does_not_fit_the_key_is_refused(tmp_path: Path, key: Any, algorithm: str) -> None:
     (tmp_path / "key.pem").write_bytes(pem(key))
-    assert "TOCSIN_JWT_ALGORITHM" in refusal(jwt_public_key_file=tmp_path / "key.pem", jwt_algorithm=algorithm)
+    assert "the key is for" in refusal(jwt_public_key_file=tmp_path / "key.pem", jwt_algorithm=algorithm)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +122,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_the_development_secret_is_used_only_where_no_key_is_configured() -> None:
-    assert load_keyring(AuthSettings(), b"d" * 64).key.key == b"d" * 64
-    assert load_keyring(AuthSettings(jwt_secret=STRONG), b"d" * 64).key.key == STRONG.encode()
+    assert [key.key for key in keys_of(AuthSettings(), b"d" * 64)] == [b"d" * 64]
+    assert [key.key for key in keys_of(AuthSettings(jwt_secret=STRONG), b"d" * 64)] == [STRONG.encode()]
 
 
 def test_the_development_secret_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:

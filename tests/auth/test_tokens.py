@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.auth.keys import Keyring, VerificationKey, load_keyring
+from service.auth.issuers import load_keyring
 from service.auth.tokens import TokenVerifier, mint
 from service.errors import RequestRefused, TokenExpired, TokenInvalid
 from service.settings import AuthSettings
@@ -52,7 +52,7 @@ def signed(header: Mapping[str, Any] | None = None, /, **changes: Any) -> str:
 
 @pytest.fixture
 def verifier() -> TokenVerifier:
-    return TokenVerifier(Keyring(VerificationKey("HS256", SECRET_BYTES)), SETTINGS)
+    return TokenVerifier(load_keyring(SETTINGS, SECRET_BYTES), SETTINGS)
 
 
 def refusal(verifier: TokenVerifier, token: str) -> RequestRefused:
@@ -141,7 +141,8 @@ def test_a_clock_that_is_ahead_is_forgiven_up_to_the_leeway(verifier: TokenVerif
 
 
 def test_the_leeway_is_never_applied_to_the_expiry() -> None:
-    lax = TokenVerifier(Keyring(VerificationKey("HS256", SECRET_BYTES)), AuthSettings(jwt_leeway_seconds=300))
+    settings = AuthSettings(jwt_leeway_seconds=300)
+    lax = TokenVerifier(load_keyring(settings, SECRET_BYTES), settings)
     assert isinstance(refusal(lax, signed(exp=time.time() - 1)), TokenExpired)
 
 
@@ -249,7 +250,7 @@ json_values = st.recursive(
     st.dictionaries(st.sampled_from(["sub", "iss", "aud", "exp", "iat", "nbf", "jti", "scope", "topics"]), json_values)
 )
 def test_whatever_a_signed_token_claims_it_is_believed_or_refused(changes: dict[str, Any]) -> None:
-    verifier = TokenVerifier(Keyring(VerificationKey("HS256", SECRET_BYTES)), SETTINGS)
+    verifier = TokenVerifier(load_keyring(SETTINGS, SECRET_BYTES), SETTINGS)
     try:
         principal = verifier.verify(signed(**changes))
     except (TokenInvalid, TokenExpired):
@@ -284,7 +285,8 @@ def test_a_remembered_token_expires_on_time(verifier: TokenVerifier) -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    verifier = TokenVerifier(Keyring(VerificationKey("HS256", SECRET_BYTES)), AuthSettings(token_cache_size=3))
+    settings = AuthSettings(token_cache_size=3)
+    verifier = TokenVerifier(load_keyring(settings, SECRET_BYTES), settings)
     tokens = [signed(jti=str(number)) for number in range(10)]
     for token in tokens + tokens:
         verifier.verify(token)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.auth.keys import Keyring, VerificationKey, make_dev_secret
+from service.auth.issuers import load_keyring
+from service.auth.keys import make_dev_secret
 from service.auth.tokens import TokenVerifier
 from service.cli import main
 from service.settings import AuthSettings
@@ -47,7 +48,8 @@ def token(
 
 
 def bearer(text: str, secret: bytes = SECRET.encode(), **settings: str) -> Principal:
-    return TokenVerifier(Keyring(VerificationKey("HS256", secret)), AuthSettings(**settings)).verify(text)  # type: ignore[arg-type]
+    auth = AuthSettings(**settings)  # type: ignore[arg-type]
+    return TokenVerifier(load_keyring(auth, secret), auth).verify(text)
 
 
 def test_the_command_prints_a_token_and_nothing_else(tocsin: Callable[..., subprocess.CompletedProcess[str]]) -> None:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from tests.faults.load import UNLIMITED, Admin, Load, assert_ledger_is_complete, received_all
-from tests.harness import eventually, start_process
+from tests.harness import eventually, start_process, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,3 +72,37 @@ async def test_postgres_stops_under_load_and_comes_back(
     await assert_ledger_is_complete(admins)
     nodes = await node.sql("SELECT ended_at FROM nodes")
     assert [row[0] for row in nodes] == [None, None]
+
+
+async def test_nothing_is_revoked_while_postgres_is_away_and_what_was_is_still_refused(
+    own_postgres: Postgres, two_nodes: list[Process]
+) -> None:
+    node, other = two_nodes
+    stolen, kept = token("alice", token_id="stolen"), token("alice", token_id="kept")
+    async with node.http("root", "admin") as admin, other.http() as client:
+
+        async def code(bearer: str) -> str | None:
+            answer = await client.get("/v1/alerts", headers={"Authorization": f"Bearer {bearer}"})
+            return cast("str | None", answer.json().get("code"))
+
+        async def refused(bearer: str) -> bool:
+            return await code(bearer) == "token_revoked"
+
+        assert (await admin.post("/v1/revocations", json={"jti": "stolen"})).status_code == 201
+        await eventually(lambda: refused(stolen))
+        await asyncio.to_thread(own_postgres.stop, "immediate")
+        for body in ({"jti": "kept"}, {"subject": "alice"}):
+            answer = await admin.post("/v1/revocations", json=body)
+            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert (await admin.delete(f"/v1/connections/{uuid.uuid4()}")).status_code == 503
+        assert await refused(stolen)
+        assert await code(kept) == "database_unavailable"
+        await asyncio.to_thread(own_postgres.start)
+        await eventually(lambda: serves_again(node))
+        assert (await admin.post("/v1/revocations", json={"jti": "kept"})).status_code == 201
+        await eventually(lambda: refused(kept))
+
+
+async def serves_again(node: Process) -> bool:
+    async with node.http() as client:
+        return (await client.get("/readyz")).status_code == 200

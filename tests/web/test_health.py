@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from service.app import create_app
-from service.auth.keys import Keyring, VerificationKey
+from service.auth.issuers import load_keyring
 from service.database.engine import parse_url
 from service.settings import Settings
 from tests.harness import SECRET
@@ -39,7 +39,7 @@ def test_a_node_that_serves_is_healthy_and_ready(lenient: Node) -> None:
 
 
 async def test_without_its_database_a_node_is_healthy_but_not_ready() -> None:
-    keyring = Keyring(VerificationKey("HS256", SECRET.encode()))
+    keyring = load_keyring(Settings().auth, SECRET.encode())
     app = create_app(Settings(), parse_url("postgresql://nobody:hunter2@127.0.0.1:1/nowhere"), keyring)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://node") as client:
         assert (await client.get("/healthz")).status_code == 200

@@ -1,0 +1,138 @@
+"""Whose tokens are believed: the issuers of the settings, each with an audience and keys of its own.
+
+The plain settings (``TOCSIN_JWT_…``) describe one issuer, ``TOCSIN_ISSUERS`` any number besides. A token is verified
+with the keys of the issuer that it names, and with no other's. Subjects and ``jti`` are of one name space: every issuer
+is trusted to name any subject, and to grant any scope.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.auth.jwks import RotatingKeys, UnusableSet
+from service.auth.keys import FixedKeys, VerificationKey, read_public_key, read_secret
+from service.errors import ConfigurationError
+from service.settings import IssuerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from service.settings import AuthSettings
+
+_HOW_TO = (
+    "no key to verify tokens with: set TOCSIN_JWT_SECRET (32 bytes or more), TOCSIN_JWT_PUBLIC_KEY_FILE,"
+    " TOCSIN_JWT_JWKS_FILE, TOCSIN_JWT_JWKS_URL or TOCSIN_ISSUERS, or start with --dev to have a development key made"
+)
+_SOURCES = ("secret", "public_key_file", "jwks_file", "jwks_url")
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who signs tokens, whom they are for, and the keys that they must be signed with."""
+
+    name: str
+    audience: str
+    keys: FixedKeys | RotatingKeys
+
+
+class Keyring:
+    """The issuers that are believed, by name."""
+
+    def __init__(self, issuers: Iterable[Issuer]) -> None:
+        self._issuers = {issuer.name: issuer for issuer in issuers}
+        self._rotating = [issuer.keys for issuer in self._issuers.values() if isinstance(issuer.keys, RotatingKeys)]
+
+    def issuer(self, name: object) -> Issuer | None:
+        """Return the issuer that a token names, if it is one of ours."""
+        return self._issuers.get(name) if isinstance(name, str) else None
+
+    def when_withdrawn(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when a key that was believed no longer is."""
+        for keys in self._rotating:
+            keys.on_withdrawn = callback
+
+    async def load(self) -> None:
+        """Fetch what has to be fetched, once. Where that fails, tokens are refused 503 until it succeeds."""
+        await asyncio.gather(*(keys.refresh() for keys in self._rotating))
+
+    async def run(self) -> None:
+        """Keep the keys that rotate up to date, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for keys in self._rotating:
+                group.create_task(keys.run())
+
+
+def load_keyring(settings: AuthSettings, dev_secret: bytes | None = None) -> Keyring:
+    """Make the keyring from the settings; the development secret stands in where they name no plain key.
+
+    Raises:
+        ConfigurationError: there is no key, there is more than one where one is meant, or one cannot be used.
+
+    """
+    issuers = [_issuer(one, f"TOCSIN_ISSUERS: {one.issuer}: ", settings) for one in settings.issuers]
+    plain = plain_issuer(settings)
+    if any(getattr(plain, source) is not None for source in _SOURCES) or plain.secret_previous is not None:
+        issuers.append(_issuer(plain, "TOCSIN_JWT_", settings))
+    elif dev_secret is not None:
+        issuers.append(Issuer(plain.issuer, plain.audience, FixedKeys(VerificationKey("HS256", dev_secret))))
+    if not issuers:
+        raise ConfigurationError(_HOW_TO)
+    names = [issuer.name for issuer in issuers]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigurationError(f"TOCSIN_ISSUERS: the issuer {twice} is there twice; TOCSIN_JWT_ISSUER counts as one")
+    return Keyring(issuers)
+
+
+def plain_issuer(settings: AuthSettings) -> IssuerSettings:
+    """Return the issuer that the plain settings describe."""
+    return IssuerSettings(
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        secret=settings.jwt_secret,
+        secret_previous=settings.jwt_secret_previous,
+        public_key_file=settings.jwt_public_key_file,
+        jwks_file=settings.jwt_jwks_file,
+        jwks_url=settings.jwt_jwks_url,
+        algorithm=settings.jwt_algorithm,
+    )
+
+
+def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
+    """Find the keys of an issuer. ``prefix`` and the name of a field are what a complaint calls it."""
+
+    def name(field: str) -> str:
+        return prefix + (field.upper() if prefix == "TOCSIN_JWT_" else field)
+
+    given = [source for source in _SOURCES if getattr(one, source) is not None]
+    if len(given) > 1:
+        raise ConfigurationError(f"set {' or '.join(map(name, given))}, not both")
+    if not given:
+        raise ConfigurationError(f"set one of {', '.join(map(name, _SOURCES))}")
+    if one.secret_previous is not None and one.secret is None:
+        raise ConfigurationError(f"{name('secret_previous')} is for the time when {name('secret')} is new: set both")
+    if one.secret is not None:
+        secrets = (
+            read_secret(one.secret, name("secret")),
+            read_secret(one.secret_previous, name("secret_previous")),
+        )
+        keys: FixedKeys | RotatingKeys = FixedKeys(*(VerificationKey("HS256", s) for s in secrets if s is not None))
+    elif one.public_key_file is not None:
+        keys = FixedKeys(read_public_key(one.public_key_file, one.algorithm, name("public_key_file")))
+    elif one.jwks_file is not None:
+        keys = _keys_of_file(one.jwks_file, one.algorithm, name("jwks_file"))
+    else:
+        assert one.jwks_url is not None  # noqa: S101 - the last of the sources, one of which is given
+        keys = RotatingKeys.of_url(one.jwks_url, one.algorithm, settings)
+    return Issuer(one.issuer, one.audience, keys)
+
+
+def _keys_of_file(path: Path, algorithm: str | None, setting: str) -> RotatingKeys:
+    try:
+        return RotatingKeys.of_file(path, algorithm)
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: {path}: {error.strerror}") from None
+    except UnusableSet as error:
+        raise ConfigurationError(f"{setting}: {path}: {error}") from None

@@ -1,0 +1,239 @@
+"""What was revoked before its time: a token, all tokens of a subject up to a time, or one stream.
+
+A revocation is a row, committed before it is answered. Every node follows the rows: a notification wakes it, a poll
+bounds what a lost one costs, and what is in force is read before the node serves. In memory is what a token has to be
+asked for (``RevokedTokens``); a stream is closed and forgotten.
+
+- Rows are numbered under a lock that is held to the commit, so a higher number is never seen before a lower one, and
+  reading on from the last number misses nothing.
+- A row is kept until every token that it covers has expired: none lives longer than ``TOCSIN_JWT_LIFE_MAX_SECONDS``.
+- At most ``TOCSIN_REVOCATIONS_MAX`` are in force, all of them in the memory of each node. One more is refused 503.
+- A node that is cut off from PostgreSQL goes by what it knows; what was revoked meanwhile it learns when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from service.errors import DatabaseUnavailable, Overloaded
+from service.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from service.auth.principal import Principal
+    from service.database.engine import Database
+    from service.settings import AuthSettings
+
+log = get_logger(__name__)
+
+NOTIFY_CHANNEL = "tocsin_revocations"
+POLL_SECONDS = 0.5
+"""What a lost notification costs; with the time to close, a revocation is carried out within a second."""
+FORGET_SECONDS = 60
+CLOSED_STREAM_SECONDS = 3600
+"""How long the row of a stream that was closed is kept: for those who ask who closed it."""
+
+_COLUMNS = "id, token_id, subject, issued_before, connection_id, reason, revoked_by, revoked_at, expires_at"
+_TARGETS = ("token_id", "subject", "issued_before", "connection_id")
+_LOCK = text("SELECT pg_advisory_xact_lock(7405005)")
+_COUNT = text("SELECT count(*) FROM revocations WHERE connection_id IS NULL AND expires_at > clock_timestamp()")
+_IN_FORCE = text(
+    f"""
+    SELECT {_COLUMNS} FROM revocations
+    WHERE expires_at > clock_timestamp()
+      AND (token_id = :token_id OR subject = :subject AND issued_before >= :issued_before)
+    ORDER BY id DESC LIMIT 1
+    """  # noqa: S608 - constants
+)
+_INSERT = text(
+    f"""
+    WITH stored AS (
+        INSERT INTO revocations
+            (token_id, subject, issued_before, connection_id, reason, revoked_by, revoked_at, expires_at)
+        VALUES (:token_id, :subject, :issued_before, :connection_id, :reason, :revoked_by, :now,
+                cast(:since AS timestamptz) + make_interval(secs => :kept))
+        RETURNING *
+    )
+    SELECT {_COLUMNS}, pg_notify('{NOTIFY_CHANNEL}', '') FROM stored
+    """  # noqa: S608 - constants
+)
+_NOW = text("SELECT clock_timestamp()")
+_AFTER = text(f"SELECT {_COLUMNS} FROM revocations WHERE id > :id ORDER BY id")  # noqa: S608 - constants
+_PAGE = text(
+    f"""
+    SELECT {_COLUMNS} FROM revocations
+    WHERE expires_at > clock_timestamp() AND id < :before ORDER BY id DESC LIMIT :limit
+    """  # noqa: S608 - constants
+)
+_PURGE = text("DELETE FROM revocations WHERE expires_at < clock_timestamp()")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is revoked: just one of a token, a subject's tokens that were issued before a time (None: now), a stream."""
+
+    token_id: str | None = None
+    subject: str | None = None
+    issued_before: datetime | None = None
+    connection_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A revocation as it is stored."""
+
+    id: int
+    token_id: str | None
+    subject: str | None
+    issued_before: datetime | None
+    connection_id: UUID | None
+    reason: str | None
+    revoked_by: str
+    revoked_at: datetime
+    expires_at: datetime
+
+
+class RevokedTokens:
+    """The revoked tokens in memory."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._before: dict[str, tuple[float, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._until) + len(self._before)
+
+    def covers(self, principal: Principal) -> bool:
+        """Say whether the token of this bearer is revoked."""
+        if principal.token_id in self._until:
+            return True
+        entry = self._before.get(principal.subject)
+        return entry is not None and principal.issued_at < entry[0]
+
+    def add(self, revocation: Revocation) -> None:
+        """Refuse what a revocation covers from now on. Those of one subject are one: the latest counts."""
+        until = revocation.expires_at.timestamp()
+        if revocation.token_id is not None:
+            self._until[revocation.token_id] = max(until, self._until.get(revocation.token_id, 0))
+        elif revocation.subject is not None and revocation.issued_before is not None:
+            entry = (revocation.issued_before.timestamp(), until)
+            self._before[revocation.subject] = max(entry, self._before.get(revocation.subject, entry))
+
+    def forget(self, now: float) -> None:
+        """Drop what covers only tokens that have expired."""
+        self._until = {name: until for name, until in self._until.items() if until > now}
+        self._before = {name: entry for name, entry in self._before.items() if entry[1] > now}
+
+
+class RevocationFeed:
+    """Follows the revocations of all nodes. ``on_change`` is told, after that, which streams are to be closed."""
+
+    def __init__(
+        self, database: Database, revoked: RevokedTokens, on_change: Callable[[Collection[UUID]], None]
+    ) -> None:
+        self._database = database
+        self._revoked = revoked
+        self._on_change = on_change
+        self._last = 0
+        self._wake = asyncio.Event()
+
+    def announce(self) -> None:
+        """Note that there may be more."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        forget_at = time.monotonic() + FORGET_SECONDS
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.read()
+            except DatabaseUnavailable:
+                await asyncio.sleep(POLL_SECONDS)
+            if time.monotonic() >= forget_at:
+                self._revoked.forget(time.time())
+                forget_at = time.monotonic() + FORGET_SECONDS
+
+    async def read(self) -> None:
+        """Take note of what was revoked since the last time, or of all that is in force.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+
+        """
+        async with self._database.transaction() as tx:
+            rows = [Revocation(*row) for row in await tx.execute(_AFTER, {"id": self._last})]
+        if not rows:
+            return
+        for revocation in rows:
+            self._revoked.add(revocation)
+        self._last = rows[-1].id
+        self._on_change({row.connection_id for row in rows if row.connection_id is not None})
+
+
+async def revoke(
+    tx: AsyncConnection, target: Target, *, by: str, reason: str | None, settings: AuthSettings
+) -> tuple[Revocation, bool]:
+    """Store a revocation, and say whether it is new: one that another covers, which is in force, is not stored again.
+
+    Raises:
+        Overloaded: too many are in force.
+
+    """
+    await tx.execute(_LOCK)
+    now: datetime = (await tx.execute(_NOW)).scalar_one()
+    issued_before = target.issued_before or now
+    values: dict[str, Any] = {
+        "token_id": target.token_id,
+        "subject": target.subject,
+        "issued_before": issued_before if target.subject is not None else None,
+    }
+    if target.connection_id is None:
+        known = (await tx.execute(_IN_FORCE, values)).first()
+        if known is not None:
+            return Revocation(*known), False
+        if (await tx.execute(_COUNT)).scalar_one() >= settings.revocations_max:
+            raise Overloaded(
+                f"{settings.revocations_max} revocations are in force, the most that TOCSIN_REVOCATIONS_MAX allows.",
+                retry_after=FORGET_SECONDS,
+            )
+    values |= {"connection_id": target.connection_id, "reason": reason, "revoked_by": by, "now": now}
+    values |= _kept(target, now, issued_before, settings)
+    revocation = Revocation(*(await tx.execute(_INSERT, values)).one()[:-1])
+    what = {name: str(value) for name, value in values.items() if name in _TARGETS and value is not None}
+    log.info("revoked", revocation=revocation.id, by=by, reason=reason, **what)
+    return revocation, True
+
+
+def _kept(target: Target, now: datetime, issued_before: datetime, settings: AuthSettings) -> dict[str, Any]:
+    """Return since when, and for how many seconds, a revocation is kept."""
+    if target.connection_id is not None:
+        return {"since": now, "kept": CLOSED_STREAM_SECONDS}
+    if target.subject is not None:
+        return {"since": issued_before, "kept": settings.jwt_life_max_seconds}
+    # A token that exists now was issued by now, by a clock that may be ahead of ours.
+    return {"since": now, "kept": settings.jwt_life_max_seconds + settings.jwt_leeway_seconds}
+
+
+async def revocations_before(tx: AsyncConnection, before: int, limit: int) -> Sequence[Revocation]:
+    """Return the revocations in force, newest first, whose number is under ``before``."""
+    return [Revocation(*row) for row in await tx.execute(_PAGE, {"before": before, "limit": limit})]
+
+
+async def purge(tx: AsyncConnection) -> None:
+    """Remove the revocations of what has expired by itself."""
+    await tx.execute(_PURGE)
