@@ -186,6 +186,17 @@ class LedgerSettings(_Group):
     """How often lost nodes are looked for and expired keys are purged."""
 
 
+class CallerSettings(_Group):
+    """Which service ``tocsin send`` and ``tocsin tail`` talk to."""
+
+    url: str = "http://127.0.0.1:8000"
+    """The address of the service."""
+    token: SecretStr | None = None
+    """The bearer token."""
+    token_file: Path | None = None
+    """A file that holds it; it is read for each connection, so that it may be renewed."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """All settings of one process."""
@@ -196,6 +207,7 @@ class Settings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     stream: StreamSettings = field(default_factory=StreamSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    caller: CallerSettings = field(default_factory=CallerSettings)
 
 
 def groups() -> Iterator[type[_Group]]:
