@@ -22,6 +22,7 @@ from service.deliveries.janitor import Janitor
 from service.deliveries.ledger import Ledger
 from service.errors import CloseReason
 from service.events.log import read_head
+from service.integrations import routes as integration_routes
 from service.logs import get_logger
 from service.realtime.bus import PostgresBus
 from service.realtime.fanout import Fanout
@@ -95,6 +96,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.committer = committer
     problems.install(app)
     app.router.routes.extend(alert_routes.direct_routes)
+    app.router.routes.extend(integration_routes.direct_routes)
     for router in (alert_routes.router, delivery_routes.router, health.router):
         app.include_router(router, responses=problems.RESPONSES)
     app.router.routes.append(

