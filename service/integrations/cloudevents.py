@@ -125,12 +125,12 @@ def _checked(value: Any) -> dict[str, Any]:
     for name in REQUIRED:
         if not isinstance(event.get(name), str) or not fitting.line(event[name]):
             raise InvalidRequest(f"A CloudEvent needs {name}: text that is not empty.")
-    for name, value in event.items():
+    for name, member in event.items():
         if name in {"data", "data_base64"}:
             continue
         if not _NAME.fullmatch(name):
             raise InvalidRequest(f"{fitting.cut(name, 100)!r} is no name of an attribute: a-z and 0-9 only.")
-        if not isinstance(value, str | int | bool):
+        if not isinstance(member, str | int | bool):
             raise InvalidRequest(f"The attribute {fitting.cut(name, 100)} must be text, an integer or a boolean.")
     if "data" in event and "data_base64" in event:
         raise InvalidRequest("A CloudEvent has data or data_base64, not both.")
