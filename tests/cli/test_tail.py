@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -128,7 +129,8 @@ async def test_it_resumes_where_the_last_one_ended(node: Node, tmp_path: Path) -
 async def test_a_reader_that_leaves_ends_it_quietly(node: Node, tmp_path: Path) -> None:
     await node.post_all([{}] * 50)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOCSIN_URL": node.base, "TOCSIN_TOKEN": token("alice")}
-    process = subprocess.run(
+    process = await asyncio.to_thread(
+        subprocess.run,
         ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m service tail --after 0 | head -n 1"],
         cwd=tmp_path,
         env=environment,
@@ -140,24 +142,25 @@ async def test_a_reader_that_leaves_ends_it_quietly(node: Node, tmp_path: Path) 
     assert process.stdout.count(b"\n") == 1
 
 
+def _in_a_terminal(folder: Path, environment: dict[str, Any]) -> str:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "service", "tail", "--after", "0", "--count", "1"]
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs) as process:
+        assert process.wait(30) == 0
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    os.close(theirs)
+    return shown
+
+
 @pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 async def test_a_terminal_is_shown_colours_unless_it_says_no(
-    node: Node, tmp_path: Path, variables: dict[str, str], coloured: bool
+    node: Node, tmp_path: Path, *, variables: dict[str, str], coloured: bool
 ) -> None:
     await node.post(severity="critical")
     environment: dict[str, Any] = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     environment |= {"PYTHONPATH": str(ROOT), "TOCSIN_URL": node.base, "TOCSIN_TOKEN": token("alice"), **variables}
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service", "tail", "--after", "0", "--count", "1"],
-        cwd=tmp_path,
-        env=environment,
-        stdout=theirs,
-    )
-    assert process.wait(30) == 0
-    shown = os.read(ours, 10_000).decode()
-    os.close(ours)
-    os.close(theirs)
+    shown = await asyncio.to_thread(_in_a_terminal, tmp_path, environment)
     assert "It happened" in shown
     assert ("\033[" in shown) is coloured
 

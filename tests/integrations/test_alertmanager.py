@@ -29,7 +29,7 @@ needs_alertmanager = pytest.mark.skipif(alertmanager() is None, reason="there is
 
 
 class Manager:
-    """A real Alertmanager that notifies ``base``."""
+    """A real Alertmanager."""
 
     def __init__(self, api: str) -> None:
         self.api = api
@@ -46,26 +46,21 @@ class Manager:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and '"webhook"' in line)
 
 
-@asynccontextmanager
-async def manager(base: str, folder: Path) -> AsyncIterator[Manager]:
-    """Run an Alertmanager that notifies every second."""
+def eager(base: str) -> str:
+    """Return the configuration of one that notifies ``base`` every second."""
+    authorization = {"type": "Bearer", "credentials": token("alertmanager", WRITE)}
+    webhook = {"url": base + PATH, "http_config": {"authorization": authorization}}
     config = {
         "route": {"receiver": "tocsin", "group_wait": "100ms", "group_interval": "1s", "repeat_interval": "1s"},
-        "receivers": [
-            {
-                "name": "tocsin",
-                "webhook_configs": [
-                    {
-                        "url": base + PATH,
-                        "http_config": {
-                            "authorization": {"type": "Bearer", "credentials": token("alertmanager", WRITE)}
-                        },
-                    }
-                ],
-            }
-        ],
+        "receivers": [{"name": "tocsin", "webhook_configs": [webhook]}],
     }
-    (folder / "alertmanager.yml").write_text(yaml.safe_dump(config))
+    return yaml.safe_dump(config)
+
+
+@asynccontextmanager
+async def manager(config: str, folder: Path) -> AsyncIterator[Manager]:
+    """Run an Alertmanager."""
+    (folder / "alertmanager.yml").write_text(config)
     log = folder / "alertmanager.log"
     process = await asyncio.to_thread(_start, folder, log)
     try:
@@ -122,7 +117,7 @@ async def count(node: Node) -> int:
 async def test_a_firing_alert_of_a_real_alertmanager_is_stored_with_all_that_it_says(
     node: Node, tmp_path: Path
 ) -> None:
-    async with manager(node.base, tmp_path) as sender:
+    async with manager(eager(node.base), tmp_path) as sender:
         await sender.post(told("DiskFull"))
         await eventually(lambda: count(node))
         assert await sender.metric("alertmanager_notifications_failed_total") == 0
@@ -142,7 +137,7 @@ async def test_a_firing_alert_of_a_real_alertmanager_is_stored_with_all_that_it_
 @needs_alertmanager
 @waits_for_lifecycle
 async def test_a_real_alertmanager_fires_repeats_and_resolves_one_alert(node: Node, tmp_path: Path) -> None:
-    async with manager(node.base, tmp_path) as sender:
+    async with manager(eager(node.base), tmp_path) as sender:
         await sender.post(told("DiskFull"), told("Slow", severity="warning"))
         await eventually(lambda: count(node))
 
@@ -167,7 +162,7 @@ async def test_a_real_alertmanager_fires_repeats_and_resolves_one_alert(node: No
 async def test_a_real_alertmanager_tries_again_after_a_503_until_it_is_stored(node: Node, tmp_path: Path) -> None:
     with Line(node.base).running() as line:
         line.faults = [answer("503 Service Unavailable", "Retry-After: 1")] * 3
-        async with manager(line.base, tmp_path) as sender:
+        async with manager(eager(line.base), tmp_path) as sender:
             await sender.post(told("DiskFull"))
             await eventually(lambda: count(node))
         assert line.connections >= 4
