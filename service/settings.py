@@ -271,7 +271,9 @@ def load() -> Settings:
 
 def unknown_variables() -> Iterator[tuple[str, str | None]]:
     """Yield each ``TOCSIN_…`` variable that is no setting, with the setting that it resembles."""
-    known = [PREFIX + name.upper() for group in groups() for name in group.model_fields]
+    known = [name.upper() for group in groups() for name in group.model_fields]
     for variable in sorted(os.environ):
-        if variable.startswith(PREFIX) and variable not in known:
-            yield variable, next(iter(difflib.get_close_matches(variable, known, n=1)), None)
+        name = variable.removeprefix(PREFIX)
+        if name != variable and name not in known:
+            resembling = difflib.get_close_matches(name, known, n=1)
+            yield variable, PREFIX + resembling[0] if resembling else None

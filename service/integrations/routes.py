@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-ALERTS_AT_ONCE = 500
+ALERTS_AT_ONCE = 100
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 
 

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 import yaml
 
-from service.settings import IntegrationSettings, LimitSettings, Settings
+from service.settings import IntegrationSettings, LimitSettings, Settings, StorageSettings
 from tests.client.line import Line, answer
 from tests.harness import WRITE, Node, eventually, serving, token
 from tests.parts import alertmanager
@@ -217,6 +217,13 @@ async def test_what_is_told_again_repeats_the_open_alert_and_what_is_resolved_is
     statuses = {alert["dedup_key"]: alert["status"] for alert in await alerts(node)}
     assert statuses == {"a": "open", "b": "resolved"}
     assert (await post(node, firing("b"))).json()["stored"] == 1
+
+
+async def test_what_finds_no_room_is_to_be_sent_again_whole(database_url: str) -> None:
+    with serving(database_url, Settings(storage=StorageSettings(commit_queue_size=1))) as node:
+        refused = await post(node, firing("a"), firing("b"))
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert await count(node) == 0
 
 
 async def test_over_the_write_limit_it_is_told_to_come_again_and_then_let_in(database_url: str) -> None:
