@@ -5,6 +5,7 @@ The path of an alert, and where each step lives:
  1. ``POST /v1/alerts``          ``alerts/routes.py``       who are you, may you, is it well-formed
     ``POST /v1/alerts/batch``    ``alerts/batch.py``        the same, for many at once
     ``POST /v1/alerts/{id}/…``   ``alerts/actions.py``      acknowledge, resolve, reopen, comment
+    ``POST /v1/integrations/…``  ``integrations/``          the same, for Alertmanager, CloudEvents and Apprise
  2. group commit                 ``alerts/committer.py``    many requests, one transaction
  3. the log                      ``events/log.py``          lock, number, insert, notify, commit: one SQL function
  4. ``201`` with id and seq      ``alerts/routes.py``       answered only now: stored before answered
@@ -19,8 +20,9 @@ What becomes of an alert later, acknowledged, repeated or expired, is decided by
 ``alerts/lifecycle.py``; ``changes.py`` and ``book.py`` carry it to the log, on the same way as a new one.
 
 ``app.py`` puts the parts together, ``cli/`` starts them. The packages import one another only in this order
-(``cli``, ``app``, ``realtime``, ``deliveries``, ``alerts``, ``web``, ``events``, ``auth``, ``database``, and below all
-``settings``, ``errors`` and ``logs``); import-linter holds them to it.
+(``cli``, ``app``, ``realtime``, ``deliveries``, ``integrations``, ``alerts``, ``web``, ``events``, ``auth``,
+``database``, and below all ``settings``, ``errors`` and ``logs``); import-linter holds them to it. ``client/`` is for
+those who call the service, and imports nothing of it.
 """
 
 __version__ = "0.1.0"

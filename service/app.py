@@ -26,6 +26,7 @@ from service.deliveries.janitor import Janitor
 from service.deliveries.ledger import Ledger
 from service.errors import CloseReason
 from service.events.log import read_head
+from service.integrations import routes as integration_routes
 from service.logs import get_logger
 from service.realtime import routes as stream_routes
 from service.realtime.bus import PostgresBus
@@ -111,6 +112,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.hub = hub
     problems.install(app)
     app.router.routes.extend(alert_routes.direct_routes)
+    app.router.routes.extend(integration_routes.direct_routes)
     for router in (
         alert_routes.router,
         actions.router,

@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PREFIX = "TOCSIN_"
+Severity = Literal["info", "warning", "error", "critical"]
+SEVERITIES: dict[str, Severity] = {
+    "critical": "critical",
+    "page": "critical",
+    "error": "error",
+    "high": "error",
+    "warning": "warning",
+    "info": "info",
+    "none": "info",
+}
 
 
 def _rate(value: str) -> str:
@@ -67,6 +77,14 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _pairs(value: object) -> object:
+    """Read ``page=critical, ticket=warning`` from one variable, beside what is the default."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    return {**SEVERITIES, **{name.strip().lower(): severity.strip() for name, _, severity in pairs}}
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
@@ -254,6 +272,32 @@ class LedgerSettings(_Group):
     """How often lost nodes are looked for, and expired keys and revocations are purged."""
 
 
+class IntegrationSettings(_Group):
+    """What a Prometheus Alertmanager posts to ``/v1/integrations/alertmanager``."""
+
+    alertmanager_topic_label: str = "topic"
+    """The label whose value is the topic; what no topic may hold becomes ``-``."""
+    alertmanager_topic: Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$", max_length=100)] = "default"
+    """The topic of alerts without that label."""
+    alertmanager_severity_label: str = "severity"
+    """The label whose value says how bad it is."""
+    alertmanager_severities: Annotated[dict[str, Severity], NoDecode, BeforeValidator(_pairs)] = SEVERITIES
+    """What its values mean, such as ``ticket=warning, p1=critical``, beside the defaults."""
+    alertmanager_severity: Severity = "warning"
+    """The severity of alerts without that label, or with another value."""
+
+
+class CallerSettings(_Group):
+    """Which service ``tocsin send`` and ``tocsin tail`` talk to."""
+
+    url: str = "http://127.0.0.1:8000"
+    """The address of the service."""
+    token: SecretStr | None = None
+    """The bearer token."""
+    token_file: Path | None = None
+    """A file that holds it; it is read for each connection, so that it may be renewed."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """All settings of one process."""
@@ -264,6 +308,8 @@ class Settings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     stream: StreamSettings = field(default_factory=StreamSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    integrations: IntegrationSettings = field(default_factory=IntegrationSettings)
+    caller: CallerSettings = field(default_factory=CallerSettings)
 
 
 def groups() -> Iterator[type[_Group]]:
@@ -294,7 +340,9 @@ def load() -> Settings:
 
 def unknown_variables() -> Iterator[tuple[str, str | None]]:
     """Yield each ``TOCSIN_…`` variable that is no setting, with the setting that it resembles."""
-    known = [PREFIX + name.upper() for group in groups() for name in group.model_fields]
+    known = [name.upper() for group in groups() for name in group.model_fields]
     for variable in sorted(os.environ):
-        if variable.startswith(PREFIX) and variable not in known:
-            yield variable, next(iter(difflib.get_close_matches(variable, known, n=1)), None)
+        name = variable.removeprefix(PREFIX)
+        if name != variable and name not in known:
+            resembling = difflib.get_close_matches(name, known, n=1)
+            yield variable, PREFIX + resembling[0] if resembling else None

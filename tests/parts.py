@@ -1,6 +1,7 @@
-"""The real parts that the tests need and Python packages do not bring: Chromium.
+"""The real parts that the tests need and Python packages do not bring: Chromium, and Prometheus Alertmanager.
 
-``python -m tests.parts`` installs it as root where apt is at hand, and otherwise says in one line what will be skipped.
+``python -m tests.parts`` installs them as root where apt is at hand, and otherwise says in one line each what will be
+skipped.
 """
 
 from __future__ import annotations
@@ -24,21 +25,32 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+def alertmanager() -> str | None:
+    """Return the path of a Prometheus Alertmanager, or None."""
+    return next(filter(None, map(shutil.which, ("prometheus-alertmanager", "alertmanager"))), None)
+
+
+PARTS = (
+    ("Chromium", "the browser tests", "chromium", chromium),
+    ("Prometheus Alertmanager", "the tests with a real one", "prometheus-alertmanager", alertmanager),
+)
+
+
 def main() -> None:
-    if chromium():
-        return
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        print("Installing Chromium for the browser tests …", flush=True)
+    missing = [part for part in PARTS if not part[-1]()]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(["apt-get", "update", "-qq"], check=False)
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"],
-            check=False,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
-    if not chromium():
-        print("Skipping the browser tests: there is no Chromium; install the package chromium.")
+        for name, purpose, package, _ in missing:
+            print(f"Installing {name} for {purpose} …", flush=True)
+            subprocess.run(
+                ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package],
+                check=False,
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                stdout=subprocess.DEVNULL,
+            )
+    for name, purpose, package, found in missing:
+        if not found():
+            print(f"Skipping {purpose}: there is no {name}; install the package {package}.")
 
 
 if __name__ == "__main__":

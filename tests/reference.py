@@ -45,6 +45,8 @@ def shown(default: Any) -> str:
         return ""
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
+    if isinstance(default, dict):
+        return f"`{', '.join(f'{name}={value}' for name, value in default.items())}`"
     return f"`{default}`"
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from service.alerts.changes import posted
-from service.alerts.pending import Pending, Stored
+from service.alerts.pending import Pending, Stored, idempotency_key
 from service.alerts.schemas import BatchItem
 from service.errors import InvalidRequest, MalformedRequest, OutcomeUnknown, RequestRefused, TopicForbidden
 from service.web.problems import document, invalid
@@ -74,6 +74,16 @@ async def store(items: Sequence[Any], principal: Principal, now: datetime, commi
         checked.append(_check(item, principal, now))
         if number % ITEMS_A_TURN == 0:
             await asyncio.sleep(0)
+    return await answer_each(checked, committer)
+
+
+async def answer_each(checked: Sequence[Pending | RequestRefused], committer: Committer) -> bytes:
+    """Store those of ``checked`` that are alerts and return one answer an item, as JSON.
+
+    Raises:
+        RequestRefused: the service could store none of them.
+
+    """
     outcomes = await committer.store_all([one for one in checked if isinstance(one, Pending)])
     if outcomes and all(map(_is_failure_of_ours, outcomes)):
         # The one that promises least stands for all: after the others nothing was stored.
@@ -91,7 +101,7 @@ def _check(item: Any, principal: Principal, now: datetime) -> Pending | RequestR
         return invalid(error.errors(include_url=False, include_context=False, include_input=False))
     if not principal.covers(alert.topic):
         return TopicForbidden(f"The token's topics do not cover {alert.topic}.")
-    return posted(alert, principal.subject, now, alert.idempotency_key)
+    return posted(alert, principal.subject, now, idempotency_key(alert.idempotency_key, alert))
 
 
 def _is_failure_of_ours(outcome: Outcome) -> bool:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from service.alerts.book import Book
     from service.alerts.pending import Outcome
     from service.alerts.schemas import AlertIn
+    from service.events.log import IdempotencyKey
 
 
-def posted(alert: AlertIn, source: str, at: datetime, key: str | None = None) -> NewAlert | Post:
+def posted(alert: AlertIn, source: str, at: datetime, key: IdempotencyKey | None = None) -> NewAlert | Post:
     """Return an alert that was posted, as what waits for its commit."""
     new = NewAlert.of(alert, source, at, key)
     return new if alert.dedup_key is None and alert.escalate_after is None else Post(source, at, new)

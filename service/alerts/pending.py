@@ -89,12 +89,10 @@ class NewAlert(Pending):
     key: IdempotencyKey | None = None
 
     @classmethod
-    def of(cls, alert: AlertIn, source: str, created_at: datetime, key: str | None = None) -> NewAlert:
+    def of(cls, alert: AlertIn, source: str, created_at: datetime, key: IdempotencyKey | None = None) -> NewAlert:
         """Give ``alert`` an id, and its form on the wire."""
         alert_id = uuid7()
-        wire = wire_alert(alert, alert_id, source, created_at)
-        idempotency_key = IdempotencyKey(key, content_hash(alert)) if key is not None else None
-        return cls(alert_id, source, created_at, alert, wire, idempotency_key)
+        return cls(alert_id, source, created_at, alert, wire_alert(alert, alert_id, source, created_at), key)
 
     @property
     def size(self) -> int:
@@ -116,3 +114,8 @@ class NewAlert(Pending):
             self.created_at,
             self.wire,
         )
+
+
+def idempotency_key(key: str | None, alert: AlertIn) -> IdempotencyKey | None:
+    """Return the key that an alert was posted with, if any, beside what it stands for."""
+    return IdempotencyKey(key, content_hash(alert)) if key is not None else None

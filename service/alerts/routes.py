@@ -18,6 +18,7 @@ from service.alerts import batch, schemas
 from service.alerts.changes import posted
 from service.alerts.committer import Committer
 from service.alerts.lifecycle import Status
+from service.alerts.pending import Stored, idempotency_key
 from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
 from service.auth.principal import Principal, Scope, is_subject, is_topic_pattern
 from service.errors import InvalidRequest, NotFound, TopicForbidden
@@ -59,7 +60,12 @@ async def post_alert(request: Request) -> Response:
     if key is not None and not is_subject(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
     committer: Committer = request.app.state.committer
-    stored = await committer.store(posted(alert, principal.subject, datetime.now(UTC), key))
+    pending = posted(alert, principal.subject, datetime.now(UTC), idempotency_key(key, alert))
+    return created(await committer.store(pending))
+
+
+def created(stored: Stored) -> Response:
+    """Answer that an alert is stored, with all of it."""
     headers = {"Location": f"/v1/alerts/{stored.id}"}
     if stored.replayed:
         headers["Idempotency-Replayed"] = "true"

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from service.cli import demo, migrate, serve, sql, token
+from service.cli import demo, migrate, send, serve, sql, tail, token
 from service.errors import TocsinError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(migrate.migrate)
 app.command()(token.token)
+app.command()(send.send)
+app.command()(tail.tail)
 app.command()(sql.sql)
 app.command()(demo.demo)
 

@@ -46,6 +46,20 @@ class RestLimits:
             if not strategy.hit(item, kind, who, cost=cost):
                 raise _refusal(item, strategy.get_window_stats(item, kind, who).reset_time)
 
+    def hit_beside(self, kind: str, who: str, cost: int) -> None:
+        """Count ``cost`` more requests beside one that was counted; what no window holds counts as all that it holds.
+
+        For callers who cannot send less at a time, and would otherwise be refused for ever.
+
+        Raises:
+            RateLimited: it is over one of the limits of ``kind``.
+
+        """
+        strategy = self._limiter.limiter
+        for item in self._items[kind]:
+            if not strategy.hit(item, kind, who, cost=min(cost, item.amount - 1)):
+                raise _refusal(item, strategy.get_window_stats(item, kind, who).reset_time)
+
     def would_refuse(self, kind: str, who: str) -> bool:
         """Say whether one more request of ``who`` would be over a limit, without counting it."""
         return not all(self._limiter.limiter.test(item, kind, who) for item in self._items[kind])

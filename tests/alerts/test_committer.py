@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import make_url
 
 from service.alerts.committer import Committer
-from service.alerts.pending import NewAlert, Stored
+from service.alerts.pending import NewAlert, Stored, idempotency_key
 from service.alerts.schemas import AlertIn
 from service.database.engine import Database, parse_url
 from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded
@@ -263,7 +263,8 @@ def lock(database_url: str) -> AbstractAsyncContextManager[Callable[[], Any]]:
 
 
 def new_alert(title: str, key: str | None = None) -> NewAlert:
-    return NewAlert.of(AlertIn(title=title), "billing", datetime.now(UTC), key)
+    alert = AlertIn(title=title)
+    return NewAlert.of(alert, "billing", datetime.now(UTC), idempotency_key(key, alert))
 
 
 def poisoned_alert() -> NewAlert:

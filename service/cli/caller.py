@@ -1,0 +1,89 @@
+"""What ``tocsin send`` and ``tocsin tail`` have in common: the service, the token, and how a failure is said."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.client import ClientError, Forbidden, RequestRefused, StreamRefused, Unauthorized, Unreachable
+from service.errors import CommandFailed, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from service.settings import CallerSettings
+
+Url = Annotated[str | None, typer.Option(help="The address of the service; also TOCSIN_URL.")]
+Token = Annotated[
+    str | None, typer.Option(help="The bearer token; better TOCSIN_TOKEN or --token-file: everybody may read this.")
+]
+TokenFile = Annotated[Path | None, typer.Option(help="A file that holds the token; also TOCSIN_TOKEN_FILE.")]
+
+
+def bearer(settings: CallerSettings, token: str | None, token_file: Path | None) -> str | Callable[[], str]:
+    """Return the token, or what reads it: an option counts before a variable, a token before a file.
+
+    Raises:
+        ConfigurationError: there is none.
+
+    """
+    if token is not None:
+        return token.strip()
+    if token_file is not None:
+        return lambda: _read(token_file)
+    if settings.token is not None:
+        return settings.token.get_secret_value().strip()
+    if (configured := settings.token_file) is not None:
+        return lambda: _read(configured)
+    raise ConfigurationError("there is no token: set TOCSIN_TOKEN, or use --token-file; tocsin token makes one")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigurationError(f"the token file {path} cannot be read: {why}") from None
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Say in one line what went wrong with the service at ``url``, and what to do.
+
+    Raises:
+        CommandFailed: the client gave up.
+
+    """
+    try:
+        yield
+    except ClientError as error:
+        raise CommandFailed(f"{_line(str(error))}{_advice(error, url)}") from None
+
+
+def _advice(error: ClientError, url: str) -> str:
+    match error:
+        case Unreachable():
+            advice = f"check that Tocsin runs at {url}, or set --url"
+        case Unauthorized() | StreamRefused(reason="token_missing" | "token_invalid" | "token_expired"):
+            advice = "get a fresh token and set TOCSIN_TOKEN or --token-file"
+        case Forbidden(code="topic_forbidden") | StreamRefused(reason="topic_forbidden"):
+            advice = "ask for a token that covers the topic, or choose another --topic"
+        case Forbidden() | StreamRefused(reason="scope_missing"):
+            advice = "ask for a token with that scope"
+        case RequestRefused(errors=[{"pointer": pointer, "detail": detail}, *_]):
+            advice = f"correct {_line(pointer)}: {_line(detail)}"
+        case _:
+            return ""
+    return f"; {advice}"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def printable(text: str) -> str:
+    """Return one line of ``text`` that no terminal takes for a command."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in _line(text))

@@ -1,0 +1,164 @@
+"""``tocsin send``: post an alert, or many, from a shell."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, cast
+from urllib.parse import urlsplit
+
+import typer
+
+from service.cli.caller import Token, TokenFile, Url, bearer, explained
+from service.client import BatchRefused, Client, ClientError, Posted
+from service.errors import CommandFailed
+from service.settings import load
+
+if TYPE_CHECKING:
+    from service.client import NewAlert
+
+STDIN_MAX_BYTES = 32 * 1024 * 1024
+TITLE_MAX = 200
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def send(  # noqa: PLR0913 - the fields of an alert
+    *,
+    stdin: Annotated[str | None, typer.Argument(metavar="[-]", help="- reads JSON, NDJSON or text from stdin.")] = None,
+    title: Annotated[str | None, typer.Option(help="One line that says what happened.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Such as payments.eu; default: default.")] = None,
+    severity: Annotated[str | None, typer.Option(help="info, warning, error or critical; default: info.")] = None,
+    body: Annotated[str | None, typer.Option(help="More text.")] = None,
+    attribute: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Repeat for several.")] = None,
+    link: Annotated[list[str] | None, typer.Option(metavar="[TITLE=]URL", help="Repeat for several.")] = None,
+    recipient: Annotated[list[str] | None, typer.Option(help="These admins only; repeat for several.")] = None,
+    dedup_key: Annotated[str | None, typer.Option(help="What makes it the same alert the next time.")] = None,
+    expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="90, 15m, 2h or 1d.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="What makes it the same post the next time.")] = None,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each alert.")] = False,
+) -> None:
+    """Post an alert and print its id and where it stands in the log. It is stored when this returns.
+
+    With - the alerts come from stdin: a JSON object, an array or NDJSON with the fields of the reference, or text,
+    whose first line is the title. The options stand in for the fields that are not there.
+    """
+    if stdin not in (None, "-"):
+        raise typer.BadParameter("takes only -, which reads stdin; the title goes in --title", param_hint="[-]")
+    given = {
+        "title": title,
+        "topic": topic,
+        "severity": severity,
+        "body": body,
+        "attributes": dict(_pair(item, "--attribute") for item in attribute or ()),
+        "links": [_link(item) for item in link or ()],
+        "recipients": recipient,
+        "dedup_key": dedup_key,
+        "expires_at": _expiry(expires_in),
+        "idempotency_key": idempotency_key,
+    }
+    fields = {name: value for name, value in given.items() if value}
+    alerts = _from_stdin(fields) if stdin else [fields]
+    if any("title" not in alert for alert in alerts):
+        raise typer.BadParameter("an alert needs a title", param_hint="--title")
+    settings = load().caller
+    address = url or settings.url
+    with explained(address), Client(address, bearer(settings, token, token_file)) as client:
+        _post(client, alerts, as_json=as_json)
+
+
+def _post(client: Client, alerts: list[dict[str, Any]], *, as_json: bool) -> None:
+    results: list[Posted | ClientError]
+    refused: BatchRefused | None = None
+    if len(alerts) == 1:
+        alert = alerts[0]
+        results = [client.post(alert.pop("title"), **alert)]
+    else:
+        try:
+            results = list(client.post_batch(cast("list[NewAlert]", alerts)))
+        except BatchRefused as error:
+            refused, results = error, list(error.results)
+    for result in results:
+        if isinstance(result, Posted):
+            print(_shown(result, as_json=as_json))
+    if refused is not None:
+        raise refused
+
+
+def _shown(posted: Posted, *, as_json: bool) -> str:
+    if not as_json:
+        return f"{posted.id} {posted.seq}"
+    answer = {"id": posted.id, "seq": posted.seq, "replayed": posted.replayed, "repeated": posted.repeated}
+    return json.dumps(answer)
+
+
+def _from_stdin(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read alerts; ``fields`` stand in for what they lack."""
+    data = sys.stdin.buffer.read(STDIN_MAX_BYTES + 1)
+    if len(data) > STDIN_MAX_BYTES:
+        raise CommandFailed(f"stdin holds more than {STDIN_MAX_BYTES} bytes: send it in parts")
+    text = data.decode(errors="replace").strip()
+    if not text:
+        raise CommandFailed("stdin is empty: nothing was sent")
+    if (alerts := _parsed(text)) is not None:
+        if not alerts:
+            raise CommandFailed("stdin holds an empty list: nothing was sent")
+        return [{**fields, **alert} for alert in alerts]
+    return [_from_text(text, fields)]
+
+
+def _parsed(text: str) -> list[dict[str, Any]] | None:
+    """Return the alerts of JSON or NDJSON; None: it is text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if not all(line.lstrip().startswith("{") for line in lines):
+            return None
+        try:
+            value = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise CommandFailed(f"stdin looks like JSON and cannot be read: {error}") from None
+    alerts = value if isinstance(value, list) else [value]
+    return alerts if all(isinstance(alert, dict) for alert in alerts) else None
+
+
+def _from_text(text: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Make the first line the title, unless there is one; what does not fit there is the body."""
+    if "title" in fields:
+        return {**fields, "body": text}
+    line, _, rest = text.partition("\n")
+    title = " ".join(line.split())
+    if len(title) > TITLE_MAX:
+        title, rest = title[: TITLE_MAX - 1] + "…", text
+    return {**fields, "title": title, **({"body": rest.strip()} if rest.strip() else {})}
+
+
+def _pair(item: str, option: str) -> tuple[str, str]:
+    name, equals, value = item.partition("=")
+    if not name or not equals:
+        raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
+    return name, value
+
+
+def _link(item: str) -> dict[str, str]:
+    if item.startswith(("http://", "https://")):
+        return {"title": urlsplit(item).netloc or item, "url": item}
+    title, url = _pair(item, "--link")
+    return {"title": title, "url": url}
+
+
+def _expiry(duration: str | None) -> datetime | None:
+    if duration is None:
+        return None
+    if (found := _DURATION.fullmatch(duration)) is None or not (seconds := float(found[1]) * _SECONDS[found[2]]):
+        raise typer.BadParameter("must be a duration such as 90, 15m, 2h or 1d", param_hint="--expires-in")
+    try:
+        return datetime.now(UTC) + timedelta(seconds=seconds)
+    except OverflowError:
+        raise typer.BadParameter("is beyond the year 9999", param_hint="--expires-in") from None

@@ -1,0 +1,109 @@
+"""``tocsin tail``: the live stream in a terminal, or in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from service.cli.caller import Token, TokenFile, Url, bearer, explained, printable
+from service.client import Client, Connected, Disconnected, Gap
+from service.settings import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from service.client import Event, Notice, Severity
+
+FIRST_CONNECTION_SECONDS = 5
+_COLOURS = {"critical": "\033[1;97;41m", "error": "\033[1;31m", "warning": "\033[33m", "info": "\033[36m"}
+_FAINT, _RESET = "\033[2m", "\033[0m"
+
+
+def tail(  # noqa: PLR0913 - the options of a stream
+    *,
+    after: Annotated[str | None, typer.Option(help="A seq, or latest; absent: after what you received last.")] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.")] = None,
+    min_severity: Annotated[str | None, typer.Option(help="info, warning, error or critical.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Leave after so many events.")] = None,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
+) -> None:
+    """Print what happens, as it happens, until Ctrl-C; what was printed counts as received.
+
+    It goes on by itself, without a hole, when the service restarts or the network breaks.
+    """
+    start = _start(after)
+    if min_severity not in (None, *_COLOURS):
+        raise typer.BadParameter(f"must be one of {', '.join(reversed(_COLOURS))}", param_hint="--min-severity")
+    settings = load().caller
+    address = url or settings.url
+    try:
+        with explained(address), Client(address, bearer(settings, token, token_file)) as client:
+            stream = client.stream(
+                after=start,
+                topics=topic or (),
+                min_severity=cast("Severity | None", min_severity),
+                first_connection_seconds=FIRST_CONNECTION_SECONDS,
+                on_notice=_Notices(),
+            )
+            with stream as events:
+                _print(events, count, as_json=as_json)
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:
+        # The reader of our output has left, as head does. Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _start(after: str | None) -> int | Literal["latest"] | None:
+    if after is None or after == "latest":
+        return cast("Literal['latest'] | None", after)
+    if not after.isdecimal():
+        raise typer.BadParameter("must be a seq, or latest", param_hint="--after")
+    return int(after)
+
+
+def _print(events: Iterable[Event], count: int | None, *, as_json: bool) -> None:
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")  # no-color.org; it is no setting of ours
+    for number, event in enumerate(events, 1):
+        print(json.dumps(event.raw, ensure_ascii=False) if as_json else line(event, colours=colours), flush=True)
+        if number == count:
+            return
+
+
+def line(event: Event, *, colours: bool) -> str:
+    """Return an event as one line: when, how bad, about what, and from whom."""
+    alert = event.alert
+    paint, faint, reset = (_COLOURS.get(alert.severity, ""), _FAINT, _RESET) if colours else ("", "", "")
+    what = "" if event.kind == "alert.created" else f" ({printable(event.kind.removeprefix('alert.'))})"
+    when, severity = f"{event.at.astimezone():%H:%M:%S}", f"{printable(alert.severity):<8}"
+    return (
+        f"{faint}{when}{reset} {paint}{severity}{reset} {printable(alert.topic)}: {printable(alert.title)}{what}"
+        f" {faint}[{printable(event.actor)}, {event.seq}]{reset}"
+    )
+
+
+class _Notices:
+    """Tells of drops and gaps on standard error, once there was a connection: until then the command says it all."""
+
+    def __init__(self) -> None:
+        self._connected = False
+
+    def __call__(self, notice: Notice) -> None:
+        match notice:
+            case Connected():
+                self._connected = True
+            case Disconnected(reason=reason, retry_seconds=seconds) if self._connected:
+                _say(f"{printable(reason)}; back in {seconds:.1f} s")
+            case Gap(first=first, last=last, reason=reason):
+                _say(f"events {first} to {last} cannot be had: {printable(reason)}")
+
+
+def _say(text: str) -> None:
+    print(f"tocsin: {text}", file=sys.stderr, flush=True)

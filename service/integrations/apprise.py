@@ -1,0 +1,75 @@
+"""The ``json://`` notification of Apprise.
+
+``title`` and ``message`` are title and body; without a title the first line of the message is it. ``type`` is the
+severity: ``info`` and ``success`` are ``info``, ``warning`` is ``warning``, ``failure`` is ``error``. Of attachments
+the name, type and size are kept, not the content. What an Apprise URL adds with ``:name=value`` counts where it is one
+of ``topic``, ``severity`` and ``dedup_key``, and is an attribute otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast, get_args
+
+import orjson
+
+from service.alerts.schemas import KEY_MAX, AlertIn
+from service.errors import InvalidRequest, MalformedRequest
+from service.events.filter import Severity
+from service.integrations import fitting
+
+SEVERITIES: dict[str, Severity] = {"info": "info", "success": "info", "warning": "warning", "failure": "error"}
+_OURS = {"title", "message", "type", "version", "attachments", "topic", "severity", "dedup_key"}
+
+
+def read(body: bytes) -> AlertIn:
+    """Return the alert that a notification is.
+
+    Raises:
+        MalformedRequest: it is no JSON.
+        InvalidRequest: it is no notification.
+
+    """
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequest(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(payload, dict):
+        raise InvalidRequest("The body must be an Apprise notification: an object with a title and a message.")
+    message, key = payload.get("message"), payload.get("dedup_key")
+    title = payload.get("title")
+    if not (_shown(title) or _shown(message)):
+        raise InvalidRequest("The notification has neither a title nor a message.")
+    first = message.strip().partition("\n")[0] if isinstance(message, str) else None
+    extras = {name: value for name, value in payload.items() if name not in _OURS}
+    files = _files(payload.get("attachments"))
+    return AlertIn(
+        topic=fitting.topic(payload.get("topic"), "default"),
+        severity=_severity(payload),
+        title=fitting.title(title, first),
+        body=fitting.body(message),
+        attributes=fitting.attributes({**extras, **({"attachments": files} if files else {})}),
+        dedup_key=fitting.cut(_shown(key), KEY_MAX) or None,
+    )
+
+
+def _shown(value: Any) -> str:
+    return fitting.line(value) if isinstance(value, str) else ""
+
+
+def _severity(payload: dict[str, Any]) -> Severity:
+    if (wanted := payload.get("severity")) in get_args(Severity):
+        return cast("Severity", wanted)
+    return SEVERITIES.get(str(payload.get("type")).lower(), "info")
+
+
+def _files(attachments: Any) -> list[dict[str, Any]]:
+    """Return what the attachments are called, and how many bytes their base64 stands for."""
+    return [
+        {"filename": file.get("filename"), "mimetype": file.get("mimetype"), "bytes": _size(file.get("base64"))}
+        for file in (attachments if isinstance(attachments, list) else ())
+        if isinstance(file, dict)
+    ]
+
+
+def _size(base64: Any) -> int:
+    return len(base64.rstrip("=")) * 3 // 4 if isinstance(base64, str) else 0

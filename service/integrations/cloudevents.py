@@ -1,0 +1,158 @@
+"""CloudEvents 1.0 over HTTP: binary, structured and batched (its HTTP protocol binding, section 3).
+
+==================== ========================================================================================
+of an event          becomes
+==================== ========================================================================================
+``source`` and ``id``  the idempotency key: an event that is delivered again is stored once, whatever has changed in it
+``type``             ``topic``, unless the extension ``topic`` says another; what no topic may hold becomes ``-``
+``data.title``       the title; else "type: subject", or the type alone
+``data.body``        the body, or ``data.message``; or all of the data where it is text
+extensions           ``severity`` (``info``, ``warning``, ``error``, ``critical``; else ``info``) and ``dedupkey``
+the event            ``attributes.cloudevent``: the whole, as its JSON format has it
+==================== ========================================================================================
+
+Attributes hold 16 KiB, 8 levels deep. Data that is deeper, or has numbers that JSON readers differ on, is kept as the
+text ``data_json``. Data that is larger is left out, and ``data_omitted`` has its length and SHA-256: the event is
+stored all the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any, cast, get_args
+from urllib.parse import unquote
+
+import orjson
+from pydantic import ValidationError
+
+from service.alerts.schemas import KEY_MAX, AlertIn
+from service.errors import InvalidRequest, MalformedRequest, UnsupportedMedia
+from service.events.filter import Severity
+from service.events.log import IdempotencyKey
+from service.integrations import fitting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STRUCTURED = "application/cloudevents+json"
+BATCHED = "application/cloudevents-batch+json"
+REQUIRED = ("id", "source", "type")
+_PREFIX = "ce-"
+_NAME = re.compile(r"[a-z0-9]+")
+_IN_QUOTES = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+def read_binary(headers: Mapping[str, str], media: str, body: bytes) -> dict[str, Any]:
+    """Return the event of a request in binary mode, in the JSON format.
+
+    Raises:
+        UnsupportedMedia: there are no ``ce-`` headers, and it is in no other mode.
+        MalformedRequest: it says that its data is JSON, and it is not.
+
+    """
+    event: dict[str, Any] = {
+        name.removeprefix(_PREFIX): _header(value) for name, value in headers.items() if name.startswith(_PREFIX)
+    }
+    if not event:
+        raise UnsupportedMedia(f"Send {STRUCTURED}, {BATCHED}, or the headers ce-id, ce-source, ce-type.")
+    if media:
+        event["datacontenttype"] = headers["content-type"]
+    if not body:
+        return event
+    if media == "application/json" or media.endswith("+json"):
+        event["data"] = read_json(body)
+    elif media.startswith("text/"):
+        event["data"] = body.decode(errors="replace")
+    else:
+        event["data_base64"] = base64.b64encode(body).decode()
+    return event
+
+
+def _header(value: str) -> str:
+    """Decode a header (section 3.1.3.2): quotes first, then percent-encoded UTF-8."""
+    if quoted := _IN_QUOTES.fullmatch(value):
+        value = re.sub(r"\\(.)", r"\1", quoted[1])
+    return unquote(value, errors="replace")
+
+
+def read_json(body: bytes) -> Any:
+    """Return the value of a body.
+
+    Raises:
+        MalformedRequest: it is no JSON.
+
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequest(f"The body is not valid JSON: {error}.") from None
+
+
+def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
+    """Return the alert that an event is, and what it is known by.
+
+    Raises:
+        InvalidRequest: it is no CloudEvent of version 1.0.
+
+    """
+    event = _checked(event)
+    data = event.get("data")
+    fields = data if isinstance(data, dict) else {}
+    subject = f"{event['type']}: {event['subject']}" if event.get("subject") else event["type"]
+    key = event.get("dedupkey")
+    severity = event.get("severity")
+    alert = AlertIn(
+        topic=fitting.topic(event.get("topic"), fitting.topic(event["type"], "default")),
+        severity=cast("Severity", severity) if severity in get_args(Severity) else "info",
+        title=fitting.title(fields.get("title"), subject),
+        body=fitting.body(fields.get("body"), fields.get("message"), data),
+        attributes={"cloudevent": event} if _is_held(event) else _without_data(event),
+        dedup_key=(fitting.cut(fitting.line(key), KEY_MAX) or None) if isinstance(key, str) else None,
+    )
+    # The key stands for its content too: what is delivered again is the same event, though a broker added to it.
+    digest = hashlib.sha256(orjson.dumps([event["source"], event["id"]])).hexdigest()
+    return alert, IdempotencyKey(f"cloudevent:{digest}", digest)
+
+
+def _checked(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidRequest("A CloudEvent must be a JSON object.")
+    event: dict[str, Any] = {name: member for name, member in value.items() if member is not None}
+    if (version := event.get("specversion")) != "1.0":
+        raise InvalidRequest("specversion must be 1.0." if version is None else f"specversion {version!r} is not 1.0.")
+    for name in REQUIRED:
+        if not isinstance(event.get(name), str) or not fitting.line(event[name]):
+            raise InvalidRequest(f"A CloudEvent needs {name}: text that is not empty.")
+    for name, member in event.items():
+        if name in {"data", "data_base64"}:
+            continue
+        if not _NAME.fullmatch(name):
+            raise InvalidRequest(f"{fitting.cut(name, 100)!r} is no name of an attribute: a-z and 0-9 only.")
+        if not isinstance(member, str | int | bool):
+            raise InvalidRequest(f"The attribute {fitting.cut(name, 100)} must be text, an integer or a boolean.")
+    if "data" in event and "data_base64" in event:
+        raise InvalidRequest("A CloudEvent has data or data_base64, not both.")
+    return event
+
+
+def _is_held(event: dict[str, Any]) -> bool:
+    """Say whether attributes hold the whole event as it is."""
+    try:
+        AlertIn(title="-", attributes={"cloudevent": event})
+    except ValidationError:
+        return False
+    return True
+
+
+def _without_data(event: dict[str, Any]) -> dict[str, Any]:
+    """Return what attributes hold of an event: its data as text where that fits, else what identifies it."""
+    context = {name: value for name, value in event.items() if name not in {"data", "data_base64"}}
+    if len(context) < len(event):
+        raw = orjson.dumps(event["data"] if "data" in event else event["data_base64"])
+        in_words = {**context, "data_json": raw.decode()}
+        if _is_held(in_words):
+            return {"cloudevent": in_words}
+        context["data_omitted"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    return fitting.attributes({"cloudevent": context})

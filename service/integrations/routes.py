@@ -1,0 +1,232 @@
+"""``/v1/integrations/…``: what other systems post, as they post it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from fastapi import Request
+from fastapi.responses import Response
+
+from service.alerts import batch, schemas
+from service.alerts.changes import Post, posted
+from service.alerts.committer import Committer
+from service.alerts.pending import NewAlert, Outcome, Pending, Stored
+from service.alerts.routes import created
+from service.auth.principal import Principal, Scope
+from service.errors import InvalidRequest, Overloaded, RateLimited, RequestRefused, TopicForbidden, UnsupportedMedia
+from service.integrations import alertmanager, apprise, cloudevents
+from service.logs import get_logger
+from service.web.bearer import Bearer
+from service.web.bounds import media_type, read_body, require_json
+from service.web.direct import DirectRoute
+from service.web.problems import RESPONSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.integrations.alertmanager import Told
+    from service.settings import Settings
+    from service.web.limits import RestLimits
+
+log = get_logger(__name__)
+
+ALERTS_AT_ONCE = 100
+_writer = Bearer(Scope.ALERTS_WRITE, limit="write")
+
+
+async def _body(request: Request) -> bytes:
+    settings: Settings = request.app.state.settings
+    return await read_body(request, settings.server.batch_max_bytes)
+
+
+def _covered(principal: Principal, topic: str) -> None:
+    if not principal.covers(topic):
+        raise TopicForbidden(f"The token's topics do not cover {topic}.")
+
+
+# CloudEvents.
+
+
+async def post_cloudevents(request: Request) -> Response:
+    """Store a CloudEvent (1.0; binary, structured or batched) as an alert, and push it.
+
+    An event with the `source` and `id` of one that was stored within 24 hours stores nothing: it is answered as the
+    first was, with `Idempotency-Replayed: true`. A batch is answered like `POST /v1/alerts/batch`.
+    """
+    principal = await _writer(request)
+    media = media_type(request)
+    body = await _body(request)
+    committer: Committer = request.app.state.committer
+    if media == cloudevents.BATCHED:
+        return await _post_events(request, principal, cloudevents.read_json(body))
+    if media == cloudevents.STRUCTURED:
+        event = cloudevents.read_json(body)
+    elif media.startswith("application/cloudevents"):
+        raise UnsupportedMedia(f"Send {cloudevents.STRUCTURED} or {cloudevents.BATCHED}.")
+    else:
+        event = cloudevents.read_binary(request.headers, media, body)
+    return created(await committer.store(_new_event(event, principal, datetime.now(UTC))))
+
+
+async def _post_events(request: Request, principal: Principal, events: Any) -> Response:
+    if not isinstance(events, list):
+        raise InvalidRequest("A batch must be a JSON array of CloudEvents.")
+    if len(events) > batch.ITEMS_MAX:
+        raise InvalidRequest(f"The batch holds {len(events)} events; send at most {batch.ITEMS_MAX} at a time.")
+    limits: RestLimits = request.app.state.limits
+    if len(events) > 1:
+        limits.hit("write", principal.subject, len(events) - 1)
+    now = datetime.now(UTC)
+    checked: list[Pending | RequestRefused] = []
+    for event in events:
+        try:
+            checked.append(_new_event(event, principal, now))
+        except RequestRefused as refusal:
+            checked.append(refusal)
+    return Response(await batch.answer_each(checked, request.app.state.committer), media_type="application/json")
+
+
+def _new_event(event: Any, principal: Principal, now: datetime) -> NewAlert | Post:
+    alert, key = cloudevents.alert_of(event)
+    _covered(principal, alert.topic)
+    return posted(alert, principal.subject, now, key)
+
+
+# Apprise.
+
+
+async def post_apprise(request: Request) -> Response:
+    """Store what Apprise's `json://` and `jsons://` post as an alert, and push it."""
+    principal = await _writer(request)
+    require_json(request)
+    alert = apprise.read(await _body(request))
+    _covered(principal, alert.topic)
+    committer: Committer = request.app.state.committer
+    return created(await committer.store(posted(alert, principal.subject, datetime.now(UTC))))
+
+
+# Alertmanager. It takes any 2xx for success, sends again at once only after a 5xx, and drops what is answered 4xx until
+# its next group_interval. So whatever may pass is answered 503, and what of it was stored repeats the open alert when
+# it comes again: nothing is lost, and nothing doubled.
+
+
+async def post_alertmanager(request: Request) -> Response:
+    """Store the firing alerts of an Alertmanager notification, and resolve the resolved ones.
+
+    Labels and annotations that are longer than alerts may be are cut, not refused. A 503 means that not all of it was
+    done, and that the same may be sent again.
+    """
+    try:
+        principal = await _writer(request)
+        require_json(request)
+        settings: Settings = request.app.state.settings
+        told = alertmanager.read(await _body(request), settings.integrations)
+        limits: RestLimits = request.app.state.limits
+        if len(told) > 1:
+            limits.hit_beside("write", principal.subject, len(told) - 1)
+    except RateLimited as refusal:
+        raise Overloaded(refusal.detail, retry_after=refusal.retry_after) from None
+    covered = [one for one in told if principal.covers(one.alert.topic)]
+    counts = await _tell(covered, principal, request.app.state.committer)
+    if len(covered) < len(told):
+        # Only a 4xx shows in Alertmanager's own metrics that its token does not fit its labels.
+        topics = sorted({one.alert.topic for one in told} - {one.alert.topic for one in covered})
+        raise TopicForbidden(
+            f"The token's topics do not cover {', '.join(topics[:5])}: {len(told) - len(covered)} alerts are refused;"
+            f" {len(covered)} others are stored or resolved."
+        )
+    return Response(orjson.dumps(counts), media_type="application/json")
+
+
+async def _tell(told: Sequence[Told], principal: Principal, committer: Committer) -> dict[str, int]:
+    """Store and resolve, and return how many of each.
+
+    Raises:
+        RequestRefused: something failed that may succeed when the same is sent again.
+
+    """
+    counts = Counter(stored=0, repeated=0, resolved=0, refused=0)
+    now = datetime.now(UTC)
+    for start in range(0, len(told), ALERTS_AT_ONCE):
+        some = told[start : start + ALERTS_AT_ONCE]
+        firing = [posted(one.alert, principal.subject, now) for one in some if one.firing]
+        counts.update(map(_kind, await committer.store_all(firing)))
+        resolved = [one for one in some if not one.firing]
+        calls = (committer.resolve_key(one.alert.topic, one.dedup_key, principal.subject) for one in resolved)
+        counts["resolved"] += sum(stored is not None for stored in await asyncio.gather(*calls))
+    return dict(counts)
+
+
+def _kind(outcome: Outcome) -> str:
+    if not isinstance(outcome, RequestRefused):
+        return "repeated" if isinstance(outcome, Stored) and outcome.repeated else "stored"
+    if outcome.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise outcome
+    # A defect of ours with this very alert, which would be no better the next time, and must not hold up the others.
+    log.error("an alert of Alertmanager's could not be stored", code=outcome.code)
+    return "refused"
+
+
+_OBJECT = {"type": "object", "additionalProperties": True}
+
+
+def _in_openapi(*media: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    content = {one: {"schema": schema or _OBJECT} for one in media}
+    return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}}
+
+
+_COUNTS = {"type": "object", "additionalProperties": {"type": "integer"}}
+_EVENT = {
+    "type": "object",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"const": "1.0"},
+        "id": {"type": "string", "minLength": 1},
+        "source": {"type": "string", "minLength": 1},
+        "type": {"type": "string", "minLength": 1},
+    },
+}
+_EVENTS: dict[str, Any] = _in_openapi(cloudevents.STRUCTURED, schema=_EVENT)
+_EVENTS["requestBody"]["content"][cloudevents.BATCHED] = {"schema": {"type": "array", "items": _EVENT}}
+
+direct_routes = [
+    DirectRoute(
+        "/v1/integrations/cloudevents",
+        post_cloudevents,
+        methods=["POST"],
+        tags=["integrations"],
+        status_code=201,
+        response_model=schemas.AlertOut,
+        responses={200: {"model": schemas.BatchAnswer, "description": "The answer to a batch."}, **RESPONSES},
+        openapi_extra=_EVENTS,
+    ),
+    DirectRoute(
+        "/v1/integrations/apprise",
+        post_apprise,
+        methods=["POST"],
+        tags=["integrations"],
+        status_code=201,
+        response_model=schemas.AlertOut,
+        responses=RESPONSES,
+        openapi_extra=_in_openapi("application/json"),
+    ),
+    DirectRoute(
+        "/v1/integrations/alertmanager",
+        post_alertmanager,
+        methods=["POST"],
+        tags=["integrations"],
+        responses={
+            200: {
+                "description": "How many were stored, repeated, resolved and refused.",
+                "content": {"application/json": {"schema": _COUNTS}},
+            },
+            **RESPONSES,
+        },
+        openapi_extra=_in_openapi("application/json"),
+    ),
+]

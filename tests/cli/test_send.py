@@ -1,0 +1,148 @@
+"""``tocsin send``, as a shell runs it, against a real node."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.harness import ROOT, WRITE, Node, token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Run = subprocess.CompletedProcess[str]
+BEARER = token("ops", WRITE)
+
+
+@pytest.fixture
+def send(lenient: Node, tmp_path: Path) -> Callable[..., Run]:
+    """Run ``tocsin send`` with this text on standard input."""
+
+    def run(*arguments: str, text: str = "", **variables: str) -> Run:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOCSIN_")}
+        ours = {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TOCSIN_URL": lenient.base, "TOCSIN_TOKEN": BEARER}
+        done = subprocess.run(
+            [sys.executable, "-m", "service", "send", *arguments],
+            cwd=tmp_path,
+            env={**inherited, **ours, **variables},
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert BEARER not in done.stdout + done.stderr
+        return done
+
+    return run
+
+
+async def stored(node: Node, run: Run) -> dict[str, Any]:
+    assert (run.returncode, run.stderr) == (0, "")
+    alert_id, seq = run.stdout.split()
+    [row] = await node.sql("SELECT * FROM alerts WHERE id = $1 AND seq = $2", alert_id, int(seq))
+    return dict(row)
+
+
+async def test_the_options_are_the_fields_of_the_alert(lenient: Node, send: Callable[..., Run]) -> None:
+    run = send(
+        *("--title", "Card acceptance below 80 %", "--topic", "payments.eu", "--severity", "critical"),
+        *("--body", "More.", "--attribute", "acquirer=X", "--attribute", "a=b=c", "--link", "https://x.example/?a=b"),
+        *("--link", "Runbook=https://runbooks.example/x", "--recipient", "alice", "--recipient", "bob"),
+        *("--dedup-key", "acceptance/X", "--expires-in", "2h"),
+    )
+    alert = await stored(lenient, run)
+    assert (alert["title"], alert["topic"], alert["severity"]) == (
+        "Card acceptance below 80 %",
+        "payments.eu",
+        "critical",
+    )
+    assert json.loads(alert["attributes"]) == {"acquirer": "X", "a": "b=c"}
+    assert [link["title"] for link in json.loads(alert["links"])] == ["x.example", "Runbook"]
+    assert (alert["recipients"], alert["dedup_key"], alert["body"]) == (["alice", "bob"], "acceptance/X", "More.")
+    assert 7100 < (alert["expires_at"] - alert["created_at"]).total_seconds() <= 7200
+
+
+async def test_text_on_stdin_is_title_and_body(lenient: Node, send: Callable[..., Run]) -> None:
+    alert = await stored(lenient, send("-", "--severity", "error", text="Backup failed\n\nDisk full.\nTwice.\n"))
+    assert (alert["title"], alert["body"], alert["severity"]) == ("Backup failed", "Disk full.\nTwice.", "error")
+    alert = await stored(lenient, send("-", "--title", "Log", text="[error] one\ntwo"))
+    assert (alert["title"], alert["body"]) == ("Log", "[error] one\ntwo")
+    alert = await stored(lenient, send("-", text="x" * 300))
+    assert (len(alert["title"]), alert["body"]) == (200, "x" * 300)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[{"title": "One"}, {"title": "Two", "topic": "b"}]', '{"title": "One"}\n\n{"title": "Two", "topic": "b"}\n'],
+)
+async def test_json_on_stdin_is_one_alert_or_many(lenient: Node, send: Callable[..., Run], text: str) -> None:
+    run = send("-", "--topic", "a", "--json", text=text)
+    answers = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [answer["replayed"] for answer in answers] == [False, False]
+    rows = await lenient.sql("SELECT title, topic FROM alerts WHERE seq >= $1 ORDER BY seq", answers[0]["seq"])
+    assert [tuple(row) for row in rows] == [("One", "a"), ("Two", "b")]
+    assert (await stored(lenient, send("-", text='{"title": "Single"}')))["title"] == "Single"
+
+
+async def test_the_same_idempotency_key_stores_nothing_twice(send: Callable[..., Run]) -> None:
+    runs = [send("--title", "Job", "--idempotency-key", "job-7", "--json") for _ in range(2)]
+    first, again = (json.loads(run.stdout) for run in runs)
+    assert (first["seq"], again["replayed"]) == (again["seq"], True)
+
+
+async def test_the_token_may_come_from_a_file(lenient: Node, send: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(BEARER + "\n")
+    await stored(lenient, send("--title", "x", "--token-file", "token", TOCSIN_TOKEN=""))
+    await stored(lenient, send("--title", "x", TOCSIN_TOKEN="", TOCSIN_TOKEN_FILE="token"))
+    await stored(lenient, send("--title", "x", "--token", BEARER, TOCSIN_TOKEN="hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        (("--title", "x"), {"TOCSIN_TOKEN": ""}, "set TOCSIN_TOKEN"),
+        (("--title", "x"), {"TOCSIN_TOKEN": "hunter2"}, "get a fresh token"),
+        (("--title", "x", "--token-file", "nowhere"), {}, "nowhere cannot be read"),
+        (("--title", "x", "--topic", "No Topic"), {}, "correct /topic: "),
+        (("--title", "x", "--url", "tocsin"), {}, "is no address"),
+        (("-",), {}, "stdin is empty"),
+    ],
+)
+async def test_a_failure_is_one_line_that_says_what_to_do(
+    send: Callable[..., Run], arguments: tuple[str, ...], variables: dict[str, str], said: str
+) -> None:
+    run = send(*arguments, **variables)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert said in run.stderr
+    assert run.stderr.startswith("tocsin: ")
+    assert run.stderr.count("\n") == 1
+    assert "hunter2" not in run.stderr
+
+
+async def test_of_a_batch_that_is_refused_in_part_the_rest_is_printed(send: Callable[..., Run]) -> None:
+    run = send("-", text='[{"title": "Good"}, {"title": "Bad", "topic": "No Topic"}]')
+    assert run.returncode == 1
+    assert run.stdout.count("\n") == 1
+    assert "1 of 2 alerts were not stored; the first, number 2" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--attribute", "novalue", "--title", "x"),
+        ("--expires-in", "soon", "--title", "x"),
+        ("--link", "nothing", "--title", "x"),
+        ("title",),
+        ("--unknown",),
+    ],
+)
+def test_wrong_usage_exits_2(send: Callable[..., Run], arguments: tuple[str, ...]) -> None:
+    assert send(*arguments).returncode == 2

@@ -1,0 +1,271 @@
+"""Alertmanager: Debian's own, sending to a node; and notifications as it should not send them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+import yaml
+
+from service.settings import IntegrationSettings, LimitSettings, Settings, StorageSettings
+from tests.client.line import Line, answer
+from tests.harness import WRITE, Node, eventually, serving, token
+from tests.parts import alertmanager
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+PATH = "/v1/integrations/alertmanager"
+NEVER = "0001-01-01T00:00:00Z"
+needs_alertmanager = pytest.mark.skipif(alertmanager() is None, reason="there is no Prometheus Alertmanager")
+
+
+class Manager:
+    """A real Alertmanager."""
+
+    def __init__(self, api: str) -> None:
+        self.api = api
+
+    async def post(self, *alerts: dict[str, Any]) -> None:
+        """Tell it what Prometheus would."""
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            (await client.post(f"{self.api}/api/v2/alerts", json=list(alerts))).raise_for_status()
+
+    async def metric(self, name: str) -> float:
+        """Return the sum of one of its metrics for webhooks."""
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            lines = (await client.get(f"{self.api}/metrics")).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and '"webhook"' in line)
+
+
+def eager(base: str) -> str:
+    """Return the configuration of one that notifies ``base`` every second."""
+    authorization = {"type": "Bearer", "credentials": token("alertmanager", WRITE)}
+    webhook = {"url": base + PATH, "http_config": {"authorization": authorization}}
+    config = {
+        "route": {"receiver": "tocsin", "group_wait": "100ms", "group_interval": "1s", "repeat_interval": "1s"},
+        "receivers": [{"name": "tocsin", "webhook_configs": [webhook]}],
+    }
+    return yaml.safe_dump(config)
+
+
+@asynccontextmanager
+async def manager(config: str, folder: Path) -> AsyncIterator[Manager]:
+    """Run an Alertmanager."""
+    (folder / "alertmanager.yml").write_text(config)
+    log = folder / "alertmanager.log"
+    process = await asyncio.to_thread(_start, folder, log)
+    try:
+        address = await eventually(lambda: _address(process, log))
+        yield Manager(f"http://{address}")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    options = {
+        "config.file": folder / "alertmanager.yml",
+        "storage.path": folder / "data",
+        "web.listen-address": "127.0.0.1:0",
+        "cluster.listen-address": "",
+    }
+    command = [str(alertmanager()), *(f"--{name}={value}" for name, value in options.items())]
+    with log.open("w") as errors:
+        return subprocess.Popen(command, stdout=errors, stderr=errors)
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:
+    text = log.read_text()
+    assert process.poll() is None, text
+    return next((part.split()[0] for part in text.split("address=")[1:] if not part.startswith("127.0.0.1:0")), None)
+
+
+def told(name: str, *, resolved: bool = False, **labels: str) -> dict[str, Any]:
+    """Return an alert as Prometheus tells it to Alertmanager."""
+    now = datetime.now(UTC)
+    return {
+        "labels": {"alertname": name, "severity": "page", "topic": "Payments EU", "instance": "db1:9100", **labels},
+        "annotations": {
+            "summary": f"{name} on db1",
+            "description": "Details.",
+            "runbook_url": "https://runbooks.example/x",
+        },
+        "startsAt": (now - timedelta(minutes=1)).isoformat(),
+        **({"endsAt": (now - timedelta(seconds=1)).isoformat()} if resolved else {}),
+        "generatorURL": "http://prometheus.example/graph?g0.expr=up",
+    }
+
+
+async def alerts(node: Node) -> list[dict[str, Any]]:
+    return [dict(row) for row in await node.sql("SELECT * FROM alerts ORDER BY seq")]
+
+
+async def count(node: Node) -> int:
+    return len(await alerts(node))
+
+
+@needs_alertmanager
+async def test_a_firing_alert_of_a_real_alertmanager_is_stored_with_all_that_it_says(
+    node: Node, tmp_path: Path
+) -> None:
+    async with manager(eager(node.base), tmp_path) as sender:
+        await sender.post(told("DiskFull"))
+        await eventually(lambda: count(node))
+        assert await sender.metric("alertmanager_notifications_failed_total") == 0
+    alert = (await alerts(node))[0]
+    assert (alert["topic"], alert["severity"], alert["source"]) == ("payments-eu", "critical", "alertmanager")
+    assert (alert["title"], alert["body"]) == ("DiskFull on db1", "Details.")
+    assert len(alert["dedup_key"]) == 16
+    assert json.loads(alert["links"]) == [
+        {"title": "Source", "url": "http://prometheus.example/graph?g0.expr=up"},
+        {"title": "Runbook", "url": "https://runbooks.example/x"},
+    ]
+    kept = json.loads(alert["attributes"])
+    assert kept["labels"]["instance"] == "db1:9100"
+    assert kept["receiver"] == "tocsin"
+
+
+@needs_alertmanager
+async def test_a_real_alertmanager_fires_repeats_and_resolves_one_alert(node: Node, tmp_path: Path) -> None:
+    async with manager(eager(node.base), tmp_path) as sender:
+        await sender.post(told("DiskFull"), told("Slow", severity="warning"))
+        await eventually(lambda: count(node))
+
+        async def was_repeated() -> bool:
+            return await sender.metric("alertmanager_notifications_total") >= 3
+
+        await eventually(was_repeated)
+        await sender.post(told("DiskFull", resolved=True), told("Slow", severity="warning"))
+
+        async def is_resolved() -> bool:
+            return any(alert["status"] == "resolved" for alert in await alerts(node))
+
+        await eventually(is_resolved, 5)
+    found = {alert["title"]: alert for alert in await alerts(node)}
+    assert len(await alerts(node)) == 2
+    assert found["DiskFull on db1"]["status"] == "resolved"
+    assert found["Slow on db1"]["status"] == "open"
+    assert found["Slow on db1"]["occurrences"] > 1
+
+
+@needs_alertmanager
+async def test_a_real_alertmanager_tries_again_after_a_503_until_it_is_stored(node: Node, tmp_path: Path) -> None:
+    with Line(node.base).running() as line:
+        line.faults = [answer("503 Service Unavailable", "Retry-After: 1")] * 3
+        async with manager(eager(line.base), tmp_path) as sender:
+            await sender.post(told("DiskFull"))
+            await eventually(lambda: count(node))
+        assert line.connections >= 4
+
+
+def notification(*some: dict[str, Any]) -> dict[str, Any]:
+    return {"version": "4", "groupKey": "{}:{}", "truncatedAlerts": 0, "receiver": "tocsin", "alerts": list(some)}
+
+
+def firing(fingerprint: str, **fields: Any) -> dict[str, Any]:
+    alert = told("DiskFull")
+    return {"status": "firing", "endsAt": NEVER, "fingerprint": fingerprint, **alert, **fields}
+
+
+async def post(node: Node, *some: Any, **claims: Any) -> httpx2.Response:
+    async with node.http(**claims) as client:
+        return await client.post(PATH, json=notification(*some))
+
+
+async def test_a_bad_alert_does_not_hold_up_the_others(node: Node) -> None:
+    odd = firing(
+        "odd",
+        labels={"alertname": "x\0" * 500, "topic": "...", "severity": 7, "l" * 5000: "v" * 50_000, "nested": {"a": []}},
+        annotations={"summary": " ", "description": "d" * 100_000, "runbook_url": "javascript:alert(1)"},
+        generatorURL="",
+        startsAt=None,
+    )
+    response = await post(node, "no alert", odd, {}, firing("good"))
+    assert response.status_code == 200, response.text
+    assert response.json() == {"stored": 3, "repeated": 0, "resolved": 0, "refused": 0}
+    found = await alerts(node)
+    assert (found[0]["topic"], found[0]["severity"], found[0]["links"]) == ("default", "warning", "[]")
+    assert (len(found[0]["title"]), len(found[0]["body"].encode())) == (200, 16 * 1024)
+    assert json.loads(found[0]["attributes"])["truncated"] is True
+    assert (found[1]["title"], len(found[1]["dedup_key"])) == ("Untitled", 64)
+    assert found[2]["dedup_key"] == "good"
+
+
+async def test_thousands_of_labels_are_cut_too(node: Node) -> None:
+    labels = {f"label_{number}": "v" * 100 for number in range(5_000)}
+    assert (await post(node, firing("many", labels=labels))).status_code == 200
+    assert json.loads((await alerts(node))[0]["attributes"])["truncated"] is True
+
+
+async def test_what_is_told_again_repeats_the_open_alert_and_what_is_resolved_is_resolved_once(node: Node) -> None:
+    await post(node, firing("a"), firing("b"))
+    again = await post(node, firing("a"), firing("b", status="resolved"), firing("c", status="resolved"))
+    assert again.json() == {"stored": 0, "repeated": 1, "resolved": 1, "refused": 0}
+    again = await post(node, firing("b", status="resolved"))
+    assert again.json() == {"stored": 0, "repeated": 0, "resolved": 0, "refused": 0}
+    statuses = {alert["dedup_key"]: alert["status"] for alert in await alerts(node)}
+    assert statuses == {"a": "open", "b": "resolved"}
+    assert (await post(node, firing("b"))).json()["stored"] == 1
+
+
+async def test_what_finds_no_room_is_to_be_sent_again_whole(database_url: str) -> None:
+    with serving(database_url, Settings(storage=StorageSettings(commit_queue_size=1))) as node:
+        refused = await post(node, firing("a"), firing("b"))
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert await count(node) == 0
+
+
+async def test_over_the_write_limit_it_is_told_to_come_again_and_then_let_in(database_url: str) -> None:
+    settings = Settings(limits=LimitSettings(write_limit="5/2 second"))
+    with serving(database_url, settings) as node:
+        # More than the limit ever allows at once is not refused for ever.
+        assert (await post(node, *(firing(str(number)) for number in range(20)))).status_code == 200
+        refused = await post(node, firing("x"))
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+
+        async def is_let_in() -> bool:
+            return (await post(node, firing("x"))).status_code == 200
+
+        await eventually(is_let_in)
+
+
+async def test_a_topic_that_the_token_does_not_cover_is_said_and_the_others_are_stored(node: Node) -> None:
+    other = firing("b", labels={"topic": "secret"})
+    response = await post(node, firing("a"), other, topics=["payments-eu"])
+    assert (response.status_code, response.json()["code"]) == (403, "topic_forbidden")
+    assert "secret" in response.json()["detail"]
+    assert [alert["dedup_key"] for alert in await alerts(node)] == ["a"]
+
+
+async def test_the_mapping_is_that_of_the_settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_ALERTMANAGER_SEVERITIES", "P1=critical, p3 = info")
+    monkeypatch.setenv("TOCSIN_ALERTMANAGER_SEVERITY_LABEL", "priority")
+    monkeypatch.setenv("TOCSIN_ALERTMANAGER_SEVERITY", "error")
+    monkeypatch.setenv("TOCSIN_ALERTMANAGER_TOPIC_LABEL", "team")
+    monkeypatch.setenv("TOCSIN_ALERTMANAGER_TOPIC", "ops")
+    labels = [
+        {"priority": "p1", "team": "Data.Base"},
+        {"priority": "P3"},
+        {"priority": "warning"},
+        {"severity": "page"},
+    ]
+    with serving(database_url, Settings(integrations=IntegrationSettings())) as node:
+        assert (await post(node, *(firing(str(n), labels=one) for n, one in enumerate(labels)))).status_code == 200
+        found = [(alert["topic"], alert["severity"]) for alert in await alerts(node)]
+    assert found == [("data.base", "critical"), ("ops", "info"), ("ops", "warning"), ("ops", "error")]
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"{", 400), (b"[]", 422), (b"{}", 422), (b'{"alerts": {}}', 422)])
+async def test_what_is_no_notification_is_refused(lenient: Node, body: bytes, status: int) -> None:
+    async with lenient.http() as client:
+        response = await client.post(PATH, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == status
