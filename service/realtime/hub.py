@@ -22,6 +22,7 @@ from service.web.metrics import CONNECTIONS, CONNECTIONS_LAGGING, DELIVERIES, FA
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from uuid import UUID
 
     from service.deliveries.ledger import Ledger
     from service.events.filter import EventFilter
@@ -38,7 +39,7 @@ class Hub:
     def __init__(self, ledger: Ledger, settings: StreamSettings) -> None:
         self._ledger = ledger
         self._settings = settings
-        self._connections: set[Connection] = set()
+        self._connections: dict[UUID, Connection] = {}
         self._groups: dict[EventFilter, set[Connection]] = defaultdict(set)
         self._streams_of: Counter[str] = Counter()
         self.position = 0
@@ -55,16 +56,21 @@ class Hub:
 
     def add(self, connection: Connection) -> None:
         """Take on a connection; it is not live yet."""
-        self._connections.add(connection)
+        self._connections[connection.id] = connection
         self._streams_of[connection.recipient] += 1
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection."""
         self.leave(connection)
-        self._connections.discard(connection)
+        self._connections.pop(connection.id, None)
         self._streams_of[connection.recipient] -= 1
         if not self._streams_of[connection.recipient]:
             del self._streams_of[connection.recipient]
+
+    def find(self, connection: UUID, recipient: str) -> Connection | None:
+        """Return an open connection of ``recipient``, if there is such a one here."""
+        found = self._connections.get(connection)
+        return found if found is not None and found.recipient == recipient else None
 
     def join(self, connection: Connection) -> None:
         """Make a connection live that was sent everything up to ``position``."""
@@ -122,14 +128,14 @@ class Hub:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now, wall = time.monotonic(), time.time()
-            for connection in list(self._connections):
+            for connection in list(self._connections.values()):
                 connection.tick(now, wall)
             CONNECTIONS.set(len(self._connections))
             CONNECTIONS_LAGGING.set(len(self._connections) - sum(map(len, self._groups.values())))
 
     def close_all(self, reason: CloseReason) -> None:
         """Close every connection."""
-        for connection in list(self._connections):
+        for connection in list(self._connections.values()):
             connection.close(reason)
 
 

@@ -33,6 +33,7 @@ class Bearer(HTTPBearer):
         except RequestRefused:
             limits.hit("refused", address(request))
             raise
+        request.state.principal = principal
         limits.hit(self.limit, principal.subject)
         if not principal.may(self.scope):
             raise ScopeMissing(f"This needs a token with the scope {self.scope}.")

@@ -1,0 +1,183 @@
+"""The routes of ``/v1/events``: what may be asked, and what is documented of the answers."""
+
+# No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel, Field, ValidationError
+from starlette.responses import Response
+
+from service.auth.principal import Principal, Scope
+from service.errors import InvalidRequest, RateLimited, RequestRefused, ScopeMissing
+from service.events.filter import Severity
+from service.realtime.events import HttpStreams
+from service.realtime.protocol import SEQ_MAX
+from service.realtime.sse import MEDIA_TYPE, read_event_id
+from service.settings import Settings
+from service.web.bearer import Bearer
+from service.web.bounds import read_body, require_json
+from service.web.problems import invalid
+
+WAIT_SECONDS = 25
+WAIT_MAX_SECONDS = 60
+
+router = APIRouter(prefix="/v1", tags=["stream"])
+
+
+class StreamBearer(Bearer):
+    """The bearer of a stream, whose refusals the ledger keeps."""
+
+    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # as Bearer's own
+        """Return the bearer of ``request``."""
+        request.state.principal = None
+        try:
+            return await super().__call__(request)
+        except RateLimited:
+            raise
+        except RequestRefused as error:
+            _rejected(request, error, counted=not isinstance(error, ScopeMissing))
+            raise
+
+
+Streamer = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read"))]
+Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+
+_FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` first."
+_SSE_EXAMPLE = """\
+data: {"type":"welcome","connection":"019aa…","recipient":"alice","head":4711,"after":4710,…}
+
+id: 4711.019aa…
+data: {"type":"event","seq":4711,"kind":"alert.created","at":"…","actor":"billing","alert":{…}}
+
+id: 4711.019aa…
+data: {"type":"caught_up","seq":4711}
+
+data: {"type":"close","code":1008,"reason":"token_expired"}
+"""
+
+
+class CloseOut(BaseModel):
+    """Why the connection of the polls was closed."""
+
+    type: str = "close"
+    code: int
+    reason: str
+
+
+class GapOut(BaseModel):
+    """What cannot be sent."""
+
+    type: str = "gap"
+    from_: int = Field(alias="from")
+    to: int
+    reason: str = Field(description="`purged`: the log begins later; `reset`: the cursor is of another log")
+
+
+class PollOut(BaseModel):
+    """The answer to a long poll."""
+
+    connection: UUID = Field(description="send it as `connection` with the next poll")
+    events: list[dict[str, Any]] = Field(description="`event` frames, in the order of the log")
+    next: int = Field(description="send it as `after` with the next poll, which acknowledges these events")
+    caught_up: bool = Field(description="false: there may be more, so ask again at once")
+    gap: GapOut | None
+    closed: CloseOut | None = Field(description="why this connection has ended; the next poll begins another")
+
+
+class AckIn(BaseModel):
+    """An acknowledgement."""
+
+    connection: UUID = Field(description="that of the `welcome` frame, or of the answer to a poll")
+    seq: int = Field(ge=0, le=SEQ_MAX, strict=True, description="cumulative: this event and all before it")
+
+
+class AckOut(BaseModel):
+    """Up to where it counts."""
+
+    connection: UUID
+    seq: int = Field(description="less than was sent where the node that was asked does not know yet: send it again")
+
+
+@router.get(
+    "/events",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The stream, or the answer to a poll.",
+            "content": {
+                MEDIA_TYPE: {"schema": {"type": "string", "description": _FRAME}, "example": _SSE_EXAMPLE},
+                "application/json": {"schema": PollOut.model_json_schema(ref_template="#/components/schemas/{model}")},
+            },
+        }
+    },
+)
+async def get_events(  # noqa: PLR0913 - its parameters
+    request: Request,
+    principal: Streamer,
+    *,
+    after: Annotated[
+        str | None,
+        Query(
+            pattern="^(latest|[0-9]{1,19})$",
+            description="a seq, or `latest`; absent: what this admin acknowledged last",
+        ),
+    ] = None,
+    topics: Annotated[str, Query(max_length=10_100, description="topics or patterns, with commas between")] = "",
+    min_severity: Severity = "info",
+    wait: Annotated[
+        float | None,
+        Query(ge=0, le=WAIT_MAX_SECONDS, description=f"long poll: the most seconds to wait; {WAIT_SECONDS} by default"),
+    ] = None,
+    connection: Annotated[
+        UUID | None, Query(description="the connection that this goes on from; acknowledges up to `after` on it")
+    ] = None,
+    last_event_id: Annotated[str | None, Header(description="where to go on; it goes before `after`")] = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """Stream the events as server-sent events, or with ``Accept: application/json`` or ``wait`` as a long poll."""
+    query = {"topics": topics, "min_severity": min_severity}
+    if last_event_id:
+        if (resumed := read_event_id(last_event_id)) is None:
+            raise InvalidRequest("Last-Event-ID is none of this stream's ids.")
+        query["after"], connection = resumed[0], resumed[1] or connection
+    elif after is not None:
+        query["after"] = after
+    streams: HttpStreams = request.app.state.streams
+    try:
+        if wait is not None or ("application/json" in accept and MEDIA_TYPE not in accept):
+            return await streams.poll(request, principal, query, connection, WAIT_SECONDS if wait is None else wait)
+        return await streams.stream(request, principal, query, connection)
+    except RateLimited:
+        raise
+    except RequestRefused as error:
+        _rejected(request, error, counted=False)
+        raise
+
+
+@router.post(
+    "/events/ack",
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": AckIn.model_json_schema()}}}
+    },
+)
+async def post_ack(request: Request, principal: Reader) -> AckOut:
+    """Acknowledge what came by server-sent events, while they go on.
+
+    It counts for the connection that it names, and never beyond what that was sent.
+    """
+    require_json(request)
+    settings: Settings = request.app.state.settings
+    body = await read_body(request, settings.server.request_max_bytes)
+    try:
+        ack = AckIn.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+    streams: HttpStreams = request.app.state.streams
+    return AckOut(connection=ack.connection, seq=await streams.acknowledge(principal, ack.connection, ack.seq))
+
+
+def _rejected(request: Request, error: RequestRefused, *, counted: bool) -> None:
+    streams: HttpStreams = request.app.state.streams
+    streams.rejected(request, error, request.state.principal, counted=counted)
