@@ -11,6 +11,7 @@ for the connection that it names, and never beyond what that was sent, as far as
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from service.realtime.longpoll import Identity, PollResponse, PollSession, PollS
 from service.realtime.protocol import Timing
 from service.realtime.sse import Encoder, SseResponse, SseTransport
 from service.realtime.transport import CLOSE_SECONDS
-from service.web.transport import EXTENSION
+from service.web.transport import HttpTransport
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -43,10 +44,14 @@ if TYPE_CHECKING:
     from service.realtime.hub import Hub
     from service.settings import StreamSettings
     from service.web.limits import ConnectionLimits
-    from service.web.transport import HttpTransport
 
 PATH = "/v1/events"
 RETRY_SECONDS = 5
+LATER_SECONDS = (0.1, 0.3, 0.6)
+"""When the ledger is asked again about a connection of which it does not know enough: another node flushes by then."""
+
+RESUMED_MAX = 100
+"""How many clients that resumed may have acknowledgements under way."""
 
 
 class HttpStreams:
@@ -61,6 +66,7 @@ class HttpStreams:
         self._limits = limits
         self._encoder = Encoder()
         self._sessions = PollSessions()
+        self._resumed: set[asyncio.Task[None]] = set()
         self._idle_timing = Timing(settings.heartbeat_seconds, settings.poll_idle_seconds, CloseReason.POLL_TIMEOUT)
         self._slow_seconds = settings.slow_consumer_seconds
         # Heartbeats are what is to be confirmed; a socket that is only slow must not be taken for one that is gone.
@@ -76,7 +82,7 @@ class HttpStreams:
             wanted = Wanted.of(query, principal)
             self._admission.check_room(principal)
             after = await self._admission.start_of(principal, wanted)
-            await self._resume(principal, connection, after)
+            self._resume(principal, connection, after)
             self._admission.check_room(principal)  # others may have come in meanwhile
         except Refused as refused:
             raise _refusal(refused) from None
@@ -98,7 +104,7 @@ class HttpStreams:
         self, request: Request, principal: Principal, query: dict[str, str], connection: UUID | None, wait: float
     ) -> Response:
         """Answer with the next events, after at most ``wait`` seconds."""
-        http: HttpTransport = request.scope["extensions"][EXTENSION]["transport"]
+        http = HttpTransport.of(request.scope)
         try:
             wanted = Wanted.of(query, principal)
             after = await self._admission.start_of(principal, wanted)
@@ -106,7 +112,7 @@ class HttpStreams:
             identity = Identity(principal.subject, wanted.filter, client.remote_addr, client.user_agent)
             session = self._sessions.following(identity, connection, after)
             if session is None:
-                await self._resume(principal, connection, after)
+                self._resume(principal, connection, after)
                 self._admission.check_room(principal)
         except Refused as refused:
             raise _refusal(refused) from None
@@ -146,7 +152,11 @@ class HttpStreams:
         if opened is not None:
             self._count_message(connection)
             return opened.acknowledge(seq)
-        up_to = await self._ledger.acknowledge(connection, principal.subject, seq)
+        for patience in (*LATER_SECONDS, None):
+            up_to = await self._ledger.acknowledge(connection, principal.subject, seq)
+            if patience is None or (up_to is not None and up_to >= seq):
+                break
+            await asyncio.sleep(patience)  # another node may be about to write what it has sent
         if up_to is None:
             raise NotFound(f"There is no connection {connection}, or it is not this subject's.")
         return up_to
@@ -156,11 +166,16 @@ class HttpStreams:
         subject = principal.subject if principal is not None else None
         self._admission.refused(error.code, PATH, _client(request), subject, counted=counted)
 
-    async def _resume(self, principal: Principal, connection: UUID | None, after: int) -> None:
-        """Take it that what came before was received, on the connection that is named."""
-        if connection is not None:
-            with suppress(NotFound, RateLimited, DatabaseUnavailable):  # then the ledger claims less than happened
-                await self.acknowledge(principal, connection, after)
+    def _resume(self, principal: Principal, connection: UUID | None, after: int) -> None:
+        """Take it that what came before was received, on the connection that is named; nothing waits for the ledger."""
+        if connection is not None and len(self._resumed) < RESUMED_MAX:
+            task = asyncio.get_running_loop().create_task(self._acknowledge_resumed(principal, connection, after))
+            self._resumed.add(task)
+            task.add_done_callback(self._resumed.discard)
+
+    async def _acknowledge_resumed(self, principal: Principal, connection: UUID, after: int) -> None:
+        with suppress(NotFound, RateLimited, DatabaseUnavailable):  # then the ledger claims less than happened
+            await self.acknowledge(principal, connection, after)
 
     def _count_message(self, connection: UUID) -> None:
         if not self._limits.message(str(connection)):

@@ -26,7 +26,7 @@ from starlette.responses import Response
 
 from service.errors import CloseReason
 from service.realtime import frames
-from service.web.transport import EXTENSION
+from service.web.transport import HttpTransport
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from service.realtime.connection import Connection
     from service.realtime.hub import Hub
     from service.realtime.transport import Stream
-    from service.web.transport import HttpTransport
 
 CATCH_UP_SECONDS = 5
 """How much longer than its ``wait`` a poll may take while there may be older events for it."""
@@ -278,7 +277,7 @@ class PollResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Send it, and wait until the kernel has all of it."""
-        http: HttpTransport = scope["extensions"][EXTENSION]["transport"]
+        http = HttpTransport.of(scope)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         try:

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from service.errors import CloseReason
 from service.realtime import frames
 from service.realtime.transport import CLOSE_SECONDS
-from service.web.transport import EXTENSION, HttpTransport
+from service.web.transport import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,7 +160,7 @@ class SseResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Send the head, let the connection write to the socket, and end when it is over."""
-        transport = SseTransport(scope["extensions"][EXTENSION]["transport"], self._encoder)
+        transport = SseTransport(HttpTransport.of(scope), self._encoder)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._begin(transport)
         await transport.over.wait()

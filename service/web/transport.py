@@ -18,6 +18,7 @@ the kernel, or the socket says that it is full, as with WebSockets (``docs/decis
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
@@ -26,12 +27,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     import asyncio
 
+    from starlette.types import Scope
+
 HEADERS_MAX_BYTES = 32 * 1024
 BODY_SLACK_BYTES = 1024 * 1024
 """What chunks and trailers may add to a body, and what may be under way when it is refused."""
 
 EXTENSION = "tocsin.http"
-"""The key of the ASGI scope's ``extensions`` under which an endpoint finds its ``HttpTransport``."""
+"""The key of the ASGI scope's ``extensions`` under which ``HttpTransport.of`` finds its connection."""
 
 
 class Listener(Protocol):
@@ -75,6 +78,15 @@ class HttpTransport(HttpToolsProtocol):
         self._listener: Listener | None = None
         self._streams = False
         self._is_lost = False
+        # Weak: what a client sent must not wait for the garbage collector once the client has gone.
+        self._reference = weakref.ref(self)
+
+    @classmethod
+    def of(cls, scope: Scope) -> HttpTransport:
+        """Return the connection of a request under way, which uvicorn keeps alive."""
+        transport: HttpTransport | None = scope["extensions"][EXTENSION]()
+        assert transport is not None  # noqa: S101 - the request's own callback holds it
+        return transport
 
     # What an endpoint whose answer lasts uses.
 
@@ -128,7 +140,7 @@ class HttpTransport(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request; its headers are due."""
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: {"transport": self}}
+        self.scope["extensions"] = {EXTENSION: self._reference}
         self._receiving = True
         self._body_bytes = 0
         if self._header_timer is None:
