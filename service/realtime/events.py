@@ -129,12 +129,12 @@ class HttpStreams:
             )
             session.answered = min(after, self._hub.position)
             self._sessions.add(session)
-            poll = session.wait(http, wait)
+            poll = session.wait(http, wait, greets=True)
             session.connection.open(welcome)
         else:
             self._count_message(session.connection.id)
             session.connection.renewed(principal)
-            poll = session.wait(http, wait)
+            poll = session.wait(http, wait, greets=connection is None)
             session.go_on()
         await poll.answer
         return PollResponse(session, poll, self._slow_seconds)

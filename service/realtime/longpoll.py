@@ -88,6 +88,8 @@ class PollSession:
         self._sessions = sessions
         self._poll: Poll | None = None
         self._answered: Poll | None = None
+        self._welcome = b"null"
+        self._greets = True
         self._overdue = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -96,12 +98,16 @@ class PollSession:
         """Say whether no poll waits."""
         return self._poll is None
 
-    def wait(self, http: HttpTransport, seconds: float) -> Poll:
-        """Begin a poll; one that still waits is answered empty, for its client has asked again."""
+    def wait(self, http: HttpTransport, seconds: float, *, greets: bool) -> Poll:
+        """Begin a poll, whose answer has the welcome if it ``greets``.
+
+        One that still waits is answered empty, for its client has asked again.
+        """
         if self._poll is not None:
             self._poll.settle(self._body([], self.answered))
         self._poll, self._answered = Poll(self, http), None
         self._overdue = False
+        self._greets = greets
         self._set_timer(seconds)
         return self._poll
 
@@ -135,6 +141,8 @@ class PollSession:
                 events.append(payload)
             elif payload.startswith(b'{"type":"gap",'):
                 gap = payload
+            elif payload.startswith(b'{"type":"welcome",'):
+                self._welcome = payload
         if events or gap:
             self._answer(events, _cursor_after(events, gap, self.answered), gap)
             return False
@@ -195,8 +203,9 @@ class PollSession:
     ) -> bytes:
         if caught_up is None:
             caught_up = cursor >= self._hub.position
-        return b'{"connection":"%b","events":[%b],"next":%d,"caught_up":%b,"gap":%b,"closed":%b}' % (
+        return b'{"connection":"%b","welcome":%b,"events":[%b],"next":%d,"caught_up":%b,"gap":%b,"closed":%b}' % (
             str(self.connection.id).encode(),
+            self._welcome if self._greets else b"null",
             b",".join(events),
             cursor,
             b"true" if caught_up else b"false",

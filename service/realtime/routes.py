@@ -79,6 +79,9 @@ class PollOut(BaseModel):
     """The answer to a long poll."""
 
     connection: UUID = Field(description="send it as `connection` with the next poll")
+    welcome: dict[str, Any] | None = Field(
+        description="the `welcome` frame, with the first answer of a connection, and to a poll that names none"
+    )
     events: list[dict[str, Any]] = Field(description="`event` frames, in the order of the log")
     next: int = Field(description="send it as `after` with the next poll, which acknowledges these events")
     caught_up: bool = Field(description="false: there may be more, so ask again at once")

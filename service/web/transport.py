@@ -84,7 +84,7 @@ class HttpTransport(HttpToolsProtocol):
     @classmethod
     def of(cls, scope: Scope) -> HttpTransport:
         """Return the connection of a request under way, which uvicorn keeps alive."""
-        transport: HttpTransport | None = scope["extensions"][EXTENSION]()
+        transport: HttpTransport | None = scope["extensions"][EXTENSION]["transport"]()
         assert transport is not None  # noqa: S101 - the request's own callback holds it
         return transport
 
@@ -140,7 +140,7 @@ class HttpTransport(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request; its headers are due."""
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: self._reference}
+        self.scope["extensions"] = {EXTENSION: {"transport": self._reference}}
         self._receiving = True
         self._body_bytes = 0
         if self._header_timer is None:
