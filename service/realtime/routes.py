@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -61,7 +61,7 @@ data: {"type":"close","code":1008,"reason":"token_expired"}
 class CloseOut(BaseModel):
     """Why the connection of the polls was closed."""
 
-    type: str = "close"
+    type: Literal["close"]
     code: int
     reason: str
 
@@ -69,10 +69,12 @@ class CloseOut(BaseModel):
 class GapOut(BaseModel):
     """What cannot be sent."""
 
-    type: str = "gap"
+    type: Literal["gap"]
     from_: int = Field(alias="from")
     to: int
-    reason: str = Field(description="`purged`: the log begins later; `reset`: the cursor is of another log")
+    reason: Literal["purged", "reset"] = Field(
+        description="`purged`: the log begins later; `reset`: the cursor is of another log"
+    )
 
 
 class PollOut(BaseModel):
@@ -109,10 +111,8 @@ class AckOut(BaseModel):
     responses={
         200: {
             "description": "The stream, or the answer to a poll.",
-            "content": {
-                MEDIA_TYPE: {"schema": {"type": "string", "description": _FRAME}, "example": _SSE_EXAMPLE},
-                "application/json": {"schema": PollOut.model_json_schema(ref_template="#/components/schemas/{model}")},
-            },
+            "model": PollOut,
+            "content": {MEDIA_TYPE: {"schema": {"type": "string", "description": _FRAME}, "example": _SSE_EXAMPLE}},
         }
     },
 )
@@ -136,7 +136,9 @@ async def get_events(  # noqa: PLR0913 - its parameters
     connection: Annotated[
         UUID | None, Query(description="the connection that this goes on from; acknowledges up to `after` on it")
     ] = None,
-    last_event_id: Annotated[str | None, Header(description="where to go on; it goes before `after`")] = None,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="where to go on; it goes before `after`")
+    ] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Stream the events as server-sent events, or with ``Accept: application/json`` or ``wait`` as a long poll."""
