@@ -66,6 +66,11 @@ class Wanted:
     after: str | None
     filter: EventFilter
 
+    @property
+    def names_seq(self) -> bool:
+        """Say whether the client itself named a seq: then it has what came before."""
+        return self.after not in (None, "latest")
+
     @classmethod
     def of(cls, query: Mapping[str, str], principal: Principal) -> Wanted:
         """Read ``after``, ``topics`` and ``min_severity``.

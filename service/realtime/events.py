@@ -82,7 +82,8 @@ class HttpStreams:
             wanted = Wanted.of(query, principal)
             self._admission.check_room(principal)
             after = await self._admission.start_of(principal, wanted)
-            self._resume(principal, connection, after)
+            if wanted.names_seq:
+                self._resume(principal, connection, after)
             self._admission.check_room(principal)  # others may have come in meanwhile
         except Refused as refused:
             raise _refusal(refused) from None
@@ -110,9 +111,10 @@ class HttpStreams:
             after = await self._admission.start_of(principal, wanted)
             client = _client(request)
             identity = Identity(principal.subject, wanted.filter, client.remote_addr, client.user_agent)
-            session = self._sessions.following(identity, connection, after)
+            session = self._sessions.following(identity, connection, after if wanted.names_seq else None)
             if session is None:
-                self._resume(principal, connection, after)
+                if wanted.names_seq:
+                    self._resume(principal, connection, after)
                 self._admission.check_room(principal)
         except Refused as refused:
             raise _refusal(refused) from None

@@ -258,8 +258,11 @@ class PollSessions:
         if self._by_identity.get(session.identity) is session:
             del self._by_identity[session.identity]
 
-    def following(self, identity: Identity, connection: UUID | None, after: int) -> PollSession | None:
-        """Return the session that a poll goes on with. One that it shows to be abandoned ends."""
+    def following(self, identity: Identity, connection: UUID | None, after: int | None) -> PollSession | None:
+        """Return the session that a poll goes on with; ``after`` is what it named itself.
+
+        One that it shows to be abandoned ends.
+        """
         session = self._by_id.get(connection) if connection is not None else None
         if session is None:
             session = self._by_identity.get(identity)

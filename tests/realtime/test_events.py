@@ -265,6 +265,22 @@ async def test_an_answer_that_was_lost_is_given_again_on_another_connection(shar
         assert [str(row["connection"]) for row in deliveries] == [poller.connection]
 
 
+@pytest.mark.parametrize("after", [None, "latest"])
+async def test_a_client_that_names_no_seq_acknowledges_nothing(shared: Node, subject: str, after: str | None) -> None:
+    async with Poller(shared, subject) as poller, EventSource(shared, subject) as source:
+        await poller.poll()
+        lost = (await shared.post())["seq"]
+        await poller.poll(wait=10)
+        query = {} if after is None else {"after": after}
+        for connection in (poller.connection, None):
+            poller.after, poller.connection = None, connection
+            await poller.poll(**query)
+        await source.live(connection=poller.connection, **query)
+        assert await source.ack(lost - 1) >= lost - 1
+        await shared.flushed(lost)
+        assert lost not in await received(shared, subject)
+
+
 async def test_polls_that_end_are_closed_after_a_while(brisk: Node, subject: str) -> None:
     async with Poller(brisk, subject) as poller:
         await poller.poll()
