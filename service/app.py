@@ -28,8 +28,11 @@ from service.errors import CloseReason
 from service.events.log import read_head
 from service.integrations import routes as integration_routes
 from service.logs import get_logger
+from service.realtime import administration
 from service.realtime import routes as stream_routes
+from service.realtime.admission import Admission
 from service.realtime.bus import PostgresBus
+from service.realtime.events import HttpStreams
 from service.realtime.fanout import Fanout
 from service.realtime.hub import Hub
 from service.realtime.presence import Presence
@@ -57,9 +60,19 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     revoked = RevokedTokens()
     verifier = TokenVerifier(keyring, settings.auth, revoked)
     rest_limits = RestLimits(settings.limits)
+    limits = ConnectionLimits(settings.stream)
     ledger = Ledger(database, settings.ledger)
     hub = Hub(ledger, settings.stream)
     fanout = Fanout(database, hub, settings.stream)
+    admission = Admission(
+        hub=hub,
+        fanout=fanout,
+        ledger=ledger,
+        verifier=verifier,
+        rest_limits=rest_limits,
+        limits=limits,
+        settings=settings.stream,
+    )
     presence = Presence(database, hub, settings)
     committer = Committer(database, settings.storage, fanout.offer)
     sweeper = Sweeper(database, committer)
@@ -79,6 +92,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
             fanout.start_at(head)
             await ledger.register(head)
             stack.push_async_callback(ledger.end)
+            stack.callback(hub.close_all, CloseReason.SHUTTING_DOWN)  # those that no socket holds: between two polls
             for part in (
                 ledger.run(lambda: hub.close_all(CloseReason.SHUTTING_DOWN)),
                 committer.run(),
@@ -110,6 +124,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.limits = rest_limits
     app.state.committer = committer
     app.state.hub = hub
+    app.state.streams = HttpStreams(admission, hub, ledger, limits, settings.stream)
     problems.install(app)
     app.router.routes.extend(alert_routes.direct_routes)
     app.router.routes.extend(integration_routes.direct_routes)
@@ -118,22 +133,12 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         actions.router,
         delivery_routes.router,
         stream_routes.router,
+        administration.router,
         health.router,
     ):
         app.include_router(router, responses=problems.RESPONSES)
     app.router.routes.append(
-        WebSocketRoute(
-            PATH,
-            StreamEndpoint(
-                hub=hub,
-                fanout=fanout,
-                ledger=ledger,
-                verifier=verifier,
-                rest_limits=rest_limits,
-                limits=ConnectionLimits(settings.stream),
-                settings=settings.stream,
-            ),
-        )
+        WebSocketRoute(PATH, StreamEndpoint(admission, verifier, rest_limits, settings.stream)),
     )
     console.install(app, CONSOLE)
     return app

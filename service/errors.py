@@ -12,8 +12,9 @@
     │   ├── RequestTimeout      408  request_timeout         ├── ActionConflict      409  action_conflict
     │   ├── RequestTooLarge     413  request_too_large       ├── UnsupportedMedia    415  unsupported_media_type
     │   ├── IdempotencyMismatch 422  idempotency_mismatch    ├── RateLimited         429  rate_limited
-    │   ├── InternalError       500  internal_error          ├── Overloaded          503  overloaded
-    │   ├── KeysUnavailable     503  keys_unavailable        ├── DatabaseUnavailable 503  database_unavailable
+    │   ├── ConnectionLimit     429  connection_limit        ├── InternalError       500  internal_error
+    │   ├── Overloaded          503  overloaded              ├── KeysUnavailable     503  keys_unavailable
+    │   ├── DatabaseUnavailable 503  database_unavailable    └── OutcomeUnknown      503  outcome_unknown
     │   └── OutcomeUnknown      503  outcome_unknown
     ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
     └── CommandFailed                     a command could not do its work: one line, exit code 1
@@ -165,6 +166,12 @@ class RateLimited(RequestRefused):
     status, code, title = 429, "rate_limited", "Too many requests"
 
 
+class ConnectionLimit(RequestRefused):
+    """This subject holds as many streams as it may."""
+
+    status, code, title = 429, "connection_limit", "Too many streams"
+
+
 class InternalError(RequestRefused):
     """A defect of ours."""
 
@@ -212,6 +219,7 @@ class CloseReason(Enum):
     BINARY_MESSAGE = ("binary_message", 1003, "stop")
     INVALID_UTF8 = ("invalid_utf8", 1007, "stop")
     MESSAGE_TOO_BIG = ("message_too_big", 1009, "stop")
+    POLL_TIMEOUT = ("poll_timeout", 1001, "poll again, and so resume")
     HEARTBEAT_TIMEOUT = ("heartbeat_timeout", 1011, "back off, then resume")
     INTERNAL_ERROR = ("internal_error", 1011, "back off, then resume")
     SHUTTING_DOWN = ("shutting_down", 1012, "back off, then resume")

@@ -219,7 +219,7 @@ class LimitSettings(_Group):
 
 
 class StreamSettings(_Group):
-    """The WebSocket stream."""
+    """The stream: WebSocket, SSE and long poll."""
 
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
     """Origins of other sites whose pages may open the stream; ``*`` allows all. The service's own is always allowed."""
@@ -241,6 +241,8 @@ class StreamSettings(_Group):
     """How long its pong may take before the stream is closed ``heartbeat_timeout``."""
     slow_consumer_seconds: Seconds = 30
     """How long a socket may stay full before the stream is closed ``slow_consumer``."""
+    poll_idle_seconds: Seconds = 60
+    """How long a long-poll client may stay away between two polls before its connection is closed ``poll_timeout``."""
     poll_seconds: Seconds = 1
     """How often the log is asked for events that no notification announced."""
     recent_events: int = Field(20_000, ge=1)

@@ -1,6 +1,6 @@
 /**
- * The stream client: one admin's live view of the event log, over `GET /v1/ws`. It knows no DOM and needs nothing but a
- * `WebSocket`, so any page or script can import it.
+ * The stream client: one admin's live view of the event log, over `GET /v1/ws`, or where WebSockets are blocked over
+ * `GET /v1/events`. It knows no DOM and needs nothing but `WebSocket` and `fetch`, so any page or script can import it.
  *
  *     const client = new StreamClient({
  *       url: "wss://tocsin.example/v1/ws",
@@ -22,12 +22,16 @@
  *   `gap` of reason `reset` (another log) starts the numbers over.
  * - An event is acknowledged only after `onEvent` returned, so return when it has been shown or stored. Acks are
  *   cumulative: an event whose `onEvent` threw is covered by the next.
+ * - A WebSocket that cannot be opened (one that is refused says why) is followed at once by server-sent events, and an
+ *   answer that does not come through by long polls. What worked is kept, and the WebSocket tried again now and then.
  * - A server that fell silent is noticed after 2.5 heartbeats, whatever the operating system thinks of the socket.
  */
 
+import { openEvents, openPolls, openSocket } from "./channels.js";
 import { backoff, closePolicy } from "./policy.js";
 
 /** @import { ErrorFrame, EventFrame, Frame, GapFrame, PresenceFrame, Severity, WelcomeFrame } from "./wire.js" */
+/** @import { Channel, Way } from "./channels.js" */
 /** @import { Policy } from "./policy.js" */
 /** @typedef {"signed-out" | "connecting" | "catching-up" | "live" | "waiting"} State */
 
@@ -37,6 +41,7 @@ import { backoff, closePolicy } from "./policy.js";
  * @property {string | null} reason   Why the last connection ended: the server's close reason, or `connection_lost`,
  *   `server_silent`, `unreadable_frame`, `message_too_big`, `token_unavailable`. Null while live and after `stop()`.
  * @property {number | null} since    When the stream was lost, in ms since the epoch; null while it is live.
+ * @property {Way} way                By what the stream comes, or is to come.
  * @property {number | null} retryAt  When the next attempt starts, in ms since the epoch; only in `waiting`.
  */
 
@@ -63,11 +68,20 @@ const ACK_DELAY_MS = 250;
 const WELCOME_TIMEOUT_MS = 15_000;
 const SILENT_HEARTBEATS = 2.5;
 const STABLE_MS = 2_000;
+const HELD_BACK_MS = 5_000;
+const RETRY_SOCKET_MS = 300_000;
+const OPEN = { socket: openSocket, events: openEvents, polls: openPolls };
 
 export class StreamClient {
   /** @type {StreamOptions} */ #options;
-  /** @type {Status} */ #status = { state: "signed-out", reason: null, since: null, retryAt: null };
-  /** @type {WebSocket | null} */ #socket = null;
+  /** @type {Status} */ #status = { state: "signed-out", reason: null, since: null, way: "socket", retryAt: null };
+  /** @type {Channel | null} */ #channel = null;
+  /** @type {Way} */ #way = "socket";
+  /** @type {string | null} */ #connection = null;
+  /** @type {string | null} */ #resumed = null; // What a resume acknowledges on; polls find theirs by themselves.
+  #welcome = false; // Whether this channel has brought anything yet.
+  #begun = false;
+
   /** @type {string | null} */ #token = null;
   #attempt = 0; // Numbers the attempts: a token that arrives for an earlier one is ignored.
 
@@ -81,8 +95,8 @@ export class StreamClient {
   #shown = 0;
   #acked = 0;
 
-  /** @type {Record<"ack" | "retry" | "watchdog", ReturnType<typeof setTimeout> | undefined>} */
-  #timers = { ack: undefined, retry: undefined, watchdog: undefined };
+  /** @type {Record<"ack" | "retry" | "watchdog" | "socket", ReturnType<typeof setTimeout> | undefined>} */
+  #timers = { ack: undefined, retry: undefined, watchdog: undefined, socket: undefined };
 
   /** @param {StreamOptions} options */
   constructor(options) {
@@ -106,16 +120,19 @@ export class StreamClient {
   /** For when the machine woke up or is online again: retries now, or finds out now that the server is gone. */
   wake() {
     if (this.#status.state === "waiting") this.#connect(null);
-    else if (this.#socket) this.#watch();
+    else if (this.#channel) this.#watch();
   }
 
   /** Sends the acknowledgement that is due, without waiting for its timer. */
   flush() {
     clearTimeout(this.#timers.ack);
     this.#timers.ack = undefined;
-    if (this.#shown <= this.#acked || this.#socket?.readyState !== WebSocket.OPEN) return;
+    const channel = this.#channel;
+    if (!channel || !this.#connection || this.#shown <= this.#acked) return;
     this.#acked = this.#shown;
-    this.#socket.send(JSON.stringify({ type: "ack", seq: this.#acked }));
+    Promise.resolve(channel.ack(this.#connection, this.#acked)).then((sent) => {
+      if (!sent && channel === this.#channel) this.#acked = 0; // The next heartbeat sends it again.
+    });
   }
 
   /** @param {string | null} refused */
@@ -135,37 +152,89 @@ export class StreamClient {
     this.#token = token;
     // A fresh token that was refused too: without a pause, server and provider could play ping-pong.
     if (refused && this.#failures > 1) this.#wait(refused, "retry");
-    else this.#open(token);
+    else this.#open(token, this.#way);
   }
 
-  /** @param {string} token */
-  #open(token) {
-    let socket;
-    try {
-      socket = new WebSocket(this.#address(), ["tocsin.v1", `bearer.${token}`]);
-    } catch {
-      return this.#end("token_invalid"); // It holds characters that no subprotocol, and no JWT, may have.
-    }
-    socket.onmessage = ({ data }) => this.#read(data);
-    socket.onclose = ({ code, reason }) => {
-      const why = reason || (code === 1009 ? "message_too_big" : "connection_lost");
-      this.#dropped(why, closePolicy(code, reason));
-    };
-    this.#socket = socket;
+  /** @param {string} token @param {Way} way */
+  #open(token, way) {
+    this.#way = way;
+    this.#welcome = this.#begun = false;
     this.#acked = 0; // The last ack may have died with its connection. Acks are cumulative, so it is sent again.
     this.#silenceLimit = WELCOME_TIMEOUT_MS;
     this.#heardAt = Date.now();
+    const start = { url: this.#options.url, query: this.#query(), token, resumed: this.#resumed };
+    try {
+      this.#channel = OPEN[way](start, {
+        onBegun: () => this.#begins(),
+        onText: (text) => this.#read(text),
+        onEnd: (code, reason) => this.#ended(code, reason),
+      });
+    } catch {
+      return this.#end("token_invalid"); // It holds characters that no subprotocol, and no JWT, may have.
+    }
+    this.#connection = null;
     this.#watch();
   }
 
-  #address() {
-    const { url, after, topics, minSeverity } = this.#options;
+  #query() {
+    const { after, topics, minSeverity } = this.#options;
     const query = new URLSearchParams();
     const start = this.#cursor ?? after;
     if (start !== undefined) query.set("after", String(start));
     if (topics) query.set("topics", topics.join(","));
     if (minSeverity) query.set("min_severity", minSeverity);
-    return `${url}?${query}`;
+    return query;
+  }
+
+  /** A streamed answer has its head: unless it is held back on its way, the welcome follows at once. */
+  #begins() {
+    this.#begun = true;
+    this.#silenceLimit = HELD_BACK_MS;
+    this.#heardAt = Date.now();
+    this.#watch();
+  }
+
+  /** @param {number} code @param {string} reason */
+  #ended(code, reason) {
+    if (code === 1006 && !reason && !this.#welcome) return this.#unopened("connection_lost");
+    this.#dropped(reason || (code === 1009 ? "message_too_big" : "connection_lost"), closePolicy(code, reason));
+  }
+
+  /** Nothing has come by this way: the next one may be open. @param {string} reason */
+  #unopened(reason) {
+    const way = this.#way === "socket" ? "events" : this.#way === "events" && this.#begun ? "polls" : null;
+    this.#way = "socket";
+    if (!way || !this.#token) return this.#dropped(reason, "retry");
+    this.#release();
+    this.#open(this.#token, way);
+  }
+
+  /** Changes back to the WebSocket as soon as one can be opened; until then nothing is interrupted. */
+  #trySocket() {
+    const { url } = this.#options;
+    const token = this.#token ?? "";
+    const attempt = this.#attempt;
+    const probe = openSocket(
+      { url, query: new URLSearchParams({ after: "latest" }), token, resumed: null },
+      {
+        onBegun: () => {},
+        onText: () => {
+          probe.close();
+          if (attempt !== this.#attempt) return;
+          this.flush();
+          this.#release();
+          this.#open(token, "socket");
+        },
+        onEnd: () => {
+          if (attempt === this.#attempt) this.#trySocketLater();
+        },
+      },
+    );
+  }
+
+  #trySocketLater() {
+    clearTimeout(this.#timers.socket);
+    this.#timers.socket = setTimeout(() => this.#trySocket(), RETRY_SOCKET_MS);
   }
 
   /** @param {string} data */
@@ -193,6 +262,7 @@ export class StreamClient {
         this.#lostAt = null;
         return this.#enter("live", { reason: null });
       case "heartbeat":
+        this.#ackSoon();
         return this.#advance(frame.seq);
       case "gap":
         return this.#gap(frame);
@@ -205,6 +275,10 @@ export class StreamClient {
 
   /** @param {WelcomeFrame} frame */
   #welcomed(frame) {
+    this.#welcome = true;
+    this.#connection = frame.connection;
+    this.#resumed = this.#way === "polls" ? null : frame.connection;
+    if (this.#way !== "socket") this.#trySocketLater();
     this.#silenceLimit = SILENT_HEARTBEATS * frame.heartbeat_seconds * 1000;
     this.#watch();
     this.#start = Math.min(frame.after, frame.head);
@@ -249,7 +323,7 @@ export class StreamClient {
   #watch() {
     clearTimeout(this.#timers.watchdog);
     const left = this.#heardAt + this.#silenceLimit - Date.now();
-    if (left <= 0) return this.#dropped("server_silent", "retry");
+    if (left <= 0) return this.#welcome ? this.#dropped("server_silent", "retry") : this.#unopened("server_silent");
     this.#timers.watchdog = setTimeout(() => this.#watch(), left);
   }
 
@@ -282,16 +356,14 @@ export class StreamClient {
     this.#attempt += 1;
     this.#liveAt = Infinity;
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
-    this.#timers = { ack: undefined, retry: undefined, watchdog: undefined };
-    if (!this.#socket) return;
-    this.#socket.onmessage = this.#socket.onclose = null;
-    this.#socket.close(1000);
-    this.#socket = null;
+    this.#timers = { ack: undefined, retry: undefined, watchdog: undefined, socket: undefined };
+    this.#channel?.close();
+    this.#channel = null;
   }
 
   /** @param {State} state @param {Partial<Status>} [more] */
   #enter(state, more) {
-    this.#status = { reason: this.#status.reason, since: this.#lostAt, retryAt: null, ...more, state };
+    this.#status = { reason: this.#status.reason, since: this.#lostAt, way: this.#way, retryAt: null, ...more, state };
     this.#options.onState?.(this.#status);
   }
 }

@@ -105,7 +105,7 @@ export class Session {
 
   /** @param {Partial<Status> & Pick<Status, "state">} status */
   #report(status) {
-    this.#view.onStatus({ reason: null, since: this.#failingSince, retryAt: null, ...status });
+    this.#view.onStatus({ reason: null, since: this.#failingSince, way: "socket", retryAt: null, ...status });
   }
 
   /** @param {number} head */

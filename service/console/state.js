@@ -32,9 +32,10 @@ export class StateLine {
   }
 
   /** @param {Status} status */
-  show({ state, reason, since, retryAt }) {
+  show({ state, reason, since, way, retryAt }) {
     const interrupted = since !== null && (state === "connecting" || state === "waiting");
     this.#line.dataset.state = state;
+    this.#line.dataset.way = way;
     write(this.#label, interrupted ? LABELS.waiting : LABELS[state]);
     write(this.#detail, detailOf(state, reason, interrupted ? since : null));
     this.#retry.hidden = state !== "waiting";

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import time
@@ -41,6 +42,7 @@ from service.web.metrics import LEDGER_FLUSH_FAILURES, LEDGER_FLUSH_SECONDS, LED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -174,6 +176,32 @@ class Ledger:
         async with self._database.transaction() as tx:
             stored: int = (await tx.execute(statements.BEGIN_RECIPIENT, parameters)).scalar_one()
         return max([*waiting, stored])
+
+    async def acknowledge(self, connection: UUID, recipient: str, seq: int) -> int | None:
+        """Note an ack for a connection that is not open here: it has ended, or is another node's.
+
+        Return up to where it counts, which is never beyond what the ledger knows was sent (another node's may not have
+        been written yet: the client can send its ack again), or None where ``recipient`` has no such connection.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+
+        """
+        for entry in itertools.chain(self._facts.changed, self._being_written.changed):
+            if (
+                entry.id == connection
+                and entry.recipient == recipient
+                and entry.closed_at
+                and entry.sent_seq is not None
+            ):
+                up_to = min(seq, entry.sent_seq)
+                if up_to > max(entry.received_seq, entry.after_seq):
+                    self.received(entry, up_to)
+                return up_to
+        parameters = {"connection": connection, "recipient": recipient, "seq": seq}
+        async with self._database.transaction() as tx:
+            up_to_in_log: int | None = await tx.scalar(statements.ACKNOWLEDGE, parameters)
+        return up_to_in_log
 
     # Writing.
 

@@ -27,6 +27,28 @@ BEGIN_RECIPIENT = text(
     """
 )
 
+# An ack for a connection that this node does not hold: it counts up to what the ledger knows was sent, and no further.
+ACKNOWLEDGE = text(
+    """
+    WITH known AS (
+        SELECT c.id, c.recipient, c.after_seq, least(:seq, coalesce(c.sent_seq, n.sent_seq)) AS seq
+        FROM connections c JOIN nodes n ON n.id = c.node_id
+        WHERE c.id = :connection AND c.recipient = :recipient
+    ), received AS (
+        INSERT INTO receipts (connection_id, seq, received_at)
+        SELECT id, seq, clock_timestamp() FROM known
+        WHERE seq > after_seq AND NOT EXISTS (
+            SELECT FROM receipts r WHERE r.connection_id = known.id AND r.seq >= known.seq
+        )
+        ON CONFLICT DO NOTHING
+    ), moved AS (
+        UPDATE recipients SET received_seq = greatest(received_seq, known.seq)
+        FROM known WHERE recipients.id = known.recipient
+    )
+    SELECT seq FROM known
+    """
+)
+
 PRESENCE_CHANNEL = "tocsin_presence"
 NOTIFY_PRESENCE = text(f"SELECT pg_notify('{PRESENCE_CHANNEL}', '')")
 

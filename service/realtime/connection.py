@@ -1,4 +1,4 @@
-"""One connection: its protocol, its socket, its entry in the ledger, and its way through the log.
+"""One connection: its protocol, its transport, its entry in the ledger, and its way through the log.
 
 It carries out what the protocol decides. Everything but the reading of the log is synchronous, so the hub, the ledger
 and the protocol agree at every await.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, assert_never, cast
+from typing import TYPE_CHECKING, Protocol, assert_never, cast
 
 from service.auth.jwks import KeyUnknown
 from service.auth.principal import Scope, any_covers
@@ -41,13 +41,26 @@ if TYPE_CHECKING:
     from service.events.filter import EventFilter
     from service.realtime.fanout import Chunk, Fanout
     from service.realtime.hub import Hub
-    from service.realtime.transport import StreamTransport
+    from service.realtime.transport import Stream
     from service.web.limits import ConnectionLimits
 
 log = get_logger(__name__)
 
 RETRY_READ_SECONDS = 1
 _REASON_OF_CODE = {1005: "no_code", 1006: "connection_lost"}
+
+
+class Transport(Protocol):
+    """What carries a stream: a WebSocket (``transport.py``), an SSE answer (``sse.py``), polls (``longpoll.py``)."""
+
+    def write_frames(self, data: bytes) -> bool:
+        """Write prepared frames, and say whether they have gone and more can follow."""
+
+    def close_stream(self, code: int, reason: str) -> bool:
+        """Tell the client that it is over and why, and say whether there was anything to close."""
+
+    def attach(self, stream: Stream) -> None:
+        """Tell ``stream`` from here on what comes, and what becomes of the client."""
 
 
 class Connection:
@@ -73,7 +86,7 @@ class Connection:
 
     def __init__(  # noqa: PLR0913 - the parts that it binds together
         self,
-        transport: StreamTransport,
+        transport: Transport,
         protocol: StreamProtocol,
         entry: ConnectionEntry,
         principal: Principal,
@@ -100,6 +113,11 @@ class Connection:
         self.recipient: str = entry.recipient
         self.filter: EventFilter = entry.filter
         self.write: Callable[[bytes], bool] = transport.write_frames
+
+    @property
+    def is_live(self) -> bool:
+        """Say whether it has caught up, and takes what comes."""
+        return self._protocol.phase is Phase.LIVE
 
     # Its life.
 
@@ -143,6 +161,12 @@ class Connection:
         self._protocol.stalled(cursor, pending, time.monotonic())
         self._ledger.stands_at(self._entry, cursor)
 
+    def pause(self) -> int:
+        """Take no more until ``drained``, and return the cursor."""
+        cursor = self._written()
+        self.stalled(cursor, cursor)
+        return cursor
+
     def _written(self) -> int:
         """Return the last seq that was written to the socket."""
         return self._hub.position if self._protocol.phase is Phase.LIVE else self._protocol.pending
@@ -152,6 +176,15 @@ class Connection:
     def drained(self) -> None:
         """The socket was full and has taken everything."""
         self._perform(self._protocol.drained())
+
+    def taken(self) -> None:
+        """Everything that was written has gone, and no more can be for now."""
+        self._perform(self._protocol.taken(time.monotonic()))
+
+    def acknowledge(self, seq: int) -> int:
+        """Take an ack that came by a request of its own, and return how far the client has acknowledged."""
+        self._perform(self._protocol.acknowledge(seq, self._written()))
+        return self._protocol.acknowledged
 
     def receive(self, text: str | None) -> None:
         """A message has come; None stands for a binary one."""
@@ -230,11 +263,16 @@ class Connection:
         elif not all(any_covers(principal.topics, topic) for topic in self.filter.topics):
             self.send(frames.error("topic_forbidden", "The fresh token does not cover this stream's topics."))
         elif self._protocol.phase is not Phase.CLOSED:
-            self.principal = principal
-            expires_at = datetime.fromtimestamp(principal.expires_at, UTC)
+            self.renewed(principal)
+            self.send(frames.authenticated(self._entry.token_expires_at))
+
+    def renewed(self, principal: Principal) -> None:
+        """Go on under a fresh token, which was found to allow this stream."""
+        self.principal = principal
+        expires_at = datetime.fromtimestamp(principal.expires_at, UTC)
+        if (principal.token_id, expires_at) != (self._entry.token_id, self._entry.token_expires_at):
             self._protocol.renewed(principal.expires_at)
             self._ledger.renewed(self._entry, principal.token_id, expires_at)
-            self.send(frames.authenticated(expires_at))
 
     # Catching up.
 

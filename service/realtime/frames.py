@@ -13,7 +13,7 @@ import orjson
 from service.events.times import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from service.events.filter import Severity
@@ -71,6 +71,18 @@ def text_message(payload: bytes) -> bytes:
     return bytes((_TEXT_MESSAGE, 127)) + size.to_bytes(8, "big") + payload
 
 
+def payloads(data: bytes) -> Iterator[bytes]:
+    """Yield the payloads of the text messages that ``data`` is made of; the other transports send them."""
+    start, end = 0, len(data)
+    while start < end:
+        size, start = data[start + 1], start + 2
+        if size >= _SHORT:
+            width = 2 if size == _SHORT else 8
+            size, start = int.from_bytes(data[start : start + width], "big"), start + width
+        yield data[start : start + size]
+        start += size
+
+
 def prepare(event: Event) -> PreparedEvent:
     """Encode an event, once for everybody."""
     payload = b'{"type":"event","seq":%d,"kind":"%b","at":"%b","actor":%b,"alert":%b}' % (
@@ -125,6 +137,11 @@ def heartbeat(seq: int, at: datetime) -> bytes:
 def gap(after: int, before: int, reason: GapReason) -> bytes:
     """Say that ``after`` to ``before``, both included, cannot be sent: purged, or the cursor is not of this log."""
     return text_message(orjson.dumps({"type": "gap", "from": after, "to": before, "reason": reason}))
+
+
+def close(code: int, reason: str) -> bytes:
+    """Say why the stream ends, on transports that have no close code of their own."""
+    return _frame("close", code=code, reason=reason)
 
 
 def presence(joined: Sequence[dict[str, Any]], left: Sequence[str], *, present: int, truncated: bool) -> bytes:

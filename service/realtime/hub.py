@@ -40,7 +40,7 @@ class Hub:
     def __init__(self, ledger: Ledger, settings: StreamSettings) -> None:
         self._ledger = ledger
         self._settings = settings
-        self._connections: set[Connection] = set()
+        self._connections: dict[UUID, Connection] = {}
         self._groups: dict[EventFilter, set[Connection]] = defaultdict(set)
         self._streams_of: Counter[str] = Counter()
         self.position = 0
@@ -57,16 +57,21 @@ class Hub:
 
     def add(self, connection: Connection) -> None:
         """Take on a connection; it is not live yet."""
-        self._connections.add(connection)
+        self._connections[connection.id] = connection
         self._streams_of[connection.recipient] += 1
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection."""
         self.leave(connection)
-        self._connections.discard(connection)
+        self._connections.pop(connection.id, None)
         self._streams_of[connection.recipient] -= 1
         if not self._streams_of[connection.recipient]:
             del self._streams_of[connection.recipient]
+
+    def find(self, connection: UUID, recipient: str) -> Connection | None:
+        """Return an open connection of ``recipient``, if there is such a one here."""
+        found = self._connections.get(connection)
+        return found if found is not None and found.recipient == recipient else None
 
     def join(self, connection: Connection) -> None:
         """Make a connection live that was sent everything up to ``position``."""
@@ -124,14 +129,14 @@ class Hub:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now, wall = time.monotonic(), time.time()
-            for connection in list(self._connections):
+            for connection in list(self._connections.values()):
                 connection.tick(now, wall)
             CONNECTIONS.set(len(self._connections))
             CONNECTIONS_LAGGING.set(len(self._connections) - sum(map(len, self._groups.values())))
 
     def close_revoked(self, revoked: RevokedTokens, kicked: Collection[UUID]) -> None:
         """Close the connections whose token is revoked, and those that are named."""
-        for connection in list(self._connections):
+        for connection in list(self._connections.values()):
             if connection.id in kicked:
                 connection.close(CloseReason.KICKED)
             elif revoked.covers(connection.principal):
@@ -139,11 +144,11 @@ class Hub:
 
     def holds(self, connection_id: UUID) -> bool:
         """Say whether the connection of this id is open here."""
-        return any(connection.id == connection_id for connection in self._connections)
+        return connection_id in self._connections
 
     def close_all(self, reason: CloseReason) -> None:
         """Close every connection."""
-        for connection in list(self._connections):
+        for connection in list(self._connections.values()):
             connection.close(reason)
 
 

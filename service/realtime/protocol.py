@@ -106,6 +106,7 @@ class Timing:
 
     heartbeat: float
     slow_consumer: float
+    slow_reason: CloseReason = CloseReason.SLOW_CONSUMER
 
 
 class StreamProtocol:
@@ -179,6 +180,13 @@ class StreamProtocol:
             actions += self.advanced(self.pending)
         return [*actions, CatchUp()]
 
+    def taken(self, now: float) -> list[Action]:
+        """All that was written has gone, and yet no more can be: the client of a long poll has its answer."""
+        if self.phase is not Phase.LAGGING:
+            return []
+        self._lagging_since = now
+        return self.advanced(self.pending) if self.pending > self.cursor else []
+
     def closed(self) -> None:
         """The stream is over."""
         self.phase = Phase.CLOSED
@@ -193,7 +201,7 @@ class StreamProtocol:
             return [Close(CloseReason.TOKEN_EXPIRED)]
         if self.phase is Phase.LAGGING:
             stuck = now - self._lagging_since >= self._timing.slow_consumer
-            return [Close(CloseReason.SLOW_CONSUMER)] if stuck else []
+            return [Close(self._timing.slow_reason)] if stuck else []
         if now >= self._next_beat:
             self._next_beat = now + self._timing.heartbeat
             return [Beat()]
@@ -243,6 +251,10 @@ class StreamProtocol:
             actions.append(Sent(self.cursor, seq))
             self.cursor = seq
         return [*actions, Received(seq)]
+
+    def acknowledge(self, seq: int, written: int) -> list[Action]:
+        """Take an ack that came beside the stream; what was not written to it cannot be acknowledged."""
+        return self._ack(min(seq, written), written)
 
     def _strike(self, code: frames.ErrorCode, detail: str, retry_after: int | None = None) -> list[Action]:
         if not self._may_stay():

@@ -1,166 +1,188 @@
-"""``/v1/revocations`` and ``DELETE /v1/connections/{id}``: what ends a stream before its time, on whichever node."""
+"""The routes of ``/v1/events``: what may be asked, and what is documented of the answers."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
 
-import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel, Field, ValidationError
+from starlette.responses import Response
 
-from service.auth.principal import Principal, Scope, is_subject
-from service.auth.revocations import Revocation, Target, revocations_before, revoke
-from service.deliveries.queries import is_open
-from service.errors import InvalidRequest, NotFound
-from service.web import cursors
+from service.auth.principal import Principal, Scope
+from service.errors import InvalidRequest, RateLimited, RequestRefused, ScopeMissing
+from service.events.filter import Severity
+from service.realtime.events import HttpStreams
+from service.realtime.protocol import SEQ_MAX
+from service.realtime.sse import MEDIA_TYPE, read_event_id
+from service.settings import Settings
 from service.web.bearer import Bearer
 from service.web.bounds import read_body, require_json
 from service.web.problems import invalid
 
-if TYPE_CHECKING:
-    from service.database.engine import Database
-    from service.realtime.hub import Hub
-    from service.settings import Settings
+WAIT_SECONDS = 25
+WAIT_MAX_SECONDS = 60
 
-router = APIRouter(prefix="/v1", tags=["administration"])
-
-Admin = Annotated[Principal, Depends(Bearer(Scope.ADMIN, limit="read"))]
-
-REASON_MAX = 200
-ID_MAX = 2**63 - 1
-BODY_MAX_BYTES = 16 * 1024
+router = APIRouter(prefix="/v1", tags=["stream"])
 
 
-class RevocationIn(BaseModel):
-    """What is to be revoked: one token by its ``jti``, or those of a subject that were issued before a time."""
+class StreamBearer(Bearer):
+    """The bearer of a stream, whose refusals the ledger keeps."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    jti: str | None = Field(None, description="the `jti` of one token")
-    subject: str | None = Field(None, description="the `sub` whose tokens are revoked")
-    before: AwareDatetime | None = Field(None, description="with `subject`: issued (`iat`) before this; default: now")
-    reason: str | None = Field(None, description=f"why, one line of at most {REASON_MAX} characters")
-
-    @field_validator("jti", "subject", "reason")
-    @classmethod
-    def _one_line(cls, value: str | None) -> str | None:
-        if value is not None and not is_subject(value):
-            raise ValueError("must be 1 to 200 printable characters")
-        return value
-
-    @model_validator(mode="after")
-    def _one_target(self) -> RevocationIn:
-        if (self.jti is None) == (self.subject is None):
-            raise ValueError("give a jti or a subject, not both")
-        if self.before is not None and self.subject is None:
-            raise ValueError("before goes with a subject")
-        return self
+    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # as Bearer's own
+        """Return the bearer of ``request``."""
+        request.state.principal = None
+        try:
+            return await super().__call__(request)
+        except RateLimited:
+            raise
+        except RequestRefused as error:
+            _rejected(request, error, counted=not isinstance(error, ScopeMissing))
+            raise
 
 
-class RevocationOut(BaseModel):
-    """A revocation that is in force."""
+Streamer = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read"))]
+Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 
-    id: int
-    jti: str | None
-    subject: str | None
-    before: AwareDatetime | None
-    connection: UUID | None = Field(description="a stream that was closed by `DELETE /v1/connections/{id}`")
-    reason: str | None
-    revoked_by: str
-    revoked_at: AwareDatetime
-    expires_at: AwareDatetime = Field(description="every token that it covers has expired by then")
+_FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` first."
+_SSE_EXAMPLE = """\
+data: {"type":"welcome","connection":"019aa…","recipient":"alice","head":4711,"after":4710,…}
 
-    @classmethod
-    def of(cls, revocation: Revocation) -> RevocationOut:
-        """Show a stored revocation."""
-        return cls(
-            id=revocation.id,
-            jti=revocation.token_id,
-            subject=revocation.subject,
-            before=revocation.issued_before,
-            connection=revocation.connection_id,
-            reason=revocation.reason,
-            revoked_by=revocation.revoked_by,
-            revoked_at=revocation.revoked_at,
-            expires_at=revocation.expires_at,
-        )
+id: 4711.019aa…
+data: {"type":"event","seq":4711,"kind":"alert.created","at":"…","actor":"billing","alert":{…}}
+
+id: 4711.019aa…
+data: {"type":"caught_up","seq":4711}
+
+data: {"type":"close","code":1008,"reason":"token_expired"}
+"""
 
 
-class RevocationPage(BaseModel):
-    """A page of revocations, newest first."""
+class CloseOut(BaseModel):
+    """Why the connection of the polls was closed."""
 
-    revocations: list[RevocationOut]
-    next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
+    type: Literal["close"]
+    code: int
+    reason: str
 
 
-_BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": RevocationIn.model_json_schema()}}}
-}
+class GapOut(BaseModel):
+    """What cannot be sent."""
+
+    type: Literal["gap"]
+    from_: int = Field(alias="from")
+    to: int
+    reason: Literal["purged", "reset"] = Field(
+        description="`purged`: the log begins later; `reset`: the cursor is of another log"
+    )
+
+
+class PollOut(BaseModel):
+    """The answer to a long poll."""
+
+    connection: UUID = Field(description="send it as `connection` with the next poll")
+    welcome: dict[str, Any] | None = Field(
+        description="the `welcome` frame, with the first answer of a connection, and to a poll that names none"
+    )
+    events: list[dict[str, Any]] = Field(description="`event` frames, in the order of the log")
+    next: int = Field(description="send it as `after` with the next poll, which acknowledges these events")
+    caught_up: bool = Field(description="false: there may be more, so ask again at once")
+    gap: GapOut | None
+    closed: CloseOut | None = Field(description="why this connection has ended; the next poll begins another")
+
+
+class AckIn(BaseModel):
+    """An acknowledgement."""
+
+    connection: UUID = Field(description="that of the `welcome` frame, or of the answer to a poll")
+    seq: int = Field(ge=0, le=SEQ_MAX, strict=True, description="cumulative: this event and all before it")
+
+
+class AckOut(BaseModel):
+    """Up to where it counts."""
+
+    connection: UUID
+    seq: int = Field(description="less than was sent where the node that was asked does not know yet: send it again")
+
+
+@router.get(
+    "/events",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The stream, or the answer to a poll.",
+            "model": PollOut,
+            "content": {MEDIA_TYPE: {"schema": {"type": "string", "description": _FRAME}, "example": _SSE_EXAMPLE}},
+        }
+    },
+)
+async def get_events(  # noqa: PLR0913 - its parameters
+    request: Request,
+    principal: Streamer,
+    *,
+    after: Annotated[
+        str | None,
+        Query(
+            pattern="^(latest|[0-9]{1,19})$",
+            description="a seq, or `latest`; absent: what this admin acknowledged last",
+        ),
+    ] = None,
+    topics: Annotated[str, Query(max_length=10_100, description="topics or patterns, with commas between")] = "",
+    min_severity: Severity = "info",
+    wait: Annotated[
+        float | None,
+        Query(ge=0, le=WAIT_MAX_SECONDS, description=f"long poll: the most seconds to wait; {WAIT_SECONDS} by default"),
+    ] = None,
+    connection: Annotated[
+        UUID | None, Query(description="the connection that this goes on from; acknowledges up to `after` on it")
+    ] = None,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="where to go on; it goes before `after`")
+    ] = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """Stream the events as server-sent events, or with ``Accept: application/json`` or ``wait`` as a long poll."""
+    query = {"topics": topics, "min_severity": min_severity}
+    if last_event_id:
+        if (resumed := read_event_id(last_event_id)) is None:
+            raise InvalidRequest("Last-Event-ID is none of this stream's ids.")
+        query["after"], connection = resumed[0], resumed[1] or connection
+    elif after is not None:
+        query["after"] = after
+    streams: HttpStreams = request.app.state.streams
+    try:
+        if wait is not None or ("application/json" in accept and MEDIA_TYPE not in accept):
+            return await streams.poll(request, principal, query, connection, WAIT_SECONDS if wait is None else wait)
+        return await streams.stream(request, principal, query, connection)
+    except RateLimited:
+        raise
+    except RequestRefused as error:
+        _rejected(request, error, counted=False)
+        raise
 
 
 @router.post(
-    "/revocations",
-    status_code=201,
-    responses={200: {"model": RevocationOut, "description": "It was in force already."}},
-    openapi_extra=_BODY,
+    "/events/ack",
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/json": {"schema": AckIn.model_json_schema()}}}
+    },
 )
-async def post_revocation(request: Request, response: Response, principal: Admin) -> RevocationOut:
-    """Revoke tokens: they are refused from now on, and their streams closed, on every node within a second."""
+async def post_ack(request: Request, principal: Reader) -> AckOut:
+    """Acknowledge what came by server-sent events, while they go on.
+
+    It counts for the connection that it names, and never beyond what that was sent.
+    """
     require_json(request)
+    settings: Settings = request.app.state.settings
+    body = await read_body(request, settings.server.request_max_bytes)
     try:
-        wanted = RevocationIn.model_validate_json(await read_body(request, BODY_MAX_BYTES))
+        ack = AckIn.model_validate_json(body)
     except ValidationError as error:
         raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
-    settings: Settings = request.app.state.settings
-    latest = time.time() + settings.auth.jwt_leeway_seconds
-    if wanted.before is not None and not 0 <= wanted.before.timestamp() <= latest:
-        raise InvalidRequest("/before: no token has been issued before 1970, nor in the future.")
-    target = Target(token_id=wanted.jti, subject=wanted.subject, issued_before=wanted.before)
-    database: Database = request.app.state.database
-    async with database.transaction() as tx:
-        revocation, is_new = await revoke(
-            tx, target, by=principal.subject, reason=wanted.reason, settings=settings.auth
-        )
-    if not is_new:
-        response.status_code = 200
-    return RevocationOut.of(revocation)
+    streams: HttpStreams = request.app.state.streams
+    return AckOut(connection=ack.connection, seq=await streams.acknowledge(principal, ack.connection, ack.seq))
 
 
-@router.get("/revocations")
-async def get_revocations(
-    request: Request,
-    principal: Admin,  # noqa: ARG001 - asked for its scope
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-) -> RevocationPage:
-    """List what is revoked, newest first: by whom, when and why."""
-    before = _decode(cursor) if cursor is not None else ID_MAX
-    database: Database = request.app.state.database
-    async with database.transaction() as tx:
-        rows = await revocations_before(tx, before, limit + 1)
-    page = [RevocationOut.of(row) for row in rows[:limit]]
-    return RevocationPage(revocations=page, next=cursors.encode(str(page[-1].id)) if len(rows) > limit else None)
-
-
-def _decode(cursor: str) -> int:
-    try:
-        before = int(cursors.decode(cursor))
-    except ValueError:
-        before = -1
-    if not 0 <= before <= ID_MAX:
-        raise cursors.refused()
-    return before
-
-
-@router.delete("/connections/{connection_id}", status_code=204)
-async def delete_connection(request: Request, principal: Admin, connection_id: UUID) -> None:
-    """Close a stream with 1008 ``kicked``, on whichever node holds it. Its token stays good."""
-    hub: Hub = request.app.state.hub
-    settings: Settings = request.app.state.settings
-    database: Database = request.app.state.database
-    async with database.transaction() as tx:
-        if not hub.holds(connection_id) and not await is_open(tx, connection_id):
-            raise NotFound(f"There is no open connection {connection_id}.")
-        target = Target(connection_id=connection_id)
-        await revoke(tx, target, by=principal.subject, reason=None, settings=settings.auth)
+def _rejected(request: Request, error: RequestRefused, *, counted: bool) -> None:
+    streams: HttpStreams = request.app.state.streams
+    streams.rejected(request, error, request.state.principal, counted=counted)

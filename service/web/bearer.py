@@ -35,6 +35,7 @@ class Bearer(HTTPBearer):
         except RequestRefused:
             limits.hit("refused", address(request))
             raise
+        request.state.principal = principal
         limits.hit(self.limit, principal.subject)
         if not any(map(principal.may, self.scopes)):
             raise ScopeMissing(f"This needs a token with the scope {' or '.join(self.scopes)}.")

@@ -3,6 +3,10 @@
 uvicorn lets headers take for ever and grow without end, reads a body that nobody asks for, and waits for ever for a
 client that does not read its answer.
 
+An endpoint whose answer lasts (``realtime/sse.py``, ``realtime/longpoll.py``) finds this class in the ASGI scope, and
+is told what becomes of the socket. From then on the write buffer's high mark is zero, so what was written has gone to
+the kernel, or the socket says that it is full, as with WebSockets (``docs/decisions/0005-write-buffer-of-zero.md``).
+
 ::
 
     headers ──► body ──► answer ──► (the next request)
@@ -14,7 +18,8 @@ client that does not read its answer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -22,9 +27,27 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     import asyncio
 
+    from starlette.types import Scope
+
 HEADERS_MAX_BYTES = 32 * 1024
 BODY_SLACK_BYTES = 1024 * 1024
 """What chunks and trailers may add to a body, and what may be under way when it is refused."""
+
+EXTENSION = "tocsin.http"
+"""The key of the ASGI scope's ``extensions`` under which ``HttpTransport.of`` finds its connection."""
+
+
+class Listener(Protocol):
+    """What is told of a socket while an answer lasts."""
+
+    def drained(self) -> None:
+        """The socket was full and has taken everything."""
+
+    def disconnected(self) -> None:
+        """The socket is gone."""
+
+    def shut_down(self) -> None:
+        """The server stops."""
 
 
 class ServerConfig(uvicorn.Config):
@@ -52,6 +75,62 @@ class HttpTransport(HttpToolsProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
         self._receiving = False
         self._body_timer: asyncio.TimerHandle | None = None
+        self._listener: Listener | None = None
+        self._streams = False
+        self._is_lost = False
+        # Weak: what a client sent must not wait for the garbage collector once the client has gone.
+        self._reference = weakref.ref(self)
+
+    @classmethod
+    def of(cls, scope: Scope) -> HttpTransport:
+        """Return the connection of a request under way, which uvicorn keeps alive."""
+        transport: HttpTransport | None = scope["extensions"][EXTENSION]["transport"]()
+        assert transport is not None  # noqa: S101 - the request's own callback holds it
+        return transport
+
+    # What an endpoint whose answer lasts uses.
+
+    def attach(self, listener: Listener, *, streams: bool) -> None:
+        """Tell ``listener`` of the socket from here on.
+
+        One that ``streams`` has the socket to itself: it writes when it likes, sees to slow readers, and there is no
+        request after it.
+        """
+        self._listener, self._streams = listener, streams
+        if self._is_lost:
+            self.loop.call_soon(listener.disconnected)
+            return
+        if streams:
+            self._body_is_here()
+        self.transport.set_write_buffer_limits(high=0)
+
+    def detach(self) -> None:
+        """Tell nobody any more."""
+        self._listener = None
+
+    def write_chunk(self, data: bytes) -> bool:
+        """Write a part of an answer (RFC 9112, section 7.1), and say whether the kernel took all of it."""
+        if self.transport.is_closing():
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return self._has_taken_all()
+
+    async def flushed(self) -> bool:
+        """Wait until the kernel has taken what was written, and say whether it has; False where the socket is gone."""
+        if self.transport.get_write_buffer_size():
+            await self.flow.drain()
+        return self._has_taken_all()
+
+    def abort_after(self, seconds: float) -> None:
+        """Cut the connection unless what was written has gone by then."""
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+        self._drain_timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def _has_taken_all(self) -> bool:
+        return not (self.transport.get_write_buffer_size() or self.transport.is_closing())
+
+    # What the event loop and uvicorn call.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; the headers of the first request are due."""
@@ -61,6 +140,7 @@ class HttpTransport(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request; its headers are due."""
         super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: {"transport": self._reference}}
         self._receiving = True
         self._body_bytes = 0
         if self._header_timer is None:
@@ -79,6 +159,8 @@ class HttpTransport(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read; refuse headers that are too long."""
+        if self._streams:
+            return  # whatever it is, it will have no answer on this connection
         if not self._receiving and self._header_timer is None:
             self._await_headers()  # also for the line breaks that may stand before a request
         if self._header_timer is not None:
@@ -105,17 +187,29 @@ class HttpTransport(HttpToolsProtocol):
         self._body_is_here()
         self._answer_is_gone()
         super().connection_lost(exc)
+        self._is_lost = True
+        if self._listener is not None:
+            self._listener.disconnected()
+            self._listener = None
+
+    def shutdown(self) -> None:
+        """End an answer that lasts when the server stops."""
+        super().shutdown()
+        if self._listener is not None:
+            self._listener.shut_down()
 
     def pause_writing(self) -> None:
         """Wait for a client that reads slowly, but not for ever."""
         super().pause_writing()
-        if self._drain_timer is None:
+        if self._drain_timer is None and not self._streams:
             self._drain_timer = self.loop.call_later(2 * self.config.request_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on with a client that has read."""
         self._answer_is_gone()
         super().resume_writing()
+        if self._listener is not None:
+            self._listener.drained()
 
     def _answer_is_gone(self) -> None:
         if self._drain_timer is not None:

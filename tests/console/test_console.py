@@ -19,6 +19,7 @@ from playwright.async_api import ConsoleMessage, Dialog, Error, Locator, Page, a
 from service.app import CONSOLE
 from service.auth.tokens import mint
 from service.settings import AuthSettings
+from tests.console.proxy import Proxy
 from tests.harness import PATIENCE, READ, WRITE, Node, Process, eventually, new_database, token
 from tests.parts import BROWSER_ARGUMENTS, chromium
 
@@ -465,6 +466,74 @@ async def test_a_log_that_starts_over_is_loaded_again(
         await restored.post("New log too")
         await tab.shows("New log too", "New log")
         restored.stop()
+
+
+# Networks that block WebSockets.
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def proxy(node: Node) -> AsyncIterator[Proxy]:
+    """A proxy in front of the node that lets no WebSocket through."""
+    async with Proxy(node.base) as running:
+        yield running
+
+
+async def ways(node: Node) -> list[tuple[str, str | None]]:
+    rows = await node.sql("SELECT transport, close_reason FROM connections ORDER BY opened_at")
+    return [tuple(row) for row in rows]
+
+
+@pytest.mark.parametrize(("holds_back", "way", "transport"), [(False, "events", "sse"), (True, "polls", "longpoll")])
+async def test_where_websockets_are_blocked_the_feed_comes_by_http(  # noqa: PLR0917 - fixtures
+    node: Node,
+    proxy: Proxy,
+    tab: Tab,
+    holds_back: bool,  # noqa: FBT001 - a parameter of the test
+    way: str,
+    transport: str,
+) -> None:
+    tab.tolerated = UNREACHABLE
+    proxy.holds_streams_back = holds_back
+    await tab.open(Node(proxy.base, node.database_url))
+    await expect(tab["state"]).to_have_attribute("data-way", way)
+    first = await node.post("First")
+    await tab.shows("First")
+    await eventually(lambda: received_at(node, first["seq"]))
+
+    proxy.cut()
+    await tab.is_("live")
+    second = await node.post("Second")
+    await tab.shows("Second", "First")
+    await eventually(lambda: received_at(node, second["seq"]))
+    assert {kind for kind, reason in await ways(node) if reason != "connection_lost"} == {transport}
+    assert tab.requests_of("/v1/alerts") == 1
+    assert tab.requests_of("/v1/ws") == 1
+
+
+async def test_a_websocket_that_is_refused_is_no_reason_to_fall_back(node: Node, tab: Tab) -> None:
+    tab.tolerated = REFUSED
+    await tab.open(node, ttl_seconds=2)
+    await tab.is_("signed-out")
+    assert tab.requests_of("/v1/events") == 0
+
+
+async def test_the_websocket_is_tried_again_and_taken_once_it_opens(node: Node, proxy: Proxy, tab: Tab) -> None:
+    tab.tolerated = UNREACHABLE
+    await tab.page.add_init_script(
+        "const real = setTimeout; window.setTimeout = (what, ms) => real(what, ms === 300_000 ? 300 : ms)"
+    )
+    await tab.open(Node(proxy.base, node.database_url))
+    await node.post("First")
+    await tab.shows("First")
+    await eventually(lambda: tab.requests_of("/v1/ws") > 3)
+    await expect(tab["state"]).to_have_attribute("data-way", "events")
+    assert tab.requests_of("/v1/events") == 1  # the stream goes on meanwhile
+    proxy.blocks_websockets = False
+    await expect(tab["state"]).to_have_attribute("data-way", "socket")
+    await tab.is_("live")
+    last = await node.post("Second")
+    await tab.shows("Second", "First")
+    await eventually(lambda: received_at(node, last["seq"]))
 
 
 # The files.

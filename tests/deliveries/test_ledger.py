@@ -88,6 +88,22 @@ async def test_acks_that_do_not_follow_closely_are_receipts_of_their_own(
     assert await books.rows("SELECT received_seq FROM recipients WHERE id = 'alice'") == [(9,)]
 
 
+async def test_an_ack_for_a_connection_that_has_just_ended_counts_up_to_what_it_was_sent(
+    open_books: Callable[..., Awaitable[Books]],
+) -> None:
+    books = await open_books()
+    connection = books.connection(sent_seq=5)
+    books.ledger.closed(connection, 1006, "connection_lost")
+    assert await books.ledger.acknowledge(connection.id, "bob", 9) is None
+    assert await books.ledger.acknowledge(connection.id, "alice", 3) == 3
+    assert await books.ledger.acknowledge(connection.id, "alice", 9) == 5
+    await books.ledger.flush()
+    assert await books.rows("SELECT max(seq) FROM receipts") == [(5,)]
+    assert await books.ledger.acknowledge(connection.id, "alice", 9) == 5
+    assert await books.rows("SELECT max(seq) FROM receipts") == [(5,)]
+    assert await books.rows("SELECT received_seq FROM recipients") == [(5,)]
+
+
 # When it is full.
 
 

@@ -20,6 +20,8 @@ from tests.harness import PATIENCE, READ, Node, Stream, eventually, serving, tok
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import httpx2
+
 ADMIN = "admin"
 
 
@@ -344,3 +346,24 @@ async def test_a_stream_that_has_just_opened_is_closed_by_its_own_node(nodes: tu
     async with await nodes[0].live("alice") as stream, nodes[0].http("root", ADMIN) as client:
         assert (await client.delete(f"/v1/connections/{stream.seen[0]['connection']}")).status_code == 204
         assert await stream.closed() == (1008, "kicked")
+
+
+async def test_a_stream_of_server_sent_events_ends_with_the_reason(nodes: tuple[Node, Node]) -> None:
+    for kicked, reason in ((False, "token_revoked"), (True, "kicked")):
+        async with nodes[1].http("alice", READ) as client, client.stream("GET", "/v1/events?after=latest") as answer:
+            lines = answer.aiter_lines()
+            welcome = json.loads((await anext(lines)).removeprefix("data: "))
+            if kicked:
+                async with nodes[0].http("root", ADMIN) as admin:
+                    await eventually(partial(is_closed, admin, welcome["connection"]))
+            else:
+                await revoke(nodes[0], subject="alice", before=datetime.now(UTC).isoformat())
+            async with asyncio.timeout(PATIENCE):
+                told = [json.loads(line.removeprefix("data: ")) async for line in lines if line.startswith("data: ")]
+        assert told[-1] == {"type": "close", "code": 1008, "reason": reason}
+        # A token of the same second as the revocation is covered by it.
+        await asyncio.sleep(0 if kicked else 1)
+
+
+async def is_closed(admin: httpx2.AsyncClient, connection: str) -> bool:
+    return (await admin.delete(f"/v1/connections/{connection}")).status_code == 204

@@ -1,0 +1,166 @@
+"""``/v1/revocations`` and ``DELETE /v1/connections/{id}``: what ends a stream before its time, on whichever node."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from service.auth.principal import Principal, Scope, is_subject
+from service.auth.revocations import Revocation, Target, revocations_before, revoke
+from service.deliveries.queries import is_open
+from service.errors import InvalidRequest, NotFound
+from service.web import cursors
+from service.web.bearer import Bearer
+from service.web.bounds import read_body, require_json
+from service.web.problems import invalid
+
+if TYPE_CHECKING:
+    from service.database.engine import Database
+    from service.realtime.hub import Hub
+    from service.settings import Settings
+
+router = APIRouter(prefix="/v1", tags=["administration"])
+
+Admin = Annotated[Principal, Depends(Bearer(Scope.ADMIN, limit="read"))]
+
+REASON_MAX = 200
+ID_MAX = 2**63 - 1
+BODY_MAX_BYTES = 16 * 1024
+
+
+class RevocationIn(BaseModel):
+    """What is to be revoked: one token by its ``jti``, or those of a subject that were issued before a time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jti: str | None = Field(None, description="the `jti` of one token")
+    subject: str | None = Field(None, description="the `sub` whose tokens are revoked")
+    before: AwareDatetime | None = Field(None, description="with `subject`: issued (`iat`) before this; default: now")
+    reason: str | None = Field(None, description=f"why, one line of at most {REASON_MAX} characters")
+
+    @field_validator("jti", "subject", "reason")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        if value is not None and not is_subject(value):
+            raise ValueError("must be 1 to 200 printable characters")
+        return value
+
+    @model_validator(mode="after")
+    def _one_target(self) -> RevocationIn:
+        if (self.jti is None) == (self.subject is None):
+            raise ValueError("give a jti or a subject, not both")
+        if self.before is not None and self.subject is None:
+            raise ValueError("before goes with a subject")
+        return self
+
+
+class RevocationOut(BaseModel):
+    """A revocation that is in force."""
+
+    id: int
+    jti: str | None
+    subject: str | None
+    before: AwareDatetime | None
+    connection: UUID | None = Field(description="a stream that was closed by `DELETE /v1/connections/{id}`")
+    reason: str | None
+    revoked_by: str
+    revoked_at: AwareDatetime
+    expires_at: AwareDatetime = Field(description="every token that it covers has expired by then")
+
+    @classmethod
+    def of(cls, revocation: Revocation) -> RevocationOut:
+        """Show a stored revocation."""
+        return cls(
+            id=revocation.id,
+            jti=revocation.token_id,
+            subject=revocation.subject,
+            before=revocation.issued_before,
+            connection=revocation.connection_id,
+            reason=revocation.reason,
+            revoked_by=revocation.revoked_by,
+            revoked_at=revocation.revoked_at,
+            expires_at=revocation.expires_at,
+        )
+
+
+class RevocationPage(BaseModel):
+    """A page of revocations, newest first."""
+
+    revocations: list[RevocationOut]
+    next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
+
+
+_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": RevocationIn.model_json_schema()}}}
+}
+
+
+@router.post(
+    "/revocations",
+    status_code=201,
+    responses={200: {"model": RevocationOut, "description": "It was in force already."}},
+    openapi_extra=_BODY,
+)
+async def post_revocation(request: Request, response: Response, principal: Admin) -> RevocationOut:
+    """Revoke tokens: they are refused from now on, and their streams closed, on every node within a second."""
+    require_json(request)
+    try:
+        wanted = RevocationIn.model_validate_json(await read_body(request, BODY_MAX_BYTES))
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+    settings: Settings = request.app.state.settings
+    latest = time.time() + settings.auth.jwt_leeway_seconds
+    if wanted.before is not None and not 0 <= wanted.before.timestamp() <= latest:
+        raise InvalidRequest("/before: no token has been issued before 1970, nor in the future.")
+    target = Target(token_id=wanted.jti, subject=wanted.subject, issued_before=wanted.before)
+    database: Database = request.app.state.database
+    async with database.transaction() as tx:
+        revocation, is_new = await revoke(
+            tx, target, by=principal.subject, reason=wanted.reason, settings=settings.auth
+        )
+    if not is_new:
+        response.status_code = 200
+    return RevocationOut.of(revocation)
+
+
+@router.get("/revocations")
+async def get_revocations(
+    request: Request,
+    principal: Admin,  # noqa: ARG001 - asked for its scope
+    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> RevocationPage:
+    """List what is revoked, newest first: by whom, when and why."""
+    before = _decode(cursor) if cursor is not None else ID_MAX
+    database: Database = request.app.state.database
+    async with database.transaction() as tx:
+        rows = await revocations_before(tx, before, limit + 1)
+    page = [RevocationOut.of(row) for row in rows[:limit]]
+    return RevocationPage(revocations=page, next=cursors.encode(str(page[-1].id)) if len(rows) > limit else None)
+
+
+def _decode(cursor: str) -> int:
+    try:
+        before = int(cursors.decode(cursor))
+    except ValueError:
+        before = -1
+    if not 0 <= before <= ID_MAX:
+        raise cursors.refused()
+    return before
+
+
+@router.delete("/connections/{connection_id}", status_code=204)
+async def delete_connection(request: Request, principal: Admin, connection_id: UUID) -> None:
+    """Close a stream with 1008 ``kicked``, on whichever node holds it. Its token stays good."""
+    hub: Hub = request.app.state.hub
+    settings: Settings = request.app.state.settings
+    database: Database = request.app.state.database
+    async with database.transaction() as tx:
+        if not hub.holds(connection_id) and not await is_open(tx, connection_id):
+            raise NotFound(f"There is no open connection {connection_id}.")
+        target = Target(connection_id=connection_id)
+        await revoke(tx, target, by=principal.subject, reason=None, settings=settings.auth)
