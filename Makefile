@@ -30,7 +30,7 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-reference: $(VENV)/.dev  ## write the tables of docs/reference.md and openapi/openapi.yaml from the code
+reference: $(VENV)/.dev  ## write the tables of docs/reference.md and the files of openapi/ from the code
 	@$(BIN)/python -m tests.reference
 
 lock: $(VENV)/.dev  ## choose the newest versions again and write the lock files

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from service.alerts import batch, schemas
 from service.alerts import documented as doc
@@ -135,7 +135,7 @@ direct_routes = [
         openapi_extra=_in_openapi(
             {
                 "application/json": {"schema": body_of(_BATCH)},
-                batch.LINES[0]: {"schema": {"type": "string"}, "example": _BATCH_LINES},
+                batch.LINES[0]: {"schema": {"type": "string", "format": "alerts"}, "example": _BATCH_LINES},
             }
         ),
     ),
@@ -178,8 +178,8 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
             json_schema_extra={"format": "json-object", "contentMediaType": "application/json"},
         ),
     ] = None,
-    since: Annotated[AwareDatetime | None, Query(description="created at this time or later")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="created before this time")] = None,
+    since: Annotated[schemas.Time | None, Query(description="created at this time or later")] = None,
+    until: Annotated[schemas.Time | None, Query(description="created before this time")] = None,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=200, description="how many at most")] = 50,
 ) -> Response:
@@ -203,7 +203,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     return Response(orjson.dumps({"alerts": page, "next": more, "head": head}), media_type="application/json")
 
 
-@router.get("/alerts/{alert_id}", response_model=schemas.AlertOut, responses=refusals(NotFound))
+@router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertOut, responses=refusals(NotFound))
 async def get_alert(request: Request, principal: Reader, alert_id: schemas.AlertId) -> Response:
     """Return one alert."""
     database: Database = request.app.state.database

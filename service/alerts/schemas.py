@@ -11,11 +11,21 @@ import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
 from fastapi import Path
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    field_validator,
+)
 
 from service.alerts import documented as doc
 from service.alerts.documented import documented
@@ -36,6 +46,7 @@ SMALLEST, LARGEST = 1e-30, 1e30  # PostgreSQL writes a number out in digits: 16 
 INTEGER_MAX = 2**53 - 1  # the largest that every JSON reader holds exactly (RFC 8259, section 6)
 
 # The control characters (Unicode category Cc), and the surrogates (Cs), which UTF-8 cannot hold.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _NOT_IN_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -65,6 +76,24 @@ def _name(value: str) -> str:
     return value
 
 
+def _rfc3339(value: object) -> object:
+    """Accept a time as text; pydantic would take numbers, and guess what they count."""
+    if isinstance(value, datetime) or (isinstance(value, str) and _TIME.fullmatch(value)):
+        return value
+    raise ValueError("must be a time such as 2026-11-21T09:41:07Z (RFC 3339)")
+
+
+def _url(value: str) -> str:
+    """Accept an address that a browser could open."""
+    try:
+        host = urlsplit(value).hostname
+    except ValueError:
+        host = None
+    if host is None:
+        raise ValueError("must be an address with a host")
+    return _line(value)
+
+
 def _comment(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be blank")
@@ -85,6 +114,7 @@ Name = Annotated[
     documented(pattern=doc.NAME, format="name", minLength=1, maxLength=SUBJECT_MAX, examples=["billing"]),
 ]
 
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
 AlertId = Annotated[UUID, Path(description="the alert's id", examples=["01a1fd87-65c3-71a6-ba06-3929d3197295"])]
 
@@ -95,7 +125,7 @@ class Link(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     title: Annotated[Line, Field(max_length=TITLE_MAX)]
-    url: Annotated[str, AfterValidator(_line), Field(max_length=2000, pattern=doc.URL)]
+    url: Annotated[str, AfterValidator(_url), Field(max_length=2000, pattern=doc.URL), documented(format="link")]
 
 
 class AlertIn(BaseModel):
@@ -137,7 +167,7 @@ class AlertIn(BaseModel):
     dedup_key: Annotated[Line, Field(max_length=KEY_MAX)] | None = Field(
         None, description="while an alert of the topic with this key is unresolved, this one repeats it"
     )
-    expires_at: AwareDatetime | None = Field(None, description="when it is over by itself; in the future")
+    expires_at: Time | None = Field(None, description="when it is over by itself; in the future")
     escalate_after: int | None = Field(
         None,
         ge=1,
@@ -343,7 +373,9 @@ class CommentOut(BaseModel):
 
 
 class CommentText(BaseModel):
-    """A comment in a timeline."""
+    """A comment in a timeline, and in its event."""
+
+    model_config = ConfigDict(extra="forbid")
 
     id: UUID
     text: str
