@@ -285,6 +285,7 @@ def content_hash(alert: AlertIn) -> str:
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
+# FastAPI drops what is null in an example, so nothing is.
 _ALERT: dict[str, Any] = {
     "id": "01a1fd87-65c3-71a6-ba06-3929d3197295",
     "source": "billing",
@@ -294,7 +295,7 @@ _ALERT: dict[str, Any] = {
     "body": "Acquirer X times out since 09:41 UTC.",
     "attributes": {"acquirer": "X", "rate": 0.78},
     "links": [{"title": "Runbook", "url": "https://runbooks.example/acquirer"}],
-    "recipients": None,
+    "recipients": ["alice", "bob"],
     "dedup_key": "acceptance/X",
     "status": "open",
     "status_by": "billing",
@@ -302,8 +303,8 @@ _ALERT: dict[str, Any] = {
     "occurrences": 1,
     "created_at": "2026-11-21T09:41:07.123456Z",
     "updated_at": "2026-11-21T09:41:07.123456Z",
-    "expires_at": None,
-    "escalate_at": None,
+    "expires_at": "2026-11-22T09:41:07.123456Z",
+    "escalate_at": "2026-11-21T09:56:07.123456Z",
 }
 
 
@@ -412,7 +413,7 @@ class Timeline(BaseModel):
                             "occurrences": 1,
                         }
                     ],
-                    "next": None,
+                    "next": "NDcxMg",
                 }
             ]
         }
@@ -426,7 +427,7 @@ class AlertPage(BaseModel):
     """A page of alerts, newest first."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"alerts": [{**_ALERT, "seq": 4711}], "next": None, "head": 4711}]}
+        json_schema_extra={"examples": [{"alerts": [{**_ALERT, "seq": 4711}], "next": "NDcxMQ", "head": 4713}]}
     )
 
     alerts: list[AlertOut]

@@ -70,7 +70,7 @@ class DeliveryPage(BaseModel):
                             "latency": 0.017333,
                         }
                     ],
-                    "next": None,
+                    "next": "NDcxMS8wMWExZmQ3ZC0wYjdjLTdlMWEtOWQ0My01ZDhmMWYxYzJiM2E",
                 }
             ]
         }

@@ -21,6 +21,10 @@ _BY_TIME = "tocsin"
 _ALERT: dict[str, Any] = AlertShown.model_json_schema()["examples"][0]
 
 
+def _left(status: str, by: str) -> dict[str, Any]:
+    return {**_ALERT, "status": status, "status_by": by, "status_at": _AT, "escalate_at": None}
+
+
 class Frame(BaseModel):
     """One JSON object, in one text message. ``example`` holds its members but for ``type``."""
 
@@ -199,7 +203,7 @@ class AlertAcknowledged(Event):
         "kind": "alert.acknowledged",
         "at": _AT,
         "actor": "alice",
-        "alert": {**_ALERT, "status": "acknowledged", "status_by": "alice"},
+        "alert": _left("acknowledged", "alice"),
     }
 
     kind: Literal["alert.acknowledged"]
@@ -213,7 +217,7 @@ class AlertResolved(Event):
         "kind": "alert.resolved",
         "at": _AT,
         "actor": "alice",
-        "alert": {**_ALERT, "status": "resolved", "status_by": "alice"},
+        "alert": _left("resolved", "alice"),
     }
 
     kind: Literal["alert.resolved"]
@@ -257,7 +261,7 @@ class AlertExpired(Event):
         "kind": "alert.expired",
         "at": _AT,
         "actor": _BY_TIME,
-        "alert": {**_ALERT, "status": "expired", "status_by": _BY_TIME, "expires_at": _AT},
+        "alert": {**_left("expired", _BY_TIME), "expires_at": _AT},
     }
 
     kind: Literal["alert.expired"]
@@ -266,7 +270,13 @@ class AlertExpired(Event):
 class AlertEscalated(Event):
     """Nobody acknowledged the alert in time: it is now for all who may see its topic."""
 
-    example = {"seq": 4718, "kind": "alert.escalated", "at": _AT, "actor": _BY_TIME, "alert": _ALERT}
+    example = {
+        "seq": 4718,
+        "kind": "alert.escalated",
+        "at": _AT,
+        "actor": _BY_TIME,
+        "alert": {**_ALERT, "recipients": None, "escalate_at": None},
+    }
 
     kind: Literal["alert.escalated"]
 
