@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from typing import TYPE_CHECKING, Any, get_args
 
 import httpx2
@@ -16,9 +17,11 @@ from service.web.openapi import operations
 from tests.contract import NotInTheContract, checked_answer, checked_frame, document, validator
 from tests.harness import BODY, ROOT
 from tests.reference import ASYNCAPI, OPENAPI
+from tests.tools import missing, spectral
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 OPERATIONS = {f"{method.upper()} {path}": operation for path, method, operation in operations(document(OPENAPI))}
 FRAMES = [*final(ServerFrame), *final(ClientFrame)]
@@ -60,6 +63,17 @@ def schema_examples(schema: dict[str, Any]) -> list[Any]:
 
 def test_the_openapi_document_keeps_the_specification() -> None:
     validate(document(OPENAPI))
+
+
+@pytest.mark.parametrize("path", [OPENAPI, ASYNCAPI], ids=lambda path: path.name)
+def test_a_contract_keeps_the_rules_of_spectral(path: Path) -> None:
+    linter = spectral()
+    if linter is None:
+        missing("there is no Spectral: run python -m tests.tools")
+        return
+    command = [str(linter), "lint", "--quiet", "--fail-severity=warn", "--ruleset=openapi/spectral.yaml", str(path)]
+    run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
