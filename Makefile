@@ -17,6 +17,7 @@ demo: $(VENV)/.run  ## see the whole path at work: two admins, a backend, a drop
 
 test: check  ## run all checks and all tests
 	@$(BIN)/python -m tests.parts
+	@$(BIN)/python -m tests.tools
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, imports, migrations
@@ -30,7 +31,7 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-reference: $(VENV)/.dev  ## write the tables of docs/reference.md and openapi/openapi.yaml from the code
+reference: $(VENV)/.dev  ## write the tables of docs/reference.md and the files of openapi/ from the code
 	@$(BIN)/python -m tests.reference
 
 lock: $(VENV)/.dev  ## choose the newest versions again and write the lock files

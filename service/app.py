@@ -37,7 +37,7 @@ from service.realtime.fanout import Fanout
 from service.realtime.hub import Hub
 from service.realtime.presence import Presence
 from service.realtime.websocket import PATH, StreamEndpoint
-from service.web import console, health, problems
+from service.web import console, health, openapi, problems
 from service.web.limits import ConnectionLimits, RestLimits
 
 if TYPE_CHECKING:
@@ -52,6 +52,13 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 CONSOLE = Path(__file__).parent / "console"
+
+DESCRIPTION = """\
+A 2xx for an alert means that it is committed. Send an `Idempotency-Key`, and a retry stores nothing twice.
+
+Every refusal is `application/problem+json` (RFC 9457) with a stable `code`. The stream at `/v1/ws` is described in
+AsyncAPI, in `openapi/asyncapi.yaml`.
+"""
 
 
 def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
@@ -114,7 +121,11 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         title="Tocsin",
         version=__version__,
         summary="Alerts, stored before answered and pushed at once.",
+        description=DESCRIPTION,
         lifespan=lifespan,
+        servers=[{"url": "/"}],
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        generate_unique_id_function=openapi.operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has them; a span would hold ?token=
     )
     app.state.failed = False
@@ -126,6 +137,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.hub = hub
     app.state.streams = HttpStreams(admission, hub, ledger, limits, settings.stream)
     problems.install(app)
+    openapi.install(app)
     app.router.routes.extend(alert_routes.direct_routes)
     app.router.routes.extend(integration_routes.direct_routes)
     for router in (
@@ -136,7 +148,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         administration.router,
         health.router,
     ):
-        app.include_router(router, responses=problems.RESPONSES)
+        app.include_router(router)
     app.router.routes.append(
         WebSocketRoute(PATH, StreamEndpoint(admission, verifier, rest_limits, settings.stream)),
     )

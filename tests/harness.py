@@ -24,12 +24,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from service.alerts.schemas import AlertShown
 from service.app import create_app
 from service.auth.issuers import Keyring, load_keyring
 from service.auth.tokens import mint
 from service.cli.serve import server_config
 from service.database.engine import parse_url
 from service.settings import AuthSettings, Settings
+from tests.contract import checked_answer, checked_frame, ends
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -38,12 +40,26 @@ SECRET = "a secret of the tests, of more than 32 bytes"
 READ = "alerts:read"
 WRITE = "alerts:write"
 PATIENCE = 15.0
+BODY = AlertShown.model_json_schema()["examples"][0]
+"""What an event holds that a test puts into the log by hand."""
 ROOT = Path(__file__).parent.parent
 
 
 def token(subject: str, scope: str = READ, **claims: Any) -> str:
     """Mint a token that the tested nodes believe."""
     return mint(SECRET.encode(), AuthSettings(), subject=subject, scope=scope, **claims)
+
+
+def _check(response: httpx2.Response) -> None:
+    if ends(response):
+        response.read()
+    checked_answer(response)
+
+
+async def _check_async(response: httpx2.Response) -> None:
+    if ends(response):
+        await response.aread()
+    checked_answer(response)
 
 
 async def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
@@ -75,7 +91,7 @@ class Stream:
     async def next(self, patience: float = PATIENCE) -> dict[str, Any]:
         """Return the next frame."""
         async with asyncio.timeout(patience):
-            frame: dict[str, Any] = json.loads(await self.connection.recv())
+            frame = checked_frame(json.loads(await self.connection.recv()))
         self.seen.append(frame)
         return frame
 
@@ -90,7 +106,8 @@ class Stream:
         return [await self.next_of("event", patience) for _ in range(count)]
 
     async def send(self, frame: dict[str, Any]) -> None:
-        """Send a frame."""
+        """Send a frame, as the contract has it; what it has not is sent with ``connection``."""
+        checked_frame(frame, "listen")
         await self.connection.send(json.dumps(frame))
 
     async def ack(self, seq: int) -> None:
@@ -125,12 +142,14 @@ class Node:
     def http(self, subject: str = "billing", scope: str = WRITE, **claims: Any) -> httpx2.AsyncClient:
         """Return a REST client with a token."""
         headers = {"Authorization": f"Bearer {token(subject, scope, **claims)}"}
-        return httpx2.AsyncClient(base_url=self.base, headers=headers, timeout=30, trust_env=False)
+        hooks = {"response": [_check_async]}
+        return httpx2.AsyncClient(base_url=self.base, headers=headers, timeout=30, trust_env=False, event_hooks=hooks)
 
     def rest(self, subject: str = "billing", scope: str = f"{READ} {WRITE}", **claims: Any) -> httpx2.Client:
         """Return a REST client that does not need a loop."""
         headers = {"Authorization": f"Bearer {token(subject, scope, **claims)}"}
-        return httpx2.Client(base_url=self.base, headers=headers, timeout=30, trust_env=False)
+        hooks = {"response": [_check]}
+        return httpx2.Client(base_url=self.base, headers=headers, timeout=30, trust_env=False, event_hooks=hooks)
 
     async def post(self, title: str = "It happened", **fields: Any) -> dict[str, Any]:
         """Post one alert as ``billing`` and return the answer."""

@@ -16,6 +16,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from tests.contract import checked_frame
 from tests.harness import PATIENCE, token
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Reader:
             self._protocol.receive_eof()
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
-                self.frames.append(json.loads(bytes(event.data)))
+                self.frames.append(checked_frame(json.loads(bytes(event.data))))
         if not self.ended:
             self._send()
 

@@ -1,4 +1,4 @@
-"""What is written from the code: the tables of ``docs/reference.md``, and ``openapi/openapi.yaml``.
+"""What is written from the code: the tables of ``docs/reference.md``, ``openapi/openapi.yaml`` and ``asyncapi.yaml``.
 
 ``python -m tests.reference`` (``make reference``) writes them; ``test_reference.py`` holds them equal.
 """
@@ -15,16 +15,19 @@ import service.web.metrics  # noqa: F401 - registers the metrics
 from service.app import create_app
 from service.auth.issuers import load_keyring
 from service.database.engine import parse_url
-from service.errors import CloseReason, RequestRefused
+from service.errors import CloseReason
+from service.realtime.asyncapi import document as asyncapi_document
 from service.realtime.frames import ErrorCode
 from service.settings import PREFIX, Settings, groups
+from service.web.openapi import every_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference.md"
 OPENAPI = ROOT / "openapi" / "openapi.yaml"
+ASYNCAPI = ROOT / "openapi" / "asyncapi.yaml"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -62,16 +65,11 @@ def settings() -> str:
     return "\n\n".join(parts)
 
 
-def refusals(base: type[RequestRefused] = RequestRefused) -> Iterator[type[RequestRefused]]:
-    """Yield every kind of refusal."""
-    for kind in base.__subclasses__():
-        yield kind
-        yield from refusals(kind)
-
-
 def problems() -> str:
     """Return the table of problem codes."""
-    rows = [(kind.status, f"`{kind.code}`", plain(kind.__doc__)) for kind in sorted(refusals(), key=lambda k: k.status)]
+    rows = [
+        (kind.status, f"`{kind.code}`", plain(kind.__doc__)) for kind in sorted(every_refusal(), key=lambda k: k.status)
+    ]
     return table(("status", "code", "meaning"), rows)
 
 
@@ -115,13 +113,28 @@ def written(page: str) -> str:
     return page
 
 
-def openapi() -> str:
-    """Return the OpenAPI document as YAML."""
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document."""
     app = create_app(Settings(), parse_url("postgresql://"), load_keyring(Settings().auth, b"never used" * 4))
-    return yaml.safe_dump(app.openapi(), sort_keys=False, allow_unicode=True, width=120)
+    return app.openapi()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes everything out: no anchors for what the code says once and the document twice."""
+
+    def ignore_aliases(self, _data: Any) -> bool:
+        return True
+
+
+def written_out(document: dict[str, Any]) -> str:
+    """Return a document as YAML."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+DOCUMENTS = {OPENAPI: openapi_document, ASYNCAPI: asyncapi_document}
 
 
 if __name__ == "__main__":
     PAGE.write_text(written(PAGE.read_text()))
-    OPENAPI.parent.mkdir(exist_ok=True)
-    OPENAPI.write_text(openapi())
+    for path, document in DOCUMENTS.items():
+        path.write_text(written_out(document()))

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+import pytest
 
 from service.errors import CloseReason
 from service.realtime import frames
 from service.web import problems
-from tests.reference import OPENAPI, PAGE, openapi, refusals, written
+from service.web.openapi import every_refusal
+from tests.reference import DOCUMENTS, PAGE, written, written_out
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEXT = PAGE.read_text()
 
@@ -14,8 +21,9 @@ def test_the_reference_has_every_setting_code_reason_and_metric_as_the_code_has_
     assert written(TEXT) == TEXT, "run make reference"
 
 
-def test_the_openapi_document_is_that_of_the_code() -> None:
-    assert openapi() == OPENAPI.read_text(), "run make reference"
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_a_contract_is_that_of_the_code(path: Path) -> None:
+    assert written_out(DOCUMENTS[path]()) == path.read_text(), "run make reference"
 
 
 def test_every_frame_type_is_documented() -> None:
@@ -24,7 +32,7 @@ def test_every_frame_type_is_documented() -> None:
 
 
 def test_a_refused_handshake_and_a_refused_request_share_their_names() -> None:
-    codes = {kind.code for kind in refusals()}
+    codes = {kind.code for kind in every_refusal()}
     for name in ("token_missing", "token_invalid", "token_expired", "scope_missing", "topic_forbidden", "rate_limited"):
         assert name in codes
         assert CloseReason.named(name).reason == name
@@ -34,10 +42,10 @@ def test_the_tree_of_errors_is_drawn_whole() -> None:
     import service.errors  # noqa: PLC0415 - its docstring is what is read
 
     drawing = service.errors.__doc__ or ""
-    for kind in refusals():
+    for kind in every_refusal():
         assert re.search(rf"{kind.__name__} +{kind.status} +{kind.code}\b", drawing), kind.__name__
 
 
 def test_problem_types_are_urns_of_their_codes() -> None:
-    for kind in refusals():
+    for kind in every_refusal():
         assert f'"type":"urn:tocsin:problem:{kind.code}"' in bytes(problems.problem(kind("why")).body).decode()

@@ -16,22 +16,27 @@ from service.alerts.lifecycle import Action
 from service.alerts.queries import decode_cursor, find_alert, find_timeline
 from service.auth.principal import Principal, Scope
 from service.database.ids import uuid7
-from service.errors import NotFound, ScopeMissing
+from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded, ScopeMissing
 from service.web.bearer import Bearer
+from service.web.bounds import JsonRoute
+from service.web.cursors import Cursor  # noqa: TC001 - as UUID above
+from service.web.openapi import headers, refusals
 
 if TYPE_CHECKING:
     from service.alerts.committer import Committer
     from service.database.engine import Database
 
-router = APIRouter(prefix="/v1/alerts/{alert_id}", tags=["alerts"])
+router = APIRouter(prefix="/v1/alerts/{alert_id}", tags=["alerts"], route_class=JsonRoute)
 
 Manager = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, limit="write"))]
 Resolver = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.ALERTS_WRITE, limit="write"))]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 
+_ACTING = refusals(NotFound, ActionConflict, Overloaded, OutcomeUnknown)
 
-@router.post("/acknowledge", response_model=schemas.AlertOut)
-async def acknowledge(request: Request, principal: Manager, alert_id: UUID) -> Response:
+
+@router.post("/acknowledge", response_model=schemas.AlertOut, responses=_ACTING)
+async def acknowledge(request: Request, principal: Manager, alert_id: schemas.AlertId) -> Response:
     """Take an open alert. The first who asks has it; others are answered 409 with who that is.
 
     Repeating one's own action changes nothing and is answered with the alert, here and below.
@@ -39,23 +44,31 @@ async def acknowledge(request: Request, principal: Manager, alert_id: UUID) -> R
     return await _act(request, principal, alert_id, Action.ACKNOWLEDGE)
 
 
-@router.post("/resolve", response_model=schemas.AlertOut)
-async def resolve(request: Request, principal: Resolver, alert_id: UUID) -> Response:
+@router.post("/resolve", response_model=schemas.AlertOut, responses=_ACTING)
+async def resolve(request: Request, principal: Resolver, alert_id: schemas.AlertId) -> Response:
     """Call an alert done. Whoever posted it may, too."""
     return await _act(request, principal, alert_id, Action.RESOLVE)
 
 
-@router.post("/reopen", response_model=schemas.AlertOut)
-async def reopen(request: Request, principal: Manager, alert_id: UUID) -> Response:
+@router.post("/reopen", response_model=schemas.AlertOut, responses=_ACTING)
+async def reopen(request: Request, principal: Manager, alert_id: schemas.AlertId) -> Response:
     """Open an alert again that was resolved or has expired, or give back one that was acknowledged."""
     return await _act(request, principal, alert_id, Action.REOPEN)
 
 
-@router.post("/comments", status_code=201, response_model=schemas.CommentOut)
+@router.post(
+    "/comments",
+    status_code=201,
+    response_model=schemas.CommentOut,
+    responses={
+        201: {"description": "It is stored.", "headers": headers("Idempotency-Replayed")},
+        **refusals(NotFound, IdempotencyMismatch, Overloaded, OutcomeUnknown),
+    },
+)
 async def comment(
     request: Request,
     principal: Manager,
-    alert_id: UUID,
+    alert_id: schemas.AlertId,
     body: schemas.CommentIn,
     idempotency_key: Annotated[schemas.Name | None, Header(description="makes a retry safe, for 24 hours")] = None,
 ) -> Response:
@@ -68,13 +81,13 @@ async def comment(
     return Response(stored.wire, 201, headers, "application/json")
 
 
-@router.get("/timeline", response_model=schemas.Timeline)
+@router.get("/timeline", response_model=schemas.Timeline, responses=refusals(NotFound))
 async def timeline(
     request: Request,
     principal: Reader,
-    alert_id: UUID,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    alert_id: schemas.AlertId,
+    cursor: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="how many at most")] = 100,
 ) -> Response:
     """Tell what happened to an alert, oldest first, by whom and when."""
     await _see(request, principal, alert_id)

@@ -40,6 +40,16 @@ if TYPE_CHECKING:
     from service.events.filter import Severity
 
 Status = Literal["open", "acknowledged", "resolved", "expired"]
+EventKind = Literal[
+    "alert.created",
+    "alert.repeated",
+    "alert.acknowledged",
+    "alert.resolved",
+    "alert.reopened",
+    "alert.commented",
+    "alert.expired",
+    "alert.escalated",
+]
 
 UNRESOLVED: tuple[Status, ...] = ("open", "acknowledged")
 REPEATED_EVERY = timedelta(seconds=1)

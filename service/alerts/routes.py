@@ -7,26 +7,29 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from pydantic import AwareDatetime, ValidationError
+from pydantic import Field, ValidationError
 
 from service.alerts import batch, schemas
+from service.alerts import documented as doc
 from service.alerts.changes import posted
 from service.alerts.committer import Committer
 from service.alerts.lifecycle import Status
 from service.alerts.pending import Stored, idempotency_key
 from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
-from service.auth.principal import Principal, Scope, is_subject, is_topic_pattern
-from service.errors import InvalidRequest, NotFound, TopicForbidden
+from service.auth.principal import TOPIC_MAX, Principal, Scope, is_subject, is_topic_pattern
+from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, OutcomeUnknown, Overloaded, TopicForbidden
 from service.events.filter import Severity
 from service.web.bearer import Bearer
 from service.web.bounds import media_type, read_body, require_json
+from service.web.cursors import Cursor
 from service.web.direct import DirectRoute
-from service.web.problems import RESPONSES, invalid
+from service.web.openapi import body as body_of
+from service.web.openapi import headers, refusals
+from service.web.problems import invalid
 
 if TYPE_CHECKING:
     from service.database.engine import Database
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
+TopicPattern = Annotated[str, doc.documented(pattern=doc.TOPIC_PATTERN, maxLength=TOPIC_MAX)]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 
@@ -91,25 +95,24 @@ async def post_batch(request: Request) -> Response:
     return Response(answer, media_type="application/json")
 
 
-def _schema(model: type[schemas.AlertIn]) -> dict[str, Any]:
-    """Return the schema of a body that is read by hand; what it refers to is among the components of the answers."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    del schema["$defs"]
-    return schema
-
-
 def _in_openapi(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}, **fields}
 
 
-_BATCH = {"type": "array", "minItems": 1, "maxItems": batch.ITEMS_MAX, "items": _schema(schemas.BatchItem)}
+_BATCH = Annotated[list[schemas.BatchItem], Field(min_length=1, max_length=batch.ITEMS_MAX)]
+_BATCH_LINES = """\
+{"title": "Card acceptance below 80 %", "topic": "payments.eu", "idempotency_key": "acceptance-1"}
+{"title": "Disk is full", "severity": "error"}
+"""
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+    "schema": body_of(schemas.Name),
     "description": "makes a retry safe, for 24 hours",
 }
+_STORING = (TopicForbidden, IdempotencyMismatch, Overloaded, OutcomeUnknown)
+_STORED = headers("Location", "Idempotency-Replayed")
 
 direct_routes = [
     DirectRoute(
@@ -119,9 +122,13 @@ direct_routes = [
         tags=["alerts"],
         status_code=201,
         response_model=schemas.AlertOut,
-        responses=RESPONSES,
+        responses={
+            201: {"description": "It is stored.", "headers": _STORED},
+            200: {"description": "It repeated an alert.", "model": schemas.AlertOut, "headers": _STORED},
+            **refusals(*_STORING),
+        },
         openapi_extra=_in_openapi(
-            {"application/json": {"schema": _schema(schemas.AlertIn)}}, parameters=[_IDEMPOTENCY_KEY]
+            {"application/json": {"schema": body_of(schemas.AlertIn)}}, parameters=[_IDEMPOTENCY_KEY]
         ),
     ),
     DirectRoute(
@@ -130,9 +137,12 @@ direct_routes = [
         methods=["POST"],
         tags=["alerts"],
         response_model=schemas.BatchAnswer,
-        responses=RESPONSES,
+        responses=refusals(Overloaded, OutcomeUnknown),
         openapi_extra=_in_openapi(
-            {"application/json": {"schema": _BATCH}, batch.LINES[0]: {"schema": {"type": "string"}}}
+            {
+                "application/json": {"schema": body_of(_BATCH)},
+                batch.LINES[0]: {"schema": {"type": "string", "format": "alerts"}, "example": _BATCH_LINES},
+            }
         ),
     ),
 ]
@@ -158,21 +168,26 @@ def _attributes(value: str) -> dict[str, Any]:
 async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query string
     request: Request,
     principal: Reader,
-    topic: Annotated[list[str], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
+    topic: Annotated[list[TopicPattern], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
     severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
-    min_severity: Severity | None = None,
+    min_severity: Annotated[Severity | None, Query(description="this severity or a graver one")] = None,
     status: Annotated[list[Status], Query(description="repeat for several")] = [],  # noqa: B006
     source: Annotated[list[schemas.Name], Query(description="who posted it; repeat for several")] = [],  # noqa: B006
     q: Annotated[
         schemas.Line | None, Query(max_length=200, description='words of title and body: a b, "a b", a or b, -a')
     ] = None,
     attributes: Annotated[
-        str | None, Query(max_length=2000, description='a JSON object that the attributes hold, such as {"rate": 1}')
+        str | None,
+        Query(
+            max_length=2000,
+            description='a JSON object that the attributes hold, such as {"rate": 1}',
+            json_schema_extra={"format": "json-object", "contentMediaType": "application/json"},
+        ),
     ] = None,
-    since: Annotated[AwareDatetime | None, Query(description="created at this time or later")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="created before this time")] = None,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    since: Annotated[schemas.Time | None, Query(description="created at this time or later")] = None,
+    until: Annotated[schemas.Time | None, Query(description="created before this time")] = None,
+    cursor: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="how many at most")] = 50,
 ) -> Response:
     """List the alerts that the bearer may see, newest first; what is given narrows the list, all of it together."""
     query = AlertQuery(
@@ -194,8 +209,8 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     return Response(orjson.dumps({"alerts": page, "next": more, "head": head}), media_type="application/json")
 
 
-@router.get("/alerts/{alert_id}", response_model=schemas.AlertOut)
-async def get_alert(request: Request, principal: Reader, alert_id: UUID) -> Response:
+@router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertOut, responses=refusals(NotFound))
+async def get_alert(request: Request, principal: Reader, alert_id: schemas.AlertId) -> Response:
     """Return one alert."""
     database: Database = request.app.state.database
     async with database.transaction() as tx:

@@ -11,13 +11,26 @@ import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from fastapi import Path
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    field_validator,
+)
 
-from service.alerts.lifecycle import Status
-from service.auth.principal import is_subject, is_topic
+from service.alerts import documented as doc
+from service.alerts.documented import documented
+from service.alerts.lifecycle import EventKind, Status
+from service.auth.principal import SUBJECT_MAX, TOPIC_MAX, is_subject, is_topic
 from service.events.filter import Severity
 from service.events.times import rfc3339
 
@@ -29,13 +42,11 @@ RECIPIENTS_MAX = 100
 LINKS_MAX = 20
 KEY_MAX = 200
 ESCALATE_MAX = 7 * 86_400
-SMALLEST, LARGEST = (
-    1e-30,
-    1e30,
-)  # PostgreSQL writes a number out in digits: 16 KiB of 1e300 would be read back as megabytes
+SMALLEST, LARGEST = 1e-30, 1e30  # PostgreSQL writes a number out in digits: 16 KiB of 1e300 would be read as megabytes
 INTEGER_MAX = 2**53 - 1  # the largest that every JSON reader holds exactly (RFC 8259, section 6)
 
 # The control characters (Unicode category Cc), and the surrogates (Cs), which UTF-8 cannot hold.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _NOT_IN_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -65,6 +76,24 @@ def _name(value: str) -> str:
     return value
 
 
+def _rfc3339(value: object) -> object:
+    """Accept a time as text; pydantic would take numbers, and guess what they count."""
+    if isinstance(value, datetime) or (isinstance(value, str) and _TIME.fullmatch(value)):
+        return value
+    raise ValueError("must be a time such as 2026-11-21T09:41:07Z (RFC 3339)")
+
+
+def _url(value: str) -> str:
+    """Accept an address that a browser could open."""
+    try:
+        host = urlsplit(value).hostname
+    except ValueError:
+        host = None
+    if host is None:
+        raise ValueError("must be an address with a host")
+    return _line(value)
+
+
 def _comment(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be blank")
@@ -73,9 +102,21 @@ def _comment(value: str) -> str:
     return _text(value, multiline=True)
 
 
-Line = Annotated[str, AfterValidator(_line)]
-Topic = Annotated[str, AfterValidator(_topic)]
-Name = Annotated[str, AfterValidator(_name)]
+Line = Annotated[str, AfterValidator(_line), documented(pattern=doc.LINE, minLength=1)]
+Topic = Annotated[
+    str,
+    AfterValidator(_topic),
+    documented(pattern=doc.TOPIC, minLength=1, maxLength=TOPIC_MAX, examples=["payments.eu"]),
+]
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    documented(pattern=doc.NAME, format="name", minLength=1, maxLength=SUBJECT_MAX, examples=["billing"]),
+]
+
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+
+AlertId = Annotated[UUID, Path(description="the alert's id", examples=["01a1fd87-65c3-71a6-ba06-3929d3197295"])]
 
 
 class Link(BaseModel):
@@ -84,7 +125,7 @@ class Link(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     title: Annotated[Line, Field(max_length=TITLE_MAX)]
-    url: Annotated[Line, Field(max_length=2000, pattern=r"^https?://[^\s]+$")]
+    url: Annotated[str, AfterValidator(_url), Field(max_length=2000, pattern=doc.URL), documented(format="link")]
 
 
 class AlertIn(BaseModel):
@@ -109,12 +150,24 @@ class AlertIn(BaseModel):
     topic: Topic = "default"
     severity: Severity = "info"
     title: Annotated[Line, Field(max_length=TITLE_MAX)]
-    body: str | None = None
-    attributes: dict[str, Any] = Field(default_factory=dict)
+    body: Annotated[str, documented(pattern=doc.TEXT, maxLength=BODY_MAX_BYTES)] | None = Field(
+        None, description="at most 16 KiB of UTF-8"
+    )
+    attributes: Annotated[dict[str, Any], documented(propertyNames={"pattern": doc.KEY})] = Field(
+        default_factory=dict,
+        description=(
+            "any JSON object of at most 16 KiB and 8 levels; integers within ±(2^53 - 1),"
+            " other numbers between 1e-30 and 1e30, text without control characters but tab and line breaks"
+        ),
+    )
     links: list[Link] = Field(default_factory=list, max_length=LINKS_MAX)
-    recipients: list[Name] | None = Field(None, min_length=1, max_length=RECIPIENTS_MAX)
-    dedup_key: Annotated[Line, Field(max_length=KEY_MAX)] | None = None
-    expires_at: AwareDatetime | None = None
+    recipients: Annotated[list[Name], documented(uniqueItems=True)] | None = Field(
+        None, min_length=1, max_length=RECIPIENTS_MAX, description="these admins only; null: all who may see the topic"
+    )
+    dedup_key: Annotated[Line, Field(max_length=KEY_MAX)] | None = Field(
+        None, description="while an alert of the topic with this key is unresolved, this one repeats it"
+    )
+    expires_at: Time | None = Field(None, description="when it is over by itself; in the future")
     escalate_after: int | None = Field(
         None,
         ge=1,
@@ -232,8 +285,33 @@ def content_hash(alert: AlertIn) -> str:
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-class AlertOut(BaseModel):
-    """An alert as REST shows it; a frame's ``alert`` is the same without ``seq``, which stands beside it there."""
+# FastAPI drops what is null in an example, so nothing is.
+_ALERT: dict[str, Any] = {
+    "id": "01a1fd87-65c3-71a6-ba06-3929d3197295",
+    "source": "billing",
+    "topic": "payments.eu",
+    "severity": "critical",
+    "title": "Card acceptance below 80 %",
+    "body": "Acquirer X times out since 09:41 UTC.",
+    "attributes": {"acquirer": "X", "rate": 0.78},
+    "links": [{"title": "Runbook", "url": "https://runbooks.example/acquirer"}],
+    "recipients": ["alice", "bob"],
+    "dedup_key": "acceptance/X",
+    "status": "open",
+    "status_by": "billing",
+    "status_at": "2026-11-21T09:41:07.123456Z",
+    "occurrences": 1,
+    "created_at": "2026-11-21T09:41:07.123456Z",
+    "updated_at": "2026-11-21T09:41:07.123456Z",
+    "expires_at": "2026-11-22T09:41:07.123456Z",
+    "escalate_at": "2026-11-21T09:56:07.123456Z",
+}
+
+
+class AlertShown(BaseModel):
+    """An alert as everybody is shown it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_ALERT]})
 
     id: UUID
     source: str
@@ -253,6 +331,13 @@ class AlertOut(BaseModel):
     updated_at: AwareDatetime
     expires_at: AwareDatetime | None
     escalate_at: AwareDatetime | None = Field(description="when it goes to all who may see its topic")
+
+
+class AlertOut(AlertShown):
+    """An alert as REST shows it; a frame's ``alert`` is the same without ``seq``, which stands beside it there."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**_ALERT, "seq": 4711}]})
+
     seq: int = Field(description="its place in the log: the event that created it")
 
 
@@ -261,11 +346,25 @@ class CommentIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "Acquirer X is aware."}]})
 
-    text: Annotated[str, AfterValidator(_comment)]
+    text: Annotated[str, AfterValidator(_comment), documented(pattern=doc.WORDS, minLength=1, maxLength=BODY_MAX_BYTES)]
 
 
 class CommentOut(BaseModel):
     """A comment as it was stored; in the stream it comes with its alert, as ``alert.commented``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01a1fd88-1f0e-7d0c-8d0c-2f3f5a6b7c8d",
+                    "text": "Acquirer X is aware.",
+                    "alert_id": _ALERT["id"],
+                    "actor": "alice",
+                    "at": "2026-11-21T09:44:12.000345Z",
+                }
+            ]
+        }
+    )
 
     id: UUID
     text: str
@@ -275,7 +374,9 @@ class CommentOut(BaseModel):
 
 
 class CommentText(BaseModel):
-    """A comment in a timeline."""
+    """A comment in a timeline, and in its event."""
+
+    model_config = ConfigDict(extra="forbid")
 
     id: UUID
     text: str
@@ -285,7 +386,7 @@ class TimelineEvent(BaseModel):
     """What happened to an alert, and where it stood then."""
 
     seq: int
-    kind: str
+    kind: EventKind
     at: AwareDatetime
     actor: str
     status: Status
@@ -297,12 +398,37 @@ class TimelineEvent(BaseModel):
 class Timeline(BaseModel):
     """A page of what happened to an alert, oldest first."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "seq": 4712,
+                            "kind": "alert.acknowledged",
+                            "at": "2026-11-21T09:43:50.120000Z",
+                            "actor": "alice",
+                            "status": "acknowledged",
+                            "severity": "critical",
+                            "occurrences": 1,
+                        }
+                    ],
+                    "next": "NDcxMg",
+                }
+            ]
+        }
+    )
+
     events: list[TimelineEvent]
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
 
 
 class AlertPage(BaseModel):
     """A page of alerts, newest first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"alerts": [{**_ALERT, "seq": 4711}], "next": "NDcxMQ", "head": 4713}]}
+    )
 
     alerts: list[AlertOut]
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
@@ -325,5 +451,9 @@ class BatchResult(BaseModel):
 
 class BatchAnswer(BaseModel):
     """One result an alert, in their order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"results": [{"status": 201, "id": _ALERT["id"], "seq": 4711}]}]}
+    )
 
     results: list[BatchResult]

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from service.alerts.schemas import AlertId
 from service.auth.principal import Principal, Scope
 from service.deliveries.queries import deliveries_of, may_audit, present
 from service.errors import NotFound
 from service.web import cursors
 from service.web.bearer import Bearer
+from service.web.openapi import refusals
 
 if TYPE_CHECKING:
     from service.database.engine import Database
@@ -22,6 +24,15 @@ router = APIRouter(prefix="/v1", tags=["deliveries"])
 
 Auditor = Annotated[Principal, Depends(Bearer(Scope.AUDIT_READ, limit="read"))]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+
+DeliveryCursor = Annotated[
+    str | None,
+    Query(
+        max_length=100,
+        description="the `next` of the page before; absent: the first page",
+        json_schema_extra={"format": "delivery-cursor"},
+    ),
+]
 
 SEQ_MAX = 2**63 - 1
 _BEFORE_ALL = (0, UUID(int=0))
@@ -43,6 +54,28 @@ class DeliveryOut(BaseModel):
 class DeliveryPage(BaseModel):
     """A page of deliveries, in the order of the log."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "deliveries": [
+                        {
+                            "seq": 4711,
+                            "kind": "alert.created",
+                            "recipient": "alice",
+                            "connection": "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a",
+                            "node": "01a1fd70-9a6e-7c55-8f0e-0a1b2c3d4e5f",
+                            "sent_at": "2026-11-21T09:41:07.125012Z",
+                            "received_at": "2026-11-21T09:41:07.142345Z",
+                            "latency": 0.017333,
+                        }
+                    ],
+                    "next": "NDcxMS8wMWExZmQ3ZC0wYjdjLTdlMWEtOWQ0My01ZDhmMWYxYzJiM2E",
+                }
+            ]
+        }
+    )
+
     deliveries: list[DeliveryOut]
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
 
@@ -57,6 +90,14 @@ class PresentOut(BaseModel):
 
 class PresenceOut(BaseModel):
     """Who is connected now, to any node."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"present": [{"recipient": "alice", "connections": 2, "since": "2026-11-21T08:58:01.000123Z"}]}
+            ]
+        }
+    )
 
     present: list[PresentOut]
 
@@ -76,13 +117,13 @@ def _decode(cursor: str) -> tuple[int, UUID]:
     return position
 
 
-@router.get("/alerts/{alert_id}/deliveries")
+@router.get("/alerts/{alert_id}/deliveries", responses=refusals(NotFound))
 async def get_deliveries(
     request: Request,
     principal: Auditor,
-    alert_id: UUID,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    alert_id: AlertId,
+    cursor: DeliveryCursor = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 200,
 ) -> DeliveryPage:
     """List who was sent the alert, and who received it."""
     database: Database = request.app.state.database

@@ -18,13 +18,22 @@ from service.alerts.committer import Committer
 from service.alerts.pending import NewAlert, Outcome, Pending, Stored
 from service.alerts.routes import created
 from service.auth.principal import Principal, Scope
-from service.errors import InvalidRequest, Overloaded, RateLimited, RequestRefused, TopicForbidden, UnsupportedMedia
+from service.errors import (
+    IdempotencyMismatch,
+    InvalidRequest,
+    OutcomeUnknown,
+    Overloaded,
+    RateLimited,
+    RequestRefused,
+    TopicForbidden,
+    UnsupportedMedia,
+)
 from service.integrations import alertmanager, apprise, cloudevents
 from service.logs import get_logger
 from service.web.bearer import Bearer
 from service.web.bounds import media_type, read_body, require_json
 from service.web.direct import DirectRoute
-from service.web.problems import RESPONSES
+from service.web.openapi import headers, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,27 +181,59 @@ def _kind(outcome: Outcome) -> str:
     return "refused"
 
 
-_OBJECT = {"type": "object", "additionalProperties": True}
-
-
-def _in_openapi(*media: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
-    content = {one: {"schema": schema or _OBJECT} for one in media}
+def _in_openapi(content: dict[str, Any]) -> dict[str, Any]:
     return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}}
 
 
-_COUNTS = {"type": "object", "additionalProperties": {"type": "integer"}}
+_COUNTS = {
+    "schema": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "example": {"stored": 1, "repeated": 0, "resolved": 1, "refused": 0},
+}
 _EVENT = {
     "type": "object",
     "required": ["specversion", "id", "source", "type"],
     "properties": {
-        "specversion": {"const": "1.0"},
+        "specversion": {"type": "string", "const": "1.0"},
         "id": {"type": "string", "minLength": 1},
         "source": {"type": "string", "minLength": 1},
         "type": {"type": "string", "minLength": 1},
     },
+    "examples": [
+        {
+            "specversion": "1.0",
+            "id": "4711",
+            "source": "/payments/eu",
+            "type": "payments.failed",
+            "data": {"title": "Settlement file is late"},
+        }
+    ],
 }
-_EVENTS: dict[str, Any] = _in_openapi(cloudevents.STRUCTURED, schema=_EVENT)
-_EVENTS["requestBody"]["content"][cloudevents.BATCHED] = {"schema": {"type": "array", "items": _EVENT}}
+_NOTIFICATION = {
+    "schema": {"type": "object", "properties": {"title": {"type": "string"}, "message": {"type": "string"}}},
+    "example": {"version": "1.0", "title": "Backup failed", "message": "Disk full on db1", "type": "failure"},
+}
+_TOLD = {
+    "schema": {
+        "type": "object",
+        "required": ["alerts"],
+        "properties": {"alerts": {"type": "array", "items": {"type": "object"}}},
+    },
+    "example": {
+        "version": "4",
+        "status": "firing",
+        "receiver": "tocsin",
+        "alerts": [
+            {
+                "status": "firing",
+                "fingerprint": "9e1c1f7d3b5a2c40",
+                "labels": {"alertname": "DiskFull", "severity": "critical", "instance": "db1"},
+                "annotations": {"summary": "The disk of db1 is full"},
+                "startsAt": "2026-11-21T09:41:07Z",
+                "endsAt": "0001-01-01T00:00:00Z",
+            }
+        ],
+    },
+}
 
 direct_routes = [
     DirectRoute(
@@ -202,8 +243,20 @@ direct_routes = [
         tags=["integrations"],
         status_code=201,
         response_model=schemas.AlertOut,
-        responses={200: {"model": schemas.BatchAnswer, "description": "The answer to a batch."}, **RESPONSES},
-        openapi_extra=_EVENTS,
+        responses={
+            201: {"description": "It is stored.", "headers": headers("Location", "Idempotency-Replayed")},
+            200: {
+                "description": "The answer to a batch.",
+                "model": schemas.BatchAnswer,
+            },
+            **refusals(TopicForbidden, IdempotencyMismatch, Overloaded, OutcomeUnknown),
+        },
+        openapi_extra=_in_openapi(
+            {
+                cloudevents.STRUCTURED: {"schema": _EVENT},
+                cloudevents.BATCHED: {"schema": {"type": "array", "items": _EVENT}},
+            }
+        ),
     ),
     DirectRoute(
         "/v1/integrations/apprise",
@@ -212,8 +265,12 @@ direct_routes = [
         tags=["integrations"],
         status_code=201,
         response_model=schemas.AlertOut,
-        responses=RESPONSES,
-        openapi_extra=_in_openapi("application/json"),
+        responses={
+            201: {"description": "It is stored.", "headers": headers("Location")},
+            200: {"description": "It repeated an alert.", "model": schemas.AlertOut},
+            **refusals(TopicForbidden, Overloaded, OutcomeUnknown),
+        },
+        openapi_extra=_in_openapi({"application/json": _NOTIFICATION}),
     ),
     DirectRoute(
         "/v1/integrations/alertmanager",
@@ -223,10 +280,10 @@ direct_routes = [
         responses={
             200: {
                 "description": "How many were stored, repeated, resolved and refused.",
-                "content": {"application/json": {"schema": _COUNTS}},
+                "content": {"application/json": _COUNTS},
             },
-            **RESPONSES,
+            **refusals(TopicForbidden, Overloaded, OutcomeUnknown),
         },
-        openapi_extra=_in_openapi("application/json"),
+        openapi_extra=_in_openapi({"application/json": _TOLD}),
     ),
 ]

@@ -6,16 +6,27 @@ import time
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from service.auth.principal import Principal, Scope, is_subject
 from service.auth.revocations import Revocation, Target, revocations_before, revoke
 from service.deliveries.queries import is_open
-from service.errors import InvalidRequest, NotFound
+from service.errors import InvalidRequest, NotFound, Overloaded
 from service.web import cursors
 from service.web.bearer import Bearer
 from service.web.bounds import read_body, require_json
+from service.web.cursors import Cursor  # noqa: TC001 - FastAPI reads the annotations
+from service.web.openapi import body, refusals
 from service.web.problems import invalid
 
 if TYPE_CHECKING:
@@ -35,7 +46,10 @@ BODY_MAX_BYTES = 16 * 1024
 class RevocationIn(BaseModel):
     """What is to be revoked: one token by its ``jti``, or those of a subject that were issued before a time."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"subject": "ann", "reason": "the laptop was stolen"}]},
+    )
 
     jti: str | None = Field(None, description="the `jti` of one token")
     subject: str | None = Field(None, description="the `sub` whose tokens are revoked")
@@ -58,8 +72,24 @@ class RevocationIn(BaseModel):
         return self
 
 
+# All of it is there: FastAPI drops what is null in an example.
+_REVOCATION: dict[str, JsonValue] = {
+    "id": 17,
+    "jti": "4f6d0c52",
+    "subject": "ann",
+    "before": "2026-11-21T09:41:07.123456Z",
+    "connection": "01a1fd87-65c3-71a6-ba06-3929d3197295",
+    "reason": "the laptop was stolen",
+    "revoked_by": "root",
+    "revoked_at": "2026-11-21T09:41:07.123456Z",
+    "expires_at": "2027-11-21T09:41:07.123456Z",
+}
+
+
 class RevocationOut(BaseModel):
     """A revocation that is in force."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_REVOCATION]})
 
     id: int
     jti: str | None
@@ -90,19 +120,19 @@ class RevocationOut(BaseModel):
 class RevocationPage(BaseModel):
     """A page of revocations, newest first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"revocations": [_REVOCATION], "next": "NDcxMQ"}]})
+
     revocations: list[RevocationOut]
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
 
 
-_BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": RevocationIn.model_json_schema()}}}
-}
+_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": body(RevocationIn)}}}}
 
 
 @router.post(
     "/revocations",
     status_code=201,
-    responses={200: {"model": RevocationOut, "description": "It was in force already."}},
+    responses={200: {"model": RevocationOut, "description": "It was in force already."}, **refusals(Overloaded)},
     openapi_extra=_BODY,
 )
 async def post_revocation(request: Request, response: Response, principal: Admin) -> RevocationOut:
@@ -131,8 +161,8 @@ async def post_revocation(request: Request, response: Response, principal: Admin
 async def get_revocations(
     request: Request,
     principal: Admin,  # noqa: ARG001 - asked for its scope
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    cursor: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 200,
 ) -> RevocationPage:
     """List what is revoked, newest first: by whom, when and why."""
     before = _decode(cursor) if cursor is not None else ID_MAX
@@ -153,8 +183,12 @@ def _decode(cursor: str) -> int:
     return before
 
 
-@router.delete("/connections/{connection_id}", status_code=204)
-async def delete_connection(request: Request, principal: Admin, connection_id: UUID) -> None:
+@router.delete("/connections/{connection_id}", status_code=204, responses=refusals(NotFound))
+async def delete_connection(
+    request: Request,
+    principal: Admin,
+    connection_id: Annotated[UUID, Path(description="the `connection` of its `welcome` frame")],
+) -> None:
     """Close a stream with 1008 ``kicked``, on whichever node holds it. Its token stays good."""
     hub: Hub = request.app.state.hub
     settings: Settings = request.app.state.settings

@@ -6,11 +6,20 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from service.auth.principal import Principal, Scope
-from service.errors import InvalidRequest, RateLimited, RequestRefused, ScopeMissing
+from service.errors import (
+    ConnectionLimit,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    RequestRefused,
+    ScopeMissing,
+    TopicForbidden,
+)
 from service.events.filter import Severity
 from service.realtime.events import HttpStreams
 from service.realtime.protocol import SEQ_MAX
@@ -18,6 +27,8 @@ from service.realtime.sse import MEDIA_TYPE, read_event_id
 from service.settings import Settings
 from service.web.bearer import Bearer
 from service.web.bounds import read_body, require_json
+from service.web.openapi import body as body_of
+from service.web.openapi import refusals
 from service.web.problems import invalid
 
 WAIT_SECONDS = 25
@@ -58,6 +69,9 @@ data: {"type":"close","code":1008,"reason":"token_expired"}
 """
 
 
+_CONNECTION = "01a1fd87-65c3-71a6-ba06-3929d3197295"
+
+
 class CloseOut(BaseModel):
     """Why the connection of the polls was closed."""
 
@@ -80,6 +94,22 @@ class GapOut(BaseModel):
 class PollOut(BaseModel):
     """The answer to a long poll."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "connection": _CONNECTION,
+                    "welcome": {"type": "welcome", "connection": _CONNECTION, "recipient": "alice", "head": 4711},
+                    "events": [{"type": "event", "seq": 4711, "kind": "alert.created"}],
+                    "next": 4711,
+                    "caught_up": True,
+                    "gap": {"type": "gap", "from": 1, "to": 4000, "reason": "purged"},
+                    "closed": {"type": "close", "code": 1008, "reason": "token_expired"},
+                }
+            ]
+        }
+    )
+
     connection: UUID = Field(description="send it as `connection` with the next poll")
     welcome: dict[str, Any] | None = Field(
         description="the `welcome` frame, with the first answer of a connection, and to a poll that names none"
@@ -94,12 +124,16 @@ class PollOut(BaseModel):
 class AckIn(BaseModel):
     """An acknowledgement."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"connection": _CONNECTION, "seq": 4711}]})
+
     connection: UUID = Field(description="that of the `welcome` frame, or of the answer to a poll")
     seq: int = Field(ge=0, le=SEQ_MAX, strict=True, description="cumulative: this event and all before it")
 
 
 class AckOut(BaseModel):
     """Up to where it counts."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"connection": _CONNECTION, "seq": 4711}]})
 
     connection: UUID
     seq: int = Field(description="less than was sent where the node that was asked does not know yet: send it again")
@@ -113,7 +147,8 @@ class AckOut(BaseModel):
             "description": "The stream, or the answer to a poll.",
             "model": PollOut,
             "content": {MEDIA_TYPE: {"schema": {"type": "string", "description": _FRAME}, "example": _SSE_EXAMPLE}},
-        }
+        },
+        **refusals(TopicForbidden, ConnectionLimit, Overloaded),
     },
 )
 async def get_events(  # noqa: PLR0913 - its parameters
@@ -128,7 +163,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
         ),
     ] = None,
     topics: Annotated[str, Query(max_length=10_100, description="topics or patterns, with commas between")] = "",
-    min_severity: Severity = "info",
+    min_severity: Annotated[Severity, Query(description="this severity or a graver one")] = "info",
     wait: Annotated[
         float | None,
         Query(ge=0, le=WAIT_MAX_SECONDS, description=f"long poll: the most seconds to wait; {WAIT_SECONDS} by default"),
@@ -163,9 +198,8 @@ async def get_events(  # noqa: PLR0913 - its parameters
 
 @router.post(
     "/events/ack",
-    openapi_extra={
-        "requestBody": {"required": True, "content": {"application/json": {"schema": AckIn.model_json_schema()}}}
-    },
+    responses=refusals(NotFound),
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": body_of(AckIn)}}}},
 )
 async def post_ack(request: Request, principal: Reader) -> AckOut:
     """Acknowledge what came by server-sent events, while they go on.

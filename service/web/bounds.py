@@ -8,12 +8,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from service.errors import MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from service.settings import ServerSettings
 
@@ -65,3 +70,20 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         except ClientDisconnect:
             raise MalformedRequest("The body ended early.") from None
     raise RequestTooLarge(f"The body is larger than {max_bytes} bytes.", headers={"Connection": "close"})
+
+
+class JsonRoute(APIRoute):
+    """An operation of FastAPI's, with these bounds on the body that it takes."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def bounded(request: Request) -> Response:
+            require_json(request)
+            request._body = await read_body(request, request.app.state.settings.server.request_max_bytes)  # noqa: SLF001 - where Starlette keeps a body that was read
+            return await handle(request)
+
+        return bounded

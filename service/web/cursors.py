@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Annotated
+
+from fastapi import Query
 
 from service.errors import InvalidRequest
+
+Cursor = Annotated[
+    str | None,
+    Query(
+        max_length=100,
+        description="the `next` of the page before; absent: the first page",
+        json_schema_extra={"format": "cursor"},
+    ),
+]
+"""The query parameter."""
 
 
 def encode(position: str) -> str:

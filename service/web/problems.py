@@ -1,7 +1,8 @@
 """Errors as ``application/problem+json`` (RFC 9457): the one place where the error tree meets HTTP.
 
-Each document has ``type``, ``title``, ``status``, ``detail`` and a stable ``code``
-to program against. A 401 carries ``WWW-Authenticate`` (RFC 6750, section 3), a 429 and a 503 ``Retry-After``.
+Each document has ``type``, ``title``, ``status``, ``detail`` and a stable ``code`` to program against; ``openapi.py``
+says which operation answers with which. A 401 carries ``WWW-Authenticate`` (RFC 6750, section 3), a 429 and a 503
+``Retry-After``.
 """
 
 from __future__ import annotations
@@ -37,31 +38,6 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
 MEDIA_TYPE = "application/problem+json"
-_SCHEMA = {
-    "type": "object",
-    "required": ["type", "title", "status", "code", "detail"],
-    "properties": {
-        "type": {"type": "string", "examples": ["urn:tocsin:problem:invalid_request"]},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string", "description": "stable, to program against"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["pointer", "detail"],
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
-    },
-}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": description, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
-    for status, description in (("4XX", "The request is refused."), ("5XX", "The service cannot answer it now."))
-}
-"""What every operation may answer besides, for the OpenAPI document."""
-
 FAULTS_MAX = 20
 _CHALLENGES = {
     TokenMissing: 'Bearer realm="tocsin"',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import struct
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.realtime.transport import FRAGMENTS_MAX
-from tests.harness import PATIENCE, READ, Node, Process, eventually, token
+from tests.harness import BODY, PATIENCE, READ, Node, Process, eventually, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,8 +144,10 @@ async def test_a_sparse_replay_of_a_long_log_gets_on(process: Process) -> None:
         """
         INSERT INTO events (seq, alert_id, kind, topic, severity, actor, occurred_at, body)
         SELECT n, gen_random_uuid(), 'alert.created', CASE WHEN n % 100000 = 0 THEN 'rare' ELSE 'common' END, 'info',
-               'billing', now(), '{}' FROM generate_series(1, 400000) AS n
-        """
+               'billing', now(), CASE WHEN n % 100000 = 0 THEN $1::json ELSE '{}' END
+        FROM generate_series(1, 400000) AS n
+        """,
+        json.dumps(BODY),
     )
     await process.post(topic="rare")  # it wakes the fan-out, whose position moves past what was put in by hand
     async with await process.stream("alice", after=0, topics="rare") as stream:

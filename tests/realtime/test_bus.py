@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from service.settings import Settings, StreamSettings
-from tests.harness import PATIENCE, Node, eventually, serving
+from tests.harness import BODY, PATIENCE, Node, eventually, serving
 from tests.realtime.conftest import kill_buses
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ async def insert_silently(node: Node, count: int) -> list[int]:
         """
         INSERT INTO events (seq, alert_id, kind, topic, severity, actor, occurred_at, body)
         SELECT (SELECT coalesce(max(seq), 0) FROM events) + n, gen_random_uuid(), 'alert.created', 'default', 'info',
-               'nobody', clock_timestamp(), '{}'
+               'nobody', clock_timestamp(), $2::json
         FROM generate_series(1, $1::int) AS n RETURNING seq
         """,
         count,
+        json.dumps(BODY),
     )
     return sorted(row[0] for row in rows)
 

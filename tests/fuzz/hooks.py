@@ -1,0 +1,120 @@
+"""What schemathesis has to know of Tocsin beyond ``openapi.yaml``; it loads this module by name.
+
+The document says some rules with words only. They are said here in a form to generate from: names, cursors, times that
+lie ahead, and the values of attributes. And some refusals depend on what was stored before, not on the request alone.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import schemathesis
+from hypothesis import strategies as st
+
+from service.alerts.documented import KEY, TEXT
+from service.alerts.schemas import INTEGER_MAX
+from service.web import cursors
+
+if TYPE_CHECKING:
+    from schemathesis import Case, HookContext, Response
+    from schemathesis.core.failures import Failure
+
+PRINTABLE = st.characters(exclude_categories=("C", "Z"))
+CONNECTION = "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"
+POLL_SECONDS = 0.05
+SUBJECT = "fuzzer"
+
+for_others: set[str] = set()
+
+# Twice as deep and so on is refused, and with words said so: what is generated stays far from there.
+_SCALARS = [
+    {"type": ["null", "boolean"]},
+    {"type": "integer", "minimum": -INTEGER_MAX, "maximum": INTEGER_MAX},
+    {"enum": [0.5, -1e-30, 1e30, 78.25]},
+    {"type": "string", "pattern": TEXT},
+]
+_LISTS = {"type": "array", "items": {"anyOf": _SCALARS}}
+_OBJECTS = {"type": "object", "propertyNames": {"pattern": KEY}, "additionalProperties": {"anyOf": [*_SCALARS, _LISTS]}}
+ATTRIBUTES = {"anyOf": [*_SCALARS, _LISTS, _OBJECTS]}
+
+# Of a request that is in itself right: its key was used before, or its time has come.
+NOT_OF_THE_REQUEST_ALONE = ("idempotency_mismatch", "/expires_at: must lie in the future.")
+
+
+def later(year: int, month: int, day: int, second: int) -> str:
+    """Return a time that lies ahead, as RFC 3339."""
+    return f"{year}-{month:02}-{day:02}T09:41:{second:02}Z"
+
+
+schemathesis.openapi.format("name", st.text(PRINTABLE, min_size=1, max_size=200))
+schemathesis.openapi.format("cursor", st.integers(0, 10**9).map(lambda seq: cursors.encode(str(seq))))
+schemathesis.openapi.format(
+    "delivery-cursor", st.integers(0, 10**9).map(lambda seq: cursors.encode(f"{seq}/{CONNECTION}"))
+)
+schemathesis.openapi.format(
+    "json-object", st.dictionaries(st.sampled_from(["rate", "a b", "é"]), st.integers(0, 9)).map(json.dumps)
+)
+schemathesis.openapi.format(
+    "date-time",
+    st.builds(later, st.integers(2100, 9998), st.integers(1, 12), st.integers(1, 28), st.integers(0, 59)),
+)
+schemathesis.openapi.format(
+    "link", st.sampled_from(["https://runbooks.example/acquirer", "http://[::1]:8080/?a=b#c", "https://é.example"])
+)
+schemathesis.openapi.format(
+    "alerts",
+    st.lists(
+        st.text(PRINTABLE, min_size=1, max_size=200).map(lambda title: json.dumps({"title": title})), min_size=1
+    ).map("\n".join),
+)
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(_context: schemathesis.SerializationContext, value: object) -> bytes:
+    """Send lines as they are."""
+    return value.encode() if isinstance(value, str) else json.dumps(value).encode()
+
+
+@schemathesis.hook
+def before_load_schema(_context: HookContext, raw_schema: dict[str, Any]) -> None:
+    """Say with JSON Schema which attributes there may be."""
+    for schema in raw_schema["components"]["schemas"].values():
+        attributes = schema.get("properties", {}).get("attributes", {})
+        if "propertyNames" in attributes:
+            attributes["additionalProperties"] = ATTRIBUTES
+
+
+@schemathesis.hook
+def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any]) -> None:
+    """Poll for a moment only."""
+    declared = {parameter.name for parameter in case.operation.query}
+    if "wait" in declared:
+        wait = case.query.get("wait", 0)
+        if isinstance(wait, int | float) and POLL_SECONDS < wait <= 60:
+            wait = POLL_SECONDS
+        case.query["wait"] = wait
+
+
+@schemathesis.hook
+def after_call(_context: HookContext, case: Case[Any], response: Response) -> None:
+    """Note the alerts that were posted for others, which the one who posted them does not see."""
+    if response.status_code == 201 and case.operation.path == "/v1/alerts":
+        alert = response.json()
+        if alert["recipients"] and SUBJECT not in alert["recipients"]:
+            for_others.add(alert["id"])
+
+
+@schemathesis.hook
+def filter_failure(_context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
+    """Drop what is said of a request alone, where the service answers for more than that."""
+    kind = type(failure).__name__
+    if kind == "RejectedPositiveData":
+        document = response.json()
+        return not {document["code"], document["detail"]}.intersection(NOT_OF_THE_REQUEST_ALONE)
+    if kind == "EnsureResourceAvailability":
+        return not any(alert_id in response.text for alert_id in for_others)
+    if kind == "AcceptedNegativeData" and case.operation.path.endswith("/batch"):
+        # What is wrong with one alert is its own answer, not that of the batch.
+        return all(result["status"] < 400 for result in response.json()["results"])
+    return True

@@ -1,0 +1,65 @@
+"""A backend and an admin in one, on the client that ``openapi-python-client`` made: run by ``test_client.py``.
+
+It runs in the generator's environment, with the client on its path: ``caller.py BASE TOKEN``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from tocsin_client import AuthenticatedClient
+from tocsin_client.api.alerts import acknowledge, comment, get_alert, get_alerts, post_alert, post_batch, timeline
+from tocsin_client.models import (
+    ActionConflict,
+    AlertIn,
+    AlertInAttributes,
+    AlertInSeverity,
+    AlertOut,
+    BatchItem,
+    CommentIn,
+    InvalidRequest,
+    NotFound,
+    TokenInvalid,
+)
+
+
+def main(base: str, token: str, other: str) -> None:
+    client = AuthenticatedClient(base, token)
+    alert = AlertIn(
+        title="Card acceptance below 80 %",
+        severity=AlertInSeverity.CRITICAL,
+        attributes=AlertInAttributes.from_dict({"rate": 0.78}),
+    )
+    posted = post_alert.sync_detailed(client=client, body=alert, idempotency_key="one")
+    again = post_alert.sync_detailed(client=client, body=alert, idempotency_key="one")
+    assert (posted.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert isinstance(posted.parsed, AlertOut)
+    assert posted.parsed.id == again.parsed.id
+    assert posted.parsed.attributes["rate"] == 0.78
+
+    taken = acknowledge.sync(posted.parsed.id, client=client)
+    assert (taken.status, taken.status_by) == ("acknowledged", "alice")
+    conflict = acknowledge.sync(posted.parsed.id, client=AuthenticatedClient(base, other))
+    assert isinstance(conflict, ActionConflict)
+    assert conflict.alert.status_by == "alice"
+
+    said = comment.sync(posted.parsed.id, client=client, body=CommentIn(text="Acquirer X is aware."))
+    assert said.actor == "alice"
+
+    batch = post_batch.sync(client=client, body=[BatchItem(title="Disk is full"), BatchItem(title=" ")])
+    assert [result.status for result in batch.results] == [201, 422]
+    assert batch.results[1].code == "invalid_request"
+
+    page = get_alerts.sync(client=client, limit=10)
+    assert [one.title for one in page.alerts] == ["Disk is full", "Card acceptance below 80 %"]
+    steps = timeline.sync(posted.parsed.id, client=client)
+
+    assert isinstance(post_alert.sync(client=client, body=AlertIn(title="")), InvalidRequest)
+    assert isinstance(get_alert.sync("01a1fd87-65c3-71a6-ba06-3929d3197295", client=client), NotFound)
+    assert isinstance(get_alerts.sync(client=AuthenticatedClient(base, "a.b.c")), TokenInvalid)
+    json.dump([step.kind for step in steps.events], sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

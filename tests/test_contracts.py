@@ -1,0 +1,156 @@
+"""The contracts say all there is to say, and the tests that see something else fail."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING, Any, get_args
+
+import httpx2
+import pytest
+from openapi_spec_validator import validate
+
+from service.alerts.lifecycle import EventKind
+from service.realtime import frames
+from service.realtime.frame_types import ClientFrame, Event, Frame, ServerFrame, final, kind_of, shown, type_of
+from service.web.openapi import operations
+from tests.contract import NotInTheContract, checked_answer, checked_frame, document, validator
+from tests.harness import BODY, ROOT
+from tests.reference import ASYNCAPI, OPENAPI
+from tests.tools import missing, spectral
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OPERATIONS = {f"{method.upper()} {path}": operation for path, method, operation in operations(document(OPENAPI))}
+FRAMES = [*final(ServerFrame), *final(ClientFrame)]
+EVENT = {"type": "event", "seq": 1, "kind": "alert.created", "at": "2026-11-21T09:41:07Z", "actor": "a", "alert": BODY}
+
+
+def described(name: str) -> dict[str, Any]:
+    """Return an operation."""
+    return OPERATIONS[name]
+
+
+def bodies(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what an operation takes and answers, each with what it is."""
+    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        yield f"the request as {media_type}", content
+    for status, answer in operation["responses"].items():
+        for media_type, content in answer.get("content", {}).items():
+            yield f"the answer {status} as {media_type}", content
+
+
+def examples(content: dict[str, Any]) -> list[Any]:
+    """Return the examples of a body: its own, or those of its schema."""
+    own = [content["example"]] if "example" in content else []
+    own += [example["value"] for example in content.get("examples", {}).values()]
+    return own or schema_examples(content.get("schema", {}))
+
+
+def schema_examples(schema: dict[str, Any]) -> list[Any]:
+    """Return the examples of a schema, or of what it refers to."""
+    if "$ref" in schema:
+        return schema_examples(document(OPENAPI)["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    if "oneOf" in schema:
+        return [example for option in schema["oneOf"] for example in schema_examples(option)]
+    if schema.get("type") == "array":
+        return [[example] for example in schema_examples(schema["items"])]
+    found: list[Any] = schema.get("examples", [])
+    return found
+
+
+def test_the_openapi_document_keeps_the_specification() -> None:
+    validate(document(OPENAPI))
+
+
+@pytest.mark.parametrize("path", [OPENAPI, ASYNCAPI], ids=lambda path: path.name)
+def test_a_contract_keeps_the_rules_of_spectral(path: Path) -> None:
+    linter = spectral()
+    if linter is None:
+        missing("there is no Spectral: run python -m tests.tools")
+        return
+    command = [str(linter), "lint", "--quiet", "--fail-severity=warn", "--ruleset=openapi/spectral.yaml", str(path)]
+    run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_says_each_status_that_it_answers_with(name: str) -> None:
+    statuses = {*described(name)["responses"]}
+    assert not {"4XX", "5XX", "default"} & statuses, f"{name}: name each with refusals(NotFound, …)"
+    assert any(status.startswith("2") for status in statuses), name
+    if "security" in described(name):
+        assert {"401", "403", "429", "503"} <= statuses, name
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_has_an_example_of_all_that_it_takes_and_answers(name: str) -> None:
+    for what, content in bodies(described(name)):
+        found = examples(content)
+        assert found, f"{name}: {what} has no example: give its model one, in json_schema_extra"
+        if "schema" in content:
+            compiled = validator(content["schema"], OPENAPI)
+            for example in found:
+                assert compiled.is_valid(example), f"{name}: {what}: {example}: {[*compiled.iter_errors(example)]}"
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_and_its_parameters_are_described(name: str) -> None:
+    assert described(name).get("description"), f"{name}: its function has no docstring"
+    for parameter in described(name).get("parameters", ()):
+        assert parameter.get("description"), f"{name}: say what {parameter['name']} is: Query(description=…)"
+
+
+def test_every_frame_type_and_every_kind_of_event_is_described() -> None:
+    missing = {*frames.SERVER_FRAMES, *frames.CLIENT_FRAMES} - {type_of(frame) for frame in FRAMES}
+    assert not missing, f"write a class in service/realtime/frame_types.py for {missing}"
+    code = "".join(path.read_text() for path in (ROOT / "service" / "alerts").glob("*.py"))
+    kinds = set(re.findall(r'"(alert\.[a-z_]+)"', code))
+    assert kinds == {*get_args(EventKind)}, "EventKind in service/alerts/lifecycle.py lists them"
+    assert kinds == {kind_of(frame) for frame in final(Event)}, "each is a class in service/realtime/frame_types.py"
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame.__name__)
+def test_the_example_of_a_frame_is_one(frame: type[Frame]) -> None:
+    checked_frame(shown(frame), "push" if issubclass(frame, ServerFrame) else "listen")
+    message = document(ASYNCAPI)["components"]["messages"][frame.__name__]
+    assert message["examples"][0]["payload"] == shown(frame)
+
+
+@pytest.mark.parametrize(
+    ("frame", "why"),
+    [
+        ({"type": "news"}, "has no news"),
+        ({**EVENT, "kind": "alert.vanished"}, "has no alert.vanished"),
+        ({**EVENT, "more": 1}, "more"),
+        ({**EVENT, "alert": {**BODY, "more": 1}}, "more"),
+        ({**EVENT, "alert": {**BODY, "status": "gone"}}, "/alert/status"),
+        ({**EVENT, "at": "yesterday"}, "/at"),
+        ({**EVENT, "kind": "alert.commented"}, "comment"),
+        ({"type": "caught_up"}, "seq"),
+    ],
+)
+def test_a_frame_that_is_not_described_fails_the_test_that_saw_it(frame: dict[str, Any], why: str) -> None:
+    with pytest.raises(NotInTheContract, match=re.escape(why)):
+        checked_frame(frame)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "why"),
+    [
+        (418, {}, {}, "answered 418"),
+        (200, {"Content-Type": "text/plain"}, {}, "with text/plain"),
+        (200, {}, {"alerts": [], "next": None}, "head"),
+        (404, {"Content-Type": "application/problem+json"}, {}, "answered 404"),
+        (429, {"Content-Type": "application/problem+json"}, {"code": "enough"}, "answered 429"),
+    ],
+)
+def test_an_answer_that_is_not_described_fails_the_test_that_saw_it(
+    status: int, headers: dict[str, str], body: dict[str, Any], why: str
+) -> None:
+    request = httpx2.Request("GET", "http://127.0.0.1/v1/alerts")
+    response = httpx2.Response(status, json=body, headers=headers, request=request)
+    with pytest.raises(NotInTheContract, match=re.escape(why)):
+        checked_answer(response)
