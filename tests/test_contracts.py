@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,8 +12,10 @@ import pytest
 from openapi_spec_validator import validate
 
 from service.alerts.lifecycle import EventKind
+from service.auth.principal import Scope
 from service.realtime import frames
 from service.realtime.frame_types import ClientFrame, Event, Frame, ServerFrame, final, kind_of, shown, type_of
+from service.settings import ServerSettings
 from service.web.openapi import operations
 from tests.contract import NotInTheContract, checked_answer, checked_frame, document, validator
 from tests.harness import BODY, ROOT
@@ -22,6 +25,8 @@ from tests.tools import missing, spectral
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.harness import Node
 
 OPERATIONS = {f"{method.upper()} {path}": operation for path, method, operation in operations(document(OPENAPI))}
 FRAMES = [*final(ServerFrame), *final(ClientFrame)]
@@ -53,12 +58,24 @@ def schema_examples(schema: dict[str, Any]) -> list[Any]:
     """Return the examples of a schema, or of what it refers to."""
     if "$ref" in schema:
         return schema_examples(document(OPENAPI)["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    if found := schema.get("examples"):
+        return list(found)
     if "oneOf" in schema:
         return [example for option in schema["oneOf"] for example in schema_examples(option)]
     if schema.get("type") == "array":
         return [[example] for example in schema_examples(schema["items"])]
-    found: list[Any] = schema.get("examples", [])
-    return found
+    return []
+
+
+def call(client: httpx2.Client, name: str, **options: Any) -> httpx2.Response:
+    """Call an operation with the first example of its body; ``options`` come before it."""
+    method, _, path = name.partition(" ")
+    for media_type, content in described(name).get("requestBody", {}).get("content", {}).items():
+        if media_type.endswith("json") and "content" not in options:
+            options["content"] = json.dumps(examples(content)[0])
+        options["headers"] = {"Content-Type": media_type, **options.get("headers", {})}
+        break
+    return client.request(method, re.sub(r"\{\w+\}", BODY["id"], path), **options)
 
 
 def test_the_openapi_document_keeps_the_specification() -> None:
@@ -101,6 +118,21 @@ def test_an_operation_and_its_parameters_are_described(name: str) -> None:
     assert described(name).get("description"), f"{name}: its function has no docstring"
     for parameter in described(name).get("parameters", ()):
         assert parameter.get("description"), f"{name}: say what {parameter['name']} is: Query(description=…)"
+
+
+@pytest.mark.parametrize("name", [name for name, operation in OPERATIONS.items() if "security" in operation])
+def test_an_operation_asks_for_a_token_and_its_scope(lenient: Node, name: str) -> None:
+    with lenient.rest(scope="") as poor:
+        assert call(poor, name).json()["code"] == "scope_missing"
+        answer = call(poor, name, headers={"Authorization": ""})
+    assert (answer.status_code, "WWW-Authenticate" in answer.headers) == (401, True)
+
+
+@pytest.mark.parametrize("name", [name for name, operation in OPERATIONS.items() if "requestBody" in operation])
+def test_an_operation_bounds_the_body_that_it_reads(lenient: Node, name: str) -> None:
+    with lenient.rest(scope=" ".join(Scope)) as client:
+        assert call(client, name, content=b" " * (ServerSettings().batch_max_bytes + 1)).status_code == 413
+        assert call(client, name, headers={"Content-Type": "image/png"}).status_code in {400, 415, 422}
 
 
 def test_every_frame_type_and_every_kind_of_event_is_described() -> None:

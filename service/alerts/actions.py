@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from service.alerts.committer import Committer
     from service.database.engine import Database
 
-router = APIRouter(prefix="/v1/alerts/{alert_id}", tags=["alerts"], route_class=JsonRoute)
+router = APIRouter(prefix="/v1/alerts/{alert_id:uuid}", tags=["alerts"], route_class=JsonRoute)
 
 Manager = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, limit="write"))]
 Resolver = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.ALERTS_WRITE, limit="write"))]

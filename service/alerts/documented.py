@@ -13,6 +13,8 @@ _IN_LINE = r"[^\x00-\x1f\x7f-\x9f]"
 _IN_TEXT = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 _SHOWN = r"[^\s\x00-\x1f\x7f-\x9f]"
 
+SHOWN = _SHOWN
+"""Text that shows something."""
 LINE = f"^{_IN_LINE}*{_SHOWN}{_IN_LINE}*$"
 """One line of text that shows something."""
 TEXT = f"^{_IN_TEXT}*$"

@@ -102,6 +102,13 @@ def _comment(value: str) -> str:
     return _text(value, multiline=True)
 
 
+def _number(value: object) -> object:
+    """Accept what JSON calls an integer; pydantic would read ``"5"`` and ``true``, too."""
+    if isinstance(value, str | bool):
+        raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic makes a fault of this one
+    return value
+
+
 Line = Annotated[str, AfterValidator(_line), documented(pattern=doc.LINE, minLength=1)]
 Topic = Annotated[
     str,
@@ -113,6 +120,8 @@ Name = Annotated[
     AfterValidator(_name),
     documented(pattern=doc.NAME, format="name", minLength=1, maxLength=SUBJECT_MAX, examples=["billing"]),
 ]
+
+WholeNumber = Annotated[int, BeforeValidator(_number)]
 
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
@@ -168,11 +177,8 @@ class AlertIn(BaseModel):
         None, description="while an alert of the topic with this key is unresolved, this one repeats it"
     )
     expires_at: Time | None = Field(None, description="when it is over by itself; in the future")
-    escalate_after: int | None = Field(
-        None,
-        ge=1,
-        le=ESCALATE_MAX,
-        description="seconds without an acknowledgement until all who may see the topic are told",
+    escalate_after: Annotated[WholeNumber, Field(ge=1, le=ESCALATE_MAX)] | None = Field(
+        None, description="seconds without an acknowledgement until all who may see the topic are told"
     )
 
     @field_validator("body")

@@ -117,7 +117,7 @@ def _decode(cursor: str) -> tuple[int, UUID]:
     return position
 
 
-@router.get("/alerts/{alert_id}/deliveries", responses=refusals(NotFound))
+@router.get("/alerts/{alert_id:uuid}/deliveries", responses=refusals(NotFound))
 async def get_deliveries(
     request: Request,
     principal: Auditor,

@@ -130,11 +130,16 @@ def _checked(value: Any) -> dict[str, Any]:
             continue
         if not _NAME.fullmatch(name):
             raise InvalidRequest(f"{fitting.cut(name, 100)!r} is no name of an attribute: a-z and 0-9 only.")
-        if not isinstance(member, str | int | bool):
-            raise InvalidRequest(f"The attribute {fitting.cut(name, 100)} must be text, an integer or a boolean.")
+        if not isinstance(member, str | bool) and not _is_integer(member):
+            raise InvalidRequest(f"The attribute {name} must be text, a boolean or an integer of 32 bits.")
     if "data" in event and "data_base64" in event:
         raise InvalidRequest("A CloudEvent has data or data_base64, not both.")
     return event
+
+
+def _is_integer(value: Any) -> bool:
+    """Say whether it is an integer of 32 bits; to JSON, 1.0 is one."""
+    return isinstance(value, int | float) and -(2**31) <= value < 2**31 and value == int(value)
 
 
 def _is_held(event: dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from service.alerts import batch, schemas
+from service.alerts import documented as doc
 from service.alerts.changes import Post, posted
 from service.alerts.committer import Committer
 from service.alerts.pending import NewAlert, Outcome, Pending, Stored
@@ -194,10 +195,17 @@ _EVENT = {
     "required": ["specversion", "id", "source", "type"],
     "properties": {
         "specversion": {"type": "string", "const": "1.0"},
-        "id": {"type": "string", "minLength": 1},
-        "source": {"type": "string", "minLength": 1},
-        "type": {"type": "string", "minLength": 1},
+        **{name: {"type": "string", "pattern": doc.SHOWN} for name in cloudevents.REQUIRED},
+        "data": {},
+        "data_base64": {},
     },
+    "propertyNames": {"pattern": "^([a-z0-9]+|data_base64)$"},
+    "additionalProperties": {
+        "type": ["string", "integer", "boolean", "null"],
+        "minimum": -(2**31),
+        "maximum": 2**31 - 1,
+    },
+    "not": {"required": ["data", "data_base64"]},
     "examples": [
         {
             "specversion": "1.0",
@@ -209,14 +217,20 @@ _EVENT = {
     ],
 }
 _NOTIFICATION = {
-    "schema": {"type": "object", "properties": {"title": {"type": "string"}, "message": {"type": "string"}}},
+    "schema": {
+        "type": "object",
+        "anyOf": [
+            {"required": [name], "properties": {name: {"type": "string", "pattern": doc.SHOWN}}}
+            for name in ("title", "message")
+        ],
+    },
     "example": {"version": "1.0", "title": "Backup failed", "message": "Disk full on db1", "type": "failure"},
 }
 _TOLD = {
     "schema": {
         "type": "object",
         "required": ["alerts"],
-        "properties": {"alerts": {"type": "array", "items": {"type": "object"}}},
+        "properties": {"alerts": {"type": "array", "description": "what is no alert is passed over"}},
     },
     "example": {
         "version": "4",

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from service.alerts.schemas import INTEGER_MAX, WholeNumber
 from service.auth.principal import Principal, Scope
 from service.errors import (
     ConnectionLimit,
@@ -22,7 +23,6 @@ from service.errors import (
 )
 from service.events.filter import Severity
 from service.realtime.events import HttpStreams
-from service.realtime.protocol import SEQ_MAX
 from service.realtime.sse import MEDIA_TYPE, read_event_id
 from service.settings import Settings
 from service.web.bearer import Bearer
@@ -127,7 +127,7 @@ class AckIn(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"connection": _CONNECTION, "seq": 4711}]})
 
     connection: UUID = Field(description="that of the `welcome` frame, or of the answer to a poll")
-    seq: int = Field(ge=0, le=SEQ_MAX, strict=True, description="cumulative: this event and all before it")
+    seq: WholeNumber = Field(ge=0, le=INTEGER_MAX, description="cumulative: this event and all before it")
 
 
 class AckOut(BaseModel):
@@ -162,7 +162,14 @@ async def get_events(  # noqa: PLR0913 - its parameters
             description="a seq, or `latest`; absent: what this admin acknowledged last",
         ),
     ] = None,
-    topics: Annotated[str, Query(max_length=10_100, description="topics or patterns, with commas between")] = "",
+    topics: Annotated[
+        str,
+        Query(
+            max_length=10_100,
+            description="topics or patterns, with commas between",
+            json_schema_extra={"format": "topics"},
+        ),
+    ] = "",
     min_severity: Annotated[Severity, Query(description="this severity or a graver one")] = "info",
     wait: Annotated[
         float | None,
@@ -172,7 +179,12 @@ async def get_events(  # noqa: PLR0913 - its parameters
         UUID | None, Query(description="the connection that this goes on from; acknowledges up to `after` on it")
     ] = None,
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", description="where to go on; it goes before `after`")
+        str | None,
+        Header(
+            alias="Last-Event-ID",
+            description="where to go on; it goes before `after`",
+            json_schema_extra={"pattern": "^([0-9]{1,18})?$"},
+        ),
     ] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:

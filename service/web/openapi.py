@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _SCHEMAS = "#/components/schemas/"
 _METHODS = ("get", "put", "post", "delete", "patch")
-_NOT_OURS = ("HTTPValidationError", "ValidationError")
+_NOT_OURS = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}HTTPValidationError"}}}
 """FastAPI's own form of a 422, which nobody is answered with."""
 
 _OF_A_BODY = (MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia, InvalidRequest)
@@ -148,12 +148,14 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Say of each operation what it may refuse, and gather what is referred to."""
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    for name in _NOT_OURS:
+    for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     by_name = {kind.__name__: kind for kind in every_refusal()}
     used: set[type[RequestRefused]] = set()
     for _, _, operation in operations(document):
-        answers = operation["responses"]
+        answers = {
+            status: answer for status, answer in operation["responses"].items() if answer.get("content") != _NOT_OURS
+        }
         kinds = {*_understood(operation), *(by_name[name] for name in _named(answers))}
         answers.update({str(status): answer for status, answer in refusals(*_sorted(kinds)).items()})
         operation["responses"] = {status: answers[status] for status in sorted(answers)}
@@ -189,8 +191,8 @@ def _understood(operation: dict[str, Any]) -> Iterator[type[RequestRefused]]:
     if "security" in operation:
         yield from (kind for kind in every_refusal() if kind.status == HTTPStatus.UNAUTHORIZED)
         yield from (ScopeMissing, RateLimited, DatabaseUnavailable, KeysUnavailable)
-    if "parameters" in operation:
-        yield InvalidRequest
+    if any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
+        yield InvalidRequest  # a path whose parameter is none, such as no UUID, is another path: 404
     if "requestBody" in operation:
         yield from _OF_A_BODY
 

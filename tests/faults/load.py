@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from tests.contract import checked_frame
 from tests.harness import READ, WRITE, token
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Admin:
         session: Session | None = None
         try:
             async for text in stream.connection:
-                frame = json.loads(text)
+                frame = checked_frame(json.loads(text))
                 if frame["type"] == "welcome":
                     assert frame["after"] == self.cursor
                     session = Session(frame["connection"], frame["after"])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PRINTABLE = st.characters(exclude_categories=("C", "Z"))
 CONNECTION = "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"
 POLL_SECONDS = 0.05
+WAIT_MAX_SECONDS = 60
 SUBJECT = "fuzzer"
 
 for_others: set[str] = set()
@@ -31,7 +32,7 @@ for_others: set[str] = set()
 _SCALARS = [
     {"type": ["null", "boolean"]},
     {"type": "integer", "minimum": -INTEGER_MAX, "maximum": INTEGER_MAX},
-    {"enum": [0.5, -1e-30, 1e30, 78.25]},
+    {"enum": [0.5, -0.25, 78.25]},
     {"type": "string", "pattern": TEXT},
 ]
 _LISTS = {"type": "array", "items": {"anyOf": _SCALARS}}
@@ -39,7 +40,11 @@ _OBJECTS = {"type": "object", "propertyNames": {"pattern": KEY}, "additionalProp
 ATTRIBUTES = {"anyOf": [*_SCALARS, _LISTS, _OBJECTS]}
 
 # Of a request that is in itself right: its key was used before, or its time has come.
-NOT_OF_THE_REQUEST_ALONE = ("idempotency_mismatch", "/expires_at: must lie in the future.")
+NOT_OF_THE_REQUEST_ALONE = (
+    "idempotency_mismatch",
+    "/expires_at: must lie in the future.",
+    "/before: no token has been issued before 1970, nor in the future.",
+)
 
 
 def later(year: int, month: int, day: int, second: int) -> str:
@@ -59,6 +64,7 @@ schemathesis.openapi.format(
     "date-time",
     st.builds(later, st.integers(2100, 9998), st.integers(1, 12), st.integers(1, 28), st.integers(0, 59)),
 )
+schemathesis.openapi.format("topics", st.lists(st.sampled_from(["payments.*", "search", "*"])).map(",".join))
 schemathesis.openapi.format(
     "link", st.sampled_from(["https://runbooks.example/acquirer", "http://[::1]:8080/?a=b#c", "https://é.example"])
 )
@@ -90,10 +96,14 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any])
     """Poll for a moment only."""
     declared = {parameter.name for parameter in case.operation.query}
     if "wait" in declared:
-        wait = case.query.get("wait", 0)
-        if isinstance(wait, int | float) and POLL_SECONDS < wait <= 60:
-            wait = POLL_SECONDS
-        case.query["wait"] = wait
+        case.query["wait"] = _soon(case.query.get("wait", 0))
+
+
+def _soon(wait: Any) -> Any:
+    try:
+        return POLL_SECONDS if POLL_SECONDS < float(wait) <= WAIT_MAX_SECONDS else wait
+    except (TypeError, ValueError):
+        return wait
 
 
 @schemathesis.hook
@@ -114,7 +124,7 @@ def filter_failure(_context: HookContext, failure: Failure, case: Case[Any], res
         return not {document["code"], document["detail"]}.intersection(NOT_OF_THE_REQUEST_ALONE)
     if kind == "EnsureResourceAvailability":
         return not any(alert_id in response.text for alert_id in for_others)
-    if kind == "AcceptedNegativeData" and case.operation.path.endswith("/batch"):
+    if kind == "AcceptedNegativeData" and "batch" in f"{case.operation.path} {case.media_type}":
         # What is wrong with one alert is its own answer, not that of the batch.
         return all(result["status"] < 400 for result in response.json()["results"])
     return True

@@ -133,7 +133,7 @@ async def test_data_that_attributes_cannot_hold_does_not_keep_the_event_out(node
         (wire(id=None), "needs id"),
         (wire(source=" "), "needs source"),
         (wire(Type="x"), "no name of an attribute"),
-        (wire(extension={"a": 1}), "must be text, an integer or a boolean"),
+        (wire(extension={"a": 1}), "must be text, a boolean or an integer of 32 bits"),
         (wire(data=1, data_base64="AA=="), "not both"),
     ],
 )

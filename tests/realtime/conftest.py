@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from service.settings import LedgerSettings, Settings
+from tests.contract import checked_frame
 from tests.harness import PATIENCE, Node, Stream, serving
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ async def raw_events(stream: Stream, count: int) -> list[bytes]:
         while len(events) < count:
             message = await stream.connection.recv(decode=False)
             if message.startswith(b'{"type":"event",'):
+                checked_frame(json.loads(message))
                 events.append(message)
     return events
 

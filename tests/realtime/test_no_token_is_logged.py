@@ -72,7 +72,7 @@ async def test_no_token_reaches_the_log_whatever_way_it_comes(start: Callable[..
         await stream.send({"type": "authenticate", "token": broken()})
         await stream.next_of("error")
         await stream.send({"type": "authenticate", "token": fresh(), "more": 1})
-        await stream.send({"type": fresh()})
+        await stream.connection.send(json.dumps({"type": fresh()}))
         await stream.closed()
 
     # REST.

@@ -53,7 +53,7 @@ def document(response: httpx2.Response, status: int, code: str) -> dict[str, Any
         ("PUT", "/v1/alerts", {}, 405, "method_not_allowed"),
         ("GET", "/v1/alerts/batch", {}, 405, "method_not_allowed"),
         ("POST", "/console/console.js", {}, 405, "method_not_allowed"),
-        ("GET", "/v1/alerts/5/timeline", {}, 422, "invalid_request"),
+        ("GET", "/v1/alerts/5/timeline", {}, 404, "not_found"),
         ("GET", "/v1/alerts?limit=0", {}, 422, "invalid_request"),
         ("GET", "/v1/alerts?limit=x&status=gone", {}, 422, "invalid_request"),
         ("GET", "/v1/alerts?topic=A&topic=b", {}, 422, "invalid_request"),
