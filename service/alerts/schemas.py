@@ -121,7 +121,8 @@ Name = Annotated[
     documented(pattern=doc.NAME, format="name", minLength=1, maxLength=SUBJECT_MAX, examples=["billing"]),
 ]
 
-WholeNumber = Annotated[int, BeforeValidator(_number)]
+WHOLE = BeforeValidator(_number)
+"""Stands after the bounds of a whole number, which the schema would not show otherwise."""
 
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
@@ -177,7 +178,7 @@ class AlertIn(BaseModel):
         None, description="while an alert of the topic with this key is unresolved, this one repeats it"
     )
     expires_at: Time | None = Field(None, description="when it is over by itself; in the future")
-    escalate_after: Annotated[WholeNumber, Field(ge=1, le=ESCALATE_MAX)] | None = Field(
+    escalate_after: Annotated[int, Field(ge=1, le=ESCALATE_MAX), WHOLE] | None = Field(
         None, description="seconds without an acknowledgement until all who may see the topic are told"
     )
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from service.alerts.schemas import INTEGER_MAX, WholeNumber
+from service.alerts.schemas import INTEGER_MAX, WHOLE
 from service.auth.principal import Principal, Scope
 from service.errors import (
     ConnectionLimit,
@@ -127,7 +127,9 @@ class AckIn(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"connection": _CONNECTION, "seq": 4711}]})
 
     connection: UUID = Field(description="that of the `welcome` frame, or of the answer to a poll")
-    seq: WholeNumber = Field(ge=0, le=INTEGER_MAX, description="cumulative: this event and all before it")
+    seq: Annotated[int, Field(ge=0, le=INTEGER_MAX), WHOLE] = Field(
+        description="cumulative: this event and all before it"
+    )
 
 
 class AckOut(BaseModel):

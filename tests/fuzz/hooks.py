@@ -25,6 +25,7 @@ CONNECTION = "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"
 POLL_SECONDS = 0.05
 WAIT_MAX_SECONDS = 60
 SUBJECT = "fuzzer"
+REQUEST_HEADER_FIELDS_TOO_LARGE = 431
 
 for_others: set[str] = set()
 
@@ -119,6 +120,8 @@ def after_call(_context: HookContext, case: Case[Any], response: Response) -> No
 def filter_failure(_context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
     """Drop what is said of a request alone, where the service answers for more than that."""
     kind = type(failure).__name__
+    if response.status_code == REQUEST_HEADER_FIELDS_TOO_LARGE:
+        return False  # the server's answer to a URL that is too long, before it is any operation's
     if kind == "RejectedPositiveData":
         document = response.json()
         return not {document["code"], document["detail"]}.intersection(NOT_OF_THE_REQUEST_ALONE)
