@@ -30,6 +30,7 @@ from service.errors import (
     UnsupportedMedia,
 )
 from service.web.problems import MEDIA_TYPE
+from service.web.transport import HEADERS_MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,6 +43,11 @@ _SCHEMAS = "#/components/schemas/"
 _METHODS = ("get", "put", "post", "delete", "patch")
 _NOT_OURS = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}HTTPValidationError"}}}
 """FastAPI's own form of a 422, which nobody is answered with."""
+
+_HEADERS_TOO_LONG = {
+    "description": f"Address and headers are over {HEADERS_MAX_BYTES // 1024} KiB; this has no body, and hangs up."
+}
+"""What ``transport.py`` answers to any request, before the application sees it."""
 
 _OF_A_BODY = (MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia, InvalidRequest)
 
@@ -158,6 +164,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
         }
         kinds = {*_understood(operation), *(by_name[name] for name in _named(answers))}
         answers.update({str(status): answer for status, answer in refusals(*_sorted(kinds)).items()})
+        answers["431"] = _HEADERS_TOO_LONG
         operation["responses"] = {status: answers[status] for status in sorted(answers)}
         if "parameters" in operation:
             operation["parameters"] = [_as_sent(parameter) for parameter in operation["parameters"]]
