@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 GENERATOR = "openapi-python-client==0.29.1"
+INSTALL_SECONDS = 300
 SPECTRAL = "@stoplight/spectral-cli@6.16.3"
 
 
@@ -60,7 +61,11 @@ def missing(reason: str) -> None:
 
 def _works(command: Sequence[str]) -> bool:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    run = subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    try:
+        run = subprocess.run(command, check=False, env=environment, stdout=quiet, stderr=quiet, timeout=INSTALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
     return run.returncode == 0
 
 
