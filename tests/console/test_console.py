@@ -14,6 +14,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 import pytest_asyncio
+from cloudevents.core.bindings.http import to_structured_event
 from playwright.async_api import ConsoleMessage, Dialog, Error, Locator, Page, async_playwright, expect
 
 from service.app import CONSOLE
@@ -21,6 +22,10 @@ from service.auth.tokens import mint
 from service.settings import AuthSettings
 from tests.console.proxy import Proxy
 from tests.harness import PATIENCE, READ, WRITE, Node, Process, eventually, new_database, token
+from tests.integrations.test_alertmanager import eager, manager, needs_alertmanager, told
+from tests.integrations.test_apprise import notify
+from tests.integrations.test_cloudevents import PATH as EVENTS_PATH
+from tests.integrations.test_cloudevents import event
 from tests.parts import BROWSER_ARGUMENTS, chromium
 
 if TYPE_CHECKING:
@@ -28,7 +33,10 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning"),  # one of Apprise's plugins
+]
 expect.set_options(timeout=PATIENCE * 1000)
 
 MEDIA_TYPES = {
@@ -261,6 +269,24 @@ async def test_the_life_of_an_alert_is_seen_in_its_row(node: Node, tab: Tab) -> 
     await expect(row.locator(".occurrences")).to_have_text("2 times")
     await expect(row.locator(".severity")).to_have_text("critical")
     await tab.shows("Disk full")
+
+
+@needs_alertmanager
+async def test_what_alertmanager_cloudevents_and_apprise_send_is_seen(node: Node, tab: Tab, tmp_path: Path) -> None:
+    await tab.open(node)
+    async with manager(eager(node.base), tmp_path) as prometheus:
+        await prometheus.post(told("DiskFull"))
+        await tab.shows("DiskFull on db1")
+        row = tab["alert"].filter(has_text="DiskFull on db1")
+        await expect(row.locator(".severity")).to_have_text("critical")
+        await prometheus.post(told("DiskFull", resolved=True))
+        await expect(row.locator(".status")).to_have_text("resolved by alertmanager")
+    message = to_structured_event(event({"title": "Settlement file is late"}))
+    async with node.http() as client:
+        answer = await client.post(EVENTS_PATH, headers=dict(message.headers), content=message.body)
+    assert answer.status_code == 201
+    assert await notify(node, title="Backup failed", body="Disk full on db1")
+    await tab.shows("Backup failed", "Settlement file is late", "DiskFull on db1")
 
 
 async def test_what_is_shown_is_acknowledged_by_itself(node: Node, tab: Tab) -> None:
