@@ -230,7 +230,7 @@ _TOLD = {
     "schema": {
         "type": "object",
         "required": ["alerts"],
-        "properties": {"alerts": {"type": "array", "description": "what is no alert is passed over"}},
+        "properties": {"alerts": {"type": "array", "items": {}, "description": "what is no alert is passed over"}},
     },
     "example": {
         "version": "4",

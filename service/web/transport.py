@@ -100,7 +100,8 @@ class HttpTransport(HttpToolsProtocol):
         if self._is_lost:
             self.loop.call_soon(listener.disconnected)
             return
-        if streams:
+        if streams:  # a request that has begun behind this one has no answer, and is no longer waited for
+            self._headers_are_here()
             self._body_is_here()
         self.transport.set_write_buffer_limits(high=0)
 

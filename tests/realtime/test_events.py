@@ -118,7 +118,7 @@ async def test_a_client_acknowledges_while_it_is_connected_but_never_ahead(share
         await source.events(2)
         assert await source.ack(answers[0]["seq"]) == answers[0]["seq"]
         assert await eventually(lambda: received(shared, subject)) == {answers[0]["seq"]}
-        assert await source.ack(2**62) == answers[1]["seq"]
+        assert await source.ack(2**53 - 1) == answers[1]["seq"]
 
 
 async def test_an_ack_for_a_connection_that_has_ended_counts_up_to_what_it_was_sent(shared: Node, subject: str) -> None:
@@ -129,7 +129,7 @@ async def test_an_ack_for_a_connection_that_has_ended_counts_up_to_what_it_was_s
         await source.drop()
         await closed_row(shared, subject)
         await post_and_fan_out(shared)
-        assert await source.ack(2**62) == seq
+        assert await source.ack(2**53 - 1) == seq
         assert await received(shared, subject) == {seq}
 
 
