@@ -1,7 +1,7 @@
 """Search by text and by attributes: an index beside the alerts, filled behind the log.
 
 Turning text into words and keeping two GIN indexes costs PostgreSQL as much as storing the alert, and would be paid
-under the log's lock. So the indexer of one node at a time does it afterwards, and rests three times as long as it
+under the log's lock. So the indexer of one node at a time does it afterwards, and rests nine times as long as it
 worked. What it has not reached yet is searched without an index: an answer is never behind the log.
 
 Alerts never change their words and attributes, so an entry is made once.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PAUSE_SECONDS = 0.5
-REST = 3
+REST = 9
 BATCH = 1_000
 
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(7405006)")
