@@ -36,7 +36,7 @@ def main() -> int:
     """Run what was asked for; 1 where a scenario could not run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Tocsin beside its baselines.")
     parser.add_argument("--only", metavar="NAMES", help=f"comma-separated: {', '.join(SCENARIOS)}")
-    parser.add_argument("--offered", type=float, default=1_250_000, help="deliveries/s offered end to end")
+    parser.add_argument("--offered", type=float, default=1_600_000, help="deliveries/s offered end to end")
     arguments = parser.parse_args()
     names = arguments.only.split(",") if arguments.only else list(SCENARIOS)
     for name in names:
