@@ -28,7 +28,7 @@ from service.web.bounds import media_type, read_body, require_json
 from service.web.cursors import Cursor
 from service.web.direct import DirectRoute
 from service.web.openapi import body as body_of
-from service.web.openapi import headers, refusals
+from service.web.openapi import headers, reads, refusals
 from service.web.problems import invalid
 
 if TYPE_CHECKING:
@@ -95,10 +95,6 @@ async def post_batch(request: Request) -> Response:
     return Response(answer, media_type="application/json")
 
 
-def _in_openapi(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}, **fields}
-
-
 _BATCH = Annotated[list[schemas.BatchItem], Field(min_length=1, max_length=batch.ITEMS_MAX)]
 _BATCH_LINES = """\
 {"title": "Card acceptance below 80 %", "topic": "payments.eu", "idempotency_key": "acceptance-1"}
@@ -127,9 +123,7 @@ direct_routes = [
             200: {"description": "It repeated an alert.", "model": schemas.AlertOut, "headers": _STORED},
             **refusals(*_STORING),
         },
-        openapi_extra=_in_openapi(
-            {"application/json": {"schema": body_of(schemas.AlertIn)}}, parameters=[_IDEMPOTENCY_KEY]
-        ),
+        openapi_extra=reads({"application/json": {"schema": body_of(schemas.AlertIn)}}, parameters=[_IDEMPOTENCY_KEY]),
     ),
     DirectRoute(
         "/v1/alerts/batch",
@@ -138,7 +132,7 @@ direct_routes = [
         tags=["alerts"],
         response_model=schemas.BatchAnswer,
         responses=refusals(Overloaded, OutcomeUnknown),
-        openapi_extra=_in_openapi(
+        openapi_extra=reads(
             {
                 "application/json": {"schema": body_of(_BATCH)},
                 batch.LINES[0]: {"schema": {"type": "string", "format": "alerts"}, "example": _BATCH_LINES},

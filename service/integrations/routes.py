@@ -34,7 +34,7 @@ from service.logs import get_logger
 from service.web.bearer import Bearer
 from service.web.bounds import media_type, read_body, require_json
 from service.web.direct import DirectRoute
-from service.web.openapi import headers, refusals
+from service.web.openapi import headers, reads, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,10 +182,6 @@ def _kind(outcome: Outcome) -> str:
     return "refused"
 
 
-def _in_openapi(content: dict[str, Any]) -> dict[str, Any]:
-    return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}}
-
-
 _COUNTS = {
     "schema": {"type": "object", "additionalProperties": {"type": "integer"}},
     "example": {"stored": 1, "repeated": 0, "resolved": 1, "refused": 0},
@@ -265,7 +261,7 @@ direct_routes = [
             },
             **refusals(TopicForbidden, IdempotencyMismatch, Overloaded, OutcomeUnknown),
         },
-        openapi_extra=_in_openapi(
+        openapi_extra=reads(
             {
                 cloudevents.STRUCTURED: {"schema": _EVENT},
                 cloudevents.BATCHED: {"schema": {"type": "array", "items": _EVENT}},
@@ -284,7 +280,7 @@ direct_routes = [
             200: {"description": "It repeated an alert.", "model": schemas.AlertOut},
             **refusals(TopicForbidden, Overloaded, OutcomeUnknown),
         },
-        openapi_extra=_in_openapi({"application/json": _NOTIFICATION}),
+        openapi_extra=reads({"application/json": _NOTIFICATION}),
     ),
     DirectRoute(
         "/v1/integrations/alertmanager",
@@ -298,6 +294,6 @@ direct_routes = [
             },
             **refusals(TopicForbidden, Overloaded, OutcomeUnknown),
         },
-        openapi_extra=_in_openapi({"application/json": _TOLD}),
+        openapi_extra=reads({"application/json": _TOLD}),
     ),
 ]
