@@ -32,6 +32,7 @@ async def fill(url: str, events: int) -> None:
         await admin.execute("SELECT pg_reload_conf()")
         await admin.execute(f"SELECT ensure_event_partitions({PARTITION_SIZE}, {events // PARTITION_SIZE + 3})")
         await asyncio.gather(*(_fill_table(url, table, events) for table in _OWN))
+        await admin.execute("INSERT INTO log_chain VALUES ($1, 2, now(), '')", events)
         # The indexer goes on after the last entry; what it would do to five million is not what is measured.
         await admin.execute(
             "INSERT INTO alert_search (seq, words, attributes) SELECT seq, '', attributes FROM alerts WHERE seq = $1",

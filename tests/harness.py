@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
@@ -30,6 +31,7 @@ from service.auth.issuers import Keyring, load_keyring
 from service.auth.tokens import mint
 from service.cli.serve import server_config
 from service.database.engine import parse_url
+from service.events.chain import digest, event_line
 from service.settings import AuthSettings, Settings
 from tests.contract import checked_answer, checked_frame, ends
 
@@ -60,6 +62,12 @@ async def _check_async(response: httpx2.Response) -> None:
     if ends(response):
         await response.aread()
     checked_answer(response)
+
+
+def created(alert: bytes) -> bytes:
+    """Return the digest of the event by which an alert, given as JSON, enters the log."""
+    fields = json.loads(alert)
+    return digest(event_line("alert.created", datetime.fromisoformat(fields["created_at"]), fields["source"], alert))
 
 
 async def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:

@@ -16,6 +16,7 @@ import orjson
 from service.alerts.lifecycle import Alert, Step
 from service.alerts.pending import Stored
 from service.errors import IdempotencyMismatch, NotFound
+from service.events.chain import digest
 from service.events.log import APPEND_LOCK, NOTIFY_CHANNEL, Event
 from service.events.times import rfc3339
 
@@ -83,7 +84,7 @@ WITH changed AS (
     SELECT source, key, decode(hash, 'hex'), seq, created_at, answer FROM json_to_recordset($3::json) AS (
         source text, key text, hash text, seq bigint, created_at timestamptz, answer json)
 )
-SELECT pg_notify('{NOTIFY_CHANNEL}', $4::text) WHERE $4 IS NOT NULL
+SELECT link_log($4, $5), pg_notify('{NOTIFY_CHANNEL}', $6::text) WHERE $6 IS NOT NULL
 """  # noqa: S608 - constant
 
 
@@ -108,6 +109,7 @@ class Book:
     """What a transaction has read, and what it will write."""
 
     xid: str
+    found: int
     head: int
     alerts: dict[UUID, Alert]
     answers: dict[tuple[str, str], Answer]
@@ -120,10 +122,12 @@ class Book:
     async def open(cls, connection: asyncpg.Connection, wanted: Wanted) -> Book:
         """Take the lock of the log, and read. The snapshot of each statement after the lock is newer than it."""
         await connection.execute("SELECT pg_advisory_xact_lock($1)", APPEND_LOCK)
-        head, xid = await connection.fetchrow("SELECT coalesce(max(seq), 0), pg_current_xact_id()::text FROM events")
+        head, xid = await connection.fetchrow(
+            "SELECT coalesce(max(last_seq), 0), pg_current_xact_id()::text FROM log_chain"
+        )
         topics, keys = [topic for topic, _ in wanted.dedup_keys], [key for _, key in wanted.dedup_keys]
         rows = await connection.fetch(_READ_ALERTS, wanted.ids, topics, keys, wanted.due_at)
-        book = cls(xid, head, {row["id"]: _alert(row) for row in rows}, {})
+        book = cls(xid, head, head, {row["id"]: _alert(row) for row in rows}, {})
         if wanted.idempotency:
             sources, keys = [source for source, _ in wanted.idempotency], [key for _, key in wanted.idempotency]
             for source, key, content, seq, body in await connection.fetch(_READ_ANSWERS, sources, keys):
@@ -141,6 +145,8 @@ class Book:
             orjson.dumps([_row(alert) for alert in self.touched.values()]).decode(),
             orjson.dumps([_event_row(event) for event in self.events]).decode(),
             orjson.dumps(self.kept).decode(),
+            self.found,
+            b"".join(digest(event.line) for event in self.events),
             str(self.head) if self.events else None,
         )
 

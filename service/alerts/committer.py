@@ -182,7 +182,12 @@ class Committer:
             _fail(batch, unavailable())
             return
         try:
-            results = await append_alerts(connection, [alert.wire for alert in batch], [alert.key for alert in batch])
+            results = await append_alerts(
+                connection,
+                [alert.wire for alert in batch],
+                [alert.digest for alert in batch],
+                [alert.key for alert in batch],
+            )
         except CONNECTION_LOST as error:
             log.warning("commit outcome unknown", alerts=len(batch), error=type(error).__name__)
             await self._settle(batch, partial(self._settle_alerts, batch))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from service.alerts.schemas import content_hash, wire_alert
 from service.database.ids import uuid7
+from service.events.chain import digest, event_line
 from service.events.log import Event, IdempotencyKey
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ class NewAlert(Pending):
     def size(self) -> int:
         """How many bytes of the queue it takes."""
         return len(self.wire)
+
+    @property
+    def digest(self) -> bytes:
+        """What the chain holds of its event."""
+        return digest(event_line("alert.created", self.created_at, self.source, self.wire))
 
     def event(self, seq: int) -> Event:
         """Return the event that the alert became."""

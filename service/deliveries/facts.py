@@ -113,11 +113,17 @@ class Facts:
     def rows(self) -> dict[str, Sequence[Any]]:
         """Return what to write into each table: one consistent instant, whose keys are the columns."""
         return {
-            "connections": [_connection_row(entry) for entry in self.changed],
+            "connections": [_connection_row(entry) for entry in self.changed if entry.closed_at is None],
             "recipients": self._recipient_rows(),
+            "handshake_rejections": self.rejections,
+        }
+
+    def final_rows(self) -> dict[str, Sequence[Any]]:
+        """Return what is final, and is linked to the ledger's chain."""
+        return {
+            "closings": [_connection_row(entry) for entry in self.changed if entry.closed_at is not None],
             "dispatches": self.dispatches,
             "receipts": self.receipts,
-            "handshake_rejections": self.rejections,
         }
 
     def _recipient_rows(self) -> list[dict[str, Any]]:

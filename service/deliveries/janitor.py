@@ -37,14 +37,23 @@ _END_LOST_NODES = text(
         WHERE ended_at IS NULL AND seen_at < clock_timestamp() - make_interval(secs => :lease)
           AND EXISTS (SELECT FROM nodes judge WHERE judge.id = :judge AND judge.ended_at IS NULL
                       AND judge.seen_at >= clock_timestamp() - make_interval(secs => :lease))
-        RETURNING id, seen_at, sent_seq
-    ), closed AS (
-        UPDATE connections c
-        SET sent_seq = coalesce(c.sent_seq, lost.sent_seq), closed_at = lost.seen_at, close_reason = 'node_lost'
-        FROM lost WHERE c.node_id = lost.id AND c.closed_at IS NULL
-        RETURNING c.id
+        RETURNING id
     )
-    SELECT (SELECT count(*) FROM lost), (SELECT count(*) FROM closed)
+    SELECT array_agg(id) FROM lost
+    """
+)
+
+# A connection whose node is lost was sent what is known: what the node last wrote of it.
+_CLOSE_CONNECTIONS = text(
+    """
+    WITH closing AS (
+        SELECT c.*, n.sent_seq AS node_sent_seq, n.seen_at FROM connections c JOIN nodes n ON n.id = c.node_id
+        WHERE n.id = ANY (:lost) AND c.closed_at IS NULL
+    )
+    SELECT count(*), write_ledger(json_agg(to_jsonb(closing) || jsonb_build_object(
+        'sent_seq', coalesce(sent_seq, node_sent_seq), 'closed_at', seen_at, 'close_reason', 'node_lost'
+    ) - 'link'), '[]', '[]')
+    FROM closing HAVING count(*) > 0
     """
 )
 
@@ -82,7 +91,8 @@ class Janitor:
             await purge_revocations(tx)
             if may_judge:
                 parameters = {"lease": self._lease, "judge": self._ledger.node_id}
-                nodes, connections = (await tx.execute(_END_LOST_NODES, parameters)).one()
-                if nodes:
-                    log.warning("nodes lost", nodes=nodes, connections=connections)
+                lost = await tx.scalar(_END_LOST_NODES, parameters)
+                if lost:
+                    connections = await tx.scalar(_CLOSE_CONNECTIONS, {"lost": lost}) or 0
+                    log.warning("nodes lost", nodes=len(lost), connections=connections)
                     await tx.execute(NOTIFY_PRESENCE)

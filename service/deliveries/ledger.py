@@ -198,10 +198,16 @@ class Ledger:
                 if up_to > max(entry.received_seq, entry.after_seq):
                     self.received(entry, up_to)
                 return up_to
-        parameters = {"connection": connection, "recipient": recipient, "seq": seq}
+        asked = {"connection": connection, "recipient": recipient, "seq": seq}
         async with self._database.transaction() as tx:
-            up_to_in_log: int | None = await tx.scalar(statements.ACKNOWLEDGE, parameters)
-        return up_to_in_log
+            known = (await tx.execute(statements.FIND_ACKNOWLEDGED, asked)).one_or_none()
+            if known is None:
+                return None
+            await tx.execute(statements.MOVE_RECIPIENT, {"recipient": recipient, "seq": known.seq})
+            if known.is_news:
+                receipt = Receipt(connection, known.seq, datetime.now(UTC), time.monotonic())
+                await _write_final(tx, {"closings": [], "dispatches": [], "receipts": [receipt]})
+        return int(known.seq)
 
     # Writing.
 
@@ -270,10 +276,10 @@ class Ledger:
             node = {"id": self.node_id, "sent_seq": self.sent_seq}
             for receipt in facts.receipts:
                 receipt.open = False
-            rows = facts.rows()
+            rows, final = facts.rows(), facts.final_rows()
             try:
                 async with self._database.transaction() as tx:
-                    await _write(tx, node, rows, presence=facts.presence)
+                    await _write(tx, node, rows, final, presence=facts.presence)
             except BaseException:
                 LEDGER_FLUSH_FAILURES.inc()
                 self.flushes_since = None
@@ -288,7 +294,14 @@ class Ledger:
             LEDGER_FLUSH_SECONDS.observe(renewed - now)
 
 
-async def _write(tx: AsyncConnection, node: dict[str, Any], rows: dict[str, Sequence[Any]], *, presence: bool) -> None:
+async def _write(
+    tx: AsyncConnection,
+    node: dict[str, Any],
+    rows: dict[str, Sequence[Any]],
+    final: dict[str, Sequence[Any]],
+    *,
+    presence: bool,
+) -> None:
     # The node's row comes first: it is locked from here on, so no janitor can declare the node lost meanwhile.
     if (await tx.execute(statements.RENEW_NODE, node)).rowcount == 0:
         raise LeaseLost
@@ -297,3 +310,9 @@ async def _write(tx: AsyncConnection, node: dict[str, Any], rows: dict[str, Sequ
             await tx.execute(statement, {"rows": orjson.dumps(rows[name]).decode()})
     if presence:
         await tx.execute(statements.NOTIFY_PRESENCE)
+    await _write_final(tx, final)
+
+
+async def _write_final(tx: AsyncConnection, rows: dict[str, Sequence[Any]]) -> None:
+    if any(rows.values()):
+        await tx.execute(statements.WRITE_LEDGER, {name: orjson.dumps(some).decode() for name, some in rows.items()})

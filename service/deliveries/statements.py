@@ -28,26 +28,17 @@ BEGIN_RECIPIENT = text(
 )
 
 # An ack for a connection that this node does not hold: it counts up to what the ledger knows was sent, and no further.
-ACKNOWLEDGE = text(
+# What is asked first is whether there is such a connection, and whether this ack says anything new.
+FIND_ACKNOWLEDGED = text(
     """
-    WITH known AS (
-        SELECT c.id, c.recipient, c.after_seq, least(:seq, coalesce(c.sent_seq, n.sent_seq)) AS seq
-        FROM connections c JOIN nodes n ON n.id = c.node_id
-        WHERE c.id = :connection AND c.recipient = :recipient
-    ), received AS (
-        INSERT INTO receipts (connection_id, seq, received_at)
-        SELECT id, seq, clock_timestamp() FROM known
-        WHERE seq > after_seq AND NOT EXISTS (
-            SELECT FROM receipts r WHERE r.connection_id = known.id AND r.seq >= known.seq
-        )
-        ON CONFLICT DO NOTHING
-    ), moved AS (
-        UPDATE recipients SET received_seq = greatest(received_seq, known.seq)
-        FROM known WHERE recipients.id = known.recipient
-    )
-    SELECT seq FROM known
+    SELECT least(:seq, coalesce(c.sent_seq, n.sent_seq)) AS seq,
+           least(:seq, coalesce(c.sent_seq, n.sent_seq))
+               > greatest(c.after_seq, (SELECT max(r.seq) FROM receipts r WHERE r.connection_id = c.id)) AS is_news
+    FROM connections c JOIN nodes n ON n.id = c.node_id
+    WHERE c.id = :connection AND c.recipient = :recipient
     """
 )
+MOVE_RECIPIENT = text("UPDATE recipients SET received_seq = greatest(received_seq, :seq) WHERE id = :recipient")
 
 PRESENCE_CHANNEL = "tocsin_presence"
 NOTIFY_PRESENCE = text(f"SELECT pg_notify('{PRESENCE_CHANNEL}', '')")
@@ -64,8 +55,7 @@ FLUSH = {
     "connections": _insert(
         "connections",
         """(id) DO UPDATE SET
-            token_jti = excluded.token_jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq,
-            closed_at = excluded.closed_at, close_code = excluded.close_code, close_reason = excluded.close_reason
+            token_jti = excluded.token_jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq
         WHERE known.closed_at IS NULL""",
     ),
     "recipients": _insert(
@@ -74,7 +64,9 @@ FLUSH = {
             topics = excluded.topics, last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
             received_seq = greatest(known.received_seq, excluded.received_seq)""",
     ),
-    "dispatches": _insert("dispatches", "DO NOTHING"),
-    "receipts": _insert("receipts", "DO NOTHING"),
     "handshake_rejections": _insert("handshake_rejections", "DO NOTHING"),
 }
+"""What is not final."""
+
+# What is final is written by one function, which links it to the ledger's chain. It comes last, for it takes a lock.
+WRITE_LEDGER = text("SELECT write_ledger(cast(:closings AS json), cast(:dispatches AS json), cast(:receipts AS json))")

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     Table,
     Text,
     Uuid,
@@ -51,8 +52,10 @@ connections = Table(
     Column("closed_at", DateTime(timezone=True)),
     Column("close_code", Integer),
     Column("close_reason", Text),
+    Column("link", BigInteger, comment="the link of the ledger's chain that covers its end"),
     Index("ix_connections_recipient_opened_at", "recipient", "opened_at"),
     Index("ix_connections_open", "node_id", "recipient", postgresql_where=text("closed_at IS NULL")),
+    Index("ix_connections_link", "link", postgresql_where=text("link IS NOT NULL")),
     comment="One row a connection: it was sent (after_seq, sent_seq], seen through its filter.",
 )
 
@@ -64,6 +67,7 @@ dispatches = Table(
     Column("after_seq", BigInteger, nullable=False),
     Column("up_to_seq", BigInteger, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, comment="when the last byte had gone to the sockets"),
+    Column("link", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
     Index(
         "uq_dispatches_node",
         "node_id",
@@ -78,6 +82,12 @@ dispatches = Table(
         unique=True,
         postgresql_where=text("connection_id IS NOT NULL"),
     ),
+    Index(
+        "ix_dispatches_link",
+        "link",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    ),
     comment="When (after_seq, up_to_seq] had gone to the sockets: one row a fan-out pass or replayed chunk.",
 )
 
@@ -87,6 +97,13 @@ receipts = Table(
     Column("connection_id", Uuid, primary_key=True),
     Column("seq", BigInteger, primary_key=True, comment="cumulative: this and all before it"),
     Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("link", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
+    Index(
+        "ix_receipts_link",
+        "link",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    ),
     comment="What clients acknowledged.",
 )
 
@@ -115,4 +132,13 @@ handshake_rejections = Table(
     Column("user_agent", Text),
     Index("ix_handshake_rejections_at", "at"),
     comment="Streams that were refused at the handshake.",
+)
+
+ledger_chain = Table(
+    "ledger_chain",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3, … without a hole"),
+    Column("linked_at", DateTime(timezone=True), nullable=False),
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/audit/chain.py"),
+    comment="One row a flush of the ledger that wrote closings, dispatches or receipts, linked to the one before.",
 )

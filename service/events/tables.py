@@ -1,13 +1,13 @@
-"""The table of the log.
+"""The tables of the log: its events, and the chain over them.
 
-It is partitioned by range of ``seq``; ``log.ensure_partitions`` makes partitions ahead of need. ``body`` is what goes
-on the wire, so a replay needs no join. It is ``json``, not ``jsonb``: the text is kept as it was written, and a
-replayed frame is byte for byte the frame that was sent live.
+``events`` is partitioned by range of ``seq``; ``log.ensure_partitions`` makes partitions ahead of need. ``body`` is
+what goes on the wire, so a replay needs no join. It is ``json``, not ``jsonb``: the text is kept as it was written, and
+a replayed frame is byte for byte the frame that was sent live.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Index, Table, Text, Uuid
+from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Index, LargeBinary, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSON
 
 from service.database.base import metadata, severity_type
@@ -28,4 +28,14 @@ events = Table(
     Index("ix_events_alert_id", "alert_id"),
     postgresql_partition_by="RANGE (seq)",
     comment="The log: gapless, in commit order.",
+)
+
+log_chain = Table(
+    "log_chain",
+    metadata,
+    Column("last_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("linked_at", DateTime(timezone=True), nullable=False),
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/events/chain.py"),
+    comment="One row a batch that was appended to the log, each linked to the one before; the last is the head.",
 )

@@ -1,9 +1,11 @@
-"""Times on the wire."""
+"""Times on the wire, and in what is hashed."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @lru_cache(maxsize=64)
@@ -13,3 +15,8 @@ def rfc3339(at: datetime) -> str:
     Remembered, because one time is written several times: in an alert and in its event, and for a whole batch.
     """
     return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def microseconds(at: datetime) -> int:
+    """Return the microseconds since 1970-01-01 UTC, exactly."""
+    return (at - _EPOCH) // timedelta(microseconds=1)

@@ -85,15 +85,7 @@ def payloads(data: bytes) -> Iterator[bytes]:
 
 def prepare(event: Event) -> PreparedEvent:
     """Encode an event, once for everybody."""
-    payload = b'{"type":"event","seq":%d,"kind":"%b","at":"%b","actor":%b,"alert":%b}' % (
-        event.seq,
-        event.kind.encode(),
-        rfc3339(event.occurred_at).encode(),
-        orjson.dumps(event.actor),
-        event.body,
-    )
-    if event.extra is not None:
-        payload = b"%b,%b" % (payload[:-1], event.extra[1:])
+    payload = b'{"type":"event","seq":%d,%b' % (event.seq, event.line[1:])
     return PreparedEvent(event.seq, event.topic, event.severity, event.recipients, text_message(payload))
 
 

@@ -17,7 +17,7 @@ from service.database.base import SEVERITIES
 from service.errors import InvalidRequest
 from service.events.filter import RANK
 from service.events.log import append_alerts
-from tests.harness import eventually, token
+from tests.harness import created, eventually, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,7 +213,8 @@ async def test_a_list_sees_one_instant(lenient: Node) -> None:
             await eventually(
                 lambda: lenient.sql("SELECT FROM pg_locks WHERE relation = 'alerts'::regclass AND NOT granted")
             )
-            await append_alerts(other, [json.dumps(alert).encode()], [None])
+            wire = json.dumps(alert).encode()
+            await append_alerts(other, [wire], [created(wire)], [None])
         page = (await listing).json()
         assert (page["head"], page["alerts"][0]) == (before["seq"], before)
         page = (await client.get("/v1/alerts")).json()

@@ -25,7 +25,7 @@ from service.events.log import (
     read_tail,
 )
 from service.settings import StorageSettings
-from tests.harness import eventually
+from tests.harness import created, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,7 +54,8 @@ def item(key: str | None = None, digest: str = "00", **changes: Any) -> dict[str
 
 async def append(connection: asyncpg.Connection, *items: dict[str, Any]) -> list[Appended]:
     keys = [IdempotencyKey(item["key"], item["hash"]) if item["key"] else None for item in items]
-    return await append_alerts(connection, [json.dumps(item["alert"]).encode() for item in items], keys)
+    alerts = [json.dumps(item["alert"]).encode() for item in items]
+    return await append_alerts(connection, alerts, [created(alert) for alert in alerts], keys)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ async def test_the_log_keeps_the_text_of_an_alert_as_it_was_written(
 ) -> None:
     alert = item()["alert"] | {"topic": "payments.eu", "severity": "error", "recipients": ["alice", "Zoë"]}
     text = json.dumps(alert, ensure_ascii=False, indent=1).encode()
-    await append_alerts(connection, [text], [None])
+    await append_alerts(connection, [text], [created(text)], [None])
     async with database.transaction() as tx:
         (event,) = await read_tail(tx, 0, 10)
     assert event.body == text
@@ -173,6 +174,7 @@ async def test_an_append_wakes_those_who_listen(database_url: str, connection: a
 async def test_the_log_goes_on_in_the_next_partition(connection: asyncpg.Connection, database: Database) -> None:
     await append(connection, item())
     await connection.execute("UPDATE events SET seq = $1", PARTITION_SIZE - 2)
+    await connection.execute("UPDATE log_chain SET last_seq = $1", PARTITION_SIZE - 2)
     for _ in range(2):
         async with database.transaction() as tx:
             await ensure_partitions(tx)

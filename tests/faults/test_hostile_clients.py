@@ -149,6 +149,7 @@ async def test_a_sparse_replay_of_a_long_log_gets_on(process: Process) -> None:
         """,
         json.dumps(BODY),
     )
+    await process.sql("INSERT INTO log_chain VALUES (400000, 1, now(), '')")
     await process.post(topic="rare")  # it wakes the fan-out, whose position moves past what was put in by hand
     async with await process.stream("alice", after=0, topics="rare") as stream:
         begun = time.monotonic()
