@@ -175,17 +175,16 @@ def _disagrees(
     """Return the column that says something else than the body, which alone is in the link; None: all agree."""
     try:
         alert = orjson.loads(body)
-        shown = alert["id"], alert["topic"], alert["severity"], alert["recipients"]
+        shown = alert["id"], alert["topic"], alert["severity"]
+        posted = alert["recipients"]
+        by_name = sorted(posted) if posted is not None else None
     except (ValueError, TypeError, KeyError):
         return "body"
-    # An alert's first event names the recipients as they were posted, the later ones by name.
-    if shown[3] != recipients and (shown[3] is None or sorted(shown[3]) != recipients):
-        return "recipients"
-    names = ("alert_id", "topic", "severity")
-    return next(
-        (name for name, a, b in zip(names, shown, (alert_id, topic, severity), strict=False) if a != b),
-        None,
-    )
+    if shown != (alert_id, topic, severity):
+        columns = ("alert_id", "topic", "severity")
+        return next(name for name, a, b in zip(columns, shown, (alert_id, topic, severity), strict=True) if a != b)
+    # The event of an alert that was just stored has them as they were posted, the others by name.
+    return None if recipients in (posted, by_name) else "recipients"
 
 
 async def check_ledger(connection: asyncpg.Connection, before: Anchor, up_to: int) -> Tally:
