@@ -44,8 +44,10 @@ class Bookmark:
             return cls(path, database, _places(content["reached"]), _places(content["noted"]))
         except FileNotFoundError:
             return cls(path, database)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            raise CommandFailed(f"{path} cannot be read: remove it, or begin anew with --from-start") from None
+        except OSError as error:
+            raise CommandFailed(f"{path} cannot be read ({error.strerror}): name another with --state") from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise CommandFailed(f"{path} holds something else: remove it, or begin anew with --from-start") from None
 
     def reach(self, chain: str, place: Anchor) -> None:
         """Note how far a run got."""

@@ -167,7 +167,8 @@ def verify(  # noqa: PLR0913 - where, what, from where, and how
     begin = anchor
     for place in known:
         if seen.found[place.hash] != place.position:
-            misfits.append(Misfit(place.position, place.position, None, "an earlier run found another link there"))
+            what = "an earlier run found another link there; if the database was restored since, use --from-start"
+            misfits.append(Misfit(place.position, place.position, None, what))
         elif place is reached:
             begin = reached
     verdict = Verdict(chain, begin, seen.head, begin, {hash_: seen.found[hash_] for hash_ in expected})
