@@ -72,7 +72,7 @@ class Chain:
     """How long a range is."""
 
 
-LOG = Chain("log", "log_chain", "last_seq", _STRAY_EVENTS, check_log, 50_000)
+LOG = Chain("log", "log_chain", "last_seq", _STRAY_EVENTS, check_log, 20_000)
 LEDGER = Chain("ledger", "ledger_chain", "number", _STRAY_ROWS, check_ledger, 500)
 
 

@@ -315,12 +315,18 @@ async def test_a_ledger_from_before_there_was_a_chain_fits(server_url: str, live
     """Revision 0006 links what it finds."""
     async with new_database(server_url, f"test_{uuid.uuid4().hex}", lived) as url:
         before = [await verdict_of(url, chain) for chain in (LOG, LEDGER)]
-        address = parse_url(url)
-        await asyncio.to_thread(command.downgrade, configuration(address), "0005")
-        await asyncio.to_thread(migrate, address)
-        after = [await verdict_of(url, chain) for chain in (LOG, LEDGER)]
-        assert [verdict.misfit for verdict in after] == [None, None]
-        assert [verdict.rows for verdict in after] == [verdict.rows for verdict in before]
+        await asyncio.to_thread(command.downgrade, configuration(parse_url(url)), "0005")
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "INSERT INTO receipts SELECT id, seq, closed_at FROM connections, generate_series(100, 2599) AS seq"
+            " WHERE closed_at IS NOT NULL AND recipient = 'alice'"
+        )
+        await connection.close()
+        await asyncio.to_thread(migrate, parse_url(url))
+        log, ledger = [await verdict_of(url, chain) for chain in (LOG, LEDGER)]
+        assert log.misfit is ledger.misfit is None
+        assert (log.rows, ledger.rows) == (before[0].rows, before[1].rows + 2_500)
+        assert ledger.links == 3
 
 
 async def test_a_database_without_the_tables_is_told_to_be_migrated(server_url: str) -> None:
