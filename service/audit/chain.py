@@ -130,15 +130,20 @@ async def check_log(connection: asyncpg.Connection, before: Anchor, up_to: int) 
     """
     begin, links = before.position, 0
     events = aiter(connection.cursor(_EVENTS, begin, up_to, prefetch=EVENTS_AT_ONCE))
+    batch: tuple[int, int, datetime | None] | None = None
     async for first, last, at, stored in connection.cursor(_LOG_LINKS, begin, up_to, prefetch=LINKS_AT_ONCE):
-        _meets(before, first, last, at)
-        digests = [await _digest_of(events, seq, (first, last, at)) for seq in range(first, last + 1)]
+        batch = first, last, at
+        _meets(before, *batch)
+        digests = [await _digest_of(events, seq, batch) for seq in range(first, last + 1)]
         if at is None or link(before.hash, first, at, digests) != stored:
-            raise DoesNotFit(first, last, at, "one of them or their link was altered")
+            raise DoesNotFit(*batch, "one of them or their link was altered")
         before = Anchor(last, stored)
         links += 1
-    if not links and (following := await connection.fetchrow(_NEXT_LOG_LINK, up_to)) is not None:
-        _meets(before, *following)
+    if batch is None:
+        if (following := await connection.fetchrow(_NEXT_LOG_LINK, up_to)) is not None:
+            _meets(before, *following)
+    elif (more := await anext(events, None)) is not None and more[0] <= before.position:
+        raise DoesNotFit(*batch, f"event {before.position} is there twice")
     return Tally(before, links, before.position - begin)
 
 

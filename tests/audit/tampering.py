@@ -20,6 +20,8 @@ LOG = {
     "extra": "UPDATE events SET extra = '{{\"comment\": {{}}}}' WHERE seq = {seq}",
     "a deleted event": "DELETE FROM events WHERE seq = {seq}",
     "a deleted last event of a batch": "DELETE FROM events WHERE seq = {last}",
+    "an inserted last event of a batch": "ALTER TABLE events DROP CONSTRAINT pk_events;"
+    "INSERT INTO events SELECT * FROM events WHERE seq = {last}",
     "an inserted event": "ALTER TABLE events DROP CONSTRAINT pk_events;"
     "INSERT INTO events SELECT * FROM events WHERE seq = {seq}",
     "two events in each other's place": "UPDATE events SET seq = 900000 WHERE seq = {seq};"
@@ -50,6 +52,10 @@ OUTSIDE_THE_LOG = {
             " body FROM events WHERE seq = 5"
         ),
         1,
+    ),
+    "a last event that is there twice": (
+        "ALTER TABLE events DROP CONSTRAINT pk_events; INSERT INTO events SELECT * FROM events WHERE seq = {head}",
+        0,
     ),
     "events that lost their last link": ("DELETE FROM log_chain WHERE last_seq = {head}", 0),
     "an event before the first": (
