@@ -62,6 +62,32 @@ CREATE OR REPLACE FUNCTION event_matches(
 RETURN filter_matches(topic_likes(topics), min_severity, recipient, event_topic, event_severity, event_recipients)
 """
 
+# Not inlined, being STRICT, so that the planner believes ROWS: a connection touches few blocks.
+LOG_BLOCKS = """
+CREATE FUNCTION log_blocks(after_seq bigint, up_to_seq bigint) RETURNS SETOF bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE ROWS 2 COST 10000
+RETURN generate_series(after_seq / 100000, up_to_seq / 100000)
+"""
+
+# Asked of a connection `c`, once: its topics as LIKE has them, and up to where it has dispatches of its own. OFFSET 0
+# keeps the planner from asking it of each event instead.
+OF_CONNECTION = """
+        SELECT topic_likes(c.topics) AS likes,
+               (SELECT max(up_to_seq) FROM dispatches WHERE connection_id = c.id) AS dispatched_seq
+        OFFSET 0
+    """
+
+# When the event `e` went to the connection `c`: where that replayed or lagged, what it was sent then; otherwise with
+# the pass of its node.
+SENT_AT = """coalesce(
+            CASE WHEN e.seq <= own.dispatched_seq THEN (
+                SELECT CASE WHEN after_seq < e.seq THEN at END FROM dispatches
+                WHERE connection_id = c.id AND up_to_seq >= e.seq ORDER BY up_to_seq LIMIT 1
+            ) END, (
+                SELECT CASE WHEN after_seq < e.seq THEN at END FROM dispatches
+                WHERE connection_id IS NULL AND node_id = c.node_id AND up_to_seq >= e.seq ORDER BY up_to_seq LIMIT 1
+            ))"""
+
 
 class View(NamedTuple):
     """A view, what it says, and what each of its columns says."""
@@ -90,31 +116,24 @@ DELIVERIES = View(
         "received_at": "when the client acknowledged it; null: not yet, or never",
         "latency": "from sent_at to received_at",
     },
-    """
+    f"""
     SELECT e.seq, e.alert_id, e.kind, e.topic, e.severity, c.recipient, c.id AS connection, c.node_id AS node,
-           e.occurred_at, coalesce(own.at, pass.at) AS sent_at, receipt.received_at,
-           receipt.received_at - coalesce(own.at, pass.at) AS latency
+           e.occurred_at, went.sent_at, went.received_at, went.received_at - went.sent_at AS latency
     FROM connections c
-    JOIN nodes n ON n.id = c.node_id
-    CROSS JOIN LATERAL (SELECT topic_likes(c.topics) AS likes OFFSET 0) AS filter
-    CROSS JOIN LATERAL generate_series(c.after_seq / 100000, coalesce(c.sent_seq, n.sent_seq) / 100000) AS block
-    JOIN events e ON e.seq / 100000 = block AND e.seq > c.after_seq AND e.seq <= coalesce(c.sent_seq, n.sent_seq)
-                 AND filter_matches(filter.likes, c.min_severity, c.recipient, e.topic, e.severity, e.recipients)
-    -- Where the connection replayed or lagged, what it was sent then; otherwise the pass of its node.
-    LEFT JOIN LATERAL (
-        SELECT at, after_seq FROM dispatches
-        WHERE connection_id = c.id AND up_to_seq >= e.seq ORDER BY up_to_seq LIMIT 1
-    ) AS own ON own.after_seq < e.seq
-    LEFT JOIN LATERAL (
-        SELECT at, after_seq FROM dispatches
-        WHERE connection_id IS NULL AND node_id = c.node_id AND up_to_seq >= e.seq ORDER BY up_to_seq LIMIT 1
-    ) AS pass ON pass.after_seq < e.seq
-    -- Receipts are cumulative: the first one at or after the event covers it.
-    LEFT JOIN LATERAL (
-        SELECT received_at FROM receipts
-        WHERE connection_id = c.id AND receipts.seq >= e.seq ORDER BY receipts.seq LIMIT 1
-    ) AS receipt ON true
-    """,
+    JOIN nodes n ON n.id = c.node_id AND coalesce(c.sent_seq, n.sent_seq) > c.after_seq
+    CROSS JOIN LATERAL ({OF_CONNECTION}) AS own
+    CROSS JOIN LATERAL log_blocks(c.after_seq, coalesce(c.sent_seq, n.sent_seq)) AS block (number)
+    JOIN events e ON e.seq / 100000 = block.number
+                 AND e.seq > c.after_seq AND e.seq <= coalesce(c.sent_seq, n.sent_seq)
+                 AND filter_matches(own.likes, c.min_severity, c.recipient, e.topic, e.severity, e.recipients)
+    CROSS JOIN LATERAL (
+        SELECT {SENT_AT} AS sent_at,
+               -- Receipts are cumulative: the first one at or after the event covers it.
+               (SELECT received_at FROM receipts
+                WHERE connection_id = c.id AND receipts.seq >= e.seq ORDER BY receipts.seq LIMIT 1) AS received_at
+        OFFSET 0
+    ) AS went
+    """,  # noqa: S608 - constants
 )
 
 UNRECEIVED = View(
@@ -136,12 +155,22 @@ UNRECEIVED = View(
         "covered": "whether their last token covers the topic; false: named, but nothing can reach them; null: named,"
         " and never seen",
     },
-    """
-    WITH admin AS MATERIALIZED (
-        SELECT id, topic_likes(topics) AS likes FROM recipients
-    ), reach AS MATERIALIZED (
+    f"""
+    WITH RECURSIVE topics AS (
+        -- The distinct topics, each found by one look into the index: reading them all would take minutes.
+        SELECT min(topic) AS topic FROM alerts
+        UNION ALL
+        SELECT (SELECT min(alerts.topic) FROM alerts WHERE alerts.topic > topics.topic)
+        FROM topics WHERE topic IS NOT NULL
+    ), audience AS MATERIALIZED (
+        -- Who may see a topic.
+        SELECT topic, array_agg(admin.id) AS names
+        FROM topics
+        JOIN (SELECT id, topic_likes(topics) AS likes FROM recipients OFFSET 0) AS admin ON topic LIKE ANY (admin.likes)
+        GROUP BY topic
+    ), reach AS (
         -- How much of the log each admin was sent, and has received, through each filter that they ever used. One
-        -- connection begins where another ended, so this is a few ranges each, however many connections there were.
+        -- connection begins where another ended, so these are few ranges, however many connections there were.
         SELECT c.recipient, c.min_severity, topic_likes(c.topics) AS likes,
                range_agg(int8range(c.after_seq, sent.seq, '(]')) AS sent,
                range_agg(int8range(c.after_seq, least(coalesce(acked.seq, c.after_seq), sent.seq), '(]')) AS received
@@ -150,32 +179,44 @@ UNRECEIVED = View(
         CROSS JOIN LATERAL (SELECT greatest(c.after_seq, coalesce(c.sent_seq, n.sent_seq)) AS seq) AS sent
         CROSS JOIN LATERAL (SELECT max(seq) AS seq FROM receipts WHERE connection_id = c.id) AS acked
         GROUP BY c.recipient, c.min_severity, c.topics
+    ), passage AS (
+        -- The same for each topic and severity that a filter lets through, so that events can be hashed to it.
+        SELECT topic, severity, recipient, sent, received
+        FROM reach
+        JOIN topics ON topic LIKE ANY (likes)
+        CROSS JOIN LATERAL unnest(enum_range(min_severity, NULL)) AS severity
+    ), alert AS (
+        -- Who was sent any event of an alert, and who has received one.
+        SELECT a.id, a.seq, a.topic, a.recipients, a.created_at, array_agg(went.recipient) AS sent_to,
+               coalesce(array_agg(went.recipient) FILTER (WHERE went.received), '{{}}') AS received_by
+        FROM alerts a
+        LEFT JOIN events e ON e.alert_id = a.id AND e.seq >= a.seq
+        LEFT JOIN LATERAL (
+            SELECT p.recipient, p.received @> e.seq AS received FROM passage p
+            WHERE p.topic = a.topic AND p.severity = e.severity AND p.sent @> e.seq
+              AND (e.recipients IS NULL OR p.recipient = ANY (e.recipients))
+        ) AS went ON true
+        GROUP BY a.id
     )
-    SELECT a.id AS alert_id, a.seq, a.topic, a.severity, a.title, a.status, who.recipient, a.created_at AS occurred_at,
-           now() - a.created_at AS waiting, first.sent_at, who.covered
-    FROM alerts a
-    CROSS JOIN LATERAL (
-        SELECT id AS recipient, true AS covered FROM admin
-        WHERE a.recipients IS NULL AND a.topic LIKE ANY (likes)
-        UNION ALL
-        SELECT DISTINCT named, a.topic LIKE ANY (admin.likes)
-        FROM unnest(a.recipients) AS named LEFT JOIN admin ON admin.id = named
-    ) AS who
-    CROSS JOIN LATERAL (
-        SELECT array_agg(through.recipient) AS sent_to,
-               array_agg(through.recipient) FILTER (WHERE through.received @> e.seq) AS received_by
-        FROM events e
-        CROSS JOIN LATERAL (
-            SELECT recipient, min_severity, sent, received FROM reach WHERE e.topic LIKE ANY (likes)
-        ) AS through
-        WHERE e.alert_id = a.id AND through.sent @> e.seq AND e.severity >= through.min_severity
-          AND (e.recipients IS NULL OR through.recipient = ANY (e.recipients))
-    ) AS went
-    LEFT JOIN LATERAL (
-        SELECT min(d.sent_at) AS sent_at FROM audit.deliveries d WHERE d.alert_id = a.id AND d.recipient = who.recipient
-    ) AS first ON who.recipient = ANY (went.sent_to)
-    WHERE (who.recipient = ANY (went.received_by)) IS NOT TRUE
-    """,
+    SELECT a.id AS alert_id, a.seq, a.topic, shown.severity, shown.title, shown.status, who.recipient,
+           a.created_at AS occurred_at, now() - a.created_at AS waiting,
+           CASE WHEN who.recipient = ANY (a.sent_to) THEN (
+               SELECT min({SENT_AT})
+               FROM events e
+               JOIN connections c ON c.recipient = who.recipient AND c.after_seq < e.seq
+               JOIN nodes n ON n.id = c.node_id AND e.seq <= coalesce(c.sent_seq, n.sent_seq)
+               CROSS JOIN LATERAL ({OF_CONNECTION}) AS own
+               WHERE e.alert_id = a.id AND e.seq >= a.seq
+                 AND filter_matches(own.likes, c.min_severity, c.recipient, e.topic, e.severity, e.recipients)
+           ) END AS sent_at,
+           CASE WHEN a.recipients IS NULL OR who.recipient = ANY (audience.names) THEN true
+                WHEN EXISTS (SELECT FROM recipients WHERE id = who.recipient) THEN false END AS covered
+    FROM alert a
+    JOIN alerts shown ON shown.id = a.id
+    LEFT JOIN audience ON audience.topic = a.topic
+    CROSS JOIN LATERAL (SELECT DISTINCT unnest(coalesce(a.recipients, audience.names))) AS who (recipient)
+    WHERE who.recipient <> ALL (a.received_by)
+    """,  # noqa: S608 - constants
 )
 
 TIMELINE = View(
@@ -188,8 +229,8 @@ TIMELINE = View(
         "what": "the kind of the event, such as alert.created; or sent; or received",
         "who": "of an event: the subject that caused it; of sent and received: the admin",
         "connection": "of sent and received: the connection; null of an event",
-        "detail": "of an event: severity, status and recipients of the alert since then, and what the kind adds, such as"
-        " a comment; of sent: the node; of received: the latency in seconds",
+        "detail": "of an event: severity, status and recipients of the alert since then, and what the kind adds, such"
+        " as a comment; of sent: the node; of received: the latency in seconds",
     },
     """
     SELECT alert_id, at, seq, what, who, connection, detail
@@ -222,8 +263,8 @@ LATENCY = View(
         "topic": "the topic of the alerts",
         "severity": "the severity of the alerts when the events happened",
         "deliveries": "how many deliveries there were: one for each event and connection",
-        "sent_p50": "seconds from the event, just before its commit, until its last byte had gone to the socket: half of"
-        " the deliveries took no longer",
+        "sent_p50": "seconds from the event, just before its commit, until its last byte had gone to the socket: half"
+        " of the deliveries took no longer",
         "sent_p95": "the same: 95 of 100 took no longer",
         "sent_p99": "the same: 99 of 100 took no longer",
         "received": "how many of the deliveries were acknowledged",
@@ -477,7 +518,7 @@ def upgrade() -> None:
         postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
     )
     op.execute("DROP VIEW audit.deliveries")
-    for function in (TOPIC_LIKES, FILTER_MATCHES, EVENT_MATCHES):
+    for function in (TOPIC_LIKES, FILTER_MATCHES, EVENT_MATCHES, LOG_BLOCKS):
         op.execute(function)
     for view in VIEWS:
         create(view)
@@ -508,6 +549,7 @@ def downgrade() -> None:
     op.execute(before["EVENT_MATCHES"].replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
     op.execute("DROP FUNCTION filter_matches(text[], severity, text, text, severity, text[])")
     op.execute("DROP FUNCTION topic_likes(text[])")
+    op.execute("DROP FUNCTION log_blocks(bigint, bigint)")
     create(
         View(
             "deliveries",

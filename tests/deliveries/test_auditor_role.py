@@ -42,7 +42,7 @@ SELECT format('%s(%s)', oid::regproc, (
     FROM unnest(proargtypes) WITH ORDINALITY AS a (type, place))) AS call
 FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND provolatile <> 'i'
 """
-PURE = {"event_matches", "filter_matches", "topic_likes", "microseconds"}
+PURE = {"event_matches", "filter_matches", "topic_likes", "log_blocks", "microseconds"}
 ELSEWHERE = [
     "CREATE TABLE audit.mine (a int)",
     "CREATE TABLE public.mine (a int)",
