@@ -81,7 +81,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         settings=settings.stream,
     )
     presence = Presence(database, hub, settings)
-    committer = Committer(database, settings.storage, fanout.offer)
+    committer = Committer(database, settings.storage, fanout.offer, ledger.callers.count)
     sweeper = Sweeper(database, committer)
     indexer = Indexer(database)
     janitor = Janitor(database, ledger, settings)
@@ -134,6 +134,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.verifier = verifier
     app.state.limits = rest_limits
     app.state.committer = committer
+    app.state.called = ledger.callers.count
     app.state.hub = hub
     app.state.streams = HttpStreams(admission, hub, ledger, limits, settings.stream)
     problems.install(app)
