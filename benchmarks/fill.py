@@ -7,6 +7,7 @@ is told to leave checkpoints and vacuums until the end, and told otherwise again
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -14,7 +15,7 @@ import asyncpg
 from service.events.log import PARTITION_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
 _ID = "('019aa000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
 _OWN = {"events": {"seq": "n", "alert_id": _ID}, "alerts": {"seq": "n", "id": _ID}}
@@ -25,12 +26,7 @@ _SESSION = {"synchronous_commit": "off", "maintenance_work_mem": "'512MB'"}
 
 async def fill(url: str, events: int) -> None:
     """Bring the log, which holds one event, to so many."""
-    admin = await asyncpg.connect(url)
-    try:
-        for name, value in _WHILE_LOADING.items():
-            await admin.execute(f"ALTER SYSTEM SET {name} = {value}")
-        await admin.execute("SELECT pg_reload_conf()")
-        await admin.execute(f"SELECT ensure_event_partitions({PARTITION_SIZE}, {events // PARTITION_SIZE + 3})")
+    async with loading(url, events) as admin:
         await asyncio.gather(*(_fill_table(url, table, events) for table in _OWN))
         await admin.execute("INSERT INTO log_chain VALUES ($1, 2, now(), '')", events)
         # The indexer goes on after the last entry; what it would do to five million is not what is measured.
@@ -38,6 +34,18 @@ async def fill(url: str, events: int) -> None:
             "INSERT INTO alert_search (seq, words, attributes) SELECT seq, '', attributes FROM alerts WHERE seq = $1",
             events,
         )
+
+
+@asynccontextmanager
+async def loading(url: str, events: int) -> AsyncIterator[asyncpg.Connection]:
+    """Make the partitions for so many events, and have PostgreSQL leave its own work until the end of the block."""
+    admin = await asyncpg.connect(url)
+    try:
+        for name, value in _WHILE_LOADING.items():
+            await admin.execute(f"ALTER SYSTEM SET {name} = {value}")
+        await admin.execute("SELECT pg_reload_conf()")
+        await admin.execute(f"SELECT ensure_event_partitions({PARTITION_SIZE}, {events // PARTITION_SIZE + 3})")
+        yield admin
         await admin.execute("CHECKPOINT")
         for name in _WHILE_LOADING:
             await admin.execute(f"ALTER SYSTEM RESET {name}")
@@ -46,12 +54,18 @@ async def fill(url: str, events: int) -> None:
         await admin.close()
 
 
+async def session(url: str) -> asyncpg.Connection:
+    """Open a connection to load through."""
+    connection = await asyncpg.connect(url)
+    for name, value in _SESSION.items():
+        await connection.execute(f"SET {name} = {value}")
+    return connection
+
+
 async def _fill_table(url: str, table: str, events: int) -> None:
-    connection = await asyncpg.connect(url, server_settings=None)
+    connection = await session(url)
     try:
-        for name, value in _SESSION.items():
-            await connection.execute(f"SET {name} = {value}")
-        restore = await _take_off_indexes(connection, table)
+        restore = await take_off_indexes(connection, table)
         columns = [
             row[0]
             for row in await connection.fetch(
@@ -72,7 +86,7 @@ async def _fill_table(url: str, table: str, events: int) -> None:
         await connection.close()
 
 
-async def _take_off_indexes(connection: asyncpg.Connection, table: str) -> Sequence[str]:
+async def take_off_indexes(connection: asyncpg.Connection, table: str) -> Sequence[str]:
     """Drop the keys and indexes of a table, and return the statements that make them again."""
     constraints = await connection.fetch(
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"

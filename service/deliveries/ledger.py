@@ -227,7 +227,13 @@ class Ledger:
         async with self._database.transaction() as tx:
             await tx.execute(
                 statements.REGISTER_NODE,
-                {"id": self.node_id, "host": socket.gethostname(), "pid": os.getpid(), "sent_seq": sent_seq},
+                {
+                    "id": self.node_id,
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "sent_seq": sent_seq,
+                    "lease_seconds": self._settings.node_lease_seconds,
+                },
             )
         self.flushes_since = self._renewed = time.monotonic()
 

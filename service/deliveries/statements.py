@@ -10,8 +10,8 @@ from sqlalchemy import TextClause, text
 
 # The lease is told by the database's clock, so that nodes whose clocks disagree agree on it.
 REGISTER_NODE = text(
-    "INSERT INTO nodes (id, host, pid, started_at, seen_at, sent_seq)"
-    " VALUES (:id, :host, :pid, clock_timestamp(), clock_timestamp(), :sent_seq)"
+    "INSERT INTO nodes (id, host, pid, started_at, seen_at, sent_seq, lease_seconds)"
+    " VALUES (:id, :host, :pid, clock_timestamp(), clock_timestamp(), :sent_seq, :lease_seconds)"
 )
 RENEW_NODE = text(
     "UPDATE nodes SET seen_at = clock_timestamp(), sent_seq = :sent_seq WHERE id = :id AND ended_at IS NULL"

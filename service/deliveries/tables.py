@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -29,6 +30,13 @@ nodes = Table(
     Column("seen_at", DateTime(timezone=True), nullable=False, comment="the lease: renewed with each flush"),
     Column("sent_seq", BigInteger, nullable=False, comment="how far every connection that keeps up was sent"),
     Column("ended_at", DateTime(timezone=True), comment="null while it serves"),
+    Column(
+        "lease_seconds",
+        Double,
+        nullable=False,
+        server_default=text("10"),
+        comment="without a flush for so long it is lost",
+    ),
     Index("ix_nodes_serving", "seen_at", postgresql_where=text("ended_at IS NULL")),
     comment="One row a serving process.",
 )

@@ -7,7 +7,7 @@ a replayed frame is byte for byte the frame that was sent live.
 
 from __future__ import annotations
 
-from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Index, LargeBinary, Table, Text, Uuid
+from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Index, LargeBinary, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSON
 
 from service.database.base import metadata, severity_type
@@ -26,6 +26,13 @@ events = Table(
     Column("body", JSON, nullable=False, comment="the alert as the event shows it on the wire"),
     Column("extra", JSON, comment="what the kind adds to the frame, such as a comment"),
     Index("ix_events_alert_id", "alert_id"),
+    Index(
+        "ix_events_occurred_at",
+        "occurred_at",
+        text("(date_bin('00:01:00'::interval, occurred_at, '2000-01-01 00:00:00+00'::timestamptz))"),
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    ),
     postgresql_partition_by="RANGE (seq)",
     comment="The log: gapless, in commit order.",
 )

@@ -1,0 +1,5 @@
+"""x"""
+
+
+async def ask(address, *, plans):
+    return True
