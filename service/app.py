@@ -18,6 +18,7 @@ from service.alerts import routes as alert_routes
 from service.alerts.committer import Committer
 from service.alerts.search import Indexer
 from service.alerts.sweeper import Sweeper
+from service.audit import routes as audit_routes
 from service.auth.revocations import RevocationFeed, RevokedTokens
 from service.auth.tokens import TokenVerifier
 from service.database.engine import Database
@@ -145,6 +146,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         alert_routes.router,
         actions.router,
         delivery_routes.router,
+        audit_routes.router,
         stream_routes.router,
         administration.router,
         health.router,

@@ -144,7 +144,8 @@ direct_routes = [
 ]
 
 
-def _patterns(values: list[str]) -> list[str]:
+def patterns(values: list[str]) -> list[str]:
+    """Accept topics and patterns of topics, or refuse the request."""
     for value in values:
         if not is_topic_pattern(value):
             raise InvalidRequest(f"/topic: {value!r} is no topic and no pattern such as payments.* or *.")
@@ -187,7 +188,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
 ) -> Response:
     """List the alerts that the bearer may see, newest first; what is given narrows the list, all of it together."""
     query = AlertQuery(
-        topics=_patterns(topic),
+        topics=patterns(topic),
         severities=severity,
         min_severity=min_severity,
         statuses=status,
