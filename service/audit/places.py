@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
@@ -43,7 +43,7 @@ def places_of(cursor: str | None, *kinds: Sequence[type]) -> list[Place]:
     try:
         texts = orjson.loads(cursors.decode(cursor))
         places = [_place(place, kind) for place, kind in zip(texts, kinds, strict=True)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise cursors.refused() from None
     if all(place is None for place in places):
         raise cursors.refused()
@@ -57,7 +57,9 @@ def _place(texts: Any, kinds: Sequence[type]) -> Place:
 
 
 def _text(value: Any) -> Any:
-    return rfc3339(value) if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    return value if isinstance(value, int) else str(value)
 
 
 def _value(text: Any, kind: type) -> Any:
@@ -68,7 +70,7 @@ def _value(text: Any, kind: type) -> Any:
         if kind is UUID:
             return UUID(text)
         if kind is datetime and (at := datetime.fromisoformat(text)).tzinfo is not None:
-            return at
+            return at.astimezone(UTC)
         if kind is str and text.isprintable():  # which leaves out what PostgreSQL cannot hold
             return text
     raise ValueError(text)

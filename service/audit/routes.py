@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 A_DAY = timedelta(days=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _bearer = Bearer(Scope.AUDIT_READ, limit="read")
 Auditor = Annotated[Principal, Depends(_bearer)]
@@ -68,7 +69,7 @@ def _database(request: Request) -> Database:
 
 def _day(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
     until = until or datetime.now(UTC)
-    return since or until - A_DAY, until
+    return since or max(until, EPOCH) - A_DAY, until
 
 
 @router.get("/alerts/{alert_id:uuid}", responses=refusals(NotFound))

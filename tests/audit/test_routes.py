@@ -392,6 +392,12 @@ async def test_the_report_sums_up_a_period(node: Node) -> None:
     assert earlier["deliveries"] == dict.fromkeys(deliveries) | {"sent": 0, "received": 0}
 
 
+async def test_a_period_may_end_when_time_began(lenient: Node) -> None:
+    async with lenient.http("auditor", AUDIT) as client:
+        assert (await asked(client, "report", until="0001-01-01T12:00:00Z"))["alerts"] == []
+        assert (await asked(client, "unreceived", until="0001-01-01T12:00:00Z"))["unreceived"] == []
+
+
 async def test_the_report_shows_a_hole_in_the_log(node: Node) -> None:
     await node.post_all([{}] * 3, at_once=1)
     await node.sql("DELETE FROM events WHERE seq = 2")
@@ -463,6 +469,8 @@ def cursor(*places: Any) -> str:
         cursor(["2026-11-21T09:41:07", "alice"]),
         cursor(["2026-11-21T09:41:07Z", "a\0"]),
         cursor([1, 2], [1, 2]),
+        cursor(["0001-01-01T00:00:00+14:00", str(NOBODY)]),
+        cursor(["0001-01-01T00:00:00+14:00", 0]),
         "A" * 4001,
     ],
 )
@@ -493,6 +501,7 @@ async def test_a_cursor_of_an_alert_has_both_of_its_places(lenient: Node, bad: s
         ("rejections", {"limit": 0}),
         ("callers", {"limit": 1001}),
         ("recipients/%20", {}),
+        ("callers", {"since": "0001-01-01T00:00:00+14:00"}),
     ],
 )
 async def test_a_question_that_cannot_be_understood_is_refused(lenient: Node, path: str, query: Any) -> None:
