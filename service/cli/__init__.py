@@ -11,6 +11,7 @@ import sys
 import typer
 
 from service.cli import demo, migrate, send, serve, sql, tail, token
+from service.cli.audit import audit_app
 from service.errors import TocsinError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command()(send.send)
 app.command()(tail.tail)
 app.command()(sql.sql)
 app.command()(demo.demo)
+app.add_typer(audit_app)
 
 
 def main() -> None:
