@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 import typer
+from typer.testing import CliRunner
 from websockets.exceptions import ConnectionClosed
 
 from service.audit import schemas
+from service.cli import app
 from service.cli.periods import day, period
 from service.cli.sheets import Answer, Sheet, at, cell, lasted, show
 from tests.harness import WRITE, eventually
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from tests.harness import Node
 
@@ -40,7 +42,7 @@ class Incident:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def incident(lenient: Node) -> AsyncIterator[Incident]:
+async def incident(lenient: Node) -> Incident:
     async with await lenient.live("alice") as alice:
         alert = await lenient.post(
             "Card acceptance [below] 80 %", topic="payments.eu", severity="critical", recipients=["alice", "bob"]
@@ -61,16 +63,18 @@ async def incident(lenient: Node) -> AsyncIterator[Incident]:
             return bool(row["done"])
 
         await eventually(written)
-        yield Incident(lenient, alert, alice.seen[0]["connection"])
+    await eventually(lambda: lenient.sql("SELECT FROM audit.connections WHERE closed_at IS NOT NULL"))
+    return Incident(lenient, alert, alice.seen[0]["connection"])
 
 
 @pytest.fixture
-def audit(tocsin: Tocsin, incident: Incident) -> Callable[..., str]:
+def audit(incident: Incident) -> Callable[..., str]:
     """Ask a question that has an answer, and return what it says."""
 
     def run(*arguments: str, more: bool = False) -> str:
-        run = tocsin("audit", *arguments, TOCSIN_DATABASE_URL=incident.node.database_url)
-        assert run.returncode == 0, run
+        variables = {"TOCSIN_DATABASE_URL": incident.node.database_url, "NO_COLOR": "1"}
+        run = CliRunner(env=variables).invoke(app, ["audit", *arguments])
+        assert run.exit_code == 0, run.output
         assert run.stderr == ("tocsin: there is more; raise --limit\n" if more else "")
         return run.stdout
 
@@ -106,12 +110,12 @@ def test_an_alert_is_told_as_json_and_csv(audit: Callable[..., str], incident: I
     audit("alert", incident.alert["id"], "--limit", "1", more=True)
 
 
-async def test_the_commands_say_what_the_rest_api_says(audit: Callable[..., str], incident: Incident) -> None:
-    async with incident.node.http("auditor", "audit:read") as client:
+def test_the_commands_say_what_the_rest_api_says(audit: Callable[..., str], incident: Incident) -> None:
+    with incident.node.rest("auditor", "audit:read") as client:
         for question in (*LISTS, f"alert {incident.alert['id']}"):
             kind, _, which = question.partition(" ")
             path = f"{kind}s/{which}" if which else kind
-            expected = (await client.get(f"/v1/audit/{path}")).json()
+            expected = client.get(f"/v1/audit/{path}").json()
             told = json.loads(audit(*question.split(), "--json"))
             for changing in ("since", "until", "duration", "waiting"):
                 for each in (expected, told):
@@ -154,12 +158,12 @@ def test_what_was_not_received_is_listed_and_narrowed(audit: Callable[..., str],
 
 
 def test_connections_are_listed(audit: Callable[..., str], incident: Incident) -> None:
-    page = audit("connections", "--recipient", "alice", "--open")
+    page = audit("connections", "--recipient", "alice", "--closed")
     (line,) = [line.split() for line in page.splitlines() if incident.connection in line]
     assert line[2:4] == ["alice", "websocket"]
     (row,) = rows(audit("connections", "--csv", "--since", "1h"))
-    assert (row["connection"], row["closed_at"], json.loads(row["topics"])) == (incident.connection, "", ["*"])
-    assert json.loads(audit("connections", "--closed", "--json")) == {"connections": []}
+    assert (row["connection"], row["close_code"], json.loads(row["topics"])) == (incident.connection, "1000", ["*"])
+    assert json.loads(audit("connections", "--open", "--json")) == {"connections": []}
 
 
 def test_refused_streams_are_listed(audit: Callable[..., str]) -> None:
@@ -186,7 +190,7 @@ def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
     assert lines[0].endswith(" UTC")
     for title in ("Alerts", "Deliveries", "Slowest topics", "Not received, by admin", "Refused streams"):
         assert title in lines
-    assert "Connections: 1 opened, 1 open now; why others ended" in lines
+    assert "Connections: 1 opened, 0 open now; why others ended" in lines
     assert lines[-1].strip() == "none"  # no hole in the log
     told = json.loads(audit("report", "--json"))
     assert told["alerts"] == [{"severity": "critical", "alerts": 1, "unresolved": 1}]
@@ -197,6 +201,12 @@ def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
     assert figures["callers", "billing", "refused"] == "1"
     assert figures["deliveries", "", "sent"] == "1"
     assert float(figures["slowest_topics", "payments.eu", "sent_p95"]) > 0
+
+
+def test_the_command_answers_in_a_pipe(tocsin: Tocsin, incident: Incident) -> None:
+    run = tocsin("audit", "connections", TOCSIN_DATABASE_URL=incident.node.database_url)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert incident.connection in run.stdout
 
 
 def test_times_are_durations_or_times(audit: Callable[..., str]) -> None:
@@ -231,9 +241,10 @@ def test_a_time_that_is_none_is_refused(bad: str) -> None:
         (["rejections", "--open"], "--open"),
     ],
 )
-def test_wrong_usage_exits_2_and_says_what_is_wrong(tocsin: Tocsin, arguments: list[str], says: str) -> None:
-    run = tocsin("audit", *arguments, TOCSIN_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
-    assert (run.returncode, run.stdout) == (2, ""), run
+def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: list[str], says: str) -> None:
+    variables = {"TOCSIN_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing", "NO_COLOR": "1"}
+    run = CliRunner(env=variables).invoke(app, ["audit", *arguments])
+    assert (run.exit_code, run.stdout) == (2, ""), run.output
     assert says in " ".join(run.stderr.replace("│", " ").split())
 
 
