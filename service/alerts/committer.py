@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 SETTLE_PAUSE_SECONDS = 0.2
+_POSTED = (NewAlert, Post)
 
 
 class _Decided(NamedTuple):
@@ -341,7 +342,7 @@ def _outcome(alert: NewAlert, result: Appended) -> Stored | IdempotencyMismatch:
 
 def _calls(batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Call]]:
     for item, outcome in zip(batch, outcomes, strict=True):
-        if isinstance(item, NewAlert | Post) and isinstance(outcome, Stored):
+        if isinstance(outcome, Stored) and isinstance(item, _POSTED):
             call: Call = "replayed" if outcome.replayed else "repeated" if outcome.repeated else "alerts"
             yield item.source, call
 
