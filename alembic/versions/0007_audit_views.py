@@ -144,7 +144,7 @@ UNRECEIVED = View(
         -- connection begins where another ended, so this is a few ranges each, however many connections there were.
         SELECT c.recipient, c.min_severity, topic_likes(c.topics) AS likes,
                range_agg(int8range(c.after_seq, sent.seq, '(]')) AS sent,
-               range_agg(int8range(c.after_seq, greatest(c.after_seq, least(acked.seq, sent.seq)), '(]')) AS received
+               range_agg(int8range(c.after_seq, least(coalesce(acked.seq, c.after_seq), sent.seq), '(]')) AS received
         FROM connections c
         JOIN nodes n ON n.id = c.node_id
         CROSS JOIN LATERAL (SELECT greatest(c.after_seq, coalesce(c.sent_seq, n.sent_seq)) AS seq) AS sent
@@ -459,6 +459,16 @@ def upgrade() -> None:
             comment="without a flush for so long it is lost",
         ),
     )
+    op.add_column(
+        "recipients",
+        sa.Column(
+            "topics_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            server_default=sa.text("now()"),
+            comment="when the connection with that token was opened",
+        ),
+    )
     op.create_index(
         "ix_events_occurred_at",
         "events",
@@ -507,4 +517,5 @@ def downgrade() -> None:
         )
     )
     op.drop_index("ix_events_occurred_at", "events")
+    op.drop_column("recipients", "topics_at")
     op.drop_column("nodes", "lease_seconds")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from service.database.ids import uuid7
@@ -130,13 +131,14 @@ class Facts:
         """Return one row for each admin that was seen, in one order on every node, so that flushes never deadlock."""
         rows: dict[str, dict[str, Any]] = {}
         now = datetime.now(UTC)
-        for entry in self.changed | self.acknowledged:
+        for entry in sorted(self.changed | self.acknowledged, key=attrgetter("opened_at")):
             row = rows.setdefault(entry.recipient, {"received_seq": None})
             if entry.received_seq:
                 row["received_seq"] = max(row["received_seq"] or 0, entry.received_seq)
             row |= {
                 "id": entry.recipient,
                 "topics": entry.token_topics,
+                "topics_at": entry.opened_at,
                 "first_seen_at": now,
                 "last_seen_at": now,
             }

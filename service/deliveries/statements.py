@@ -61,7 +61,9 @@ FLUSH = {
     "recipients": _insert(
         "recipients",
         """(id) DO UPDATE SET
-            topics = excluded.topics, last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
+            topics = CASE WHEN excluded.topics_at >= known.topics_at THEN excluded.topics ELSE known.topics END,
+            topics_at = greatest(known.topics_at, excluded.topics_at),
+            last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
             received_seq = greatest(known.received_seq, excluded.received_seq)""",
     ),
     "handshake_rejections": _insert("handshake_rejections", "DO NOTHING"),

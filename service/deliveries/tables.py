@@ -123,6 +123,13 @@ recipients = Table(
     Column("first_seen_at", DateTime(timezone=True), nullable=False),
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
     Column("received_seq", BigInteger, comment="acknowledged on any connection, or where they began"),
+    Column(
+        "topics_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=text("now()"),
+        comment="when the connection with that token was opened",
+    ),
     comment="Every admin ever seen, and their cursor.",
 )
 

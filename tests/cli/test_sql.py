@@ -9,8 +9,10 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
+from service.database.embedded import embedded_postgres
 from service.database.engine import parse_url
 from tests.harness import eventually
 
@@ -31,6 +33,43 @@ def test_the_command_fails_where_the_statement_does(tocsin: Tocsin, database_url
     assert run.returncode == 1
     assert "nothing" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_the_auditor_reads_the_views_and_nothing_else(tocsin: Tocsin, database_url: str) -> None:
+    run = tocsin(
+        "sql", "--auditor", "-c", "SELECT current_user, count(*) FROM deliveries", TOCSIN_DATABASE_URL=database_url
+    )
+    assert run.returncode == 0, run.stderr
+    assert "tocsin_auditor" in run.stdout
+    run = tocsin("sql", "--auditor", "-c", "SELECT FROM public.events", TOCSIN_DATABASE_URL=database_url)
+    assert run.returncode == 1
+    assert "permission denied" in run.stderr
+    run = tocsin("sql", "--auditor", "-c", "CREATE TEMPORARY TABLE mine ()", TOCSIN_DATABASE_URL=database_url)
+    assert run.returncode == 1
+    assert "read-only transaction" in run.stderr
+
+
+async def test_the_auditor_is_one_whom_the_user_may_become(
+    refused: Callable[..., str], database_url: str, server_url: str
+) -> None:
+    name = f"outsider_{uuid.uuid4().hex}"
+    server = await asyncpg.connect(server_url)
+    await server.execute(f"CREATE ROLE {name} LOGIN")
+    try:
+        url = parse_url(database_url).set(drivername="postgresql", username=name).render_as_string()
+        said = refused("sql", "--auditor", "-c", "SELECT 1", TOCSIN_DATABASE_URL=url)
+        assert f"GRANT tocsin_auditor TO {name}" in said
+    finally:
+        await server.execute(f"DROP ROLE {name}")
+        await server.close()
+
+
+def test_a_server_without_the_role_of_auditors_is_told_apart(refused: Callable[..., str], tmp_path: Path) -> None:
+    with embedded_postgres(tmp_path / "another") as url:
+        address = url.render_as_string(hide_password=False)
+        said = refused("sql", "--auditor", "-c", "SELECT 1", TOCSIN_DATABASE_URL=address)
+    assert "no role tocsin_auditor" in said
+    assert "tocsin migrate" in said
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="command lines are read from /proc")

@@ -1,3 +1,5 @@
+"""``audit.deliveries``, and what all views have in common; each of the others has a file of its own."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
@@ -17,14 +19,17 @@ async def test_every_view_of_the_audit_schema_and_each_of_its_columns_is_comment
         WHERE c.relnamespace = 'audit'::regnamespace
         """
     )
-    assert "deliveries" in {row["relname"] for row in rows}
+    assert {
+        *("deliveries", "unreceived", "timeline", "latency", "connections", "presence", "rejections", "tokens"),
+        *("revocations", "log_gaps"),
+    } <= {row["relname"] for row in rows}
     assert [row for row in rows if not row["of_column"] or not row["of_view"]] == []
 
 
 async def test_a_delivery_says_who_was_sent_what_when_and_when_it_was_received(node: Node) -> None:
     async with await node.live("alice") as alice, await node.live("bob") as bob:
         before = datetime.now(UTC)
-        alert = await node.post("Card acceptance below 80 %", topic="payments.eu")
+        alert = await node.post("Card acceptance below 80 %", topic="payments.eu", severity="error")
         for stream in (alice, bob):
             await stream.events(1)
         await alice.ack(alert["seq"])
@@ -37,6 +42,8 @@ async def test_a_delivery_says_who_was_sent_what_when_and_when_it_was_received(n
     for row, stream in zip(rows, (alice, bob), strict=True):
         assert str(row["connection"]) == stream.seen[0]["connection"]
         assert (row["seq"], str(row["alert_id"]), row["kind"]) == (alert["seq"], alert["id"], "alert.created")
+        assert (row["topic"], row["severity"]) == ("payments.eu", "error")
+        assert row["occurred_at"] == datetime.fromisoformat(alert["created_at"])
         assert row["node"] == node_id
         assert before <= row["sent_at"] <= after
     assert rows[0]["sent_at"] <= rows[0]["received_at"] <= after
