@@ -24,6 +24,7 @@ LISTS = ("recipients/alice", "unreceived", "connections", "rejections", "callers
 ABOUT_ALERTS = ("recipients/alice", "unreceived")
 NOT_ABOUT_ALERTS = ("connections", "rejections", "callers", "report")
 EVERY = ("alerts/01a1fd87-65c3-71a6-ba06-3929d3197295", *LISTS, "report")
+PAGES_MAX = 50
 NOBODY = uuid.UUID(int=0)
 
 
@@ -42,7 +43,10 @@ async def all_pages(client: httpx2.AsyncClient, path: str, *lists: str, **query:
     """Return the lists of all pages, put together."""
     page = await asked(client, path, **query)
     whole = [page[name] for name in lists]
+    pages = 1
     while page["next"] is not None:
+        pages += 1
+        assert pages <= PAGES_MAX, "the pages do not end"
         page = await asked(client, path, **query, cursor=page["next"])
         whole = [rows + page[name] for rows, name in zip(whole, lists, strict=True)]
     return whole
