@@ -18,6 +18,7 @@ from service.alerts import routes as alert_routes
 from service.alerts.committer import Committer
 from service.alerts.search import Indexer
 from service.alerts.sweeper import Sweeper
+from service.audit import routes as audit_routes
 from service.auth.revocations import RevocationFeed, RevokedTokens
 from service.auth.tokens import TokenVerifier
 from service.database.engine import Database
@@ -81,7 +82,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         settings=settings.stream,
     )
     presence = Presence(database, hub, settings)
-    committer = Committer(database, settings.storage, fanout.offer)
+    committer = Committer(database, settings.storage, fanout.offer, ledger.callers.count)
     sweeper = Sweeper(database, committer)
     indexer = Indexer(database)
     janitor = Janitor(database, ledger, settings)
@@ -134,6 +135,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.verifier = verifier
     app.state.limits = rest_limits
     app.state.committer = committer
+    app.state.called = ledger.callers.count
     app.state.hub = hub
     app.state.streams = HttpStreams(admission, hub, ledger, limits, settings.stream)
     problems.install(app)
@@ -144,6 +146,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         alert_routes.router,
         actions.router,
         delivery_routes.router,
+        audit_routes.router,
         stream_routes.router,
         administration.router,
         health.router,

@@ -268,6 +268,8 @@ class LedgerSettings(_Group):
     """Acks of one connection that come closer together than this are one receipt, with the time of the last."""
     ledger_pending_max: int = Field(100_000, ge=1)
     """Facts that may wait for the database; handshakes are answered 1013 ``overloaded`` beyond it."""
+    ledger_callers_max: int = Field(10_000, ge=1)
+    """Sources of alerts that are counted apart between two flushes; others are one source, without a name."""
     node_lease_seconds: Seconds = 10
     """How long a node may be silent before its connections are closed as ``node_lost``."""
     janitor_seconds: Seconds = 5

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 from pydantic import ValidationError
@@ -34,6 +34,13 @@ LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 ITEMS_MAX = 1_000
 ITEMS_A_TURN = 50
 """How many alerts are validated in one turn of the loop: half a millisecond."""
+
+
+class Answer(NamedTuple):
+    """The answer to a batch, as JSON, and how many of its items were refused."""
+
+    body: bytes
+    refused: int
 
 
 def split(body: bytes, *, lines: bool) -> Sequence[Any]:
@@ -62,8 +69,8 @@ def _array(body: bytes) -> list[Any]:
     return items
 
 
-async def store(items: Sequence[Any], principal: Principal, now: datetime, committer: Committer) -> bytes:
-    """Store what can be stored of ``items`` and return the answer as JSON.
+async def store(items: Sequence[Any], principal: Principal, now: datetime, committer: Committer) -> Answer:
+    """Store what can be stored of ``items``, and answer each.
 
     Raises:
         RequestRefused: the service could store none of those that are right; the whole batch may be sent again.
@@ -77,8 +84,8 @@ async def store(items: Sequence[Any], principal: Principal, now: datetime, commi
     return await answer_each(checked, committer)
 
 
-async def answer_each(checked: Sequence[Pending | RequestRefused], committer: Committer) -> bytes:
-    """Store those of ``checked`` that are alerts and return one answer an item, as JSON.
+async def answer_each(checked: Sequence[Pending | RequestRefused], committer: Committer) -> Answer:
+    """Store those of ``checked`` that are alerts, and answer each item.
 
     Raises:
         RequestRefused: the service could store none of them.
@@ -90,8 +97,9 @@ async def answer_each(checked: Sequence[Pending | RequestRefused], committer: Co
         unknown = (outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown))
         raise next(unknown, cast("RequestRefused", outcomes[0]))
     following = iter(outcomes)
-    answers = [_answer(next(following) if isinstance(one, Pending) else one) for one in checked]
-    return b'{"results":[%b]}' % b",".join(answers)
+    each = [next(following) if isinstance(one, Pending) else one for one in checked]
+    refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
+    return Answer(b'{"results":[%b]}' % b",".join(map(_answer, each)), refused)
 
 
 def _check(item: Any, principal: Principal, now: datetime) -> Pending | RequestRefused:

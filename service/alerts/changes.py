@@ -61,6 +61,11 @@ class Post(Change):
     new: NewAlert
 
     @property
+    def source(self) -> str:
+        """Who posted it."""
+        return self.actor
+
+    @property
     def size(self) -> int:
         """How many bytes of the queue it takes."""
         return self.new.size

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -39,7 +39,7 @@ import asyncpg
 import orjson
 
 from service.alerts.book import Book
-from service.alerts.changes import Change, ResolveKey, all_wanted, outcomes
+from service.alerts.changes import Change, Post, ResolveKey, all_wanted, outcomes
 from service.alerts.pending import NewAlert, Stored, Waiting
 from service.database.engine import CONNECTION_LOST, close_quietly, unavailable
 from service.errors import IdempotencyMismatch, InternalError, NotFound, OutcomeUnknown, Overloaded, RequestRefused
@@ -56,16 +56,18 @@ from service.web.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from service.alerts.pending import Outcome, Pending
     from service.database.engine import Database
     from service.events.log import Event
     from service.settings import StorageSettings
+    from service.web.callers import Call, Called
 
 log = get_logger(__name__)
 
 SETTLE_PAUSE_SECONDS = 0.2
+_POSTED = (NewAlert, Post)
 
 
 class _Decided(NamedTuple):
@@ -88,11 +90,16 @@ class Committer:
     """Stores alerts, many in one transaction."""
 
     def __init__(
-        self, database: Database, settings: StorageSettings, committed: Callable[[Sequence[Event]], None]
+        self,
+        database: Database,
+        settings: StorageSettings,
+        committed: Callable[[Sequence[Event]], None],
+        called: Called,
     ) -> None:
         self._database = database
         self._settings = settings
         self._committed = committed
+        self._called = called
         self._queue: deque[Pending] = deque()
         self._arrived = asyncio.Event()
         self._queue_bytes = 0
@@ -230,6 +237,7 @@ class Committer:
         ALERTS_STORED.inc(created)
         ALERTS_REPEATED.inc(sum(outcome.repeated and not outcome.replayed for outcome in stored))
         ALERTS_REPLAYED.inc(sum(outcome.replayed for outcome in stored))
+        self._count(batch, decided.outcomes)
         if decided.events:
             self._committed(decided.events)
         for change, outcome in zip(batch, decided.outcomes, strict=True):
@@ -261,10 +269,17 @@ class Committer:
         stored = [alert.event(result.seq) for alert, result in zip(batch, results, strict=True) if result.body is None]
         ALERTS_STORED.inc(len(stored))
         ALERTS_REPLAYED.inc(len(batch) - len(stored))
+        outcomes = [_outcome(alert, result) for alert, result in zip(batch, results, strict=True)]
+        self._count(batch, outcomes)
         if stored:
             self._committed(stored)
-        for alert, result in zip(batch, results, strict=True):
-            alert.conclude(_outcome(alert, result))
+        for alert, outcome in zip(batch, outcomes, strict=True):
+            alert.conclude(outcome)
+
+    def _count(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
+        """Count for their callers what became of alerts: a call a source, not an alert."""
+        for (source, call), number in Counter(_calls(batch, outcomes)).items():
+            self._called(source, call, number)
 
     async def _connect(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
@@ -323,6 +338,13 @@ def _outcome(alert: NewAlert, result: Appended) -> Stored | IdempotencyMismatch:
     if result.body is None:
         return Stored(alert.id, result.seq, alert.wire, replayed=result.replayed)
     return Stored(UUID(orjson.loads(result.body)["id"]), result.seq, result.body, replayed=result.replayed)
+
+
+def _calls(batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Call]]:
+    for item, outcome in zip(batch, outcomes, strict=True):
+        if isinstance(outcome, Stored) and isinstance(item, _POSTED):
+            call: Call = "replayed" if outcome.replayed else "repeated" if outcome.repeated else "alerts"
+            yield item.source, call
 
 
 def _unknown() -> OutcomeUnknown:

@@ -70,22 +70,25 @@ def decode_cursor(cursor: str) -> int:
     return int(digits)
 
 
-def _topic_matches(pattern: str) -> ColumnElement[bool]:
+def _topic_matches(topic: ColumnElement[str], pattern: str) -> ColumnElement[bool]:
     if pattern == "*":
         return true()
     if pattern.endswith(".*"):
-        return alerts.c.topic.startswith(pattern[:-1], autoescape=True)
-    return alerts.c.topic == pattern
+        return topic.startswith(pattern[:-1], autoescape=True)
+    return topic == pattern
 
 
-def _any_topic(patterns: Sequence[str]) -> ColumnElement[bool]:
-    return or_(false(), *(_topic_matches(pattern) for pattern in patterns))
+def any_topic(topic: ColumnElement[str], patterns: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that one of ``patterns`` covers ``topic``."""
+    return or_(false(), *(_topic_matches(topic, pattern) for pattern in patterns))
 
 
 def visible_to(principal: Principal) -> ColumnElement[bool]:
     """Return the condition that ``principal`` may see an alert."""
     addressed = or_(alerts.c.recipients.is_(None), literal(principal.subject, Text) == any_(alerts.c.recipients))
-    return addressed if principal.topics == EVERY_TOPIC else and_(addressed, _any_topic(principal.topics))
+    return (
+        addressed if principal.topics == EVERY_TOPIC else and_(addressed, any_topic(alerts.c.topic, principal.topics))
+    )
 
 
 async def list_alerts(
@@ -94,7 +97,7 @@ async def list_alerts(
     """Return a page of alerts, the cursor of the next one, and the head of the log at that instant."""
     statement = select(alerts).where(visible_to(principal)).order_by(alerts.c.seq.desc()).limit(query.limit + 1)
     if query.topics and "*" not in query.topics:
-        statement = statement.where(_any_topic(query.topics))
+        statement = statement.where(any_topic(alerts.c.topic, query.topics))
     if query.severities:
         statement = statement.where(alerts.c.severity.in_(query.severities))
     if query.min_severity:

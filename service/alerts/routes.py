@@ -25,6 +25,7 @@ from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, Outcom
 from service.events.filter import Severity
 from service.web.bearer import Bearer
 from service.web.bounds import media_type, read_body, require_json
+from service.web.callers import count_refused
 from service.web.cursors import Cursor
 from service.web.direct import DirectRoute
 from service.web.openapi import body as body_of
@@ -92,7 +93,8 @@ async def post_batch(request: Request) -> Response:
     limits: RestLimits = request.app.state.limits
     limits.hit("write", principal.subject, len(items) - 1)  # the first was counted with the request
     answer = await batch.store(items, principal, datetime.now(UTC), request.app.state.committer)
-    return Response(answer, media_type="application/json")
+    count_refused(request, answer.refused)
+    return Response(answer.body, media_type="application/json")
 
 
 _BATCH = Annotated[list[schemas.BatchItem], Field(min_length=1, max_length=batch.ITEMS_MAX)]
@@ -142,7 +144,8 @@ direct_routes = [
 ]
 
 
-def _patterns(values: list[str]) -> list[str]:
+def patterns(values: list[str]) -> list[str]:
+    """Accept topics and patterns of topics, or refuse the request."""
     for value in values:
         if not is_topic_pattern(value):
             raise InvalidRequest(f"/topic: {value!r} is no topic and no pattern such as payments.* or *.")
@@ -185,7 +188,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
 ) -> Response:
     """List the alerts that the bearer may see, newest first; what is given narrows the list, all of it together."""
     query = AlertQuery(
-        topics=_patterns(topic),
+        topics=patterns(topic),
         severities=severity,
         min_severity=min_severity,
         statuses=status,

@@ -83,6 +83,14 @@ def _rfc3339(value: object) -> object:
     raise ValueError("must be a time such as 2026-11-21T09:41:07Z (RFC 3339)")
 
 
+def _in_utc(value: datetime) -> datetime:
+    """Accept a time that lies in the years 1 to 9999 in UTC, too, as PostgreSQL is asked for it."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time such as 2026-11-21T09:41:07Z (RFC 3339)") from None
+
+
 def _url(value: str) -> str:
     """Accept an address that a browser could open."""
     try:
@@ -124,7 +132,7 @@ Name = Annotated[
 WHOLE = BeforeValidator(_number)
 """Stands after the bounds of a whole number, which the schema would not show otherwise."""
 
-Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
 
 AlertId = Annotated[UUID, Path(description="the alert's id", examples=["01a1fd87-65c3-71a6-ba06-3929d3197295"])]
 

@@ -1,6 +1,9 @@
-"""The audit: proving what the log and the ledger say.
+"""The audit: what the ledger says is read, proved, and in the end let go.
 
-Every batch of the log and every flush of the ledger is a link of a chain (``events/chain.py`` says how the log's are
-made, ``chain.py`` how the ledger's are). ``chain.py`` also checks a range of links against the rows that they cover,
-``walk.py`` takes a whole chain, range by range, several at once, and ``bookmark.py`` remembers how far that got.
+- Reading: ``queries.py`` asks the views of the schema ``audit``, ``schemas.py`` is what they are on the wire, and
+  ``routes.py`` answers ``GET /v1/audit/…``; the commands of ``tocsin audit`` ask the same queries.
+- Proving: every batch of the log and every flush of the ledger is a link of a chain (``events/chain.py`` says how the
+  log's are made, ``chain.py`` how the ledger's are). ``chain.py`` also checks a range of links against the rows that
+  they cover, ``walk.py`` takes a whole chain, range by range, several at once, and ``bookmark.py`` remembers how far
+  that got.
 """

@@ -14,7 +14,8 @@ counts for it; one row update a flush, however many connections. While it replay
                (replays)  ◄──── (keeps up)                 (closed)
                          lags
 
-A flush can be repeated: every row has a key made here. While PostgreSQL is away the facts wait, and ``is_full`` tells
+A flush can be repeated: every row has a key made here, but for the counts of callers, which are written once or not at
+all. While PostgreSQL is away the facts wait, and ``is_full`` tells
 the handshake to refuse. A node whose lease lapsed was declared lost by another's janitor; it drops its connections,
 whose clients resume, and goes on under a new id.
 """
@@ -35,6 +36,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.database.ids import uuid7
 from service.deliveries import statements
+from service.deliveries.callers import Callers
 from service.deliveries.facts import Dispatch, Facts, Receipt, plain
 from service.errors import DatabaseUnavailable, TocsinError
 from service.logs import get_logger
@@ -65,6 +67,7 @@ class Ledger:
         self._settings = settings
         self._facts = Facts()
         self._being_written = Facts()
+        self.callers = Callers(settings.ledger_callers_max)
         self._flushing = asyncio.Lock()
         self._renewed = 0.0
         self.node_id = uuid7()
@@ -246,6 +249,7 @@ class Ledger:
                 # A fact that PostgreSQL refuses, which is a defect of ours, must not stop the node; nor may it be
                 # forgotten alone, for the row of a connection that has ended would go on to claim what the node sends.
                 log.exception("ledger flush refused: dropping all connections", forgotten=len(self._facts))
+                self.callers.take()
                 await self._start_over(lease_lost)
             except LeaseLost:
                 log.warning("node lease lost: dropping all connections")
@@ -275,21 +279,30 @@ class Ledger:
         async with self._flushing:
             LEDGER_PENDING.set(len(self._facts))
             now = time.monotonic()
-            if not len(self._facts) and now - self._renewed < self._settings.node_lease_seconds / 5:
+            if (
+                not len(self._facts)
+                and not len(self.callers)
+                and now - self._renewed < self._settings.node_lease_seconds / 5
+            ):
                 return
             facts = self._being_written = self._facts
             self._facts = Facts()
             node = {"id": self.node_id, "sent_seq": self.sent_seq}
             for receipt in facts.receipts:
                 receipt.open = False
-            rows, final = facts.rows(), facts.final_rows()
+            calls = self.callers.take()
+            rows, final = {**facts.rows(), "callers": calls}, facts.final_rows()
+            committing = False
             try:
                 async with self._database.transaction() as tx:
                     await _write(tx, node, rows, final, presence=facts.presence)
+                    committing = True
             except BaseException:
                 LEDGER_FLUSH_FAILURES.inc()
                 self.flushes_since = None
                 self._facts.put_back(facts)
+                if not committing:  # once it is asked to commit nobody knows, and counts must not be written twice
+                    self.callers.put_back(calls)
                 raise
             finally:
                 self._being_written = Facts()

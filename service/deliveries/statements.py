@@ -67,6 +67,14 @@ FLUSH = {
             received_seq = greatest(known.received_seq, excluded.received_seq)""",
     ),
     "handshake_rejections": _insert("handshake_rejections", "DO NOTHING"),
+    # Counts add up, so these rows alone must not be written a second time.
+    "callers": _insert(
+        "callers",
+        """(source, hour) DO UPDATE SET
+            alerts = known.alerts + excluded.alerts, repeated = known.repeated + excluded.repeated,
+            replayed = known.replayed + excluded.replayed, refused = known.refused + excluded.refused,
+            first_at = least(known.first_at, excluded.first_at), last_at = greatest(known.last_at, excluded.last_at)""",
+    ),
 }
 """What is not final."""
 

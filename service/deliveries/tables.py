@@ -149,6 +149,21 @@ handshake_rejections = Table(
     comment="Streams that were refused at the handshake.",
 )
 
+callers = Table(
+    "callers",
+    metadata,
+    Column("source", Text, primary_key=True, comment="the subject of the token; empty: those beyond the limit"),
+    Column("hour", DateTime(timezone=True), primary_key=True, comment="when the hour began, in UTC"),
+    Column("alerts", BigInteger, nullable=False),
+    Column("repeated", BigInteger, nullable=False),
+    Column("replayed", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("first_at", DateTime(timezone=True), nullable=False),
+    Column("last_at", DateTime(timezone=True), nullable=False),
+    Index("ix_callers_hour", "hour"),
+    comment="One row a source of alerts and hour: what became of what it posted.",
+)
+
 ledger_chain = Table(
     "ledger_chain",
     metadata,

@@ -33,6 +33,7 @@ from service.integrations import alertmanager, apprise, cloudevents
 from service.logs import get_logger
 from service.web.bearer import Bearer
 from service.web.bounds import media_type, read_body, require_json
+from service.web.callers import count_refused
 from service.web.direct import DirectRoute
 from service.web.openapi import headers, reads, refusals
 
@@ -98,7 +99,9 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
             checked.append(_new_event(event, principal, now))
         except RequestRefused as refusal:
             checked.append(refusal)
-    return Response(await batch.answer_each(checked, request.app.state.committer), media_type="application/json")
+    answer = await batch.answer_each(checked, request.app.state.committer)
+    count_refused(request, answer.refused)
+    return Response(answer.body, media_type="application/json")
 
 
 def _new_event(event: Any, principal: Principal, now: datetime) -> NewAlert | Post:
@@ -150,6 +153,7 @@ async def post_alertmanager(request: Request) -> Response:
             f"The token's topics do not cover {', '.join(topics[:5])}: {len(told) - len(covered)} alerts are refused;"
             f" {len(covered)} others are stored or resolved."
         )
+    count_refused(request, counts["refused"])
     return Response(orjson.dumps(counts), media_type="application/json")
 
 

@@ -2,7 +2,8 @@
 
 FastAPI searches nested routers, enters three context managers and solves dependencies for each request. An endpoint
 behind a ``DirectRoute`` is called with the request alone: who asks, and for what, it finds out in its own first lines,
-and what OpenAPI cannot read off the signature stands in ``openapi_extra``. Errors are answered as everywhere else.
+and what OpenAPI cannot read off the signature stands in ``openapi_extra``. Errors are answered as everywhere else, and
+counted for their caller.
 
 Measured with a client in C over 64 connections, an empty answer: an operation of FastAPI's 9,800 requests/s, a
 ``DirectRoute`` 17,400, uvicorn alone 27,700.
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 
+from service.web.callers import count_refused
 from service.web.openapi import operation_id
 
 if TYPE_CHECKING:
@@ -31,7 +33,12 @@ class DirectRoute(APIRoute):
         super().__init__(path, endpoint, generate_unique_id_function=operation_id, **options)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            response = await endpoint(Request(scope, receive))
+            request = Request(scope, receive)
+            try:
+                response = await endpoint(request)
+            except Exception:
+                count_refused(request)
+                raise
             await response(scope, receive, send)
 
         self.app = app

@@ -16,6 +16,7 @@ from service.alerts.committer import Committer
 from service.alerts.pending import NewAlert, Stored, idempotency_key
 from service.alerts.schemas import AlertIn
 from service.database.engine import Database, parse_url
+from service.deliveries.callers import Callers
 from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded
 from service.settings import Settings, StorageSettings
 from tests.alerts.proxy import Cut, Proxy
@@ -220,9 +221,10 @@ class Tried:
 
     def __init__(self, database: Database, settings: StorageSettings) -> None:
         self.committed: list[Event] = []
+        self.callers = Callers(10)
         self.database = database
         self.stop_after: int | None = None
-        self.committer = Committer(database, settings, self._hear)
+        self.committer = Committer(database, settings, self._hear, self.callers.count)
         self.running = asyncio.create_task(self.committer.run())
 
     def _hear(self, events: Sequence[Event]) -> None:

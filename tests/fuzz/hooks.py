@@ -7,13 +7,16 @@ lie ahead, and the values of attributes. And some refusals depend on what was st
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import schemathesis
 from hypothesis import strategies as st
 
 from service.alerts.documented import KEY, TEXT
 from service.alerts.schemas import INTEGER_MAX
+from service.audit.places import cursor_of
 from service.web import cursors
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 PRINTABLE = st.characters(exclude_categories=("C", "Z"))
 CONNECTION = "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"
+AT = datetime(2026, 11, 21, 9, 41, 7, 123456, UTC)
 POLL_SECONDS = 0.05
 WAIT_MAX_SECONDS = 60
 SUBJECT = "fuzzer"
@@ -58,6 +62,15 @@ schemathesis.openapi.format("cursor", st.integers(0, 10**9).map(lambda seq: curs
 schemathesis.openapi.format(
     "delivery-cursor", st.integers(0, 10**9).map(lambda seq: cursors.encode(f"{seq}/{CONNECTION}"))
 )
+for _name, _places in {
+    "alert": ((("alice",), (AT, 4711, 2, "alice", UUID(CONNECTION))), (None, (AT, 0, 1, "é", UUID(int=0)))),
+    "recipient": (((4711, UUID(CONNECTION)),), ((0, UUID(int=0)),)),
+    "unreceived": (((4711, "alice"),), ((0, "a b"),)),
+    "connection": (((AT, UUID(CONNECTION)),),),
+    "rejection": (((AT, 0),), ((AT, 17),)),
+    "caller": (((AT, ""),), ((AT, "billing"),)),
+}.items():
+    schemathesis.openapi.format(f"{_name}-cursor", st.sampled_from([str(cursor_of(*places)) for places in _places]))
 schemathesis.openapi.format(
     "json-object", st.dictionaries(st.sampled_from(["rate", "a b", "é"]), st.integers(0, 9)).map(json.dumps)
 )

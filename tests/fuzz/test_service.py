@@ -23,7 +23,7 @@ SCOPES = "alerts:read alerts:write alerts:manage audit:read admin"
 EVERY = "1000000/second"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_service_does_what_its_document_says(start: Callable[..., Process], tmp_path: Path) -> None:
     node = start(TOCSIN_WRITE_LIMIT=EVERY, TOCSIN_READ_LIMIT=EVERY, TOCSIN_REFUSED_LIMIT=EVERY)
     report = tmp_path / "report.json"

@@ -47,7 +47,9 @@ async def test_what_the_rules_ask_for_is_what_the_service_shows(node: Node) -> N
     async with await node.live("alice") as stream, node.http() as client:
         await stream.ack((await node.post())["seq"])
         text = (await client.get("/metrics")).text
-    shown = set(re.findall(r"^# TYPE (tocsin_\w+)", text, re.MULTILINE)) | set(re.findall(r"^tocsin_\w+", text, re.MULTILINE))
+    shown = set(re.findall(r"^# TYPE (tocsin_\w+)", text, re.MULTILINE)) | set(
+        re.findall(r"^tocsin_\w+", text, re.MULTILINE)
+    )
     asked = {name for rule in rules() for name in re.findall(r"tocsin_\w+", rule["expr"])}
     assert asked <= shown
     codes = {

@@ -1,0 +1,124 @@
+"""The report: a period on one page. Every figure is exact, and all are of one instant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import DateTime, bindparam, text
+
+from service.audit.queries import hour_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import TextClause
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+TOP = 10
+"""How many topics, admins and callers are shown."""
+
+_PERCENTILES = ("p50", "p95", "p99")
+
+
+def _of_period(query: str) -> TextClause:
+    times = (bindparam(name, type_=DateTime(timezone=True)) for name in ("since", "until"))
+    return text(query).bindparams(*times)
+
+
+_ALERTS = _of_period(
+    """
+    SELECT severity, count(*) AS alerts, count(*) FILTER (WHERE status IN ('open', 'acknowledged')) AS unresolved
+    FROM alerts WHERE created_at >= :since AND created_at < :until GROUP BY severity ORDER BY alerts.severity DESC
+    """
+)
+
+# One pass over the deliveries, for all of them and for each topic.
+_DELIVERIES = _of_period(
+    """
+    SELECT topic, count(sent_at) AS sent, count(received_at) AS received,
+           percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY to_sent) AS sent_in,
+           percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY to_received) AS received_in
+    FROM (
+        SELECT topic, sent_at, received_at, extract(epoch FROM sent_at - occurred_at)::float8 AS to_sent,
+               extract(epoch FROM latency)::float8 AS to_received
+        FROM audit.deliveries WHERE occurred_at >= :since AND occurred_at < :until
+    ) AS delivery
+    GROUP BY GROUPING SETS ((), (topic))
+    ORDER BY grouping(topic) DESC, (percentile_cont(0.95) WITHIN GROUP (ORDER BY to_sent)) DESC NULLS LAST, topic
+    LIMIT :top + 1
+    """
+)
+
+_UNRECEIVED = _of_period(
+    """
+    SELECT recipient, count(*) AS alerts, max(severity) AS worst, extract(epoch FROM max(waiting))::float8 AS waiting
+    FROM audit.unreceived WHERE occurred_at >= :since AND occurred_at < :until
+    GROUP BY recipient ORDER BY count(*) DESC, recipient LIMIT :top
+    """
+)
+
+_CONNECTIONS = _of_period(
+    """
+    SELECT (SELECT count(*) FROM audit.connections WHERE opened_at >= :since AND opened_at < :until) AS opened,
+           (SELECT coalesce(sum(connections), 0)::bigint FROM audit.presence) AS open_now
+    """
+)
+
+_CLOSES = _of_period(
+    """
+    SELECT close_reason AS reason, close_code AS code, count(*) AS connections
+    FROM audit.connections WHERE closed_at >= :since AND closed_at < :until
+    GROUP BY close_reason, close_code ORDER BY count(*) DESC, close_reason, close_code
+    """
+)
+
+_REJECTIONS = _of_period(
+    """
+    SELECT reason, count(*) AS rejections FROM audit.rejections WHERE at >= :since AND at < :until
+    GROUP BY reason ORDER BY count(*) DESC, reason
+    """
+)
+
+_CALLERS = _of_period(
+    """
+    SELECT source, sum(alerts)::bigint AS alerts, sum(repeated)::bigint AS repeated, sum(replayed)::bigint AS replayed,
+           sum(refused)::bigint AS refused
+    FROM audit.callers WHERE hour >= :since AND hour < :until
+    GROUP BY source ORDER BY sum(callers.alerts) DESC, sum(callers.refused) DESC, source LIMIT :top
+    """
+)
+
+_LOG_GAPS = text("SELECT after_seq, before_seq, missing FROM audit.log_gaps ORDER BY after_seq LIMIT :top")
+
+
+async def report(tx: AsyncConnection, since: datetime, until: datetime) -> dict[str, Any]:
+    """Return the report of a period. Callers are counted by the hour: all hours that the period touches."""
+    period = {"since": since, "until": until}
+    top = {**period, "top": TOP}
+    whole, *topics = await _rows(tx, _DELIVERIES, top)
+    [connections] = await _rows(tx, _CONNECTIONS, period)
+    return {
+        **period,
+        "alerts": await _rows(tx, _ALERTS, period),
+        "deliveries": _measured(whole),
+        "slowest_topics": [{"topic": topic["topic"], **_measured(topic)} for topic in topics],
+        "unreceived": await _rows(tx, _UNRECEIVED, top),
+        "connections": connections,
+        "closes": await _rows(tx, _CLOSES, period),
+        "rejections": await _rows(tx, _REJECTIONS, period),
+        "callers": await _rows(tx, _CALLERS, {**top, "since": hour_of(since)}),
+        "log_gaps": await _rows(tx, _LOG_GAPS, {"top": TOP}),
+    }
+
+
+async def _rows(tx: AsyncConnection, question: TextClause, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    return [dict(row) for row in (await tx.execute(question, parameters)).mappings()]
+
+
+def _measured(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts and percentiles of a row, in seconds; None where nothing was measured."""
+    measured: dict[str, Any] = {"sent": row["sent"], "received": row["received"]}
+    for what in ("sent", "received"):
+        times = row[f"{what}_in"] or (None, None, None)
+        measured |= {f"{what}_{name}": time for name, time in zip(_PERCENTILES, times, strict=True)}
+    return measured

@@ -1,0 +1,215 @@
+"""``/v1/audit/…``: the questions that operators ask, with the scope ``audit:read``.
+
+A token whose ``topics`` do not cover everything sees what concerns alerts of its topics only. What is not about alerts,
+connections, refusals, callers and the report, is for tokens that cover every topic.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from service.alerts.lifecycle import Status
+from service.alerts.routes import TopicPattern, patterns
+from service.alerts.schemas import AlertId, Name, Time
+from service.audit import queries, schemas
+from service.audit.places import CURSOR_MAX, cursor_of, places_of
+from service.audit.queries import Period, Slice
+from service.audit.report import report
+from service.audit.report_schemas import AuditReport
+from service.auth.principal import Principal, Scope
+from service.errors import NotFound, TopicForbidden
+from service.events.filter import Severity
+from service.web.bearer import Bearer
+from service.web.openapi import refusals
+
+if TYPE_CHECKING:
+    from fastapi.params import Query as QueryParameter
+
+    from service.database.engine import Database
+
+router = APIRouter(prefix="/v1/audit", tags=["audit"])
+
+A_DAY = timedelta(days=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_bearer = Bearer(Scope.AUDIT_READ, limit="read")
+Auditor = Annotated[Principal, Depends(_bearer)]
+
+
+async def _of_everything(principal: Auditor) -> Principal:
+    if not principal.covers("*"):
+        raise TopicForbidden("This is not about alerts alone: it needs a token that covers every topic.")
+    return principal
+
+
+OfEverything = Annotated[Principal, Depends(_of_everything)]
+
+Since = Annotated[Time | None, Query(description="at this time or later")]
+Until = Annotated[Time | None, Query(description="before this time")]
+SinceDay = Annotated[Time | None, Query(description="at this time or later; default: a day before `until`")]
+UntilNow = Annotated[Time | None, Query(description="before this time; default: now")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="how many at most")]
+
+
+def _cursor(kind: str) -> QueryParameter:
+    description = "the `next` of the page before; absent: the first page"
+    parameter: QueryParameter = Query(
+        max_length=CURSOR_MAX, description=description, json_schema_extra={"format": f"{kind}-cursor"}
+    )
+    return parameter
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+def _day(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
+    until = until or datetime.now(UTC)
+    return since or max(until, EPOCH) - A_DAY, until
+
+
+@router.get("/alerts/{alert_id:uuid}", responses=refusals(NotFound))
+async def audit_alert(
+    request: Request,
+    principal: Auditor,
+    alert_id: AlertId,
+    cursor: Annotated[str | None, _cursor("alert")] = None,
+    limit: Limit = 200,
+) -> schemas.AlertAudit:
+    """Tell who was sent an alert, who received it and who has not, and all that happened to it, and when.
+
+    Both lists are paged together: as long as there is a `next`, the page that it leads to goes on with either.
+    """
+    people, times = places_of(cursor, queries.ALERT_RECIPIENTS_PLACE, queries.TIMELINE_PLACE)
+    async with _database(request).transaction(snapshot=True) as tx:
+        head = await queries.alert_head(tx, alert_id)
+        if head is None or not principal.covers(head["topic"]):
+            raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
+        reach = await queries.alert_reach(tx, alert_id)
+        recipients, people = await queries.alert_recipients(tx, alert_id, Slice(limit, people))
+        timeline, times = await queries.timeline(tx, alert_id, Slice(limit, times))
+    more = cursor_of(people, times)
+    return schemas.AlertAudit.model_validate(
+        {"alert": head, "reach": reach, "recipients": recipients, "timeline": timeline, "next": more}
+    )
+
+
+@router.get("/recipients/{name:path}")
+async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the query string
+    request: Request,
+    principal: Auditor,
+    name: Annotated[Name, Path(description="the admin: the subject of their tokens", examples=["alice"])],
+    since: SinceDay = None,
+    until: UntilNow = None,
+    cursor: Annotated[str | None, _cursor("recipient")] = None,
+    limit: Limit = 200,
+) -> schemas.RecipientAudit:
+    """List what an admin was sent, and when they received it: of the events of a day, or of the period that is given.
+
+    To page through a day, give `until`, which otherwise is now. A token that covers some topics sees their alerts only.
+    """
+    [after] = places_of(cursor, queries.RECIPIENT_PLACE)
+    since, until = _day(since, until)
+    async with _database(request).transaction(snapshot=True) as tx:
+        rows, more = await queries.deliveries_to(tx, name, Period(since, until), principal.topics, Slice(limit, after))
+    return schemas.RecipientAudit.model_validate(
+        {"recipient": name, "since": since, "until": until, "deliveries": rows, "next": cursor_of(more)}
+    )
+
+
+@router.get("/unreceived")
+async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query string
+    request: Request,
+    principal: Auditor,
+    since: SinceDay = None,
+    until: UntilNow = None,
+    topic: Annotated[list[TopicPattern], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
+    severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
+    status: Annotated[list[Status], Query(description="where the alert stands now; repeat for several")] = [],  # noqa: B006
+    recipient: Annotated[list[Name], Query(description="who has not received it; repeat for several")] = [],  # noqa: B006
+    cursor: Annotated[str | None, _cursor("unreceived")] = None,
+    limit: Limit = 200,
+) -> schemas.UnreceivedPage:
+    """List who has not received which alert that they may see: of the alerts of a day, or of the period that is given.
+
+    A token that covers some topics sees their alerts only.
+    """
+    [after] = places_of(cursor, queries.UNRECEIVED_PLACE)
+    wanted = queries.Unreceived(Period(*_day(since, until)), patterns(topic), severity, status, recipient)
+    async with _database(request).transaction(snapshot=True) as tx:
+        rows, more = await queries.unreceived(tx, wanted, principal.topics, Slice(limit, after))
+    return schemas.UnreceivedPage.model_validate({"unreceived": rows, "next": cursor_of(more)})
+
+
+@router.get("/connections", responses=refusals(TopicForbidden))
+async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the query string
+    request: Request,
+    principal: OfEverything,  # noqa: ARG001 - asked for its scope
+    recipient: Annotated[Name | None, Query(description="whose connections")] = None,
+    is_open: Annotated[
+        bool | None, Query(alias="open", description="true: those that are open; false: those that ended")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    cursor: Annotated[str | None, _cursor("connection")] = None,
+    limit: Limit = 200,
+) -> schemas.ConnectionPage:
+    """List the connections of admins, the newest first; a period is when they were opened."""
+    [after] = places_of(cursor, queries.CONNECTIONS_PLACE)
+    async with _database(request).transaction(snapshot=True) as tx:
+        page = Slice(limit, after)
+        rows, more = await queries.connections(tx, recipient, Period(since, until), page, is_open=is_open)
+    return schemas.ConnectionPage.model_validate({"connections": rows, "next": cursor_of(more)})
+
+
+@router.get("/rejections", responses=refusals(TopicForbidden))
+async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query string
+    request: Request,
+    principal: OfEverything,  # noqa: ARG001 - asked for its scope
+    reason: Annotated[Name | None, Query(description="why they were refused", examples=["scope_missing"])] = None,
+    since: Since = None,
+    until: Until = None,
+    cursor: Annotated[str | None, _cursor("rejection")] = None,
+    limit: Limit = 200,
+) -> schemas.RejectionPage:
+    """List the streams that were refused at the handshake, the newest first."""
+    [after] = places_of(cursor, queries.REJECTIONS_PLACE)
+    async with _database(request).transaction(snapshot=True) as tx:
+        rows, more = await queries.rejections(tx, reason, Period(since, until), Slice(limit, after))
+    return schemas.RejectionPage.model_validate({"rejections": rows, "next": cursor_of(more)})
+
+
+@router.get("/callers", responses=refusals(TopicForbidden))
+async def audit_callers(  # noqa: PLR0913, PLR0917 - the filters of the query string
+    request: Request,
+    principal: OfEverything,  # noqa: ARG001 - asked for its scope
+    source: Annotated[Name | None, Query(description="who posted: the subject of the token")] = None,
+    since: Annotated[Time | None, Query(description="hours that end after this time")] = None,
+    until: Annotated[Time | None, Query(description="hours that begin before this time")] = None,
+    cursor: Annotated[str | None, _cursor("caller")] = None,
+    limit: Limit = 200,
+) -> schemas.CallerPage:
+    """List what became of what each source of alerts posted in each hour, the newest hour first."""
+    [after] = places_of(cursor, queries.CALLERS_PLACE)
+    async with _database(request).transaction(snapshot=True) as tx:
+        rows, more = await queries.callers(tx, source, Period(since, until), Slice(limit, after))
+    return schemas.CallerPage.model_validate({"callers": rows, "next": cursor_of(more)})
+
+
+@router.get("/report", responses=refusals(TopicForbidden))
+async def audit_report(
+    request: Request,
+    principal: OfEverything,  # noqa: ARG001 - asked for its scope
+    since: SinceDay = None,
+    until: UntilNow = None,
+) -> AuditReport:
+    """Sum up a day, or the period that is given, on one page.
+
+    It reads all deliveries of the period. Where that takes longer than a statement may, ask `tocsin audit report`.
+    """
+    async with _database(request).transaction(snapshot=True) as tx:
+        return AuditReport.model_validate(await report(tx, *_day(since, until)))

@@ -1,0 +1,349 @@
+"""The audit on the wire: pages of what the views hold, and the report. Times are UTC, durations are seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from service.alerts.lifecycle import Status
+from service.events.filter import Severity
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+_ALERT_ID = "01a1fd87-65c3-71a6-ba06-3929d3197295"
+_CONNECTION = "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"
+_NODE = "01a1fd70-9a6e-7c55-8f0e-0a1b2c3d4e5f"
+_CREATED, _SENT, _RECEIVED = (f"2026-11-21T09:41:07.{micros}Z" for micros in ("123456", "125012", "142345"))
+_NEXT = "W1s0NzExLCJhbGljZSJdXQ"
+
+
+def _example(**fields: JsonValue) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+def _more() -> Any:
+    return Field(description="send it as `cursor` for the next page; null: this was the last")
+
+
+class AuditedAlert(BaseModel):
+    """What an alert is about, and where it stands."""
+
+    id: UUID
+    seq: int = Field(description="its place in the log: the event that created it")
+    source: str
+    topic: str
+    severity: Severity
+    title: str
+    status: Status
+    status_by: str
+    status_at: AwareDatetime
+    occurrences: int
+    recipients: list[str] | None = Field(description="for these admins only; null: for all who may see its topic")
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class Reach(BaseModel):
+    """How many admins an alert is for, how many of them it was sent to, and how many received it."""
+
+    recipients: int
+    sent_to: int
+    received_by: int
+
+
+class AlertRecipient(BaseModel):
+    """An admin whom an alert is for."""
+
+    recipient: str
+    sent: int = Field(description="how many events of the alert they were sent")
+    received: int = Field(description="how many of these they acknowledged")
+    first_sent_at: AwareDatetime | None
+    first_received_at: AwareDatetime | None = Field(description="null: they have received nothing of it")
+    waiting: float | None = Field(description="seconds since the alert was created; null: they received it")
+
+
+class TimelineEntry(BaseModel):
+    """An event of an alert, its sending to one connection, or its receipt."""
+
+    at: AwareDatetime
+    seq: int
+    what: str = Field(description="the kind of the event, such as alert.created; or sent, or received")
+    who: str = Field(description="who caused the event, was sent it, or received it")
+    connection: UUID | None = Field(description="null: it is the event itself")
+    detail: dict[str, Any] | None
+
+
+class AlertAudit(BaseModel):
+    """An alert, who received it, and what happened to it. A page goes on with both lists; one that ended is empty."""
+
+    model_config = _example(
+        alert={
+            "id": _ALERT_ID,
+            "seq": 4711,
+            "source": "billing",
+            "topic": "payments.eu",
+            "severity": "critical",
+            "title": "Card acceptance below 80 %",
+            "status": "open",
+            "status_by": "billing",
+            "status_at": _CREATED,
+            "occurrences": 1,
+            "recipients": ["alice", "bob"],
+            "created_at": _CREATED,
+            "updated_at": _CREATED,
+        },
+        reach={"recipients": 2, "sent_to": 1, "received_by": 1},
+        recipients=[
+            {
+                "recipient": "alice",
+                "sent": 1,
+                "received": 1,
+                "first_sent_at": _SENT,
+                "first_received_at": _RECEIVED,
+                "waiting": 0.0,
+            }
+        ],
+        timeline=[
+            {
+                "at": _SENT,
+                "seq": 4711,
+                "what": "sent",
+                "who": "alice",
+                "connection": _CONNECTION,
+                "detail": {"node": _NODE},
+            }
+        ],
+        next=_NEXT,
+    )
+
+    alert: AuditedAlert
+    reach: Reach
+    recipients: list[AlertRecipient] = Field(description="by name")
+    timeline: list[TimelineEntry] = Field(description="oldest first")
+    next: str | None = _more()
+
+
+class RecipientDelivery(BaseModel):
+    """An event, on its way to one connection of an admin."""
+
+    seq: int
+    alert_id: UUID
+    kind: str
+    topic: str
+    severity: Severity
+    connection: UUID
+    node: UUID
+    occurred_at: AwareDatetime
+    sent_at: AwareDatetime | None
+    received_at: AwareDatetime | None = Field(description="null: not yet, or never")
+    latency: float | None = Field(description="seconds from sent to received")
+
+
+class RecipientAudit(BaseModel):
+    """What an admin was sent of the events of a period, newest first; nothing of whoever was never connected."""
+
+    model_config = _example(
+        recipient="alice",
+        since="2026-11-20T10:00:00Z",
+        until="2026-11-21T10:00:00Z",
+        deliveries=[
+            {
+                "seq": 4711,
+                "alert_id": _ALERT_ID,
+                "kind": "alert.created",
+                "topic": "payments.eu",
+                "severity": "critical",
+                "connection": _CONNECTION,
+                "node": _NODE,
+                "occurred_at": _CREATED,
+                "sent_at": _SENT,
+                "received_at": _RECEIVED,
+                "latency": 0.017333,
+            }
+        ],
+        next=_NEXT,
+    )
+
+    recipient: str
+    since: AwareDatetime
+    until: AwareDatetime
+    deliveries: list[RecipientDelivery]
+    next: str | None = _more()
+
+
+class NotReceived(BaseModel):
+    """An alert, and an admin who may see it and has acknowledged the receipt of no event of it."""
+
+    alert_id: UUID
+    seq: int
+    topic: str
+    severity: Severity
+    title: str
+    status: Status
+    recipient: str
+    occurred_at: AwareDatetime
+    waiting: float = Field(description="seconds since the alert was created")
+    sent_at: AwareDatetime | None = Field(description="when it was first sent to them; null: never")
+
+
+class UnreceivedPage(BaseModel):
+    """A page of who has not received what, the newest alert first."""
+
+    model_config = _example(
+        unreceived=[
+            {
+                "alert_id": _ALERT_ID,
+                "seq": 4711,
+                "topic": "payments.eu",
+                "severity": "critical",
+                "title": "Card acceptance below 80 %",
+                "status": "open",
+                "recipient": "bob",
+                "occurred_at": _CREATED,
+                "waiting": 93.25,
+                "sent_at": _SENT,
+            }
+        ],
+        next=_NEXT,
+    )
+
+    unreceived: list[NotReceived]
+    next: str | None = _more()
+
+
+class AuditedConnection(BaseModel):
+    """A connection of an admin."""
+
+    connection: UUID
+    node: UUID
+    host: str
+    recipient: str
+    transport: str
+    topics: list[str]
+    min_severity: Severity
+    remote_addr: str | None
+    user_agent: str | None
+    token_id: str | None
+    token_expires_at: AwareDatetime
+    opened_at: AwareDatetime
+    closed_at: AwareDatetime | None = Field(description="null: it is open")
+    duration: float = Field(description="seconds; of one that is open, until now")
+    close_code: int | None
+    close_reason: str | None
+    after_seq: int = Field(description="the cursor that it started from")
+    sent_seq: int = Field(description="the log position up to which it was sent what it may see")
+    received_seq: int | None = Field(description="the position up to which the client acknowledged")
+
+
+class ConnectionPage(BaseModel):
+    """A page of connections, the newest first."""
+
+    model_config = _example(
+        connections=[
+            {
+                "connection": _CONNECTION,
+                "node": _NODE,
+                "host": "tocsin-1",
+                "recipient": "alice",
+                "transport": "websocket",
+                "topics": ["payments.*"],
+                "min_severity": "info",
+                "remote_addr": "192.0.2.7",
+                "user_agent": "Mozilla/5.0",
+                "token_id": "4f6d0c52",
+                "token_expires_at": "2026-11-21T17:00:00Z",
+                "opened_at": "2026-11-21T08:58:01.000123Z",
+                "closed_at": "2026-11-21T09:58:01.000123Z",
+                "duration": 3600.0,
+                "close_code": 1008,
+                "close_reason": "token_expired",
+                "after_seq": 4700,
+                "sent_seq": 4711,
+                "received_seq": 4711,
+            }
+        ],
+        next=_NEXT,
+    )
+
+    connections: list[AuditedConnection]
+    next: str | None = _more()
+
+
+class AuditedRejection(BaseModel):
+    """A stream that was refused at the handshake."""
+
+    at: AwareDatetime
+    node: UUID
+    remote_addr: str | None
+    path: str
+    reason: str
+    subject: str | None = Field(description="of a token that could be believed")
+    origin: str | None
+    user_agent: str | None
+
+
+class RejectionPage(BaseModel):
+    """A page of refused streams, the newest first."""
+
+    model_config = _example(
+        rejections=[
+            {
+                "at": "2026-11-21T09:40:00.000123Z",
+                "node": _NODE,
+                "remote_addr": "192.0.2.7",
+                "path": "/v1/ws",
+                "reason": "scope_missing",
+                "subject": "carol",
+                "origin": "https://console.example",
+                "user_agent": "Mozilla/5.0",
+            }
+        ],
+        next=_NEXT,
+    )
+
+    rejections: list[AuditedRejection]
+    next: str | None = _more()
+
+
+class Counts(BaseModel):
+    """What became of what one source posted."""
+
+    source: str = Field(description="the subject of the token; empty: all those that a node did not count apart")
+    alerts: int = Field(description="stored")
+    repeated: int = Field(description="counted as repetitions of an unresolved alert")
+    replayed: int = Field(description="answered from their idempotency key")
+    refused: int = Field(description="requests, and items of batches, that were answered with an error")
+
+
+class Caller(Counts):
+    """What became of what one source posted in one hour."""
+
+    hour: AwareDatetime = Field(description="when the hour began")
+    first_at: AwareDatetime
+    last_at: AwareDatetime
+
+
+class CallerPage(BaseModel):
+    """A page of callers, the newest hour first."""
+
+    model_config = _example(
+        callers=[
+            {
+                "source": "billing",
+                "hour": "2026-11-21T09:00:00Z",
+                "alerts": 512,
+                "repeated": 31,
+                "replayed": 2,
+                "refused": 1,
+                "first_at": "2026-11-21T09:00:03.000123Z",
+                "last_at": _CREATED,
+            }
+        ],
+        next=_NEXT,
+    )
+
+    callers: list[Caller]
+    next: str | None = _more()

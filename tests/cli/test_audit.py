@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+import typer
+from typer.testing import CliRunner
+from websockets.exceptions import ConnectionClosed
+
+from service.audit import schemas
+from service.cli import app
+from service.cli.periods import day, period
+from service.cli.sheets import Answer, Sheet, at, cell, lasted, show
+from tests.harness import WRITE, eventually
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from tests.harness import Node
+
+    Tocsin = Callable[..., subprocess.CompletedProcess[str]]
+
+LISTS = ("recipient alice", "unreceived", "connections", "rejections", "callers")
+HOSTILE = "\x1b[31mred\u202e [bold]not[/bold]"
+
+
+@dataclass
+class Incident:
+    """What happened, before anybody asks."""
+
+    node: Node
+    alert: dict[str, Any]
+    connection: str
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def incident(lenient: Node) -> Incident:
+    async with await lenient.live("alice") as alice:
+        alert = await lenient.post(
+            "Card acceptance [below] 80 %", topic="payments.eu", severity="critical", recipients=["alice", "bob"]
+        )
+        await alice.next_of("event")
+        await alice.ack(alert["seq"])
+        with pytest.raises(ConnectionClosed):
+            await (await lenient.stream("carol", scope=WRITE, options={"user_agent_header": "curl [red]"})).next()
+        async with lenient.http("billing") as client:
+            await client.post("/v1/alerts", json={"title": ""})
+        await lenient.flushed(alert["seq"])
+
+        async def written() -> bool:
+            (row,) = await lenient.sql(
+                "SELECT (SELECT count(*) FROM audit.rejections) = 1 AND (SELECT count(*) FROM receipts) > 0"
+                " AND (SELECT sum(refused) FROM audit.callers) = 1 AS done"
+            )
+            return bool(row["done"])
+
+        await eventually(written)
+    await eventually(lambda: lenient.sql("SELECT FROM audit.connections WHERE closed_at IS NOT NULL"))
+    return Incident(lenient, alert, alice.seen[0]["connection"])
+
+
+@pytest.fixture
+def audit(incident: Incident) -> Callable[..., str]:
+    """Ask a question that has an answer, and return what it says."""
+
+    def run(*arguments: str, more: bool = False) -> str:
+        variables = {"TOCSIN_DATABASE_URL": incident.node.database_url, "NO_COLOR": "1"}
+        run = CliRunner(env=variables).invoke(app, ["audit", *arguments])
+        assert run.exit_code == 0, run.output
+        assert run.stderr == ("tocsin: there is more; raise --limit\n" if more else "")
+        return run.stdout
+
+    return run
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_an_alert_is_told_on_one_page(audit: Callable[..., str], incident: Incident) -> None:
+    page = audit("alert", incident.alert["id"])
+    lines = page.splitlines()
+    assert lines[0] == "Card acceptance [below] 80 %"
+    assert incident.alert["id"] in lines[1]
+    assert "For 2 admins: sent to 1, received by 1" in page
+    (alice,) = [line.split() for line in lines if line.strip().startswith("alice")]
+    assert (alice[1:3], alice[-1]) == (["1", "1"], "-")
+    (bob,) = [line.split() for line in lines if line.strip().startswith("bob")]
+    assert bob[1:3] == ["0", "0"]
+    steps = [line for line in lines if incident.connection in line]
+    assert [("sent" in line, "received" in line) for line in steps] == [(True, False), (False, True)]
+
+
+def test_an_alert_is_told_as_json_and_csv(audit: Callable[..., str], incident: Incident) -> None:
+    told = json.loads(audit("alert", incident.alert["id"], "--json"))
+    assert sorted(told) == ["alert", "reach", "recipients", "timeline"]
+    assert told["reach"] == {"recipients": 2, "sent_to": 1, "received_by": 1}
+    steps = rows(audit("alert", incident.alert["id"], "--csv"))
+    assert [(row["what"], row["who"]) for row in steps] == [(s["what"], s["who"]) for s in told["timeline"]]
+    assert json.loads(steps[0]["detail"])["severity"] == "critical"
+    assert len(steps) == 3
+    audit("alert", incident.alert["id"], "--limit", "1", more=True)
+
+
+def test_the_commands_say_what_the_rest_api_says(audit: Callable[..., str], incident: Incident) -> None:
+    with incident.node.rest("auditor", "audit:read") as client:
+        for question in (*LISTS, f"alert {incident.alert['id']}"):
+            kind, _, which = question.partition(" ")
+            path = f"{kind}s/{which}" if which else kind
+            expected = client.get(f"/v1/audit/{path}").json()
+            told = json.loads(audit(*question.split(), "--json"))
+            for changing in ("since", "until", "duration", "waiting"):
+                for each in (expected, told):
+                    forget(each, changing)
+            assert told == {name: value for name, value in expected.items() if name != "next"}, question
+
+
+def forget(document: Any, name: str) -> None:
+    if isinstance(document, dict):
+        document.pop(name, None)
+    for child in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
+        forget(child, name)
+
+
+def test_what_an_admin_was_sent_is_listed(audit: Callable[..., str], incident: Incident) -> None:
+    page = audit("recipient", "alice")
+    assert "What alice was sent, newest first from 2" in page
+    (line,) = [line.split() for line in page.splitlines() if incident.alert["id"] in line]
+    assert line[2:6] == [str(incident.alert["seq"]), "alert.created", "critical", "payments.eu"]
+    assert line[-1] == "ms"
+    (row,) = rows(audit("recipient", "alice", "--csv"))
+    assert (row["alert_id"], row["kind"]) == (incident.alert["id"], "alert.created")
+    assert float(row["latency"]) > 0
+    (row,) = json.loads(audit("recipient", "alice", "--json"))["deliveries"]
+    assert row["alert_id"] == incident.alert["id"]
+    assert "nothing" in audit("recipient", "nobody")
+    assert rows(audit("recipient", "alice", "--csv", "--until", "1h")) == []
+
+
+def test_what_was_not_received_is_listed_and_narrowed(audit: Callable[..., str], incident: Incident) -> None:
+    page = audit("unreceived")
+    (line,) = [line for line in page.splitlines() if incident.alert["id"] in line]
+    assert line.split()[0] == "bob"
+    assert "Card acceptance [below] 80 %" in line
+    (row,) = rows(audit("unreceived", "--csv", "--topic", "payments.*", "--severity", "critical", "--status", "open"))
+    assert (row["recipient"], row["sent_at"], row["title"]) == ("bob", "", "Card acceptance [below] 80 %")
+    for other in (("--topic", "search"), ("--severity", "info"), ("--status", "resolved"), ("--recipient", "alice")):
+        assert json.loads(audit("unreceived", "--json", *other)) == {"unreceived": []}
+    assert "everybody has received" in audit("unreceived", "--until", "1h")
+
+
+def test_connections_are_listed(audit: Callable[..., str], incident: Incident) -> None:
+    page = audit("connections", "--recipient", "alice", "--closed")
+    (line,) = [line.split() for line in page.splitlines() if incident.connection in line]
+    assert line[2:4] == ["alice", "websocket"]
+    (row,) = rows(audit("connections", "--csv", "--since", "1h"))
+    assert (row["connection"], row["close_code"], json.loads(row["topics"])) == (incident.connection, "1000", ["*"])
+    assert json.loads(audit("connections", "--open", "--json")) == {"connections": []}
+
+
+def test_refused_streams_are_listed(audit: Callable[..., str]) -> None:
+    page = audit("rejections")
+    (line,) = [line for line in page.splitlines() if "scope_missing" in line]
+    assert "carol" in line
+    assert "curl [red]" in line
+    (row,) = rows(audit("rejections", "--csv", "--reason", "scope_missing"))
+    assert (row["subject"], row["path"], row["origin"]) == ("carol", "/v1/ws", "")
+    assert json.loads(audit("rejections", "--reason", "token_expired", "--json")) == {"rejections": []}
+
+
+def test_callers_are_listed(audit: Callable[..., str]) -> None:
+    assert " billing " in audit("callers")
+    counted = rows(audit("callers", "--csv", "--source", "billing", "--since", "2h"))
+    assert sum(int(row["alerts"]) for row in counted) == sum(int(row["refused"]) for row in counted) == 1
+    assert json.loads(audit("callers", "--source", "nobody", "--json")) == {"callers": []}
+
+
+def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
+    page = audit("report", "--since", "24h")
+    lines = page.splitlines()
+    assert lines[0].startswith("From 2")
+    assert lines[0].endswith(" UTC")
+    for title in ("Alerts", "Deliveries", "Slowest topics", "Not received, by admin", "Refused streams"):
+        assert title in lines
+    assert "Connections: 1 opened, 0 open now; why others ended" in lines
+    assert lines[-1].strip() == "none"  # no hole in the log
+    told = json.loads(audit("report", "--json"))
+    assert told["alerts"] == [{"severity": "critical", "alerts": 1, "unresolved": 1}]
+    assert (told["deliveries"]["sent"], told["deliveries"]["received"]) == (1, 1)
+    assert [row["recipient"] for row in told["unreceived"]] == ["bob"]
+    figures = {(row["section"], row["name"], row["figure"]): row["value"] for row in rows(audit("report", "--csv"))}
+    assert figures["alerts", "critical", "unresolved"] == "1"
+    assert figures["callers", "billing", "refused"] == "1"
+    assert figures["deliveries", "", "sent"] == "1"
+    assert float(figures["slowest_topics", "payments.eu", "sent_p95"]) > 0
+
+
+def test_the_command_answers_in_a_pipe(tocsin: Tocsin, incident: Incident) -> None:
+    run = tocsin("audit", "connections", TOCSIN_DATABASE_URL=incident.node.database_url)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert incident.connection in run.stdout
+
+
+def test_times_are_durations_or_times(audit: Callable[..., str]) -> None:
+    since, until = "2026-11-20T10:00:00+02:00", "2026-11-21 10:00"
+    told = json.loads(audit("report", "--json", "--since", since, "--until", until))
+    assert (told["since"], told["until"]) == ("2026-11-20T08:00:00Z", "2026-11-21T10:00:00Z")
+
+
+@pytest.mark.parametrize(
+    "bad", ["yesterday", "24", "5x", "-1h", "99999999999d", "2026-13-01", "0001-01-01T00:00+14:00"]
+)
+def test_a_time_that_is_none_is_refused(bad: str) -> None:
+    for parse in (period, day):
+        with pytest.raises(typer.BadParameter, match="must be how long ago, such as 90s, 15m, 24h"):
+            parse(bad, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["alert", "4711"], "valid UUID"),
+        (["report", "--since", "yesterday"], "24h"),
+        (["connections", "--until", "5x"], "24h"),
+        (["unreceived", "--since", "1h", "--until", "2h"], "earlier than --until"),
+        (["recipient", "alice", "--since", "2999-01-01"], "must not lie ahead"),
+        (["recipient", " "], "printable"),
+        (["unreceived", "--topic", "No Topic"], "payments.*"),
+        (["unreceived", "--severity", "bad"], "critical"),
+        (["unreceived", "--recipient", ""], "printable"),
+        (["callers", "--limit", "0"], "--limit"),
+        (["callers", "--json", "--csv"], "--json"),
+        (["rejections", "--open"], "--open"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: list[str], says: str) -> None:
+    variables = {"TOCSIN_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing", "NO_COLOR": "1"}
+    run = CliRunner(env=variables).invoke(app, ["audit", *arguments])
+    assert (run.exit_code, run.stdout) == (2, ""), run.output
+    assert says in " ".join(run.stderr.replace("│", " ").split())
+
+
+def test_an_unknown_alert_is_said_to_be_unknown(refused: Callable[..., str], incident: Incident) -> None:
+    unknown = str(uuid.uuid4())
+    message = refused("audit", "alert", unknown, TOCSIN_DATABASE_URL=incident.node.database_url)
+    assert f"there is no alert {unknown}" in message
+
+
+def test_a_database_without_the_schema_is_said_to_lack_it(refused: Callable[..., str], empty_url: str) -> None:
+    assert "run tocsin migrate" in refused("audit", "report", TOCSIN_DATABASE_URL=empty_url)
+
+
+def test_a_database_that_is_away_is_said_to_be_away(refused: Callable[..., str]) -> None:
+    address = "postgresql://nobody:hunter2@127.0.0.1:1/nothing"
+    assert "check TOCSIN_DATABASE_URL" in refused("audit", "report", TOCSIN_DATABASE_URL=address)
+
+
+async def test_who_may_not_read_the_views_is_told_so(refused: Callable[..., str], incident: Incident) -> None:
+    role = f"role_{uuid.uuid4().hex}"
+    await incident.node.sql(f"CREATE ROLE {role} LOGIN")
+    await incident.node.sql(f"GRANT SELECT ON alembic_version TO {role}")
+    address = incident.node.database_url.replace("postgres:@", f"{role}:@")
+    assert address != incident.node.database_url
+    try:
+        assert "permission denied" in refused("audit", "report", TOCSIN_DATABASE_URL=address)
+    finally:
+        await incident.node.sql(f"REVOKE ALL ON alembic_version FROM {role}")
+        await incident.node.sql(f"DROP ROLE {role}")
+
+
+def test_nothing_that_somebody_said_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    told = schemas.RejectionPage(rejections=[], next=None)
+    sheet = Sheet(HOSTILE, ("what",), [(HOSTILE,)])
+    show(Answer(told, [HOSTILE], [sheet], (), []), "table")
+    printed = capsys.readouterr().out
+    assert printed.count("\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER} [bold]not[/bold]") == 3
+    assert "\x1b" not in printed
+
+
+def test_figures_are_shown_as_people_read_them() -> None:
+    assert [lasted(value) for value in (0.0173, 12.3456, 75.0, 3_725.0, 93_784.0)] == [
+        "17.3 ms",
+        "12.35 s",
+        "1 m 15 s",
+        "1 h 2 m",
+        "1 d 2 h",
+    ]
+    assert at(datetime(2026, 11, 21, 11, 41, 7, 123456, UTC)) == "2026-11-21 11:41:07.123"
+    assert [cell(value) for value in (None, ["a", "b"], {"é": 1}, 4711)] == ["-", "a, b", '{"é": 1}', "4711"]
+
+
+def test_a_period_is_a_day_where_nothing_is_said() -> None:
+    start, end = day(None, None)
+    assert end - start == timedelta(days=1)
+    assert datetime.now(UTC) - end < timedelta(minutes=1)
+    assert period(None, None).since is period(None, None).until is None
+    start, end = day("7d", "2h")
+    assert end - start == timedelta(days=7) - timedelta(hours=2)
