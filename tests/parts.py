@@ -1,4 +1,4 @@
-"""The real parts that the tests need and Python packages do not bring: Chromium, and Prometheus Alertmanager.
+"""The real parts that the tests need and Python packages do not bring: Chromium, and of Prometheus two programs.
 
 ``python -m tests.parts`` installs them as root where apt is at hand, and otherwise says in one line each what will be
 skipped.
@@ -30,9 +30,15 @@ def alertmanager() -> str | None:
     return next(filter(None, map(shutil.which, ("prometheus-alertmanager", "alertmanager"))), None)
 
 
+def promtool() -> str | None:
+    """Return the path of Prometheus' tool that checks rules, or None."""
+    return shutil.which("promtool")
+
+
 PARTS = (
     ("Chromium", "the browser tests", "chromium", chromium),
     ("Prometheus Alertmanager", "the tests with a real one", "prometheus-alertmanager", alertmanager),
+    ("promtool", "the tests of the alert rules", "prometheus", promtool),
 )
 
 
