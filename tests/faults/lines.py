@@ -8,7 +8,7 @@ import socket
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httptools
 from websockets.client import ClientProtocol
@@ -23,10 +23,25 @@ HOST = "127.0.0.1"
 AT_ONCE = 1 << 16
 
 
-def unsent() -> dict[tuple[int, int], int]:
-    """Return how many bytes the kernel holds that the other end has not confirmed, by (own, other) port."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {(_port(line[1]), _port(line[2])): int(line[4].partition(":")[0], 16) for line in lines}
+class End(NamedTuple):
+    """One end of a connection, as the kernel has it: how many bytes the other has not confirmed yet."""
+
+    unsent: int
+    is_open: bool
+
+
+NOWHERE = End(0, is_open=False)
+_ESTABLISHED, _CLOSE_WAIT = "01", "08"
+
+
+def all_ends() -> dict[tuple[int, int], End]:
+    """Return the ends of all connections, by (own, other) port: proc(5), /proc/net/tcp."""
+    found: dict[tuple[int, int], End] = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, own, other, state, queues, *_ = line.split()
+        unsent = int(queues.partition(":")[0], 16)
+        found[_port(own), _port(other)] = End(unsent, state in (_ESTABLISHED, _CLOSE_WAIT))
+    return found
 
 
 def _port(end: str) -> int:
@@ -42,6 +57,7 @@ class Line:
         self.is_torn = False
         """Whether it was ended by a reset, which takes from the kernel of the other end what is on its way."""
         self._on_its_way = 0
+        self._was_open = True
         self._wrote_at = now()
         self._socket = socket.socket()
         self._socket.setblocking(False)
@@ -64,10 +80,10 @@ class Line:
         loop = asyncio.get_running_loop()
         while True:
             # Not sock_recv(), which forgets what it has read when it is cancelled at that moment.
-            ready = loop.create_future()
-            loop.add_reader(self._socket, lambda ready=ready: ready.done() or ready.set_result(None))
+            readable = asyncio.Event()
+            loop.add_reader(self._socket, readable.set)
             try:
-                await ready
+                await readable.wait()
             finally:
                 loop.remove_reader(self._socket)
             try:
@@ -82,13 +98,16 @@ class Line:
         """Write; one who no longer listens is noticed when reading, and answers with a reset."""
         if not data:
             return
-        at, on_its_way = now(), unsent().get(self.ends, 0)
+        at, end = now(), all_ends().get(self.ends, NOWHERE)
         try:
             await self.send(data)
         except OSError:
             self.is_torn = True  # said only once: reading goes on to the end of what is here, as if it were the end
         else:
-            self._wrote_at, self._on_its_way = at, on_its_way
+            # The first that is written after the node's end was closed is what is answered with a reset.
+            if self._was_open:
+                self._wrote_at, self._on_its_way = at, end.unsent
+            self._was_open = end.is_open
 
     async def send(self, data: bytes) -> None:
         """Write."""
@@ -105,7 +124,7 @@ class Line:
 
     def reset(self) -> tuple[bytes, Unread]:
         """Take what is here, and end without a word. Return it, and what may have been on its way."""
-        since, size = now(), unsent().get(self.ends, 0)
+        since, size = now(), all_ends().get(self.ends, NOWHERE).unsent
         parts: list[bytes] = []
         try:
             while part := self._socket.recv(AT_ONCE):

@@ -135,7 +135,8 @@ def _of_keepers(history: History, log: list[Logged]) -> Iterator[str]:
             continue
         first = min(welcomed, key=lambda visit: visit.began).after
         had = {seq for visit in welcomed for seq in visit.seqs}
-        missed = [event.seq for event in log if event.seq > first and guest.wanted.sees(event) and event.seq not in had]
+        theirs = [event.seq for event in log if first < event.seq <= history.head and guest.wanted.sees(event)]
+        missed = [seq for seq in theirs if seq not in had]
         if missed:
             yield f"{guest.wanted.recipient} ({guest.transport}) missed {missed[:10]} after {first}"
 
@@ -218,7 +219,7 @@ def _times(case: Case, _history: History) -> Iterator[str]:
             yield f"{seq} was sent at {sent}, and what was written after it came at {proof.at}"
         if received is not None and received < sent:
             yield f"{seq} was received at {received}, before it was sent at {sent}"
-        if sent > case.row["closed_at"]:
+        if case.row["closed_at"] is not None and sent > case.row["closed_at"]:
             yield f"{seq} was sent at {sent}, after the end"
     for one, other in pairwise(case.claims):
         if other["sent_at"] < one["sent_at"]:
