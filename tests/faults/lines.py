@@ -8,7 +8,7 @@ import socket
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import httptools
 from websockets.client import ClientProtocol
@@ -18,6 +18,9 @@ from websockets.uri import parse_uri
 
 from tests.faults.recording import FRAME_MAX, Unread, now
 from tests.reader import SMALL_BUFFER, SMALL_SEGMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 HOST = "127.0.0.1"
 AT_ONCE = 1 << 16
@@ -30,18 +33,25 @@ class End(NamedTuple):
     is_open: bool
 
 
+LOOKS = 3
 NOWHERE = End(0, is_open=False)
 _ESTABLISHED, _CLOSE_WAIT = "01", "08"
 
 
-def all_ends() -> dict[tuple[int, int], End]:
-    """Return the ends of all connections, by (own, other) port: proc(5), /proc/net/tcp."""
+def find_ends(ports: Collection[tuple[int, int]]) -> dict[tuple[int, int], End]:
+    """Return ends by their (own, other) port, from /proc/net/tcp (proc(5)); what is not there any more is nowhere.
+
+    The kernel's list passes over some where others come and go meanwhile, so one that is missing is looked for again.
+    """
     found: dict[tuple[int, int], End] = {}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        _, own, other, state, queues, *_ = line.split()
-        unsent = int(queues.partition(":")[0], 16)
-        found[_port(own), _port(other)] = End(unsent, state in (_ESTABLISHED, _CLOSE_WAIT))
-    return found
+    for _ in range(LOOKS):
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, own, other, state, queues, *_ = line.split()
+            unsent = int(queues.partition(":")[0], 16)
+            found[_port(own), _port(other)] = End(unsent, state in (_ESTABLISHED, _CLOSE_WAIT))
+        if found.keys() >= set(ports):
+            break
+    return {port: found.get(port, NOWHERE) for port in ports}
 
 
 def _port(end: str) -> int:
@@ -98,7 +108,7 @@ class Line:
         """Write; one who no longer listens is noticed when reading, and answers with a reset."""
         if not data:
             return
-        at, end = now(), all_ends().get(self.ends, NOWHERE)
+        at, end = now(), find_ends([self.ends])[self.ends]
         try:
             await self.send(data)
         except OSError:
@@ -124,7 +134,7 @@ class Line:
 
     def reset(self) -> tuple[bytes, Unread]:
         """Take what is here, and end without a word. Return it, and what may have been on its way."""
-        since, size = now(), all_ends().get(self.ends, NOWHERE).unsent
+        since, size = now(), find_ends([self.ends])[self.ends].unsent
         parts: list[bytes] = []
         try:
             while part := self._socket.recv(AT_ONCE):

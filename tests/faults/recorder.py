@@ -27,9 +27,9 @@ from service.database.embedded import embedded_postgres
 from service.database.engine import parse_url
 from service.database.migrate import migrate
 from tests.faults.guests import EventsGuest, Guest, PollGuest, WebSocketGuest
-from tests.faults.lines import NOWHERE, all_ends, ask, post
+from tests.faults.lines import ask, find_ends, post
 from tests.faults.recording import NEVER, SEVERITIES, Frames, Posted, Unread, Visit, Wanted, now
-from tests.faults.verdict import complaints_of
+from tests.faults.verdict import LEASE, complaints_of
 from tests.harness import PATIENCE, WRITE, eventually, new_database, start_process, token, with_database
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ SETTINGS = {
     "TOCSIN_WRITE_LIMIT": EVERY,
     "TOCSIN_READ_LIMIT": EVERY,
     "TOCSIN_REFUSED_LIMIT": EVERY,
-    "TOCSIN_NODE_LEASE_SECONDS": "3",
+    "TOCSIN_NODE_LEASE_SECONDS": str(LEASE.total_seconds()),
     "TOCSIN_JANITOR_SECONDS": "0.3",
     "TOCSIN_HEARTBEAT_SECONDS": "1",
     "TOCSIN_PING_INTERVAL_SECONDS": "2",
@@ -273,15 +273,14 @@ class History:
         self.killed[pid] = now()
         lines = {visit: visit.line for visit in self.visits if visit.pid == pid and visit.line and visit.line.is_open}
         deadline = time.monotonic() + 1
-        while time.monotonic() < deadline:
-            ends = all_ends()
-            if not any(ends.get(line.ends, NOWHERE).unsent for line in lines.values() if line.is_open):
+        while True:
+            ends = find_ends([line.ends for line in lines.values() if line.is_open])
+            if not any(end.unsent for end in ends.values()) or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.02)
-        ends = all_ends()
         for visit, line in lines.items():
             if line.is_open:
-                visit.unread.append(Unread(ends.get(line.ends, NOWHERE).unsent, NEVER, NEVER))
+                visit.unread.append(Unread(ends[line.ends].unsent, NEVER, NEVER))
         seat.process.kill()
         await self._restart(seat)
 

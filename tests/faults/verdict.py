@@ -8,6 +8,7 @@ that its ledger names, it must have all as well. Neither may claim what did not 
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.faults.recorder import History
     from tests.faults.recording import Visit
 
+LEASE = timedelta(seconds=3)
 CHUNK_BYTES = 256 * 1024 + 64 * 1024
 """More than what is written to a connection at a time: what came of it is not claimed before all of it has gone."""
 
@@ -69,7 +71,7 @@ async def complaints_of(history: History) -> list[str]:
         found.append("the ledger has connections that nobody made")
     agents = {visit.agent for visit in history.visits}
     found += [f"nobody made {dict(row)}" for agent, row in by_agent.items() if agent not in agents]
-    lost = {row["node"] for row in connections if row["close_reason"] == "node_lost"}
+    lost = {node["id"] for node in nodes if _was_lost(node)}
     posted = {one.seq: one.at for one in history.posted}
     for visit in history.visits:
         row = by_agent.get(visit.agent)
@@ -87,6 +89,11 @@ async def complaints_of(history: History) -> list[str]:
             if claim["seq"] in posted and claim["sent_at"] is not None and claim["sent_at"] < posted[claim["seq"]]
         ]
     return found
+
+
+def _was_lost(node: Any) -> bool:
+    """Say whether a node was declared lost by another: one that signs off does so in the moment that it is seen."""
+    return node["ended_at"] is not None and node["ended_at"] - node["seen_at"] > LEASE / 2
 
 
 def _written_until(rows: list[Any], connections: list[Any]) -> dict[str, datetime]:
@@ -115,14 +122,17 @@ def _of_the_log(history: History, log: list[Logged]) -> Iterator[str]:
 
 
 def _of_nodes(history: History, nodes: list[Any], connections: list[Any]) -> Iterator[str]:
-    """Only a node that was killed or frozen is lost; one that was killed had renewed its lease before."""
+    """Only a node that was killed or frozen is lost."""
     may_be_lost = history.killed.keys() | history.paused | history.stalled()
+    lost = {node["id"] for node in nodes if _was_lost(node)}
     for row in connections:
         if row["closed_at"] is None:
             yield f"a connection was never closed: {dict(row)}"
-        if row["close_reason"] == "node_lost" and row["pid"] not in may_be_lost:
-            yield f"the node of {row['pid']} was not lost"
+        if row["close_reason"] == "node_lost" and row["node"] not in lost:
+            yield f"its node was not lost: {dict(row)}"
     for node in nodes:
+        if _was_lost(node) and node["pid"] not in may_be_lost:
+            yield f"the node of {node['pid']} was not lost, and yet declared so"
         if node["ended_at"] is None:
             yield f"the node of {node['pid']} was never settled"
 
