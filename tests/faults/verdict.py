@@ -188,16 +188,17 @@ def _claimed(case: Case, history: History) -> Iterator[str]:
         yield f"claimed {claimed[-5:]} ({len(claimed)}) of {[event.seq for event in case.matching[:5]]} …"
         return
     unread = list(zip(case.matching, case.claims, strict=False))[len(case.visit.seqs) :]
-    surely = [
-        event
-        for event, claim in unread
-        if not any(claim["sent_at"] >= one.since and event.occurred_at <= one.until for one in case.visit.unread)
-    ]
+    surely = [event for event, claim in unread if not _may_be_unread(case.visit, event, claim["sent_at"])]
     size = sum(history.frames.size(event) for event in surely)
     room = sum(one.size for one in case.visit.unread)
     if size > room:
         seqs = [event.seq for event in surely]
         yield f"claims {seqs[:10]} ({len(seqs)}) were not received: {size} bytes, at most {room} were unread"
+
+
+def _may_be_unread(visit: Visit, event: Logged, sent_at: datetime | None) -> bool:
+    """Say whether it was written while nobody read any more, in the moment before the end."""
+    return sent_at is not None and any(sent_at >= one.since and event.occurred_at <= one.until for one in visit.unread)
 
 
 def _complete(case: Case, history: History) -> Iterator[str]:
