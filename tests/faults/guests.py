@@ -119,9 +119,9 @@ class Guest(ABC):
     def ended_by_node(self, visit: Visit, line: Line, partial: int) -> None:
         """Note that the other end has ended: what was on its way from a node that was killed is known already."""
         visit.ended = "torn" if line.is_torn else "ended by the node"
-        if visit.pid in self.history.killed or line.is_torn:
+        if visit.was_killed or line.is_torn:
             visit.unread.append(Unread(partial, NEVER, NEVER))
-        if visit.pid not in self.history.killed and line.is_torn:
+        if line.is_torn and not visit.was_killed:
             visit.unread.append(line.torn())
 
     def reset(self, visit: Visit, line: Line, dialect: Dialect) -> None:
@@ -219,7 +219,7 @@ class StreamGuest(Guest):
         except TimeoutError:
             self.reset(visit, line, dialect)
             return
-        if line.is_torn or visit.pid in self.history.killed:
+        if line.is_torn or visit.was_killed:
             self.ended_by_node(visit, line, dialect.partial)
         if how == "goodbye" and dialect.closed == (1000, ""):
             for ack in visit.acks:

@@ -279,7 +279,8 @@ class History:
                 break
             await asyncio.sleep(0.02)
         for visit, line in lines.items():
-            if line.is_open:
+            if line.is_open and ends[line.ends].is_open:
+                visit.was_killed = True
                 visit.unread.append(Unread(ends[line.ends].unsent, NEVER, NEVER))
         seat.process.kill()
         await self._restart(seat)

@@ -115,6 +115,8 @@ class Visit:
     acks: list[Ack] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
     line: Line | None = None
+    was_killed: bool = False
+    """Whether its node was killed while it held the connection; what was on its way then is in ``unread``."""
     ended: str = "open"
 
     def welcome(self, connection: str, after: int) -> None:
