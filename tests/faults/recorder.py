@@ -42,7 +42,7 @@ NODES = 3
 KEEPERS = 6
 WANDERERS = 14
 PUBLISHERS = 3
-POSTS = 900
+POSTS = 700
 FAULTS = ("kill", "kill", "term", "pause", "cut", "cut")
 
 TOPICS = ("payments.eu", "payments.us", "search", "default", "deep.er.still")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SEED = int(os.environ.get("RECORDER_SEED", random.randrange(1_000_000)))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_what_every_client_wrote_down_agrees_with_the_ledger_row_for_row(
     database_url: str, tmp_path: Path
 ) -> None:
