@@ -102,10 +102,13 @@ class Database:
         )
 
     @asynccontextmanager
-    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def transaction(
+        self, *, snapshot: bool = False, each_commits: bool = False
+    ) -> AsyncIterator[AsyncConnection]:
         """Run a transaction, committed at the end of the block.
 
-        With ``snapshot`` it only reads, and all of its statements see the same instant.
+        With ``snapshot`` it only reads, and all of its statements see the same instant. With ``each_commits`` each
+        statement is a transaction of its own: a node that freezes after it keeps no lock.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached, or went away.
@@ -114,6 +117,8 @@ class Database:
         options: dict[str, Any] = {}
         if snapshot:
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        elif each_commits:
+            options = {"isolation_level": "AUTOCOMMIT"}
         try:
             async with self._engine.connect() as connection:
                 await connection.execution_options(**options)

@@ -99,15 +99,15 @@ class StreamTransport(WebSocketsSansIOProtocol):
         del self.request, self.response, self.scope
         while not early.empty():
             self.queue.put_nowait(early.get_nowait())
-        if self.read_paused:
+        if self.read_paused and not self.transport.is_closing():
             self.read_paused = False
             self.transport.resume_reading()
 
     def write_frames(self, data: bytes) -> bool:
         """Write prepared frames, and say whether the kernel took all of them."""
-        if self.close_sent:
-            return False
         transport = self.transport
+        if self.close_sent or transport.is_closing():  # it may be gone before the stream begins
+            return False
         transport.write(data)
         return not (transport.get_write_buffer_size() or transport.is_closing())
 

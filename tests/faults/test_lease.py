@@ -93,3 +93,29 @@ async def test_a_transaction_that_its_node_leaves_open_is_ended_and_lets_its_loc
         await freeze()
     await other.close()
     await database.close()
+
+
+async def test_handshakes_of_a_node_that_froze_do_not_keep_an_admin_from_the_others(
+    start: Callable[..., Process], database_url: str
+) -> None:
+    node = start(**UNLIMITED, TOCSIN_DATABASE_TIMEOUT_SECONDS="60")
+    await (await node.live("alice")).close()
+    other = await asyncpg.connect(database_url)
+    async with AsyncExitStack() as stack:
+        async with other.transaction():
+            await other.execute("SELECT FROM recipients WHERE id = 'alice' FOR UPDATE")
+            for _ in range(3):
+                await stack.enter_async_context(await node.stream("alice"))
+            query = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%recipients%'"
+            await eventually(lambda: three_wait(node, query))
+            node.process.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await other.execute("UPDATE recipients SET last_seen_at = last_seen_at WHERE id = 'alice'")
+        finally:
+            node.process.send_signal(signal.SIGCONT)
+    await other.close()
+
+
+async def three_wait(node: Process, query: str) -> bool:
+    return len(await node.sql(query)) == 3

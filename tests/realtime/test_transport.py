@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import struct
+import threading
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from websockets.client import ClientProtocol
 from websockets.frames import Close, Frame, Opcode
@@ -379,3 +381,23 @@ async def test_an_event_is_not_sent_to_a_connection_that_was_reset_a_moment_befo
     assert await closed_row(node, subject) == (1006, "connection_lost")
     [row] = await node.sql("SELECT sent_seq FROM connections WHERE recipient = $1", subject)
     assert row["sent_seq"] == alert["seq"] - 1
+
+
+async def test_a_client_that_is_gone_before_its_stream_begins_is_not_kept(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, lose = threading.Event(), transport.StreamTransport.connection_lost
+
+    def connection_lost(self: transport.StreamTransport, exc: Exception | None) -> None:
+        lose(self, exc)
+        gone.set()
+
+    monkeypatch.setattr(transport.StreamTransport, "connection_lost", connection_lost)
+    holder = await asyncpg.connect(node.database_url)
+    async with holder.transaction():
+        await holder.execute("LOCK TABLE recipients IN EXCLUSIVE MODE")  # where the handshake asks for the cursor
+        stream = await node.stream("alice")
+        stream.connection.transport.abort()
+        assert await asyncio.to_thread(gone.wait, PATIENCE)
+    await holder.close()
+    assert await closed_row(node, "alice") == (1006, "connection_lost")
