@@ -43,7 +43,7 @@ class Guest(ABC):
     async def run(self) -> None:
         """Come again and again, until the history is over and a keeper has everything."""
         while not (self.history.is_over and (self.has_all or not self.keeper)):
-            seat = self.random.choice(self.history.seats)
+            seat = self.history.choose_seat(self.random)
             try:
                 await self.visit(seat)
             except (OSError, TimeoutError):
@@ -95,7 +95,7 @@ class Guest(ABC):
 
     async def acknowledge_beside(self, visit: Visit) -> None:
         """Acknowledge by a request, to any node."""
-        seat = self.random.choice(self.history.seats)
+        seat = self.history.choose_seat(self.random)
         is_elsewhere = seat.pid != visit.pid
         ack = Ack(self.random.choice(visit.seqs[-20:]))
         visit.acks.append(ack)
@@ -110,7 +110,7 @@ class Guest(ABC):
         if not visits:
             return
         visit = self.random.choice(visits)
-        seat = self.random.choice(self.history.seats)
+        seat = self.history.choose_seat(self.random)
         body = {"connection": visit.id, "seq": AHEAD}
         answer = await ask(seat.port, post("/v1/events/ack", self.token, body))
         if answer is not None and answer.status == 200:

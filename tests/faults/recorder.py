@@ -77,6 +77,7 @@ class Seat:
 
     process: Process
     port: int
+    is_taken: bool = True
 
     @property
     def pid(self) -> int:
@@ -114,6 +115,10 @@ class History:
     def visits(self) -> list[Visit]:
         """All connections of all clients."""
         return [visit for guest in self.guests for visit in guest.visits]
+
+    def choose_seat(self, random: Random) -> Seat:
+        """Choose a node."""
+        return random.choice([seat for seat in self.seats if seat.is_taken])
 
     def new_agent(self) -> str:
         """Return a user agent that no connection had before."""
@@ -210,7 +215,7 @@ class History:
     ) -> Any:
         """Post until it is stored, to whichever node answers."""
         while True:
-            seat = random.choice(self.seats)
+            seat = self.choose_seat(random)
             answer = await ask(seat.port, post(path, token("billing", WRITE), document, **more))
             if answer is not None and is_done(answer):
                 return answer.json()
@@ -295,9 +300,11 @@ class History:
             self.complaints.append(f"a node ended with {code}: {seat.process.log.read_text()[-2000:]}")
 
     async def _restart(self, seat: Seat) -> None:
+        seat.is_taken = False  # nobody comes before it is known which process serves there
         if seat.process.process.stdout:
             seat.process.process.stdout.close()
         seat.process = await asyncio.to_thread(self._start, seat.port)
+        seat.is_taken = True
 
     async def _pause(self, seat: Seat) -> None:
         """Freeze a node until another has declared it lost."""

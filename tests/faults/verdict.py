@@ -158,7 +158,7 @@ def _of_the_unknown(history: History, visit: Visit, nodes: list[Any], written: d
     times = [written.get(node["id"]) for node in nodes if node["pid"] == visit.pid]
     may_be_lost = visit.pid in history.killed.keys() | history.paused | history.stalled()
     if not may_be_lost or not any(at is None or at < visit.welcomed for at in times):
-        yield f"{visit}: the ledger does not know it"
+        yield f"{visit}: the ledger does not know it, of {visit.pid}, welcomed {visit.welcomed}, written until {times}"
 
 
 def _same_connection(case: Case, _history: History) -> Iterator[str]:
