@@ -196,7 +196,7 @@ UNRECEIVED = View(
         LEFT JOIN events e ON e.alert_id = a.id AND e.seq >= a.seq
         LEFT JOIN passage p ON p.topic = a.topic AND p.severity = e.severity AND p.seqs @> e.seq
                            AND (e.recipients IS NULL OR p.recipient = ANY (e.recipients))
-        GROUP BY a.id
+        GROUP BY a.id, a.seq, a.topic, a.recipients, a.created_at
     )
     SELECT a.id AS alert_id, a.seq, a.topic, shown.severity, shown.title, shown.status, who.recipient,
            a.created_at AS occurred_at, now() - a.created_at AS waiting,
