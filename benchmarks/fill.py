@@ -37,11 +37,14 @@ async def fill(url: str, events: int) -> None:
 
 
 @asynccontextmanager
-async def loading(url: str, events: int) -> AsyncIterator[asyncpg.Connection]:
-    """Make the partitions for so many events, and have PostgreSQL leave its own work until the end of the block."""
+async def loading(url: str, events: int, max_wal: str = "64GB") -> AsyncIterator[asyncpg.Connection]:
+    """Make the partitions for so many events, and have PostgreSQL leave its own work until the end of the block.
+
+    It still has to write a checkpoint when there is ``max_wal`` of log to be replayed.
+    """
     admin = await asyncpg.connect(url)
     try:
-        for name, value in _WHILE_LOADING.items():
+        for name, value in (_WHILE_LOADING | {"max_wal_size": f"'{max_wal}'"}).items():
             await admin.execute(f"ALTER SYSTEM SET {name} = {value}")
         await admin.execute("SELECT pg_reload_conf()")
         await admin.execute(f"SELECT ensure_event_partitions({PARTITION_SIZE}, {events // PARTITION_SIZE + 3})")

@@ -85,7 +85,7 @@ def _copy_ledger(url: str, month: Month, connections: int) -> None:
 async def _make(url: str, month: Month, connections: int) -> None:
     """Make the month, in two processes."""
     loop = asyncio.get_running_loop()
-    async with loading(url, month.events) as admin:
+    async with loading(url, month.events, "3GB") as admin:
         for node in history_rows.NODES:
             await admin.execute(
                 "INSERT INTO nodes (id, host, pid, started_at, seen_at, sent_seq) VALUES ($1, $2, 1, $3, $4, $5)",
@@ -104,7 +104,7 @@ async def _make(url: str, month: Month, connections: int) -> None:
         await asyncio.gather(*(_build(url, restore[turn::2]) for turn in range(2)))
         # The chains are of no account to the views; the head of the log is read from its last link.
         await admin.execute("INSERT INTO log_chain VALUES ($1, 1, now(), '')", month.events)
-        await admin.execute("VACUUM (ANALYZE)")
+        await admin.execute("VACUUM (ANALYZE)")  # which would have happened in the course of a month
 
 
 async def _build(url: str, statements: list[str]) -> None:

@@ -1,12 +1,14 @@
-"""The rows of a made-up month: 10 million events, their alerts, and 20,000 connections of 200 admins, as COPY reads them.
+"""The rows of a made-up month: its events and alerts, and the connections of 200 admins, as COPY reads them.
 
 It is the month of a company with twelve areas of four topics each, 200 admins in all time zones, and two nodes:
 
-- The log: 333,000 events a day at an even pace. Of each 20 events 9 create an alert, 2 acknowledge one about a minute
-  later, and 9 resolve one about nine minutes later. 5 of 100 alerts name one to three admins.
+- The log: 333,000 events a day at an even pace; 80 of 100 are ``info``, 15 warnings, 4 errors, one is critical. Of each
+  20 events 9 create an alert, 2 acknowledge one about a minute later, and 9 resolve one about nine minutes later. 5 of
+  100 alerts name one to three admins.
 - The admins: ten watch everything, eight of them down to ``info`` and two ``critical`` only. The tokens of the others
-  cover one or two areas; at their desk they see all of that, or warnings and graver, and with their phone they see
-  errors of one topic, or of all.
+  cover one or two areas; at their desk one of ten sees all of that, six see warnings and graver, three errors and
+  graver, and with their phone they see the errors of one topic, or of all. Half of them are sent more than 5,000 events
+  a day, which is more than anybody reads.
 - The connections: three or four a day and admin, from the morning to the evening, wherever that is. Each begins after
   what its admin acknowledged last, so what came overnight is sent in the morning, in chunks. The client acknowledges
   every few events; three of ten connections end with a few events that were never acknowledged.
@@ -91,7 +93,7 @@ def _kinds_of_alerts() -> list[tuple[str, str, str, str, str]]:
     kinds = []
     for _ in range(9_973):
         topic = chance.choice(TOPICS)
-        (severity,) = chance.choices(("info", "warning", "error", "critical"), (60, 25, 12, 3))
+        (severity,) = chance.choices(("info", "warning", "error", "critical"), (80, 15, 4, 1))
         names = chance.sample(ADMINS, chance.randint(1, 3)) if chance.random() < 0.05 else []
         array = f"{{{','.join(names)}}}" if names else "\\N"
         as_json = f"[{','.join(map(quoted, names))}]" if names else "null"
@@ -224,7 +226,8 @@ class _Life:
         else:
             areas = self.chance.sample(AREAS, self.chance.randint(1, 2))
             self.token = sorted(f"{area}.*" for area in areas)
-            self.desk = (self.token, self.chance.choice(("info", "warning")))
+            (severity,) = self.chance.choices(("info", "warning", "error"), (1, 6, 3))
+            self.desk = (self.token, severity)
             self.phone = self.chance.choice((([f"{areas[0]}.eu"], "error"), (self.token, "error")))
 
     def live(self, connections: int) -> None:

@@ -180,23 +180,23 @@ UNRECEIVED = View(
         CROSS JOIN LATERAL (SELECT max(seq) AS seq FROM receipts WHERE connection_id = c.id) AS acked
         GROUP BY c.recipient, c.min_severity, c.topics
     ), passage AS (
-        -- The same for each topic and severity that a filter lets through, so that events can be hashed to it.
-        SELECT topic, severity, recipient, sent, received
+        -- The same for each topic and severity that a filter lets through, so that events can be hashed to it; what was
+        -- received is a row of its own, so that what is joined can be forgotten at once: ranges are bulky to sort.
+        SELECT topic, severity, recipient, range.received, range.seqs
         FROM reach
         JOIN topics ON topic LIKE ANY (likes)
         CROSS JOIN LATERAL unnest(enum_range(min_severity, NULL)) AS severity
+        CROSS JOIN LATERAL (VALUES (false, reach.sent), (true, reach.received)) AS range (received, seqs)
     ), alert AS (
         -- Who was sent any event of an alert, and who has received one.
-        SELECT a.id, a.seq, a.topic, a.recipients, a.created_at, array_agg(went.recipient) AS sent_to,
-               coalesce(array_agg(went.recipient) FILTER (WHERE went.received), '{{}}') AS received_by
+        SELECT a.id, a.seq, a.topic, a.recipients, a.created_at,
+               array_agg(p.recipient) FILTER (WHERE NOT p.received) AS sent_to,
+               coalesce(array_agg(p.recipient) FILTER (WHERE p.received), '{{}}') AS received_by
         FROM alerts a
         LEFT JOIN events e ON e.alert_id = a.id AND e.seq >= a.seq
-        LEFT JOIN LATERAL (
-            SELECT p.recipient, p.received @> e.seq AS received FROM passage p
-            WHERE p.topic = a.topic AND p.severity = e.severity AND p.sent @> e.seq
-              AND (e.recipients IS NULL OR p.recipient = ANY (e.recipients))
-        ) AS went ON true
-        GROUP BY a.id
+        LEFT JOIN passage p ON p.topic = a.topic AND p.severity = e.severity AND p.seqs @> e.seq
+                           AND (e.recipients IS NULL OR p.recipient = ANY (e.recipients))
+        GROUP BY a.id, a.seq, a.topic, a.recipients, a.created_at
     )
     SELECT a.id AS alert_id, a.seq, a.topic, shown.severity, shown.title, shown.status, who.recipient,
            a.created_at AS occurred_at, now() - a.created_at AS waiting,
@@ -240,12 +240,13 @@ TIMELINE = View(
                 || coalesce(extra::jsonb, '{}'))::json AS detail
         FROM events
         UNION ALL
-        SELECT alert_id, sent_at, seq, 2, 'sent', recipient, connection, json_build_object('node', node)
-        FROM audit.deliveries WHERE sent_at IS NOT NULL
-        UNION ALL
-        SELECT alert_id, received_at, seq, 3, 'received', recipient, connection,
-               json_build_object('latency', extract(epoch FROM latency))
-        FROM audit.deliveries WHERE received_at IS NOT NULL
+        SELECT d.alert_id, step.at, d.seq, step.number, step.what, d.recipient, d.connection, step.detail
+        FROM audit.deliveries d
+        CROSS JOIN LATERAL (VALUES
+            (2, 'sent', d.sent_at, json_build_object('node', d.node)),
+            (3, 'received', d.received_at, json_build_object('latency', extract(epoch FROM d.latency)))
+        ) AS step (number, what, at, detail)
+        WHERE step.at IS NOT NULL
     ) AS happened
     ORDER BY at, seq, step
     """,

@@ -109,7 +109,7 @@ async def read_first(tx: AsyncConnection) -> int:
 
 _COLUMNS = "seq, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, extra::text"
 _READ_TAIL = text(f"SELECT {_COLUMNS} FROM events WHERE seq > :after ORDER BY seq LIMIT :limit")  # noqa: S608 - constant
-# The inner query stops at `limit` rows, the outer one at `max_bytes`.
+# The inner query stops at `limit` rows, the outer one at `max_bytes`. The patterns are made ready once for all events.
 _READ_MATCHING = text(
     f"""
     SELECT {_COLUMNS}, matched
@@ -119,7 +119,8 @@ _READ_MATCHING = text(
         FROM (
             SELECT * FROM events
             WHERE seq > :after AND seq <= :up_to
-              AND event_matches(:topics, cast(:min_severity AS severity), :recipient, topic, severity, recipients)
+              AND filter_matches((SELECT topic_likes(:topics)), cast(:min_severity AS severity), :recipient,
+                                 topic, severity, recipients)
             ORDER BY seq LIMIT :limit
         ) AS matching
     ) AS measured

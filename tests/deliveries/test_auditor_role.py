@@ -176,7 +176,7 @@ async def test_an_auditor_touches_no_table(auditor: asyncpg.Connection, database
             f"SELECT {column} FROM {table}",
             f"SELECT FROM {table} FOR UPDATE",
             f"INSERT INTO {table} DEFAULT VALUES",
-            f"UPDATE {table} SET {column} = {column}",
+            f"UPDATE {table} SET {column} = NULL",
             f"DELETE FROM {table}",
             f"TRUNCATE {table}",
             f"COPY {table} TO STDOUT",
