@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from service.events.log import PARTITION_SIZE
+from service.events.log import ROOM_AHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ async def fill(url: str, events: int) -> None:
         for name, value in _WHILE_LOADING.items():
             await admin.execute(f"ALTER SYSTEM SET {name} = {value}")
         await admin.execute("SELECT pg_reload_conf()")
-        await admin.execute(f"SELECT ensure_event_partitions({PARTITION_SIZE}, {events // PARTITION_SIZE + 3})")
+        await admin.execute(f"SELECT ensure_event_partitions(1000000, {events + ROOM_AHEAD}, 1000)")
         await asyncio.gather(*(_fill_table(url, table, events) for table in _OWN))
         await admin.execute("INSERT INTO log_chain VALUES ($1, 2, now(), '')", events)
         # The indexer goes on after the last entry; what it would do to five million is not what is measured.
