@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 VERSION = 1
-SUFFIX = ".jsonl.gz"
 _NAME = re.compile(r"events-(\d{15})-(\d{15})\.jsonl\.gz")
+_UNREADABLE = (OSError, EOFError, zlib.error, ArithmeticError, ValueError, TypeError, KeyError, AttributeError)
+"""What decompressing and decoding may raise; ``OSError`` is also that of a file that cannot be read."""
 
 
 class Link(NamedTuple):
@@ -66,6 +67,18 @@ class Row(NamedTuple):
         extra = self.extra.encode() if self.extra is not None else None
         return digest(event_line(self.kind, self.occurred_at, self.actor, self.body.encode(), extra))
 
+    def is_as_shown(self) -> bool:
+        """Say whether the columns that its link does not cover are as in the body, which it covers."""
+        alert = orjson.loads(self.body)
+        recipients = set(self.recipients) if self.recipients is not None else None
+        shown = set(alert["recipients"]) if alert["recipients"] is not None else None
+        return (str(self.alert_id), self.topic, self.severity, recipients) == (
+            alert["id"],
+            alert["topic"],
+            alert["severity"],
+            shown,
+        )
+
 
 class Header(NamedTuple):
     """What an archive holds, and the hash that its first link follows."""
@@ -77,7 +90,7 @@ class Header(NamedTuple):
 
 def file_name(first_seq: int, last_seq: int) -> str:
     """Return the name of the archive of these events; names sort in the order of the log."""
-    return f"events-{first_seq:015}-{last_seq:015}{SUFFIX}"
+    return f"events-{first_seq:015}-{last_seq:015}.jsonl.gz"
 
 
 def find_archives(folder: Path) -> list[tuple[int, int, Path]]:
@@ -97,6 +110,8 @@ class _Chain:
     def event(self, row: Row) -> None:
         if row.seq != self.seq + 1:
             raise ArchiveDamaged(f"event {row.seq} follows event {self.seq}")
+        if not row.is_as_shown():
+            raise ArchiveDamaged(f"event {row.seq} is stored with another topic, severity or recipients than it has")
         self.seq = row.seq
         self.digests.append(row.digest())
 
@@ -136,7 +151,7 @@ class ArchiveWriter:
     def event(self, row: Row) -> None:
         """Write the next event."""
         self._chain.event(row)
-        self._write(row._asdict() | {"occurred_at": rfc3339(row.occurred_at)})
+        self._write(row._asdict() | {"alert_id": str(row.alert_id), "occurred_at": rfc3339(row.occurred_at)})
 
     def link(self, found: Link) -> None:
         """Write the link over the events since the last one."""
@@ -219,7 +234,7 @@ def read_archive(path: Path) -> Iterator[ArchiveReader]:
 def _damage() -> Iterator[None]:
     try:
         yield
-    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ArchiveDamaged(f"it is no archive of Tocsin, or was damaged ({type(error).__name__})") from error
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-DETACH_PAUSE_SECONDS = 10
+DETACH_PAUSE_SECONDS = 5
 
 
 class Partition(NamedTuple):

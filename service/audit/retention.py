@@ -55,6 +55,7 @@ class Retention:
     def __init__(self, database: Database, settings: RetentionSettings, forget: Callable[[int], None]) -> None:
         self._database = database
         self._settings = settings
+        self._folder = settings.archive_dir and settings.archive_dir.absolute()
         self._forget = forget
 
     async def run(self) -> None:
@@ -67,6 +68,8 @@ class Retention:
                 await self.let_go(self.older_than())
             except CONNECTION_LOST:
                 log.warning("retention waits for the database")
+            except ArchiveFailed as error:
+                log.error("what was not archived is not purged", reason=str(error))  # noqa: TRY400 - it says all
             except asyncpg.PostgresError as error:
                 log.exception("retention failed, and is tried again", sqlstate=error.sqlstate)
 
@@ -80,6 +83,7 @@ class Retention:
         """Let go what is older, once; with None, only carry on with what was begun. False: another node is at it.
 
         Raises:
+            ArchiveFailed: a partition of the log was not archived, and stays, with those after it.
             CONNECTION_LOST: PostgreSQL cannot be reached, or went away.
 
         """
@@ -88,7 +92,7 @@ class Retention:
             alone = bool(await connection.fetchval(_TRY_LOCK))
             books = Books(connection, older_than or datetime.now(UTC))
             if alone:
-                await _Run(connection, books, self._database.url, self._settings.archive_dir).go(older_than)
+                await _Run(connection, books, self._database.url, self._folder).go(older_than)
             self._forget(await books.purged_seq())
         finally:
             await close_quietly(connection)
@@ -108,7 +112,12 @@ class _Run:
         await self._carry_on()
         if older_than is None:
             return
-        await self._let_partitions_go(older_than)
+        try:
+            await self._let_partitions_go(older_than)
+        finally:
+            await self._let_the_rest_go(older_than)
+
+    async def _let_the_rest_go(self, older_than: datetime) -> None:
         connection, books = self._connection, self._books
         purged_seq = await books.purged_seq()
         await batches.delete_alerts(connection, books, purged_seq, older_than)
@@ -118,16 +127,12 @@ class _Run:
 
     async def _let_partitions_go(self, older_than: datetime) -> None:
         for partition in await partitions.due(self._connection, older_than):
-            kept: Path | None = None
+            kept: str | None = None
             if self._folder is not None:
-                try:
-                    kept = await archive(self._url, partition.first_seq, partition.last_seq, self._folder)
-                except ArchiveFailed as error:
-                    log.error("nothing is purged that was not archived", reason=str(error))  # noqa: TRY400 - it says all
-                    return
-            await self._books.note(partition, str(kept.absolute()) if kept else None)
+                kept = str(await archive(self._url, partition.first_seq, partition.last_seq, self._folder))
+            await self._books.note(partition, kept)
             await self._carry_on()
-            log.info("purged", first_seq=partition.first_seq, last_seq=partition.last_seq, archive=kept and str(kept))
+            log.info("purged", first_seq=partition.first_seq, last_seq=partition.last_seq, archive=kept)
 
     async def _carry_on(self) -> None:
         """Carry out what is noted and not done yet, from wherever it stands."""
