@@ -16,7 +16,7 @@ from service.events.log import append_alerts
 from service.settings import RetentionSettings, StorageSettings
 from tests.deliveries.conftest import open_books
 from tests.events.test_log import item
-from tests.harness import created
+from tests.harness import BODY, created, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ class Log:
     async def fill(self, up_to: int, **fields: Any) -> None:
         """Append alerts until the head is at ``up_to``."""
         while (head := await self.value("SELECT coalesce(max(last_seq), 0) FROM log_chain")) < up_to:
-            alerts = [json.dumps(item(**fields)["alert"]).encode() for _ in range(min(BATCH, up_to - head))]
+            alerts = [json.dumps({**BODY, **item(**fields)["alert"]}).encode() for _ in range(min(BATCH, up_to - head))]
             await append_alerts(self.connection, alerts, [created(alert) for alert in alerts], [None] * len(alerts))
 
     async def now(self) -> datetime:
@@ -48,10 +48,14 @@ class Log:
         at: datetime = await self.value("SELECT clock_timestamp()")
         return at
 
-    async def let_go(self, older_than: datetime | None, archive_dir: Path | None = None) -> bool:
-        """Run the retention once."""
+    async def try_to_let_go(self, older_than: datetime | None, archive_dir: Path | None = None) -> bool:
+        """Run the retention once, unless another is at it."""
         settings = RetentionSettings(archive_dir=archive_dir)
         return await Retention(self.database, settings, lambda _seq: None).let_go(older_than)
+
+    async def let_go(self, older_than: datetime | None, archive_dir: Path | None = None) -> None:
+        """Run the retention once, when no other is at it."""
+        await eventually(lambda: self.try_to_let_go(older_than, archive_dir))
 
     async def index(self) -> None:
         """Let the index of the search catch up."""
