@@ -209,9 +209,9 @@ async def test_who_resumes_before_what_was_purged_is_told_of_the_gap_on_every_tr
     log: Log, nodes: Callable[[], Node]
 ) -> None:
     remembers = nodes()
-    live = await remembers.live("alice")
     await log.fill(SIZE + 20)
     assert await eventually(lambda: first_poll(remembers, SIZE + 15)) == (None, SIZE + 16)
+    live = await remembers.live("alice", after=SIZE)
     assert await first_poll(remembers, 5) == (None, 6)
     forgets = nodes()
     await log.let_go(await log.now())
