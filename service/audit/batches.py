@@ -21,7 +21,7 @@ from service.events.chain import LINK_GRID
 from service.events.log import APPEND_LOCK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
 
     import asyncpg
@@ -34,6 +34,8 @@ LINKS = 100
 NODES = 20
 REJECTIONS = 1_000
 """The most that one batch looks at."""
+PAGES_PER_RANGE = 32
+"""Of the indexes over the links of dispatches and receipts."""
 REST = 1
 """How long retention rests after a batch, in times of what the batch took."""
 
@@ -79,14 +81,24 @@ SELECT least(
     (SELECT min(link) - 1 FROM receipts WHERE link > $1 AND link <= $2 AND seq > $4)
 )
 """
-_DELETE_LINKS = """
+_BLOCK = "(ctid::text::point)[0]::bigint AS block"
+_DELETE_LINKS = f"""
 WITH links AS (DELETE FROM ledger_chain WHERE number <= $1 RETURNING number, hash),
      closed AS (DELETE FROM connections WHERE link <= $1 RETURNING 1),
-     sent AS (DELETE FROM dispatches WHERE link <= $1 RETURNING 1),
-     received AS (DELETE FROM receipts WHERE link <= $1 RETURNING 1)
-SELECT (SELECT hash FROM links ORDER BY number DESC LIMIT 1), (SELECT count(*) FROM closed),
-       (SELECT count(*) FROM sent), (SELECT count(*) FROM received)
-"""
+     sent AS (DELETE FROM dispatches WHERE link <= $1 RETURNING {_BLOCK}),
+     received AS (DELETE FROM receipts WHERE link <= $1 RETURNING {_BLOCK})
+SELECT (SELECT hash FROM links ORDER BY number DESC LIMIT 1) AS hash,
+       (SELECT count(*) FROM closed) AS connections,
+       (SELECT count(*) FROM sent) AS dispatches,
+       (SELECT count(*) FROM received) AS receipts,
+       ARRAY(SELECT DISTINCT block / {PAGES_PER_RANGE} FROM sent) AS sent_ranges,
+       ARRAY(SELECT DISTINCT block / {PAGES_PER_RANGE} FROM received) AS received_ranges
+"""  # noqa: S608 - constant
+_SUMMARIZE = f"""
+SELECT brin_desummarize_range($1::text::regclass, range * {PAGES_PER_RANGE}),
+       brin_summarize_range($1::text::regclass, range * {PAGES_PER_RANGE})
+FROM unnest($2::bigint[]) AS range
+"""  # noqa: S608 - constant
 _DELETE_NODES = f"""
 DELETE FROM nodes WHERE id IN (
     SELECT id FROM nodes n WHERE ended_at < $1 AND NOT EXISTS (SELECT FROM connections c WHERE c.node_id = n.id)
@@ -157,9 +169,23 @@ async def delete_ledger(connection: asyncpg.Connection, books: Books, purged_seq
             last = await connection.fetchval(LAST_LINK, first - 1, first - 1 + LINKS, older_than, purged_seq)
             if last < first:
                 return
-            last_hash, *gone = await connection.fetchrow(_DELETE_LINKS, last)
-            await books.unlinked(last, last_hash)
-            await books.add(Counts(connections=gone[0], dispatches=gone[1], receipts=gone[2]))
+            gone = await connection.fetchrow(_DELETE_LINKS, last)
+            await books.unlinked(last, gone["hash"])
+            await books.add(
+                Counts(connections=gone["connections"], dispatches=gone["dispatches"], receipts=gone["receipts"])
+            )
+        await _summarize(connection, "ix_dispatches_link", gone["sent_ranges"])
+        await _summarize(connection, "ix_receipts_link", gone["received_ranges"])
+
+
+async def _summarize(connection: asyncpg.Connection, index: str, ranges: Sequence[int]) -> None:
+    """Let an index say again which links its ranges of pages hold.
+
+    It never takes anything back by itself: where new rows fill the pages of old ones it would say "from the oldest to
+    the newest", and after a while of all of them, so that whoever asked for one link would read the whole table.
+    """
+    if ranges:
+        await connection.execute(_SUMMARIZE, index, ranges)
 
 
 async def delete_nodes(connection: asyncpg.Connection, older_than: datetime) -> None:

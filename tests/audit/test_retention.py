@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from service.audit.batches import PAGES_PER_RANGE
 from service.events.chain import LINK_GRID, NO_HASH
 from service.settings import RetentionSettings
 from tests.audit.conftest import SIZE
@@ -249,6 +251,37 @@ async def test_the_last_link_of_the_ledger_stays_so_that_the_next_one_follows_it
     await books.ledger.flush()
     assert await log.value(LEDGER_HASH, hashes[2], 3) == await log.value("SELECT hash FROM ledger_chain WHERE number=3")
     assert hashes[2] != NO_HASH
+
+
+async def test_the_index_of_the_links_does_not_point_at_what_is_gone(
+    log: Log, open_books: Callable[..., Awaitable[Books]]
+) -> None:
+    """New rows fill the pages of old ones; who asks for links in between must not be sent to all of these pages."""
+    books = await open_books()
+    await log.fill(SIZE - 1)
+
+    async def flush_many(first: int) -> None:
+        for link in range(20):
+            for number in range(500):
+                books.ledger.dispatched(first + link * 500 + number, first + link * 500 + number + 1, to_anybody=True)
+            await books.ledger.flush()
+
+    await flush_many(-20_000)
+    old = await log.now()
+    await log.fill(SIZE + 20)
+    await log.let_go(old)
+    assert await log.value("SELECT count(*) FROM dispatches") == 500
+    await log.connection.execute("VACUUM dispatches")
+    pages = await log.value("SELECT pg_relation_size('dispatches')")
+    await flush_many(SIZE)
+    assert await log.value("SELECT pg_relation_size('dispatches')") < 1.5 * pages
+    await log.connection.execute("SET enable_seqscan = off")
+    [(plan,)] = await log.rows(
+        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT count(*) FROM dispatches WHERE link BETWEEN 5 AND 15"
+    )
+    scan = json.loads(plan)[0]["Plan"]["Plans"][0]
+    assert scan["Node Type"] == "Bitmap Heap Scan"
+    assert scan["Lossy Heap Blocks"] < PAGES_PER_RANGE < pages / 8192 / 2  # the last range has no summary yet
 
 
 async def test_refused_handshakes_and_ended_nodes_go_by_age(
