@@ -20,7 +20,7 @@ What becomes of an alert later, acknowledged, repeated or expired, is decided by
 ``alerts/lifecycle.py``; ``changes.py`` and ``book.py`` carry it to the log, on the same way as a new one.
 
 ``app.py`` puts the parts together, ``cli/`` starts them. The packages import one another only in this order
-(``cli``, ``app``, ``realtime``, ``deliveries``, ``integrations``, ``alerts``, ``web``, ``events``, ``auth``,
+(``cli``, ``app``, ``realtime``, ``audit``, ``deliveries``, ``integrations``, ``alerts``, ``web``, ``events``, ``auth``,
 ``database``, and below all ``settings``, ``errors`` and ``logs``); import-linter holds them to it. ``client/`` is for
 those who call the service, and imports nothing of it.
 """

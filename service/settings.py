@@ -286,7 +286,8 @@ class RetentionSettings(_Group):
     within the retention. A new size is that of the next partitions. Small ones leave less room for a flood: no more
     than 64 are made ahead."""
     archive_dir: Path | None = None
-    """Where partitions of the log are archived before they go; one that could not be archived stays."""
+    """Where partitions of the log are archived before they go, a folder that all nodes share; one that could not be
+    archived stays."""
 
 
 class IntegrationSettings(_Group):

@@ -4,6 +4,9 @@ None takes the log's lock but the one for idempotency keys, which are hardly eve
 waited for at its commit (``synchronous_commit = off``), so that the disk is left to those who publish: what a crash of
 PostgreSQL undoes is undone as a whole, with its count in the books, and goes again with the next run.
 
+Each goes on where the one before ended, and never looks for the oldest row again: while a long report is open, what was
+deleted is still in the indexes, and would be passed over each time.
+
 What must be left alone: an alert as long as an event of it is in the log, or somebody may be changing it; and all of
 the ledger that is about events which are still in the log. The ledger goes by whole links of its chain, from the first
 one, so that what is left of the chain can be proved: up to the first link that covers something which is to stay.
@@ -83,10 +86,10 @@ SELECT least(
 """
 _BLOCK = "(ctid::text::point)[0]::bigint AS block"
 _DELETE_LINKS = f"""
-WITH links AS (DELETE FROM ledger_chain WHERE number <= $1 RETURNING number, hash),
-     closed AS (DELETE FROM connections WHERE link <= $1 RETURNING 1),
-     sent AS (DELETE FROM dispatches WHERE link <= $1 RETURNING {_BLOCK}),
-     received AS (DELETE FROM receipts WHERE link <= $1 RETURNING {_BLOCK})
+WITH links AS (DELETE FROM ledger_chain WHERE number BETWEEN $1 AND $2 RETURNING number, hash),
+     closed AS (DELETE FROM connections WHERE link BETWEEN $1 AND $2 RETURNING 1),
+     sent AS (DELETE FROM dispatches WHERE link BETWEEN $1 AND $2 RETURNING {_BLOCK}),
+     received AS (DELETE FROM receipts WHERE link BETWEEN $1 AND $2 RETURNING {_BLOCK})
 SELECT (SELECT hash FROM links ORDER BY number DESC LIMIT 1) AS hash,
        (SELECT count(*) FROM closed) AS connections,
        (SELECT count(*) FROM sent) AS dispatches,
@@ -143,10 +146,12 @@ async def delete_keys(connection: asyncpg.Connection, books: Books, first_seq: i
 
 async def delete_log_links(connection: asyncpg.Connection, last_seq: int) -> None:
     """Delete the links of the log's chain up to ``last_seq``, which ends one; the books have its hash."""
-    while (first := await connection.fetchval("SELECT min(last_seq) FROM log_chain")) and first <= last_seq:
+    first = await connection.fetchval("SELECT min(last_seq) FROM log_chain")
+    while first <= last_seq:
         up_to = min(last_seq, first + LINK_GRID)
         async with _batch(connection):
-            await connection.execute("DELETE FROM log_chain WHERE last_seq <= $1", up_to)
+            await connection.execute("DELETE FROM log_chain WHERE last_seq BETWEEN $1 AND $2", first, up_to)
+        first = up_to + 1
 
 
 async def delete_alerts(connection: asyncpg.Connection, books: Books, purged_seq: int, older_than: datetime) -> None:
@@ -164,18 +169,20 @@ async def delete_alerts(connection: asyncpg.Connection, books: Books, purged_seq
 
 async def delete_ledger(connection: asyncpg.Connection, books: Books, purged_seq: int, older_than: datetime) -> None:
     """Let go the links of the ledger's chain, from the first, that are old and are about no event of the log."""
-    while (first := await connection.fetchval("SELECT min(number) FROM ledger_chain")) is not None:
+    first = await connection.fetchval("SELECT min(number) FROM ledger_chain")
+    while first is not None:
         async with _batch(connection):
             last = await connection.fetchval(LAST_LINK, first - 1, first - 1 + LINKS, older_than, purged_seq)
             if last < first:
                 return
-            gone = await connection.fetchrow(_DELETE_LINKS, last)
+            gone = await connection.fetchrow(_DELETE_LINKS, first, last)
             await books.unlinked(last, gone["hash"])
             await books.add(
                 Counts(connections=gone["connections"], dispatches=gone["dispatches"], receipts=gone["receipts"])
             )
         await _summarize(connection, "ix_dispatches_link", gone["sent_ranges"])
         await _summarize(connection, "ix_receipts_link", gone["received_ranges"])
+        first = last + 1
 
 
 async def _summarize(connection: asyncpg.Connection, index: str, ranges: Sequence[int]) -> None:
