@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 import service.alerts.tables
+import service.audit.tables
 import service.auth.tables
 import service.deliveries.tables
 import service.events.tables  # noqa: F401 - each registers its tables with the metadata

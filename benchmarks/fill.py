@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from service.events.log import PARTITION_SIZE
+from service.events.log import ROOM_AHEAD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -47,7 +47,7 @@ async def loading(url: str, events: int, max_wal: str = "64GB") -> AsyncIterator
         for name, value in (_WHILE_LOADING | {"max_wal_size": f"'{max_wal}'"}).items():
             await admin.execute(f"ALTER SYSTEM SET {name} = {value}")
         await admin.execute("SELECT pg_reload_conf()")
-        await admin.execute(f"SELECT ensure_event_partitions({PARTITION_SIZE}, {events // PARTITION_SIZE + 3})")
+        await admin.execute(f"SELECT ensure_event_partitions(1000000, {events + ROOM_AHEAD}, 1000)")
         yield admin
         await admin.execute("CHECKPOINT")
         for name in _WHILE_LOADING:

@@ -84,7 +84,8 @@ class Load:
 
 
 @contextmanager
-def _posters(address: Address, request: bytes, clients: int) -> Iterator[tuple[dict[int, Poster], select.epoll]]:
+def open_posters(address: Address, request: bytes, clients: int) -> Iterator[tuple[dict[int, Poster], select.epoll]]:
+    """Open so many connections, by the numbers of their sockets, and the epoll that watches them."""
     posters = {}
     with select.epoll() as epoll:
         try:
@@ -100,7 +101,7 @@ def _posters(address: Address, request: bytes, clients: int) -> Iterator[tuple[d
 
 def closed_loop(address: Address, request: bytes, clients: int, seconds: float) -> Load:
     """Let each of ``clients`` post, wait for the answer, and post again."""
-    with _posters(address, request, clients) as (posters, epoll):
+    with open_posters(address, request, clients) as (posters, epoll):
         load = Load(begun=time.perf_counter(), posted=clients)
         deadline = load.begun + seconds
         for poster in posters.values():
@@ -128,7 +129,7 @@ def closed_loop(address: Address, request: bytes, clients: int, seconds: float) 
 def open_loop(address: Address, request: bytes, clients: int, rate: float, seconds: float) -> Load:
     """Post at a fixed schedule, whatever the answers do; a POST that finds no client free is late, and counted so."""
     due_of: dict[int, float] = {}
-    with _posters(address, request, clients) as (posters, epoll):
+    with open_posters(address, request, clients) as (posters, epoll):
         free = deque(posters.values())  # in turns: the server hangs up on one that idles for five seconds
         load = Load(begun=time.perf_counter() + 0.05)
         end = load.begun + seconds

@@ -56,9 +56,15 @@ class Bench:
 
     @contextmanager
     def node(
-        self, database: str | None = None, *, name: str = "tocsin", workers: int = 1, module: str = "service"
+        self,
+        database: str | None = None,
+        *,
+        name: str = "tocsin",
+        workers: int = 1,
+        module: str = "service",
+        variables: dict[str, str] | None = None,
     ) -> Iterator[Server]:
-        """Run Tocsin, on a new database where none is given."""
+        """Run Tocsin, on a new database where none is given, with further ``variables`` of the environment."""
         database = database or self.new_database()
         environment = {
             "TOCSIN_DATABASE_URL": database,
@@ -67,6 +73,7 @@ class Bench:
             "TOCSIN_PORT": "0",
             **RAISED_LIMITS,
             **NO_LOG,
+            **(variables or {}),
         }
         arguments = ["serve", *(["--workers", str(workers)] if workers > 1 else [])]
         process = self.start([sys.executable, "-m", module, *arguments], environment, stdout=subprocess.PIPE)

@@ -19,6 +19,7 @@ from service.alerts.committer import Committer
 from service.alerts.search import Indexer
 from service.alerts.sweeper import Sweeper
 from service.audit import routes as audit_routes
+from service.audit.retention import Retention
 from service.auth.revocations import RevocationFeed, RevokedTokens
 from service.auth.tokens import TokenVerifier
 from service.database.engine import Database
@@ -86,6 +87,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     sweeper = Sweeper(database, committer)
     indexer = Indexer(database)
     janitor = Janitor(database, ledger, settings)
+    retention = Retention(database, settings.retention, fanout.forget)
     revocations = RevocationFeed(database, revoked, lambda kicked: hub.close_revoked(revoked, kicked))
     bus = PostgresBus(database, fanout.announce, revocations.announce, presence.changed)
 
@@ -112,6 +114,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
                 hub.run(),
                 presence.run(),
                 janitor.run(),
+                retention.run(),
                 indexer.run(),
             ):
                 await stack.enter_async_context(_running(part, app))

@@ -17,7 +17,9 @@
     │   ├── DatabaseUnavailable 503  database_unavailable    └── OutcomeUnknown      503  outcome_unknown
     │   └── OutcomeUnknown      503  outcome_unknown
     ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
-    └── CommandFailed                     a command could not do its work: one line, exit code 1
+    ├── CommandFailed                     a command could not do its work: one line, exit code 1
+    ├── ArchiveFailed                     a part of the log was not archived, and so is not purged
+    └── ArchiveDamaged                    what an archive, or the log, holds does not fit its chain
 
 ``CloseReason`` is the same for a stream: each reason with its close code (RFC 6455, section 7.4). A refused handshake
 and a refused request that mean the same thing share the name of the code.
@@ -39,6 +41,14 @@ class ConfigurationError(TocsinError):
 
 class CommandFailed(TocsinError):
     """A command could not do its work. The message says what to do."""
+
+
+class ArchiveFailed(TocsinError):
+    """A part of the log was not archived. The message says why."""
+
+
+class ArchiveDamaged(TocsinError):
+    """What an archive, or the part of the log that goes into one, holds does not fit its chain."""
 
 
 class RequestRefused(TocsinError):

@@ -276,6 +276,22 @@ class LedgerSettings(_Group):
     """How often lost nodes are looked for, and expired keys and revocations are purged."""
 
 
+class RetentionSettings(_Group):
+    """How long the log and the ledger are kept."""
+
+    retention_days: float | None = Field(None, gt=0)
+    """What is older is let go, and noted in ``audit.purges``; without it everything is kept for ever."""
+    retention_pause_seconds: Seconds = 3600
+    """How often one of the nodes looks for what is old."""
+    partition_events: int = Field(1_000_000, ge=10_000, multiple_of=10_000)
+    """Events of one partition of the log, in ten thousands: what is old goes in whole partitions, so let several fill
+    within the retention. A new size is that of the next partitions. Small ones leave less room for a flood: no more
+    than 64 are made ahead."""
+    archive_dir: Path | None = None
+    """Where partitions of the log are archived before they go, a folder that all nodes share; one that could not be
+    archived stays."""
+
+
 class IntegrationSettings(_Group):
     """What a Prometheus Alertmanager posts to ``/v1/integrations/alertmanager``."""
 
@@ -312,6 +328,7 @@ class Settings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     stream: StreamSettings = field(default_factory=StreamSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     integrations: IntegrationSettings = field(default_factory=IntegrationSettings)
     caller: CallerSettings = field(default_factory=CallerSettings)
 

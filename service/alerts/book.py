@@ -37,7 +37,8 @@ _COLUMNS = (
 _UNRESOLVED = "status IN ('open', 'acknowledged')"
 
 # $1 ids, $2 and $3 topics and keys, $4 the time where alerts are due, else null. The second part finds who holds the
-# key of an alert that may be reopened.
+# key of an alert that may be reopened. The rows are locked because retention, which alone does not hold the log's lock,
+# may be about to delete one: it passes over those that are locked, and what it deleted is not found here.
 _READ_ALERTS = f"""
 SELECT {_COLUMNS} FROM alerts WHERE id IN (
     SELECT unnest($1::uuid[])
@@ -50,7 +51,7 @@ SELECT {_COLUMNS} FROM alerts WHERE id IN (
     WHERE {_UNRESOLVED}
     UNION ALL
     (SELECT id FROM alerts WHERE {_UNRESOLVED} AND due_at <= $4 ORDER BY due_at LIMIT {SWEEP_MAX})
-)
+) FOR NO KEY UPDATE OF alerts
 """  # noqa: S608 - constant
 
 _READ_ANSWERS = """

@@ -266,7 +266,7 @@ class Committer:
                 await self._commit_changes([item])
 
     def _answer(self, batch: Sequence[NewAlert], results: Sequence[Appended]) -> None:
-        stored = [alert.event(result.seq) for alert, result in zip(batch, results, strict=True) if result.body is None]
+        stored = [alert.event(result.seq) for alert, result in zip(batch, results, strict=True) if not result.replayed]
         ALERTS_STORED.inc(len(stored))
         ALERTS_REPLAYED.inc(len(batch) - len(stored))
         outcomes = [_outcome(alert, result) for alert, result in zip(batch, results, strict=True)]

@@ -6,4 +6,7 @@
   log's are made, ``chain.py`` how the ledger's are). ``chain.py`` also checks a range of links against the rows that
   they cover, ``walk.py`` takes a whole chain, range by range, several at once, and ``bookmark.py`` remembers how far
   that got.
+- Letting go: ``retention.py`` runs on one node at a time, keeps ``books.py`` of what went, and takes whole
+  ``partitions.py`` of the log, and in small ``batches.py`` what was about their events only. ``archiver.py`` writes
+  what goes to a file (``archive.py``), ``restoring.py`` reads it back, ``foresight.py`` says what would go.
 """

@@ -2,7 +2,7 @@
 
 ``verify`` first takes the head, and what stands outside the chain, in one snapshot; then it checks every link up to the
 head. What is appended meanwhile comes after it, and what is there does not change, so each range can have a snapshot of
-its own. Ranges are checked in several processes: half of the work is decoding and hashing in Python. Their results are
+its own. Where retention has let go the beginning, its books say what the first link that is left follows. Ranges are checked in several processes: half of the work is decoding and hashing in Python. Their results are
 taken in order, so what is reported is the first misfit, and everything before the place that was reached is checked.
 
 ::
@@ -66,14 +66,33 @@ class Chain:
     name: ChainName
     table: str
     column: str
+    purged: str
     strays: str
     check: Callable[[asyncpg.Connection, Anchor, int], Awaitable[Tally]]
     span: int
     """How long a range is."""
 
 
-LOG = Chain("log", "log_chain", "last_seq", _STRAY_EVENTS, check_log, 20_000)
-LEDGER = Chain("ledger", "ledger_chain", "number", _STRAY_ROWS, check_ledger, 500)
+_PURGED_LOG = """
+SELECT last_seq, log_hash, dropped_at IS NULL FROM purges WHERE last_seq IS NOT NULL ORDER BY last_seq DESC LIMIT 1
+"""
+_PURGED_LEDGER = """
+SELECT ledger_number, ledger_hash, false FROM purges
+WHERE ledger_number IS NOT NULL ORDER BY ledger_number DESC LIMIT 1
+"""
+
+LOG = Chain("log", "log_chain", "last_seq", _PURGED_LOG, _STRAY_EVENTS, check_log, 20_000)
+LEDGER = Chain("ledger", "ledger_chain", "number", _PURGED_LEDGER, _STRAY_ROWS, check_ledger, 500)
+
+
+class Purged(NamedTuple):
+    """The last link that retention let go; ``under_way``: what is before it is still going, or waits to."""
+
+    anchor: Anchor = ORIGIN
+    under_way: bool = False
+
+
+NOTHING = Purged()
 
 
 class Head(NamedTuple):
@@ -144,14 +163,14 @@ def verify(  # noqa: PLR0913 - where, what, from where, and how
     address: str,
     chain: Chain,
     *,
-    anchor: Anchor = ORIGIN,
+    purged: Purged = NOTHING,
     reached: Anchor | None = None,
     noted: Anchor | None = None,
     expected: Sequence[bytes] = (),
     jobs: int = 1,
     progress: Callable[[Verdict], None] = lambda _: None,
 ) -> Verdict:
-    """Check a chain from ``anchor``, the end of what was purged, up to its head.
+    """Check a chain from the end of what was purged up to its head.
 
     What lies before ``reached`` was checked by a run that was interrupted, and is not looked at again. ``reached`` and
     ``noted``, the head of an earlier run, must still be links of the chain; whether the hashes in ``expected`` are, the
@@ -161,10 +180,10 @@ def verify(  # noqa: PLR0913 - where, what, from where, and how
         CommandFailed: the database cannot be read.
 
     """
-    known = [place for place in (reached, noted) if place is not None and place.position >= anchor.position]
-    seen = asyncio.run(_survey(address, chain, anchor, [*expected, *(place.hash for place in known)]))
+    begin = purged.anchor
+    known = [place for place in (reached, noted) if place is not None and place.position >= begin.position]
+    seen = asyncio.run(_survey(address, chain, purged, [*expected, *(place.hash for place in known)]))
     misfits = list(seen.strays)
-    begin = anchor
     for place in known:
         if seen.found[place.hash] != place.position:
             what = "an earlier run found another link there; if the database was restored since, use --from-start"
@@ -193,14 +212,32 @@ def _place(misfit: Misfit) -> float:
     return math.inf if misfit.first is None else misfit.first
 
 
-async def _survey(address: str, chain: Chain, anchor: Anchor, hashes: Sequence[bytes]) -> Survey:
+def purged_from(address: str, chain: Chain) -> Purged:
+    """Return what the books of retention say of a chain.
+
+    Raises:
+        CommandFailed: the database cannot be read.
+
+    """
+    return asyncio.run(_purged_from(address, chain))
+
+
+async def _purged_from(address: str, chain: Chain) -> Purged:
     async with _reading(address) as connection:
-        return await survey(connection, chain, anchor, hashes)
+        row = await connection.fetchrow(chain.purged)
+    return Purged(Anchor(row[0], row[1]), row[2]) if row is not None else NOTHING
 
 
-async def survey(connection: asyncpg.Connection, chain: Chain, anchor: Anchor, hashes: Sequence[bytes]) -> Survey:
+async def _survey(address: str, chain: Chain, purged: Purged, hashes: Sequence[bytes]) -> Survey:
+    async with _reading(address) as connection:
+        return await survey(connection, chain, hashes, purged)
+
+
+async def survey(
+    connection: asyncpg.Connection, chain: Chain, hashes: Sequence[bytes] = (), purged: Purged = NOTHING
+) -> Survey:
     """Look at a chain from outside, in one snapshot, and for links that have one of ``hashes``."""
-    column = chain.column
+    column, anchor = chain.column, purged.anchor
     newest = await connection.fetchrow(
         f"SELECT {column}, hash, {time_of('linked_at')} FROM {chain.table} WHERE {column} > $1"  # noqa: S608 - constants
         f" ORDER BY {column} DESC LIMIT 1",
@@ -213,7 +250,9 @@ async def survey(connection: asyncpg.Connection, chain: Chain, anchor: Anchor, h
         f" WHERE {column} < $1 OR ({column} = $1 AND hash IS DISTINCT FROM $2)",
         *anchor,
     )
-    if early is not None:
+    if purged.under_way:
+        strays = [misfit for misfit in strays if misfit.last is None or misfit.last > anchor.position]
+    elif early is not None:
         strays.append(Misfit(early, early, None, "a link stands before the first"))
     known = await connection.fetch(
         f"SELECT hash, {column} FROM {chain.table} WHERE hash = ANY ($1) AND {column} > $2",  # noqa: S608 - constants

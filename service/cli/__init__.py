@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from service.cli import audit, demo, migrate, send, serve, sql, tail, token
+from service.cli import archive, audit, demo, migrate, purge, send, serve, sql, tail, token
 from service.errors import TocsinError
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.command()(token.token)
 app.command()(send.send)
 app.command()(tail.tail)
 app.command()(sql.sql)
+app.command()(archive.archive)
+app.command()(purge.purge)
 app.command()(demo.demo)
 app.add_typer(audit.audit_app)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path  # noqa: TC003 - typer evaluates the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from service.audit.walk import Verdict
+    from service.audit.walk import Chain, Verdict
 
 JOBS = min(4, max(2, os.cpu_count() or 2))
 STATE_FILE = "audit-verify.json"
@@ -80,22 +81,31 @@ def _run(address: str, bookmark: Bookmark, noted: Sequence[bytes], jobs: int) ->
     try:
         for chain in (LOG, LEDGER):
             with _progress(chain.name, bookmark) as progress:
-                verdicts.append(
-                    walk.verify(
-                        address,
-                        chain,
-                        reached=bookmark.reached.get(chain.name),
-                        noted=bookmark.noted.get(chain.name),
-                        expected=noted,
-                        jobs=jobs,
-                        progress=progress,
-                    )
+                check = partial(
+                    walk.verify,
+                    address,
+                    chain,
+                    reached=bookmark.reached.get(chain.name),
+                    noted=bookmark.noted.get(chain.name),
+                    expected=noted,
+                    jobs=jobs,
+                    progress=progress,
                 )
+                verdicts.append(_unless_purged(address, chain, check))
     except KeyboardInterrupt:
         raise CommandFailed("interrupted: run the command again, it goes on where it was") from None
     if all(verdict.misfit is None for verdict in verdicts):
         bookmark.finish({verdict.chain.name: Anchor(*verdict.head[:2]) for verdict in verdicts})
     return verdicts
+
+
+def _unless_purged(address: str, chain: Chain, check: Callable[..., Verdict]) -> Verdict:
+    """Check a chain; again where retention let go more of it meanwhile, for that looks as if it were missing."""
+    while True:
+        purged = walk.purged_from(address, chain)
+        verdict = check(purged=purged)
+        if verdict.misfit is None or walk.purged_from(address, chain) == purged:
+            return verdict
 
 
 @contextmanager

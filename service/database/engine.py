@@ -132,8 +132,8 @@ class Database:
                 raise unavailable() from error
             raise
 
-    async def connect(self) -> asyncpg.Connection:
-        """Open a connection of the caller's own, beside the pool.
+    async def connect(self, *, patience: float | None = None) -> asyncpg.Connection:
+        """Open a connection of the caller's own, beside the pool, whose statements may take ``patience`` seconds.
 
         Raises:
             CONNECTION_LOST: there is no server to connect to.
@@ -143,7 +143,7 @@ class Database:
             return await asyncpg.connect(
                 address_of(self.url),
                 timeout=self._settings.database_connect_seconds,
-                command_timeout=self._settings.database_timeout_seconds,
+                command_timeout=patience or self._settings.database_timeout_seconds,
                 server_settings=self._server_settings,
             )
         except asyncpg.PostgresError as error:  # such as a database that lets nobody in for a while

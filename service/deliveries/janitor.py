@@ -69,6 +69,7 @@ class Janitor:
         self._lease = settings.ledger.node_lease_seconds
         self._pause = settings.ledger.janitor_seconds
         self._key_age = settings.storage.idempotency_hours * 3600
+        self._partition_events = settings.retention.partition_events
 
     async def run(self) -> None:
         """Keep house until cancelled."""
@@ -86,7 +87,7 @@ class Janitor:
         async with self._database.transaction() as tx:
             if not await tx.scalar(_TRY_LOCK):
                 return
-            await ensure_partitions(tx)
+            await ensure_partitions(tx, self._partition_events)
             await tx.execute(_PURGE_KEYS, {"age": self._key_age})
             await purge_revocations(tx)
             if may_judge:

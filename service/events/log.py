@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 APPEND_LOCK = 7405002
 NOTIFY_CHANNEL = "tocsin_events"
-PARTITION_SIZE = 1_000_000
-PARTITIONS_AHEAD = 3
+ROOM_AHEAD = 3_000_000
+"""For how many events there are partitions ahead of the head: 80 seconds of a flood of 36,000 a second."""
+PARTITIONS_AHEAD_MAX = 64
+"""The most partitions ahead: a statement that asks all of them takes a lock on each, and there are only so many."""
 
 
 class Event(NamedTuple):
@@ -180,12 +182,13 @@ def _events(rows: Sequence[Any]) -> list[Event]:
     ]
 
 
-async def ensure_partitions(tx: AsyncConnection) -> None:
-    """Make the partitions that the next events will need.
+async def ensure_partitions(tx: AsyncConnection, size: int) -> None:
+    """Make the partitions, of ``size`` events each, that the next ``ROOM_AHEAD`` events will need.
 
-    A new partition is made as a table of its own and then attached: attaching does not block appending or reading.
+    They begin where the last one ends, so the size may change. A new partition is made as a table of its own and then
+    attached: attaching does not block appending or reading.
     """
     await tx.execute(
-        text("SELECT ensure_event_partitions(:size, :ahead)"),
-        {"size": PARTITION_SIZE, "ahead": PARTITIONS_AHEAD},
+        text("SELECT ensure_event_partitions(:size, :room, :most)"),
+        {"size": size, "room": ROOM_AHEAD, "most": PARTITIONS_AHEAD_MAX},
     )

@@ -189,6 +189,12 @@ class Fanout:
         self._moved.set()
         self._moved = asyncio.Event()
 
+    def forget(self, up_to: int) -> None:
+        """Show nobody any more what retention has let go: the events up to ``up_to``."""
+        if up_to > self._recent.start:
+            self._recent.forget(up_to)
+            self._scans.clear()
+
     async def reach(self, seq: int) -> None:
         """Fan out up to ``seq`` first, where the log holds it and this node has not heard of it yet.
 

@@ -31,6 +31,11 @@ class RecentEvents:
             self._bytes += len(event.frame)
             self.end = event.seq
         while len(self._by_seq) > self._max_events or self._bytes > self._max_bytes:
+            self.forget(self.start + 1)
+
+    def forget(self, up_to: int) -> None:
+        """Forget the events up to ``up_to``: the log has let them go."""
+        while self.start < min(up_to, self.end):
             self.start += 1
             self._bytes -= len(self._by_seq.pop(self.start).frame)
 

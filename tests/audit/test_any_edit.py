@@ -71,7 +71,7 @@ async def lax_url(server_url: str, lived: str) -> AsyncIterator[str]:
 
 async def fits(connection: asyncpg.Connection) -> bool:
     for chain in (LOG, LEDGER):
-        seen = await survey(connection, chain, ORIGIN, [])
+        seen = await survey(connection, chain)
         try:
             tally = await chain.check(connection, ORIGIN, seen.head.position)
         except DoesNotFit:

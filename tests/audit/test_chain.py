@@ -10,7 +10,7 @@ import pytest
 
 from alembic import command
 from service.audit.chain import ORIGIN, Anchor, ledger_link
-from service.audit.walk import LEDGER, LOG, Verdict, verify
+from service.audit.walk import LEDGER, LOG, Purged, Verdict, verify
 from service.database.engine import Database, parse_url
 from service.database.migrate import configuration, migrate
 from service.errors import CommandFailed
@@ -301,14 +301,14 @@ async def test_a_run_begins_anew_where_the_link_that_was_reached_is_another(
 async def test_what_was_purged_is_where_it_begins(altered_url: str, intruder: asyncpg.Connection) -> None:
     """The hash of the last purged link stands in for all that it covered."""
     last, hash_ = await intruder.fetchrow("SELECT last_seq, hash FROM log_chain ORDER BY 1 OFFSET 6 LIMIT 1")
-    purged = Anchor(last, hash_)
+    purged = Purged(Anchor(last, hash_))
     await intruder.execute(f"DELETE FROM events WHERE seq <= {last}; DELETE FROM log_chain WHERE last_seq < {last}")
-    assert (await verdict_of(altered_url, LOG, anchor=purged)).misfit is None
+    assert (await verdict_of(altered_url, LOG, purged=purged)).misfit is None
     await intruder.execute(f"DELETE FROM log_chain WHERE last_seq = {last}")
-    verdict = await verdict_of(altered_url, LOG, anchor=purged, expected=[hash_])
-    assert (verdict.misfit, verdict.begin, verdict.found) == (None, purged, {hash_: last})
+    verdict = await verdict_of(altered_url, LOG, purged=purged, expected=[hash_])
+    assert (verdict.misfit, verdict.begin, verdict.found) == (None, purged.anchor, {hash_: last})
     assert (await verdict_of(altered_url, LOG)).misfit is not None
-    assert (await verdict_of(altered_url, LOG, anchor=Anchor(last, bytes(32)))).misfit is not None
+    assert (await verdict_of(altered_url, LOG, purged=Purged(Anchor(last, bytes(32))))).misfit is not None
 
 
 async def test_a_ledger_from_before_there_was_a_chain_fits(server_url: str, lived: str) -> None:

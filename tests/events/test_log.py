@@ -14,8 +14,8 @@ from service.database.ids import uuid7
 from service.events.filter import EventFilter, is_for
 from service.events.log import (
     NOTIFY_CHANNEL,
-    PARTITION_SIZE,
-    PARTITIONS_AHEAD,
+    PARTITIONS_AHEAD_MAX,
+    ROOM_AHEAD,
     IdempotencyKey,
     append_alerts,
     ensure_partitions,
@@ -171,26 +171,61 @@ async def test_an_append_wakes_those_who_listen(database_url: str, connection: a
     await listener.close()
 
 
+async def partitions(connection: asyncpg.Connection) -> list[tuple[int, int]]:
+    rows = await connection.fetch("SELECT begins, ends FROM event_partitions() ORDER BY begins")
+    return [(row[0], row[1]) for row in rows]
+
+
+async def move_to(connection: asyncpg.Connection, head: int) -> None:
+    """Pretend that the one event of the log is the last of many."""
+    await connection.execute("UPDATE events SET seq = $1", head)
+    await connection.execute("UPDATE log_chain SET last_seq = $1", head)
+
+
 async def test_the_log_goes_on_in_the_next_partition(connection: asyncpg.Connection, database: Database) -> None:
+    size = 1_000_000
     await append(connection, item())
-    await connection.execute("UPDATE events SET seq = $1", PARTITION_SIZE - 2)
-    await connection.execute("UPDATE log_chain SET last_seq = $1", PARTITION_SIZE - 2)
+    await move_to(connection, size - 2)
     for _ in range(2):
         async with database.transaction() as tx:
-            await ensure_partitions(tx)
-    assert [result.seq for result in await append(connection, item(), item(), item())] == [
-        PARTITION_SIZE - 1,
-        PARTITION_SIZE,
-        PARTITION_SIZE + 1,
-    ]
+            await ensure_partitions(tx, size)
+    assert [result.seq for result in await append(connection, item(), item(), item())] == [size - 1, size, size + 1]
     async with database.transaction() as tx:
-        await ensure_partitions(tx)
-        assert [event.seq for event in await read_tail(tx, PARTITION_SIZE - 1, 10)] == [
-            PARTITION_SIZE,
-            PARTITION_SIZE + 1,
-        ]
-    partitions = await connection.fetch("SELECT inhrelid FROM pg_inherits WHERE inhparent = 'events'::regclass")
-    assert len(partitions) == 1 + PARTITIONS_AHEAD + 1
+        await ensure_partitions(tx, size)
+        assert [event.seq for event in await read_tail(tx, size - 1, 10)] == [size, size + 1]
+    assert await partitions(connection) == [(n * size, (n + 1) * size) for n in range(5)]
+
+
+async def test_a_new_size_is_that_of_the_next_partitions(connection: asyncpg.Connection, database: Database) -> None:
+    before = await partitions(connection)
+    assert before[-1] == (3_000_000, 4_000_000)
+    await append(connection, item())
+    for head, size, expected in (
+        (900_000, 50_000, []),
+        (1_050_000, 50_000, [(4_000_000, 4_050_000), (4_050_000, 4_100_000)]),
+        (1_100_000, 1_000_000, [(4_100_000, 5_100_000)]),
+    ):
+        await move_to(connection, head)
+        async with database.transaction() as tx:
+            await ensure_partitions(tx, size)
+        after = await partitions(connection)
+        assert after[len(before) :] == expected
+        assert after[-1][1] > head + ROOM_AHEAD
+        before = after
+
+
+async def test_of_small_partitions_only_so_many_are_ahead(connection: asyncpg.Connection, database: Database) -> None:
+    for name in [row["name"] for row in await connection.fetch("SELECT name FROM event_partitions()")]:
+        await connection.execute(f"DROP TABLE {name}")
+    for expected in (PARTITIONS_AHEAD_MAX, PARTITIONS_AHEAD_MAX):
+        async with database.transaction() as tx:
+            await ensure_partitions(tx, 10_000)
+        assert await partitions(connection) == [(n * 10_000, (n + 1) * 10_000) for n in range(1 + expected)]
+    await append(connection, item())
+    await move_to(connection, 20_000)
+    async with database.transaction() as tx:
+        await ensure_partitions(tx, 10_000)
+    assert len(await partitions(connection)) == 1 + PARTITIONS_AHEAD_MAX + 2
 
 
 # Reading through a filter.

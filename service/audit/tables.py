@@ -1,0 +1,42 @@
+"""The books of retention. Operators read the view ``audit.purges`` instead."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, DateTime, Identity, LargeBinary, Table, Text, text
+
+from service.database.base import metadata
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
+purges = Table(
+    "purges",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("older_than", DateTime(timezone=True), nullable=False),
+    Column("partition", Text, comment="the partition of the log that goes; null: none"),
+    Column("first_seq", BigInteger),
+    Column("last_seq", BigInteger, unique=True),
+    Column("log_hash", LargeBinary, comment="of the link that ended at last_seq"),
+    Column("archive", Text, comment="the file that keeps its events"),
+    Column(
+        "dropped_at",
+        DateTime(timezone=True),
+        comment="when the partition was gone; null: it is to go yet, or there is none",
+    ),
+    Column("ledger_number", BigInteger, comment="the last link of the ledger's chain that went"),
+    Column("ledger_hash", LargeBinary, comment="of that link"),
+    _count("events"),
+    _count("alerts"),
+    _count("unresolved_alerts"),
+    _count("connections"),
+    _count("dispatches"),
+    _count("receipts"),
+    _count("rejections"),
+    _count("idempotency_keys"),
+    _count("callers"),
+    comment="What retention let go: one row a partition, and one a run that let go something else.",
+)

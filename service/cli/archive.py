@@ -1,0 +1,117 @@
+"""``tocsin archive``: archive what is old by hand, and prove, list and restore archives."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path  # noqa: TC003 - typer reads it when it runs
+from typing import TYPE_CHECKING, Annotated
+
+import asyncpg
+import typer
+
+from service.audit import archiver, partitions
+from service.audit.archive import find_archives, read_archive
+from service.audit.restoring import restore
+from service.cli.place import database_url
+from service.database.engine import address_of
+from service.errors import CommandFailed
+from service.settings import load
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+def before_option(value: str | None) -> datetime | None:
+    """Read a time such as ``2026-11-21`` or ``2026-11-21T09:41:07Z``; without a zone it is UTC."""
+    if value is None:
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        raise typer.BadParameter("write a time such as 2026-11-21 or 2026-11-21T09:41:07Z") from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def archive(
+    *,
+    before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Archive the partitions that hold nothing younger.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="The folder of the archives; TOCSIN_ARCHIVE_DIR without it.")
+    ] = None,
+    verify: Annotated[Path | None, typer.Option(metavar="FILE", help="Prove an archive against its own chain.")] = None,
+    restore_file: Annotated[
+        Path | None,
+        typer.Option("--restore", metavar="FILE", help="Load an archive into the schema archive, beside the log."),
+    ] = None,
+) -> None:
+    """Archive partitions of the log, which stay where they are; without an option, list the archives."""
+    if sum(given is not None for given in (before, verify, restore_file)) > 1:
+        raise typer.BadParameter("give one of --before, --verify and --restore")
+    settings = load()
+    if verify is not None:
+        _verify(verify)
+    elif restore_file is not None:
+        with database_url(settings) as url:
+            rows = asyncio.run(_restore(url, restore_file))
+        print(f"{rows:,} events were restored into archive.events; the log is as it was.")
+    else:
+        place = folder or settings.retention.archive_dir
+        if place is None:
+            raise typer.BadParameter("give --dir, or set TOCSIN_ARCHIVE_DIR")
+        older_than = before_option(before)
+        if older_than is None:
+            _list(place)
+        else:
+            with database_url(settings) as url:
+                asyncio.run(_archive(url, older_than, place))
+
+
+async def _archive(url: URL, older_than: datetime, folder: Path) -> None:
+    connection = await asyncpg.connect(address_of(url))
+    try:
+        due = await partitions.due(connection, older_than)
+    finally:
+        await connection.close()
+    for partition in due:
+        print(await archiver.archive(url, partition.first_seq, partition.last_seq, folder), flush=True)
+    if not due:
+        print("No whole partition of the log is older than that.")
+
+
+def _verify(path: Path) -> None:
+    try:
+        with read_archive(path) as found:
+            for _ in found.items():
+                pass
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be read: {error.strerror or error}") from None
+    header = found.header
+    print(f"{path.name} holds the events {header.first_seq:,} to {header.last_seq:,}, and they fit their chain.")
+    print(f"It follows {header.previous_hash.hex()}")
+    print(f"and ends   {found.last_hash.hex()}")
+    print("Compare the last with log_hash in its row of audit.purges, and the first with that of the row before.")
+
+
+def _list(folder: Path) -> None:
+    try:
+        found = find_archives(folder)
+    except OSError as error:
+        raise CommandFailed(f"{folder} cannot be read: {error.strerror}") from None
+    for first_seq, last_seq, path in found:
+        print(f"{first_seq:>15,} to {last_seq:>15,}  {path.stat().st_size:>15,} bytes  {path}")
+    if not found:
+        print(f"There are no archives in {folder}.")
+
+
+async def _restore(url: URL, path: Path) -> int:
+    connection = await asyncpg.connect(address_of(url))
+    try:
+        with read_archive(path) as found:
+            return await restore(connection, found)
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be read: {error.strerror or error}") from None
+    finally:
+        await connection.close()

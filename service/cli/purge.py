@@ -1,0 +1,64 @@
+"""``tocsin purge``: let go what is old now, or see what would go."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service import logs
+from service.audit.foresight import foresee
+from service.audit.retention import Retention
+from service.cli.archive import before_option
+from service.cli.place import database_url
+from service.database.engine import Database, close_quietly
+from service.errors import CommandFailed
+from service.settings import load
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from service.settings import Settings
+
+
+def purge(
+    *,
+    before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="What is older goes; TOCSIN_RETENTION_DAYS without it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Let go what is old, as the service does by itself where TOCSIN_RETENTION_DAYS is set."""
+    settings = load()
+    logs.configure(settings.server.log_level, settings.server.log_format)
+    older_than = before_option(before)
+    if older_than is None:
+        if settings.retention.retention_days is None:
+            raise typer.BadParameter("give --before, or set TOCSIN_RETENTION_DAYS")
+        older_than = datetime.now(UTC) - timedelta(days=settings.retention.retention_days)
+    with database_url(settings) as url:
+        asyncio.run((_foresee if dry_run else _purge)(settings, url, older_than))
+
+
+async def _purge(settings: Settings, url: URL, older_than: datetime) -> None:
+    database = Database(url, settings.storage)
+    try:
+        if not await Retention(database, settings.retention, lambda _seq: None).let_go(older_than):
+            raise CommandFailed("another process is letting go what is old: wait until it has done so")
+    finally:
+        await database.close()
+    print("Done: SELECT * FROM audit.purges tells what went.")
+
+
+async def _foresee(settings: Settings, url: URL, older_than: datetime) -> None:
+    database = Database(url, settings.storage)
+    connection = await database.connect(patience=3600)
+    try:
+        counts = await foresee(connection, older_than)
+    finally:
+        await close_quietly(connection)
+        await database.close()
+    for name, count in counts.items():
+        print(f"{count:>15,}  {name}")

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from service.events.log import append_alerts
+from tests.audit.conftest import make_small
+from tests.events.test_log import item
+from tests.harness import BODY, created
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+FAR = "2999-01-01"
+
+
+@pytest.fixture
+async def filled(database_url: str) -> str:
+    """A database whose log fills a small partition, and a bit of the next."""
+    connection = await asyncpg.connect(database_url)
+    await make_small(connection)
+    for _ in range(4):
+        alerts = [json.dumps({**BODY, **item()["alert"]}).encode() for _ in range(2_501)]
+        await append_alerts(connection, alerts, [created(alert) for alert in alerts], [None] * len(alerts))
+    await connection.close()
+    return database_url
+
+
+async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
+    tocsin: Callable[..., subprocess.CompletedProcess[str]], filled: str, tmp_path: Path
+) -> None:
+    async def run(*arguments: str) -> str:
+        done = await asyncio.to_thread(
+            tocsin, *arguments, TOCSIN_DATABASE_URL=filled, TOCSIN_ARCHIVE_DIR="kept", TOCSIN_RETENTION_DAYS="1"
+        )
+        assert done.returncode == 0, done
+        return done.stdout
+
+    assert await run("archive", "--before", "2001-01-01") == "No whole partition of the log is older than that.\n"
+    path = (await run("archive", "--before", FAR)).strip()
+    assert path.endswith("kept/events-000000000000001-000000000009999.jsonl.gz")
+    assert "1 to           9,999" in await run("archive")
+    assert await run("archive", "--dir", "/") == "There are no archives in /.\n"
+    said = await run("archive", "--verify", path)
+    assert "the events 1 to 9,999, and they fit their chain" in said
+    foreseen = await run("purge", "--dry-run", "--before", FAR)
+    assert [line.split(None, 1) for line in foreseen.splitlines()] == [
+        ["1", "partitions of the log"],
+        ["9,999", "events"],
+        ["9,999", "alerts"],
+        ["9,999", "of them unresolved"],
+        ["0", "connections"],
+        ["0", "dispatches"],
+        ["0", "receipts"],
+        ["0", "rejections"],
+        ["0", "idempotency keys"],
+    ]
+    assert "0  events" in await run("purge", "--dry-run")  # nothing is a day old
+    assert await run("purge", "--before", FAR) == "Done: SELECT * FROM audit.purges tells what went.\n"
+    connection = await asyncpg.connect(filled)
+    log_hash, events, alerts = await connection.fetchrow("SELECT log_hash, events, alerts FROM audit.purges")
+    assert (events, alerts) == (9_999, 9_999)
+    assert f"and ends   {log_hash.hex()}" in said
+    restored = await run("archive", "--restore", path)
+    assert restored == "9,999 events were restored into archive.events; the log is as it was.\n"
+    assert await connection.fetchval("SELECT count(*) FROM archive.events") == 9_999
+    assert await connection.fetchval("SELECT min(seq) FROM events") == 10_000
+    await connection.close()
+
+
+def test_what_is_no_archive_is_one_line(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no archive")
+    assert "it is no archive of Tocsin, or was damaged" in refused("archive", "--verify", "text")
+    assert "nowhere cannot be read: No such file or directory" in refused("archive", "--verify", "nowhere")
+    assert "nowhere cannot be read: No such file or directory" in refused("archive", "--dir", "nowhere")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["archive"],
+        ["archive", "--before", "soon"],
+        ["archive", "--before", FAR, "--verify", "file"],
+        ["purge"],
+        ["purge", "--dry-run"],
+        ["purge", "--before", "2026-13-01"],
+    ],
+)
+def test_what_is_asked_for_wrongly_is_refused_with_two(
+    tocsin: Callable[..., subprocess.CompletedProcess[str]], arguments: list[str]
+) -> None:
+    run = tocsin(*arguments)
+    assert (run.returncode, run.stdout) == (2, ""), run
+
+
+async def test_only_one_lets_go_at_a_time(filled: str, refused: Callable[..., str]) -> None:
+    connection = await asyncpg.connect(filled)
+    await connection.execute("SELECT pg_advisory_lock(7405009)")
+    said = await asyncio.to_thread(refused, "purge", "--before", FAR, TOCSIN_DATABASE_URL=filled)
+    assert "another process is letting go" in said
+    await connection.close()
