@@ -2,8 +2,9 @@
 
 ``verify`` first takes the head, and what stands outside the chain, in one snapshot; then it checks every link up to the
 head. What is appended meanwhile comes after it, and what is there does not change, so each range can have a snapshot of
-its own. Where retention has let go the beginning, its books say what the first link that is left follows. Ranges are checked in several processes: half of the work is decoding and hashing in Python. Their results are
-taken in order, so what is reported is the first misfit, and everything before the place that was reached is checked.
+its own. Where retention has let go the beginning, its books say what the first link that is left follows. Ranges are
+checked in several processes: half of the work is decoding and hashing in Python. Their results are taken in order, so
+what is reported is the first misfit, and everything before the place that was reached is checked.
 
 ::
 

@@ -186,7 +186,7 @@ async def test_deliveries_of_what_is_left_stay_as_they_were(
     ledger.closed(lags, 1000, "client")
     await ledger.flush()
     before = await log.rows(DELIVERIES, SIZE)
-    assert {row[3] for row in before} == {"across", "lags", "stays"}
+    assert {row[5] for row in before} == {"across", "lags", "stays"}
     await log.let_go(old)
     assert await log.rows(DELIVERIES, SIZE) == before
     assert await log.rows(DELIVERIES, 0) == before
@@ -294,8 +294,8 @@ async def test_refused_handshakes_hours_of_callers_and_ended_nodes_go_by_age(
         " FROM generate_series(1, 2500) AS n"
     )
     await log.connection.execute(
-        "INSERT INTO callers SELECT 'billing', date_trunc('hour', now()) - make_interval(hours => n), 1, 0, 0, 0, now(),"
-        " now() FROM generate_series(1, 1300) AS n"
+        "INSERT INTO callers SELECT 'billing', date_trunc('hour', now()) - make_interval(hours => n), 1, 0, 0, 0,"
+        " now(), now() FROM generate_series(1, 1300) AS n"
     )
     books.connection(after_seq=0, sent_seq=0)
     await books.ledger.end()
