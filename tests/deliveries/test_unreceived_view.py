@@ -128,6 +128,7 @@ async def test_what_did_not_match_the_filter_is_not_received_by_an_ack_of_someth
 async def test_any_event_of_the_alert_will_do(node: Node) -> None:
     await seen_before(node, "alice")
     alert = await node.post()
+    await node.flushed(alert["seq"])  # so that the node's latest is after it
     async with await node.live("alice", after="latest") as alice, node.http("bob", MANAGE) as bob:
         assert sorted(await unreceived(node, alert)) == ["alice"]
         await bob.post(f"/v1/alerts/{alert['id']}/acknowledge")
@@ -146,6 +147,7 @@ async def test_what_lies_between_two_connections_is_not_received(node: Node) -> 
     async with await node.live("alice", after=0) as first:
         await acknowledged(node, first, before["seq"])
     missed = await node.post()
+    await node.flushed(missed["seq"])  # so that the node's latest is after it
     async with await node.live("alice", after="latest") as second:
         after = await node.post()
         await second.events(1)
