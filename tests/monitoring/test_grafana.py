@@ -47,8 +47,8 @@ async def an_eventful_hour(node: Node) -> None:
     """Have something to show in each panel."""
     async with await node.live("alice") as alice, await node.live("bob"):
         for topic in ("payments.eu", "default"):
-            alert = await node.post(topic=topic, severity="error")
-            await alice.ack(alert["seq"])
+            await node.post(topic=topic, severity="error")
+            await alice.ack((await alice.events(1))[0]["seq"])
         async with node.http() as client:
             assert (await client.post("/v1/alerts", json={})).status_code == 422
         gone = await node.live("carol")
