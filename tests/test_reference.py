@@ -4,11 +4,13 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from service.errors import CloseReason
 from service.realtime import frames
 from service.web import problems
 from service.web.openapi import every_refusal
+from tests.harness import ROOT
 from tests.reference import DOCUMENTS, PAGE, written, written_out
 
 if TYPE_CHECKING:
@@ -29,6 +31,22 @@ def test_a_contract_is_that_of_the_code(path: Path) -> None:
 def test_every_frame_type_is_documented() -> None:
     documented = set(re.findall(r'^\{"type": ?"(\w+)"', TEXT, re.MULTILINE))
     assert documented == {*frames.SERVER_FRAMES, *frames.CLIENT_FRAMES}
+
+
+def test_every_operation_is_documented() -> None:
+    """A cell of the table may name several that end alike, such as ``…/resolve``."""
+    table = TEXT.partition("## REST")[2].partition("**Posting.**")[0]
+    named = set()
+    for method, first, others in re.findall(r"^\| `(\w+) ([^`?]+)`((?:, `…/\w+`)*)", table, re.MULTILINE):
+        named |= {(method, first)} | {
+            (method, f"{first.rpartition('/')[0]}/{other}") for other in re.findall(r"…/(\w+)", others)
+        }
+    document = yaml.safe_load((ROOT / "openapi" / "openapi.yaml").read_text())
+    assert named >= {
+        (method.upper(), re.sub(r"\{(alert_id|connection_id)\}", "{id}", path))
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
 
 
 def test_a_refused_handshake_and_a_refused_request_share_their_names() -> None:
