@@ -60,6 +60,7 @@ async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
         ["0", "receipts"],
         ["0", "rejections"],
         ["0", "idempotency keys"],
+        ["0", "hours of callers"],
     ]
     assert "0  events" in await run("purge", "--dry-run")  # nothing is a day old
     assert await run("purge", "--before", FAR) == "Done: SELECT * FROM audit.purges tells what went.\n"
