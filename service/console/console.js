@@ -37,8 +37,9 @@ const page = {
 };
 const firstLead = page.signInLead.textContent;
 
+/** @type {Status} */ const SIGNED_OUT = { state: "signed-out", reason: null, since: null, way: "socket", retryAt: null };
 /** @type {Session | null} */ let session = null;
-/** @type {Status} */ let status = { state: "signed-out", reason: null, since: null, retryAt: null };
+let status = SIGNED_OUT;
 
 const feed = new Feed(byId("feed"), byId("feed-empty"));
 const presence = new PresencePanel();
@@ -167,7 +168,7 @@ page.signIn.addEventListener("submit", (event) => {
 page.signInAgain.addEventListener("click", () => page.token.focus());
 byId("sign-out").addEventListener("click", () => {
   endSession();
-  showStatus({ state: "signed-out", reason: null, since: null, retryAt: null });
+  showStatus(SIGNED_OUT);
 });
 byId("notice-dismiss").addEventListener("click", () => (page.notice.hidden = true));
 
