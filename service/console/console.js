@@ -13,6 +13,7 @@ import { explain } from "./reasons.js";
 import { Session } from "./session.js";
 import { StateLine } from "./state.js";
 import { timeOfDay } from "./time.js";
+import { claimsOf } from "./token.js";
 
 /** @import { GapFrame } from "./wire.js" */
 /** @import { Status } from "./client.js" */
@@ -67,10 +68,10 @@ const view = {
 
 /** @param {string} token */
 function signIn(token) {
-  const subject = subjectOf(token);
+  const subject = claimsOf(token)?.sub;
   if (!subject) return page.signIn.hidden ? showNotice(explain("token_malformed")) : showReason("token_malformed");
   page.token.value = "";
-  if (session?.started && session.subject === subject && status.state === "signed-out") return session.resume(token);
+  if (session?.continuesWith(token) && status.state === "signed-out") return session.resume(token);
   endSession();
   page.who.textContent = subject;
   session = new Session(subject, token, view);
@@ -139,21 +140,6 @@ function showNotice(text) {
   page.notice.hidden = false;
 }
 
-/**
- * Who a token says it is for, to know whether it continues this session. Only the server can tell whether that is true.
- * @param {string} token
- * @returns {string | null}
- */
-function subjectOf(token) {
-  try {
-    const [, payload] = /** @type {string[]} */ (/^[\w-]+\.([\w-]+)\.[\w-]+$/.exec(token));
-    const bytes = Uint8Array.from(atob(payload.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
-    return JSON.parse(new TextDecoder().decode(bytes)).sub ?? null;
-  } catch {
-    return null;
-  }
-}
-
 function signInFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return;
@@ -174,7 +160,6 @@ byId("notice-dismiss").addEventListener("click", () => (page.notice.hidden = tru
 
 addEventListener("hashchange", signInFromAddress);
 addEventListener("online", () => session?.retry());
-addEventListener("pagehide", () => session?.flush());
 document.addEventListener("visibilitychange", () => document.hidden || session?.retry());
 
 showStatus(status);
