@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 GENERATOR = "openapi-python-client==0.29.1"
 INSTALL_SECONDS = 300
-PACKAGES = {"spectral": "@stoplight/spectral-cli@6.16.3", "tsc": "typescript@7.0.2"}
-"""The npm package of each command."""
+PACKAGES = {"spectral": "@stoplight/spectral-cli@6.16.3", "tsc": "typescript@7.0.2", "node": "node@22.23.3"}
+"""The npm package of each command. Node is for machines whose own is older than the tests of the stream client need."""
 NO_NPM = "there is no npm; install the packages nodejs and npm"
+NODE_AT_LEAST = (20, 19)
+"""It knows ES modules by their content, and WebSockets."""
 TYPES = ROOT / "tests" / "console" / "tsconfig.json"
 
 
@@ -61,6 +63,20 @@ def install_node_tools(*names: str) -> bool:
     return all(map(node_tool, names))
 
 
+def node() -> str | None:
+    """Return the path of a Node that is new enough for the tests of the stream client, or None."""
+    candidates = (shutil.which("node"), str(ROOT / "node_modules" / ".bin" / "node"))
+    return next((path for path in candidates if path and _node_version(path) >= NODE_AT_LEAST), None)
+
+
+def _node_version(path: str) -> tuple[int, ...]:
+    try:
+        run = subprocess.run([path, "--version"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return (0,)
+    return tuple(map(int, run.stdout.strip().removeprefix("v").split(".")))
+
+
 def check_types() -> int:
     """Check the types of the console's modules, and return the exit code of ``make check``."""
     if not node_tool("tsc"):
@@ -88,13 +104,20 @@ def _works(command: Sequence[str]) -> bool:
     return run.returncode == 0
 
 
+def install_node() -> bool:
+    """Install a newer Node beside the machine's, where the tests of the stream client need one."""
+    return bool(node()) or (install_node_tools("node") and bool(node()))
+
+
 def main() -> None:
     if not generator():
         print(f"Skipping the generated client: uv cannot install {GENERATOR}.")
-    if not all(map(node_tool, PACKAGES)):
+    if not all(map(node_tool, ("spectral", "tsc"))):
         print("Installing Spectral and TypeScript for the contracts and the console …", flush=True)
-    if not install_node_tools(*PACKAGES):
+    if not install_node_tools("spectral", "tsc"):
         print(f"Skipping the linting of the contracts: {NO_NPM}.")
+    if not install_node():
+        print(f"Skipping the tests of the stream client under Node: {NO_NPM}.")
 
 
 if __name__ == "__main__":
