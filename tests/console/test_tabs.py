@@ -273,7 +273,7 @@ async def test_an_event_is_acknowledged_once_a_visible_tab_has_shown_it(node: No
         await node.flushed(late)
         assert await received_at(node, seq) is None
     await eventually(lambda: received_at(node, late))
-    await second.page.close()
+    await crash(second.page)
     alone = (await node.post("Seen by the hidden one"))["seq"]
     await eventually(lambda: received_at(node, alone))
 
