@@ -184,6 +184,7 @@ test("an acknowledgement that may have been lost with its connection is sent aga
   const first = await server.connections.next();
   first.welcome({ events: [1, 2] });
   await until(states, "live");
+  assert.deepEqual(await first.received.next(), { type: "ack", seq: 2 });
   first.cut();
   const second = await server.connections.next();
   second.welcome({ head: 2, after: 2 });

@@ -268,6 +268,8 @@ async def test_an_event_is_acknowledged_once_a_visible_tab_has_shown_it(node: No
     async with hanging(second.page):
         seq = (await node.post("Seen by nobody"))["seq"]
         await has_seen(first, seq)
+        # An acknowledgement would wait for a timer: one that is set now, and longer, ends after it.
+        await first.page.evaluate("new Promise((resolve) => setTimeout(resolve, 1_000))")
         late = (await node.post("Nor this"))["seq"]
         await has_seen(first, late)
         await node.flushed(late)
