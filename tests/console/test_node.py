@@ -27,7 +27,7 @@ async def test_under_node(file: Path) -> None:
         "--experimental-websocket",  # Node 20 has it behind this flag, later ones know the flag
         "--no-warnings",
         "--test-reporter=tap",
-        "--test-timeout=30000",  # ms
+        "--test-timeout=90000",  # ms
         "--test",
         str(file),
         env={**os.environ, "CLOSE_REASONS": json.dumps(REASONS)},
