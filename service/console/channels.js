@@ -33,8 +33,18 @@ const POLL_SECONDS = 25;
 /** @param {Start} start @param {Listener} listener @returns {Channel} */
 export function openSocket({ url, query, token }, listener) {
   const socket = new WebSocket(`${url}?${query}`, ["tocsin.v1", `bearer.${token}`]);
+  let over = false;
   socket.onmessage = ({ data }) => listener.onText(data);
-  socket.onclose = ({ code, reason }) => listener.onEnd(code, reason);
+  socket.onclose = ({ code, reason }) => end(code, reason);
+  // A browser says the same again in `close`; Node 20 does not, where no WebSocket could be opened.
+  socket.onerror = () => socket.readyState !== WebSocket.OPEN && !socket.protocol && end(1006, "");
+
+  /** @param {number} code @param {string} reason */
+  function end(code, reason) {
+    if (!over) listener.onEnd(code, reason);
+    over = true;
+  }
+
   return {
     ack(_connection, seq) {
       if (socket.readyState !== WebSocket.OPEN) return false;
@@ -42,7 +52,8 @@ export function openSocket({ url, query, token }, listener) {
       return true;
     },
     close() {
-      socket.onmessage = socket.onclose = null;
+      over = true;
+      socket.onmessage = null;
       socket.close(1000);
     },
   };

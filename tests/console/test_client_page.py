@@ -1,0 +1,134 @@
+"""``docs/client.md``: its page, run as it stands from another origin, and its tables, held against the code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from contextlib import asynccontextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.async_api import expect
+
+from service.app import CONSOLE
+from service.errors import CloseReason
+from service.settings import Settings, StreamSettings
+from tests.console.test_console import browser  # noqa: F401 - a fixture
+from tests.console.test_tabs import connections
+from tests.harness import READ, ROOT, eventually, serving, token
+from tests.tools import missing, node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Browser
+
+TEXT = (ROOT / "docs" / "client.md").read_text()
+[PAGE] = re.findall(r"^```html\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+COPIED = set(re.findall(r"`(\w+\.js)`", TEXT.split("A page on Tocsin's own origin", maxsplit=1)[0]))
+SAID = {
+    "refresh": "ask for a fresh token, then resume; stop where there is none",
+    "stop": "stop",
+    "retry": "back off, then resume",
+    "retry-later": "long back off, then resume",
+}
+
+
+@asynccontextmanager
+async def another_site(page: str, ttl_seconds: float) -> AsyncIterator[str]:
+    """A site of another team: the page, its copies of the files that the page names, and a token for who asks."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.removeprefix("/tocsin/")
+            body, kind = page, "text/html"
+            if self.path == "/token":
+                body, kind = token("alice", READ, ttl_seconds=ttl_seconds), "text/plain"
+            elif name in COPIED:
+                body, kind = (CONSOLE / name).read_text(), "text/javascript"
+            elif self.path != "/":
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(body.encode())
+            return None
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_page_runs_as_it_stands(database_url: str, browser: Browser) -> None:  # noqa: F811 - the fixture
+    with serving(database_url, Settings(stream=StreamSettings(allowed_origins=("*",)))) as tocsin:
+        page = PAGE.replace("wss://tocsin.example/v1/ws", tocsin.ws)
+        assert page != PAGE
+        async with another_site(page, ttl_seconds=6) as site:
+            context = await browser.new_context()
+            tabs = [await context.new_page() for _ in range(3)]
+            for tab in tabs:
+                await tab.goto(site)
+                await expect(tab.locator("#state")).to_have_text("live")
+            await tocsin.post("<b>First</b>", severity="critical")
+            await tocsin.post("Too small", severity="info")
+            for tab in tabs:
+                await expect(tab.locator("li")).to_have_text(["1 alert.created critical: <b>First</b>"])
+            await connections(tocsin, ever=1, now=1)
+            await eventually(lambda: tocsin.sql("SELECT 1 FROM connections WHERE close_reason = 'token_expired'"))
+            await tocsin.post("Second", severity="warning")
+            for tab in tabs:
+                await expect(tab.locator("li")).to_have_count(2)
+                await expect(tab.locator("#state")).to_have_text("live")
+            await context.close()
+
+
+def test_the_files_that_one_is_told_to_copy_are_all_that_they_import() -> None:
+    imported = {name for file in COPIED for name in re.findall(r'"\./(\w+\.js)"', (CONSOLE / file).read_text())}
+    assert imported <= COPIED
+
+
+def test_every_option_and_state_is_documented() -> None:
+    code = (CONSOLE / "client.js").read_text()
+    [options] = re.findall(r"@typedef \{object\} StreamOptions\n(.*?)\*/", code, re.DOTALL)
+    names = set(re.findall(r"(?:@property \{.*\}|^ \* @property .*) \[?(\w+)\]?(?:  |$)", options, re.MULTILINE))
+    assert first_cells("## Options") == {*names, "share"}
+    [states] = re.findall(r"@typedef \{(.*?)\} State ", code)
+    assert first_cells("## States") == set(re.findall(r'"([a-z-]+)"', states))
+
+
+def first_cells(heading: str) -> set[str]:
+    section = TEXT.split(heading, maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
+    return set(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE))
+
+
+async def test_the_table_of_closes_is_what_the_client_does_at_the_service_s_closes() -> None:
+    executable = node()
+    if executable is None:
+        missing("there is no Node of version 20.19 or newer: run python -m tests.tools")
+        return
+    reasons = json.dumps([[close.code, close.reason] for close in CloseReason])
+    ask = (
+        f"import {{ closePolicy }} from {json.dumps((CONSOLE / 'policy.js').as_uri())};"
+        f"console.log(JSON.stringify({reasons}.map(([code, reason]) => closePolicy(code, reason))))"
+    )
+    command = [executable, "--no-warnings", "--input-type=module", "--eval", ask]
+    run = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output, _ = await run.communicate()
+    rows = [
+        f"| {close.code} | `{close.reason}` | {SAID[policy]} |"
+        for close, policy in zip(CloseReason, json.loads(output), strict=True)
+    ]
+    assert "\n".join(rows) == TEXT.split("<!-- closes -->")[1].split("<!-- /closes -->")[0].strip().split("\n", 2)[2]
