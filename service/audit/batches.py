@@ -202,25 +202,28 @@ async def _summarize(connection: asyncpg.Connection, index: str, ranges: Sequenc
 
 async def delete_nodes(connection: asyncpg.Connection, older_than: datetime) -> None:
     """Forget nodes that ended, of which the ledger holds no connection any more."""
-    deleted = NODES
-    while deleted == NODES:
-        async with _batch(connection):
-            deleted = _rows(await connection.execute(_DELETE_NODES, older_than))
+    async for _ in _delete_by_age(connection, _DELETE_NODES, NODES, older_than):
+        pass  # the books do not count them
 
 
 async def delete_rejections(connection: asyncpg.Connection, books: Books, older_than: datetime) -> None:
     """Forget the handshakes that were refused so long ago."""
-    deleted = REJECTIONS
-    while deleted == REJECTIONS:
-        async with _batch(connection):
-            deleted = _rows(await connection.execute(_DELETE_REJECTIONS, older_than))
-            await books.add(Counts(rejections=deleted))
+    async for deleted in _delete_by_age(connection, _DELETE_REJECTIONS, REJECTIONS, older_than):
+        await books.add(Counts(rejections=deleted))
 
 
 async def delete_callers(connection: asyncpg.Connection, books: Books, older_than: datetime) -> None:
     """Forget the hours of callers that began so long ago."""
-    deleted = CALLERS
-    while deleted == CALLERS:
+    async for deleted in _delete_by_age(connection, _DELETE_CALLERS, CALLERS, older_than):
+        await books.add(Counts(callers=deleted))
+
+
+async def _delete_by_age(
+    connection: asyncpg.Connection, statement: str, most: int, older_than: datetime
+) -> AsyncIterator[int]:
+    """Delete by a statement that takes ``most`` rows at a time, until none is left; yield how many, in the batch."""
+    deleted = most
+    while deleted == most:
         async with _batch(connection):
-            deleted = _rows(await connection.execute(_DELETE_CALLERS, older_than))
-            await books.add(Counts(callers=deleted))
+            deleted = _rows(await connection.execute(statement, older_than))
+            yield deleted

@@ -15,9 +15,8 @@ counts for it; one row update a flush, however many connections. While it replay
                          lags
 
 A flush can be repeated: every row has a key made here, but for the counts of callers, which are written once or not at
-all. While PostgreSQL is away the facts wait, and ``is_full`` tells
-the handshake to refuse. A node whose lease lapsed was declared lost by another's janitor; it drops its connections,
-whose clients resume, and goes on under a new id.
+all. While PostgreSQL is away the facts wait, and ``is_full`` tells the handshake to refuse. A node whose lease lapsed
+was declared lost by another's janitor; it drops its connections, whose clients resume, and goes on under a new id.
 """
 
 from __future__ import annotations
