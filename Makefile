@@ -25,6 +25,7 @@ check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.tools types
 	@$(BIN)/python -m pytest -q tests/database/test_migrations.py
 
 format: $(VENV)/.dev  ## format the code and mend what ruff can mend

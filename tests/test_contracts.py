@@ -20,7 +20,7 @@ from service.web.openapi import operations
 from tests.contract import NotInTheContract, checked_answer, checked_frame, document, validator
 from tests.harness import BODY, ROOT
 from tests.reference import ASYNCAPI, OPENAPI
-from tests.tools import missing, spectral
+from tests.tools import missing, node_tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_the_openapi_document_keeps_the_specification() -> None:
 
 @pytest.mark.parametrize("path", [OPENAPI, ASYNCAPI], ids=lambda path: path.name)
 def test_a_contract_keeps_the_rules_of_spectral(path: Path) -> None:
-    linter = spectral()
+    linter = node_tool("spectral")
     if linter is None:
         missing("there is no Spectral: run python -m tests.tools")
         return

@@ -1,8 +1,10 @@
 """Tools that the tests use and that live apart from the service's own packages, each in a pinned version.
 
 ``openapi-python-client`` wants an older typer than the service has, so uv keeps it in an environment of its own.
-Spectral, a linter of contracts, is installed with npm into ``node_modules/``. ``python -m tests.tools`` gets both, and
-says in one line each what will be skipped where one cannot be had. In CI nothing is skipped.
+Spectral, a linter of contracts, and TypeScript, which checks the types of the console's JavaScript, are installed
+with npm into ``node_modules/``. ``python -m tests.tools`` gets them all, and says in one line each what will be skipped
+where one cannot be had; ``python -m tests.tools types`` (in ``make check``) gets TypeScript alone and checks. In CI
+nothing is skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 GENERATOR = "openapi-python-client==0.29.1"
 INSTALL_SECONDS = 300
-SPECTRAL = "@stoplight/spectral-cli@6.16.3"
+PACKAGES = {"spectral": "@stoplight/spectral-cli@6.16.3", "tsc": "typescript@7.0.2"}
+"""The npm package of each command."""
+NO_NPM = "there is no npm; install the packages nodejs and npm"
+TYPES = ROOT / "tests" / "console" / "tsconfig.json"
 
 
 def in_generator(*command: str) -> list[str]:
@@ -35,21 +40,35 @@ def generator() -> bool:
     return _works(in_generator("openapi-python-client", "--version"))
 
 
-def spectral() -> Path | None:
-    """Return the path of Spectral, or None."""
-    found = ROOT / "node_modules" / ".bin" / "spectral"
+def node_tool(name: str) -> Path | None:
+    """Return the path of a command that npm installs, or None."""
+    found = ROOT / "node_modules" / ".bin" / name
     return found if shutil.which("node") and found.exists() else None
 
 
-def install_spectral() -> bool:
-    """Install Spectral, and npm where apt is at hand, and say whether it is there."""
-    if spectral() is None and not shutil.which("npm") and os.geteuid() == 0 and shutil.which("apt-get"):
+def install_node_tools(*names: str) -> bool:
+    """Install commands, and npm where apt is at hand, and say whether they are there."""
+    if all(map(node_tool, names)):
+        return True
+    if not shutil.which("npm") and os.geteuid() == 0 and shutil.which("apt-get"):
         _works(["apt-get", "update", "-qq"])
         _works(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "npm"])
-    if spectral() is None and (npm := shutil.which("npm")):
+    if npm := shutil.which("npm"):
+        # npm removes what is not named and in no package.json: so what is there already is named again.
+        wanted = [package for name, package in PACKAGES.items() if name in names or node_tool(name)]
         quietly = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
-        _works([npm, "install", "--prefix", str(ROOT), *quietly, SPECTRAL])
-    return spectral() is not None
+        _works([npm, "install", "--prefix", str(ROOT), *quietly, *wanted])
+    return all(map(node_tool, names))
+
+
+def check_types() -> int:
+    """Check the types of the console's modules, and return the exit code of ``make check``."""
+    if not node_tool("tsc"):
+        print("Installing TypeScript for the types of the console …", flush=True)
+    if not install_node_tools("tsc"):
+        print(f"Skipping the types of the console: {NO_NPM}.")
+        return 1 if os.environ.get("CI") else 0
+    return subprocess.run([str(node_tool("tsc")), "--project", str(TYPES)], check=False).returncode
 
 
 def missing(reason: str) -> None:
@@ -72,11 +91,13 @@ def _works(command: Sequence[str]) -> bool:
 def main() -> None:
     if not generator():
         print(f"Skipping the generated client: uv cannot install {GENERATOR}.")
-    if spectral() is None:
-        print("Installing Spectral for the linting of the contracts …", flush=True)
-    if not install_spectral():
-        print("Skipping the linting of the contracts: there is no npm; install the packages nodejs and npm.")
+    if not all(map(node_tool, PACKAGES)):
+        print("Installing Spectral and TypeScript for the contracts and the console …", flush=True)
+    if not install_node_tools(*PACKAGES):
+        print(f"Skipping the linting of the contracts: {NO_NPM}.")
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["types"]:
+        sys.exit(check_types())
     main()

@@ -21,10 +21,16 @@
  * - `onEvent` sees strictly increasing `seq`, none twice, across reconnects too: each resumes after the cursor. Only a
  *   `gap` of reason `reset` (another log) starts the numbers over.
  * - An event is acknowledged only after `onEvent` returned, so return when it has been shown or stored. Acks are
- *   cumulative: an event whose `onEvent` threw is covered by the next.
+ *   cumulative: an event whose `onEvent` threw is covered by the next. With `acknowledge: "manual"` nothing is, until
+ *   `acknowledge(seq)` says so (but long polls acknowledge what came with the next poll).
  * - A WebSocket that cannot be opened (one that is refused says why) is followed at once by server-sent events, and an
  *   answer that does not come through by long polls. What worked is kept, and the WebSocket tried again now and then.
- * - A server that fell silent is noticed after 2.5 heartbeats, whatever the operating system thinks of the socket.
+ * - A server that fell silent is noticed after 2.5 heartbeats, whatever the operating system thinks of the socket. Time is
+ *   the wall clock's, looked at each second: timers stand still while a laptop sleeps, so on waking the dead socket, or the
+ *   attempt that is due, is noticed at once.
+ *
+ * In a page, `keepAlive` of lifecycle.js lets go of the connection while the page is frozen or in the back/forward cache;
+ * `SharedStream` of shared.js has the same options and one connection for all tabs. docs/client.md tells of all three.
  */
 
 import { openEvents, openPolls, openSocket } from "./channels.js";
@@ -54,6 +60,7 @@ import { backoff, closePolicy } from "./policy.js";
  * @property {number | "latest"} [after]  Start after this seq; absent: after what this admin acknowledged last.
  * @property {string[]} [topics]
  * @property {Severity} [minSeverity]
+ * @property {"shown" | "manual"} [acknowledge]  When an event is acknowledged: `shown` (the default) once `onEvent` returned.
  * @property {(status: Status) => void} [onState]
  * @property {(frame: WelcomeFrame) => void} [onWelcome]
  * @property {(frame: EventFrame) => void} [onEvent]
@@ -65,6 +72,7 @@ import { backoff, closePolicy } from "./policy.js";
  */
 
 const ACK_DELAY_MS = 250;
+const LOOK_MS = 1_000;
 const WELCOME_TIMEOUT_MS = 15_000;
 const SILENT_HEARTBEATS = 2.5;
 const STABLE_MS = 2_000;
@@ -92,8 +100,10 @@ export class StreamClient {
   #silenceLimit = WELCOME_TIMEOUT_MS;
   /** @type {number | null} */ #cursor;
   #start = 0;
-  #shown = 0;
-  #acked = 0;
+  #received = 0; // The last event that was passed on,
+  #shown = 0; // the last that may be acknowledged,
+  #acked = 0; // and the last that was.
+  #ackDueAt = 0;
 
   /** @type {Record<"ack" | "retry" | "watchdog" | "socket", ReturnType<typeof setTimeout> | undefined>} */
   #timers = { ack: undefined, retry: undefined, watchdog: undefined, socket: undefined };
@@ -102,6 +112,16 @@ export class StreamClient {
   constructor(options) {
     this.#options = options;
     this.#cursor = typeof options.after === "number" ? options.after : null;
+  }
+
+  /** @type {Status} */
+  get status() {
+    return this.#status;
+  }
+
+  /** Nothing up to here is outstanding: who keeps it can start there again. Null until the server has said where. */
+  get cursor() {
+    return this.#cursor;
   }
 
   /** Connects, or goes on from the cursor after `signed-out`. Does nothing while the client is under way. */
@@ -117,10 +137,34 @@ export class StreamClient {
     this.#end(null);
   }
 
+  /** Lets go of the connection until `wake()`: the page is about to be frozen. */
+  pause() {
+    if (this.#status.state === "signed-out") return;
+    this.flush();
+    this.#release();
+    this.#lostAt ??= Date.now();
+    this.#enter("waiting");
+  }
+
   /** For when the machine woke up or is online again: retries now, or finds out now that the server is gone. */
   wake() {
     if (this.#status.state === "waiting") this.#connect(null);
     else if (this.#channel) this.#watch();
+  }
+
+  /** Streams again from an earlier position: what came since comes again. @param {number} seq */
+  rewind(seq) {
+    this.#cursor = Math.min(this.#cursor ?? seq, seq);
+    this.#received = this.#shown = Math.min(this.#shown, seq);
+    if (!this.#channel) return; // The next connection starts there.
+    this.flush();
+    this.#connect(null);
+  }
+
+  /** Everything up to `seq` was received; what has not come yet is left out. @param {number} seq */
+  acknowledge(seq) {
+    this.#shown = Math.max(this.#shown, Math.min(seq, this.#received));
+    this.#ackSoon();
   }
 
   /** Sends the acknowledgement that is due, without waiting for its timer. */
@@ -292,9 +336,9 @@ export class StreamClient {
   #event(frame) {
     if (frame.seq <= (this.#cursor ?? 0)) return this.#options.onDuplicate?.(frame.seq);
     this.#options.onEvent?.(frame);
-    this.#shown = frame.seq;
+    this.#received = frame.seq;
     this.#advance(frame.seq);
-    this.#ackSoon();
+    if (this.#options.acknowledge !== "manual") this.acknowledge(frame.seq);
   }
 
   /** @param {GapFrame} frame */
@@ -302,7 +346,7 @@ export class StreamClient {
     if (frame.reason === "reset") {
       // Our cursor is ahead of this log: it is another one, or a restored one, and our numbers mean nothing in it.
       this.#cursor = this.#start;
-      this.#shown = this.#acked = 0;
+      this.#received = this.#shown = this.#acked = 0;
     } else {
       this.#advance(frame.to);
     }
@@ -315,16 +359,26 @@ export class StreamClient {
     this.#options.onCursor?.(this.#cursor);
   }
 
+  /** In a hidden tab a timer may be a minute late: then the next event sends what is due. */
   #ackSoon() {
-    if (this.#shown > this.#acked) this.#timers.ack ??= setTimeout(() => this.flush(), ACK_DELAY_MS);
+    if (this.#shown <= this.#acked) return;
+    if (this.#timers.ack && Date.now() > this.#ackDueAt) return this.flush();
+    if (this.#timers.ack) return;
+    this.#ackDueAt = Date.now() + ACK_DELAY_MS;
+    this.#timers.ack = setTimeout(() => this.flush(), ACK_DELAY_MS);
   }
 
-  /** Looks now, and again when the limit could be reached at the earliest: one timer, however many frames. */
+  /** Whether the server fell silent, or the next attempt is due: looks now, and each second, however many frames come. */
   #watch() {
     clearTimeout(this.#timers.watchdog);
-    const left = this.#heardAt + this.#silenceLimit - Date.now();
-    if (left <= 0) return this.#welcome ? this.#dropped("server_silent", "retry") : this.#unopened("server_silent");
-    this.#timers.watchdog = setTimeout(() => this.#watch(), left);
+    const now = Date.now();
+    const { retryAt } = this.#status;
+    if (retryAt !== null && now >= retryAt) return void this.#connect(null);
+    this.#heardAt = Math.min(this.#heardAt, now); // A clock that was set back must not hide a silence.
+    if (this.#channel && now - this.#heardAt >= this.#silenceLimit) {
+      return this.#welcome ? this.#dropped("server_silent", "retry") : this.#unopened("server_silent");
+    }
+    this.#timers.watchdog = setTimeout(() => this.#watch(), LOOK_MS);
   }
 
   /** @param {string} reason @param {Policy} policy */
@@ -343,6 +397,7 @@ export class StreamClient {
     const delay = backoff(this.#failures, policy);
     this.#timers.retry = setTimeout(() => this.#connect(null), delay);
     this.#enter("waiting", { reason, retryAt: Date.now() + delay });
+    this.#watch();
   }
 
   /** @param {string | null} reason */

@@ -13,6 +13,7 @@ import { explain } from "./reasons.js";
 import { Session } from "./session.js";
 import { StateLine } from "./state.js";
 import { timeOfDay } from "./time.js";
+import { claimsOf } from "./token.js";
 
 /** @import { GapFrame } from "./wire.js" */
 /** @import { Status } from "./client.js" */
@@ -37,8 +38,9 @@ const page = {
 };
 const firstLead = page.signInLead.textContent;
 
+/** @type {Status} */ const SIGNED_OUT = { state: "signed-out", reason: null, since: null, way: "socket", retryAt: null };
 /** @type {Session | null} */ let session = null;
-/** @type {Status} */ let status = { state: "signed-out", reason: null, since: null, retryAt: null };
+let status = SIGNED_OUT;
 
 const feed = new Feed(byId("feed"), byId("feed-empty"));
 const presence = new PresencePanel();
@@ -66,10 +68,10 @@ const view = {
 
 /** @param {string} token */
 function signIn(token) {
-  const subject = subjectOf(token);
+  const subject = claimsOf(token)?.sub;
   if (!subject) return page.signIn.hidden ? showNotice(explain("token_malformed")) : showReason("token_malformed");
   page.token.value = "";
-  if (session?.started && session.subject === subject && status.state === "signed-out") return session.resume(token);
+  if (session?.continuesWith(token) && status.state === "signed-out") return session.resume(token);
   endSession();
   page.who.textContent = subject;
   session = new Session(subject, token, view);
@@ -138,21 +140,6 @@ function showNotice(text) {
   page.notice.hidden = false;
 }
 
-/**
- * Who a token says it is for, to know whether it continues this session. Only the server can tell whether that is true.
- * @param {string} token
- * @returns {string | null}
- */
-function subjectOf(token) {
-  try {
-    const [, payload] = /** @type {string[]} */ (/^[\w-]+\.([\w-]+)\.[\w-]+$/.exec(token));
-    const bytes = Uint8Array.from(atob(payload.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
-    return JSON.parse(new TextDecoder().decode(bytes)).sub ?? null;
-  } catch {
-    return null;
-  }
-}
-
 function signInFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return;
@@ -167,13 +154,12 @@ page.signIn.addEventListener("submit", (event) => {
 page.signInAgain.addEventListener("click", () => page.token.focus());
 byId("sign-out").addEventListener("click", () => {
   endSession();
-  showStatus({ state: "signed-out", reason: null, since: null, retryAt: null });
+  showStatus(SIGNED_OUT);
 });
 byId("notice-dismiss").addEventListener("click", () => (page.notice.hidden = true));
 
 addEventListener("hashchange", signInFromAddress);
 addEventListener("online", () => session?.retry());
-addEventListener("pagehide", () => session?.flush());
 document.addEventListener("visibilitychange", () => document.hidden || session?.retry());
 
 showStatus(status);

@@ -3,12 +3,13 @@
  *
  *     begin() -> GET /v1/alerts -> the stream after its `head` -> (token gone) -> resume(token) -> on from the cursor
  *
- * It has no DOM. The token lives in this object's memory and nowhere else.
+ * It has no DOM. The token lives in this object's memory, and in that of the tabs that share the stream, and nowhere else.
  */
 
 import { ApiError, fetchAlerts, fetchPresence } from "./api.js";
-import { StreamClient } from "./client.js";
 import { backoff } from "./policy.js";
+import { SharedStream } from "./shared.js";
+import { viewOf } from "./token.js";
 
 /** @import { AlertPage, EventFrame, GapFrame, PresenceFrame, PresenceList, WelcomeFrame } from "./wire.js" */
 /** @import { Status } from "./client.js" */
@@ -31,7 +32,7 @@ const PRESENCE_DELAY_MS = 1_000;
 export class Session {
   #token;
   #view;
-  /** @type {StreamClient | null} */ #client = null;
+  /** @type {SharedStream | null} */ #client = null;
   #over = false;
   #failures = 0;
   /** @type {number | null} */ #failingSince = null;
@@ -47,6 +48,11 @@ export class Session {
     this.subject = subject;
     this.#token = token;
     this.#view = view;
+  }
+
+  /** Whether this session can go on with a token: it has to let the same admin see the same. @param {string} token */
+  continuesWith(token) {
+    return this.#client !== null && viewOf(token) === viewOf(this.#token);
   }
 
   /** Whether there is a cursor to go on from. */
@@ -81,11 +87,6 @@ export class Session {
     else this.#client?.wake();
   }
 
-  /** Acknowledges what was shown: the page may be gone in a moment. */
-  flush() {
-    this.#client?.flush();
-  }
-
   end() {
     this.#over = true;
     clearTimeout(this.#retryTimer);
@@ -110,7 +111,8 @@ export class Session {
 
   /** @param {number} head */
   #openStream(head) {
-    this.#client = new StreamClient({
+    this.#client = new SharedStream({
+      share: viewOf(this.#token),
       url: new URL("/v1/ws", location.origin.replace("http", "ws")).href,
       after: head,
       token: (refused) => (refused ? null : this.#token), // A person has to bring a fresh one: see resume().

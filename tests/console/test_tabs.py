@@ -1,0 +1,329 @@
+"""Several tabs of one browser, over the real service: one connection, and each tab sees everything once."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import BrowserContext, Page, Route, async_playwright, expect
+
+from tests.console.test_console import REFUSED, UNREACHABLE, Tab, browser, received_at  # noqa: F401 - a fixture
+from tests.harness import READ, Node, Process, eventually, token
+from tests.parts import BROWSER_ARGUMENTS, chromium
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from playwright.async_api import Browser
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Tabs:
+    """A browser window of the console's tabs, in the order in which they were opened."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.context = context
+        self.tolerated: tuple[str, ...] = ()
+        self.opened: list[Tab] = []
+
+    async def open(self, node: Node, subject: str = "alice", **claims: Any) -> Tab:
+        """Sign in with a link in a new tab, and wait until it is live."""
+        tab = await self.add(node, subject, **claims)
+        await tab.is_("live")
+        return tab
+
+    async def add(self, node: Node, subject: str = "alice", **claims: Any) -> Tab:
+        """Sign in with a link in a new tab."""
+        tab = Tab(await self.context.new_page(), self.tolerated)
+        self.opened.append(tab)
+        await tab.page.add_init_script(SEEN)
+        await tab.page.goto(f"{node.base}/#token={token(subject, READ, **claims)}")
+        return tab
+
+
+SEEN = """
+addEventListener("DOMContentLoaded", () => {
+    const feed = document.getElementById("feed");
+    if (!feed) return;
+    window.seen = [];
+    new MutationObserver((changes) => {
+        for (const { addedNodes } of changes) for (const row of addedNodes) window.seen.push(Number(row.dataset.seq));
+    }).observe(feed, { childList: true });
+});
+"""
+"""Keeps, in the page, the number of each row in the order in which they came."""
+HANG = "const held = new XMLHttpRequest(); held.open('GET', '/held', false); held.send()"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tabs(browser: Browser) -> AsyncIterator[Tabs]:  # noqa: F811 - the fixture
+    context = await browser.new_context()
+    tabs = Tabs(context)
+    yield tabs
+    complaints = [complaint for tab in tabs.opened for complaint in tab.complaints]
+    await context.close()
+    assert complaints == []
+
+
+async def seen(tab: Tab) -> list[int]:
+    numbers: list[int] = await tab.page.evaluate("window.seen")
+    return numbers
+
+
+async def has_seen(tab: Tab, last: int) -> None:
+    """Wait until a tab has shown an event."""
+
+    async def is_there() -> bool:
+        return last in await seen(tab)
+
+    await eventually(is_there)
+
+
+async def connections(node: Node, ever: int, now: int) -> None:
+    """Wait until the ledger knows so many connections, of which so many are open."""
+
+    async def are_there() -> bool:
+        rows = await node.sql("SELECT count(*), count(*) FILTER (WHERE closed_at IS NULL) FROM connections")
+        assert rows[0][0] <= ever
+        return tuple(rows[0]) == (ever, now)
+
+    await eventually(are_there)
+
+
+@asynccontextmanager
+async def hanging(page: Page) -> AsyncIterator[None]:
+    """Block the main thread of a page, as an endless loop would."""
+    released = asyncio.Event()
+
+    async def answer(route: Route) -> None:
+        await released.wait()
+        await route.fulfill(body="")
+
+    await page.route("**/held", answer)
+    async with page.expect_request("**/held"):
+        blocked = asyncio.ensure_future(page.evaluate(HANG))
+    yield
+    released.set()
+    await blocked
+
+
+async def crash(page: Page) -> None:
+    """Kill the page's renderer."""
+    session = await page.context.new_cdp_session(page)
+    crashed = asyncio.get_running_loop().create_future()
+    page.on("crash", lambda _: crashed.set_result(None))
+    kill = asyncio.ensure_future(session.send("Page.crash"))
+    await crashed
+    kill.cancel()
+
+
+async def test_three_tabs_of_an_admin_share_one_connection(node: Node, tabs: Tabs) -> None:
+    await node.post("Before")
+    three = [await tabs.open(node) for _ in range(3)]
+    for number in range(3):
+        await node.post(f"Alert {number}")
+    for tab in three:
+        await tab.shows("Alert 2", "Alert 1", "Alert 0", "Before")
+        await expect(tab["who"]).to_have_text("alice")
+        await expect(tab["seq"]).to_have_text("seq 4")
+        assert (await seen(tab))[-3:] == [2, 3, 4]
+    await connections(node, ever=1, now=1)
+    assert [tab.requests_of("/v1/ws") for tab in three] == [1, 0, 0]
+    await eventually(lambda: received_at(node, 4))
+
+
+async def test_two_admins_or_two_views_of_one_do_not_share(node: Node, tabs: Tabs) -> None:
+    alice = await tabs.open(node)
+    some = await tabs.open(node, topics=["payments.*"])
+    bob = await tabs.open(node, "bob")
+    await node.post("Disk", topic="infra.disk")
+    await node.post("Payment", topic="payments.eu")
+    await node.post("For alice", recipients=["alice"])
+    await alice.shows("For alice", "Payment", "Disk")
+    await some.shows("Payment")
+    await bob.shows("Payment", "Disk")
+    await connections(node, ever=3, now=3)
+
+
+async def test_closing_the_tab_that_leads_while_alerts_arrive_loses_and_doubles_nothing(node: Node, tabs: Tabs) -> None:
+    first, second, third = [await tabs.open(node) for _ in range(3)]
+    posting = asyncio.ensure_future(node.post_all([{"title": f"Alert {number}"} for number in range(300)], at_once=5))
+    await has_seen(third, 50)
+    await first.page.close()
+    await has_seen(third, 120)
+    await second.page.goto("about:blank")
+    await posting
+    await has_seen(third, 300)
+    assert await seen(third) == [*range(1, 301)]
+    await connections(node, ever=3, now=1)
+    await eventually(lambda: received_at(node, 300))
+
+
+async def test_killing_the_renderer_of_the_tab_that_leads_hands_over(node: Node, tabs: Tabs) -> None:
+    first, second = [await tabs.open(node) for _ in range(2)]
+    posting = asyncio.ensure_future(node.post_all([{"title": f"Alert {number}"} for number in range(200)], at_once=5))
+    await has_seen(second, 50)
+    await crash(first.page)
+    await posting
+    await has_seen(second, 200)
+    assert await seen(second) == [*range(1, 201)]
+    await connections(node, ever=2, now=1)
+
+
+async def test_signing_out_in_one_tab_leaves_the_others_as_they_are(node: Node, tabs: Tabs) -> None:
+    first, second = [await tabs.open(node) for _ in range(2)]
+    await node.post("Before")
+    await second.shows("Before")
+    await first.page.get_by_role("button", name="Sign out").click()
+    await first.is_("signed-out")
+    await node.post("After")
+    await second.shows("After", "Before")
+    await second.is_("live")
+    await connections(node, ever=2, now=1)
+    await expect(first["alert"]).to_have_count(0)
+    await second.page.get_by_role("button", name="Sign out").click()
+    await connections(node, ever=2, now=0)
+
+
+async def test_a_tab_that_joins_while_alerts_arrive_begins_where_its_list_ended(node: Node, tabs: Tabs) -> None:
+    await tabs.open(node)
+    posting = asyncio.ensure_future(node.post_all([{"title": f"Alert {number}"} for number in range(300)], at_once=5))
+    joined = [await tabs.add(node) for _ in range(3)]
+    await posting
+    for tab in joined:
+        await has_seen(tab, 300)
+        numbers = await seen(tab)
+        assert sorted(numbers) == [*range(min(numbers), 301)]
+        assert len(numbers) >= 50
+        await tab.is_("live")
+    await connections(node, ever=1, now=1)
+
+
+async def test_a_tab_that_was_left_far_behind_rewinds_the_stream(node: Node, tabs: Tabs) -> None:
+    first = await tabs.open(node)
+    second = await tabs.open(node)
+    await second.page.evaluate("document.dispatchEvent(new Event('freeze'))")
+    await second.is_("waiting")
+    await node.post_all([{"title": f"Alert {number}"} for number in range(1_100)], at_once=50)
+    await has_seen(first, 1_100)
+    await second.page.evaluate("document.dispatchEvent(new Event('resume'))")
+    await has_seen(second, 1_100)
+    for tab in (first, second):
+        assert await seen(tab) == [*range(1, 1_101)]
+        await tab.is_("live")
+    await connections(node, ever=2, now=1)
+
+
+async def test_a_restarted_server_is_followed_by_one_connection_of_three_tabs(
+    start: Callable[..., Process], tabs: Tabs
+) -> None:
+    tabs.tolerated = UNREACHABLE
+    node, other = start(), start()
+    three = [await tabs.open(node) for _ in range(3)]
+    await node.post("Before")
+    for tab in three:
+        await tab.shows("Before")
+    node.kill()
+    for tab in three:
+        await tab.is_("waiting")
+    await other.post("Meanwhile")
+    start(port=urlsplit(node.base).port)
+    for tab in three:
+        await tab.is_("live")
+    await other.post("After")
+    for tab in three:
+        await tab.shows("After", "Meanwhile", "Before")
+        assert await seen(tab) == [1, 2, 3]
+    assert sum(tab.requests_of("/v1/alerts") for tab in three) == 3
+
+
+async def test_a_fresher_token_of_another_tab_keeps_the_stream_going(node: Node, tabs: Tabs) -> None:
+    tabs.tolerated = REFUSED
+    first = await tabs.open(node, ttl_seconds=4)
+    second = await tabs.open(node)
+
+    async def has_expired() -> bool:
+        rows = await node.sql("SELECT 1 FROM connections WHERE close_reason = 'token_expired'")
+        return bool(rows)
+
+    await eventually(has_expired)
+    for tab in (first, second):
+        await tab.is_("live")
+    await node.post("After")
+    for tab in (first, second):
+        await tab.shows("After")
+    assert first.requests_of("/v1/ws") == 2
+
+
+async def test_an_event_is_acknowledged_once_a_visible_tab_has_shown_it(node: Node, tabs: Tabs) -> None:
+    hidden = "Object.defineProperty(document, 'hidden', { value: true, configurable: true });"
+    told = "document.dispatchEvent(new Event('visibilitychange'))"
+    first, second = [await tabs.open(node) for _ in range(2)]
+    await first.page.evaluate(hidden + told)
+    async with hanging(second.page):
+        seq = (await node.post("Seen by nobody"))["seq"]
+        await has_seen(first, seq)
+        late = (await node.post("Nor this"))["seq"]
+        await has_seen(first, late)
+        await node.flushed(late)
+        assert await received_at(node, seq) is None
+    await eventually(lambda: received_at(node, late))
+    await second.page.close()
+    alone = (await node.post("Seen by the hidden one"))["seq"]
+    await eventually(lambda: received_at(node, alone))
+
+
+async def test_a_tab_that_leads_and_hangs_is_replaced(node: Node, tabs: Tabs) -> None:
+    first, second = [await tabs.open(node) for _ in range(2)]
+    hurry = "const real = setTimeout; window.setTimeout = (what, ms) => real(what, Math.min(ms, 500));"
+    async with hanging(first.page):
+        await second.page.evaluate(f"{hurry} document.dispatchEvent(new Event('freeze'))")
+        await second.page.evaluate("document.dispatchEvent(new Event('resume'))")
+        await eventually(lambda: second.requests_of("/v1/ws") == 1)
+        await second.is_("live")
+        await node.post("While the other hangs")
+        await second.shows("While the other hangs")
+    for tab in (first, second):
+        await tab.shows("While the other hangs")
+        await tab.is_("live")
+    await connections(node, ever=2, now=1)
+
+
+async def test_without_locks_each_tab_has_a_stream_of_its_own(node: Node, tabs: Tabs) -> None:
+    await tabs.context.add_init_script("Object.defineProperty(Navigator.prototype, 'locks', { value: undefined })")
+    first, second = [await tabs.open(node) for _ in range(2)]
+    await node.post("Alert")
+    for tab in (first, second):
+        await tab.shows("Alert")
+    await connections(node, ever=2, now=2)
+
+
+async def test_a_page_that_comes_back_from_the_cache_goes_on_without_loss_or_double(node: Node) -> None:
+    async with async_playwright() as playwright:
+        cached = await playwright.chromium.launch(
+            executable_path=chromium(),
+            args=BROWSER_ARGUMENTS,
+            ignore_default_args=["--disable-back-forward-cache"],
+        )
+        tabs = Tabs(await cached.new_context())
+        tab = await tabs.open(node)
+        await node.post("Before")
+        await tab.shows("Before")
+        await tab.page.evaluate("addEventListener('pageshow', ({ persisted }) => (window.kept = persisted))")
+        await tab.page.goto(f"{node.base}/healthz")
+        await connections(node, ever=1, now=0)
+        await node.post("Meanwhile")
+        await tab.page.go_back(wait_until="commit")
+        await tab.is_("live")
+        assert await tab.page.evaluate("window.kept")
+        await node.post("After")
+        await tab.shows("After", "Meanwhile", "Before")
+        assert await seen(tab) == [1, 2, 3]
+        await connections(node, ever=2, now=1)
+        assert tab.requests_of("/v1/alerts") == 1
+        await cached.close()
