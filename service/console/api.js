@@ -1,5 +1,5 @@
 /**
- * The two reads of the REST API that the console makes, with errors that can be told to a person.
+ * The reads of the REST API that the console makes, with errors that can be told to a person.
  */
 
 /** @import { AlertPage, PresenceList } from "./wire.js" */
@@ -34,6 +34,16 @@ export class ApiError extends Error {
  */
 export function fetchAlerts(token) {
   return get(`/v1/alerts?limit=${SHOWN_AT_SIGN_IN}`, token);
+}
+
+/**
+ * A page of the alerts that answer a question.
+ * @param {string} token
+ * @param {URLSearchParams} query
+ * @returns {Promise<AlertPage>}
+ */
+export function findAlerts(token, query) {
+  return get(`/v1/alerts?${query}`, token);
 }
 
 /**

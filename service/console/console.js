@@ -5,6 +5,7 @@
  * screens) or from the form. It is kept in memory only: closing or reloading the page signs out.
  */
 
+import { ApiError } from "./api.js";
 import { byId } from "./dom.js";
 import { Feed } from "./feed.js";
 import { News } from "./news.js";
@@ -42,7 +43,10 @@ const firstLead = page.signInLead.textContent;
 /** @type {Session | null} */ let session = null;
 let status = SIGNED_OUT;
 
-const feed = new Feed(byId("feed"), byId("feed-empty"));
+const feed = new Feed(async (query) => {
+  if (!session) throw new ApiError("token_missing", 0, 0);
+  return session.find(query);
+});
 const presence = new PresencePanel();
 const news = new News();
 const stateLine = new StateLine(() => session?.retry());
@@ -57,7 +61,7 @@ const view = {
   },
   onEvent: (event) => {
     feed.apply(event);
-    if (NEWS.has(event.kind)) news.add(event.alert);
+    if (NEWS.has(event.kind) && feed.concerns(event.alert)) news.add(event.alert);
   },
   onGap: showGap,
   onStale: (reason) => showNotice(`The list could not be brought up to date. ${explain(reason)} Reload to try again.`),

@@ -6,7 +6,7 @@
  * It has no DOM. The token lives in this object's memory, and in that of the tabs that share the stream, and nowhere else.
  */
 
-import { ApiError, fetchAlerts, fetchPresence } from "./api.js";
+import { ApiError, fetchAlerts, fetchPresence, findAlerts } from "./api.js";
 import { backoff } from "./policy.js";
 import { SharedStream } from "./shared.js";
 import { viewOf } from "./token.js";
@@ -79,6 +79,11 @@ export class Session {
   resume(token) {
     this.#token = token;
     this.#client?.start();
+  }
+
+  /** A page of older alerts, or of those that answer a question. @param {URLSearchParams} query */
+  find(query) {
+    return findAlerts(this.#token, query);
   }
 
   /** The person, or the network, says that now is a good time. */
