@@ -8,9 +8,11 @@
 import { ApiError } from "./api.js";
 import { byId } from "./dom.js";
 import { Feed } from "./feed.js";
+import { followPlaces } from "./nav.js";
 import { News } from "./news.js";
 import { PresencePanel } from "./presence.js";
 import { explain } from "./reasons.js";
+import { hashOf, place } from "./router.js";
 import { Session } from "./session.js";
 import { StateLine } from "./state.js";
 import { timeOfDay } from "./time.js";
@@ -33,6 +35,7 @@ const page = {
   noticeText: byId("notice-text"),
   workspace: byId("workspace"),
   account: byId("account"),
+  nav: byId("nav"),
   who: byId("who"),
   tokenUntil: byId("token-until"),
   seq: byId("seq"),
@@ -101,7 +104,7 @@ function showStatus(next) {
   const formHadFocus = page.signIn.contains(document.activeElement);
   page.signIn.hidden = !signedOut;
   page.signInAgain.hidden = !signedOut || !session?.started; // The form may be far above what is being read.
-  page.account.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
+  page.account.hidden = page.nav.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
   if (session && !session.started) {
     feed.explain(next.reason ? `${explain(next.reason)} The console keeps trying.` : "Loading the alerts …");
   }
@@ -147,7 +150,8 @@ function showNotice(text) {
 function signInFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return;
-  history.replaceState(null, "", location.pathname + location.search);
+  const open = place().name === "feed" ? "" : hashOf(place());
+  history.replaceState(null, "", location.pathname + location.search + open);
   signIn(token.trim());
 }
 
@@ -166,5 +170,6 @@ addEventListener("hashchange", signInFromAddress);
 addEventListener("online", () => session?.retry());
 document.addEventListener("visibilitychange", () => document.hidden || session?.retry());
 
+followPlaces();
 showStatus(status);
 signInFromAddress();

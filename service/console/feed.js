@@ -14,6 +14,7 @@ import { VirtualList } from "./list.js";
 import { Pages } from "./pages.js";
 import { Pinned } from "./pinned.js";
 import { explain } from "./reasons.js";
+import { go } from "./router.js";
 import { Store, addInOrder } from "./store.js";
 import { keepAgesCurrent } from "./time.js";
 
@@ -137,7 +138,7 @@ export class Feed {
 
   /** Opens the alert that is selected. */
   openSelected() {
-    if (this.#selected) location.hash = `#/alerts/${this.#selected.id}`;
+    if (this.#selected) go({ name: "alert", id: this.#selected.id });
   }
 
   focusFilter() {

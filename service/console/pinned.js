@@ -6,6 +6,7 @@
  */
 
 import { byId, element } from "./dom.js";
+import { hashOf } from "./router.js";
 import { originOf, titleOf } from "./row.js";
 import { age } from "./time.js";
 
@@ -95,7 +96,7 @@ export class Pinned {
 
 /** @param {Slim} alert @param {string} state */
 function rowOf(alert, state) {
-  const link = element("a", { class: "pinned-link", href: `#/alerts/${alert.id}` }, titleOf(alert));
+  const link = element("a", { class: "pinned-link", href: hashOf({ name: "alert", id: alert.id }) }, titleOf(alert));
   const attributes = { class: "pinned-row", "data-testid": "pinned-alert", "data-state": state };
   return element("li", attributes, link, originOf(alert), age(alert.created_at));
 }

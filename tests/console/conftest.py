@@ -1,0 +1,42 @@
+"""Fixtures: Debian's Chromium, and the console in a tab of it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import async_playwright
+
+from tests.console.tab import Tab
+from tests.parts import BROWSER_ARGUMENTS, chromium
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Browser
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    executable = chromium()
+    if executable is None:
+        reason = "there is no Chromium: install the package chromium"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tab(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Tab]:
+    context = await browser.new_context(**getattr(request, "param", {}))
+    tab = Tab(await context.new_page())
+    yield tab
+    await context.close()
+    assert tab.complaints == []
+    assert not [address for address in tab.addresses if any(token in address for token in tab.tokens)]
