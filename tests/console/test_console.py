@@ -260,8 +260,8 @@ async def test_markup_and_scripts_are_shown_as_the_text_that_they_are(node: Node
 async def test_a_right_to_left_override_does_not_reach_beyond_its_text(node: Node, tab: Tab) -> None:
     await tab.open(node)
     async with node.http(f"{RIGHT_TO_LEFT}gnillib") as client:
-        for _ in range(2):
-            await client.post("/v1/alerts", json={"title": "Click", "dedup_key": "click"})
+        for severity in ("warning", "error"):
+            await client.post("/v1/alerts", json={"title": "Click", "dedup_key": "click", "severity": severity})
     row = tab["alert"].first
     occurrences = row.locator(".occurrences")
     await expect(occurrences).to_have_text("2 times")
