@@ -6,6 +6,7 @@
  */
 
 import { ApiError } from "./api.js";
+import { Desk } from "./desk.js";
 import { byId } from "./dom.js";
 import { Feed } from "./feed.js";
 import { followPlaces } from "./nav.js";
@@ -46,10 +47,12 @@ const firstLead = page.signInLead.textContent;
 /** @type {Session | null} */ let session = null;
 let status = SIGNED_OUT;
 
+followPlaces(); // First, so that what the others focus is no longer hidden.
 const feed = new Feed(async (query) => {
   if (!session) throw new ApiError("token_missing", 0, 0);
-  return session.find(query);
+  return session.get(`/v1/alerts?${query}`);
 });
+const desk = new Desk(feed, () => session, showNotice);
 const presence = new PresencePanel();
 const news = new News();
 const stateLine = new StateLine(() => session?.retry());
@@ -57,13 +60,17 @@ const stateLine = new StateLine(() => session?.retry());
 /** @type {View} */
 const view = {
   onStatus: showStatus,
-  onPage: (list) => feed.show(list),
+  onPage: (list) => {
+    feed.show(list);
+    if (session) desk.refresh(session);
+  },
   onWelcome: ({ recipient, token_expires_at }) => {
     page.who.textContent = recipient;
     page.tokenUntil.textContent = `token until ${timeOfDay(Date.parse(token_expires_at))}`;
   },
   onEvent: (event) => {
     feed.apply(event);
+    desk.apply(event);
     if (NEWS.has(event.kind) && feed.concerns(event.alert)) news.add(event.alert);
   },
   onGap: showGap,
@@ -89,6 +96,7 @@ function endSession() {
   session?.end();
   session = null;
   feed.clear();
+  desk.clear();
   presence.show([]);
   page.notice.hidden = true;
   page.seq.textContent = page.tokenUntil.textContent = page.who.textContent = "";
@@ -100,6 +108,7 @@ function showStatus(next) {
   status = next;
   stateLine.show(next);
   presence.setCurrent(next.state === "live");
+  if (next.state === "live" && before !== "live") desk.onLive();
   const signedOut = next.state === "signed-out";
   const formHadFocus = page.signIn.contains(document.activeElement);
   page.signIn.hidden = !signedOut;
@@ -109,7 +118,7 @@ function showStatus(next) {
     feed.explain(next.reason ? `${explain(next.reason)} The console keeps trying.` : "Loading the alerts …");
   }
   if (signedOut) askForToken(next.reason);
-  else if (before === "signed-out" && formHadFocus) byId("feed-title").focus(); // The form took the focus with it.
+  else if (before === "signed-out" && formHadFocus) desk.focus(); // The form took the focus with it.
 }
 
 /** @param {string | null} reason */
@@ -133,6 +142,7 @@ function showReason(reason) {
 function showGap({ from, to, reason }) {
   if (reason === "reset") {
     feed.clear();
+    desk.clear();
     return showNotice("The server started a new log. The list was loaded again from it.");
   }
   showNotice(
@@ -170,6 +180,5 @@ addEventListener("hashchange", signInFromAddress);
 addEventListener("online", () => session?.retry());
 document.addEventListener("visibilitychange", () => document.hidden || session?.retry());
 
-followPlaces();
 showStatus(status);
 signInFromAddress();

@@ -18,6 +18,7 @@ import { go } from "./router.js";
 import { Store, addInOrder } from "./store.js";
 import { keepAgesCurrent } from "./time.js";
 
+/** @import { Prediction } from "./actions.js" */
 /** @import { Find } from "./pages.js" */
 /** @import { Item } from "./store.js" */
 /** @import { Alert, AlertPage, EventFrame } from "./wire.js" */
@@ -30,7 +31,7 @@ const RAISING = new Set(["alert.created", "alert.reopened", "alert.escalated"]);
 const ALL_PINNED = { ...NO_FILTERS, severity: /** @type {const} */ ("critical"), status: /** @type {const} */ ("open") };
 
 export class Feed {
-  #find;
+  #ask;
   #scroller = byId("feed");
   #arrivals = byId("arrivals");
   #empty = byId("feed-empty");
@@ -52,9 +53,9 @@ export class Feed {
   #frame = 0;
   #explanation = "";
 
-  /** @param {Find} find  Asks the server for a page of alerts. */
-  constructor(find) {
-    this.#find = find;
+  /** @param {Find} ask  Asks the server for a page of alerts. */
+  constructor(ask) {
+    this.#ask = ask;
     keepAgesCurrent(/** @type {HTMLElement} */ (this.#scroller.closest("section")));
     this.#scroller.addEventListener("keydown", (event) => this.#onKey(event));
     this.#scroller.addEventListener("blur", () => this.#renderSoon());
@@ -62,7 +63,7 @@ export class Feed {
     this.#arrivals.addEventListener("click", () => this.bringIn());
     this.#emptyReset.addEventListener("click", () => {
       this.#bar.set(NO_FILTERS);
-      this.focusFilter(); // The button is gone, and what had the focus with it.
+      this.#bar.focus(); // The button is gone, and what had the focus with it.
     });
     this.#retry.addEventListener("click", () => {
       this.#pages.problem = null;
@@ -75,7 +76,7 @@ export class Feed {
     this.#session += 1;
     this.#base = new Pages(new URLSearchParams());
     this.#base.take(page);
-    this.#take(page);
+    this.#put(page);
     const ids = new Set(page.alerts.map(({ id }) => id));
     this.#forget(this.#store.retain((item) => item.position > page.head || ids.has(item.id)));
     this.#pinned.clear();
@@ -136,13 +137,34 @@ export class Feed {
     this.#select(from + by);
   }
 
-  /** Opens the alert that is selected. */
-  openSelected() {
-    if (this.#selected) go({ name: "alert", id: this.#selected.id });
+  /** The id of the alert that is selected. */
+  get selected() {
+    return this.#selected?.id ?? null;
   }
 
-  focusFilter() {
-    this.#bar.focus();
+  /** An alert that is loaded, as far as it is known. @param {string} id */
+  find(id) {
+    return this.#store.get(id)?.alert ?? null;
+  }
+
+  /** Selects an alert, and scrolls to it. Returns whether it is in the list. @param {string} id */
+  reveal(id) {
+    const item = this.#store.get(id);
+    if (!item?.shown) return false;
+    this.#select(this.#indexOf(item.place));
+    return true;
+  }
+
+  /** Where an action leads that is under way; null: it is over. @param {string} id @param {Prediction | null} prediction */
+  predict(id, prediction) {
+    this.#store.predict(id, prediction);
+    this.#renderSoon();
+  }
+
+  /** What a request says that an alert is now. @param {Alert} alert */
+  take(alert) {
+    this.#store.take(alert);
+    this.#renderSoon();
   }
 
   /** Shows what was held back, from the top. */
@@ -215,7 +237,7 @@ export class Feed {
   }
 
   /** @param {AlertPage} page */
-  #take({ alerts, head }) {
+  #put({ alerts, head }) {
     for (const { topic } of alerts) this.#bar.suggest(topic);
     return this.#store.put(
       alerts.map(({ seq, ...alert }) => ({ alert, at: { position: head, seq, isEvent: false } })),
@@ -229,11 +251,11 @@ export class Feed {
     if (!this.#base.answered || pages.loading || pages.problem || !pages.hasMore) return;
     const room = (pages === this.#base ? PAGED_MAX : LOADED_MAX) - this.#store.items.length;
     if (pages.answered && room <= 0) return pages.stop();
-    const page = await pages.more(this.#find);
+    const page = await pages.more(this.#ask);
     if (session !== this.#session || pages !== this.#pages) return; // Nobody waits for it any more.
     if (page) {
       pages.take(page);
-      for (const item of this.#take(page)) this.#pinned.learn(item.alert, item.place);
+      for (const item of this.#put(page)) this.#pinned.learn(item.alert, item.place);
       if (this.#bar.filters.text) for (const { id } of page.alerts) this.#found.add(id);
       this.#rebuild();
     }
@@ -244,7 +266,7 @@ export class Feed {
   async #findPinned() {
     const session = this.#session;
     const query = new URLSearchParams({ severity: "critical", status: "open", limit: "200" });
-    const page = await this.#find(query).catch(() => null); // The list says what cannot be loaded.
+    const page = await this.#ask(query).catch(() => null); // The list says what cannot be loaded.
     if (!page || session !== this.#session) return;
     for (const { seq, ...alert } of page.alerts) {
       const at = { position: page.head, seq, isEvent: false };
@@ -335,11 +357,6 @@ export class Feed {
       PageUp: () => this.move(-page),
       Home: () => this.#select(0),
       End: () => this.#select(this.#shown.length - 1),
-      Enter: () => this.openSelected(),
-      Escape: () => {
-        this.#selected = null;
-        this.#renderSoon();
-      },
     };
     if (!(event.key in keys) || event.ctrlKey || event.altKey || event.metaKey || !this.#shown.length) return;
     event.preventDefault();
@@ -352,7 +369,7 @@ export class Feed {
     const item = id && this.#store.get(id);
     if (!item) return;
     this.#select(this.#indexOf(item.place));
-    this.openSelected();
+    go({ name: "alert", id: item.id });
   }
 }
 

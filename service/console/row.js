@@ -12,7 +12,7 @@ import { age } from "./time.js";
 const FRESH_MS = 1_000;
 
 export class Row {
-  #position = -1;
+  #version = 0;
 
   /** @param {string} id */
   constructor(id) {
@@ -21,9 +21,11 @@ export class Row {
   }
 
   /** Shows what became of the alert since the last time. @param {Item} item */
-  update({ alert, position, seq, changedAt }) {
-    if (position === this.#position) return;
-    this.#position = position;
+  update(item) {
+    if (item.version === this.#version) return;
+    this.#version = item.version;
+    const { seq, changedAt } = item;
+    const alert = { ...item.alert, ...item.prediction };
     Object.assign(this.element.dataset, { seq, severity: alert.severity, status: alert.status });
     this.element.replaceChildren(
       element("span", "severity", alert.severity),

@@ -5,8 +5,9 @@
  * arrived, and events that are replayed over a newer page, end in the same whichever came first.
  */
 
+/** @import { Prediction } from "./actions.js" */
 /** @import { Alert } from "./wire.js" */
-/** @typedef {Omit<Alert, "body" | "attributes" | "links" | "recipients">} Slim */
+/** @typedef {Omit<Alert, "body" | "attributes" | "links" | "recipients">} Slim  Thousands are kept. */
 
 /**
  * @typedef {object} Item
@@ -14,7 +15,9 @@
  * @property {number} place     Where it stands: the event that raised it. Those with a higher place are above it.
  * @property {number} position  The log position at which this is true.
  * @property {number} seq       The last event that we know of.
- * @property {Slim} alert       Without what only its own page shows: thousands of them are kept.
+ * @property {Slim} alert       Without what is only shown where it is open.
+ * @property {Prediction | null} prediction  Where an action leads that is under way.
+ * @property {number} version   Counts the changes.
  * @property {boolean} shown    Whether it is in the list.
  * @property {number} changedAt When an event changed it, in ms since the epoch; 0: not while we looked.
  */
@@ -49,12 +52,13 @@ export class Store {
       let item = this.#byId.get(alert.id);
       if (item && at.position <= item.position) continue;
       if (!item) {
-        item = { id: alert.id, place: given.at.seq, shown: false, changedAt: 0, position: 0, seq: 0, alert };
+        item = itemOf(alert, given.at.seq);
         added.push(item);
         this.#byId.set(alert.id, item);
         this.#strays.delete(alert.id);
       }
       Object.assign(item, { position: at.position, seq: at.seq, alert: slim(alert) });
+      item.version += 1;
       if (at.isEvent) item.changedAt = Date.now();
       changed.push(item);
     }
@@ -71,6 +75,22 @@ export class Store {
   /** @param {string} id */
   get(id) {
     return this.#byId.get(id);
+  }
+
+  /** @param {string} id @param {Prediction | null} prediction */
+  predict(id, prediction) {
+    const item = this.#byId.get(id);
+    if (!item) return;
+    item.prediction = prediction;
+    item.version += 1;
+  }
+
+  /** What a request says that an alert is now; its event is on its way. @param {Alert} alert */
+  take(alert) {
+    const item = this.#byId.get(alert.id);
+    if (!item || alert.updated_at < item.alert.updated_at) return;
+    item.alert = slim(alert);
+    item.version += 1;
   }
 
   /** Remembers, for a while, what became of an alert that is not loaded. @param {Alert} alert @param {At} at */
@@ -106,6 +126,12 @@ export function addInOrder(list, added) {
   for (const item of added) list.push(item);
   const inOrder = added.every(({ place }, index) => place > (index ? added[index - 1].place : last));
   if (!inOrder) list.sort((one, other) => one.place - other.place);
+}
+
+/** @param {Alert} alert @param {number} place @returns {Item} */
+function itemOf(alert, place) {
+  const news = { position: -1, seq: place, alert, prediction: null, version: 0 };
+  return { id: alert.id, place, shown: false, changedAt: 0, ...news };
 }
 
 /** @param {Alert} alert @returns {Slim} */

@@ -277,22 +277,22 @@ async def test_the_keys_move_the_selection_and_open_an_alert(node: Node, tab: Ta
     selected = tab["feed"].get_by_role("option", selected=True)
     for key, title in (
         ("ArrowDown", "Alert 59"),
-        ("ArrowDown", "Alert 58"),
+        ("j", "Alert 58"),
         ("ArrowUp", "Alert 59"),
-        ("End", "Alert 0"),
-        ("ArrowDown", "Alert 0"),
+        ("k", "Alert 59"),
+        ("End", "Alert 10"),  # of the first page
+        ("ArrowDown", "Alert 9"),
         ("Home", "Alert 59"),
     ):
-        await eventually(
-            lambda: tab["count"].get_by_text("60 alerts", exact=True).is_visible()
-        ) if key == "End" else None
         await tab.page.keyboard.press(key)
         await expect(selected.locator(".title")).to_have_text(title)
         await expect(selected).to_be_in_viewport()
         await expect(tab["feed"]).to_have_attribute("aria-activedescendant", await selected.get_attribute("id") or "")
     await tab.page.keyboard.press("Enter")
     assert urlsplit(tab.page.url).fragment == f"/alerts/{await selected.get_attribute('data-id')}"
-    await expect(tab["feed"]).to_be_focused()
+    await tab.page.keyboard.press("Escape")
+    await tab.page.keyboard.press("/")
+    await expect(control(tab, "Words in title and text")).to_be_focused()
 
 
 async def test_a_burst_is_announced_in_one_sentence_and_what_is_filtered_out_is_not(node: Node, tab: Tab) -> None:
@@ -419,8 +419,5 @@ async def test_with_50_000_loaded_and_200_a_second_arriving_an_update_takes_unde
         updates = sorted(await tab.page.evaluate("updates"))
         assert len(updates) > 20
         p95 = updates[int(len(updates) * 0.95)]
-        print(
-            f"{reading=}: {len(updates)} updates, p50 {updates[len(updates) // 2]:.1f}, p95 {p95:.1f}, max {updates[-1]:.1f} ms"
-        )
-        assert p95 < 8
+        assert p95 < 8, f"{len(updates)} updates, {p95:.1f} ms, at most {updates[-1]:.1f} ms"
         assert await tab["alert"].count() < 40
