@@ -99,7 +99,7 @@ export function why({ reason, status, retryAfter, problem }, doing) {
   if (status === 403) return `To ${doing}, your token needs the scope ${MANAGE}.`;
   if (status === 404) return "This alert is gone, or you may not see it any more.";
   if (status === 422) return String(problem.detail ?? explain(reason));
-  if (reason === "outcome_unknown") return `The server cannot say whether it was done. Look at the timeline, and ${doing} again if it was not.`;
+  if (reason === "outcome_unknown") return `The server cannot say whether it was done: if you do not see it, ${doing} again.`;
   const when = retryAfter ? `in ${Math.ceil(retryAfter / 1000)} s` : "when you are online again";
   return `${explain(reason)} It may not have been done: ${doing} again ${retryAfter || !status ? when : "in a moment"}.`;
 }

@@ -52,7 +52,7 @@ export class AlertPanel {
   #wanted = ""; // The id that is open, whether or not there is such an alert.
   #attempt = 0; // Numbers the loads: what an earlier one brings is ignored.
   /** @type {string | null} */ #next = null;
-  #loaded = false;
+  #isIncomplete = false; // What was asked for last did not all come.
   #shownContent = "";
   #wantsToComment = false;
 
@@ -108,7 +108,7 @@ export class AlertPanel {
 
   /** The stream is live again: what could not be loaded may be there now. */
   onLive() {
-    if (this.#wanted && !this.#loaded) this.#load();
+    if (this.#wanted && this.#isIncomplete) this.#load();
     else this.#receipts.soon();
   }
 
@@ -153,13 +153,13 @@ export class AlertPanel {
     this.#attempt += 1;
     this.#alert = this.#prediction = this.#next = null;
     this.#position = -1;
-    this.#loaded = this.#wantsToComment = false;
+    this.#isIncomplete = this.#wantsToComment = false;
     this.#timeline.clear();
     this.#receipts.close();
     this.say(this.#wanted, "");
     this.#shown.hidden = this.#more.hidden = true;
     this.#shownContent = "";
-    this.#content.replaceChildren();
+    for (const part of [this.#head, this.#content, this.#facts]) part.replaceChildren();
     this.#title.replaceChildren("Loading …");
     this.#panel.scrollTop = 0;
     this.#explain("");
@@ -169,6 +169,7 @@ export class AlertPanel {
     const [session, id] = [this.#session, this.#wanted];
     if (!session) return;
     const attempt = ++this.#attempt;
+    this.#isIncomplete = false;
     this.#explain("");
     if (!ID.test(id)) return this.#refuse(`There is no alert “${id}”.`);
     this.#next = null;
@@ -178,7 +179,6 @@ export class AlertPanel {
       await this.#loadTimeline(attempt);
       const alert = await loading;
       if (attempt !== this.#attempt) return;
-      this.#loaded = true;
       this.#position = Math.max(this.#position, this.#timeline.positionAt(alert.updated_at));
     });
   }
@@ -199,7 +199,8 @@ export class AlertPanel {
     const [session, id] = [this.#session, this.#wanted];
     for (let pages = 0; session && pages < MAX_PAGES; pages += 1) {
       const cursor = this.#next ? `&cursor=${encodeURIComponent(this.#next)}` : "";
-      /** @type {TimelinePage} */ const { events, next } = await session.get(`/v1/alerts/${id}/timeline?limit=${PAGE}${cursor}`);
+      const path = `/v1/alerts/${id}/timeline?limit=${PAGE}${cursor}`;
+      /** @type {TimelinePage} */ const { events, next } = await session.get(path);
       if (attempt !== this.#attempt) return;
       this.#timeline.add(events);
       this.#next = next;
@@ -211,6 +212,7 @@ export class AlertPanel {
   /** @param {ApiError} error */
   #failed(error) {
     if (error.status === 404) return this.#refuse("There is no such alert, or none that you may see.");
+    this.#isIncomplete = true;
     const text = `${explain(error.reason)} The alert could not be loaded.`;
     if (this.#alert) this.say(this.#wanted, text);
     else this.#explain(text, { retry: true });

@@ -133,9 +133,8 @@ export class Desk {
 
   #search() {
     if (!this.#isHere()) return false;
-    const field = /** @type {HTMLElement | null} */ (document.querySelector("#workspace input[type=search]"));
-    if (!field) return false;
-    if (!field.checkVisibility()) this.#close();
+    const field = byId("filter-text");
+    if (!field.checkVisibility()) this.#close(); // On a phone the alert stands in its place.
     field.focus();
     return true;
   }

@@ -37,8 +37,9 @@ export function factsOf(alert) {
   if (alert.occurrences > 1) {
     facts.push(pair("Occurred", `${alert.occurrences} times, the last of them `, age(alert.updated_at)));
   }
-  if (alert.escalate_at && isUnresolved) facts.push(pair("Goes to all", countdown(alert.escalate_at), ", unless acknowledged"));
-  if (alert.expires_at && isUnresolved) facts.push(pair("Expires", countdown(alert.expires_at)));
+  const { escalate_at: escalates, expires_at: expires } = alert;
+  if (escalates && alert.status === "open") facts.push(pair("Goes to all", countdown(escalates), ", unless acknowledged"));
+  if (expires && isUnresolved) facts.push(pair("Expires", countdown(expires)));
   if (alert.recipients) facts.push(pair("For", ...separated(alert.recipients.map((name) => foreign("", name)))));
   if (alert.dedup_key) facts.push(pair("Dedup key", foreign("", alert.dedup_key)));
   facts.push(pair("Alert", element("code", "", alert.id)));

@@ -25,7 +25,9 @@ const ITEM = /^( *)(?:[-*]|(\d{1,4})[.)]) +(?=\S)(.*)$/;
 const DEEPEST = 4;
 const BIDI_CONTROL = /[\u202a-\u202e\u2066-\u2069]/;
 
-/** What may stand in a line; the first that fits at a place is taken. @type {[RegExp, (found: RegExpExecArray, depth: number) => Inline | null][]} */
+/** @typedef {(found: RegExpExecArray, depth: number) => Inline | null} Read */
+
+/** What may stand in a line; the first that fits at a place is taken. @type {[RegExp, Read][]} */
 const INLINES = [
   [/(?<!`)(`{1,3})(?!`)([^\n]{1,2000}?)(?<!`)\1(?!`)/y, ([, , text]) => ({ type: "code", text: unpadded(text) })],
   [/\[([^[\]\n]{1,300})\]\((https?:\/\/[^\s()<>]{1,2000})\)/y, ([, text, url]) => link(text, url)],

@@ -119,6 +119,23 @@ async def test_keys_with_ctrl_alt_or_meta_belong_to_the_browser(node: Node, tab:
     await expect(tab["timeline"].get_by_role("listitem")).to_have_count(2)
 
 
+async def test_a_slash_leads_to_the_search(node: Node, tab: Tab) -> None:
+    await begin(tab, node)
+    await press(tab, "/")
+    await expect(tab.page.get_by_role("searchbox")).to_be_focused()
+    await tab.page.keyboard.type("third a/j")
+    await expect(tab.page.get_by_role("searchbox")).to_have_value("third a/j")
+
+
+@pytest.mark.parametrize("tab", [{"viewport": {"width": 360, "height": 740}}], indirect=True)
+async def test_on_a_phone_a_slash_closes_the_alert_that_hides_the_search(node: Node, tab: Tab) -> None:
+    await begin(tab, node)
+    await press(tab, "j", "Enter")
+    await expect(tab["detail-title"]).to_have_text("First")
+    await press(tab, "/")
+    await expect(tab.page.get_by_role("searchbox")).to_be_focused()
+
+
 async def test_the_keys_are_listed_in_a_dialog(node: Node, tab: Tab) -> None:
     await begin(tab, node)
     await press(tab, "j", "Enter")
