@@ -77,8 +77,12 @@ export class Desk {
     this.#opened = open.name === "alert" ? open.id : "";
     byId("workspace").classList.toggle("with-alert", this.#opened !== "");
     this.#panel.open(this.#opened);
-    if (this.#opened) this.#panel.focus();
-    else if (before && open.name === "feed" && !this.#feed.reveal(before)) byId("feed-title").focus();
+    if (this.#opened) {
+      this.#feed.reveal(this.#opened); // So that j and k go on from there.
+      this.#panel.focus();
+    } else if (before && open.name === "feed" && !this.#feed.reveal(before)) {
+      byId("feed-title").focus();
+    }
   }
 
   #close() {
