@@ -28,11 +28,11 @@ import { timeOfDay } from "./time.js";
 export const MANAGE = "alerts:manage";
 const WRITE = "alerts:write";
 
-/** @type {Record<Action, {status: Alert["status"], from: Alert["status"][], doing: string}>} */
+/** @type {Record<Action, {status: Alert["status"], from: Alert["status"][]}>} */
 const ACTIONS = {
-  acknowledge: { status: "acknowledged", from: ["open"], doing: "acknowledge" },
-  resolve: { status: "resolved", from: ["open", "acknowledged"], doing: "resolve" },
-  reopen: { status: "open", from: ["acknowledged", "resolved", "expired"], doing: "reopen" },
+  acknowledge: { status: "acknowledged", from: ["open"] },
+  resolve: { status: "resolved", from: ["open", "acknowledged"] },
+  reopen: { status: "open", from: ["acknowledged", "resolved", "expired"] },
 };
 
 /** Whether an action leads anywhere from where an alert stands. @param {Action} action @param {Actable} alert */
@@ -52,7 +52,7 @@ export function isAllowed(session, action, { source }) {
 
 export class Actions {
   #stage;
-  /** @type {Set<string>} The alerts whose answer is awaited. */ #busy = new Set();
+  /** What is under way, by alert. @type {Map<string, Promise<void>>} */ #running = new Map();
 
   /** @param {Stage} stage */
   constructor(stage) {
@@ -60,29 +60,39 @@ export class Actions {
   }
 
   /**
-   * Does it, and shows what becomes of it. Where it cannot be done, it says why.
-   * @param {Action} action
+   * Once what is under way for this alert is over, does the first action that leads on from there, and shows what becomes
+   * of it. Where nothing can be done, it says why.
    * @param {string} id
+   * @param {...Action} actions
    */
-  async run(action, id) {
+  async run(id, ...actions) {
+    const before = this.#running.get(id) ?? Promise.resolve();
+    const running = before.then(() => this.#run(id, actions)).finally(() => {
+      if (this.#running.get(id) === running) this.#running.delete(id);
+    });
+    this.#running.set(id, running);
+    await running;
+  }
+
+  /** @param {string} id @param {Action[]} actions */
+  async #run(id, actions) {
     const { session: current, find, predict, take, say } = this.#stage;
     const session = current();
     const alert = find(id);
-    if (!session || !alert || this.#busy.has(id)) return;
-    const { status, doing } = ACTIONS[action];
-    if (!isAllowed(session, action, alert)) return say(id, `To ${doing} it, your token needs the scope ${MANAGE}.`);
+    if (!session || !alert) return;
+    const action = actions.find((one) => leadsOn(one, alert)) ?? actions[0];
+    if (!isAllowed(session, action, alert)) return say(id, `To ${action} it, your token needs the scope ${MANAGE}.`);
     if (!leadsOn(action, alert)) return say(id, `It is ${alert.status} already.`);
     say(id, "");
-    this.#busy.add(id);
-    predict(id, { status, status_by: session.subject });
+    predict(id, { status: ACTIONS[action].status, status_by: session.subject });
     try {
       take(await session.post(`/v1/alerts/${id}/${action}`));
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
+      if (session !== current()) return;
       if (error.problem.alert) take(error.problem.alert);
-      if (session === current()) say(id, why(error, doing));
+      say(id, why(error, action));
     } finally {
-      this.#busy.delete(id);
       predict(id, null);
     }
   }

@@ -5,7 +5,7 @@
  * and closing brings it back to where it was in the feed.
  */
 
-import { Actions, leadsOn } from "./actions.js";
+import { Actions } from "./actions.js";
 import { AlertPanel } from "./alert.js";
 import { byId } from "./dom.js";
 import { Keys } from "./keys.js";
@@ -29,7 +29,7 @@ export class Desk {
    */
   constructor(feed, session, notice) {
     this.#feed = feed;
-    this.#panel = new AlertPanel((action, id) => this.#actions.run(action, id));
+    this.#panel = new AlertPanel((action, id) => this.#actions.run(id, action));
     this.#actions = new Actions({
       session,
       find: (id) => this.#find(id),
@@ -107,7 +107,10 @@ export class Desk {
     if (!this.#isHere()) return false;
     this.#feed.move(by);
     const id = this.#feed.selected;
-    if (this.#opened && id) go({ name: "alert", id }, { instead: true });
+    if (this.#opened && id) {
+      go({ name: "alert", id }, { instead: true });
+      this.#panel.focus(); // Also where there was no further one to go to.
+    }
     return true;
   }
 
@@ -118,12 +121,11 @@ export class Desk {
     return true;
   }
 
-  /** Does the first that leads on from where the alert is. @param {...Action} actions */
+  /** @param {...Action} actions  The first that leads on from where the alert is. */
   #act(...actions) {
     const id = this.#target();
-    const alert = id && this.#find(id);
-    if (!alert) return false;
-    this.#actions.run(actions.find((action) => leadsOn(action, alert)) ?? actions[0], id);
+    if (!id) return false;
+    this.#actions.run(id, ...actions);
     return true;
   }
 
