@@ -1,5 +1,5 @@
 /**
- * The two reads of the REST API that the console makes, with errors that can be told to a person.
+ * The REST API as the console uses it, with errors that can be told to a person.
  */
 
 /** @import { AlertPage, PresenceList } from "./wire.js" */
@@ -13,9 +13,11 @@ export class ApiError extends Error {
    * @param {string} reason
    * @param {number} status      The HTTP status, 0 where none came.
    * @param {number} retryAfter  In ms, 0 where the server did not say.
+   * @param {Record<string, any>} [problem]  The problem document; empty where none came.
    */
-  constructor(reason, status, retryAfter) {
+  constructor(reason, status, retryAfter, problem = {}) {
     super(reason);
+    this.problem = problem;
     this.reason = reason;
     this.status = status;
     this.retryAfter = retryAfter;
@@ -49,11 +51,33 @@ export function fetchPresence(token) {
  * @param {string} path
  * @param {string} token
  */
-async function get(path, token) {
+export function get(path, token) {
+  return request(path, token, {});
+}
+
+/**
+ * @param {string} path
+ * @param {string} token
+ * @param {{body?: object, idempotencyKey?: string}} [content]  A key makes it safe to send the same again.
+ */
+export function post(path, token, { body, idempotencyKey } = {}) {
+  /** @type {Record<string, string>} */ const headers = {};
+  if (body) headers["Content-Type"] = "application/json";
+  if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
+  return request(path, token, { method: "POST", headers, body: body && JSON.stringify(body) });
+}
+
+/**
+ * @param {string} path
+ * @param {string} token
+ * @param {RequestInit} options
+ */
+async function request(path, token, options) {
   let response;
   try {
     response = await fetch(path, {
-      headers: { Authorization: `Bearer ${token}`, Accept: "application/json" },
+      ...options,
+      headers: { ...options.headers, Authorization: `Bearer ${token}`, Accept: "application/json" },
       cache: "no-store",
       credentials: "omit",
       signal: AbortSignal.timeout(TIMEOUT_MS),
@@ -64,5 +88,5 @@ async function get(path, token) {
   }
   const problem = await response.json().catch(() => ({})); // A proxy in between answers in HTML.
   const retryAfter = Number(response.headers.get("Retry-After")) || 0;
-  throw new ApiError(problem.code ?? `http_${response.status}`, response.status, retryAfter * 1000);
+  throw new ApiError(problem.code ?? `http_${response.status}`, response.status, retryAfter * 1000, problem);
 }

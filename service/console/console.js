@@ -5,11 +5,15 @@
  * screens) or from the form. It is kept in memory only: closing or reloading the page signs out.
  */
 
+import { ApiError } from "./api.js";
+import { Desk } from "./desk.js";
 import { byId } from "./dom.js";
 import { Feed } from "./feed.js";
+import { followPlaces } from "./nav.js";
 import { News } from "./news.js";
 import { PresencePanel } from "./presence.js";
 import { explain } from "./reasons.js";
+import { hashOf, place } from "./router.js";
 import { Session } from "./session.js";
 import { StateLine } from "./state.js";
 import { timeOfDay } from "./time.js";
@@ -32,6 +36,7 @@ const page = {
   noticeText: byId("notice-text"),
   workspace: byId("workspace"),
   account: byId("account"),
+  nav: byId("nav"),
   who: byId("who"),
   tokenUntil: byId("token-until"),
   seq: byId("seq"),
@@ -42,7 +47,12 @@ const firstLead = page.signInLead.textContent;
 /** @type {Session | null} */ let session = null;
 let status = SIGNED_OUT;
 
-const feed = new Feed(byId("feed"), byId("feed-empty"));
+followPlaces(); // First, so that what the others focus is no longer hidden.
+const feed = new Feed(async (query) => {
+  if (!session) throw new ApiError("token_missing", 0, 0);
+  return session.get(`/v1/alerts?${query}`);
+});
+const desk = new Desk(feed, () => session, showNotice);
 const presence = new PresencePanel();
 const news = new News();
 const stateLine = new StateLine(() => session?.retry());
@@ -50,14 +60,18 @@ const stateLine = new StateLine(() => session?.retry());
 /** @type {View} */
 const view = {
   onStatus: showStatus,
-  onPage: (list) => feed.show(list),
+  onPage: (list) => {
+    feed.show(list);
+    if (session) desk.refresh(session);
+  },
   onWelcome: ({ recipient, token_expires_at }) => {
     page.who.textContent = recipient;
     page.tokenUntil.textContent = `token until ${timeOfDay(Date.parse(token_expires_at))}`;
   },
   onEvent: (event) => {
     feed.apply(event);
-    if (NEWS.has(event.kind)) news.add(event.alert);
+    desk.apply(event);
+    if (NEWS.has(event.kind) && feed.concerns(event.alert)) news.add(event.alert);
   },
   onGap: showGap,
   onStale: (reason) => showNotice(`The list could not be brought up to date. ${explain(reason)} Reload to try again.`),
@@ -82,6 +96,7 @@ function endSession() {
   session?.end();
   session = null;
   feed.clear();
+  desk.clear();
   presence.show([]);
   page.notice.hidden = true;
   page.seq.textContent = page.tokenUntil.textContent = page.who.textContent = "";
@@ -93,16 +108,17 @@ function showStatus(next) {
   status = next;
   stateLine.show(next);
   presence.setCurrent(next.state === "live");
+  if (next.state === "live" && before !== "live") desk.onLive();
   const signedOut = next.state === "signed-out";
   const formHadFocus = page.signIn.contains(document.activeElement);
   page.signIn.hidden = !signedOut;
   page.signInAgain.hidden = !signedOut || !session?.started; // The form may be far above what is being read.
-  page.account.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
+  page.account.hidden = page.nav.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
   if (session && !session.started) {
     feed.explain(next.reason ? `${explain(next.reason)} The console keeps trying.` : "Loading the alerts …");
   }
   if (signedOut) askForToken(next.reason);
-  else if (before === "signed-out" && formHadFocus) byId("feed-title").focus(); // The form took the focus with it.
+  else if (before === "signed-out" && formHadFocus) desk.focus(); // The form took the focus with it.
 }
 
 /** @param {string | null} reason */
@@ -126,6 +142,7 @@ function showReason(reason) {
 function showGap({ from, to, reason }) {
   if (reason === "reset") {
     feed.clear();
+    desk.clear();
     return showNotice("The server started a new log. The list was loaded again from it.");
   }
   showNotice(
@@ -143,7 +160,8 @@ function showNotice(text) {
 function signInFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return;
-  history.replaceState(null, "", location.pathname + location.search);
+  const open = place().name === "feed" ? "" : hashOf(place());
+  history.replaceState(null, "", location.pathname + location.search + open);
   signIn(token.trim());
 }
 

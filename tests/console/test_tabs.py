@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Page, Route, async_playwright, expect
 
-from tests.console.test_console import REFUSED, UNREACHABLE, Tab, browser, received_at  # noqa: F401 - a fixture
+from tests.console.tab import REFUSED, UNREACHABLE, Tab, received_at
 from tests.harness import READ, Node, Process, eventually, token
 from tests.parts import BROWSER_ARGUMENTS, chromium
 
@@ -61,7 +61,7 @@ HANG = "const held = new XMLHttpRequest(); held.open('GET', '/held', false); hel
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def tabs(browser: Browser) -> AsyncIterator[Tabs]:  # noqa: F811 - the fixture
+async def tabs(browser: Browser) -> AsyncIterator[Tabs]:
     context = await browser.new_context()
     tabs = Tabs(context)
     yield tabs
