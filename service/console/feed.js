@@ -307,7 +307,7 @@ export class Feed {
     this.#arrivals.hidden = waiting === 0;
     this.#arrivals.textContent = `${waiting.toLocaleString("en")} new`;
     this.#tellWhatIsHere();
-    if (this.#list.range.last > this.#shown.length - NEAR_END) this.#more();
+    if (this.#list.end > this.#shown.length - NEAR_END) this.#more();
   }
 
   #tellWhatIsHere() {

@@ -31,8 +31,7 @@ export class FilterBar {
     this.#write();
     this.#text.addEventListener("input", () => this.#later(TYPING_MS));
     this.#topics.addEventListener("input", () => this.#later(2 * TYPING_MS));
-    this.#severity.addEventListener("change", () => this.#read());
-    this.#status.addEventListener("change", () => this.#read());
+    for (const choice of [this.#severity, this.#status]) choice.addEventListener("change", () => this.#choose());
     this.#form.addEventListener("focusout", () => {
       this.#read();
       this.#typing = false;
@@ -77,6 +76,11 @@ export class FilterBar {
       this.#read();
       this.#typing = true;
     }, ms);
+  }
+
+  #choose() {
+    this.#typing = false;
+    this.#read();
   }
 
   #read() {
