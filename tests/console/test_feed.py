@@ -65,25 +65,26 @@ def control(tab: Tab, name: str) -> Locator:
 async def test_only_the_rows_in_view_are_in_the_document_and_older_pages_follow_as_one_scrolls(
     node: Node, tab: Tab
 ) -> None:
-    await post(node, [{"title": f"Alert {number}"} for number in range(1200)])
+    await post(node, [{"title": f"Alert {number}"} for number in range(900)])
     await tab.open(node)
-    await expect(titles(tab).first).to_have_text("Alert 1199")
+    await expect(titles(tab).first).to_have_text("Alert 899")
     await expect(tab["count"]).to_have_text("50 alerts loaded, older ones follow as you scroll")
     await expect(tab["alert"].first).to_have_attribute("aria-setsize", "-1")
     reach_end = """async (feed) => {
-        for (let frames = 0; frames < 2_000; frames += 1) {
+        const count = document.querySelector("[data-testid=count]");
+        for (let frames = 0; frames < 2_000 && count.textContent !== "900 alerts"; frames += 1) {
             feed.scrollTop = feed.scrollHeight;
             await new Promise(requestAnimationFrame);
-            if (document.querySelector("[data-testid=count]").textContent === "1,200 alerts") return;
         }
+        feed.scrollTop = feed.scrollHeight;
     }"""
     await tab["feed"].evaluate(reach_end)
     await expect(titles(tab).last).to_have_text("Alert 0")
-    await expect(tab["alert"].last).to_have_attribute("aria-posinset", "1200")
-    await expect(tab["alert"].last).to_have_attribute("aria-setsize", "1200")
+    await expect(tab["alert"].last).to_have_attribute("aria-posinset", "900")
+    await expect(tab["alert"].last).to_have_attribute("aria-setsize", "900")
     assert await tab["alert"].count() < 40
     await scroll(tab, 600)
-    await expect(tab["feed"].get_by_role("option", name="Alert 599")).to_be_in_viewport()
+    await expect(tab["feed"].get_by_role("option", name="Alert 299")).to_be_in_viewport()
     shown = await titles(tab).all_inner_texts()
     assert shown == [f"Alert {number}" for number in range(int(shown[0].split()[1]), int(shown[-1].split()[1]) - 1, -1)]
 
@@ -280,10 +281,12 @@ async def test_the_keys_move_the_selection_and_open_an_alert(node: Node, tab: Ta
         ("j", "Alert 58"),
         ("ArrowUp", "Alert 59"),
         ("k", "Alert 59"),
-        ("End", "Alert 10"),  # of the first page
-        ("ArrowDown", "Alert 9"),
+        ("End", "Alert 10"),
+        ("ArrowDown", "Alert 9"),  # of the next page
         ("Home", "Alert 59"),
     ):
+        if title == "Alert 9":
+            await expect(tab["count"]).to_have_text("60 alerts")
         await tab.page.keyboard.press(key)
         await expect(selected.locator(".title")).to_have_text(title)
         await expect(selected).to_be_in_viewport()
@@ -397,6 +400,17 @@ SWEEP = """async (feed) => {
 }"""
 
 
+async def arrive(node: Node) -> None:
+    """Post 200 a second, for 3 seconds: that is the pace at which it is to be measured."""
+    clock = asyncio.get_running_loop().time
+    start = clock()
+    async with node.http() as client:
+        for number in range(0, 600, 5):
+            await asyncio.sleep(max(0.0, start + number / 200 - clock()))
+            some = [{"title": f"Arrived {number + more}"} for more in range(1, 6)]
+            (await client.post("/v1/alerts/batch", json=some)).raise_for_status()
+
+
 @pytest.mark.timeout(180)
 async def test_with_50_000_loaded_and_200_a_second_arriving_an_update_takes_under_8_ms(node: Node, tab: Tab) -> None:
     await tab.page.add_init_script(LOADED)
@@ -408,14 +422,11 @@ async def test_with_50_000_loaded_and_200_a_second_arriving_an_update_takes_unde
         await expect(tab["arrivals"]).to_be_hidden()
         await tab.page.evaluate("updates.length = 0")
         sweeping = asyncio.ensure_future(tab["feed"].evaluate(SWEEP)) if reading else None
-        for second in range(3):
-            for tenth in range(10):
-                await post(node, [{"title": f"Arrived {second}.{tenth}"}] * 20)
-                await asyncio.sleep(0.1)  # the pace that is to be measured
+        await arrive(node)
         if sweeping:
             await sweeping
         else:
-            await expect(titles(tab).first).to_have_text("Arrived 2.9")
+            await expect(titles(tab).first).to_have_text("Arrived 600")
         updates = sorted(await tab.page.evaluate("updates"))
         assert len(updates) > 20
         p95 = updates[int(len(updates) * 0.95)]
