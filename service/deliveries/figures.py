@@ -65,7 +65,7 @@ _COUNT = """
 _SAMPLE = """
     SELECT coalesce(array_agg(id), '{}') FROM (
         SELECT id FROM connections WHERE closed_at IS NULL OR id >= $1 ORDER BY random() LIMIT $2
-    ) AS some
+    ) AS sampled
 """
 
 
