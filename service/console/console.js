@@ -5,6 +5,7 @@
  * screens) or from the form. It is kept in memory only: closing or reloading the page signs out.
  */
 
+import { Dashboard } from "./dashboard.js";
 import { byId } from "./dom.js";
 import { Feed } from "./feed.js";
 import { followPlaces } from "./nav.js";
@@ -48,6 +49,7 @@ let status = SIGNED_OUT;
 const feed = new Feed(byId("feed"), byId("feed-empty"));
 const presence = new PresencePanel();
 const news = new News();
+const dashboard = new Dashboard();
 const stateLine = new StateLine(() => session?.retry());
 
 /** @type {View} */
@@ -74,8 +76,12 @@ function signIn(token) {
   const subject = claimsOf(token)?.sub;
   if (!subject) return page.signIn.hidden ? showNotice(explain("token_malformed")) : showReason("token_malformed");
   page.token.value = "";
-  if (session?.continuesWith(token) && status.state === "signed-out") return session.resume(token);
+  if (session?.continuesWith(token) && status.state === "signed-out") {
+    dashboard.use(token);
+    return session.resume(token);
+  }
   endSession();
+  dashboard.use(token);
   page.who.textContent = subject;
   session = new Session(subject, token, view);
   session.begin();
@@ -86,6 +92,7 @@ function endSession() {
   session = null;
   feed.clear();
   presence.show([]);
+  dashboard.use(null);
   page.notice.hidden = true;
   page.seq.textContent = page.tokenUntil.textContent = page.who.textContent = "";
 }

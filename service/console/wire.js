@@ -42,8 +42,8 @@
 /** @typedef {{type: "caught_up", seq: number}} CaughtUpFrame */
 /** @typedef {{type: "heartbeat", seq: number, at: string}} HeartbeatFrame */
 /** @typedef {{type: "gap", from: number, to: number, reason: "purged" | "reset"}} GapFrame */
-/** @typedef {{recipient: string, since: string}} Admin */
-/** @typedef {{type: "presence", joined: Admin[], left: string[], present: number, truncated: boolean}} PresenceFrame */
+/** @typedef {{recipient: string, since: string, connections: number}} Admin */
+/** @typedef {{type: "presence", joined: Admin[], left: string[], changed: Admin[], present: number, truncated: boolean}} PresenceFrame */
 /** @typedef {{type: "error", code: string, detail: string, retry_after: number | null}} ErrorFrame */
 
 /**
@@ -51,6 +51,6 @@
  */
 
 /** @typedef {{alerts: (Alert & {seq: number})[], next: string | null, head: number}} AlertPage */
-/** @typedef {{present: (Admin & {connections: number})[]}} PresenceList */
+/** @typedef {{present: Admin[]}} PresenceList */
 
 export {};

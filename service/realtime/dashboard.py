@@ -12,6 +12,7 @@ misses samples, never holds more than one, and is closed in the end as a slow st
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +39,8 @@ log = get_logger(__name__)
 RETRY_SECONDS = 5
 WATCH_SECONDS = 0.25
 HISTORY_FRESH_SECONDS = 10
+RENEW_SECONDS = 60
+"""How often the last hour is taken, and shown to all, anew: what was live has become a minute of it."""
 
 
 class Watcher(Protocol):
@@ -180,7 +183,7 @@ class Dashboard:
     async def _sample(self, sampler: Sampler) -> None:
         while True:
             begun = time.monotonic()
-            if not all(self._watchers.values()):
+            if not all(self._watchers.values()) or self._age() >= RENEW_SECONDS:
                 await self._recall(sampler)
             self._show(await sampler.figures())
             await asyncio.sleep(max(0.0, begun + PAUSE_SECONDS - time.monotonic()))
@@ -192,14 +195,14 @@ class Dashboard:
         for watcher in list(self._watchers):
             self._recall_to(watcher)
 
+    def _age(self) -> float:
+        return time.monotonic() - self._history[0] if self._history else math.inf
+
     def _recall_to(self, watcher: Watcher) -> None:
-        """Show the last hour to one that has not seen it, where it is at hand."""
-        if self._history is None or self._watchers[watcher]:
-            return
-        taken, frame = self._history
-        if time.monotonic() - taken < HISTORY_FRESH_SECONDS:
+        """Show the last hour, where it is at hand."""
+        if self._history is not None and self._age() < HISTORY_FRESH_SECONDS:
             self._watchers[watcher] = True
-            watcher.show(frame, "history")
+            watcher.show(self._history[1], "history")
 
     def _show(self, figures: dict[str, Any]) -> None:
         frame = _frame(figures)
