@@ -25,12 +25,13 @@ import { timeOfDay } from "./time.js";
  * @property {Series[]} series
  * @property {(value: number | null) => string} format
  * @property {(values: (number | null)[]) => number | null} [sum]  The one large number; absent: that of the first series.
+ * @property {number} least  The top of the axis while everything is below.
  * @property {string} id
  */
 
 const HOUR_MS = 3_600_000;
 export const LIVE_MS = 120_000;
-const BREAK_MS = 10_000; // Between two samples further apart there is no line.
+const BREAK_MS = 100_000; // Between points further apart than two minutes' middles there is no line.
 const HEIGHT = 168;
 const EDGE = { top: 10, right: 6, bottom: 22, left: 56 };
 const LIVE_SHARE = 0.28;
@@ -101,37 +102,46 @@ export class ChartPanel extends HTMLElement {
   #draw() {
     const width = Math.floor(this.#svg.getBoundingClientRect().width);
     if (!this.#plan || width < 100) return; // Not shown.
-    const { series, format } = this.#plan;
-    const end = Math.max(this.#live.at(-1)?.at ?? 0, this.#minutes.at(-1)?.at ?? 0);
-    const top = niceTop(Math.max(0, ...[...this.#minutes, ...this.#live].flatMap(({ values }) => values.map(Number))));
+    const { series, format, least } = this.#plan;
+    const points = this.#drawn();
+    const end = points.at(-1)?.at ?? 0;
+    const top = niceTop(Math.max(least, ...points.flatMap(({ values }) => values.map(Number))));
     const left = EDGE.left;
     const right = width - EDGE.right;
     const middle = right - (right - left) * LIVE_SHARE;
     const bottom = HEIGHT - EDGE.bottom;
     /** @param {number} value */
-    const y = (value) => bottom - (value / top) * (bottom - EDGE.top);
+    const y = (value) => bottom - (Math.max(0, value) / top) * (bottom - EDGE.top);
     /** @param {number} at */
-    const xOfHour = (at) => left + (1 - (end - LIVE_MS - at) / (HOUR_MS - LIVE_MS)) * (middle - left);
-    /** @param {number} at */
-    const xOfLive = (at) => right - ((end - at) / LIVE_MS) * (right - middle);
+    const x = (at) =>
+      at >= end - LIVE_MS
+        ? right - ((end - at) / LIVE_MS) * (right - middle)
+        : left + (1 - (end - LIVE_MS - at) / (HOUR_MS - LIVE_MS)) * (middle - left);
 
-    const ground = svg("rect", { class: "live-ground", x: middle, y: EDGE.top - 6, width: right - middle, height: bottom - EDGE.top + 6 });
+    const ground = { x: middle, y: EDGE.top - 6, width: right - middle, height: bottom - EDGE.top + 6 };
     const grid = [0, top / 2, top].flatMap((value) => [
       svg("path", { class: "grid", d: `M${left} ${y(value)}H${right}` }),
       text(left - 8, y(value) + 4, "end", format(value)),
     ]);
     const ticks = [
       text(left, HEIGHT - 5, "start", "60 min ago"),
-      text(middle - 6, HEIGHT - 5, "end", "2 min"),
+      text(middle, HEIGHT - 5, "middle", "2 min"),
       text(right, HEIGHT - 5, "end", "now"),
     ];
-    const hour = this.#minutes.filter(({ at }) => at <= end - LIVE_MS && at > end - HOUR_MS);
-    const live = this.#live.filter(({ at }) => at >= end - LIVE_MS);
     const lines = series.map(({ look }, index) =>
-      svg("g", { class: `line ${look}` }, path(hour, index, xOfHour, y, 90_000), path(live, index, xOfLive, y, BREAK_MS), dot(live, index, xOfLive, y)),
+      svg("g", { class: `line ${look}` }, path(points, index, x, y), dot(points, index, x, y)),
     );
     this.#svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
-    this.#svg.replaceChildren(ground, ...grid, ...ticks, ...lines);
+    this.#svg.replaceChildren(svg("rect", { class: "live-ground", ...ground }), ...grid, ...ticks, ...lines);
+  }
+
+  /** The minutes, each in its middle, up to the first sample; then the samples. @returns {Point[]} */
+  #drawn() {
+    const end = this.#live.at(-1)?.at ?? this.#minutes.at(-1)?.at ?? 0;
+    const live = this.#live.filter(({ at }) => at >= end - LIVE_MS);
+    const from = live[0]?.at ?? Infinity;
+    const minutes = this.#minutes.map(({ at, values }) => ({ at: at + 30_000, values }));
+    return [...minutes.filter(({ at }) => at < from && at > end - HOUR_MS), ...live];
   }
 
   /** The rows are there only while somebody reads them. */
@@ -156,9 +166,8 @@ customElements.define("tocsin-chart", ChartPanel);
  * @param {number} index
  * @param {(at: number) => number} x
  * @param {(value: number) => number} y
- * @param {number} apart  Points further apart than this, in ms, are not joined.
  */
-function path(points, index, x, y, apart) {
+function path(points, index, x, y) {
   let d = "";
   let before = -Infinity;
   for (const { at, values } of points) {
@@ -168,7 +177,7 @@ function path(points, index, x, y, apart) {
       continue;
     }
     const place = `${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
-    d += at - before > apart ? `M${place}h0` : `L${place}`;
+    d += at - before > BREAK_MS ? `M${place}h0` : `L${place}`;
     before = at;
   }
   return svg("path", { d });
@@ -188,11 +197,10 @@ function dot(points, index, x, y) {
   return svg("circle", { class: "dot", cx: x(last.at), cy: y(value), r: 3 });
 }
 
-/** The next number of 1, 2, 5, 10, …, so that half of it is a round number too. @param {number} highest */
+/** The next number of 1, 2, 4, 6, 10, 20, …: half of it is a round number too. @param {number} highest */
 function niceTop(highest) {
-  if (highest <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(highest));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= highest) ?? highest;
+  return [1, 2, 4, 6, 10].map((step) => step * power).find((step) => step >= highest) ?? highest;
 }
 
 /**

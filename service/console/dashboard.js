@@ -36,6 +36,7 @@ const CHARTS = [
       about: "Posted a second, by severity.",
       series: SEVERITIES.map((name) => ({ name, look: `series-${name}` })),
       format: rate,
+      least: 0.1,
       sum: (values) => (values.includes(null) ? null : values.reduce((sum, value) => Number(sum) + Number(value), 0)),
     },
     ofMinute: ({ alerts }, seconds) => SEVERITIES.map((name) => alerts[name] / seconds),
@@ -48,6 +49,7 @@ const CHARTS = [
       about: "Events written to a socket a second: one for each event and each screen.",
       series: [{ name: "deliveries", look: "series-a" }],
       format: rate,
+      least: 0.1,
     },
     ofMinute: ({ deliveries }, seconds) => [deliveries === null ? null : deliveries / seconds],
     ofNow: ({ deliveries }) => [deliveries],
@@ -61,6 +63,7 @@ const CHARTS = [
       about: "Streams that are open; of a minute, the most.",
       series: [{ name: "connections", look: "series-a" }],
       format: count,
+      least: 2,
     },
     ofMinute: ({ connections }) => [connections],
     ofNow: ({ connections }) => [connections],
@@ -76,7 +79,7 @@ function latencyChart(part, title, about) {
   /** @param {Latency | null} latency */
   const values = (latency) => [latency?.[`${part}_p50`] ?? null, latency?.[`${part}_p99`] ?? null];
   return {
-    plan: { id: `chart-${part}`, title, about, series, format: duration },
+    plan: { id: `chart-${part}`, title, about, series, format: duration, least: 0.001 },
     ofMinute: ({ latency }) => values(latency),
     ofNow: ({ latency }) => values(latency),
   };
@@ -158,7 +161,9 @@ export class Dashboard {
   #take(figures) {
     const at = Date.parse(figures.at);
     this.#lost = null;
-    this.#live = [...this.#live, { at, figures, heard: Date.now() }].filter((sample) => sample.at > at - LIVE_MS);
+    const goesOn = at - (this.#live.at(-1)?.at ?? 0) < STALE_MS; // What was missed meanwhile is in the last hour.
+    const before = goesOn ? this.#live.filter((sample) => sample.at > at - LIVE_MS) : [];
+    this.#live = [...before, { at, figures, heard: Date.now() }];
     this.#show();
     this.#tell();
   }

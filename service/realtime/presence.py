@@ -64,7 +64,7 @@ class Presence:
         ]
         self._known = now
         if joined or left or changed:
-            longest = max(map(len, (joined, left, changed)))
+            longest = max(len(joined), len(left), len(changed))
             self._hub.announce(
                 frames.presence(
                     [_shown(one) for one in joined[:NAMES_MAX]],

@@ -117,3 +117,18 @@ async def test_a_list_that_is_not_complete_says_so(node: Node, database_url: str
             frame = await joined(stream, "b")
             assert (frame["present"], frame["truncated"]) == (2, True)
         assert not any("c" in joining(frame) for frame in stream.seen if frame["type"] == "presence")
+
+
+async def test_more_and_fewer_connections_of_an_admin_are_announced(shared: Node, other: Node, alice: str) -> None:
+    async with await shared.live(alice) as stream:
+        await joined(stream, alice)
+        for count in (2, 1):
+            if count == 2:
+                second = await other.live(alice)
+            else:
+                await second.close()
+            while not (
+                changed := [one for one in (await stream.next_of("presence"))["changed"] if one["recipient"] == alice]
+            ):
+                pass
+            assert [one["connections"] for one in changed] == [count]
