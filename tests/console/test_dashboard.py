@@ -154,7 +154,7 @@ async def test_a_hidden_tab_and_another_place_pause_the_figures(node: Node, tab:
     await expect(tab["dashboard"]).to_have_attribute("data-state", "paused")
     await tab.page.evaluate(HIDE, False)
     await expect(tab["dashboard"]).to_have_attribute("data-state", "live")
-    await tab.page.get_by_role("link", name="Alerts").click()
+    await tab.page.get_by_role("link", name="Alerts", exact=True).click()
     await eventually(lambda: is_sampled(node, 0))
     await tab.page.get_by_role("link", name="Dashboard").click()
     await expect(tab["dashboard"]).to_have_attribute("data-state", "live")
