@@ -7,6 +7,7 @@
 
 import { ApiError } from "./api.js";
 import { Desk } from "./desk.js";
+import { Dashboard } from "./dashboard.js";
 import { byId } from "./dom.js";
 import { Feed } from "./feed.js";
 import { followPlaces } from "./nav.js";
@@ -55,6 +56,7 @@ const feed = new Feed(async (query) => {
 const desk = new Desk(feed, () => session, showNotice);
 const presence = new PresencePanel();
 const news = new News();
+const dashboard = new Dashboard();
 const stateLine = new StateLine(() => session?.retry());
 
 /** @type {View} */
@@ -85,8 +87,12 @@ function signIn(token) {
   const subject = claimsOf(token)?.sub;
   if (!subject) return page.signIn.hidden ? showNotice(explain("token_malformed")) : showReason("token_malformed");
   page.token.value = "";
-  if (session?.continuesWith(token) && status.state === "signed-out") return session.resume(token);
+  if (session?.continuesWith(token) && status.state === "signed-out") {
+    dashboard.use(token);
+    return session.resume(token);
+  }
   endSession();
+  dashboard.use(token);
   page.who.textContent = subject;
   session = new Session(subject, token, view);
   session.begin();
@@ -98,6 +104,7 @@ function endSession() {
   feed.clear();
   desk.clear();
   presence.show([]);
+  dashboard.use(null);
   page.notice.hidden = true;
   page.seq.textContent = page.tokenUntil.textContent = page.who.textContent = "";
 }

@@ -43,8 +43,8 @@
 /** @typedef {{type: "caught_up", seq: number}} CaughtUpFrame */
 /** @typedef {{type: "heartbeat", seq: number, at: string}} HeartbeatFrame */
 /** @typedef {{type: "gap", from: number, to: number, reason: "purged" | "reset"}} GapFrame */
-/** @typedef {{recipient: string, since: string}} Admin */
-/** @typedef {{type: "presence", joined: Admin[], left: string[], present: number, truncated: boolean}} PresenceFrame */
+/** @typedef {{recipient: string, since: string, connections: number}} Admin */
+/** @typedef {{type: "presence", joined: Admin[], left: string[], changed: Admin[], present: number, truncated: boolean}} PresenceFrame */
 /** @typedef {{type: "error", code: string, detail: string, retry_after: number | null}} ErrorFrame */
 
 /**
@@ -68,6 +68,6 @@
 
 /** @typedef {{recipients: number, sent_to: number, received_by: number}} Reach */
 /** @typedef {{reach: Reach, recipients: Recipient[], next: string | null}} AlertAudit */
-/** @typedef {{present: (Admin & {connections: number})[]}} PresenceList */
+/** @typedef {{present: Admin[]}} PresenceList */
 
 export {};
