@@ -1,10 +1,10 @@
 """Tools that the tests use and that live apart from the service's own packages, each in a pinned version.
 
 ``openapi-python-client`` wants an older typer than the service has, so uv keeps it in an environment of its own.
-Spectral, a linter of contracts, and TypeScript, which checks the types of the console's JavaScript, are installed
-with npm into ``node_modules/``. ``python -m tests.tools`` gets them all, and says in one line each what will be skipped
-where one cannot be had; ``python -m tests.tools types`` (in ``make check``) gets TypeScript alone and checks. In CI
-nothing is skipped.
+Spectral, a linter of contracts, TypeScript, which checks the types of the console's JavaScript, and axe, which finds
+what keeps people out of a page, are installed with npm into ``node_modules/``. ``python -m tests.tools`` gets them all, and
+says in one line each what will be skipped where one cannot be had; ``python -m tests.tools types`` (in ``make check``)
+gets TypeScript alone and checks. In CI nothing is skipped.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 GENERATOR = "openapi-python-client==0.29.1"
 INSTALL_SECONDS = 300
-PACKAGES = {"spectral": "@stoplight/spectral-cli@6.16.3", "tsc": "typescript@7.0.2"}
-"""The npm package of each command."""
+PACKAGES = {"spectral": "@stoplight/spectral-cli@6.16.3", "tsc": "typescript@7.0.2", "axe": "axe-core@4.14.1"}
+"""The npm package of each command, and of axe, which is a script."""
+AXE = "axe-core/axe.min.js"
 NO_NPM = "there is no npm; install the packages nodejs and npm"
 TYPES = ROOT / "tests" / "console" / "tsconfig.json"
 
@@ -41,8 +42,8 @@ def generator() -> bool:
 
 
 def node_tool(name: str) -> Path | None:
-    """Return the path of a command that npm installs, or None."""
-    found = ROOT / "node_modules" / ".bin" / name
+    """Return the path of a command (or of axe) that npm installs, or None."""
+    found = ROOT / "node_modules" / (AXE if name == "axe" else f".bin/{name}")
     return found if shutil.which("node") and found.exists() else None
 
 
@@ -92,9 +93,9 @@ def main() -> None:
     if not generator():
         print(f"Skipping the generated client: uv cannot install {GENERATOR}.")
     if not all(map(node_tool, PACKAGES)):
-        print("Installing Spectral and TypeScript for the contracts and the console …", flush=True)
+        print("Installing Spectral, TypeScript and axe for the contracts and the console …", flush=True)
     if not install_node_tools(*PACKAGES):
-        print(f"Skipping the linting of the contracts: {NO_NPM}.")
+        print(f"Skipping the linting of the contracts and the looks of axe: {NO_NPM}.")
 
 
 if __name__ == "__main__":
