@@ -1,8 +1,11 @@
 /**
- * The two reads of the REST API that the console makes, with errors that can be told to a person.
+ * The requests of the REST API that the console makes, with errors that can be told to a person.
  */
 
-/** @import { AlertPage, PresenceList } from "./wire.js" */
+import { compareClocks } from "./clock.js";
+
+/** @import { AlertPage, PresenceList, Severity } from "./wire.js" */
+/** @import { OidcSettings } from "./oidc.js" */
 
 const TIMEOUT_MS = 10_000;
 const SHOWN_AT_SIGN_IN = 50;
@@ -28,6 +31,14 @@ export class ApiError extends Error {
 }
 
 /**
+ * What the server's settings say to this page.
+ * @returns {Promise<{oidc: OidcSettings | null}>}
+ */
+export function fetchSettings() {
+  return ask("/console/settings.json", null, {});
+}
+
+/**
  * The newest alerts, and the log position at which this list was true.
  * @param {string} token
  * @returns {Promise<AlertPage>}
@@ -46,18 +57,45 @@ export function fetchPresence(token) {
 }
 
 /**
+ * Raises an alert. The key makes it safe to send the same again.
+ * @param {string} token
+ * @param {{title: string, body: string, topic: string, severity: Severity}} alert
+ * @returns {Promise<{id: string, seq: number}>}
+ */
+export function postAlert(token, alert) {
+  return ask("/v1/alerts", token, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() },
+    body: JSON.stringify(alert),
+  });
+}
+
+/**
  * @param {string} path
  * @param {string} token
  */
-async function get(path, token) {
+function get(path, token) {
+  return ask(path, token, {});
+}
+
+/**
+ * @param {string} path
+ * @param {string | null} token
+ * @param {{method?: string, headers?: Record<string, string>, body?: string}} request
+ */
+async function ask(path, token, request) {
+  const sentAt = Date.now();
+  /** @type {Record<string, string>} */ const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
   let response;
   try {
     response = await fetch(path, {
-      headers: { Authorization: `Bearer ${token}`, Accept: "application/json" },
+      ...request,
+      headers: { ...authorization, Accept: "application/json", ...request.headers },
       cache: "no-store",
       credentials: "omit",
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
+    compareClocks(response.headers.get("Date"), sentAt);
     if (response.ok) return await response.json();
   } catch {
     throw new ApiError("unreachable", 0, 0);
