@@ -2,9 +2,9 @@
 
 ``openapi-python-client`` wants an older typer than the service has, so uv keeps it in an environment of its own.
 Spectral, a linter of contracts, TypeScript, which checks the types of the console's JavaScript, and axe, which finds
-what keeps people out of a page, are installed with npm into ``node_modules/``. ``python -m tests.tools`` gets them all, and
-says in one line each what will be skipped where one cannot be had; ``python -m tests.tools types`` (in ``make check``)
-gets TypeScript alone and checks. In CI nothing is skipped.
+what keeps people out of a page, are installed with npm into ``node_modules/``. ``python -m tests.tools`` gets them all,
+and says in one line each what will be skipped where one cannot be had; ``python -m tests.tools types`` (in ``make
+check``) gets TypeScript alone and checks. In CI nothing is skipped.
 """
 
 from __future__ import annotations
@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 GENERATOR = "openapi-python-client==0.29.1"
 INSTALL_SECONDS = 300
-PACKAGES = {"spectral": "@stoplight/spectral-cli@6.16.3", "tsc": "typescript@7.0.2", "axe": "axe-core@4.14.1"}
-"""The npm package of each command, and of axe, which is a script."""
-AXE = "axe-core/axe.min.js"
+PACKAGES = {
+    "spectral": "@stoplight/spectral-cli@6.16.3",
+    "tsc": "typescript@7.0.2",
+    "axe": "axe-core@4.14.1",
+    "oidc": "oidc-provider@9.13.3",
+}
+"""The npm package of each command, and of those that are scripts: what a page is looked at with, and a place to sign in."""
+SCRIPTS = {"axe": "axe-core/axe.min.js", "oidc": "oidc-provider/lib/index.js"}
 NO_NPM = "there is no npm; install the packages nodejs and npm"
 TYPES = ROOT / "tests" / "console" / "tsconfig.json"
 
@@ -42,8 +47,8 @@ def generator() -> bool:
 
 
 def node_tool(name: str) -> Path | None:
-    """Return the path of a command (or of axe) that npm installs, or None."""
-    found = ROOT / "node_modules" / (AXE if name == "axe" else f".bin/{name}")
+    """Return the path of a command or script that npm installs, or None."""
+    found = ROOT / "node_modules" / SCRIPTS.get(name, f".bin/{name}")
     return found if shutil.which("node") and found.exists() else None
 
 
@@ -93,9 +98,9 @@ def main() -> None:
     if not generator():
         print(f"Skipping the generated client: uv cannot install {GENERATOR}.")
     if not all(map(node_tool, PACKAGES)):
-        print("Installing Spectral, TypeScript and axe for the contracts and the console …", flush=True)
+        print("Installing Spectral, TypeScript, axe and oidc-provider for the contracts and the console …", flush=True)
     if not install_node_tools(*PACKAGES):
-        print(f"Skipping the linting of the contracts and the looks of axe: {NO_NPM}.")
+        print(f"Skipping the linting of the contracts, the looks of axe and OpenID Connect: {NO_NPM}.")
 
 
 if __name__ == "__main__":
