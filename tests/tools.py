@@ -1,10 +1,11 @@
 """Tools that the tests use and that live apart from the service's own packages, each in a pinned version.
 
 ``openapi-python-client`` wants an older typer than the service has, so uv keeps it in an environment of its own.
-Spectral, a linter of contracts, TypeScript, which checks the types of the console's JavaScript, and axe, which finds
-what keeps people out of a page, are installed with npm into ``node_modules/``. ``python -m tests.tools`` gets them all,
-and says in one line each what will be skipped where one cannot be had; ``python -m tests.tools types`` (in ``make
-check``) gets TypeScript alone and checks. In CI nothing is skipped.
+Spectral, a linter of contracts, TypeScript, which checks the types of the console's JavaScript, axe, which finds what
+keeps people out of a page, and oidc-provider, where a person can sign in, are installed with npm into
+``node_modules/``. ``python -m tests.tools`` gets them all, and says in one line each what will be skipped where one
+cannot be had; ``python -m tests.tools types`` (in ``make check``) gets TypeScript alone and checks. In CI nothing is
+skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PACKAGES = {
     "axe": "axe-core@4.14.1",
     "oidc": "oidc-provider@9.13.3",
 }
-"""The npm package of each command, and of those that are scripts: what a page is looked at with, and a place to sign in."""
+"""The npm package of each command, and of two that are scripts: what looks at a page, and a place to sign in."""
 SCRIPTS = {"axe": "axe-core/axe.min.js", "oidc": "oidc-provider/lib/index.js"}
 NO_NPM = "there is no npm; install the packages nodejs and npm"
 TYPES = ROOT / "tests" / "console" / "tsconfig.json"
