@@ -1,7 +1,8 @@
 """Serving the console: static files, under a policy that lets nothing but them run.
 
-Beside the files there is one document that is written from the settings, ``/console/settings.json``: how to sign in. It
-holds no secret. Where people sign in with OpenID Connect, the policy lets the page talk to that provider, and to no other.
+Beside the files there is one document that is written from the settings, ``/console/settings.json``: how to sign in.
+It holds no secret. Where people sign in with OpenID Connect, the policy lets the page talk to that provider, and to no
+other.
 """
 
 from __future__ import annotations

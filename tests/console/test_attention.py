@@ -168,24 +168,40 @@ async def test_quiet_hours_are_local_and_across_midnight(
     """)
     await node.post("Not critical", severity="error")
     await node.post("Critical", severity="critical")
-    await eventually(lambda: called(tab.page))
+    await tab.page.wait_for_function("called.some(({ title }) => title === 'Critical')")
     titles = [call["title"] for call in await called(tab.page)]
     assert titles == (["Not critical", "Critical"] if calls else ["Critical"])
 
 
-@pytest.mark.parametrize("tab", [BERLIN], indirect=True, ids=["berlin"])
-async def test_critical_ones_may_be_quiet_too(node: Node, tab: Tab) -> None:
-    await prepared(tab, node, notify="info")
-    await tab.page.get_by_label("Quiet hours", exact=True).check()
-    await tab.page.get_by_label("Quiet from").fill("00:00")
-    await tab.page.get_by_label("to", exact=True).fill("23:59")
-    await tab.page.get_by_label("Critical ones call").uncheck()
-    await tab.page.evaluate("globalThis.Date = class extends Date { getHours() { return 12; } }")
-    await node.post("Let them sleep", severity="critical")
-    await tab.page.get_by_label("Quiet hours", exact=True).uncheck()
-    await node.post("Wake them", severity="critical")
-    await eventually(lambda: called(tab.page))
-    assert "Wake them" in [call["title"] for call in await called(tab.page)]
+@pytest.mark.parametrize(
+    ("quiet_from", "quiet_to", "critical_always", "severity", "calls"),
+    [
+        ("11:00", "13:00", True, "error", False),
+        ("11:00", "13:00", True, "critical", True),
+        ("11:00", "13:00", False, "critical", False),
+        ("12:31", "13:00", False, "critical", True),
+        ("12:30", "12:30", False, "info", True),  # no time at all
+        ("12:29", "12:30", False, "info", True),
+        ("13:00", "12:31", False, "info", False),  # across midnight
+        ("13:00", "12:30", False, "info", True),
+    ],
+)
+async def test_quiet_hours_end_when_they_say_and_spare_what_they_say(  # noqa: PLR0917 - the columns of a table
+    node: Node,
+    tab: Tab,
+    quiet_from: str,
+    quiet_to: str,
+    critical_always: bool,  # noqa: FBT001
+    severity: str,
+    calls: bool,  # noqa: FBT001
+) -> None:
+    await tab.page.goto(node.base)
+    preferences = {"quiet": True, "quietFrom": quiet_from, "quietTo": quiet_to, "criticalAlways": critical_always}
+    asked = """async ([preferences, severity]) => {
+        const { mayCall } = await import("/console/preferences.js");
+        return mayCall(preferences, severity, new Date(2026, 0, 15, 12, 30));
+    }"""
+    assert await tab.page.evaluate(asked, [preferences, severity]) == calls
 
 
 @ALLOWED
