@@ -1,10 +1,10 @@
 /**
- * The requests of the REST API that the console makes, with errors that can be told to a person.
+ * The REST API as the console uses it, with errors that can be told to a person.
  */
 
 import { compareClocks } from "./clock.js";
 
-/** @import { AlertPage, PresenceList, Severity } from "./wire.js" */
+/** @import { AlertPage, PresenceList } from "./wire.js" */
 /** @import { OidcSettings } from "./oidc.js" */
 
 const TIMEOUT_MS = 10_000;
@@ -16,9 +16,11 @@ export class ApiError extends Error {
    * @param {string} reason
    * @param {number} status      The HTTP status, 0 where none came.
    * @param {number} retryAfter  In ms, 0 where the server did not say.
+   * @param {Record<string, any>} [problem]  The problem document; empty where none came.
    */
-  constructor(reason, status, retryAfter) {
+  constructor(reason, status, retryAfter, problem = {}) {
     super(reason);
+    this.problem = problem;
     this.reason = reason;
     this.status = status;
     this.retryAfter = retryAfter;
@@ -35,7 +37,7 @@ export class ApiError extends Error {
  * @returns {Promise<{oidc: OidcSettings | null}>}
  */
 export function fetchSettings() {
-  return ask("/console/settings.json", null, {});
+  return request("/console/settings.json", null, {});
 }
 
 /**
@@ -57,40 +59,38 @@ export function fetchPresence(token) {
 }
 
 /**
- * Raises an alert. The key makes it safe to send the same again.
+ * @param {string} path
  * @param {string} token
- * @param {{title: string, body: string, topic: string, severity: Severity}} alert
- * @returns {Promise<{id: string, seq: number}>}
  */
-export function postAlert(token, alert) {
-  return ask("/v1/alerts", token, {
-    method: "POST",
-    headers: { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() },
-    body: JSON.stringify(alert),
-  });
+export function get(path, token) {
+  return request(path, token, {});
 }
 
 /**
  * @param {string} path
  * @param {string} token
+ * @param {{body?: object, idempotencyKey?: string}} [content]  A key makes it safe to send the same again.
  */
-function get(path, token) {
-  return ask(path, token, {});
+export function post(path, token, { body, idempotencyKey } = {}) {
+  /** @type {Record<string, string>} */ const headers = {};
+  if (body) headers["Content-Type"] = "application/json";
+  if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
+  return request(path, token, { method: "POST", headers, body: body && JSON.stringify(body) });
 }
 
 /**
  * @param {string} path
  * @param {string | null} token
- * @param {{method?: string, headers?: Record<string, string>, body?: string}} request
+ * @param {RequestInit} options
  */
-async function ask(path, token, request) {
-  const sentAt = Date.now();
+async function request(path, token, options) {
   /** @type {Record<string, string>} */ const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
+  const sentAt = Date.now();
   let response;
   try {
     response = await fetch(path, {
-      ...request,
-      headers: { ...authorization, Accept: "application/json", ...request.headers },
+      ...options,
+      headers: { ...options.headers, ...authorization, Accept: "application/json" },
       cache: "no-store",
       credentials: "omit",
       signal: AbortSignal.timeout(TIMEOUT_MS),
@@ -102,5 +102,5 @@ async function ask(path, token, request) {
   }
   const problem = await response.json().catch(() => ({})); // A proxy in between answers in HTML.
   const retryAfter = Number(response.headers.get("Retry-After")) || 0;
-  throw new ApiError(problem.code ?? `http_${response.status}`, response.status, retryAfter * 1000);
+  throw new ApiError(problem.code ?? `http_${response.status}`, response.status, retryAfter * 1000, problem);
 }

@@ -10,6 +10,7 @@ import { ApiError, fetchSettings } from "./api.js";
 import { Attention } from "./attention.js";
 import { Expiry, Outage } from "./banners.js";
 import { onSkew, skewInWords } from "./clock.js";
+import { Desk } from "./desk.js";
 import { byId } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Login } from "./login.js";
@@ -51,7 +52,9 @@ const page = {
 /** @type {Login | null} */ let login = null;
 let status = SIGNED_OUT;
 
+followPlaces(); // First, so that what the others focus is no longer hidden.
 const feed = new Feed(byId("feed"), byId("feed-empty"));
+const desk = new Desk(feed, () => session, showNotice);
 const presence = new PresencePanel();
 const news = new News();
 const stateLine = new StateLine(() => session?.retry());
@@ -67,15 +70,19 @@ const attention = new Attention({
   open: (id) => go(id === null ? { name: "feed" } : { name: "alert", id }),
   onPreferences: () => settingsPage.showPreferences(),
 });
-const settingsPage = new SettingsPage(attention, () => session?.token ?? null);
+const settingsPage = new SettingsPage(attention, () => session);
 
 /** @type {View} */
 const view = {
   onStatus: showStatus,
-  onPage: (list) => feed.show(list),
+  onPage: (list) => {
+    feed.show(list);
+    if (session) desk.refresh(session);
+  },
   onWelcome: ({ recipient }) => (page.who.textContent = recipient),
   onEvent: (event) => {
     feed.apply(event);
+    desk.apply(event);
     settingsPage.apply(event);
     outage.count();
     if (NEWS.has(event.kind)) for (const part of [news, unread, attention]) part.add(event.alert);
@@ -130,6 +137,7 @@ function endSession() {
   session?.end();
   session = null;
   feed.clear();
+  desk.clear();
   presence.show([]);
   attention.clear();
   expiry.clear();
@@ -146,6 +154,7 @@ function showStatus(next) {
   outage.show(next);
   settingsPage.showStatus(next);
   presence.setCurrent(next.state === "live");
+  if (next.state === "live" && before !== "live") desk.onLive();
   const signedOut = next.state === "signed-out";
   page.signInAgain.hidden = !signedOut || !session?.started; // The form may be far above what is being read.
   page.account.hidden = page.nav.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
@@ -156,7 +165,7 @@ function showStatus(next) {
   else if (before === "signed-out") {
     const formHadFocus = form.hasFocus;
     form.close();
-    if (formHadFocus) byId("feed-title").focus(); // The form took the focus with it.
+    if (formHadFocus) desk.focus(); // The form took the focus with it.
   }
 }
 
@@ -229,6 +238,7 @@ async function signOut() {
 function showGap({ from, to, reason }) {
   if (reason === "reset") {
     feed.clear();
+    desk.clear();
     return showNotice("The server started a new log. The list was loaded again from it.");
   }
   showNotice(
@@ -262,7 +272,6 @@ document.addEventListener("visibilitychange", () => document.hidden || session?.
 onSkew((skew) => showNotice(skewInWords(skew)));
 onPlace(() => settingsPage.showPreferences());
 
-followPlaces();
 showStatus(status);
 signInFromAddress();
 offerProvider();

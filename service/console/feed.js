@@ -9,6 +9,7 @@ import { Row } from "./row.js";
 import { keepAgesCurrent } from "./time.js";
 
 /** @import { Alert, AlertPage, EventFrame } from "./wire.js" */
+/** @import { Prediction } from "./actions.js" */
 
 const MAX_ROWS = 500;
 
@@ -17,6 +18,7 @@ export class Feed {
   #empty;
   /** @type {Row[]} In the order of the page. */ #rows = [];
   /** @type {Map<string, Row>} */ #byId = new Map();
+  #selected = "";
 
   /**
    * @param {HTMLElement} list
@@ -26,6 +28,10 @@ export class Feed {
     this.#list = list;
     this.#empty = empty;
     keepAgesCurrent(list);
+    list.addEventListener("focusin", ({ target }) => {
+      const row = /** @type {HTMLElement} */ (target).closest("[data-id]");
+      this.#selected = /** @type {HTMLElement | null} */ (row)?.dataset.id ?? "";
+    });
   }
 
   /** Puts a page of alerts where they belong. @param {AlertPage} page */
@@ -43,6 +49,42 @@ export class Feed {
   /** Shows what an event did: a new row, or a change of one. @param {EventFrame} event */
   apply(event) {
     this.#put(event.alert, { position: event.seq, seq: event.seq, event });
+  }
+
+  /** An alert of the list, as far as it is known. @param {string} id */
+  find(id) {
+    return this.#byId.get(id)?.alert ?? null;
+  }
+
+  /** The id of the alert that is selected. */
+  get selected() {
+    return this.#byId.has(this.#selected) ? this.#selected : null;
+  }
+
+  /** Selects the row that is so many rows further down. @param {number} by  Negative: further up. */
+  move(by) {
+    const from = this.#rows.findIndex(({ element }) => element.dataset.id === this.#selected);
+    const to = Math.max(0, Math.min(from + by, this.#rows.length - 1));
+    if (this.#rows.length) this.reveal(this.#rows[to].element.dataset.id ?? "");
+  }
+
+  /** Selects an alert, and scrolls to it. Returns whether it is in the list. @param {string} id */
+  reveal(id) {
+    const row = this.#byId.get(id);
+    if (!row) return false;
+    this.#selected = id;
+    row.focus();
+    return true;
+  }
+
+  /** Where an action leads that is under way; null: it is over. @param {string} id @param {Prediction | null} prediction */
+  predict(id, prediction) {
+    this.#byId.get(id)?.predict(prediction);
+  }
+
+  /** What a request says that an alert is now. @param {Alert} alert */
+  take(alert) {
+    this.#byId.get(alert.id)?.take(alert);
   }
 
   clear() {

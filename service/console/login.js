@@ -60,6 +60,7 @@ export class Login {
 
   /** Sends the person to the provider. Throws an OidcError where that cannot be done. */
   async begin() {
+    if (!isSecureContext) throw new OidcError("Signing in with a provider needs this page to be served over https.");
     const provider = await discover(this.#settings);
     const secrets = newSecrets();
     const url = await authorizationUrl(this.#settings, provider, secrets, homeAddress());

@@ -24,9 +24,14 @@ export function onPlace(callback) {
   callback(current);
 }
 
-/** Opens a place; the browser's back button returns from it. @param {Place} next */
-export function go(next) {
-  location.hash = hashOf(next);
+/**
+ * Opens a place; the browser's back button returns from it to where one was.
+ * @param {Place} next
+ * @param {{instead?: boolean}} [how]  `instead`: the back button leads to where it led before, as in leafing through.
+ */
+export function go(next, { instead = false } = {}) {
+  history[instead ? "replaceState" : "pushState"](null, "", hashOf(next));
+  follow();
 }
 
 /** The address of a place, for a link. @param {Place} target */
@@ -63,9 +68,11 @@ function decoded(text) {
   }
 }
 
-addEventListener("hashchange", () => {
+function follow() {
   const next = read(location.hash);
   if (!next || hashOf(next) === hashOf(current)) return;
   current = next;
   for (const listener of listeners) listener(current);
-});
+}
+
+addEventListener("hashchange", follow);

@@ -6,9 +6,11 @@
  */
 
 import { element, foreign } from "./dom.js";
+import { hashOf } from "./router.js";
 import { age, exactTime } from "./time.js";
 
 /** @import { Alert, EventFrame } from "./wire.js" */
+/** @import { Prediction } from "./actions.js" */
 
 export class Row {
   /** Where this row stands: rows with a higher place are above it. @type {number} */ place;
@@ -18,13 +20,17 @@ export class Row {
   #content = element("div", "content");
   #facts = element("dl", "facts");
   #shownContent = "";
+  /** @type {Prediction | null} */ #prediction = null;
+  /** @type {{seq: number, event?: EventFrame}} */ #at;
 
   /**
    * @param {Alert} alert
    * @param {number} place
    */
   constructor(alert, place) {
+    this.alert = alert;
     this.place = place;
+    this.#at = { seq: place };
     const details = element("details", "", this.#summary, element("div", "more", this.#content, this.#facts));
     this.element = element("li", { class: "alert", "data-testid": "alert", "data-id": alert.id }, details);
   }
@@ -38,6 +44,31 @@ export class Row {
     if (position <= this.position) return;
     if (event) this.#highlight();
     this.position = position;
+    this.alert = alert;
+    this.#at = { seq, event };
+    this.#render();
+  }
+
+  /** Where an action leads that is under way; null: it is over. @param {Prediction | null} prediction */
+  predict(prediction) {
+    this.#prediction = prediction;
+    this.#render();
+  }
+
+  /** What a request says that the alert is now. @param {Alert} alert */
+  take(alert) {
+    if (alert.updated_at < this.alert.updated_at) return;
+    this.alert = alert;
+    this.#render();
+  }
+
+  focus() {
+    this.#summary.focus();
+  }
+
+  #render() {
+    const alert = { ...this.alert, ...this.#prediction };
+    const { seq, event } = this.#at;
     Object.assign(this.element.dataset, { seq, severity: alert.severity, status: alert.status });
     this.#summary.replaceChildren(...summaryOf(alert));
     this.#facts.replaceChildren(...factsOf(alert, seq, event));
@@ -106,7 +137,7 @@ function factsOf(alert, seq, event) {
   if (alert.expires_at) facts.push(pair("Expires", exactTime(alert.expires_at)));
   if (alert.recipients) facts.push(pair("For", foreign("", alert.recipients.join(", "))));
   if (alert.dedup_key) facts.push(pair("Dedup key", foreign("", alert.dedup_key)));
-  facts.push(pair("Event", `seq ${seq}`), pair("Alert", alert.id));
+  facts.push(pair("Event", `seq ${seq}`), pair("Alert", element("a", { href: hashOf({ name: "alert", id: alert.id }) }, alert.id)));
   return facts.flat();
 }
 

@@ -6,10 +6,10 @@
  * It has no DOM. The token lives in this object's memory, and in that of the tabs that share the stream, and nowhere else.
  */
 
-import { ApiError, fetchAlerts, fetchPresence } from "./api.js";
+import { ApiError, fetchAlerts, fetchPresence, get, post } from "./api.js";
 import { backoff } from "./policy.js";
 import { SharedStream } from "./shared.js";
-import { viewOf } from "./token.js";
+import { claimsOf, viewOf } from "./token.js";
 
 /** @import { AlertPage, EventFrame, GapFrame, PresenceFrame, PresenceList, WelcomeFrame } from "./wire.js" */
 /** @import { Status } from "./client.js" */
@@ -64,13 +64,24 @@ export class Session {
     return this.#client !== null;
   }
 
-  get token() {
-    return this.#token;
-  }
-
   /** Whether this tab is the one of several that has the stream. */
   get leads() {
     return this.#client?.leads ?? false;
+  }
+
+  /** Whether the token says that it has a scope; only the server knows. @param {string} scope */
+  may(scope) {
+    return String(claimsOf(this.#token)?.scope ?? "").split(" ").includes(scope);
+  }
+
+  /** @param {string} path */
+  get(path) {
+    return get(path, this.#token);
+  }
+
+  /** @param {string} path @param {Parameters<typeof post>[2]} [content] */
+  post(path, content) {
+    return post(path, this.#token, content);
   }
 
   async begin() {

@@ -2,18 +2,20 @@
  * A test alert: raised like any other, so it shows that everything on the way works, and how fast it is.
  */
 
-import { ApiError, postAlert } from "./api.js";
+import { ApiError } from "./api.js";
 import { element } from "./dom.js";
 import { explain } from "./reasons.js";
 
-/** @import { EventFrame, Severity } from "./wire.js" */
+/** @import { EventFrame } from "./wire.js" */
+/** @import { Session } from "./session.js" */
 
 const SCOPE = "alerts:write";
 const SEVERITIES = ["info", "warning", "error", "critical"];
+const ALERT = { title: "Test alert", body: "Raised from the settings of the console. There is nothing to do." };
 const REMEMBERED = 100;
 
 export class TestForm {
-  #token;
+  #session;
   #topic = element("input", { id: "test-topic", maxlength: "100", autocomplete: "off", spellcheck: "false" });
   #severity = element("select", { id: "test-severity" }, ...SEVERITIES.map((name) => element("option", { value: name }, name)));
   #send = element("button", { type: "submit" }, "Send a test alert");
@@ -23,9 +25,9 @@ export class TestForm {
   /** When the newest alerts came, by id: ours may be here before the answer. @type {Map<string, number>} */ #came = new Map();
   /** @type {{id: string, sentAt: number, accepted: string} | null} */ #sent = null;
 
-  /** @param {() => string | null} token */
-  constructor(token) {
-    this.#token = token;
+  /** @param {() => Session | null} session */
+  constructor(session) {
+    this.#session = session;
     this.#topic.required = true;
     this.#topic.pattern = "[a-z0-9_\\-]+(\\.[a-z0-9_\\-]+)*";
     this.#topic.title = "Parts of a-z, 0-9, _ and -, with dots between them";
@@ -64,19 +66,15 @@ export class TestForm {
   }
 
   async #submit() {
-    const token = this.#token();
-    if (!token) return;
+    const session = this.#session();
+    if (!session) return;
     const sentAt = Date.now();
     this.#sent = null;
     this.#send.disabled = true;
     this.#outcome.textContent = "Sending …";
     try {
-      const { id, seq } = await postAlert(token, {
-        title: "Test alert",
-        body: "Raised from the settings of the console. There is nothing to do.",
-        topic: this.#topic.value,
-        severity: /** @type {Severity} */ (this.#severity.value),
-      });
+      const body = { ...ALERT, topic: this.#topic.value, severity: this.#severity.value };
+      const { id, seq } = await session.post("/v1/alerts", { body });
       this.#sent = { id, sentAt, accepted: `Stored as number ${seq} of the log after ${Date.now() - sentAt} ms.` };
       this.#outcome.textContent = `${this.#sent.accepted} It has not come back to this page yet.`;
       this.#tell();

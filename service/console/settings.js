@@ -10,6 +10,7 @@ import { claimsOf } from "./token.js";
 
 /** @import { Attention } from "./attention.js" */
 /** @import { EventFrame } from "./wire.js" */
+/** @import { Session } from "./session.js" */
 /** @import { Status } from "./client.js" */
 
 /** @type {Record<string, string>} */
@@ -42,10 +43,10 @@ export class SettingsPage {
   #form;
   /** @type {number | null} */ #liveSince = null;
 
-  /** @param {Attention} attention @param {() => string | null} token  The one that is in use. */
-  constructor(attention, token) {
+  /** @param {Attention} attention @param {() => Session | null} session */
+  constructor(attention, session) {
     this.#form = new AttentionForm(attention);
-    this.#test = new TestForm(token);
+    this.#test = new TestForm(session);
     byId("settings").append(
       element("h2", { id: "settings-title", tabindex: "-1" }, "Settings"),
       card("Your sign-in", this.#token),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -34,7 +35,21 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tab(browser: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Tab]:
-    context = await browser.new_context(**getattr(request, "param", {}))
+    """The console in a tab; a parameter is the options of its browser."""
+    async with _opened(browser, getattr(request, "param", {})) as tab:
+        yield tab
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def other_tab(browser: Browser) -> AsyncIterator[Tab]:
+    """The console in the browser of another admin."""
+    async with _opened(browser, {}) as tab:
+        yield tab
+
+
+@asynccontextmanager
+async def _opened(browser: Browser, options: dict[str, Any]) -> AsyncIterator[Tab]:
+    context = await browser.new_context(**options)
     tab = Tab(await context.new_page())
     yield tab
     await context.close()
