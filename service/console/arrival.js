@@ -27,7 +27,7 @@ export function homeAddress() {
   return `${location.origin}/`;
 }
 
-/** @param {Omit<Departure, "place">} departure */
+/** Throws where the browser lets the page keep nothing. @param {Omit<Departure, "place">} departure */
 export function depart(departure) {
   sessionStorage.setItem(KEY, JSON.stringify({ ...departure, place: location.search + location.hash }));
 }
@@ -43,10 +43,14 @@ function arrive() {
 
 /** @returns {Departure | null} */
 function takeDeparture() {
-  const kept = sessionStorage.getItem(KEY);
-  sessionStorage.removeItem(KEY);
-  return kept ? JSON.parse(kept) : null;
+  try {
+    const kept = sessionStorage.getItem(KEY);
+    sessionStorage.removeItem(KEY);
+    return kept ? JSON.parse(kept) : null;
+  } catch {
+    return null; // This browser lets the page keep nothing.
+  }
 }
 
 // Who presses "back" at the provider may get this page as it was, from the browser's memory.
-addEventListener("pageshow", ({ persisted }) => persisted && sessionStorage.removeItem(KEY));
+addEventListener("pageshow", ({ persisted }) => persisted && takeDeparture());

@@ -21,22 +21,23 @@ const RANK = { info: 0, warning: 1, error: 2, critical: 3 };
  * @typedef {object} Surroundings
  * @property {() => boolean} leads               Whether this tab is the one that calls.
  * @property {(id: string | null) => void} open  A notification was clicked: show the alert, or with null the feed.
- * @property {() => void} onPreferences          Another tab has changed them.
+ * @property {() => void} onChange               Another tab changed the preferences, or the browser lets us be heard.
  */
 
 export class Attention {
   #surroundings;
-  #sound = new Sound();
+  #sound;
   #preferences = load();
   /** @type {Alert[]} */ #waiting = [];
 
   /** @param {Surroundings} surroundings */
   constructor(surroundings) {
     this.#surroundings = surroundings;
+    this.#sound = new Sound(surroundings.onChange);
     this.#use(this.#preferences);
     onSavedElsewhere((preferences) => {
       this.#use(preferences);
-      surroundings.onPreferences();
+      surroundings.onChange();
     });
   }
 

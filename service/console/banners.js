@@ -123,11 +123,13 @@ export class Expiry {
     this.#look();
   }
 
-  /** Once it has expired the form says so. */
+  /** Once it has expired the form says so, unless it is the provider that everybody waits for. */
   #look() {
     const left = this.#expiresAt - serverNow();
-    this.#banner.hidden = this.#renews() || left <= 0 || left > WARN_MS;
-    if (!this.#banner.hidden) write(this.#text, `${this.#trouble}Your token expires at ${timeOfDay(this.#expiresAt)}.`);
+    this.#banner.hidden = this.#renews() || left > WARN_MS || (left <= 0 && !this.#trouble);
+    if (this.#banner.hidden) return;
+    const verb = left > 0 ? "expires" : "expired";
+    write(this.#text, `${this.#trouble}Your token ${verb} at ${timeOfDay(this.#expiresAt)}.`);
   }
 }
 

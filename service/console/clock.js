@@ -1,12 +1,12 @@
 /**
  * How far this computer's clock is from the server's, by the `Date` of its answers (RFC 9110, section 6.6.1).
  *
- * Such a date is cut to the second, and was true at some moment between the request and its answer. So each answer says
- * between what bounds the difference lies, and only a difference that is certain is told.
+ * Such a date is cut to the second, servers keep it for another, and it was true at some moment between the request and
+ * its answer. So each answer says between what bounds the difference lies, and only a difference that is certain is told.
  */
 
 const TOLD_FROM_MS = 5_000;
-const DATE_STEP_MS = 1_000;
+const DATE_STEP_MS = 2_000;
 
 let offset = 0;
 let told = false;

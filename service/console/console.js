@@ -68,7 +68,7 @@ const expiry = new Expiry(() => (login?.signedIn ? visitProvider() : form.isOpen
 const attention = new Attention({
   leads: () => session?.leads ?? false,
   open: (id) => go(id === null ? { name: "feed" } : { name: "alert", id }),
-  onPreferences: () => settingsPage.showPreferences(),
+  onChange: () => settingsPage.showPreferences(),
 });
 const settingsPage = new SettingsPage(attention, () => session);
 

@@ -64,7 +64,11 @@ export class Login {
     const provider = await discover(this.#settings);
     const secrets = newSecrets();
     const url = await authorizationUrl(this.#settings, provider, secrets, homeAddress());
-    depart({ ...secrets, issuer: this.issuer });
+    try {
+      depart({ ...secrets, issuer: this.issuer });
+    } catch {
+      throw new OidcError("This browser lets the page keep nothing while it is away. Allow it storage for this site.");
+    }
     location.assign(url);
   }
 
@@ -113,8 +117,8 @@ export class Login {
       const tokens = await renew(this.#settings, /** @type {Provider} */ (this.#provider), before);
       if (this.#tokens !== before) return null; // Signed out in the meantime.
       this.#keep(tokens);
-      if (this.#failures > 0) this.#listener.onTrouble(null);
       this.#failures = 0;
+      this.#listener.onTrouble(null);
       this.#listener.onRenewed(tokens.access);
       return tokens.access;
     } catch (error) {

@@ -16,18 +16,26 @@ const TONES = {
 };
 const TONE_SECONDS = 0.18;
 const LOUDNESS = 0.2;
+const LATE_MS = 2_000;
 
 export class Sound {
   /** @type {AudioContext | null} */ #context = null;
+  #onChange;
 
-  constructor() {
+  /** @param {() => void} onChange  `muted` may be another. */
+  constructor(onChange) {
+    this.#onChange = onChange;
     for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => this.#context?.resume(), { capture: true });
   }
 
-  /** Gets ready. Called from a click it may sound at once. */
+  /** Gets ready. After a click the browser lets it sound. */
   prepare() {
-    this.#context ??= new AudioContext();
-    if (this.#context.state === "suspended") this.#context.resume();
+    if (!this.#context) {
+      this.#context = new AudioContext();
+      this.#context.onstatechange = this.#onChange;
+    }
+    this.#context.resume();
+    return this.#context;
   }
 
   /** Whether the browser waits for a click. */
@@ -36,10 +44,11 @@ export class Sound {
   }
 
   /** @param {Severity} severity */
-  play(severity) {
-    this.prepare();
-    const context = /** @type {AudioContext} */ (this.#context);
-    if (context.state === "suspended") return; // Later it would sound out of season.
+  async play(severity) {
+    const context = this.prepare();
+    const asked = performance.now();
+    await context.resume();
+    if (performance.now() - asked > LATE_MS) return; // It would sound out of season.
     TONES[severity].forEach((frequency, index) => tone(context, frequency, context.currentTime + index * TONE_SECONDS));
   }
 }

@@ -49,7 +49,11 @@ async def choose(page: Page, **choices: str) -> None:
     """Choose in the settings from which severity on to be called."""
     await page.get_by_role("link", name="Settings").click()
     for label, severity in choices.items():
-        await page.get_by_label({"notify": "Desktop notification", "sound": "Sound"}[label]).select_option(severity)
+        await (
+            page.get_by_test_id("settings")
+            .get_by_label({"notify": "Desktop notification", "sound": "Sound"}[label])
+            .select_option(severity)
+        )
 
 
 async def prepared(tab: Tab, node: Node, **choices: str) -> None:
@@ -115,8 +119,8 @@ async def test_nothing_calls_unless_it_was_chosen_and_a_choice_is_remembered(nod
     await tab.page.reload()
     await tab.open(node)
     await tab.page.get_by_role("link", name="Settings").click()
-    await expect(tab.page.get_by_label("Desktop notification")).to_have_value("critical")
-    await expect(tab.page.get_by_label("Sound")).to_have_value("error")
+    await expect(tab["settings"].get_by_label("Desktop notification")).to_have_value("critical")
+    await expect(tab["settings"].get_by_label("Sound")).to_have_value("error")
 
 
 @ALLOWED
@@ -131,7 +135,7 @@ async def test_each_severity_has_a_sound_of_its_own_and_a_burst_sounds_once_as_i
     assert await called(tab.page) == []
     await tab.page.evaluate("tones.length = 0")
     await tab.page.get_by_role("button", name="Listen").click()
-    assert tuple(await tones(tab.page)) == heard[0]
+    assert tuple(await eventually(lambda: tones(tab.page))) == heard[0]
 
 
 async def test_a_browser_that_forbids_notifications_is_said_in_words(node: Node, tab: Tab) -> None:
@@ -159,7 +163,7 @@ async def test_quiet_hours_are_local_and_across_midnight(
 ) -> None:
     """Berlin in January is an hour ahead of UTC, so 22:00 to 07:00 is 21:00 to 06:00."""
     await prepared(tab, node, notify="info")
-    await tab.page.get_by_label("Quiet hours", exact=True).check()
+    await tab["settings"].get_by_label("Quiet hours", exact=True).check()
     await tab.page.evaluate(f"""
         globalThis.RealDate = Date;
         globalThis.Date = class extends RealDate {{
@@ -226,7 +230,7 @@ async def test_a_choice_in_one_tab_holds_in_the_others(node: Node, tab: Tab) -> 
     await other.open(node)
     await choose(other.page, notify="info", sound="off")
     await tab.page.get_by_role("link", name="Settings").click()
-    await expect(tab.page.get_by_label("Desktop notification")).to_have_value("info")
+    await expect(tab["settings"].get_by_label("Desktop notification")).to_have_value("info")
     await node.post("Called by the first, as the second chose")
     await eventually(lambda: called(tab.page))
 
@@ -318,7 +322,7 @@ async def test_a_token_that_lives_long_is_not_worth_a_word(node: Node, tab: Tab)
 
 @pytest.mark.parametrize(
     ("skew", "words"),
-    [(60_000, "60 s ahead of the server's"), (-3_600_000, "60 min behind the server's"), (2_000, None)],
+    [(60_000, "(59|60|61) s ahead of the server's"), (-3_600_000, "60 min behind the server's"), (2_500, None)],
 )
 async def test_a_clock_that_is_off_by_more_than_5_s_is_said_once(
     node: Node, tab: Tab, skew: int, words: str | None
@@ -330,9 +334,8 @@ async def test_a_clock_that_is_off_by_more_than_5_s_is_said_once(
     if words is None:
         await expect(tab["notice"]).to_be_hidden()
         return
-    await expect(tab["notice"]).to_contain_text(words)
+    await expect(tab["notice"]).to_contain_text(re.compile(words))
     await tab["notice"].get_by_role("button", name="Dismiss").click()
-    await node.live("bob")
     await tab.page.get_by_role("button", name="Sign out").click()
     await tab.paste(tab.token())
     await tab.is_("live")

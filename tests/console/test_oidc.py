@@ -284,6 +284,7 @@ async def test_the_stream_goes_on_over_renewed_tokens_without_loss_or_double(pro
 @pytest.mark.parametrize("provider", [ACCESS_SECONDS], indirect=True)
 async def test_a_provider_that_is_down_is_said_and_renewed_with_when_it_is_back(provider: Provider, tab: Tab) -> None:
     tab.tolerated = BLOCKED
+    await tab.draw(0.1)
     await sign_in(tab, provider)
     await asyncio.to_thread(provider.order, "down")
     await expect(tab["expiry"]).to_contain_text("could not be renewed")

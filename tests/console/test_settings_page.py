@@ -75,7 +75,7 @@ async def test_the_page_says_by_what_way_the_stream_comes_and_since_when(node: N
 async def test_a_test_alert_is_stored_and_comes_back(node: Node, tab: Tab) -> None:
     await tab.open(node, scope=f"{READ} {WRITE}", topics=["payments.*"])
     await open_settings(tab)
-    await tab.page.get_by_label("Severity").select_option("warning")
+    await tab["settings"].get_by_label("Severity").select_option("warning")
     await tab.page.get_by_role("button", name="Send a test alert").click()
     await expect(tab["test-outcome"]).to_contain_text("Stored as number 1 of the log")
     await expect(tab["test-outcome"]).to_contain_text("came back to this page")
@@ -89,7 +89,7 @@ async def test_a_test_alert_on_a_topic_that_the_token_does_not_cover_is_refused_
     tab.tolerated = REFUSED
     await tab.open(node, scope=f"{READ} {WRITE}", topics=["payments.*"])
     await open_settings(tab)
-    await tab.page.get_by_label("Topic").fill("infra")
+    await tab["settings"].get_by_label("Topic").fill("infra")
     await tab.page.get_by_role("button", name="Send a test alert").click()
     await expect(tab["test-outcome"]).to_contain_text("was not sent. Your token does not cover these topics")
     assert await node.sql("SELECT count(*) FROM alerts") == [(0,)]
