@@ -121,9 +121,9 @@ def asked(tab: Tab, path: str) -> list[dict[str, list[str]]]:
 
 async def test_signing_in_comes_back_to_the_place_with_nothing_left_behind(provider: Provider, tab: Tab) -> None:
     await provider.node.post("Raised before")
-    await sign_in(tab, provider, "/?from=a-link#/settings")
+    await sign_in(tab, provider, "/?min_severity=info#/settings")
     await expect(tab["who"]).to_have_text("alice")
-    assert tab.page.url == f"{provider.node.base}/?from=a-link#/settings"
+    assert tab.page.url == f"{provider.node.base}/?min_severity=info#/settings"
     await expect(tab["settings"]).to_be_visible()
     await expect(tab["token-facts"]).to_contain_text(f"by itself, by {urlsplit(provider.issuer).netloc}")
     await expect(tab["token-facts"]).to_contain_text(provider.issuer)
