@@ -171,7 +171,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # no
     app.router.routes.append(
         WebSocketRoute(PATH, StreamEndpoint(admission, verifier, rest_limits, settings.stream)),
     )
-    console.install(app, CONSOLE)
+    console.install(app, CONSOLE, settings.console)
     _prepare(app)
     return app
 

@@ -2,7 +2,10 @@
  * The REST API as the console uses it, with errors that can be told to a person.
  */
 
+import { compareClocks } from "./clock.js";
+
 /** @import { AlertPage, PresenceList } from "./wire.js" */
+/** @import { OidcSettings } from "./oidc.js" */
 
 const TIMEOUT_MS = 10_000;
 const SHOWN_AT_SIGN_IN = 50;
@@ -27,6 +30,14 @@ export class ApiError extends Error {
   get passing() {
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
   }
+}
+
+/**
+ * What the server's settings say to this page.
+ * @returns {Promise<{oidc: OidcSettings | null}>}
+ */
+export function fetchSettings() {
+  return request("/console/settings.json", null, {});
 }
 
 /**
@@ -69,19 +80,22 @@ export function post(path, token, { body, idempotencyKey } = {}) {
 
 /**
  * @param {string} path
- * @param {string} token
+ * @param {string | null} token
  * @param {RequestInit} options
  */
 async function request(path, token, options) {
+  /** @type {Record<string, string>} */ const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
+  const sentAt = Date.now();
   let response;
   try {
     response = await fetch(path, {
       ...options,
-      headers: { ...options.headers, Authorization: `Bearer ${token}`, Accept: "application/json" },
+      headers: { ...options.headers, ...authorization, Accept: "application/json" },
       cache: "no-store",
       credentials: "omit",
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
+    compareClocks(response.headers.get("Date"), sentAt);
     if (response.ok) return await response.json();
   } catch {
     throw new ApiError("unreachable", 0, 0);

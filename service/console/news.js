@@ -1,5 +1,5 @@
 /**
- * New alerts for those who do not look at the page: spoken by a screen reader, counted in the title of a hidden tab.
+ * New alerts for those who do not see the page: spoken by a screen reader.
  */
 
 import { byId } from "./dom.js";
@@ -9,21 +9,11 @@ import { byId } from "./dom.js";
 const COLLECT_MS = 1_000;
 const READ_OUT_AT_MOST = 3;
 const AFTER_BURST_MS = 15_000;
-const TITLE = document.title;
 
 export class News {
   #region = byId("news");
   /** @type {Alert[]} */ #waiting = [];
   #quietUntil = 0;
-  #unread = 0;
-
-  constructor() {
-    document.addEventListener("visibilitychange", () => {
-      if (document.hidden) return;
-      this.#unread = 0;
-      document.title = TITLE;
-    });
-  }
 
   /** @param {Alert} alert */
   add(alert) {
@@ -32,9 +22,6 @@ export class News {
     if (this.#waiting.push(alert) === 1) {
       setTimeout(() => this.#speak(), Math.max(COLLECT_MS, this.#quietUntil - Date.now()));
     }
-    if (!document.hidden) return;
-    this.#unread += 1;
-    document.title = `(${this.#unread}) ${TITLE}`;
   }
 
   #speak() {

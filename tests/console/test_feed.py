@@ -150,7 +150,7 @@ async def test_a_critical_alert_that_is_pinned_above_does_not_move_what_is_read(
     before = await tab["feed"].evaluate(FIRST_ROW)
     await node.post("The house burns", severity="critical")
     await expect(tab["pinned-alert"]).to_have_count(1)
-    height = (await tab["pinned"].bounding_box() or {})["height"]
+    height = (await tab["pinned"].bounding_box() or {})["height"]  # type: ignore[index]
     assert height > 50
     position = f"feed => feed.querySelector('[data-id=\"{before[0]}\"]').getBoundingClientRect().top"
     assert abs(await tab["feed"].evaluate(position) - before[1]) < 2
