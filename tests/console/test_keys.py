@@ -103,6 +103,7 @@ async def test_a_comment_is_written_without_a_mouse_and_its_letters_are_no_keys(
     await expect(tab["help"]).to_be_hidden()
     await press(tab, "Control+Enter")
     await expect(tab["comment"]).to_have_text(["a jar / cork?"])
+    await expect(tab["comment-text"]).to_have_value("")
     rows = await node.sql("SELECT kind FROM events ORDER BY seq DESC LIMIT 1")
     assert rows[0]["kind"] == "alert.commented"
 
