@@ -8,12 +8,12 @@
  */
 
 import { byId } from "./dom.js";
+import { Extent } from "./extent.js";
 import { FilterBar } from "./filterbar.js";
 import { NO_FILTERS, passes, saysAll, toQuery } from "./filters.js";
 import { VirtualList } from "./list.js";
 import { Pages } from "./pages.js";
 import { Pinned } from "./pinned.js";
-import { explain } from "./reasons.js";
 import { go } from "./router.js";
 import { Store, addInOrder } from "./store.js";
 import { keepAgesCurrent } from "./time.js";
@@ -34,11 +34,6 @@ export class Feed {
   #ask;
   #scroller = byId("feed");
   #arrivals = byId("arrivals");
-  #empty = byId("feed-empty");
-  #emptyText = byId("feed-empty-text");
-  #emptyReset = byId("feed-empty-reset");
-  #count = byId("feed-count");
-  #retry = byId("feed-retry");
   #store = new Store();
   #list = new VirtualList(this.#scroller, () => this.#renderSoon());
   #pinned = new Pinned(() => this.#bar.set(ALL_PINNED));
@@ -49,9 +44,9 @@ export class Feed {
   /** Oldest first. @type {Item[]} */ #shown = [];
   /** Those that are to join the list, or to leave it. @type {Set<Item>} */ #pending = new Set();
   /** @type {{id: string, place: number} | null} */ #selected = null;
+  #extent = new Extent(() => this.#unfilter(), () => this.#retry());
   #session = 0; // What was asked for in an earlier one is not shown in this.
   #frame = 0;
-  #explanation = "";
 
   /** @param {Find} ask  Asks the server for a page of alerts. */
   constructor(ask) {
@@ -61,14 +56,6 @@ export class Feed {
     this.#scroller.addEventListener("blur", () => this.#renderSoon());
     this.#scroller.addEventListener("click", ({ target }) => this.#onClick(/** @type {Element} */ (target)));
     this.#arrivals.addEventListener("click", () => this.bringIn());
-    this.#emptyReset.addEventListener("click", () => {
-      this.#bar.set(NO_FILTERS);
-      this.#bar.focus(); // The button is gone, and what had the focus with it.
-    });
-    this.#retry.addEventListener("click", () => {
-      this.#pages.problem = null;
-      this.#more();
-    });
   }
 
   /** Begins with the newest alerts, as a page shows them. @param {AlertPage} page */
@@ -87,7 +74,7 @@ export class Feed {
 
   /** Says what stands in the place of alerts, before the first page came. @param {string} text */
   explain(text) {
-    this.#explanation = text;
+    this.#extent.explain(text);
     this.#renderSoon();
   }
 
@@ -126,7 +113,7 @@ export class Feed {
     this.#shown = [];
     this.#pinned.clear();
     this.#bar.forgetSuggestions();
-    this.#explanation = "";
+    this.#extent.explain("");
     this.#render();
   }
 
@@ -139,7 +126,8 @@ export class Feed {
 
   /** The id of the alert that is selected. */
   get selected() {
-    return this.#selected?.id ?? null;
+    const id = this.#selected?.id;
+    return id && this.#store.get(id)?.shown ? id : null;
   }
 
   /** An alert that is loaded, as far as it is known. @param {string} id */
@@ -212,6 +200,16 @@ export class Feed {
     this.#list.scrollToTop();
     this.#rebuild();
     if (this.#query) this.#more();
+  }
+
+  #unfilter() {
+    this.#bar.set(NO_FILTERS);
+    this.#bar.focus(); // The button is gone, and what had the focus with it.
+  }
+
+  #retry() {
+    this.#pages.problem = null;
+    this.#more();
   }
 
   #rebuild() {
@@ -309,20 +307,14 @@ export class Feed {
     this.#arrivals.hidden = waiting === 0;
     this.#arrivals.textContent = `${waiting.toLocaleString("en")} new`;
     this.#tellWhatIsHere();
-    if (this.#list.range.last > this.#shown.length - NEAR_END) this.#more();
+    if (this.#list.end > this.#shown.length - NEAR_END) this.#more();
   }
 
   #tellWhatIsHere() {
-    const pages = this.#pages;
-    const isEmpty = this.#shown.length === 0;
-    const isFiltered = toQuery(this.#bar.filters).size > 0;
-    const isSearching = isFiltered && !pages.answered && !pages.problem;
-    this.#scroller.hidden = isEmpty;
-    this.#empty.hidden = !isEmpty || (!this.#base.answered && !this.#explanation);
-    this.#emptyReset.hidden = !isFiltered || !this.#base.answered;
-    write(this.#emptyText, this.#base.answered ? emptiness(isFiltered, isSearching) : this.#explanation);
-    write(this.#count, this.#base.answered ? extent(this.#shown.length, pages) : "");
-    this.#retry.hidden = !pages.problem;
+    const count = this.#shown.length;
+    this.#scroller.hidden = count === 0;
+    if (this.#base.answered) this.#extent.show(count, this.#pages, toQuery(this.#bar.filters).size > 0);
+    else this.#extent.showNothing(count === 0);
   }
 
   /** @param {number} index  From the top. */
@@ -371,25 +363,4 @@ export class Feed {
     this.#select(this.#indexOf(item.place));
     go({ name: "alert", id: item.id });
   }
-}
-
-/** @param {boolean} isFiltered @param {boolean} isSearching */
-function emptiness(isFiltered, isSearching) {
-  if (isSearching) return "Searching all alerts …";
-  return isFiltered ? "Nothing matches." : "No alerts. A new one appears here the moment it is raised.";
-}
-
-/** @param {number} count @param {Pages} pages */
-function extent(count, pages) {
-  const alerts = `${count.toLocaleString("en")} ${count === 1 ? "alert" : "alerts"}`;
-  if (pages.problem) return `${alerts}. Older ones could not be loaded. ${explain(pages.problem)}`;
-  if (pages.loading) return `${alerts}, loading older ones …`;
-  if (pages.cut) return `The newest ${alerts}. A filter finds older ones.`;
-  if (!pages.complete) return `${alerts} loaded, older ones follow as you scroll`;
-  return count ? alerts : "";
-}
-
-/** @param {HTMLElement} element @param {string} text */
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }

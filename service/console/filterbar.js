@@ -29,7 +29,9 @@ export class FilterBar {
     this.#onChange = onChange;
     this.filters = parse(location.search);
     this.#write();
-    this.#form.addEventListener("input", ({ target }) => this.#later(target === this.#text ? TYPING_MS : 2 * TYPING_MS));
+    this.#text.addEventListener("input", () => this.#later(TYPING_MS));
+    this.#topics.addEventListener("input", () => this.#later(2 * TYPING_MS));
+    for (const choice of [this.#severity, this.#status]) choice.addEventListener("change", () => this.#choose());
     this.#form.addEventListener("focusout", () => {
       this.#read();
       this.#typing = false;
@@ -72,8 +74,13 @@ export class FilterBar {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.#read();
-      this.#typing = this.#form.contains(document.activeElement);
+      this.#typing = true;
     }, ms);
+  }
+
+  #choose() {
+    this.#typing = false;
+    this.#read();
   }
 
   #read() {

@@ -15,7 +15,7 @@ import { Row } from "./row.js";
 
 /** @import { Item } from "./store.js" */
 
-const MARGIN_ROWS = 6;
+const MARGIN_ROWS = 4;
 
 export class VirtualList {
   #scroller;
@@ -25,6 +25,7 @@ export class VirtualList {
   /** @type {Map<string, Row>} */ #rows = new Map();
   /** @type {string | null} */ #selected = null;
   #rowHeight = 0;
+  /** The position after that of the last row that is in the document. */ end = 0;
   #complete = true;
 
   /**
@@ -43,7 +44,7 @@ export class VirtualList {
   }
 
   /** The rows in view and those beside them, as positions from the top. */
-  get range() {
+  #range() {
     const { scrollTop, clientHeight } = this.#scroller;
     if (!this.#rowHeight) return { first: 0, last: 0 };
     // The list may have become shorter, of which the browser's scroll position will only learn in its next layout.
@@ -77,7 +78,8 @@ export class VirtualList {
     this.#complete = complete;
     this.#selected = selected;
     if (!this.#rowHeight) this.#measure();
-    const { first, last } = this.range;
+    const { first, last } = this.#range();
+    this.end = last;
     this.#sizer.style.height = `${items.length * this.#rowHeight}px`;
     this.#window.style.transform = `translateY(${first * this.#rowHeight}px)`;
     this.#render(first, last);

@@ -8,11 +8,13 @@ import { byId } from "./dom.js";
 
 const COLLECT_MS = 1_000;
 const READ_OUT_AT_MOST = 3;
+const AFTER_BURST_MS = 15_000;
 const TITLE = document.title;
 
 export class News {
   #region = byId("news");
   /** @type {Alert[]} */ #waiting = [];
+  #quietUntil = 0;
   #unread = 0;
 
   constructor() {
@@ -25,8 +27,11 @@ export class News {
 
   /** @param {Alert} alert */
   add(alert) {
-    // A burst is spoken as one sentence: a queue of fifty would go on long after everybody has seen them.
-    if (this.#waiting.push(alert) === 1) setTimeout(() => this.#speak(), COLLECT_MS);
+    // A burst is spoken as one sentence: a queue of fifty would go on long after everybody has seen them. One that goes
+    // on is spoken of now and then, so that other things can still be heard.
+    if (this.#waiting.push(alert) === 1) {
+      setTimeout(() => this.#speak(), Math.max(COLLECT_MS, this.#quietUntil - Date.now()));
+    }
     if (!document.hidden) return;
     this.#unread += 1;
     document.title = `(${this.#unread}) ${TITLE}`;
@@ -35,6 +40,7 @@ export class News {
   #speak() {
     const alerts = this.#waiting;
     this.#waiting = [];
+    if (alerts.length > READ_OUT_AT_MOST) this.#quietUntil = Date.now() + AFTER_BURST_MS;
     const critical = alerts.filter(({ severity }) => severity === "critical").length;
     this.#region.textContent =
       alerts.length > READ_OUT_AT_MOST

@@ -47,16 +47,18 @@ class Tabs:
 
 
 SEEN = """
-addEventListener("DOMContentLoaded", () => {
-    const feed = document.getElementById("feed");
-    if (!feed) return;
+if (location.protocol === "http:") {
     window.seen = [];
-    new MutationObserver((changes) => {
-        for (const { addedNodes } of changes) for (const row of addedNodes) window.seen.push(Number(row.dataset.seq));
-    }).observe(feed, { childList: true });
-});
+    import("/console/feed.js").then(({ Feed }) => {
+        const { apply } = Feed.prototype;
+        Feed.prototype.apply = function (event) {
+            apply.call(this, event);
+            window.seen.push(event.seq);
+        };
+    });
+}
 """
-"""Keeps, in the page, the number of each row in the order in which they came."""
+"""Keeps, in the page, the number of each event that the feed took in, in the order in which they came."""
 HANG = "const held = new XMLHttpRequest(); held.open('GET', '/held', false); held.send()"
 
 
