@@ -351,6 +351,7 @@ async def test_an_alert_is_acknowledged_resolved_and_reopened(node: Node, tab: T
             await expect(shown).to_have_text(status)
         for name in ("Acknowledge", "Resolve", "Reopen"):
             await expect(button(tab, name)).to_be_enabled(enabled=name in names)
+    await expect(tab["timeline"].get_by_role("listitem")).to_have_count(4)  # shown before it was done, now it is
     rows = await node.sql("SELECT kind FROM events ORDER BY seq")
     assert [row["kind"] for row in rows] == ["alert.created", "alert.acknowledged", "alert.resolved", "alert.reopened"]
 

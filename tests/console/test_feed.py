@@ -152,8 +152,9 @@ async def test_a_critical_alert_that_is_pinned_above_does_not_move_what_is_read(
     before = await tab["feed"].evaluate(FIRST_ROW)
     await node.post("The house burns", severity="critical")
     await expect(tab["pinned-alert"]).to_have_count(1)
-    height = (await tab["pinned"].bounding_box() or {})["height"]  # type: ignore[index]
-    assert height > 50
+    pinned = await tab["pinned"].bounding_box()
+    assert pinned
+    assert pinned["height"] > 50
     position = f"feed => feed.querySelector('[data-id=\"{before[0]}\"]').getBoundingClientRect().top"
     assert abs(await tab["feed"].evaluate(position) - before[1]) < 2
 
@@ -403,10 +404,10 @@ SWEEP = """async (feed) => {
 
 
 async def work_of(browser: CDPSession) -> float:
-    """Return what the page's scripts, styles and layouts have taken, in ms of its thread: waiting for a core is not work."""
+    """Return what the page's scripts, styles and layouts have taken, in ms of its thread, not of waiting for it."""
     answer = await browser.send("Performance.getMetrics")
     metrics = {metric["name"]: metric["value"] for metric in answer["metrics"]}
-    return 1000 * sum(metrics[name] for name in ("ScriptDuration", "RecalcStyleDuration", "LayoutDuration"))
+    return float(1000 * sum(metrics[name] for name in ("ScriptDuration", "RecalcStyleDuration", "LayoutDuration")))
 
 
 async def arrive(node: Node) -> None:
