@@ -28,7 +28,9 @@ export class Attention {
   #surroundings;
   #sound;
   #preferences = load();
-  /** @type {Alert[]} */ #waiting = [];
+  /** @type {Alert[]} Those to be shown, */ #shown = [];
+  /** @type {Alert[]} and those to be heard. */ #heard = [];
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
 
   /** @param {Surroundings} surroundings */
   constructor(surroundings) {
@@ -61,15 +63,21 @@ export class Attention {
     this.#sound.play(severity);
   }
 
-  /** Something is new. @param {Alert} alert */
+  /** Something is new. What holds now counts, whatever is chosen before the call. @param {Alert} alert */
   add(alert) {
-    if (!this.#surroundings.leads()) return;
-    if (this.#waiting.push(alert) === 1) setTimeout(() => this.#call(), COLLECT_MS);
+    const { notify, sound } = this.#preferences;
+    if (!this.#surroundings.leads() || !mayCall(this.#preferences, alert.severity, new Date())) return;
+    if (reaches(notify, alert.severity)) this.#shown.push(alert);
+    if (reaches(sound, alert.severity)) this.#heard.push(alert);
+    this.#timer ??= setTimeout(() => this.#call(), COLLECT_MS);
   }
 
   /** Nobody is signed in any more. */
   clear() {
-    this.#waiting = [];
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#shown = [];
+    this.#heard = [];
   }
 
   /** @param {Preferences} preferences */
@@ -79,13 +87,10 @@ export class Attention {
   }
 
   #call() {
-    const now = new Date();
-    const { notify, sound } = this.#preferences;
-    const alerts = this.#waiting.filter(({ severity }) => mayCall(this.#preferences, severity, now));
-    this.#waiting = [];
-    const heard = worst(alerts.filter(({ severity }) => reaches(sound, severity)));
+    const [shown, heard] = [this.#shown, worst(this.#heard)];
+    this.clear();
     if (heard) this.#sound.play(heard);
-    this.#notify(alerts.filter(({ severity }) => reaches(notify, severity)));
+    this.#notify(shown);
   }
 
   /** @param {Alert[]} alerts */
