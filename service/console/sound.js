@@ -1,8 +1,8 @@
 /**
  * Tones by severity, made here: no file, and each told apart from the others without looking.
  *
- * A browser makes no sound before the person has clicked or typed in the page. Until then the sound waits, and `muted`
- * says so.
+ * A browser lets a page make no sound, and complains if it tries, before the person has clicked or typed in it. Until then
+ * `muted` says so.
  */
 
 /** @import { Severity } from "./wire.js" */
@@ -16,40 +16,42 @@ const TONES = {
 };
 const TONE_SECONDS = 0.18;
 const LOUDNESS = 0.2;
-const LATE_MS = 2_000;
 
 export class Sound {
   /** @type {AudioContext | null} */ #context = null;
+  #wanted = false;
   #onChange;
 
-  /** @param {() => void} onChange  `muted` may be another. */
+  /** @param {() => void} onChange  `muted` is another. */
   constructor(onChange) {
     this.#onChange = onChange;
-    for (const kind of ["pointerdown", "keydown"]) addEventListener(kind, () => this.#context?.resume(), { capture: true });
+    for (const kind of ["pointerup", "keydown"]) addEventListener(kind, () => this.muted && this.#unmute());
   }
 
-  /** Gets ready. After a click the browser lets it sound. */
+  /** Gets ready, as soon as the browser allows it. */
   prepare() {
-    if (!this.#context) {
-      this.#context = new AudioContext();
-      this.#context.onstatechange = this.#onChange;
-    }
-    this.#context.resume();
-    return this.#context;
+    this.#wanted = true;
+    if (this.#context || !navigator.userActivation.hasBeenActive) return;
+    this.#context = new AudioContext();
   }
 
   /** Whether the browser waits for a click. */
   get muted() {
-    return this.#context?.state === "suspended";
+    return this.#wanted && !this.#context;
   }
 
   /** @param {Severity} severity */
   async play(severity) {
-    const context = this.prepare();
-    const asked = performance.now();
+    this.prepare();
+    const context = this.#context;
+    if (!context) return; // Later it would sound out of season.
     await context.resume();
-    if (performance.now() - asked > LATE_MS) return; // It would sound out of season.
     TONES[severity].forEach((frequency, index) => tone(context, frequency, context.currentTime + index * TONE_SECONDS));
+  }
+
+  #unmute() {
+    this.prepare();
+    this.#onChange();
   }
 }
 

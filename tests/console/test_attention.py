@@ -172,9 +172,15 @@ async def test_quiet_hours_are_local_and_across_midnight(
     """)
     await node.post("Not critical", severity="error")
     await node.post("Critical", severity="critical")
-    await tab.page.wait_for_function("called.some(({ title }) => title === 'Critical')")
-    titles = [call["title"] for call in await called(tab.page)]
-    assert titles == (["Not critical", "Critical"] if calls else ["Critical"])
+
+    async def titles() -> list[str]:
+        return [call["title"] for call in await called(tab.page)]
+
+    async def critical_called() -> bool:
+        return "Critical" in await titles()
+
+    await eventually(critical_called)
+    assert await titles() == (["Not critical", "Critical"] if calls else ["Critical"])
 
 
 @pytest.mark.parametrize(
