@@ -30,12 +30,14 @@ from service.errors import CloseReason
 from service.events.log import read_head
 from service.integrations import routes as integration_routes
 from service.logs import get_logger
-from service.realtime import administration
+from service.realtime import administration, dashboard_routes
 from service.realtime import routes as stream_routes
 from service.realtime.admission import Admission
 from service.realtime.bus import PostgresBus
+from service.realtime.dashboard import Dashboard
 from service.realtime.events import HttpStreams
 from service.realtime.fanout import Fanout
+from service.realtime.figures import Figures
 from service.realtime.hub import Hub
 from service.realtime.presence import Presence
 from service.realtime.websocket import PATH, StreamEndpoint
@@ -43,8 +45,9 @@ from service.web import console, health, openapi, problems
 from service.web.limits import ConnectionLimits, RestLimits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Collection, Coroutine
     from typing import Any
+    from uuid import UUID
 
     from sqlalchemy import URL
 
@@ -63,7 +66,7 @@ AsyncAPI, in `openapi/asyncapi.yaml`.
 """
 
 
-def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
+def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # noqa: PLR0915 - all parts are named
     """Make the application of one node, on the migrated database at ``url``."""
     database = Database(url, settings.storage)
     revoked = RevokedTokens()
@@ -88,8 +91,15 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     indexer = Indexer(database)
     janitor = Janitor(database, ledger, settings)
     retention = Retention(database, settings.retention, fanout.forget)
-    revocations = RevocationFeed(database, revoked, lambda kicked: hub.close_revoked(revoked, kicked))
-    bus = PostgresBus(database, fanout.announce, revocations.announce, presence.changed)
+    figures = Figures(database, hub, ledger)
+    dashboard = Dashboard(database, figures, verifier, settings.stream)
+
+    def close_revoked(kicked: Collection[UUID]) -> None:
+        hub.close_revoked(revoked, kicked)
+        dashboard.close_revoked()
+
+    revocations = RevocationFeed(database, revoked, close_revoked)
+    bus = PostgresBus(database, fanout.announce, revocations.announce, presence.changed, figures.asked)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -102,6 +112,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
             fanout.start_at(head)
             await ledger.register(head)
             stack.push_async_callback(ledger.end)
+            stack.push_async_callback(dashboard.close)
             stack.callback(hub.close_all, CloseReason.SHUTTING_DOWN)  # those that no socket holds: between two polls
             for part in (
                 ledger.run(lambda: hub.close_all(CloseReason.SHUTTING_DOWN)),
@@ -140,6 +151,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.state.committer = committer
     app.state.called = ledger.callers.count
     app.state.hub = hub
+    app.state.dashboard = dashboard
     app.state.streams = HttpStreams(admission, hub, ledger, limits, settings.stream)
     problems.install(app)
     openapi.install(app)
@@ -151,6 +163,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         delivery_routes.router,
         audit_routes.router,
         stream_routes.router,
+        dashboard_routes.router,
         administration.router,
         health.router,
     ):
@@ -158,7 +171,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.router.routes.append(
         WebSocketRoute(PATH, StreamEndpoint(admission, verifier, rest_limits, settings.stream)),
     )
-    console.install(app, CONSOLE)
+    console.install(app, CONSOLE, settings.console)
     _prepare(app)
     return app
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PREFIX = "TOCSIN_"
+_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d+)?")
 Severity = Literal["info", "warning", "error", "critical"]
 SEVERITIES: dict[str, Severity] = {
     "critical": "critical",
@@ -85,6 +87,23 @@ def _pairs(value: object) -> object:
         return value
     pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
     return {**SEVERITIES, **{name.strip().lower(): severity.strip() for name, _, severity in pairs}}
+
+
+def _issuer_url(value: str) -> str:
+    """Accept the identifier of an OpenID provider: it stands in a header, and a path is put after it."""
+    if not _HOST.fullmatch(urlsplit(_trusted_url(value)).netloc) or urlsplit(value).query:
+        raise ValueError("write an address such as https://login.example/realms/ops, without a query")
+    return value
+
+
+def _parameters(value: object) -> object:
+    """Read ``audience=tocsin, prompt=login`` from one variable."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise ValueError("write pairs such as audience=tocsin, prompt=login")
+    return {name.strip(): text.strip() for name, _, text in pairs}
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
@@ -257,6 +276,8 @@ class StreamSettings(_Group):
     """How many resuming connections may read the log at the same time."""
     presence_max: int = Field(10_000, ge=1)
     """The most admins whose joining and leaving is announced."""
+    dashboard_viewers_max: int = Field(200, ge=1)
+    """Viewers of the dashboard that one node shows the figures."""
 
 
 class LedgerSettings(_Group):
@@ -307,6 +328,21 @@ class IntegrationSettings(_Group):
     """The severity of alerts without that label, or with another value."""
 
 
+class ConsoleSettings(_Group):
+    """How people sign in to the console with OpenID Connect."""
+
+    oidc_issuer: Annotated[str, AfterValidator(_issuer_url)] | None = None
+    """The OpenID provider: ``https``, or ``http`` to a loopback address. Without it the console asks for a token."""
+    oidc_client_id: str = Field("tocsin-console", min_length=1)
+    """The console's name at the provider, registered there as a public client (one without a secret)."""
+    oidc_scope: str = "openid offline_access alerts:read alerts:manage"
+    """The scopes that are asked for, separated by spaces; ``offline_access`` is for renewing without a person."""
+    oidc_resource: str | None = None
+    """The ``resource`` (RFC 8707) for which the access token is to be, where the provider wants it named."""
+    oidc_parameters: Annotated[dict[str, str], NoDecode, BeforeValidator(_parameters)] = {}
+    """More parameters of the authorization request, such as ``audience=tocsin, prompt=consent``."""
+
+
 class CallerSettings(_Group):
     """Which service ``tocsin send`` and ``tocsin tail`` talk to."""
 
@@ -330,6 +366,7 @@ class Settings:
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     integrations: IntegrationSettings = field(default_factory=IntegrationSettings)
+    console: ConsoleSettings = field(default_factory=ConsoleSettings)
     caller: CallerSettings = field(default_factory=CallerSettings)
 
 

@@ -21,6 +21,8 @@ PATH = "/v1/events"
 class EventSource:
     """A client of server-sent events (HTML standard, section 9.2): what it reads, and the last id."""
 
+    path = PATH
+
     def __init__(self, node: Node, subject: str = "alice", scope: str = READ, **claims: Any) -> None:
         self.http = node.http(subject, scope, **claims)
         self.texts: list[bytes] = []
@@ -41,7 +43,7 @@ class EventSource:
         headers = {"Accept": "text/event-stream"}
         if last_id is not None:
             headers["Last-Event-ID"] = last_id
-        request = self.http.build_request("GET", PATH, params=query, headers=headers)
+        request = self.http.build_request("GET", self.path, params=query, headers=headers)
         self._answer = await self.http.send(request, stream=True)
         assert self._answer.status_code == 200, await self._answer.aread()
         assert self._answer.headers["content-type"] == "text/event-stream; charset=utf-8"

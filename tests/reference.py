@@ -44,7 +44,7 @@ def plain(docstring: str | None) -> str:
 
 def shown(default: Any) -> str:
     """Return a default as it would be written in the environment."""
-    if default is None or default == ():
+    if default is None or default in ((), {}):
         return ""
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"

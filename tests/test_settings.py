@@ -71,6 +71,11 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     [
         ("TOCSIN_PORT", "x"),
         ("TOCSIN_PORT", "65536"),
+        ("TOCSIN_OIDC_ISSUER", "http://login.example"),
+        ("TOCSIN_OIDC_ISSUER", "https://login.example/?tenant=ops"),
+        ("TOCSIN_OIDC_ISSUER", "https://login.example;script-src *"),
+        ("TOCSIN_OIDC_ISSUER", "https://*.example"),
+        ("TOCSIN_OIDC_PARAMETERS", "audience"),
         ("TOCSIN_PORT", "-1"),
         ("TOCSIN_LOG_LEVEL", "loud"),
         ("TOCSIN_LOG_FORMAT", "xml"),
@@ -129,3 +134,8 @@ def test_no_two_settings_share_a_variable() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().server.port = 1  # type: ignore[misc]
+
+
+def test_the_parameters_of_the_authorization_request_are_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_OIDC_PARAMETERS", "audience=https://tocsin.example, prompt = consent")
+    assert load().console.oidc_parameters == {"audience": "https://tocsin.example", "prompt": "consent"}

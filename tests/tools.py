@@ -1,10 +1,11 @@
 """Tools that the tests use and that live apart from the service's own packages, each in a pinned version.
 
 ``openapi-python-client`` wants an older typer than the service has, so uv keeps it in an environment of its own.
-Spectral, a linter of contracts, and TypeScript, which checks the types of the console's JavaScript, are installed
-with npm into ``node_modules/``. ``python -m tests.tools`` gets them all, and says in one line each what will be skipped
-where one cannot be had; ``python -m tests.tools types`` (in ``make check``) gets TypeScript alone and checks. In CI
-nothing is skipped.
+Spectral, a linter of contracts, TypeScript, which checks the types of the console's JavaScript, axe, which finds what
+keeps people out of a page, and oidc-provider, where a person can sign in, are installed with npm into
+``node_modules/``. ``python -m tests.tools`` gets them all, and says in one line each what will be skipped where one
+cannot be had; ``python -m tests.tools types`` (in ``make check``) gets TypeScript alone and checks. In CI nothing is
+skipped.
 """
 
 from __future__ import annotations
@@ -24,8 +25,18 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 GENERATOR = "openapi-python-client==0.29.1"
 INSTALL_SECONDS = 300
-PACKAGES = {"spectral": "@stoplight/spectral-cli@6.16.3", "tsc": "typescript@7.0.2", "node": "node@22.23.3"}
-"""The npm package of each command. Node is for machines whose own is older than the tests of the stream client need."""
+PACKAGES = {
+    "spectral": "@stoplight/spectral-cli@6.16.3",
+    "tsc": "typescript@7.0.2",
+    "axe": "axe-core@4.14.1",
+    "oidc": "oidc-provider@9.13.3",
+    "node": "node@22.23.3",
+}
+"""The npm package of each command, and of two that are scripts: what looks at a page, and a place to sign in.
+
+Node is for machines whose own is older than the tests need.
+"""
+SCRIPTS = {"axe": "axe-core/axe.min.js", "oidc": "oidc-provider/lib/index.js"}
 NO_NPM = "there is no npm; install the packages nodejs and npm"
 NODE_AT_LEAST = (20, 19)
 """It knows ES modules by their content, and WebSockets."""
@@ -43,8 +54,8 @@ def generator() -> bool:
 
 
 def node_tool(name: str) -> Path | None:
-    """Return the path of a command that npm installs, or None."""
-    found = ROOT / "node_modules" / ".bin" / name
+    """Return the path of a command or script that npm installs, or None."""
+    found = ROOT / "node_modules" / SCRIPTS.get(name, f".bin/{name}")
     return found if shutil.which("node") and found.exists() else None
 
 
@@ -112,10 +123,11 @@ def install_node() -> bool:
 def main() -> None:
     if not generator():
         print(f"Skipping the generated client: uv cannot install {GENERATOR}.")
-    if not all(map(node_tool, ("spectral", "tsc"))):
-        print("Installing Spectral and TypeScript for the contracts and the console …", flush=True)
-    if not install_node_tools("spectral", "tsc"):
-        print(f"Skipping the linting of the contracts: {NO_NPM}.")
+    tools = ("spectral", "tsc", "axe", "oidc")
+    if not all(map(node_tool, tools)):
+        print("Installing Spectral, TypeScript, axe and oidc-provider for the contracts and the console …", flush=True)
+    if not install_node_tools(*tools):
+        print(f"Skipping the linting of the contracts, the looks of axe and OpenID Connect: {NO_NPM}.")
     if not install_node():
         print(f"Skipping the tests of the stream client under Node: {NO_NPM}.")
 

@@ -2,18 +2,33 @@
  * The page: signing in and out, and which part of it shows what a session brings.
  *
  * A token comes from the address (`/#token=…`, wiped at once so that it stays out of the history, bookmarks and shared
- * screens) or from the form. It is kept in memory only: closing or reloading the page signs out.
+ * screens), from the form, or from the OpenID provider. It is kept in memory only: closing or reloading the page signs out.
  */
 
+import { arrival } from "./arrival.js"; // Before all others: it takes out of the address what is not for them.
+import { ApiError, fetchSettings } from "./api.js";
+import { Attention } from "./attention.js";
+import { Expiry, Outage } from "./banners.js";
+import { onSkew, skewInWords } from "./clock.js";
+import { Desk } from "./desk.js";
+import { Dashboard } from "./dashboard.js";
 import { byId } from "./dom.js";
 import { Feed } from "./feed.js";
+import { Login } from "./login.js";
+import { followPlaces } from "./nav.js";
 import { News } from "./news.js";
+import { nameOf, OidcError } from "./oidc.js";
+import { closePolicy } from "./policy.js";
 import { PresencePanel } from "./presence.js";
 import { explain } from "./reasons.js";
+import { go, hashOf, onPlace, place } from "./router.js";
 import { Session } from "./session.js";
+import { SettingsPage } from "./settings.js";
+import { SignInForm } from "./sign-in.js";
 import { StateLine } from "./state.js";
 import { timeOfDay } from "./time.js";
-import { claimsOf } from "./token.js";
+import { claimsOf, expiryOf } from "./token.js";
+import { Unread } from "./unread.js";
 
 /** @import { GapFrame } from "./wire.js" */
 /** @import { Status } from "./client.js" */
@@ -22,42 +37,63 @@ import { claimsOf } from "./token.js";
 const NEWS = new Set(["alert.created", "alert.reopened", "alert.escalated"]);
 
 const page = {
-  signIn: byId("sign-in"),
-  signInTitle: byId("sign-in-title"),
-  signInLead: byId("sign-in-lead"),
   signInAgain: byId("sign-in-again"),
-  token: /** @type {HTMLInputElement} */ (byId("token")),
-  reason: byId("reason"),
   notice: byId("notice"),
   noticeText: byId("notice-text"),
   workspace: byId("workspace"),
   account: byId("account"),
+  nav: byId("nav"),
   who: byId("who"),
   tokenUntil: byId("token-until"),
   seq: byId("seq"),
 };
-const firstLead = page.signInLead.textContent;
 
 /** @type {Status} */ const SIGNED_OUT = { state: "signed-out", reason: null, since: null, way: "socket", retryAt: null };
 /** @type {Session | null} */ let session = null;
+/** @type {Login | null} */ let login = null;
 let status = SIGNED_OUT;
 
-const feed = new Feed(byId("feed"), byId("feed-empty"));
+followPlaces(); // First, so that what the others focus is no longer hidden.
+const feed = new Feed(async (query) => {
+  if (!session) throw new ApiError("token_missing", 0, 0);
+  return session.get(`/v1/alerts?${query}`);
+});
+const desk = new Desk(feed, () => session, showNotice);
 const presence = new PresencePanel();
 const news = new News();
+const dashboard = new Dashboard();
 const stateLine = new StateLine(() => session?.retry());
+const form = new SignInForm({
+  onToken: (token) => signIn(token, { pasted: true }),
+  onProvider: () => visitProvider(),
+});
+const unread = new Unread();
+const outage = new Outage((isDown) => unread.setOffline(isDown));
+const expiry = new Expiry(() => (login?.signedIn ? visitProvider() : form.isOpen ? form.close() : askForToken(null)));
+const attention = new Attention({
+  leads: () => session?.leads ?? false,
+  open: (id) => go(id === null ? { name: "feed" } : { name: "alert", id }),
+  onChange: () => settingsPage.showPreferences(),
+});
+const settingsPage = new SettingsPage(attention, () => session);
 
 /** @type {View} */
 const view = {
   onStatus: showStatus,
-  onPage: (list) => feed.show(list),
-  onWelcome: ({ recipient, token_expires_at }) => {
-    page.who.textContent = recipient;
-    page.tokenUntil.textContent = `token until ${timeOfDay(Date.parse(token_expires_at))}`;
+  onPage: (list) => {
+    feed.show(list);
+    if (session) desk.refresh(session);
   },
+  onWelcome: ({ recipient }) => (page.who.textContent = recipient),
   onEvent: (event) => {
     feed.apply(event);
-    if (NEWS.has(event.kind)) news.add(event.alert);
+    desk.apply(event);
+    settingsPage.apply(event);
+    outage.count();
+    if (!NEWS.has(event.kind)) return;
+    if (feed.concerns(event.alert)) news.add(event.alert);
+    unread.add();
+    attention.add(event.alert);
   },
   onGap: showGap,
   onStale: (reason) => showNotice(`The list could not be brought up to date. ${explain(reason)} Reload to try again.`),
@@ -66,23 +102,56 @@ const view = {
   onPresence: (frame) => presence.apply(frame),
 };
 
-/** @param {string} token */
-function signIn(token) {
+/** @param {string} token @param {{pasted: boolean}} how  From outside, or from the provider. */
+function signIn(token, { pasted }) {
   const subject = claimsOf(token)?.sub;
-  if (!subject) return page.signIn.hidden ? showNotice(explain("token_malformed")) : showReason("token_malformed");
-  page.token.value = "";
-  if (session?.continuesWith(token) && status.state === "signed-out") return session.resume(token);
+  if (!subject) return form.isOpen ? form.say(explain("token_malformed")) : showNotice(explain("token_malformed"));
+  form.clear();
+  if (pasted) login?.forget();
+  if (session?.continuesWith(token)) return goOn(session, token);
   endSession();
   page.who.textContent = subject;
-  session = new Session(subject, token, view);
+  session = new Session(subject, token, view, async () => (await login?.renew()) ?? null);
+  showToken(token);
   session.begin();
+}
+
+/** @param {Session} current @param {string} token */
+async function goOn(current, token) {
+  if (status.state === "signed-out") {
+    showToken(token);
+    return current.resume(token);
+  }
+  try {
+    await current.change(token);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    return askForToken(error.reason);
+  }
+  showToken(token);
+  if (session === current) form.close();
+}
+
+/** @param {string} token  The one that is in use from now on. */
+function showToken(token) {
+  const name = login?.signedIn ? nameOf(login.issuer) : "";
+  const renewal = login?.renews ? `by itself, by ${name}` : `by you, ${name ? `at ${name}` : "with a new token"}`;
+  page.tokenUntil.textContent = `token until ${timeOfDay(expiryOf(token) * 1000)}`;
+  expiry.watch(expiryOf(token), () => login?.renews ?? false);
+  settingsPage.showToken(token, renewal);
+  dashboard.use(token);
 }
 
 function endSession() {
   session?.end();
   session = null;
   feed.clear();
+  desk.clear();
   presence.show([]);
+  dashboard.use(null);
+  attention.clear();
+  expiry.clear();
+  outage.clear();
   page.notice.hidden = true;
   page.seq.textContent = page.tokenUntil.textContent = page.who.textContent = "";
 }
@@ -92,40 +161,94 @@ function showStatus(next) {
   const before = status.state;
   status = next;
   stateLine.show(next);
+  outage.show(next);
+  settingsPage.showStatus(next);
   presence.setCurrent(next.state === "live");
+  if (next.state === "live" && before !== "live") desk.onLive();
   const signedOut = next.state === "signed-out";
-  const formHadFocus = page.signIn.contains(document.activeElement);
-  page.signIn.hidden = !signedOut;
   page.signInAgain.hidden = !signedOut || !session?.started; // The form may be far above what is being read.
-  page.account.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
+  page.account.hidden = page.nav.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
   if (session && !session.started) {
     feed.explain(next.reason ? `${explain(next.reason)} The console keeps trying.` : "Loading the alerts …");
   }
-  if (signedOut) askForToken(next.reason);
-  else if (before === "signed-out" && formHadFocus) byId("feed-title").focus(); // The form took the focus with it.
+  if (signedOut) signedOutFor(next.reason);
+  else if (before === "signed-out") {
+    const formHadFocus = form.hasFocus;
+    form.close();
+    if (formHadFocus) desk.focus(); // The form took the focus with it.
+  }
+}
+
+/** @param {string | null} reason */
+function signedOutFor(reason) {
+  askForToken(reason);
+  // Another tab had the stream, and its token ended; ours can be renewed.
+  if (!login?.renews || !session?.started || closePolicy(1008, reason ?? "") !== "refresh") return;
+  const current = session;
+  attempt(async () => {
+    const token = await login?.renew();
+    if (token && session === current) current.resume(token);
+  });
 }
 
 /** @param {string | null} reason */
 function askForToken(reason) {
-  page.signInTitle.textContent = session?.started ? "Sign in again" : "Sign in";
-  page.signInLead.textContent = session?.started
-    ? `Your alerts stay on this page. With a new token for ${session.subject}, they go on where they stopped.`
-    : firstLead;
-  showReason(reason);
-  if (!session?.started) page.token.focus();
+  form.open(session?.started ? session.subject : null, reason && explain(reason));
+  if (!session?.started || status.state !== "signed-out") form.focus();
 }
 
-/** @param {string | null} reason */
-function showReason(reason) {
-  page.reason.textContent = reason ? explain(reason) : "";
-  page.reason.hidden = !reason;
-  page.token.setAttribute("aria-invalid", String(Boolean(reason)));
+/** Leaves for the OpenID provider, and comes back to this place. */
+function visitProvider() {
+  attempt(async () => login?.begin());
+}
+
+async function offerProvider() {
+  const settings = await fetchSettings().catch(() => null);
+  if (!settings) return arrival && form.say(explain("unreachable"));
+  if (!settings.oidc) return arrival && form.say("This page did not ask for this sign-in. Sign in again.");
+  const provider = new Login(settings.oidc, {
+    onSignedIn: (token) => signIn(token, { pasted: false }),
+    onRenewed: (token) => {
+      if (!session?.continuesWith(token)) return signIn(token, { pasted: false });
+      session.renewed(token);
+      showToken(token);
+    },
+    onTrouble: (problem) => expiry.explain(problem),
+  });
+  login = provider;
+  form.offer(nameOf(settings.oidc.issuer));
+  if (arrival) attempt(() => provider.finish());
+}
+
+/** @param {() => Promise<void>} step  Of the sign-in with the provider. */
+async function attempt(step) {
+  form.setBusy(true);
+  try {
+    await step();
+  } catch (error) {
+    if (!(error instanceof OidcError)) throw error;
+    if (form.isOpen) form.say(error.message);
+    else showNotice(error.message);
+  }
+  form.setBusy(false);
+}
+
+async function signOut() {
+  endSession();
+  showStatus(SIGNED_OUT);
+  try {
+    await login?.signOut();
+  } catch (error) {
+    if (!(error instanceof OidcError)) throw error;
+    form.say(`You are signed out here. ${error.message} Your session there may go on.`);
+  }
 }
 
 /** @param {GapFrame} gap */
 function showGap({ from, to, reason }) {
   if (reason === "reset") {
     feed.clear();
+    desk.clear();
     return showNotice("The server started a new log. The list was loaded again from it.");
   }
   showNotice(
@@ -143,24 +266,22 @@ function showNotice(text) {
 function signInFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return;
-  history.replaceState(null, "", location.pathname + location.search);
-  signIn(token.trim());
+  const open = place().name === "feed" ? "" : hashOf(place());
+  history.replaceState(null, "", location.pathname + location.search + open);
+  signIn(token.trim(), { pasted: true });
 }
 
-page.signIn.addEventListener("submit", (event) => {
-  event.preventDefault();
-  signIn(page.token.value.trim());
-});
-page.signInAgain.addEventListener("click", () => page.token.focus());
-byId("sign-out").addEventListener("click", () => {
-  endSession();
-  showStatus(SIGNED_OUT);
-});
+page.signInAgain.addEventListener("click", () => form.focus());
+byId("sign-out").addEventListener("click", signOut);
 byId("notice-dismiss").addEventListener("click", () => (page.notice.hidden = true));
 
 addEventListener("hashchange", signInFromAddress);
 addEventListener("online", () => session?.retry());
 document.addEventListener("visibilitychange", () => document.hidden || session?.retry());
 
+onSkew((skew) => showNotice(skewInWords(skew)));
+onPlace(() => settingsPage.showPreferences());
+
 showStatus(status);
 signInFromAddress();
+offerProvider();

@@ -1,5 +1,5 @@
 /**
- * New alerts for those who do not look at the page: spoken by a screen reader, counted in the title of a hidden tab.
+ * New alerts for those who do not see the page: spoken by a screen reader.
  */
 
 import { byId } from "./dom.js";
@@ -8,33 +8,26 @@ import { byId } from "./dom.js";
 
 const COLLECT_MS = 1_000;
 const READ_OUT_AT_MOST = 3;
-const TITLE = document.title;
+const AFTER_BURST_MS = 15_000;
 
 export class News {
   #region = byId("news");
   /** @type {Alert[]} */ #waiting = [];
-  #unread = 0;
-
-  constructor() {
-    document.addEventListener("visibilitychange", () => {
-      if (document.hidden) return;
-      this.#unread = 0;
-      document.title = TITLE;
-    });
-  }
+  #quietUntil = 0;
 
   /** @param {Alert} alert */
   add(alert) {
-    // A burst is spoken as one sentence: a queue of fifty would go on long after everybody has seen them.
-    if (this.#waiting.push(alert) === 1) setTimeout(() => this.#speak(), COLLECT_MS);
-    if (!document.hidden) return;
-    this.#unread += 1;
-    document.title = `(${this.#unread}) ${TITLE}`;
+    // A burst is spoken as one sentence: a queue of fifty would go on long after everybody has seen them. One that goes
+    // on is spoken of now and then, so that other things can still be heard.
+    if (this.#waiting.push(alert) === 1) {
+      setTimeout(() => this.#speak(), Math.max(COLLECT_MS, this.#quietUntil - Date.now()));
+    }
   }
 
   #speak() {
     const alerts = this.#waiting;
     this.#waiting = [];
+    if (alerts.length > READ_OUT_AT_MOST) this.#quietUntil = Date.now() + AFTER_BURST_MS;
     const critical = alerts.filter(({ severity }) => severity === "critical").length;
     this.#region.textContent =
       alerts.length > READ_OUT_AT_MOST

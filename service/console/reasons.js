@@ -8,6 +8,7 @@ const SENTENCES = {
   token_invalid: "The server did not accept this token.",
   token_expired: "Your token has expired.",
   token_revoked: "Your token was revoked.",
+  token_unavailable: "No fresh token could be had.",
   token_malformed: "This is not a token: three parts with dots between them are expected.",
   scope_missing: "Your token does not allow reading alerts; it needs the scope alerts:read.",
   topic_forbidden: "Your token does not cover these topics.",

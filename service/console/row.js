@@ -1,51 +1,54 @@
 /**
- * One alert as a row of the feed: what matters in the summary line, the rest folded away beneath it.
+ * One alert as a row: how grave it is, what happened, where, since when, how often, and who has it.
  *
- * Every string here was written by someone else. It becomes text in a bidi isolate, and a link only where it leads to
- * http or https.
+ * Every string here was written by someone else. It becomes text in a bidi isolate.
  */
 
 import { element, foreign } from "./dom.js";
-import { age, exactTime } from "./time.js";
+import { age } from "./time.js";
 
-/** @import { Alert, EventFrame } from "./wire.js" */
+/** @import { Item, Slim } from "./store.js" */
+
+const FRESH_MS = 1_000;
 
 export class Row {
-  /** Where this row stands: rows with a higher place are above it. @type {number} */ place;
-  /** The log position at which this row is true. */ position = -1;
+  #version = 0;
 
-  #summary = element("summary", "");
-  #content = element("div", "content");
-  #facts = element("dl", "facts");
-  #shownContent = "";
+  /** @param {string} id */
+  constructor(id) {
+    const attributes = { class: "alert", role: "option", id: `alert-${id}`, "data-testid": "alert", "data-id": id };
+    this.element = element("div", attributes);
+  }
 
-  /**
-   * @param {Alert} alert
-   * @param {number} place
-   */
-  constructor(alert, place) {
-    this.place = place;
-    const details = element("details", "", this.#summary, element("div", "more", this.#content, this.#facts));
-    this.element = element("li", { class: "alert", "data-testid": "alert", "data-id": alert.id }, details);
+  /** Shows what became of the alert since the last time. @param {Item} item */
+  update(item) {
+    if (item.version === this.#version) return;
+    this.#version = item.version;
+    const { seq, changedAt } = item;
+    const alert = { ...item.alert, ...item.prediction };
+    Object.assign(this.element.dataset, { seq, severity: alert.severity, status: alert.status });
+    this.element.replaceChildren(
+      element("span", "severity", alert.severity),
+      titleOf(alert),
+      statusOf(alert),
+      originOf(alert),
+      age(alert.created_at),
+    );
+    if (Date.now() - changedAt < FRESH_MS) this.#highlight();
   }
 
   /**
-   * Shows the alert as it was at a log position, unless the row knows better already.
-   * @param {Alert} alert
-   * @param {{position: number, seq: number, event?: EventFrame}} at
+   * Tells a screen reader which of how many this is.
+   * @param {number} position  From 1.
+   * @param {number} size      -1: it is not known.
+   * @param {boolean} selected
    */
-  update(alert, { position, seq, event }) {
-    if (position <= this.position) return;
-    if (event) this.#highlight();
-    this.position = position;
-    Object.assign(this.element.dataset, { seq, severity: alert.severity, status: alert.status });
-    this.#summary.replaceChildren(...summaryOf(alert));
-    this.#facts.replaceChildren(...factsOf(alert, seq, event));
-    // Only when it changed: replacing a link would take the focus from whoever is on it.
-    const content = JSON.stringify([alert.body, alert.attributes, alert.links]);
-    if (content === this.#shownContent) return;
-    this.#shownContent = content;
-    this.#content.replaceChildren(...contentOf(alert));
+  place(position, size, selected) {
+    const { element } = this;
+    // Written only where it changed: with hundreds of news a second, each write would be one too many.
+    if (element.ariaPosInSet !== String(position)) element.ariaPosInSet = String(position);
+    if (element.ariaSetSize !== String(size)) element.ariaSetSize = String(size);
+    if (element.ariaSelected !== String(selected)) element.ariaSelected = String(selected);
   }
 
   /** Draws the eye to the row, once. */
@@ -55,84 +58,25 @@ export class Row {
   }
 }
 
-/** @param {Alert} alert */
-function summaryOf(alert) {
-  const origin = element("span", "origin", foreign("topic", alert.topic), " from ", foreign("source", alert.source));
-  if (alert.occurrences > 1) origin.append(element("span", "occurrences", `${alert.occurrences} times`));
-  return [
-    element("span", "severity", alert.severity),
-    foreign("title", alert.title),
-    statusOf(alert),
-    origin,
-    age(alert.created_at),
-  ];
+/** The title, which may be cut off in the row, and is whole in the tooltip. @param {Slim} alert */
+export function titleOf({ title }) {
+  const node = foreign("title", title);
+  node.title = title;
+  return node;
+}
+
+/** Where it happened, and how often. @param {Slim} alert */
+export function originOf({ topic, source, occurrences }) {
+  const origin = element("span", "origin", foreign("topic", topic), " from ", foreign("source", source));
+  if (occurrences > 1) origin.append(element("span", "occurrences", `${occurrences} times`));
+  return origin;
 }
 
 /**
  * Who has it, or who brought it to an end.
- * @param {Alert} alert
+ * @param {Slim} alert
  */
 function statusOf({ status, status_by }) {
   const by = status === "acknowledged" || status === "resolved" ? [" by ", foreign("", status_by)] : [];
   return element("span", "status", status, ...by);
-}
-
-/** @param {Alert} alert */
-function contentOf(alert) {
-  const parts = [];
-  if (alert.body) parts.push(element("p", { class: "body", dir: "auto" }, alert.body));
-  const attributes = Object.entries(alert.attributes);
-  if (attributes.length) {
-    const pairs = attributes.flatMap(([name, value]) => pair(foreign("", name), foreign("", asText(value))));
-    parts.push(element("dl", "attributes", ...pairs));
-  }
-  const links = alert.links.map((link) => element("li", "", linkTo(link)));
-  if (links.length) parts.push(element("ul", "links", ...links));
-  return parts;
-}
-
-/**
- * @param {Alert} alert
- * @param {number} seq
- * @param {EventFrame} [event]
- */
-function factsOf(alert, seq, event) {
-  const facts = [pair("Raised", exactTime(alert.created_at))];
-  if (event) {
-    const what = event.kind.replace("alert.", "");
-    facts.push(pair("Last event", `${what} by `, foreign("", event.actor), `, ${exactTime(event.at)}`));
-  }
-  if (alert.escalate_at) facts.push(pair("Goes to all", exactTime(alert.escalate_at)));
-  if (alert.expires_at) facts.push(pair("Expires", exactTime(alert.expires_at)));
-  if (alert.recipients) facts.push(pair("For", foreign("", alert.recipients.join(", "))));
-  if (alert.dedup_key) facts.push(pair("Dedup key", foreign("", alert.dedup_key)));
-  facts.push(pair("Event", `seq ${seq}`), pair("Alert", alert.id));
-  return facts.flat();
-}
-
-/**
- * @param {Node | string} name
- * @param {...(Node | string)} value
- */
-function pair(name, ...value) {
-  return [element("dt", "", name), element("dd", "", ...value)];
-}
-
-/** @param {unknown} value */
-function asText(value) {
-  return typeof value === "string" ? value : JSON.stringify(value);
-}
-
-/**
- * A link that says where it leads, whatever its title claims; plain text where that is not the web.
- * @param {{title: string, url: string}} link
- */
-function linkTo({ title, url }) {
-  const target = URL.canParse(url) ? new URL(url) : null;
-  if (target?.protocol !== "https:" && target?.protocol !== "http:") {
-    return element("span", "", foreign("", title), " ", foreign("host", `not a web link: ${url}`));
-  }
-  const attributes = { href: target.href, target: "_blank", rel: "noopener noreferrer" };
-  const anchor = element("a", attributes, foreign("", title || target.host));
-  return element("span", "", anchor, " ", foreign("host", target.host));
 }

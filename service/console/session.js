@@ -6,10 +6,10 @@
  * It has no DOM. The token lives in this object's memory, and in that of the tabs that share the stream, and nowhere else.
  */
 
-import { ApiError, fetchAlerts, fetchPresence } from "./api.js";
+import { ApiError, fetchAlerts, fetchPresence, get, post } from "./api.js";
 import { backoff } from "./policy.js";
 import { SharedStream } from "./shared.js";
-import { viewOf } from "./token.js";
+import { claimsOf, viewOf } from "./token.js";
 
 /** @import { AlertPage, EventFrame, GapFrame, PresenceFrame, PresenceList, WelcomeFrame } from "./wire.js" */
 /** @import { Status } from "./client.js" */
@@ -31,7 +31,9 @@ const PRESENCE_DELAY_MS = 1_000;
 
 export class Session {
   #token;
+  #renew;
   #view;
+  /** The token that the stream was given last. @type {string | null} */ #given = null;
   /** @type {SharedStream | null} */ #client = null;
   #over = false;
   #failures = 0;
@@ -43,11 +45,13 @@ export class Session {
    * @param {string} subject  Who the token says it is; the server checks.
    * @param {string} token
    * @param {View} view
+   * @param {() => Promise<string | null>} renew  A fresh token where the old one was refused; null: a person has to bring it.
    */
-  constructor(subject, token, view) {
+  constructor(subject, token, view, renew) {
     this.subject = subject;
     this.#token = token;
     this.#view = view;
+    this.#renew = renew;
   }
 
   /** Whether this session can go on with a token: it has to let the same admin see the same. @param {string} token */
@@ -58,6 +62,26 @@ export class Session {
   /** Whether there is a cursor to go on from. */
   get started() {
     return this.#client !== null;
+  }
+
+  /** Whether this tab is the one of several that has the stream. */
+  get leads() {
+    return this.#client?.leads ?? false;
+  }
+
+  /** Whether the token says that it has a scope; only the server knows. @param {string} scope */
+  may(scope) {
+    return String(claimsOf(this.#token)?.scope ?? "").split(" ").includes(scope);
+  }
+
+  /** @param {string} path */
+  get(path) {
+    return get(path, this.#token);
+  }
+
+  /** @param {string} path @param {Parameters<typeof post>[2]} [content] */
+  post(path, content) {
+    return post(path, this.#token, content);
   }
 
   async begin() {
@@ -79,6 +103,20 @@ export class Session {
   resume(token) {
     this.#token = token;
     this.#client?.start();
+  }
+
+  /**
+   * Has a fresh token of the same admin, before the old one expires: the stream takes it when it has to.
+   * @param {string} token
+   */
+  renewed(token) {
+    this.#token = token;
+  }
+
+  /** The same with a token that a person brought, once the server takes it. @param {string} token */
+  async change(token) {
+    await fetchPresence(token);
+    this.renewed(token);
   }
 
   /** The person, or the network, says that now is a good time. */
@@ -115,7 +153,7 @@ export class Session {
       share: viewOf(this.#token),
       url: new URL("/v1/ws", location.origin.replace("http", "ws")).href,
       after: head,
-      token: (refused) => (refused ? null : this.#token), // A person has to bring a fresh one: see resume().
+      token: (refused) => this.#tokenFor(refused),
       onState: (status) => {
         if (this.#over) return;
         this.#view.onStatus(status);
@@ -133,6 +171,16 @@ export class Session {
       onError: ({ code, detail }) => console.warn(`The server reports ${code}: ${detail}`),
     });
     this.#client.start();
+  }
+
+  /** Null: a person has to bring a fresh one, see resume(). @param {string | null} refused */
+  async #tokenFor(refused) {
+    if (refused && this.#token === this.#given) {
+      const fresh = await this.#renew();
+      if (!fresh) return null;
+      this.#token = fresh;
+    }
+    return (this.#given = this.#token);
   }
 
   /** The events are gone, but what they led to can be read. @param {GapFrame} frame */

@@ -74,6 +74,11 @@ export class SharedStream {
     return this.#cursor;
   }
 
+  /** Whether this tab has the stream: for what only one tab of a browser is to do. */
+  get leads() {
+    return this.#leader !== null;
+  }
+
   /** Connects or joins, or goes on from the cursor after `signed-out`. Does nothing while the stream is under way. */
   start() {
     if (this.#status.state !== "signed-out") return;

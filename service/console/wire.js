@@ -38,12 +38,13 @@
  * @property {string} token_expires_at
  */
 
-/** @typedef {{type: "event", seq: number, kind: string, at: string, actor: string, alert: Alert}} EventFrame */
+/** @typedef {{id: string, text: string}} Comment */
+/** @typedef {{type: "event", seq: number, kind: string, at: string, actor: string, alert: Alert, comment?: Comment}} EventFrame */
 /** @typedef {{type: "caught_up", seq: number}} CaughtUpFrame */
 /** @typedef {{type: "heartbeat", seq: number, at: string}} HeartbeatFrame */
 /** @typedef {{type: "gap", from: number, to: number, reason: "purged" | "reset"}} GapFrame */
-/** @typedef {{recipient: string, since: string}} Admin */
-/** @typedef {{type: "presence", joined: Admin[], left: string[], present: number, truncated: boolean}} PresenceFrame */
+/** @typedef {{recipient: string, since: string, connections: number}} Admin */
+/** @typedef {{type: "presence", joined: Admin[], left: string[], changed: Admin[], present: number, truncated: boolean}} PresenceFrame */
 /** @typedef {{type: "error", code: string, detail: string, retry_after: number | null}} ErrorFrame */
 
 /**
@@ -51,6 +52,22 @@
  */
 
 /** @typedef {{alerts: (Alert & {seq: number})[], next: string | null, head: number}} AlertPage */
-/** @typedef {{present: (Admin & {connections: number})[]}} PresenceList */
+/** @typedef {Pick<EventFrame, "seq" | "kind" | "at" | "actor"> & Pick<Alert, "status" | "severity" | "occurrences"> & {comment?: Comment | null}} TimelineEvent */
+/** @typedef {{events: TimelineEvent[], next: string | null}} TimelinePage */
+/** @typedef {Comment & {actor: string, at: string}} CommentStored */
+
+/**
+ * @typedef {object} Recipient
+ * @property {string} recipient
+ * @property {number} sent
+ * @property {number} received
+ * @property {string | null} first_sent_at
+ * @property {string | null} first_received_at
+ * @property {number | null} waiting  Seconds; null: they received it.
+ */
+
+/** @typedef {{recipients: number, sent_to: number, received_by: number}} Reach */
+/** @typedef {{reach: Reach, recipients: Recipient[], next: string | null}} AlertAudit */
+/** @typedef {{present: Admin[]}} PresenceList */
 
 export {};

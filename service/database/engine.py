@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 import orjson
@@ -26,7 +26,7 @@ from service.errors import ConfigurationError, DatabaseUnavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, QueuePool
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from service.settings import StorageSettings
@@ -148,6 +148,16 @@ class Database:
             )
         except asyncpg.PostgresError as error:  # such as a database that lets nobody in for a while
             raise asyncpg.PostgresConnectionError(str(error)) from error
+
+    @property
+    def pool_size(self) -> int:
+        """How many connections the pool holds at the most."""
+        return self._settings.database_pool_size
+
+    @property
+    def pool_in_use(self) -> int:
+        """How many of them are in use."""
+        return cast("QueuePool", self._engine.pool).checkedout()
 
     async def close(self) -> None:
         """Close the pool."""

@@ -12,4 +12,6 @@ to the ledger in the same breath. ``protocol.py`` and ``frames.py`` do no I/O: t
 the bytes of each frame. ``connection.py`` binds one protocol to one transport: a WebSocket (``transport.py``), an
 answer of server-sent events (``sse.py``), or a client's long polls (``longpoll.py``). ``admission.py`` decides who is
 let in; ``websocket.py`` and ``events.py`` are the endpoints.
+
+Beside that, ``dashboard.py`` shows how the service stands to those who look (``sampler.py``, ``figures.py``).
 """

@@ -14,6 +14,7 @@ from service.database.engine import CONNECTION_LOST, close_quietly
 from service.deliveries.statements import PRESENCE_CHANNEL
 from service.events.log import NOTIFY_CHANNEL
 from service.logs import get_logger
+from service.realtime.figures import ASK_CHANNEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ RECONNECT_SECONDS = 0.5
 
 
 class PostgresBus:
-    """Listens for the commits, the revocations and the comings and goings of all nodes."""
+    """Listens for the commits, revocations, comings and goings of all nodes, and for who asks for figures."""
 
     def __init__(
         self,
@@ -36,11 +37,13 @@ class PostgresBus:
         on_events: Callable[[int], None],
         on_revocations: Callable[[], None],
         on_presence: Callable[[], None],
+        on_asked: Callable[[str], None],
     ) -> None:
         self._database = database
         self._on_events = on_events
         self._on_revocations = on_revocations
         self._on_presence = on_presence
+        self._on_asked = on_asked
 
     async def run(self) -> None:
         """Listen until cancelled, reconnecting as often as needed."""
@@ -63,6 +66,7 @@ class PostgresBus:
         connection.add_termination_listener(lambda _: ended.set())
         await connection.add_listener(NOTIFY_CHANNEL, lambda _c, _pid, _channel, seq: self._on_events(int(seq)))
         await connection.add_listener(REVOCATIONS_CHANNEL, lambda *_: self._on_revocations())
+        await connection.add_listener(ASK_CHANNEL, lambda _c, _pid, _channel, question: self._on_asked(question))
         await connection.add_listener(PRESENCE_CHANNEL, lambda *_: self._on_presence())
         self._on_revocations()
         self._on_presence()

@@ -28,7 +28,7 @@ from service.realtime.protocol import (
     Sent,
     StreamProtocol,
 )
-from service.web.metrics import CLOSES, DELIVERIES
+from service.web.metrics import CLOSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -311,7 +311,7 @@ class Connection:
             self._perform(self._protocol.advanced(chunk.up_to))
         else:
             self.stalled(self._protocol.cursor, chunk.up_to)
-        DELIVERIES.inc(chunk.events)
+        self._hub.count(chunk.events)
 
     def _go_live(self) -> None:
         self._protocol.joined()

@@ -110,16 +110,24 @@ class Joined(BaseModel):
 
     recipient: str
     since: AwareDatetime
+    connections: int = Field(ge=1, description="on how many")
 
 
 class Presence(ServerFrame):
     """Who joined and who left; lists that are ``truncated`` are not complete: ask ``GET /v1/presence``."""
 
-    example = {"joined": [{"recipient": "bob", "since": _AT}], "left": ["carol"], "present": 3, "truncated": False}
+    example = {
+        "joined": [{"recipient": "bob", "since": _AT, "connections": 1}],
+        "left": ["carol"],
+        "changed": [{"recipient": "dave", "since": _AT, "connections": 2}],
+        "present": 3,
+        "truncated": False,
+    }
 
     type: Literal["presence"]
     joined: list[Joined]
     left: list[str]
+    changed: list[Joined] = Field(description="those who stay, on more connections than before, or on fewer")
     present: int = Field(ge=0, description="how many admins are connected now")
     truncated: bool
 

@@ -136,9 +136,19 @@ def close(code: int, reason: str) -> bytes:
     return _frame("close", code=code, reason=reason)
 
 
-def presence(joined: Sequence[dict[str, Any]], left: Sequence[str], *, present: int, truncated: bool) -> bytes:
-    """Say who joined and who left; ``truncated`` says that the lists are not complete."""
-    return _frame("presence", joined=joined, left=left, present=present, truncated=truncated)
+def presence(
+    joined: Sequence[dict[str, Any]],
+    left: Sequence[str],
+    *,
+    changed: Sequence[dict[str, Any]] = (),
+    present: int,
+    truncated: bool,
+) -> bytes:
+    """Say who joined, who left, and whose connections became more or fewer.
+
+    ``truncated`` says that the lists are not complete.
+    """
+    return _frame("presence", joined=joined, left=left, changed=changed, present=present, truncated=truncated)
 
 
 def authenticated(token_expires_at: datetime) -> bytes:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from service.errors import CloseReason
 from service.events.filter import is_for
+from service.realtime.minutes import Minutes
 from service.web.metrics import CONNECTIONS, CONNECTIONS_LAGGING, DELIVERIES, FANOUT_PASSES, LOG_POSITION
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ SWEEP_SECONDS = 0.25
 
 
 class Hub:
-    """The connections of a node. ``position`` is the last seq that went to every live one."""
+    """The connections of a node.
+
+    ``position`` is the last seq that went to every live one, ``delivered`` how many events were written to sockets.
+    """
 
     def __init__(self, ledger: Ledger, settings: StreamSettings) -> None:
         self._ledger = ledger
@@ -44,6 +48,8 @@ class Hub:
         self._groups: dict[EventFilter, set[Connection]] = defaultdict(set)
         self._streams_of: Counter[str] = Counter()
         self.position = 0
+        self.delivered = 0
+        self.minutes = Minutes()
 
     # Coming and going.
 
@@ -96,9 +102,14 @@ class Hub:
             if matching:
                 written += self._write(group, matching, after)
         self._ledger.dispatched(after, self.position, to_anybody=written > 0)
-        DELIVERIES.inc(written)
+        self.count(written)
         FANOUT_PASSES.inc()
         LOG_POSITION.set(self.position)
+
+    def count(self, written: int) -> None:
+        """Count events that were written to sockets."""
+        self.delivered += written
+        DELIVERIES.inc(written)
 
     def _write(self, group: set[Connection], events: Sequence[PreparedEvent], after: int) -> int:
         """Write events to a group, those for a connection joined into one write, and return how many were written."""
@@ -111,6 +122,16 @@ class Hub:
         for connection in stalled:
             connection.stalled(after, self.position)
         return written
+
+    @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    @property
+    def lagging(self) -> int:
+        """How many of them replay, or have a socket that is full."""
+        return len(self._connections) - sum(map(len, self._groups.values()))
 
     @property
     def has_listeners(self) -> bool:
@@ -131,8 +152,9 @@ class Hub:
             now, wall = time.monotonic(), time.time()
             for connection in list(self._connections.values()):
                 connection.tick(now, wall)
-            CONNECTIONS.set(len(self._connections))
-            CONNECTIONS_LAGGING.set(len(self._connections) - sum(map(len, self._groups.values())))
+            CONNECTIONS.set(self.open)
+            CONNECTIONS_LAGGING.set(self.lagging)
+            self.minutes.note(wall, self.delivered, self.open)
 
     def close_revoked(self, revoked: RevokedTokens, kicked: Collection[UUID]) -> None:
         """Close the connections whose token is revoked, and those that are named."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.deliveries.queries import Present, present
 from service.errors import DatabaseUnavailable
@@ -27,7 +27,7 @@ NAMES_MAX = 100
 
 
 class Presence:
-    """Announces who joins and who leaves."""
+    """Announces who joins, who leaves, and on how many connections those who stay are."""
 
     def __init__(self, database: Database, hub: Hub, settings: Settings) -> None:
         self._database = database
@@ -59,13 +59,22 @@ class Presence:
             now = {one.recipient: one for one in await present(tx, self._lease, self._max)}
         joined = [one for name, one in now.items() if name not in self._known]
         left = [name for name in self._known if name not in now]
+        changed = [
+            one for name, one in now.items() if name in self._known and one.connections != self._known[name].connections
+        ]
         self._known = now
-        if joined or left:
+        if joined or left or changed:
+            longest = max(len(joined), len(left), len(changed))
             self._hub.announce(
                 frames.presence(
-                    [{"recipient": one.recipient, "since": rfc3339(one.since)} for one in joined[:NAMES_MAX]],
+                    [_shown(one) for one in joined[:NAMES_MAX]],
                     left[:NAMES_MAX],
+                    changed=[_shown(one) for one in changed[:NAMES_MAX]],
                     present=len(now),
-                    truncated=max(len(joined), len(left)) > NAMES_MAX or len(now) >= self._max,
+                    truncated=longest > NAMES_MAX or len(now) >= self._max,
                 )
             )
+
+
+def _shown(one: Present) -> dict[str, Any]:
+    return {"recipient": one.recipient, "since": rfc3339(one.since), "connections": one.connections}

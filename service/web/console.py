@@ -1,10 +1,16 @@
-"""Serving the console: static files, under a policy that lets nothing but them run."""
+"""Serving the console: static files, under a policy that lets nothing but them run.
+
+Beside the files there is one document that is written from the settings, ``/console/settings.json``: how to sign in.
+It holds no secret. Where people sign in with OpenID Connect, the policy lets the page talk to that provider, and to no
+other.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -17,33 +23,69 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Scope
 
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
-        " require-trusted-types-for 'script'; trusted-types 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}
+    from service.settings import ConsoleSettings
+
+
+def headers(settings: ConsoleSettings) -> dict[str, str]:
+    """Return the headers of every answer."""
+    connect = " ".join(filter(None, ("'self'", _origin(settings.oidc_issuer))))
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src {connect}; img-src 'self';"
+            " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+            " require-trusted-types-for 'script'; trusted-types 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cache-Control": "no-cache",
+    }
+
+
+def document(settings: ConsoleSettings) -> dict[str, object]:
+    """Return what the page has to know of the settings: ``oidc`` is null where people only sign in with a token."""
+    if settings.oidc_issuer is None:
+        return {"oidc": None}
+    return {
+        "oidc": {
+            "issuer": settings.oidc_issuer,
+            "client_id": settings.oidc_client_id,
+            "scope": settings.oidc_scope,
+            "resource": settings.oidc_resource,
+            "parameters": settings.oidc_parameters,
+        }
+    }
+
+
+def _origin(issuer: str | None) -> str | None:
+    if issuer is None:
+        return None
+    url = urlsplit(issuer)
+    return f"{url.scheme}://{url.netloc}"
 
 
 class _ConsoleFiles(StaticFiles):
+    def __init__(self, folder: Path, settings: ConsoleSettings) -> None:
+        super().__init__(directory=folder)
+        self._headers = headers(settings)
+
     async def get_response(self, path: str, scope: Scope) -> Response:
         if scope["method"] not in ("GET", "HEAD"):
             raise MethodNotAllowed("The console's files can only be read.", headers={"Allow": "GET, HEAD"})
         response = await super().get_response(path, scope)
-        response.headers.update(HEADERS)
+        response.headers.update(self._headers)
         return response
 
 
-def install(app: FastAPI, folder: Path) -> None:
-    """Serve ``index.html`` at ``/`` and the files beside it under ``/console``."""
+def install(app: FastAPI, folder: Path, settings: ConsoleSettings) -> None:
+    """Serve ``index.html`` at ``/``, and under ``/console`` the files beside it and what they need of the settings."""
 
     async def index(_request: Request) -> Response:
-        return FileResponse(folder / "index.html", headers=HEADERS)
+        return FileResponse(folder / "index.html", headers=headers(settings))
+
+    async def written(_request: Request) -> Response:
+        return JSONResponse(document(settings), headers=headers(settings))
 
     app.router.routes.append(Route("/", index))
-    app.router.routes.append(Mount("/console", _ConsoleFiles(directory=folder)))
+    app.router.routes.append(Route("/console/settings.json", written))
+    app.router.routes.append(Mount("/console", _ConsoleFiles(folder, settings)))

@@ -16,7 +16,6 @@ from playwright.async_api import expect
 from service.app import CONSOLE
 from service.errors import CloseReason
 from service.settings import Settings, StreamSettings
-from tests.console.test_console import browser  # noqa: F401 - a fixture
 from tests.console.test_tabs import connections
 from tests.harness import READ, ROOT, eventually, serving, token
 from tests.tools import missing, node

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Page, Route, async_playwright, expect
 
-from tests.console.test_console import REFUSED, UNREACHABLE, Tab, browser, received_at  # noqa: F401 - a fixture
+from tests.console.tab import REFUSED, UNREACHABLE, Tab, received_at
 from tests.harness import READ, Node, Process, eventually, token
 from tests.parts import BROWSER_ARGUMENTS, chromium
 
@@ -47,21 +47,23 @@ class Tabs:
 
 
 SEEN = """
-addEventListener("DOMContentLoaded", () => {
-    const feed = document.getElementById("feed");
-    if (!feed) return;
+if (location.protocol === "http:") {
     window.seen = [];
-    new MutationObserver((changes) => {
-        for (const { addedNodes } of changes) for (const row of addedNodes) window.seen.push(Number(row.dataset.seq));
-    }).observe(feed, { childList: true });
-});
+    import("/console/feed.js").then(({ Feed }) => {
+        const { apply } = Feed.prototype;
+        Feed.prototype.apply = function (event) {
+            apply.call(this, event);
+            window.seen.push(event.seq);
+        };
+    });
+}
 """
-"""Keeps, in the page, the number of each row in the order in which they came."""
+"""Keeps, in the page, the number of each event that the feed took in, in the order in which they came."""
 HANG = "const held = new XMLHttpRequest(); held.open('GET', '/held', false); held.send()"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def tabs(browser: Browser) -> AsyncIterator[Tabs]:  # noqa: F811 - the fixture
+async def tabs(browser: Browser) -> AsyncIterator[Tabs]:
     context = await browser.new_context()
     tabs = Tabs(context)
     yield tabs

@@ -57,8 +57,14 @@ ONE_OF_EACH: dict[str, tuple[bytes, dict[str, Any]]] = {
     "heartbeat": (frames.heartbeat(7, AT), {"seq": 7, "at": "2026-11-21T09:41:07.000005Z"}),
     "gap": (frames.gap(1, 9, "purged"), {"from": 1, "to": 9, "reason": "purged"}),
     "presence": (
-        frames.presence([{"recipient": "bob"}], ["carol"], present=3, truncated=False),
-        {"joined": [{"recipient": "bob"}], "left": ["carol"], "present": 3, "truncated": False},
+        frames.presence([{"recipient": "bob"}], ["carol"], changed=[{"recipient": "dave"}], present=3, truncated=False),
+        {
+            "joined": [{"recipient": "bob"}],
+            "left": ["carol"],
+            "changed": [{"recipient": "dave"}],
+            "present": 3,
+            "truncated": False,
+        },
     ),
     "authenticated": (frames.authenticated(AT), {"token_expires_at": "2026-11-21T09:41:07.000005Z"}),
     "pong": (frames.pong([1, None]), {"data": [1, None]}),

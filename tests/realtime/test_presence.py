@@ -117,3 +117,17 @@ async def test_a_list_that_is_not_complete_says_so(node: Node, database_url: str
             frame = await joined(stream, "b")
             assert (frame["present"], frame["truncated"]) == (2, True)
         assert not any("c" in joining(frame) for frame in stream.seen if frame["type"] == "presence")
+
+
+async def test_more_and_fewer_connections_of_an_admin_are_announced(shared: Node, other: Node, alice: str) -> None:
+    async def changed(stream: Stream) -> int:
+        while True:
+            for one in (await stream.next_of("presence"))["changed"]:
+                if one["recipient"] == alice:
+                    return int(one["connections"])
+
+    async with await shared.live(alice) as stream:
+        await joined(stream, alice)
+        async with await other.live(alice):
+            assert await changed(stream) == 2
+        assert await changed(stream) == 1

@@ -1,0 +1,125 @@
+/**
+ * Calling an admin who does not look: desktop notifications and sound, from the severity on that they chose.
+ *
+ * Only one tab of a browser calls, the one that has the stream. What comes within a second is one call, and more than
+ * three alerts are one notification: after an outage nobody wants two hundred. A notification has the alert's id as its
+ * tag, so an alert that comes again replaces what is there.
+ */
+
+import { load, mayCall, onSavedElsewhere, reaches, save } from "./preferences.js";
+import { Sound } from "./sound.js";
+
+/** @import { Preferences } from "./preferences.js" */
+/** @import { Alert, Severity } from "./wire.js" */
+
+const COLLECT_MS = 1_000;
+const AT_MOST = 3;
+const ICON = "/console/favicon.svg";
+const RANK = { info: 0, warning: 1, error: 2, critical: 3 };
+
+/**
+ * @typedef {object} Surroundings
+ * @property {() => boolean} leads               Whether this tab is the one that calls.
+ * @property {(id: string | null) => void} open  A notification was clicked: show the alert, or with null the feed.
+ * @property {() => void} onChange               Another tab changed the preferences, or the browser lets us be heard.
+ */
+
+export class Attention {
+  #surroundings;
+  #sound;
+  #preferences = load();
+  /** @type {Alert[]} Those to be shown, */ #shown = [];
+  /** @type {Alert[]} and those to be heard. */ #heard = [];
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+
+  /** @param {Surroundings} surroundings */
+  constructor(surroundings) {
+    this.#surroundings = surroundings;
+    this.#sound = new Sound(surroundings.onChange);
+    this.#use(this.#preferences);
+    onSavedElsewhere((preferences) => {
+      this.#use(preferences);
+      surroundings.onChange();
+    });
+  }
+
+  get preferences() {
+    return this.#preferences;
+  }
+
+  /** Whether the browser keeps the sound back until the person clicks somewhere. */
+  get muted() {
+    return this.#sound.muted;
+  }
+
+  /** Uses and remembers what the person chose. @param {Preferences} preferences */
+  choose(preferences) {
+    save(preferences);
+    this.#use(preferences);
+  }
+
+  /** Lets a person hear it. @param {Severity} severity */
+  try(severity) {
+    this.#sound.play(severity);
+  }
+
+  /** Something is new. What holds now counts, whatever is chosen before the call. @param {Alert} alert */
+  add(alert) {
+    const { notify, sound } = this.#preferences;
+    if (!this.#surroundings.leads() || !mayCall(this.#preferences, alert.severity, new Date())) return;
+    if (reaches(notify, alert.severity)) this.#shown.push(alert);
+    if (reaches(sound, alert.severity)) this.#heard.push(alert);
+    this.#timer ??= setTimeout(() => this.#call(), COLLECT_MS);
+  }
+
+  /** Nobody is signed in any more. */
+  clear() {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#shown = [];
+    this.#heard = [];
+  }
+
+  /** @param {Preferences} preferences */
+  #use(preferences) {
+    this.#preferences = preferences;
+    if (preferences.sound !== "off") this.#sound.prepare();
+  }
+
+  #call() {
+    const [shown, heard] = [this.#shown, worst(this.#heard)];
+    this.clear();
+    if (heard) this.#sound.play(heard);
+    this.#notify(shown);
+  }
+
+  /** @param {Alert[]} alerts */
+  #notify(alerts) {
+    if (!alerts.length || !("Notification" in globalThis) || Notification.permission !== "granted") return;
+    if (alerts.length <= AT_MOST) {
+      for (const { id, severity, topic, title } of alerts) this.#show(title, `${severity} · ${topic}`, id, severity);
+      return;
+    }
+    const critical = alerts.filter(({ severity }) => severity === "critical").length;
+    const topics = [...new Set(alerts.map(({ topic }) => topic))].slice(0, AT_MOST).join(", ");
+    this.#show(`${alerts.length} new alerts, ${critical} critical`, topics, null, critical ? "critical" : "info");
+  }
+
+  /** @param {string} title @param {string} body @param {string | null} id @param {Severity} severity */
+  #show(title, body, id, severity) {
+    // A critical one stays on the screen until somebody has seen it.
+    const options = { body, tag: id ?? "tocsin", icon: ICON, requireInteraction: severity === "critical", silent: true };
+    const notification = new Notification(title, options);
+    notification.onclick = () => {
+      window.focus();
+      notification.close();
+      this.#surroundings.open(id);
+    };
+  }
+}
+
+/** @param {Alert[]} alerts @returns {Severity | null} */
+function worst(alerts) {
+  const [first] = alerts.map(({ severity }) => severity).sort((one, other) => RANK[other] - RANK[one]);
+  return first ?? null;
+}

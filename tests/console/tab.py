@@ -1,0 +1,85 @@
+"""The console in a tab of a browser, as the tests use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.async_api import ConsoleMessage, Dialog, Locator, Page, expect
+
+from tests.harness import PATIENCE, READ, Node, token
+
+expect.set_options(timeout=PATIENCE * 1000)
+
+REFUSED = ("status of 401", "status of 403")
+UNREACHABLE = ("net::ERR_", "WebSocket connection to")
+"""What a browser writes to its console, unasked, when a server refuses it or is gone."""
+
+
+@dataclass
+class Tab:
+    """The console in a browser's tab, and what the browser had to complain about."""
+
+    page: Page
+    tolerated: tuple[str, ...] = ()
+    complaints: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        self.page.on("dialog", self._on_dialog)
+        self.page.on("request", lambda request: self.addresses.append(request.url))
+        self.page.on("websocket", lambda socket: self.addresses.append(socket.url))
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"} and not any(part in message.text for part in self.tolerated):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    async def _on_dialog(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        await dialog.dismiss()
+
+    def token(self, subject: str = "alice", scope: str = READ, **claims: Any) -> str:
+        """Mint a token, and remember it: it must not turn up in an address."""
+        self.tokens.append(token(subject, scope, **claims))
+        return self.tokens[-1]
+
+    async def open(self, node: Node, **claims: Any) -> None:
+        """Sign in with a link, and wait until the feed is live."""
+        await self.page.goto(f"{node.base}/#token={self.token(**claims)}")
+        await self.is_("live")
+
+    async def paste(self, text: str) -> None:
+        """Sign in with the form."""
+        await self["token"].fill(text)
+        await self.page.get_by_role("button", name="Sign in", exact=True).click()
+
+    def __getitem__(self, name: str) -> Locator:
+        return self.page.get_by_test_id(name)
+
+    async def is_(self, state: str) -> None:
+        """Wait until the line at the top says so."""
+        await expect(self["state"]).to_have_attribute("data-state", state)
+
+    async def draw(self, number: float) -> None:
+        """Fix the number that the page draws for its back-off: 1 is the whole of the bound."""
+        await self.page.add_init_script(f"Math.random = () => {number}")
+
+    async def shows(self, *titles: str) -> None:
+        """Wait until the feed shows exactly these alerts, newest first."""
+        await expect(self["alert"].locator(".title")).to_have_text(titles)
+
+    def requests_of(self, path: str) -> int:
+        """Count the requests that the page made to ``path``."""
+        return sum(urlsplit(address).path == path for address in self.addresses)
+
+
+async def received_at(node: Node, seq: int) -> Any:
+    query = (
+        "SELECT received_at FROM audit.deliveries WHERE seq = $1 AND recipient = 'alice' AND received_at IS NOT NULL"
+    )
+    rows = await node.sql(query, seq)
+    return rows[0]["received_at"] if rows else None

@@ -1,0 +1,348 @@
+"""Calling an admin who does not look: notifications, sound, the tab's title and icon, banners, the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.async_api import expect
+
+from tests.console.axe import axe
+from tests.console.tab import REFUSED, UNREACHABLE, Tab
+from tests.harness import READ, Node, Process, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.async_api import Page
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+RECORD = """
+globalThis.called = [];
+globalThis.tones = [];
+const Real = Notification;
+globalThis.Notification = class extends Real {
+    constructor(title, options) {
+        super(title, options);
+        called.push({ title, ...options });
+        globalThis.last = this;
+    }
+};
+const start = AudioScheduledSourceNode.prototype.start;
+AudioScheduledSourceNode.prototype.start = function (...when) {
+    tones.push(this.frequency.value);
+    return start.apply(this, when);
+};
+"""
+"""Keeps what the page called with. A headless browser has no desktop, so nothing can be looked at or listened to; the
+permission, the notifications and the tones are the browser's own all the same."""
+HIDE = "Object.defineProperty(document, 'hidden', { value: true, configurable: true })"
+SHOW = "delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))"
+"""Told, not done: a headless browser considers each of its pages visible, whichever is in front."""
+ALLOWED = pytest.mark.parametrize("tab", [{"permissions": ["notifications"]}], indirect=True, ids=["allowed"])
+
+
+async def choose(page: Page, **choices: str) -> None:
+    """Choose in the settings from which severity on to be called."""
+    await page.get_by_role("link", name="Settings").click()
+    for label, severity in choices.items():
+        await (
+            page.get_by_test_id("settings")
+            .get_by_label({"notify": "Desktop notification", "sound": "Sound"}[label])
+            .select_option(severity)
+        )
+
+
+async def prepared(tab: Tab, node: Node, **choices: str) -> None:
+    await tab.page.add_init_script(RECORD)
+    await tab.open(node)
+    await choose(tab.page, **choices)
+
+
+async def called(page: Page) -> list[dict[str, Any]]:
+    calls: list[dict[str, Any]] = await page.evaluate("called")
+    return calls
+
+
+async def tones(page: Page) -> list[int]:
+    heard: list[int] = await page.evaluate("tones")
+    return heard
+
+
+# Notifications and sound.
+
+
+@ALLOWED
+async def test_a_desktop_notification_comes_from_the_chosen_severity_on(node: Node, tab: Tab) -> None:
+    await prepared(tab, node, notify="error")
+    await node.post("Not worth a call", severity="warning")
+    alert = await node.post("Worth a call", severity="error", topic="payments.eu")
+    await eventually(lambda: called(tab.page))
+    critical = await node.post("Stays on the screen", severity="critical")
+
+    async def both() -> bool:
+        return len(await called(tab.page)) == 2
+
+    await eventually(both)
+    first, second = await called(tab.page)
+    assert (first["title"], first["body"], first["tag"]) == ("Worth a call", "error · payments.eu", alert["id"])
+    assert (second["tag"], second["requireInteraction"]) == (critical["id"], True)
+    await tab.page.evaluate("last.onclick()")
+    await expect(tab.page).to_have_url(re.compile(f"#/alerts/{critical['id']}$"))
+
+
+@ALLOWED
+async def test_a_burst_is_one_notification(node: Node, tab: Tab) -> None:
+    await prepared(tab, node, notify="info")
+    burst = [{"severity": "critical" if number < 2 else "info", "topic": "infra"} for number in range(12)]
+    await node.post_all(burst)
+    await eventually(lambda: called(tab.page))
+    (one,) = await called(tab.page)
+    assert (one["title"], one["body"]) == ("12 new alerts, 2 critical", "infra")
+
+
+@ALLOWED
+async def test_nothing_calls_unless_it_was_chosen_and_a_choice_is_remembered(node: Node, tab: Tab) -> None:
+    await tab.page.add_init_script(RECORD)
+    await tab.open(node)
+    await node.post("Before anything was chosen", severity="critical")
+    await expect(tab["alert"]).to_have_count(1)
+    await choose(tab.page, notify="critical", sound="error")
+    await node.post("After it was", severity="critical")
+    await eventually(lambda: called(tab.page))
+    assert [call["title"] for call in await called(tab.page)] == ["After it was"]
+
+    await tab.open(node)
+    await tab.page.reload()
+    await tab.open(node)
+    await tab.page.get_by_role("link", name="Settings").click()
+    await expect(tab["settings"].get_by_label("Desktop notification")).to_have_value("critical")
+    await expect(tab["settings"].get_by_label("Sound")).to_have_value("error")
+
+
+@ALLOWED
+async def test_each_severity_has_a_sound_of_its_own_and_a_burst_sounds_once_as_its_worst(node: Node, tab: Tab) -> None:
+    await prepared(tab, node, sound="warning")
+    heard = []
+    for severity in ("warning", "error", "critical"):
+        await tab.page.evaluate("tones.length = 0")
+        await node.post_all([{"severity": "info"}, {"severity": severity}, {"severity": "warning"}])
+        heard.append(tuple(await eventually(lambda: tones(tab.page))))
+    assert len(set(heard)) == 3
+    assert await called(tab.page) == []
+    await tab.page.evaluate("tones.length = 0")
+    await tab.page.get_by_role("button", name="Listen").click()
+    assert tuple(await eventually(lambda: tones(tab.page))) == heard[0]
+
+
+async def test_a_browser_that_forbids_notifications_is_said_in_words(node: Node, tab: Tab) -> None:
+    """A headless browser denies what was not granted."""
+    await prepared(tab, node, notify="critical")
+    await expect(tab["attention-hint"]).to_contain_text("The browser blocks notifications")
+    await node.post("Seen here only", severity="critical")
+    await tab.page.get_by_role("link", name="Alerts", exact=True).click()
+    await tab.shows("Seen here only")
+    assert await called(tab.page) == []
+
+
+BERLIN = {"permissions": ["notifications"], "timezone_id": "Europe/Berlin"}
+
+
+@pytest.mark.parametrize("tab", [BERLIN], indirect=True, ids=["berlin"])
+@pytest.mark.parametrize(
+    ("at", "calls"), [("T20:59Z", True), ("T21:00Z", False), ("T05:59Z", False), ("T06:00Z", True)]
+)
+async def test_quiet_hours_are_local_and_across_midnight(
+    node: Node,
+    tab: Tab,
+    at: str,
+    calls: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """Berlin in January is an hour ahead of UTC, so 22:00 to 07:00 is 21:00 to 06:00."""
+    await prepared(tab, node, notify="info")
+    await tab["settings"].get_by_label("Quiet hours", exact=True).check()
+    await tab.page.evaluate(f"""
+        globalThis.Date = class extends Date {{
+            constructor(...of) {{ of.length ? super(...of) : super("2026-01-15{at}") }}
+        }};
+        null // a class that is returned would be called
+    """)
+    await node.post("Not critical", severity="error")
+    await node.post("Critical", severity="critical")
+
+    async def titles() -> list[str]:
+        return [call["title"] for call in await called(tab.page)]
+
+    async def critical_called() -> bool:
+        return "Critical" in await titles()
+
+    await eventually(critical_called)
+    assert await titles() == (["Not critical", "Critical"] if calls else ["Critical"])
+
+
+@pytest.mark.parametrize(
+    ("quiet_from", "quiet_to", "critical_always", "severity", "calls"),
+    [
+        ("11:00", "13:00", True, "error", False),
+        ("11:00", "13:00", True, "critical", True),
+        ("11:00", "13:00", False, "critical", False),
+        ("12:31", "13:00", False, "critical", True),
+        ("12:30", "12:30", False, "info", True),  # no time at all
+        ("12:29", "12:30", False, "info", True),
+        ("13:00", "12:31", False, "info", False),  # across midnight
+        ("13:00", "12:30", False, "info", True),
+    ],
+)
+async def test_quiet_hours_end_when_they_say_and_spare_what_they_say(  # noqa: PLR0917 - the columns of a table
+    node: Node,
+    tab: Tab,
+    quiet_from: str,
+    quiet_to: str,
+    critical_always: bool,  # noqa: FBT001
+    severity: str,
+    calls: bool,  # noqa: FBT001
+) -> None:
+    await tab.page.goto(node.base)
+    preferences = {"quiet": True, "quietFrom": quiet_from, "quietTo": quiet_to, "criticalAlways": critical_always}
+    asked = """async ([preferences, severity]) => {
+        const { mayCall } = await import("/console/preferences.js");
+        return mayCall(preferences, severity, new Date(2026, 0, 15, 12, 30));
+    }"""
+    assert await tab.page.evaluate(asked, [preferences, severity]) == calls
+
+
+@ALLOWED
+async def test_of_several_tabs_one_calls_and_the_next_takes_over(node: Node, tab: Tab) -> None:
+    await prepared(tab, node, notify="info")
+    other = Tab(await tab.page.context.new_page())
+    await other.page.add_init_script(RECORD)
+    await other.open(node)  # it reads what was chosen in the first
+    await node.post("For one of them")
+    await eventually(lambda: called(tab.page))
+    await tab.page.goto("about:blank")
+    await node.post("For the one that is left")
+    await eventually(lambda: called(other.page))
+    assert [call["title"] for call in await called(other.page)] == ["For the one that is left"]
+    assert other.complaints == []
+
+
+@ALLOWED
+async def test_a_choice_in_one_tab_holds_in_the_others(node: Node, tab: Tab) -> None:
+    await prepared(tab, node)
+    other = Tab(await tab.page.context.new_page())
+    await other.open(node)
+    await choose(other.page, notify="info", sound="off")
+    await tab.page.get_by_role("link", name="Settings").click()
+    await expect(tab["settings"].get_by_label("Desktop notification")).to_have_value("info")
+    await node.post("Called by the first, as the second chose")
+    await eventually(lambda: called(tab.page))
+
+
+# The tab among others.
+
+
+async def test_the_icon_counts_what_came_unseen(node: Node, tab: Tab) -> None:
+    icon = tab.page.locator("link[rel=icon]")
+    await tab.open(node)
+    await tab.page.evaluate(HIDE)
+    for count in (1, 2):
+        await node.post("Unseen")
+        await expect(icon).to_have_attribute("href", f"/console/favicon-{count}.svg")
+        await expect(tab.page).to_have_title(f"({count}) Tocsin")
+    await node.post_all([{}] * 8)
+    await expect(icon).to_have_attribute("href", "/console/favicon-many.svg")
+    await expect(tab.page).to_have_title("(10) Tocsin")
+    await tab.page.evaluate(SHOW)
+    await expect(icon).to_have_attribute("href", "/console/favicon.svg")
+    await expect(tab.page).to_have_title("Tocsin")
+
+
+# Banners.
+
+
+async def test_a_stream_that_is_down_says_since_when_and_afterwards_what_came_late(
+    start: Callable[..., Process], database_url: str, tab: Tab
+) -> None:
+    tab.tolerated = UNREACHABLE
+    await tab.draw(0.1)
+    node = start()
+    port = int(node.base.rpartition(":")[2])
+    await node.post("Before")
+    await tab.open(node)
+    await tab.shows("Before")
+    await asyncio.to_thread(node.kill)
+    await expect(tab["outage"]).to_contain_text("Nothing has come since")
+    await expect(tab["outage"]).to_contain_text("what was raised since then is missing here")
+    await expect(tab.page).to_have_title("Offline · Tocsin")
+    await expect(tab.page.locator("link[rel=icon]")).to_have_attribute("href", "/console/favicon-offline.svg")
+    await axe(tab.page)
+    other = start()
+    await other.post("Meanwhile")
+    await other.post("Meanwhile too")
+    await asyncio.to_thread(start, port)
+    await tab.is_("live")
+    await expect(tab["outage"]).to_contain_text("The connection is back.")
+    await expect(tab["outage"]).to_contain_text("2 events came late")
+    await expect(tab.page).to_have_title("Tocsin")
+    await axe(tab.page)
+    await tab["outage"].get_by_role("button", name="Dismiss").click()
+    await expect(tab["outage"]).to_be_hidden()
+
+
+async def test_a_token_about_to_expire_is_exchanged_without_losing_the_page_or_the_stream(node: Node, tab: Tab) -> None:
+    tab.tolerated = REFUSED
+    await tab.open(node, ttl_seconds=200)
+    await node.post("Still here")
+    await tab.shows("Still here")
+    await expect(tab["expiry"]).to_contain_text("Your token expires at")
+    await axe(tab.page)
+    again = tab["expiry"].get_by_role("button", name="Sign in again")
+    await again.click()
+    await expect(tab["sign-in"]).to_be_visible()
+    await again.click()
+    await expect(tab["sign-in"]).to_be_hidden()
+    await again.click()
+    await tab.paste(tab.token("alice", ttl_seconds=-5))  # that one would be no help
+    await expect(tab["reason"]).to_contain_text("has expired")
+    await tab.paste(tab.token("alice", READ))
+    await expect(tab["expiry"]).to_be_hidden()
+    await expect(tab["sign-in"]).to_be_hidden()
+    await tab.shows("Still here")
+    await node.post("And on it goes")
+    await tab.shows("And on it goes", "Still here")
+    assert tab.requests_of("/v1/ws") == 1
+
+
+async def test_a_token_that_lives_long_is_not_worth_a_word(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    await node.post("There")
+    await tab.shows("There")
+    await expect(tab["expiry"]).to_be_hidden()
+
+
+# The clock.
+
+
+@pytest.mark.parametrize(
+    ("skew", "words"),
+    [(60_000, "(59|60|61) s ahead of the server's"), (-3_600_000, "60 min behind the server's"), (2_500, None)],
+)
+async def test_a_clock_that_is_off_by_more_than_5_s_is_said_once(
+    node: Node, tab: Tab, skew: int, words: str | None
+) -> None:
+    await tab.page.add_init_script(f"const now = Date.now; Date.now = () => now() + {skew};")
+    await tab.open(node)
+    await node.post("There")
+    await tab.shows("There")
+    if words is None:
+        await expect(tab["notice"]).to_be_hidden()
+        return
+    await expect(tab["notice"]).to_contain_text(re.compile(words))
+    await tab["notice"].get_by_role("button", name="Dismiss").click()
+    await tab.page.get_by_role("button", name="Sign out").click()
+    await tab.paste(tab.token())
+    await tab.is_("live")
+    await expect(tab["notice"]).to_be_hidden()

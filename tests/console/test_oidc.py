@@ -1,0 +1,376 @@
+"""Signing in to the console with OpenID Connect, at a real provider (npm's oidc-provider, run by node)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import shutil
+import socket
+import subprocess
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+import pytest
+from playwright.async_api import expect
+
+from tests.console.axe import axe
+from tests.harness import ROOT, Node, Process, eventually
+from tests.tools import NO_NPM, install_node_tools, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.async_api import Page, Route
+
+    from tests.console.tab import Tab
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SCRIPT = ROOT / "tests" / "console" / "provider.mjs"
+RESOURCE = "urn:tocsin"
+ACCESS_SECONDS = 6
+"""How long an access token lives where a test waits for its renewal: the console renews it after two thirds of that."""
+BLOCKED = ("net::ERR_", "status of 400", "WebSocket connection to")
+
+
+@dataclass
+class Provider:
+    """A provider in a process of its own, and the node that believes its tokens."""
+
+    issuer: str
+    process: subprocess.Popen[str]
+    node: Process
+
+    def order(self, word: str) -> None:
+        """Have it go down or up, and wait until it is."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:  # it has more to say: notices of what one may want to configure
+            if line == f"{word}\n":
+                return
+        pytest.fail("the provider is gone")
+
+
+@contextmanager
+def running(port: int, origin: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    command = [shutil.which("node") or "node", str(SCRIPT), str(port), origin, str(seconds)]
+    pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=quiet) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on: both sides have to know the other's address before they start."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def provider(start: Callable[..., Process], request: pytest.FixtureRequest) -> Iterator[Provider]:
+    """A provider, whose access tokens live for an hour or as long as the test says, and a node."""
+    if not install_node_tools("oidc"):
+        missing(f"there is no oidc-provider: {NO_NPM}")
+    port, node_port = free_port(), free_port()
+    issuer = f"http://127.0.0.1:{port}"
+    with running(port, f"http://127.0.0.1:{node_port}", getattr(request, "param", 3600)) as process:
+        node = start(
+            node_port,
+            TOCSIN_OIDC_ISSUER=issuer,
+            TOCSIN_OIDC_RESOURCE=RESOURCE,
+            TOCSIN_OIDC_PARAMETERS="prompt=consent",
+            TOCSIN_OIDC_SCOPE="openid offline_access alerts:read alerts:write",
+            TOCSIN_ISSUERS=json.dumps([{"issuer": issuer, "audience": "tocsin", "jwks_url": f"{issuer}/jwks"}]),
+        )
+        yield Provider(issuer, process, node)
+
+
+async def at_provider(page: Page, button: str = "Sign in", name: str = "alice") -> None:
+    """Answer the form of the provider."""
+    await page.get_by_label("Name").fill(name)
+    await page.get_by_role("button", name=button).click()
+
+
+async def sign_in(tab: Tab, provider: Provider, place: str = "/") -> None:
+    await tab.page.goto(provider.node.base + place)
+    await tab["sign-in-oidc"].click()
+    await at_provider(tab.page)
+    await tab.is_("live")
+
+
+async def kept(page: Page) -> Any:
+    """Return what a page keeps beyond its memory."""
+    return await page.evaluate("[{...localStorage}, {...sessionStorage}, document.cookie]")
+
+
+def asked(tab: Tab, path: str) -> list[dict[str, list[str]]]:
+    """Return the queries of the addresses with this path that the page went to."""
+    return [parse_qs(urlsplit(address).query) for address in tab.addresses if urlsplit(address).path == path]
+
+
+async def test_signing_in_comes_back_to_the_place_with_nothing_left_behind(provider: Provider, tab: Tab) -> None:
+    await provider.node.post("Raised before")
+    await sign_in(tab, provider, "/?min_severity=info#/settings")
+    await expect(tab["who"]).to_have_text("alice")
+    assert tab.page.url == f"{provider.node.base}/?min_severity=info#/settings"
+    await expect(tab["settings"]).to_be_visible()
+    await expect(tab["token-facts"]).to_contain_text(f"by itself, by {urlsplit(provider.issuer).netloc}")
+    await expect(tab["token-facts"]).to_contain_text(provider.issuer)
+    assert await kept(tab.page) == [{}, {}, ""]
+    await tab.page.get_by_role("link", name="Alerts", exact=True).click()
+    await tab.shows("Raised before")
+
+    (request,) = asked(tab, "/auth")
+    assert request["response_type"] == ["code"]
+    assert request["code_challenge_method"] == ["S256"]
+    assert all(len(request[name][0]) == 43 for name in ("state", "nonce", "code_challenge"))  # 256 bits
+    await tab.page.reload()
+    await expect(tab["sign-in-oidc"]).to_be_visible()
+    await axe(tab.page)
+
+
+async def test_a_cancelled_sign_in_is_said_in_words(provider: Provider, tab: Tab) -> None:
+    await tab.page.goto(provider.node.base)
+    await tab["sign-in-oidc"].click()
+    await at_provider(tab.page, "Cancel")
+    await expect(tab["reason"]).to_contain_text("was cancelled")
+    await expect(tab["reason"]).to_contain_text("The person cancelled")
+    assert tab.page.url == f"{provider.node.base}/"
+
+
+async def departed(tab: Tab, provider: Provider) -> str:
+    """Leave for the provider, and return the state."""
+    await tab.page.goto(provider.node.base)
+    await tab["sign-in-oidc"].click()
+    await tab.page.get_by_label("Name").wait_for()
+    return asked(tab, "/auth")[0]["state"][0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("code=stolen&state=of-another", "for another sign-in"),
+        ("code=stolen&state={state}&iss=http://evil.example", "of another provider"),
+        ("code=stolen&state={state}", "of another provider"),  # the provider says that it names itself
+        ("code=stolen&state={state}&iss={issuer}", "no longer honours this sign-in"),
+        ("error=server_error&state={state}&iss={issuer}", "internal error"),
+        ("error=<b>odd</b>&state={state}&iss={issuer}", "refused the sign-in. (<b>odd</b>)"),
+    ],
+)
+async def test_an_answer_that_does_not_fit_is_refused_in_words(
+    provider: Provider, tab: Tab, answer: str, reason: str
+) -> None:
+    tab.tolerated = BLOCKED
+    state = await departed(tab, provider)
+    await tab.page.goto(f"{provider.node.base}/?{answer.format(state=state, issuer=provider.issuer)}")
+    await expect(tab["reason"]).to_contain_text(reason)
+    await tab.is_("signed-out")
+    assert await kept(tab.page) == [{}, {}, ""]
+    assert tab.page.url == f"{provider.node.base}/"
+    assert bool(asked(tab, "/token")) == ("honours" in reason)  # no code is redeemed that was not asked for
+
+
+async def test_an_answer_that_nobody_asked_for_is_refused(provider: Provider, tab: Tab) -> None:
+    """So nobody can sign others in as somebody, with a link."""
+    await tab.page.goto(f"{provider.node.base}/?code=planted&state=planted&iss={provider.issuer}")
+    await expect(tab["reason"]).to_contain_text("did not ask for this sign-in")
+    assert asked(tab, "/token") == []
+
+
+async def test_going_back_from_the_provider_forgets_what_was_begun(provider: Provider, tab: Tab) -> None:
+    await departed(tab, provider)
+    await tab.page.go_back()
+    await expect(tab["sign-in-oidc"]).to_be_enabled()
+    assert await kept(tab.page) == [{}, {}, ""]
+
+
+def with_claims(token: str, **claims: Any) -> str:
+    """Return a token with other claims, and a signature that no longer fits."""
+    head, payload, signature = token.split(".")
+    changed = json.loads(base64.urlsafe_b64decode(payload + "==")) | claims
+    return f"{head}.{base64.urlsafe_b64encode(json.dumps(changed).encode()).decode().rstrip('=')}.{signature}"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda answer: answer | {"id_token": with_claims(answer["id_token"], nonce="of another")}, "(nonce)"),
+        (lambda answer: answer | {"id_token": with_claims(answer["id_token"], aud="another")}, "not for this console"),
+        (lambda answer: answer | {"id_token": with_claims(answer["id_token"], iss="another")}, "not for this console"),
+        (lambda answer: answer | {"id_token": with_claims(answer["id_token"], azp="another")}, "not for this console"),
+        (lambda answer: answer | {"id_token": with_claims(answer["id_token"], exp=1)}, "has expired"),
+        (lambda answer: answer | {"id_token": None}, "no ID token"),
+        (lambda answer: answer | {"token_type": "DPoP"}, "no bearer token"),
+        (lambda answer: answer | {"access_token": "opaque"}, "is no JWT"),
+        (
+            lambda answer: answer | {"access_token": with_claims(answer["access_token"], sub="mallory")},
+            "did not accept this token",
+        ),
+    ],
+    ids=["nonce", "aud", "iss", "azp", "exp", "no-id", "type", "opaque", "forged"],
+)
+async def test_tokens_that_do_not_fit_are_refused_in_words(
+    provider: Provider, tab: Tab, change: Callable[[dict[str, Any]], dict[str, Any]], reason: str
+) -> None:
+    """The provider is real; what it answers is changed on its way, as no honest provider would."""
+    tab.tolerated = ("status of 401",)
+
+    async def tamper(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, json=change(await answer.json()))
+
+    await tab.page.route(f"{provider.issuer}/token", tamper)
+    await tab.page.goto(provider.node.base)
+    await tab["sign-in-oidc"].click()
+    await at_provider(tab.page)
+    await expect(tab["reason"]).to_contain_text(reason)
+    await tab.is_("signed-out")
+    await expect(tab["feed"]).to_be_hidden()
+
+
+async def test_a_provider_of_another_name_or_without_pkce_is_refused_in_words(provider: Provider, tab: Tab) -> None:
+    said: dict[str, Any] = {}
+
+    async def tamper(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, json=await answer.json() | said)
+
+    await tab.page.route("**/.well-known/openid-configuration", tamper)
+    await tab.page.goto(provider.node.base)
+    for said, reason in (  # noqa: B007 - the route reads it
+        ({"issuer": "https://evil.example"}, "calls itself https://evil.example"),
+        ({"code_challenge_methods_supported": ["plain"]}, "does not know PKCE"),
+        ({"token_endpoint": "https://elsewhere.example/token"}, "at another origin"),
+        ({"authorization_endpoint": "javascript:alert(1)"}, "does not say where its authorization_endpoint is"),
+    ):
+        await tab["sign-in-oidc"].click()
+        await expect(tab["reason"]).to_contain_text(reason)
+    assert asked(tab, "/auth") == []
+
+
+@pytest.mark.parametrize("provider", [ACCESS_SECONDS], indirect=True)
+async def test_the_stream_goes_on_over_renewed_tokens_without_loss_or_double(provider: Provider, tab: Tab) -> None:
+    node = provider.node
+    await tab.page.set_viewport_size({"width": 1280, "height": 12_000})  # what is out of sight has no rows
+    await sign_in(tab, provider)
+    titles: list[str] = []
+    while tab.requests_of("/token") < 4:  # the first for the code, then one for each renewal
+        titles.append(f"Number {len(titles)}")
+        await node.post(titles[-1])
+        await asyncio.sleep(0.25)  # so that some are raised while one connection ends and the next begins
+        assert len(titles) < 200, "it does not renew"
+        assert await tab["state"].get_attribute("data-state") != "signed-out"
+    ended = "SELECT 1 FROM connections WHERE close_reason = 'token_expired'"
+    await eventually(lambda: node.sql(ended))
+    await tab.is_("live")
+    await expect(tab["alert"]).to_have_count(len(titles))
+    shown = await tab["alert"].locator(".title").all_text_contents()
+    assert Counter(shown) == Counter(titles)
+    await expect(tab["expiry"]).to_be_hidden()
+    assert await kept(tab.page) == [{}, {}, ""]
+
+
+@pytest.mark.parametrize("provider", [ACCESS_SECONDS], indirect=True)
+async def test_a_provider_that_is_down_is_said_and_renewed_with_when_it_is_back(provider: Provider, tab: Tab) -> None:
+    tab.tolerated = BLOCKED
+    await tab.draw(0.1)
+    await sign_in(tab, provider)
+    await asyncio.to_thread(provider.order, "down")
+    await expect(tab["expiry"]).to_contain_text("could not be renewed")
+    await expect(tab["expiry"]).to_contain_text("cannot be reached")
+    await axe(tab.page)
+    await asyncio.to_thread(provider.order, "up")
+    await expect(tab["expiry"]).to_be_hidden()
+    await provider.node.post("After the provider was back")
+    await tab.shows("After the provider was back")
+    await tab.is_("live")
+
+
+async def test_a_provider_that_is_down_is_said_at_the_sign_in_and_at_the_sign_out(provider: Provider, tab: Tab) -> None:
+    tab.tolerated = BLOCKED
+    await asyncio.to_thread(provider.order, "down")
+    await tab.page.goto(provider.node.base)
+    await tab["sign-in-oidc"].click()
+    await expect(tab["reason"]).to_contain_text("cannot be reached")
+    await asyncio.to_thread(provider.order, "up")
+    await sign_in(tab, provider)
+    await asyncio.to_thread(provider.order, "down")
+    await tab.page.get_by_role("button", name="Sign out").click()
+    await expect(tab["reason"]).to_contain_text("You are signed out here")
+    await tab.is_("signed-out")
+    assert tab.page.url == f"{provider.node.base}/"
+
+
+@pytest.mark.parametrize("provider", [ACCESS_SECONDS], indirect=True)
+async def test_a_sign_in_that_the_provider_ended_asks_the_person_and_keeps_the_page(
+    provider: Provider, tab: Tab
+) -> None:
+    tab.tolerated = BLOCKED
+    await provider.node.post("Still to be seen")
+    await sign_in(tab, provider)
+
+    async def refuse(route: Route) -> None:
+        await route.fulfill(status=400, json={"error": "invalid_grant"}, headers={"Access-Control-Allow-Origin": "*"})
+
+    await tab.page.route(f"{provider.issuer}/token", refuse)
+    await expect(tab["expiry"]).to_contain_text("no longer honours this sign-in")
+    await expect(tab["reason"]).to_contain_text("has expired")
+    await tab.is_("signed-out")
+    await tab.shows("Still to be seen")
+    await tab.page.unroute(f"{provider.issuer}/token")
+    await tab["sign-in-oidc"].click()
+    await at_provider(tab.page)
+    await tab.is_("live")
+
+
+async def test_signing_out_ends_the_session_at_the_provider_too(provider: Provider, tab: Tab) -> None:
+    await sign_in(tab, provider)
+    async with tab.page.expect_response(f"{provider.issuer}/token/revocation") as revocation:
+        await tab.page.get_by_role("button", name="Sign out").click()
+    assert (await revocation.value).status == 200
+    await tab.page.get_by_role("button", name="Sign out").click()  # the provider asks
+    await expect(tab["sign-in-oidc"]).to_be_visible()
+    assert urlsplit(tab.page.url).path == "/"
+    await tab["sign-in-oidc"].click()
+    await expect(tab.page.get_by_label("Name")).to_be_visible()  # it knows nobody any more
+
+
+def policy(node: Node) -> dict[str, str]:
+    answer = httpx2.get(f"{node.base}/", trust_env=False)
+    parts = answer.headers["content-security-policy"].split("; ")
+    return {name: value for name, _, value in (part.partition(" ") for part in parts)}
+
+
+async def test_the_page_may_talk_to_its_provider_and_to_no_other(provider: Provider, node: Node) -> None:
+    assert policy(provider.node)["connect-src"] == f"'self' {provider.issuer}"
+    assert policy(node)["connect-src"] == "'self'"
+    assert policy(node) | {"connect-src": ""} == policy(provider.node) | {"connect-src": ""}
+
+
+async def test_the_page_is_told_how_to_sign_in_and_no_secret(provider: Provider, node: Node) -> None:
+    answer = httpx2.get(f"{provider.node.base}/console/settings.json", trust_env=False)
+    assert answer.json() == {
+        "oidc": {
+            "issuer": provider.issuer,
+            "client_id": "tocsin-console",
+            "scope": "openid offline_access alerts:read alerts:write",
+            "resource": RESOURCE,
+            "parameters": {"prompt": "consent"},
+        }
+    }
+    assert re.fullmatch("no-cache", answer.headers["cache-control"])
+    assert httpx2.get(f"{node.base}/console/settings.json", trust_env=False).json() == {"oidc": None}
