@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from service.client import Event, Notice, Severity
 
 FIRST_CONNECTION_SECONDS = 5
+LAST_ACK_SECONDS = 1
 _COLOURS = {"critical": "\033[1;97;41m", "error": "\033[1;31m", "warning": "\033[33m", "info": "\033[36m"}
 _FAINT, _RESET = "\033[2m", "\033[0m"
 
@@ -43,6 +47,7 @@ def tail(  # noqa: PLR0913 - the options of a stream
         raise typer.BadParameter(f"must be one of {', '.join(reversed(_COLOURS))}", param_hint="--min-severity")
     settings = load().caller
     address = url or settings.url
+    threading.Thread(target=_leave_with_the_reader, daemon=True).start()
     try:
         with explained(address), Client(address, bearer(settings, token, token_file)) as client:
             stream = client.stream(
@@ -59,6 +64,15 @@ def tail(  # noqa: PLR0913 - the options of a stream
     except BrokenPipeError:
         # The reader of our output has left, as head does. Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leave_with_the_reader() -> None:
+    """End the process once nobody reads our output: a write would tell, but the next event may be hours away."""
+    output = select.poll()
+    output.register(sys.stdout, 0)  # errors are reported unasked
+    output.poll()
+    time.sleep(LAST_ACK_SECONDS)  # what was printed is acknowledged meanwhile
+    os._exit(0)
 
 
 def _start(after: str | None) -> int | Literal["latest"] | None:

@@ -126,8 +126,11 @@ async def test_it_resumes_where_the_last_one_ended(node: Node, tmp_path: Path) -
         assert [json.loads(line)["seq"] for line in second.lines] == [3, 4]
 
 
-async def test_a_reader_that_leaves_ends_it_quietly(node: Node, tmp_path: Path) -> None:
-    await node.post_all([{}] * 50)
+@pytest.mark.parametrize("alerts", [1, 50])
+async def test_a_reader_that_leaves_ends_it_quietly_though_nothing_more_may_come(
+    node: Node, tmp_path: Path, *, alerts: int
+) -> None:
+    await node.post_all([{}] * alerts)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOCSIN_URL": node.base, "TOCSIN_TOKEN": token("alice")}
     process = await asyncio.to_thread(
         subprocess.run,
