@@ -212,14 +212,18 @@ async def test_hostile_text_is_only_ever_text(node: Node, tab: Tab) -> None:
 
 
 async def test_a_right_to_left_override_does_not_turn_what_stands_behind_it(node: Node, tab: Tab) -> None:
-    body = "Click \u202e[here](https://evil.example/) now"
-    answer = await node.post("Click", body=body)
+    answer = await node.post(
+        "Click",
+        body="Click \u202e[here](https://evil.example/) now",
+        links=[{"title": "\u202emoc.knab", "url": "https://wicked.example/"}],
+    )
     await show(tab, node, answer["id"])
-    link = await tab["body"].get_by_role("link").bounding_box()
-    host = await tab["body"].get_by_text("evil.example").bounding_box()
-    assert link
-    assert host
-    assert link["x"] + link["width"] <= host["x"]
+    for name in ("evil.example", "wicked.example"):
+        link = await tab["detail"].locator(f"a[href='https://{name}/']").bounding_box()
+        host = await tab["detail"].get_by_text(name).bounding_box()
+        assert link
+        assert host
+        assert link["x"] + link["width"] <= host["x"]
 
 
 @pytest.mark.parametrize(

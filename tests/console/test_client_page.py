@@ -71,7 +71,7 @@ async def another_site(page: str, ttl_seconds: float) -> AsyncIterator[str]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_page_runs_as_it_stands(database_url: str, browser: Browser) -> None:  # noqa: F811 - the fixture
+async def test_the_page_runs_as_it_stands(database_url: str, browser: Browser) -> None:
     with serving(database_url, Settings(stream=StreamSettings(allowed_origins=("*",)))) as tocsin:
         page = PAGE.replace("wss://tocsin.example/v1/ws", tocsin.ws)
         assert page != PAGE

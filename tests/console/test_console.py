@@ -257,20 +257,6 @@ async def test_markup_and_scripts_are_shown_as_the_text_that_they_are(node: Node
     await expect(tab["feed"].locator("script, img, svg, iframe, h1, b, [onclick], [onerror]")).to_have_count(0)
 
 
-async def test_a_right_to_left_override_does_not_reach_beyond_its_text(node: Node, tab: Tab) -> None:
-    await tab.open(node)
-    async with node.http(f"{RIGHT_TO_LEFT}gnillib") as client:
-        for severity in ("warning", "error"):
-            await client.post("/v1/alerts", json={"title": "Click", "dedup_key": "click", "severity": severity})
-    row = tab["alert"].first
-    occurrences = row.locator(".occurrences")
-    await expect(occurrences).to_have_text("2 times")
-    source, after = await row.locator(".source").bounding_box(), await occurrences.bounding_box()
-    assert source
-    assert after
-    assert source["x"] + source["width"] <= after["x"]
-
-
 async def test_a_link_that_leads_nowhere_on_the_web_is_not_stored(node: Node) -> None:
     async with node.http() as client:
         for url in ("javascript:alert(1)", " javascript:alert(1)", "data:text/html,<script>alert(1)</script>"):
@@ -428,7 +414,7 @@ async def test_where_websockets_are_blocked_the_feed_comes_by_http(  # noqa: PLR
 
 async def test_a_websocket_that_is_refused_is_no_reason_to_fall_back(node: Node, tab: Tab) -> None:
     tab.tolerated = REFUSED
-    await tab.open(node, ttl_seconds=2)
+    await tab.open(node, ttl_seconds=4)
     await tab.is_("signed-out")
     assert tab.requests_of("/v1/events") == 0
 
