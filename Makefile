@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format reference lock bench bench-peers
+.PHONY: help run demo test check format reference screenshots lock bench bench-peers
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can mend
 
 reference: $(VENV)/.dev  ## write the tables of docs/reference.md and the files of openapi/ from the code
 	@$(BIN)/python -m tests.reference
+
+screenshots: $(VENV)/.dev  ## take the pictures of the README again: an hour, which the dashboard shows; ARGS="-k 'not dashboard'" for less
+	@KEEP_SCREENSHOTS=1 $(BIN)/python -m pytest $(ARGS) tests/console/test_screenshots.py
 
 lock: $(VENV)/.dev  ## choose the newest versions again and write the lock files
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock

@@ -5,7 +5,7 @@
 import { serverNow } from "./clock.js";
 import { byId } from "./dom.js";
 import { explain } from "./reasons.js";
-import { timeOfDay } from "./time.js";
+import { secondOfDay } from "./time.js";
 
 /** @import { Status } from "./client.js" */
 
@@ -64,7 +64,7 @@ export class Outage {
   /** The duration is not for screen readers: they would read the banner again each second. @param {string} hope */
   #tell(hope) {
     const since = /** @type {number} */ (this.#since);
-    write(this.#text, `Nothing has come since ${timeOfDay(since)}: what was raised since then is missing here. ${hope}`);
+    write(this.#text, `Nothing has come since ${secondOfDay(since)}: what was raised since then is missing here. ${hope}`);
     write(this.#duration, inWords(Date.now() - since));
     this.#show("down");
   }
@@ -76,7 +76,7 @@ export class Outage {
     this.#since = null;
     if (!wasShown || since === null) return;
     const made = this.#events === 1 ? "1 event" : `${this.#events || "no"} events`;
-    write(this.#text, `The connection is back. From ${timeOfDay(since)} to ${timeOfDay(Date.now())}, ${made} came late.`);
+    write(this.#text, `The connection is back. From ${secondOfDay(since)} to ${secondOfDay(Date.now())}, ${made} came late.`);
     write(this.#duration, "");
     this.#show("over");
   }
@@ -129,7 +129,7 @@ export class Expiry {
     this.#banner.hidden = this.#renews() || left > WARN_MS || (left <= 0 && !this.#trouble);
     if (this.#banner.hidden) return;
     const verb = left > 0 ? "expires" : "expired";
-    write(this.#text, `${this.#trouble}Your token ${verb} at ${timeOfDay(this.#expiresAt)}.`);
+    write(this.#text, `${this.#trouble}Your token ${verb} at ${secondOfDay(this.#expiresAt)}.`);
   }
 }
 

@@ -9,7 +9,7 @@ import { byId, element } from "./dom.js";
 import { FiguresStream } from "./figures.js";
 import { explain } from "./reasons.js";
 import { onPlace } from "./router.js";
-import { timeOfDay } from "./time.js";
+import { secondOfDay } from "./time.js";
 import { bytes, count, duration, rate, UNKNOWN } from "./units.js";
 
 /** @import { ChartPanel, Plan, Series } from "./charts.js" */
@@ -189,7 +189,7 @@ export class Dashboard {
   /** @returns {["loading" | "live" | "late" | "stale" | "paused", string]} */
   #freshness() {
     const last = this.#live.at(-1);
-    const asOf = last ? `The figures are of ${timeOfDay(last.at)}. ` : "";
+    const asOf = last ? `The figures are of ${secondOfDay(last.at)}. ` : "";
     if (!this.#stream) return ["paused", `${asOf}Nothing is measured while nobody looks.`];
     if (this.#lost) {
       const comesBack = !["refresh", "stop"].includes(closePolicy(1008, this.#lost));
@@ -199,7 +199,7 @@ export class Dashboard {
     if (Date.now() - last.heard > STALE_MS) return ["stale", `${asOf}Nothing has come since.`];
     const { database, measured_at: measured, nodes } = last.figures;
     if (!database.reachable) {
-      const since = measured ? ` since ${timeOfDay(Date.parse(measured))}` : "";
+      const since = measured ? ` since ${secondOfDay(Date.parse(measured))}` : "";
       return ["late", `PostgreSQL has not answered${since}: alerts and latencies are of then.`];
     }
     if (nodes.answered < nodes.serving) return ["late", `${nodes.answered} of ${nodes.serving} nodes answered; the others are missing here.`];

@@ -9,7 +9,7 @@ import { countdown } from "./durations.js";
 import { element, foreign } from "./dom.js";
 import { linkTo } from "./links.js";
 import { render } from "./markdown.js";
-import { age, timeOfDay } from "./time.js";
+import { age, secondOfDay } from "./time.js";
 
 /** @import { Alert } from "./wire.js" */
 
@@ -54,7 +54,7 @@ export function statusOf({ status, status_by }) {
 
 /** @param {string} timestamp */
 function clock(timestamp) {
-  return timeOfDay(Date.parse(timestamp));
+  return secondOfDay(Date.parse(timestamp));
 }
 
 /** @param {Node[]} nodes */

@@ -14,8 +14,13 @@ export class PresencePanel {
   #panel = byId("presence");
   #count = byId("presence-count");
   #names = byId("presence-names");
+  #details = /** @type {HTMLDetailsElement} */ (byId("presence-details"));
   /** @type {Map<string, Admin>} */ #present = new Map();
   /** @type {Map<string, HTMLLIElement>} */ #shown = new Map();
+
+  constructor() {
+    this.#details.open = !matchMedia("(max-width: 48rem)").matches; // On a phone the alerts need the room.
+  }
 
   /** @param {Admin[]} present */
   show(present) {

@@ -36,7 +36,7 @@ export class AttentionForm {
       "choices",
       row("Desktop notification", this.#notify),
       row("Sound", this.#sound, this.#listen),
-      row("Quiet hours", this.#quiet, element("span", "times", this.#from, labelled("to", this.#to), " local time")),
+      row("Quiet hours, local time", this.#quiet, element("span", "times", this.#from, labelled("to", this.#to))),
       row("Critical ones call in quiet hours too", this.#critical),
       this.#hint,
     );

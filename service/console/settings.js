@@ -5,7 +5,7 @@
 import { byId, element, foreign } from "./dom.js";
 import { AttentionForm } from "./settings-attention.js";
 import { TestForm } from "./settings-test.js";
-import { exactTime, timeOfDay } from "./time.js";
+import { exactTime, secondOfDay } from "./time.js";
 import { claimsOf } from "./token.js";
 
 /** @import { Attention } from "./attention.js" */
@@ -80,7 +80,7 @@ export class SettingsPage {
     const from = this.#liveSince ?? since;
     this.#stream.replaceChildren(
       ...fact("Comes by", WAYS[way]),
-      ...fact("Now", `${STATES[state]}${from === null ? "" : `, ${this.#liveSince ? "since" : "interrupted since"} ${timeOfDay(from)}`}`),
+      ...fact("Now", `${STATES[state]}${from === null ? "" : `, ${this.#liveSince ? "since" : "interrupted since"} ${secondOfDay(from)}`}`),
     );
   }
 
@@ -126,5 +126,5 @@ function topicInWords(pattern) {
 function moment(seconds) {
   const at = new Date(Number(seconds) * 1000);
   if (seconds === undefined || Number.isNaN(at.getTime())) return "unknown";
-  return element("time", { datetime: at.toISOString(), title: exactTime(at.toISOString()) }, timeOfDay(at.getTime()));
+  return element("time", { datetime: at.toISOString(), title: exactTime(at.toISOString()) }, secondOfDay(at.getTime()));
 }

@@ -6,7 +6,7 @@
  */
 
 import { byId } from "./dom.js";
-import { timeOfDay } from "./time.js";
+import { secondOfDay } from "./time.js";
 
 /** @import { Status } from "./client.js" */
 
@@ -58,7 +58,7 @@ export class StateLine {
  */
 function detailOf(state, reason, since) {
   const why = reason?.replaceAll("_", " ") ?? "";
-  if (since !== null) return `offline since ${timeOfDay(since)}${why && `, ${why}`}`;
+  if (since !== null) return `offline since ${secondOfDay(since)}${why && `, ${why}`}`;
   return state === "signed-out" ? why : "";
 }
 

@@ -5,17 +5,24 @@
 import { element } from "./dom.js";
 
 const REFRESH_MS = 5_000;
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const dayAndClock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+const minutes = { day: style({ timeStyle: "short" }), other: style({ dateStyle: "medium", timeStyle: "short" }) };
+const seconds = { day: style({ timeStyle: "medium" }), other: style({ dateStyle: "medium", timeStyle: "medium" }) };
+const exact = style({ dateStyle: "medium", timeStyle: "long" });
 
 /**
- * The time of day, and the day where it is not today.
+ * The time of day to the minute, and the day where it is not today.
  * @param {number} ms
  */
 export function timeOfDay(ms) {
-  const today = new Date(ms).toDateString() === new Date().toDateString();
-  return (today ? clock : dayAndClock).format(ms);
+  return (isToday(ms) ? minutes.day : minutes.other).format(ms);
+}
+
+/**
+ * The same to the second.
+ * @param {number} ms
+ */
+export function secondOfDay(ms) {
+  return (isToday(ms) ? seconds.day : seconds.other).format(ms);
 }
 
 /**
@@ -54,4 +61,14 @@ function inWords(timestamp) {
   if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
   const days = Math.floor(seconds / 86_400);
   return days === 1 ? "1 day ago" : `${days} days ago`;
+}
+
+/** @param {number} ms */
+function isToday(ms) {
+  return new Date(ms).toDateString() === new Date().toDateString();
+}
+
+/** @param {Intl.DateTimeFormatOptions} options */
+function style(options) {
+  return new Intl.DateTimeFormat(undefined, options);
 }

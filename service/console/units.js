@@ -16,8 +16,7 @@ export function count(value) {
 /** @param {number | null} value  A second. */
 export function rate(value) {
   if (value === null) return UNKNOWN;
-  const rounded = value >= 100 ? whole.format(value) : value >= 1 ? longer.format(value) : short.format(value);
-  return `${rounded}/s`;
+  return `${(value >= 100 ? whole : short).format(value)}/s`;
 }
 
 /** @param {number | null} value  In seconds. */

@@ -163,7 +163,7 @@ async def test_quiet_hours_are_local_and_across_midnight(
 ) -> None:
     """Berlin in January is an hour ahead of UTC, so 22:00 to 07:00 is 21:00 to 06:00."""
     await prepared(tab, node, notify="info")
-    await tab["settings"].get_by_label("Quiet hours", exact=True).check()
+    await tab["settings"].get_by_label("Quiet hours, local time").check()
     await tab.page.evaluate(f"""
         globalThis.Date = class extends Date {{
             constructor(...of) {{ of.length ? super(...of) : super("2026-01-15{at}") }}
