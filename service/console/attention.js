@@ -21,7 +21,7 @@ const RANK = { info: 0, warning: 1, error: 2, critical: 3 };
  * @typedef {object} Surroundings
  * @property {() => boolean} leads               Whether this tab is the one that calls.
  * @property {(id: string | null) => void} open  A notification was clicked: show the alert, or with null the feed.
- * @property {() => void} onChange               Another tab changed the preferences, or the browser lets us be heard.
+ * @property {() => void} onChange               Another tab changed the preferences, or what the browser allows is another.
  */
 
 export class Attention {
@@ -31,6 +31,8 @@ export class Attention {
   /** @type {Alert[]} Those to be shown, */ #shown = [];
   /** @type {Alert[]} and those to be heard. */ #heard = [];
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  /** @type {Set<Notification>} Those that stay until somebody has seen them. */ #standing = new Set();
+  /** Whether the browser turned out to show none of a page's notifications, as on Android. */ barred = false;
 
   /** @param {Surroundings} surroundings */
   constructor(surroundings) {
@@ -74,6 +76,11 @@ export class Attention {
 
   /** Nobody is signed in any more. */
   clear() {
+    this.#forget();
+    for (const notification of this.#standing) notification.close();
+  }
+
+  #forget() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#shown = [];
@@ -88,7 +95,7 @@ export class Attention {
 
   #call() {
     const [shown, heard] = [this.#shown, worst(this.#heard)];
-    this.clear();
+    this.#forget();
     if (heard) this.#sound.play(heard);
     this.#notify(shown);
   }
@@ -107,14 +114,28 @@ export class Attention {
 
   /** @param {string} title @param {string} body @param {string | null} id @param {Severity} severity */
   #show(title, body, id, severity) {
-    // A critical one stays on the screen until somebody has seen it.
-    const options = { body, tag: id ?? "tocsin", icon: ICON, requireInteraction: severity === "critical", silent: true };
-    const notification = new Notification(title, options);
+    const stays = severity === "critical"; // It stays on the screen until somebody has seen it.
+    const options = { body, tag: id ?? "tocsin", renotify: true, icon: ICON, requireInteraction: stays, silent: true };
+    const notification = this.#notification(title, options);
+    if (!notification) return;
+    if (stays) this.#standing.add(notification);
+    notification.onclose = () => this.#standing.delete(notification);
     notification.onclick = () => {
       window.focus();
       notification.close();
       this.#surroundings.open(id);
     };
+  }
+
+  /** @param {string} title @param {NotificationOptions} options */
+  #notification(title, options) {
+    try {
+      return new Notification(title, options);
+    } catch {
+      this.barred = true;
+      this.#surroundings.onChange();
+      return null;
+    }
   }
 }
 

@@ -3,7 +3,7 @@
  */
 
 import { serverNow } from "./clock.js";
-import { byId } from "./dom.js";
+import { byId, write } from "./dom.js";
 import { explain } from "./reasons.js";
 import { secondOfDay } from "./time.js";
 
@@ -138,9 +138,4 @@ function inWords(ms) {
   const seconds = Math.floor(ms / 1000);
   if (seconds < 60) return `${seconds} s`;
   return seconds < 3600 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
-}
-
-/** Writing the same text again would be announced again. @param {HTMLElement} node @param {string} text */
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }

@@ -46,6 +46,7 @@ const page = {
   who: byId("who"),
   tokenUntil: byId("token-until"),
   seq: byId("seq"),
+  muted: byId("muted"),
 };
 
 /** @type {Status} */ const SIGNED_OUT = { state: "signed-out", reason: null, since: null, way: "socket", retryAt: null };
@@ -73,7 +74,7 @@ const expiry = new Expiry(() => (login?.signedIn ? visitProvider() : form.isOpen
 const attention = new Attention({
   leads: () => session?.leads ?? false,
   open: (id) => go(id === null ? { name: "feed" } : { name: "alert", id }),
-  onChange: () => settingsPage.showPreferences(),
+  onChange: showAttention,
 });
 const settingsPage = new SettingsPage(attention, () => session);
 
@@ -150,6 +151,7 @@ function endSession() {
   presence.show([]);
   dashboard.use(null);
   attention.clear();
+  settingsPage.clear();
   expiry.clear();
   outage.clear();
   page.notice.hidden = true;
@@ -163,6 +165,7 @@ function showStatus(next) {
   stateLine.show(next);
   outage.show(next);
   settingsPage.showStatus(next);
+  showMuted();
   presence.setCurrent(next.state === "live");
   if (next.state === "live" && before !== "live") desk.onLive();
   const signedOut = next.state === "signed-out";
@@ -257,6 +260,16 @@ function showGap({ from, to, reason }) {
   );
 }
 
+/** What was chosen in the settings, here or in another tab, and whether the browser lets it be heard. */
+function showAttention() {
+  settingsPage.showPreferences();
+  showMuted();
+}
+
+function showMuted() {
+  page.muted.hidden = !session || !attention.muted;
+}
+
 /** @param {string} text */
 function showNotice(text) {
   page.noticeText.textContent = text;
@@ -280,7 +293,7 @@ addEventListener("online", () => session?.retry());
 document.addEventListener("visibilitychange", () => document.hidden || session?.retry());
 
 onSkew((skew) => showNotice(skewInWords(skew)));
-onPlace(() => settingsPage.showPreferences());
+onPlace(showAttention);
 
 showStatus(status);
 signInFromAddress();

@@ -5,7 +5,7 @@
 
 import { LIVE_MS } from "./charts.js";
 import { closePolicy } from "./policy.js";
-import { byId, element } from "./dom.js";
+import { byId, element, write } from "./dom.js";
 import { FiguresStream } from "./figures.js";
 import { explain } from "./reasons.js";
 import { onPlace } from "./router.js";
@@ -183,7 +183,7 @@ export class Dashboard {
   #tell() {
     const [state, words] = this.#freshness();
     this.#section.dataset.state = state;
-    if (this.#state.textContent !== words) this.#state.textContent = words;
+    write(this.#state, words);
   }
 
   /** @returns {["loading" | "live" | "late" | "stale" | "paused", string]} */

@@ -27,6 +27,15 @@ export function foreign(className, text) {
 }
 
 /**
+ * Sets a text, unless it is there: writing it again would be announced again, and cost a layout.
+ * @param {Element} node
+ * @param {string} text
+ */
+export function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/**
  * An element of index.html.
  * @template {HTMLElement} [T=HTMLElement]
  * @param {string} id

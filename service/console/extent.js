@@ -2,7 +2,7 @@
  * How much of the past the list shows, and what stands in its place while it is empty.
  */
 
-import { byId } from "./dom.js";
+import { byId, write } from "./dom.js";
 import { explain } from "./reasons.js";
 
 /** @import { Pages } from "./pages.js" */
@@ -65,13 +65,4 @@ function extent(count, pages) {
   if (pages.cut) return `The newest ${alerts}. A filter finds older ones.`;
   if (!pages.complete) return `${alerts} loaded, older ones follow as you scroll`;
   return count ? alerts : "";
-}
-
-/**
- * Writing the same text again would be announced again.
- * @param {HTMLElement} element
- * @param {string} text
- */
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }

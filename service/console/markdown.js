@@ -20,7 +20,7 @@ import { linkTo, webAddress } from "./links.js";
 /** @typedef {{type: "list", ordered: boolean, start: number, items: Item[]}} List */
 /** @typedef {{type: "paragraph", content: Inline[]} | {type: "code", text: string} | List} Block */
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})[^`]*$/;
+const FENCE = /^ {0,3}(`{3,}(?!`)|~{3,}(?!~))[^`]*$/;
 const ITEM = /^( *)(?:[-*]|(\d{1,4})[.)]) +(?=\S)(.*)$/;
 const DEEPEST = 4;
 const BIDI_CONTROL = /[\u202a-\u202e\u2066-\u2069]/;

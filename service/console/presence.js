@@ -3,7 +3,7 @@
  * frames. Somebody who joins is marked for a moment; nothing else moves.
  */
 
-import { byId, element, foreign } from "./dom.js";
+import { byId, element, foreign, write } from "./dom.js";
 import { exactTime, timeOfDay } from "./time.js";
 
 /** @import { Admin, PresenceFrame } from "./wire.js" */
@@ -71,7 +71,7 @@ export class PresencePanel {
     const details = /** @type {HTMLElement} */ (row.lastElementChild);
     const screens = connections === 1 ? "1 screen" : `${connections} screens`;
     const text = `${screens}, since ${timeOfDay(Date.parse(since))}`;
-    if (details.textContent !== text) details.textContent = text;
+    write(details, text);
     row.title = `Connected since ${exactTime(since)}`;
     return row;
   }

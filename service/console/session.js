@@ -111,6 +111,7 @@ export class Session {
    */
   renewed(token) {
     this.#token = token;
+    this.#client?.renew();
   }
 
   /** The same with a token that a person brought, once the server takes it. @param {string} token */

@@ -80,7 +80,9 @@ export class AttentionForm {
 
   #hintText() {
     const { notify } = this.#attention.preferences;
-    if (notify !== "off" && !("Notification" in globalThis)) return "This browser has no desktop notifications.";
+    if (notify !== "off" && (this.#attention.barred || !("Notification" in globalThis))) {
+      return "This browser shows no desktop notifications of a page.";
+    }
     if (notify !== "off" && Notification.permission === "denied") {
       return "The browser blocks notifications of this page. Allow them in its settings for this site.";
     }

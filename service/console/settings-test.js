@@ -65,6 +65,14 @@ export class TestForm {
     this.#tell();
   }
 
+  /** Nobody is signed in any more. */
+  clear() {
+    this.#sent = null;
+    this.#came.clear();
+    this.#topic.value = "";
+    this.#outcome.textContent = "";
+  }
+
   async #submit() {
     const session = this.#session();
     if (!session) return;

@@ -84,6 +84,12 @@ export class SettingsPage {
     );
   }
 
+  /** Nobody is signed in any more. */
+  clear() {
+    this.#token.replaceChildren();
+    this.#test.clear();
+  }
+
   /** Shows what another tab chose, too. */
   showPreferences() {
     this.#form.show();

@@ -46,7 +46,6 @@ export class SharedStream {
   /** @type {Status} */ #status = { state: "signed-out", reason: null, since: null, way: "socket", retryAt: null };
   /** @type {number | null} */ #cursor;
   #recent = new Recent();
-  /** @type {string | null} */ #token = null;
 
   /** Until this tab leaves. @type {AbortController | null} */ #member = null;
   /** Until it leaves, or somebody takes the lock away. @type {AbortController | null} */ #candidate = null;
@@ -87,6 +86,11 @@ export class SharedStream {
     if (this.#member) return void this.#greet({ start: true });
     this.#endKeepAlive = keepAlive(this);
     this.#join({ start: true });
+  }
+
+  /** Tells whoever leads that this tab has a fresh token. */
+  renew() {
+    if (this.#member && !this.#leader) this.#greet({ start: false });
   }
 
   /** Leaves; the other tabs go on. */
@@ -186,22 +190,22 @@ export class SharedStream {
     if (this.#cursor !== null && this.#recent.head < this.#cursor) this.#recent.begin(this.#cursor);
   }
 
-  /** Joins whoever leads. @param {{start: boolean}} how */
+  /** Joins whoever leads, or asks whether it is still there. @param {{start: boolean}} how */
   async #greet({ start }) {
     const member = this.#member;
     this.#expectAnswer();
-    try {
-      this.#token = await this.#options.token(null);
-    } catch {
-      this.#token = null; // Then another tab's has to do.
-    }
-    if (member && member === this.#member) this.#hello(start);
+    const token = await this.#token();
+    if (!member || member !== this.#member) return;
+    this.#post({ type: "hello", from: this.#id, cursor: this.#cursor, visible: isVisible(), token, start });
   }
 
-  /** @param {boolean} start */
-  #hello(start) {
-    const hello = { cursor: this.#cursor, visible: isVisible(), token: this.#token, start };
-    this.#post({ type: "hello", from: this.#id, ...hello });
+  /** The token that this tab can give; null: another tab's has to do. */
+  async #token() {
+    try {
+      return await this.#options.token(null);
+    } catch {
+      return null;
+    }
   }
 
   /** Takes the lead where nobody answers in time, unless it was we who slept. */
@@ -210,19 +214,15 @@ export class SharedStream {
     const due = Date.now() + ANSWER_MS;
     this.#timer = setTimeout(() => {
       if (this.#leader || !this.#channel) return;
-      if (Date.now() - due < LATE_MS) return void this.#stand({ steal: true });
-      this.#hello(false);
-      this.#expectAnswer();
+      if (Date.now() - due < LATE_MS) this.#stand({ steal: true });
+      else this.#greet({ start: false });
     }, ANSWER_MS);
   }
 
   /** Asks now and then whether the leader is still there: it may be silent because nothing happens. */
   #askLater() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      this.#hello(false);
-      this.#expectAnswer();
-    }, ASK_MS);
+    this.#timer = setTimeout(() => this.#greet({ start: false }), ASK_MS);
   }
 
   /** @param {Message} message */

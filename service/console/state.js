@@ -5,7 +5,7 @@
  * the attempts of one outage all read "Reconnecting, offline since …".
  */
 
-import { byId } from "./dom.js";
+import { byId, write } from "./dom.js";
 import { secondOfDay } from "./time.js";
 
 /** @import { Status } from "./client.js" */
@@ -60,13 +60,4 @@ function detailOf(state, reason, since) {
   const why = reason?.replaceAll("_", " ") ?? "";
   if (since !== null) return `offline since ${secondOfDay(since)}${why && `, ${why}`}`;
   return state === "signed-out" ? why : "";
-}
-
-/**
- * Writing the same text again would be announced again.
- * @param {HTMLElement} element
- * @param {string} text
- */
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }

@@ -2,7 +2,7 @@
  * Points in time, as people read them: the age in the text, the exact time behind it.
  */
 
-import { element } from "./dom.js";
+import { element, write } from "./dom.js";
 
 const REFRESH_MS = 5_000;
 const minutes = { day: style({ timeStyle: "short" }), other: style({ dateStyle: "medium", timeStyle: "short" }) };
@@ -46,8 +46,7 @@ export function age(timestamp) {
 export function keepAgesCurrent(root) {
   setInterval(() => {
     for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll("time.age"))) {
-      const text = inWords(time.dateTime);
-      if (time.textContent !== text) time.textContent = text; // Writing the same text would still cost a layout.
+      write(time, inWords(time.dateTime));
     }
   }, REFRESH_MS);
 }

@@ -57,7 +57,7 @@ _LAST_BEFORE = """
 _COUNT = """
     SELECT date_trunc('minute', e.occurred_at) AS minute, e.severity::text AS severity, count(*) * $3 AS alerts
     FROM generate_series($1::bigint + $3, $2::bigint, $3::bigint) AS counted (seq) JOIN events e ON e.seq = counted.seq
-    WHERE e.kind = ANY ($4)
+    WHERE e.kind = ANY ($4) AND e.seq > $1 AND e.seq <= $2
     GROUP BY 1, 2
 """
 

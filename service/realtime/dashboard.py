@@ -40,6 +40,7 @@ RETRY_SECONDS = 5
 WATCH_SECONDS = 0.25
 HISTORY_FRESH_SECONDS = 10
 RENEW_SECONDS = 60
+RECALL_AGAIN_SECONDS = 10
 """How often the last hour is taken, and shown to all, anew: what was live has become a minute of it."""
 
 
@@ -71,6 +72,7 @@ class Dashboard:
         self._of: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
         self._history: tuple[float, bytes] | None = None
+        self._recall_from = 0.0  # not before
 
     # Coming and going.
 
@@ -165,6 +167,8 @@ class Dashboard:
         if task.cancelled() or (error := task.exception()) is None:
             return
         log.error("sampling for the dashboard failed", exc_info=error)
+        if self._task is not task:
+            return  # it failed while it was stopped, and another may run by now
         self._task = None
         for watcher in list(self._watchers):
             watcher.end(CloseReason.INTERNAL_ERROR)
@@ -183,14 +187,16 @@ class Dashboard:
     async def _sample(self, sampler: Sampler) -> None:
         while True:
             begun = time.monotonic()
-            if not all(self._watchers.values()) or self._age() >= RENEW_SECONDS:
+            is_due = not all(self._watchers.values()) or self._age() >= RENEW_SECONDS
+            if is_due and begun >= self._recall_from:
                 await self._recall(sampler)
             self._show(await sampler.figures())
             await asyncio.sleep(max(0.0, begun + PAUSE_SECONDS - time.monotonic()))
 
     async def _recall(self, sampler: Sampler) -> None:
         if (history := await sampler.history()) is None:
-            return  # later, then
+            self._recall_from = time.monotonic() + RECALL_AGAIN_SECONDS
+            return
         self._history = (time.monotonic(), _frame(history))
         for watcher in list(self._watchers):
             self._recall_to(watcher)

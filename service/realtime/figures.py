@@ -34,7 +34,8 @@ ASK_CHANNEL = "tocsin_figures_asked"
 ANSWER_CHANNEL = "tocsin_figures"
 WITH_MINUTES = "minutes"
 
-_ANSWER = text(f"SELECT pg_notify('{ANSWER_CHANNEL}', :answer)")
+# There is nothing to be kept, so nobody who publishes is to wait for the disk behind it.
+_ANSWER = text(f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{ANSWER_CHANNEL}', :answer)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class Sampler:
         self._figures = figures
         self._connection: asyncpg.Connection | None = None
         self._answers: dict[str, NodeFigures] = {}
+        self._wanted = ""
         self._answered = asyncio.Event()
         self._before: dict[str, NodeFigures] = {}
         self._counted: ledger.Now | None = None
@@ -175,6 +176,7 @@ class Sampler:
     async def _ask_nodes(self, connection: asyncpg.Connection, others: int, wanted: str = "") -> None:
         """Ask the other nodes, and wait a moment for as many answers; whoever is gone is forgotten."""
         self._answers.clear()
+        self._wanted = wanted
         await connection.execute("SELECT pg_notify($1, $2)", ASK_CHANNEL, f"{self._figures.node} {wanted}")
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -186,7 +188,8 @@ class Sampler:
 
     def _hear(self, answer: str) -> None:
         figures = read_answer(answer)
-        if figures.node != self._figures.node:
+        is_meant = bool(figures.minutes) or self._wanted != WITH_MINUTES  # or it answers another node's question
+        if figures.node != self._figures.node and is_meant:
             self._answers[figures.node] = figures
             self._answered.set()
 

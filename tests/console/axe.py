@@ -22,7 +22,7 @@ _LOOK = """async () => (await axe.run(document, { resultTypes: ["violations"] })
 
 _SETTLED = """Promise.allSettled(
     document.getAnimations()
-        .filter(({ effect }) => effect.getComputedTiming().endTime < Infinity)
+        .filter(({ effect }) => effect.getComputedTiming().endTime < Infinity && effect.target.checkVisibility())
         .map(({ finished }) => finished)
 )"""
 

@@ -23,12 +23,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 RECORD = """
 globalThis.called = [];
 globalThis.tones = [];
+globalThis.takenBack = 0;
 const Real = Notification;
 globalThis.Notification = class extends Real {
     constructor(title, options) {
         super(title, options);
         called.push({ title, ...options });
         globalThis.last = this;
+    }
+    close() {
+        super.close();
+        takenBack += 1;
     }
 };
 const start = AudioScheduledSourceNode.prototype.start;
@@ -136,6 +141,39 @@ async def test_each_severity_has_a_sound_of_its_own_and_a_burst_sounds_once_as_i
     await tab.page.evaluate("tones.length = 0")
     await tab.page.get_by_role("button", name="Listen").click()
     assert tuple(await eventually(lambda: tones(tab.page))) == heard[0]
+
+
+async def test_a_page_that_the_browser_keeps_silent_says_so_until_it_is_clicked_in(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    await choose(tab.page, sound="critical")
+    await expect(tab["muted"]).to_be_hidden()
+    await tab.page.reload()
+    await expect(tab["sign-in"]).to_be_visible()
+    await expect(tab["muted"]).to_be_hidden()
+    await tab.open(node)
+    await expect(tab["muted"]).to_contain_text("keeps this page silent")
+    await tab.page.locator("h1").click()
+    await expect(tab["muted"]).to_be_hidden()
+
+
+@ALLOWED
+async def test_a_browser_that_throws_at_a_notification_is_said_in_words(node: Node, tab: Tab) -> None:
+    """Chrome on Android shows those of service workers only."""
+    await prepared(tab, node, notify="critical")
+    await tab.page.evaluate(
+        "() => { Notification = class { static permission = 'granted'; constructor() { throw new TypeError(); } }; }"
+    )
+    await node.post("Seen here only", severity="critical")
+    await expect(tab["attention-hint"]).to_contain_text("shows no desktop notifications")
+
+
+@ALLOWED
+async def test_signing_out_takes_back_what_stands_on_the_screen(node: Node, tab: Tab) -> None:
+    await prepared(tab, node, notify="critical")
+    await node.post("Secret", severity="critical")
+    await eventually(lambda: called(tab.page))
+    await tab.page.get_by_role("button", name="Sign out").click()
+    await eventually(lambda: tab.page.evaluate("takenBack"))
 
 
 async def test_a_browser_that_forbids_notifications_is_said_in_words(node: Node, tab: Tab) -> None:
