@@ -41,7 +41,7 @@ from service.realtime.figures import Figures
 from service.realtime.hub import Hub
 from service.realtime.presence import Presence
 from service.realtime.websocket import PATH, StreamEndpoint
-from service.web import console, health, openapi, problems
+from service.web import console, docs, health, openapi, problems
 from service.web.limits import ConnectionLimits, RestLimits
 
 if TYPE_CHECKING:
@@ -138,6 +138,8 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # no
         summary="Alerts, stored before answered and pushed at once.",
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         servers=[{"url": "/"}],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         generate_unique_id_function=openapi.operation_id,
@@ -171,6 +173,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # no
     app.router.routes.append(
         WebSocketRoute(PATH, StreamEndpoint(admission, verifier, rest_limits, settings.stream)),
     )
+    docs.install(app)
     console.install(app, CONSOLE, settings.console)
     _prepare(app)
     return app
