@@ -38,10 +38,17 @@ export class StateLine {
     this.#line.dataset.way = way;
     write(this.#label, interrupted ? LABELS.waiting : LABELS[state]);
     write(this.#detail, detailOf(state, reason, interrupted ? since : null));
-    this.#retry.hidden = state !== "waiting";
+    this.#offerRetry(state === "waiting" || interrupted);
     clearInterval(this.#timer);
     this.#countDown(retryAt);
     if (retryAt) this.#timer = setInterval(() => this.#countDown(retryAt), 250);
+  }
+
+  /** It stays for the whole of an outage: who pressed it has the focus there. @param {boolean} offered */
+  #offerRetry(offered) {
+    const hadFocus = document.activeElement === this.#retry;
+    this.#retry.hidden = !offered;
+    if (hadFocus && !offered) this.#line.focus();
   }
 
   /** @param {number | null} retryAt */

@@ -304,6 +304,7 @@ async def test_a_killed_node_is_waited_for_and_nothing_is_lost_or_shown_twice(
     again = start(port=urlsplit(node.base).port)
     await tab.page.get_by_role("button", name="Retry now").click()
     await tab.is_("live")
+    await expect(tab["state"]).to_be_focused()
     await other.post("After")
     await tab.shows("After", *(f"Meanwhile {number}" for number in reversed(range(5))), "Before")
     seqs = [int(await row.get_attribute("data-seq") or 0) for row in await tab["alert"].all()]
