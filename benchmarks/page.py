@@ -64,9 +64,7 @@ def page(bench: Bench) -> list[Row]:
     name = f"the feed, {MANY:,} alerts loaded, {RATE}/s arriving"
     if chromium() is None:
         return [Row(name, "not measured: there is no Chromium")]
-    with bench.node() as node:
-        base = f"http://127.0.0.1:{node.address[1]}"
-        few, many = (asyncio.run(_cost(base, loaded)) for loaded in (FEW, MANY))
+    few, many = (_measured(bench, count) for count in (FEW, MANY))
     ratio = many.work / few.work
     return [
         Row(
@@ -77,6 +75,11 @@ def page(bench: Bench) -> list[Row]:
             data={"ms": {str(FEW): few.work, str(MANY): many.work}, "p50_ms": many.half, "p95_ms": many.most},
         )
     ]
+
+
+def _measured(bench: Bench, count: int) -> Cost:
+    with bench.node() as node:
+        return asyncio.run(_cost(f"http://127.0.0.1:{node.address[1]}", count))
 
 
 async def _cost(base: str, count: int) -> Cost:
