@@ -217,7 +217,7 @@ def _dev_greeting(settings: Settings, base: str) -> str:
     def token(subject: str, scope: str) -> str:
         return mint(secret, settings.auth, subject=subject, scope=scope, ttl_seconds=DEV_TOKEN_SECONDS)
 
-    admin = token("alice", "alerts:read alerts:manage audit:read admin")
+    admin = token("alice", "alerts:read alerts:write alerts:manage audit:read admin")
     backend = token("billing", "alerts:write")
     curl = (
         f"curl -sS {base}/v1/alerts -H 'Authorization: Bearer {backend}' -H 'Content-Type: application/json'"
