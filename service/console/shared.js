@@ -113,6 +113,11 @@ export class SharedStream {
     else this.#post({ type: "wake", from: this.#id });
   }
 
+  /** Tells whoever leads that this tab has a fresh token. */
+  renew() {
+    if (this.#member && !this.#leader) this.#greet({ start: false });
+  }
+
   /** @param {{start: boolean}} how */
   #join(how) {
     const member = (this.#member = new AbortController());
