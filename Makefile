@@ -35,7 +35,7 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can mend
 reference: $(VENV)/.dev  ## write the tables of docs/reference.md and the files of openapi/ from the code
 	@$(BIN)/python -m tests.reference
 
-screenshots: $(VENV)/.dev  ## take the pictures of the README again: an hour, which the dashboard shows; ARGS="-k 'not dashboard'" for less
+screenshots: $(VENV)/.dev  ## take the pictures of the README again: half an hour, for the dashboard; ARGS="-k 'not dashboard'" for less
 	@KEEP_SCREENSHOTS=1 $(BIN)/python -m pytest $(ARGS) tests/console/test_screenshots.py
 
 lock: $(VENV)/.dev  ## choose the newest versions again and write the lock files

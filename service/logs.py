@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 LogFormat = Literal["auto", "json", "text"]
 
-# `?token=…` in any encoding of the name, `bearer.…`/`Bearer …`, and a bare JWS in compact form (RFC 7515, section 3.1).
+# `?token=…` in any encoding of the name, OpenID's `?code=…`, `bearer.…`/`Bearer …`, and a bare JWS in compact form
+# (RFC 7515, section 3.1).
 _SECRETS = re.compile(
-    r"(?i)((?:[?&]|\b)(?:access_)?(?:t|%74)(?:o|%6f)(?:k|%6b)(?:e|%65)(?:n|%6e)=)[^&\s\"']+"
+    r"(?i)((?:[?&]|\b)(?:access_)?(?:t|%74)(?:o|%6f)(?:k|%6b)(?:e|%65)(?:n|%6e)=|[?&]code=)[^&\s\"']+"
     r"|(\bbearer[ .]+)[^\s,\"']+"
     r"|(?-i:eyJ)[\w-]{8,}\.[\w.-]*",
 )

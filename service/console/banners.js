@@ -95,11 +95,13 @@ export class Expiry {
   #banner = byId("expiry");
   #text = byId("expiry-text");
   #expiresAt = Infinity;
+  #isAsked;
   #renews = () => false;
   #trouble = "";
 
-  /** @param {() => void} onSignIn  "Sign in again" was pressed. */
-  constructor(onSignIn) {
+  /** @param {() => void} onSignIn  "Sign in again" was pressed. @param {() => boolean} isAsked  Whether the form is open. */
+  constructor(onSignIn, isAsked) {
+    this.#isAsked = isAsked;
     byId("expiry-sign-in").addEventListener("click", onSignIn);
     setInterval(() => this.#look(), REFRESH_MS);
   }
@@ -123,10 +125,13 @@ export class Expiry {
     this.#look();
   }
 
-  /** Once it has expired the form says so, unless it is the provider that everybody waits for. */
+  /**
+   * Once it has expired the form says so, unless it is the provider that everybody waits for. Where another tab's token
+   * carries the stream, no form opens by itself.
+   */
   #look() {
     const left = this.#expiresAt - serverNow();
-    this.#banner.hidden = this.#renews() || left > WARN_MS || (left <= 0 && !this.#trouble);
+    this.#banner.hidden = this.#renews() || left > WARN_MS || (left <= 0 && !this.#trouble && this.#isAsked());
     if (this.#banner.hidden) return;
     const verb = left > 0 ? "expires" : "expired";
     write(this.#text, `${this.#trouble}Your token ${verb} at ${secondOfDay(this.#expiresAt)}.`);

@@ -6,7 +6,7 @@
  */
 
 import { arrival } from "./arrival.js"; // Before all others: it takes out of the address what is not for them.
-import { ApiError, fetchSettings } from "./api.js";
+import { ApiError, fetchPresence, fetchSettings } from "./api.js";
 import { Attention } from "./attention.js";
 import { Expiry, Outage } from "./banners.js";
 import { onSkew, skewInWords } from "./clock.js";
@@ -18,13 +18,13 @@ import { Login } from "./login.js";
 import { followPlaces } from "./nav.js";
 import { News } from "./news.js";
 import { nameOf, OidcError } from "./oidc.js";
-import { closePolicy } from "./policy.js";
+import { backoff, mayRenew } from "./policy.js";
 import { PresencePanel } from "./presence.js";
 import { explain } from "./reasons.js";
 import { go, hashOf, onPlace, place } from "./router.js";
 import { Session } from "./session.js";
 import { SettingsPage } from "./settings.js";
-import { SignInForm } from "./sign-in.js";
+import { SignInForm, SwitchDialog } from "./sign-in.js";
 import { StateLine } from "./state.js";
 import { timeOfDay } from "./time.js";
 import { claimsOf, expiryOf } from "./token.js";
@@ -65,12 +65,16 @@ const news = new News();
 const dashboard = new Dashboard();
 const stateLine = new StateLine(() => session?.retry());
 const form = new SignInForm({
-  onToken: (token) => signIn(token, { pasted: true }),
+  onToken: (token) => bring(token),
   onProvider: () => visitProvider(),
 });
 const unread = new Unread();
 const outage = new Outage((isDown) => unread.setOffline(isDown));
-const expiry = new Expiry(() => (login?.signedIn ? visitProvider() : form.isOpen ? form.close() : askForToken(null)));
+const expiry = new Expiry(
+  () => (login?.signedIn ? visitProvider() : form.isOpen ? form.close() : askForToken(null)),
+  () => form.isOpen,
+);
+const switching = new SwitchDialog();
 const attention = new Attention({
   leads: () => session?.leads ?? false,
   open: (id) => go(id === null ? { name: "feed" } : { name: "alert", id }),
@@ -97,40 +101,47 @@ const view = {
     attention.add(event.alert);
   },
   onGap: showGap,
-  onStale: (reason) => showNotice(`The list could not be brought up to date. ${explain(reason)} Reload to try again.`),
+  onStale: ({ reason, passing }) =>
+    showNotice(`The list is not up to date. ${explain(reason)} ${passing ? "The console keeps trying." : ""}`),
+  onFresh: () => showNotice("The list was brought up to date."),
   onCursor: (seq) => (page.seq.textContent = `seq ${seq}`),
   onPresent: ({ present }) => presence.show(present),
   onPresence: (frame) => presence.apply(frame),
 };
 
-/** @param {string} token @param {{pasted: boolean}} how  From outside, or from the provider. */
-function signIn(token, { pasted }) {
-  const subject = claimsOf(token)?.sub;
-  if (!subject) return form.isOpen ? form.say(explain("token_malformed")) : showNotice(explain("token_malformed"));
-  form.clear();
-  if (pasted) login?.forget();
-  if (session?.continuesWith(token)) return goOn(session, token);
-  endSession();
-  page.who.textContent = subject;
-  session = new Session(subject, token, view, async () => (await login?.renew()) ?? null);
-  showToken(token);
-  session.begin();
+/** Signs in with a token from outside. What goes on without it ends only once the server takes it. @param {string} token */
+async function bring(token) {
+  if (!claimsOf(token)?.sub) {
+    return form.isOpen ? form.say(explain("token_malformed")) : showNotice(explain("token_malformed"));
+  }
+  const current = session;
+  const isDown = status.state === "signed-out" && session?.continuesWith(token);
+  if (login?.signedIn || (session?.started && !isDown)) {
+    try {
+      await fetchPresence(token);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      return session === current ? askForToken(error.reason) : undefined;
+    }
+    if (session !== current) return; // Signed out, or in as somebody else, meanwhile.
+  }
+  login?.forget();
+  signIn(token);
+  form.close();
 }
 
-/** @param {Session} current @param {string} token */
-async function goOn(current, token) {
-  if (status.state === "signed-out") {
+/** @param {string} token */
+function signIn(token) {
+  if (session?.continuesWith(token)) {
     showToken(token);
-    return current.resume(token);
+    return status.state === "signed-out" ? session.resume(token) : session.renewed(token);
   }
-  try {
-    await current.change(token);
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    return askForToken(error.reason);
-  }
+  endSession();
+  const subject = String(claimsOf(token)?.sub);
+  page.who.textContent = subject;
+  session = new Session(subject, token, view, async () => (await login?.replace()) ?? null);
   showToken(token);
-  if (session === current) form.close();
+  session.begin();
 }
 
 /** @param {string} token  The one that is in use from now on. */
@@ -168,6 +179,7 @@ function showStatus(next) {
   showMuted();
   presence.setCurrent(next.state === "live");
   if (next.state === "live" && before !== "live") desk.onLive();
+  if (next.state === "live") login?.proven();
   const signedOut = next.state === "signed-out";
   page.signInAgain.hidden = !signedOut || !session?.started; // The form may be far above what is being read.
   page.account.hidden = page.nav.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
@@ -185,11 +197,14 @@ function showStatus(next) {
 /** @param {string | null} reason */
 function signedOutFor(reason) {
   askForToken(reason);
-  // Another tab had the stream, and its token ended; ours can be renewed.
-  if (!login?.renews || !session?.started || closePolicy(1008, reason ?? "") !== "refresh") return;
   const current = session;
+  if (!current || !reason || !login?.signedIn) return;
+  // The next token of this sign-in would be refused like this one, or is not to be had behind the person's back.
+  if (reason === "token_revoked" || !(current.started || reason === "token_expired")) return login.forget();
+  // Another tab had the stream, and its token ended; ours can be renewed.
+  if (!login.renews || !mayRenew(reason)) return;
   attempt(async () => {
-    const token = await login?.renew();
+    const token = await login?.replace();
     if (token && session === current) current.resume(token);
   });
 }
@@ -206,21 +221,42 @@ function visitProvider() {
 }
 
 async function offerProvider() {
-  const settings = await fetchSettings().catch(() => null);
-  if (!settings) return arrival && form.say(explain("unreachable"));
+  const settings = await untilThere(fetchSettings, (reason) => arrival && form.say(explain(reason)));
   if (!settings.oidc) return arrival && form.say("This page did not ask for this sign-in. Sign in again.");
   const provider = new Login(settings.oidc, {
-    onSignedIn: (token) => signIn(token, { pasted: false }),
+    onSignedIn: signIn,
     onRenewed: (token) => {
-      if (!session?.continuesWith(token)) return signIn(token, { pasted: false });
-      session.renewed(token);
+      if (!session?.sees(token)) return signIn(token);
       showToken(token);
+      if (status.state === "signed-out" && mayRenew(status.reason ?? "")) session.resume(token);
+      else session.renewed(token);
+      if (status.reason === "token_unavailable") session.retry(); // It was the provider that it waited for.
     },
     onTrouble: (problem) => expiry.explain(problem),
   });
   login = provider;
   form.offer(nameOf(settings.oidc.issuer));
-  if (arrival) attempt(() => provider.finish());
+  if (arrival && !session) attempt(() => provider.finish());
+}
+
+/**
+ * Asks until there is an answer: the server may be restarting.
+ * @template Answer
+ * @param {() => Promise<Answer>} ask
+ * @param {(reason: string) => void} onFailure
+ * @returns {Promise<Answer>}
+ */
+async function untilThere(ask, onFailure) {
+  for (let failures = 1; ; failures += 1) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      onFailure(error.reason);
+      const delay = Math.max(backoff(failures), error.retryAfter);
+      await new Promise((resolve) => setTimeout(resolve, delay));
+    }
+  }
 }
 
 /** @param {() => Promise<void>} step  Of the sign-in with the provider. */
@@ -232,18 +268,20 @@ async function attempt(step) {
     if (!(error instanceof OidcError)) throw error;
     if (form.isOpen) form.say(error.message);
     else showNotice(error.message);
+  } finally {
+    form.setBusy(false);
   }
-  form.setBusy(false);
 }
 
 async function signOut() {
   endSession();
   showStatus(SIGNED_OUT);
   try {
-    await login?.signOut();
+    const url = await login?.signOut();
+    if (url && !session) location.assign(url);
   } catch (error) {
     if (!(error instanceof OidcError)) throw error;
-    form.say(`You are signed out here. ${error.message} Your session there may go on.`);
+    if (!session) form.say(`You are signed out here. ${error.message} Your session there may go on.`);
   }
 }
 
@@ -276,12 +314,15 @@ function showNotice(text) {
   page.notice.hidden = false;
 }
 
-function signInFromAddress() {
+async function signInFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return;
   const open = place().name === "feed" ? "" : hashOf(place());
   history.replaceState(null, "", location.pathname + location.search + open);
-  signIn(token.trim(), { pasted: true });
+  const subject = claimsOf(token.trim())?.sub;
+  const current = session?.started || status.state !== "signed-out" ? session : null;
+  if (current && subject && subject !== current.subject && !(await switching.ask(current.subject, subject))) return;
+  bring(token.trim());
 }
 
 page.signInAgain.addEventListener("click", () => form.focus());

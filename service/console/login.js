@@ -5,13 +5,14 @@
  *
  * The tokens live in this object's memory and nowhere else. Renewal starts before the access token expires: a minute, or
  * a third of a short life. It counts from when the token came, by the life that it says it has, so a clock that is wrong
- * does no harm. A provider that is down is asked again until it is there; one that refuses wants the person.
+ * does no harm. A provider that is down is asked again until it is there; one that refuses wants the person. So does a
+ * server that refuses one fresh token after the other. Tokens that are forgotten are revoked at the provider.
  */
 
 import { arrival, depart, homeAddress } from "./arrival.js";
 import { authorizationUrl, discover, logoutUrl, newSecrets, OidcError, redeem, renew, revoke } from "./oidc.js";
 import { backoff } from "./policy.js";
-import { claimsOf } from "./token.js";
+import { lifeOf } from "./token.js";
 
 /** @import { OidcSettings, Provider, Tokens } from "./oidc.js" */
 
@@ -23,6 +24,8 @@ import { claimsOf } from "./token.js";
  */
 
 const LEAD_MS = 60_000;
+const RENEWAL_MIN_MS = 5_000; // However short a life a token says it has.
+const REFUSED_MAX = 3;
 const TIMER_MAX_MS = 2 ** 31 - 1;
 
 export class Login {
@@ -34,6 +37,8 @@ export class Login {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #dueAt = Infinity;
   #failures = 0;
+  #unproven = 0;
+  #begun = 0;
 
   /** @param {OidcSettings} settings @param {LoginListener} listener */
   constructor(settings, listener) {
@@ -60,6 +65,7 @@ export class Login {
 
   /** Sends the person to the provider. Throws an OidcError where that cannot be done. */
   async begin() {
+    this.#begun += 1;
     if (!isSecureContext) throw new OidcError("Signing in with a provider needs this page to be served over https.");
     const provider = await discover(this.#settings);
     const secrets = newSecrets();
@@ -91,23 +97,65 @@ export class Login {
     return (this.#renewing ??= this.#renew().finally(() => (this.#renewing = null)));
   }
 
-  /** Forgets the tokens, here without waiting for anybody. */
-  forget() {
-    clearTimeout(this.#timer);
-    this.#dueAt = Infinity;
-    this.#failures = 0;
-    this.#tokens = null;
+  /**
+   * The same for a token that the server refused. Where it refuses the fresh ones too, the login is forgotten: another
+   * would be refused as well, and the person may have another way.
+   */
+  async replace() {
+    if (this.#unproven >= REFUSED_MAX) this.forget();
+    const token = await this.renew();
+    if (token) this.#unproven += 1;
+    return token;
   }
 
-  /** Signs out here, and then at the provider: the page leaves. Throws an OidcError where the provider is not there. */
+  /** The server takes the tokens. */
+  proven() {
+    this.#unproven = 0;
+  }
+
+  /** Forgets the tokens, here without waiting for anybody. */
+  forget() {
+    const tokens = this.#drop();
+    if (tokens) this.#revokeQuietly(tokens);
+  }
+
+  /**
+   * Signs out here, and then at the provider. Returns where to send the person to end their session there; null where that
+   * cannot be done, or they are signing in again. Throws an OidcError where the provider is not there.
+   */
   async signOut() {
-    const [provider, tokens] = [this.#provider, this.#tokens];
-    this.forget();
-    if (!provider || !tokens) return;
-    await revoke(this.#settings, provider, tokens);
-    await discover(this.#settings); // A person who is sent to a provider that is down would be left with nothing.
-    const url = logoutUrl(this.#settings, provider, tokens, homeAddress());
-    if (url) location.assign(url);
+    const [begun, renewing] = [this.#begun, this.#renewing];
+    const tokens = this.#drop();
+    if (!this.#provider || !tokens) return null;
+    const [revoked, there] = await Promise.allSettled([
+      revoke(this.#settings, this.#provider, tokens),
+      discover(this.#settings), // A person who is sent to a provider that is down would be left with nothing.
+      renewing, // What it brings is to be revoked too.
+    ]);
+    if (begun !== this.#begun) return null;
+    if (there.status === "rejected") throw there.reason;
+    const url = logoutUrl(this.#settings, this.#provider, tokens, homeAddress());
+    if (!url && revoked.status === "rejected") throw revoked.reason;
+    return url;
+  }
+
+  #drop() {
+    const tokens = this.#tokens;
+    clearTimeout(this.#timer);
+    this.#dueAt = Infinity;
+    this.#failures = this.#unproven = 0;
+    this.#tokens = null;
+    this.#listener.onTrouble(null);
+    return tokens;
+  }
+
+  /** Nobody waits for it, and nobody can help where it fails. @param {Tokens} tokens */
+  async #revokeQuietly(tokens) {
+    try {
+      await revoke(this.#settings, /** @type {Provider} */ (this.#provider), tokens);
+    } catch (error) {
+      if (!(error instanceof OidcError)) throw error;
+    }
   }
 
   /** @returns {Promise<string | null>} */
@@ -115,14 +163,18 @@ export class Login {
     const before = /** @type {Tokens} */ (this.#tokens);
     try {
       const tokens = await renew(this.#settings, /** @type {Provider} */ (this.#provider), before);
-      if (this.#tokens !== before) return null; // Signed out in the meantime.
+      if (this.#tokens !== before) {
+        this.#revokeQuietly(tokens); // Signed out in the meantime.
+        return null;
+      }
       this.#keep(tokens);
       this.#failures = 0;
       this.#listener.onTrouble(null);
       this.#listener.onRenewed(tokens.access);
       return tokens.access;
     } catch (error) {
-      if (!(error instanceof OidcError) || this.#tokens !== before) throw error;
+      if (!(error instanceof OidcError)) throw error;
+      if (this.#tokens !== before) return null;
       this.#failures += 1;
       this.#listener.onTrouble(error.message);
       if (error.passing) throw error;
@@ -135,9 +187,8 @@ export class Login {
   #keep(tokens) {
     this.#tokens = tokens;
     if (!tokens.refresh) return;
-    const { exp = 0, iat = Date.now() / 1000 } = claimsOf(tokens.access) ?? {};
-    const life = Math.max(0, exp - iat) * 1000;
-    this.#renewIn(life - Math.min(LEAD_MS, life / 3));
+    const life = lifeOf(tokens.access) * 1000;
+    this.#renewIn(Math.max(RENEWAL_MIN_MS, life - Math.min(LEAD_MS, life / 3)));
   }
 
   /** @param {number} delay */

@@ -9,7 +9,7 @@
  * never sent to Tocsin. What Tocsin gets is the access token, and whether that is good only the server can tell.
  */
 
-import { claimsOf } from "./token.js";
+import { claimsOf, lifeOf } from "./token.js";
 
 /**
  * @typedef {object} OidcSettings
@@ -48,6 +48,8 @@ const REFUSALS = {
   temporarily_unavailable: "The provider is overloaded.",
   server_error: "The provider had an internal error.",
 };
+
+const PASSING = new Set(["temporarily_unavailable", "server_error"]);
 
 /** A sign-in that came to nothing. The message is for a person. */
 export class OidcError extends Error {
@@ -166,7 +168,7 @@ export async function revoke(settings, provider, { refresh }) {
   const { revocation_endpoint: endpoint } = provider;
   if (!refresh || !endpoint || !isOf(settings.issuer, endpoint)) return;
   const body = new URLSearchParams({ token: refresh, token_type_hint: "refresh_token", client_id: settings.client_id });
-  await ask(endpoint, settings.issuer, { method: "POST", body, keepalive: true }); // The page may be going.
+  await send(endpoint, settings.issuer, { method: "POST", body, keepalive: true }); // The page may be going.
 }
 
 /**
@@ -207,6 +209,9 @@ async function grant(settings, provider, type, fields) {
         "be told for whom it is (TOCSIN_OIDC_RESOURCE, or an audience in TOCSIN_OIDC_PARAMETERS).",
     );
   }
+  if (!(lifeOf(tokens.access_token) > 0)) {
+    throw new OidcError("The provider gave an access token that does not say how long it lives (iat, exp).");
+  }
   return tokens;
 }
 
@@ -228,12 +233,27 @@ function idClaims(settings, token) {
 }
 
 /**
+ * The document at an address. One that cannot be read says nothing about the sign-in: a proxy in between may have answered,
+ * or the line may have been cut.
  * @param {string} url
  * @param {string} issuer
  * @param {RequestInit} request
- * @returns {Promise<Record<string, any>>}
+ * @returns {Promise<Provider>}
  */
 async function ask(url, issuer, request) {
+  const answer = await send(url, issuer, request);
+  if (answer) return answer;
+  throw new OidcError(`${nameOf(issuer)} gave an answer that cannot be read.`, { passing: true });
+}
+
+/**
+ * Throws an OidcError where the answer is no success. Only an error in the words of OAuth (RFC 6749, section 5.2) is final.
+ * @param {string} url
+ * @param {string} issuer
+ * @param {RequestInit} request
+ * @returns {Promise<Provider | null>}  Null where it is no JSON object.
+ */
+async function send(url, issuer, request) {
   let response;
   try {
     response = await fetch(url, {
@@ -248,16 +268,22 @@ async function ask(url, issuer, request) {
     throw new OidcError(`${nameOf(issuer)} cannot be reached.`, { passing: true });
   }
   const answer = await response.json().catch(() => null);
-  if (response.ok) return answer ?? {};
-  const passing = response.status >= 500 || response.status === 429;
-  if (answer?.error && !passing) throw refusal(answer.error, answer.error_description);
-  throw new OidcError(`${nameOf(issuer)} answered ${response.status}.`, { passing });
+  if (response.ok) return answer instanceof Object ? answer : null;
+  const isOverloaded = response.status >= 500 || response.status === 429;
+  if (!isOverloaded && isCode(answer?.error)) throw refusal(answer.error, answer.error_description);
+  throw new OidcError(`${nameOf(issuer)} answered ${response.status}.`, { passing: true });
+}
+
+/** Whether OAuth has such errors: others put a sentence there, or an object. @param {unknown} error */
+function isCode(error) {
+  return typeof error === "string" && /^[a-z_]+$/.test(error);
 }
 
 /** @param {string} error @param {string | null | undefined} description */
 function refusal(error, description) {
   const sentence = REFUSALS[error] ?? "The provider refused the sign-in.";
-  return new OidcError(`${sentence} (${[error, description].filter(Boolean).join(": ")})`);
+  const passing = PASSING.has(error);
+  return new OidcError(`${sentence} (${[error, description].filter(Boolean).join(": ")})`, { passing });
 }
 
 /** @param {OidcSettings} settings @returns {Record<string, string>} */
@@ -267,12 +293,12 @@ function targetOf({ resource }) {
 
 /** @param {unknown} url */
 function isHttp(url) {
-  return typeof url === "string" && /^https?:\/\//.test(url);
+  return typeof url === "string" && URL.canParse(url) && /^https?:$/.test(new URL(url).protocol);
 }
 
 /** Whether the policy of this page lets it talk to an address. @param {string} issuer @param {string} url */
 function isOf(issuer, url) {
-  return new URL(url).origin === new URL(issuer).origin;
+  return URL.canParse(url) && new URL(url).origin === new URL(issuer).origin;
 }
 
 /** 256 bits. */

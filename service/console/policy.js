@@ -23,6 +23,15 @@ export function closePolicy(code, reason) {
 }
 
 /**
+ * Whether a page may get a fresh token without asking the person. Not after a revocation: somebody wants them out, and what
+ * their browser still holds must not bring them back.
+ * @param {string} reason
+ */
+export function mayRenew(reason) {
+  return reason !== "token_revoked" && REFRESH.has(reason);
+}
+
+/**
  * How long to wait before the next attempt, in ms. Full jitter (anywhere between nothing and the bound) spreads the
  * clients of a restarted server evenly, where a fixed delay would bring them all back at once.
  * @param {number} failures  Attempts in a row that did not last, at least 1.

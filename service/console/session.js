@@ -7,7 +7,7 @@
  */
 
 import { ApiError, fetchAlerts, fetchPresence, get, post } from "./api.js";
-import { backoff } from "./policy.js";
+import { backoff, mayRenew } from "./policy.js";
 import { SharedStream } from "./shared.js";
 import { claimsOf, viewOf } from "./token.js";
 
@@ -21,7 +21,8 @@ import { claimsOf, viewOf } from "./token.js";
  * @property {(frame: WelcomeFrame) => void} onWelcome
  * @property {(frame: EventFrame) => void} onEvent
  * @property {(frame: GapFrame) => void} onGap
- * @property {(problem: string) => void} onStale     The list could not be loaded again after a gap.
+ * @property {(error: ApiError) => void} onStale     The list could not be loaded again after a gap.
+ * @property {() => void} onFresh                    After that it was.
  * @property {(seq: number) => void} onCursor
  * @property {(list: PresenceList) => void} onPresent
  * @property {(frame: PresenceFrame) => boolean} onPresence  False: the names do not add up, load them again.
@@ -34,18 +35,23 @@ export class Session {
   #renew;
   #view;
   /** The token that the stream was given last. @type {string | null} */ #given = null;
+  /** The one that the server turned down last, and why. @type {{token: string, reason: string} | null} */ #refused = null;
   /** @type {SharedStream | null} */ #client = null;
   #over = false;
   #failures = 0;
   /** @type {number | null} */ #failingSince = null;
   /** @type {number | undefined} */ #retryTimer;
   /** @type {number | undefined} */ #presenceTimer;
+  /** Loads of the list after a gap that failed, in a row. */ #staleFor = 0;
+  #reloads = 0; // Numbers them: the answer to an earlier one is late.
+  /** @type {number | undefined} */ #reloadTimer;
 
   /**
    * @param {string} subject  Who the token says it is; the server checks.
    * @param {string} token
    * @param {View} view
    * @param {() => Promise<string | null>} renew  A fresh token where the old one was refused; null: a person has to bring it.
+   *   It throws where there may be one later.
    */
   constructor(subject, token, view, renew) {
     this.subject = subject;
@@ -54,9 +60,14 @@ export class Session {
     this.#renew = renew;
   }
 
-  /** Whether this session can go on with a token: it has to let the same admin see the same. @param {string} token */
+  /** Whether a token lets the same admin see the same. @param {string} token */
+  sees(token) {
+    return viewOf(token) === viewOf(this.#token);
+  }
+
+  /** Whether this session can go on with a token. @param {string} token */
   continuesWith(token) {
-    return this.#client !== null && viewOf(token) === viewOf(this.#token);
+    return this.started && this.sees(token);
   }
 
   /** Whether there is a cursor to go on from. */
@@ -101,8 +112,9 @@ export class Session {
 
   /** Goes on with a fresh token of the same admin. @param {string} token */
   resume(token) {
-    this.#token = token;
-    this.#client?.start();
+    this.#use(token);
+    if (this.#client) this.#client.start();
+    else this.begin();
   }
 
   /**
@@ -110,18 +122,13 @@ export class Session {
    * @param {string} token
    */
   renewed(token) {
-    this.#token = token;
+    this.#use(token);
     this.#client?.renew();
-  }
-
-  /** The same with a token that a person brought, once the server takes it. @param {string} token */
-  async change(token) {
-    await fetchPresence(token);
-    this.renewed(token);
   }
 
   /** The person, or the network, says that now is a good time. */
   retry() {
+    if (this.#reloadTimer) this.#reload();
     if (this.#retryTimer) this.begin();
     else this.#client?.wake();
   }
@@ -130,6 +137,7 @@ export class Session {
     this.#over = true;
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#presenceTimer);
+    clearTimeout(this.#reloadTimer);
     this.#client?.stop();
   }
 
@@ -174,25 +182,50 @@ export class Session {
     this.#client.start();
   }
 
-  /** Null: a person has to bring a fresh one, see resume(). @param {string | null} refused */
+  /** @param {string} token */
+  #use(token) {
+    this.#token = token;
+    if (this.#staleFor > 0) this.#reload(); // The last one may have been why the list could not be loaded.
+  }
+
+  /**
+   * A token that was refused is given again only where there is no fresh one: a person has to bring that, see resume().
+   * It was perhaps another tab's that the server refused.
+   * @param {string | null} refused
+   */
   async #tokenFor(refused) {
-    if (refused && this.#token === this.#given) {
-      const fresh = await this.#renew();
-      if (!fresh) return null;
-      this.#token = fresh;
+    if (refused && this.#given) this.#refused = { token: this.#given, reason: refused };
+    if (this.#token === this.#refused?.token && mayRenew(this.#refused.reason)) {
+      this.#token = (await this.#renew()) ?? this.#token;
     }
     return (this.#given = this.#token);
   }
 
   /** The events are gone, but what they led to can be read. @param {GapFrame} frame */
-  async #closeGap(frame) {
+  #closeGap(frame) {
     this.#view.onGap(frame);
+    this.#reload();
+  }
+
+  /** Tries until the list is there: without it, what came before the gap is missing. */
+  async #reload() {
+    clearTimeout(this.#reloadTimer);
+    this.#reloadTimer = undefined;
+    const attempt = (this.#reloads += 1);
+    const isLate = () => this.#over || attempt !== this.#reloads;
     try {
       const page = await fetchAlerts(this.#token);
-      if (!this.#over) this.#view.onPage(page);
+      if (isLate()) return;
+      this.#view.onPage(page);
+      if (this.#staleFor > 0) this.#view.onFresh();
+      this.#staleFor = 0;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if (!this.#over) this.#view.onStale(error.reason);
+      if (isLate()) return;
+      this.#staleFor += 1;
+      this.#view.onStale(error);
+      const delay = Math.max(backoff(this.#staleFor), error.retryAfter);
+      if (error.passing) this.#reloadTimer = setTimeout(() => this.#reload(), delay);
     }
   }
 

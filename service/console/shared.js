@@ -88,11 +88,6 @@ export class SharedStream {
     this.#join({ start: true });
   }
 
-  /** Tells whoever leads that this tab has a fresh token. */
-  renew() {
-    if (this.#member && !this.#leader) this.#greet({ start: false });
-  }
-
   /** Leaves; the other tabs go on. */
   stop() {
     this.#endKeepAlive();
@@ -115,6 +110,11 @@ export class SharedStream {
     this.#look();
     if (this.#leader) this.#leader.wake();
     else this.#post({ type: "wake", from: this.#id });
+  }
+
+  /** Tells whoever leads that this tab has a fresh token. */
+  renew() {
+    if (this.#member && !this.#leader) this.#greet({ start: false });
   }
 
   /** @param {{start: boolean}} how */

@@ -1,5 +1,6 @@
 /**
- * The form of the sign-in: a token, or the OpenID provider where the settings name one.
+ * The form of the sign-in: a token, or the OpenID provider where the settings name one; and the question before a link
+ * signs in somebody else.
  */
 
 import { byId } from "./dom.js";
@@ -9,6 +10,30 @@ import { byId } from "./dom.js";
  * @property {(token: string) => void} onToken  One was pasted.
  * @property {() => void} onProvider            The person wants to sign in there.
  */
+
+/** Asks before a link signs somebody in over somebody else: whoever made it may not mean well. */
+export class SwitchDialog {
+  #dialog = /** @type {HTMLDialogElement} */ (byId("switch"));
+  #text = byId("switch-text");
+  #answer = (/** @type {boolean} */ _yes) => {};
+
+  constructor() {
+    this.#dialog.addEventListener("close", () => this.#answer(this.#dialog.returnValue === "switch"));
+  }
+
+  /**
+   * @param {string} from  Who is signed in.
+   * @param {string} to    Whom the link's token is for.
+   * @returns {Promise<boolean>}
+   */
+  ask(from, to) {
+    this.#text.textContent = `A link wants to sign you in as ${to} instead of ${from}.`;
+    this.#answer(false); // To the link before: it is this one that is asked about now.
+    this.#dialog.returnValue = "";
+    if (!this.#dialog.open) this.#dialog.showModal();
+    return new Promise((resolve) => (this.#answer = resolve));
+  }
+}
 
 export class SignInForm {
   #form = byId("sign-in");
@@ -21,6 +46,7 @@ export class SignInForm {
   #firstLead = this.#lead.textContent;
   #waiting = this.#button.textContent ?? "";
   #name = "";
+  /** @type {string | null} */ #subject = null;
 
   /** @param {SignInListener} listener */
   constructor({ onToken, onProvider }) {
@@ -45,6 +71,7 @@ export class SignInForm {
   offer(name) {
     this.#name = name;
     this.#provider.hidden = false;
+    this.#describe();
     this.setBusy(false);
     if (document.activeElement === this.#token && !this.#token.value) this.#button.focus();
   }
@@ -55,11 +82,9 @@ export class SignInForm {
    */
   open(subject, reason) {
     this.#form.hidden = false;
+    this.#subject = subject;
     this.#title.textContent = subject === null ? "Sign in" : "Sign in again";
-    this.#lead.textContent =
-      subject === null
-        ? this.#firstLead
-        : `Your alerts stay on this page. With a new token for ${subject}, they go on where they stopped.`;
+    this.#describe();
     this.say(reason);
   }
 
@@ -82,8 +107,11 @@ export class SignInForm {
     this.#button.textContent = busy ? this.#waiting : `Sign in with ${this.#name}`;
   }
 
-  clear() {
-    this.#token.value = "";
+  #describe() {
+    const [subject, name] = [this.#subject, this.#name];
+    const stay = `Your alerts stay on this page. With a new token for ${subject}, they go on where they stopped.`;
+    const leave = `Signing in with ${name} leaves this page and loads the alerts again.`;
+    this.#lead.textContent = subject === null ? this.#firstLead : name ? `${stay} ${leave}` : stay;
   }
 
   focus() {

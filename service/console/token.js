@@ -21,6 +21,12 @@ export function expiryOf(token) {
   return Number(claimsOf(token)?.exp) || 0;
 }
 
+/** How long it lives from its issue on, in s; NaN where it does not say. @param {string} token */
+export function lifeOf(token) {
+  const { exp, iat } = claimsOf(token) ?? {};
+  return typeof exp === "number" && typeof iat === "number" ? exp - iat : NaN;
+}
+
 /** Whose it is and what it lets them see: tokens for which this is equal bring the same stream. @param {string} token */
 export function viewOf(token) {
   const { iss = null, sub = null, topics = null } = claimsOf(token) ?? {};

@@ -20,6 +20,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.console.axe import axe
+from tests.console.tab import Tab
 from tests.harness import ROOT, Node, Process, eventually
 from tests.tools import NO_NPM, install_node_tools, missing
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from playwright.async_api import Page, Route
-
-    from tests.console.tab import Tab
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -217,11 +216,15 @@ def with_claims(token: str, **claims: Any) -> str:
         (lambda answer: answer | {"token_type": "DPoP"}, "no bearer token"),
         (lambda answer: answer | {"access_token": "opaque"}, "is no JWT"),
         (
+            lambda answer: answer | {"access_token": with_claims(answer["access_token"], exp="soon")},
+            "does not say how long",
+        ),
+        (
             lambda answer: answer | {"access_token": with_claims(answer["access_token"], sub="mallory")},
             "did not accept this token",
         ),
     ],
-    ids=["nonce", "aud", "iss", "azp", "exp", "no-id", "type", "opaque", "forged"],
+    ids=["nonce", "aud", "iss", "azp", "exp", "no-id", "type", "opaque", "no-life", "forged"],
 )
 async def test_tokens_that_do_not_fit_are_refused_in_words(
     provider: Provider, tab: Tab, change: Callable[[dict[str, Any]], dict[str, Any]], reason: str
@@ -240,6 +243,9 @@ async def test_tokens_that_do_not_fit_are_refused_in_words(
     await expect(tab["reason"]).to_contain_text(reason)
     await tab.is_("signed-out")
     await expect(tab["feed"]).to_be_hidden()
+    if "did not accept" in reason:  # nor would it the next token, so there is to be none
+        await eventually(lambda: tab.requests_of("/token/revocation"))
+        assert tab.requests_of("/token") == 1
 
 
 async def test_a_provider_of_another_name_or_without_pkce_is_refused_in_words(provider: Provider, tab: Tab) -> None:
@@ -256,6 +262,7 @@ async def test_a_provider_of_another_name_or_without_pkce_is_refused_in_words(pr
         ({"code_challenge_methods_supported": ["plain"]}, "does not know PKCE"),
         ({"token_endpoint": "https://elsewhere.example/token"}, "at another origin"),
         ({"authorization_endpoint": "javascript:alert(1)"}, "does not say where its authorization_endpoint is"),
+        ({"token_endpoint": "https://"}, "does not say where its token_endpoint is"),
     ):
         await tab["sign-in-oidc"].click()
         await expect(tab["reason"]).to_contain_text(reason)
@@ -274,8 +281,7 @@ async def test_the_stream_goes_on_over_renewed_tokens_without_loss_or_double(pro
         await asyncio.sleep(0.25)  # so that some are raised while one connection ends and the next begins
         assert len(titles) < 200, "it does not renew"
         assert await tab["state"].get_attribute("data-state") != "signed-out"
-    ended = "SELECT 1 FROM connections WHERE close_reason = 'token_expired'"
-    await eventually(lambda: node.sql(ended))
+    await eventually(lambda: node.sql(EXPIRED))
     await tab.is_("live")
     await expect(tab["alert"]).to_have_count(len(titles))
     shown = await tab["alert"].locator(".title").all_text_contents()
@@ -329,12 +335,223 @@ async def test_a_sign_in_that_the_provider_ended_asks_the_person_and_keeps_the_p
     await tab.page.route(f"{provider.issuer}/token", refuse)
     await expect(tab["expiry"]).to_contain_text("no longer honours this sign-in")
     await expect(tab["reason"]).to_contain_text("has expired")
+    await expect(tab["sign-in"]).to_contain_text("leaves this page")
     await tab.is_("signed-out")
     await tab.shows("Still to be seen")
     await tab.page.unroute(f"{provider.issuer}/token")
     await tab["sign-in-oidc"].click()
     await at_provider(tab.page)
     await tab.is_("live")
+
+
+EXPIRED = "SELECT 1 FROM connections WHERE close_reason = 'token_expired'"
+
+
+@pytest.mark.parametrize("provider", [ACCESS_SECONDS], indirect=True)
+async def test_a_provider_that_is_down_over_the_expiry_ends_no_session(provider: Provider, tab: Tab) -> None:
+    tab.tolerated = BLOCKED
+    await tab.draw(0.1)
+    await sign_in(tab, provider)
+    await asyncio.to_thread(provider.order, "down")
+    await eventually(lambda: provider.node.sql(EXPIRED))
+    await expect(tab["state"]).to_contain_text("token unavailable")
+    tried = tab.requests_of("/token")
+    await eventually(lambda: tab.requests_of("/token") > tried + 3)
+    assert await tab["state"].get_attribute("data-state") != "signed-out"
+    await asyncio.to_thread(provider.order, "up")
+    await tab.is_("live")
+    await expect(tab["expiry"]).to_be_hidden()
+    await expect(tab["sign-in"]).to_be_hidden()
+
+
+@pytest.mark.parametrize("provider", [ACCESS_SECONDS], indirect=True)
+async def test_a_tab_that_follows_starts_the_stream_again_with_the_token_that_it_gets(
+    provider: Provider, tab: Tab
+) -> None:
+    """The tab that leads cannot renew; the one that can finds the provider down."""
+    tab.tolerated = BLOCKED
+    await tab.draw(0.1)
+    await tab.page.goto(provider.node.base)
+    await tab["sign-in-oidc"].click()
+    async with tab.page.expect_response(f"{provider.issuer}/token") as response:
+        await at_provider(tab.page)
+    bearer = (await (await response.value).json())["access_token"]
+    leader = Tab(await tab.page.context.new_page(), BLOCKED)
+    await leader.page.goto(f"{provider.node.base}/#token={bearer}")
+    await leader.is_("live")
+    await tab.page.reload()  # the other leads from now on
+    await tab["sign-in-oidc"].click()
+    await at_provider(tab.page)
+    await tab.is_("live")
+    await asyncio.to_thread(provider.order, "down")
+    await tab.is_("signed-out")
+    await expect(tab["expiry"]).to_contain_text("cannot be reached")
+    await asyncio.to_thread(provider.order, "up")
+    await tab.is_("live")
+    await leader.is_("live")
+
+
+@pytest.mark.parametrize("provider", [ACCESS_SECONDS], indirect=True)
+async def test_fresh_tokens_that_are_refused_end_in_the_form_and_not_in_a_loop(provider: Provider, tab: Tab) -> None:
+    tab.tolerated = ("status of 401", *BLOCKED)
+    await tab.draw(0.1)
+    await provider.node.post("Still to be seen")
+    await sign_in(tab, provider)
+
+    async def forge(route: Route) -> None:
+        answer = await route.fetch()
+        content = await answer.json()
+        content["access_token"] = with_claims(content["access_token"], jti="another")
+        await route.fulfill(response=answer, json=content)
+
+    await tab.page.route(f"{provider.issuer}/token", forge)
+    await expect(tab["reason"]).to_contain_text("did not accept this token")
+    await expect(tab["sign-in-oidc"]).to_be_visible()
+    await tab.is_("signed-out")
+    await eventually(lambda: tab.requests_of("/token/revocation"))
+    assert 3 <= tab.requests_of("/token") <= 6
+    await tab.shows("Still to be seen")
+
+
+@pytest.mark.parametrize("provider", [ACCESS_SECONDS], indirect=True)
+async def test_an_answer_that_cannot_be_read_does_not_end_the_sign_in(provider: Provider, tab: Tab) -> None:
+    """Only an error in the words of OAuth does: all else may be a proxy's, or half of what was said."""
+    tab.tolerated = ("status of 40", *BLOCKED)
+    await tab.draw(0.1)
+    await sign_in(tab, provider)
+    answers = [
+        (200, '{"access_token": "eyJ'),
+        (200, "<h1>Welcome to this network</h1>"),
+        (403, "<h1>Forbidden</h1>"),
+        (403, '{"error": "Forbidden"}'),
+        (404, ""),
+        (408, '{"error": {"code": 408}}'),
+        (400, '{"error": "temporarily_unavailable"}'),
+    ]
+    left = answers.copy()
+
+    async def tamper(route: Route) -> None:
+        if left:
+            status, body = left.pop(0)
+            await route.fulfill(status=status, body=body, headers={"Access-Control-Allow-Origin": "*"})
+        else:
+            await route.fallback()
+
+    await tab.page.route(f"{provider.issuer}/token", tamper)
+    await expect(tab["expiry"]).to_contain_text("could not be renewed")
+    await eventually(lambda: tab.requests_of("/token") > len(answers) + 1)
+    await expect(tab["expiry"]).to_be_hidden()
+    await tab.is_("live")
+
+
+async def test_a_revocation_is_not_undone_by_a_renewal(provider: Provider, tab: Tab) -> None:
+    tab.tolerated = ("status of 401",)
+    await provider.node.post("Still to be seen")
+    await sign_in(tab, provider)
+    async with provider.node.http("root", "admin") as root:
+        assert (await root.post("/v1/revocations", json={"subject": "alice", "reason": "laptop stolen"})).is_success
+    await expect(tab["reason"]).to_have_text("Your token was revoked.")
+    await tab.is_("signed-out")
+    await eventually(lambda: tab.requests_of("/token/revocation"))
+    assert tab.requests_of("/token") == 1
+    await tab.shows("Still to be seen")
+
+
+async def test_only_a_token_that_is_accepted_ends_the_sign_in_with_the_provider(provider: Provider, tab: Tab) -> None:
+    tab.tolerated = ("status of 401",)
+    await sign_in(tab, provider, "/#/settings")
+    for refused in (tab.token(ttl_seconds=-1), "mistyped"):
+        await tab.page.evaluate("(token) => { location.hash = `token=${token}` }", refused)
+        await expect(tab["reason"]).to_be_visible()
+        await tab.is_("live")
+        await expect(tab["token-facts"]).to_contain_text("by itself")
+    assert tab.requests_of("/token/revocation") == 0
+    await tab.paste(tab.token())
+    await eventually(lambda: tab.requests_of("/token/revocation"))
+    await tab.is_("live")
+    await expect(tab["sign-in"]).to_be_hidden()
+    await tab.page.goto(f"{provider.node.base}/#/settings")
+    await expect(tab["token-facts"]).to_contain_text("by you")
+
+
+async def test_the_answer_of_the_provider_waits_for_a_server_that_is_restarting(provider: Provider, tab: Tab) -> None:
+    tab.tolerated = ("status of 503", *BLOCKED)
+    await tab.draw(0.1)
+    await departed(tab, provider)
+    left = [503, 503]
+
+    async def fail(route: Route) -> None:
+        await (route.fulfill(status=left.pop(), body="") if left else route.fallback())
+
+    await tab.page.route("**/console/settings.json", fail)
+    await at_provider(tab.page)
+    await tab.is_("live")
+    assert tab.requests_of("/console/settings.json") == 4
+
+
+async def sign_out(tab: Tab) -> None:
+    await tab.page.get_by_role("button", name="Sign out").click()
+
+
+async def test_a_revocation_that_fails_does_not_keep_the_session_at_the_provider(provider: Provider, tab: Tab) -> None:
+    tab.tolerated = ("status of 503",)
+    await sign_in(tab, provider)
+    await tab.page.route("**/token/revocation", lambda route: route.fulfill(status=503, body=""))
+    await sign_out(tab)
+    await tab.page.wait_for_url(f"{provider.issuer}/session/end**")
+
+
+@pytest.mark.parametrize("provider", [ACCESS_SECONDS], indirect=True)
+async def test_a_renewal_under_way_is_revoked_at_the_sign_out(provider: Provider, tab: Tab) -> None:
+    tab.tolerated = BLOCKED
+    await sign_in(tab, provider)
+    renewed, signed_out = asyncio.Event(), asyncio.Event()
+    issued: list[str] = []
+    revoked: list[str] = []
+
+    async def hold(route: Route) -> None:
+        answer = await route.fetch()
+        issued.append((await answer.json())["refresh_token"])
+        renewed.set()
+        await signed_out.wait()
+        await route.fulfill(response=answer)
+
+    async def note(route: Route) -> None:
+        revoked.extend(parse_qs(route.request.post_data or "")["token"])
+        await route.fulfill(status=200, body="", headers={"Access-Control-Allow-Origin": "*"})
+
+    await tab.page.route(f"{provider.issuer}/token", hold)
+    await tab.page.route("**/token/revocation", note)
+    await renewed.wait()
+    await sign_out(tab)
+    await tab.is_("signed-out")
+    await eventually(lambda: revoked)
+    signed_out.set()
+    await tab.page.wait_for_url(f"{provider.issuer}/session/end**")
+    await eventually(lambda: set(issued) < set(revoked))
+
+
+async def test_who_signs_in_again_is_not_sent_away_by_the_sign_out_before(provider: Provider, tab: Tab) -> None:
+    await sign_in(tab, provider)
+    released, asks = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asks.set()
+        await released.wait()
+        await route.fallback()
+
+    discovery = "**/.well-known/openid-configuration"
+    await tab.page.route(discovery, hold)
+    await sign_out(tab)
+    await asks.wait()
+    await tab.paste(tab.token("bob"))
+    await tab.is_("live")
+    async with tab.page.expect_response(discovery) as response:
+        released.set()
+    await (await response.value).finished()
+    await provider.node.post("Still here")
+    await tab.shows("Still here")
+    assert asked(tab, "/session/end") == []
 
 
 async def test_signing_out_ends_the_session_at_the_provider_too(provider: Provider, tab: Tab) -> None:
