@@ -82,7 +82,7 @@ async def comment(
 
 
 @router.get("/timeline", response_model=schemas.Timeline, responses=refusals(NotFound))
-async def timeline(
+async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query string
     request: Request,
     principal: Reader,
     alert_id: schemas.AlertId,
