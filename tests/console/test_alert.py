@@ -662,13 +662,41 @@ async def test_what_one_admin_asked_for_is_neither_shown_nor_done_to_the_next(no
     await tab.is_("signed-out")
     await tab.paste(tab.token("bob", scope=ALL))
     await expect(tab["timeline"].locator("li").first).to_be_visible()
+    await tab.page.evaluate(
+        """() => {
+          globalThis.told = "";
+          const listen = () => { globalThis.told += document.body.innerText };
+          new MutationObserver(listen).observe(document.body, { childList: true, subtree: true });
+        }"""
+    )
     async with tab.page.expect_event("requestfinished", lambda request: request.url.endswith("/acknowledge")):
         gate.open.set()
     await tab["comment-text"].fill("Bob is here.")
     await button(tab, "Comment").click()
     await expect(tab["comment"]).to_have_text(["Bob is here."])
     await expect(tab["status"]).to_have_text("open")
+    assert "only alice knows" not in await tab.page.evaluate("told")
     assert f"POST /v1/alerts/{answer['id']}/resolve" not in paths
+
+
+async def test_what_one_admin_sent_does_not_take_away_what_the_next_is_writing(node: Node, tab: Tab) -> None:
+    answer = await node.post("Disk full")
+    gate = Gate()
+    await tab.page.route("**/comments", gate.hold)
+    await show(tab, node, answer["id"])
+    await tab["comment-text"].fill("Alice is here.")
+    await button(tab, "Comment").click()
+    await gate.reached.wait()
+    await tab.page.get_by_role("button", name="Sign out").click()
+    await tab.is_("signed-out")
+    await tab.paste(tab.token("bob", scope=ALL))
+    await tab["comment-text"].fill("Bob is here.")
+    async with tab.page.expect_event("requestfinished", lambda request: request.url.endswith("/comments")):
+        gate.open.set()
+    await expect(tab["comment"]).to_have_text(["Alice is here."])
+    await expect(tab["comment-text"]).to_have_value("Bob is here.")
+    await button(tab, "Comment").click()
+    await expect(tab["comment"]).to_have_text(["Alice is here.", "Bob is here."])
 
 
 async def test_a_token_that_expired_loses_nothing_that_was_written(node: Node, tab: Tab) -> None:
