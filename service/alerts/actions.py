@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID  # noqa: TC003 - FastAPI reads the annotations
 
 import orjson
@@ -82,18 +82,20 @@ async def comment(
 
 
 @router.get("/timeline", response_model=schemas.Timeline, responses=refusals(NotFound))
-async def timeline(
+async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query string
     request: Request,
     principal: Reader,
     alert_id: schemas.AlertId,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500, description="how many at most")] = 100,
+    order: Annotated[Literal["asc", "desc"], Query(description="desc: newest first; the same for each page")] = "asc",
 ) -> Response:
-    """Tell what happened to an alert, oldest first, by whom and when."""
+    """Tell what happened to an alert, oldest first unless asked otherwise, by whom and when."""
     await _see(request, principal, alert_id)
     database: Database = request.app.state.database
     async with database.transaction() as tx:
-        steps, more = await find_timeline(tx, alert_id, decode_cursor(cursor) if cursor is not None else 0, limit)
+        start = decode_cursor(cursor) if cursor is not None else None
+        steps, more = await find_timeline(tx, alert_id, start, limit, newest_first=order == "desc")
     return Response(orjson.dumps({"events": steps, "next": more}), media_type="application/json")
 
 

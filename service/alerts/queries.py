@@ -131,9 +131,10 @@ async def find_alert(
 
 
 async def find_timeline(
-    tx: AsyncConnection, alert_id: UUID, after: int, limit: int
+    tx: AsyncConnection, alert_id: UUID, start: int | None, limit: int, *, newest_first: bool
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Return what happened to an alert after ``after``, oldest first, and the cursor of the next page."""
+    """Return what happened to an alert, from behind the event at ``start`` on, and the cursor of the next page."""
+    order = events.c.seq.desc() if newest_first else events.c.seq.asc()
     state = cast(events.c.body, JSONB)
     statement = (
         select(
@@ -146,10 +147,12 @@ async def find_timeline(
             state["occurrences"].as_integer().label("occurrences"),
             events.c.extra,
         )
-        .where(events.c.alert_id == alert_id, events.c.seq > after)
-        .order_by(events.c.seq)
+        .where(events.c.alert_id == alert_id)
+        .order_by(order)
         .limit(limit + 1)
     )
+    if start is not None:
+        statement = statement.where(events.c.seq < start if newest_first else events.c.seq > start)
     rows = (await tx.execute(statement)).mappings().all()
     steps = [
         {

@@ -411,7 +411,7 @@ class TimelineEvent(BaseModel):
 
 
 class Timeline(BaseModel):
-    """A page of what happened to an alert, oldest first."""
+    """A page of what happened to an alert, oldest first, or with `order=desc` newest first."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -60,40 +60,43 @@ export class Actions {
   }
 
   /**
-   * Once what is under way for this alert is over, does the first action that leads on from there, and shows what becomes
-   * of it. Where nothing can be done, it says why.
+   * Does the first action that leads on from where the alert stands now, once what is under way for it is over, and shows
+   * what becomes of it. Where nothing can be done, it says why. Nothing is done, nor shown, for who signs in meanwhile.
    * @param {string} id
    * @param {...Action} actions
    */
   async run(id, ...actions) {
+    const session = this.#stage.session();
+    const alert = this.#stage.find(id);
+    if (!session || !alert) return;
+    const action = actions.find((one) => leadsOn(one, alert)) ?? actions[0];
     const before = this.#running.get(id) ?? Promise.resolve();
-    const running = before.then(() => this.#run(id, actions)).finally(() => {
+    const running = before.then(() => this.#run(session, id, action)).finally(() => {
       if (this.#running.get(id) === running) this.#running.delete(id);
     });
     this.#running.set(id, running);
     await running;
   }
 
-  /** @param {string} id @param {Action[]} actions */
-  async #run(id, actions) {
+  /** @param {Session} session @param {string} id @param {Action} action */
+  async #run(session, id, action) {
     const { session: current, find, predict, take, say } = this.#stage;
-    const session = current();
     const alert = find(id);
-    if (!session || !alert) return;
-    const action = actions.find((one) => leadsOn(one, alert)) ?? actions[0];
+    if (session !== current() || !alert) return;
     if (!isAllowed(session, action, alert)) return say(id, `To ${action} it, your token needs the scope ${MANAGE}.`);
     if (!leadsOn(action, alert)) return say(id, `It is ${alert.status} already.`);
     say(id, "");
     predict(id, { status: ACTIONS[action].status, status_by: session.subject });
     try {
-      take(await session.post(`/v1/alerts/${id}/${action}`));
+      const answer = await session.post(`/v1/alerts/${id}/${action}`);
+      if (session === current()) take(answer);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (session !== current()) return;
       if (error.problem.alert) take(error.problem.alert);
       say(id, why(error, action));
     } finally {
-      predict(id, null);
+      if (session === current()) predict(id, null);
     }
   }
 }

@@ -1,12 +1,13 @@
 /**
  * One alert, beside the feed: what it says, what happened to it, who has it, and what to do about it.
  *
- *     closed --open(id)--> loading --its timeline and itself--> shown
+ *     closed --open(id)--> loading --its timeline and itself--> shown, placed in the log
  *                             |                                   ^
  *                             +--> missing: it says why ----------+  (on events, and when the stream is live again)
  *
  * An event of the stream is newer than those before it, by `seq`. What a request brings is shown where it is not older
- * than what is shown, by `updated_at`.
+ * than what is shown, by `updated_at`. Events are compared with it in the same way until its timeline is there, which
+ * tells where in the log it stands: the stream may still be catching up with what it says already.
  */
 
 import { isAllowed, leadsOn, MANAGE } from "./actions.js";
@@ -14,9 +15,10 @@ import { ApiError } from "./api.js";
 import { CommentForm } from "./comments.js";
 import { byId, element, foreign } from "./dom.js";
 import { keepCountdownsCurrent } from "./durations.js";
-import { contentOf, factsOf, statusOf } from "./facts.js";
+import { contentOf, factsOf } from "./facts.js";
 import { explain } from "./reasons.js";
 import { Receipts } from "./receipts.js";
+import { statusOf } from "./row.js";
 import { keepAgesCurrent } from "./time.js";
 import { Timeline } from "./timeline.js";
 
@@ -26,6 +28,8 @@ import { Timeline } from "./timeline.js";
 
 const PAGE = 500;
 const MAX_PAGES = 4;
+const ALERT = "The alert";
+const TIMELINE = "What happened to it";
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 export class AlertPanel {
@@ -43,28 +47,34 @@ export class AlertPanel {
   #buttons = /** @type {NodeListOf<HTMLButtonElement>} */ (this.#panel.querySelectorAll("[data-action]"));
   #timeline = new Timeline(byId("timeline"));
   #receipts = new Receipts(byId("receipts-summary"), byId("receipts"));
-  #comments = new CommentForm(this.#timeline, (id, message) => this.say(id, message));
+  #comments;
 
   /** @type {Session | null} */ #session = null;
   /** @type {Alert | null} */ #alert = null;
   /** @type {Prediction | null} */ #prediction = null;
   #position = -1;
+  #isPlaced = false; // Whether that holds for what was loaded too.
   #wanted = ""; // The id that is open, whether or not there is such an alert.
   #attempt = 0; // Numbers the loads: what an earlier one brings is ignored.
   /** @type {string | null} */ #next = null;
   #isIncomplete = false; // What was asked for last did not all come.
+  /** What could not be loaded, and why. @type {Map<string, string>} */ #problems = new Map();
   #shownContent = "";
   #wantsToComment = false;
 
-  /** @param {(action: Action, id: string) => void} act */
-  constructor(act) {
+  /**
+   * @param {(action: Action, id: string) => void} act
+   * @param {(id: string, message: string) => void} say  Says what went wrong, also of an alert that is no longer open.
+   */
+  constructor(act, say) {
+    this.#comments = new CommentForm(this.#timeline, say);
     for (const button of this.#buttons) {
       button.addEventListener("click", () => {
         if (button.ariaDisabled !== "true") act(/** @type {Action} */ (button.dataset.action), this.#wanted);
       });
     }
     this.#retry.addEventListener("click", () => this.#load());
-    this.#more.addEventListener("click", () => this.#try(() => this.#loadTimeline(this.#attempt)));
+    this.#more.addEventListener("click", () => this.#try(TIMELINE, () => this.#loadTimeline(this.#attempt)));
     keepAgesCurrent(this.#panel);
     keepCountdownsCurrent(this.#panel);
   }
@@ -74,17 +84,23 @@ export class AlertPanel {
     return this.#alert;
   }
 
-  /** Opens an alert, or closes the one that is open. @param {string} id  Empty: none. */
-  open(id) {
+  /**
+   * Opens an alert, or closes the one that is open.
+   * @param {string} id     Empty: none.
+   * @param {string} title  Where it is known: the focus is about to go there.
+   */
+  open(id, title) {
     if (id === this.#wanted) return;
     this.#wanted = id;
     this.#reset();
+    this.#entitle(title);
     if (id) this.#load();
   }
 
-  /** Somebody is signed in, or what is shown may have been passed over. @param {Session} session */
-  refresh(session) {
+  /** Somebody is signed in, or what is shown may have been passed over. @param {Session} session @param {string} title */
+  refresh(session, title) {
     this.#session = session;
+    if (!this.#alert) this.#entitle(title);
     if (this.#wanted) this.#load();
   }
 
@@ -118,7 +134,8 @@ export class AlertPanel {
     const { alert, seq, kind, at, actor, comment } = event;
     const { status, severity, occurrences } = alert;
     this.#timeline.add([{ seq, kind, at, actor, comment, status, severity, occurrences }]);
-    if (seq > this.#position) {
+    const isOlder = !this.#isPlaced && this.#alert !== null && alert.updated_at < this.#alert.updated_at;
+    if (seq > this.#position && !isOlder) {
       this.#position = seq;
       this.#alert = alert;
       this.#render();
@@ -153,84 +170,119 @@ export class AlertPanel {
     this.#attempt += 1;
     this.#alert = this.#prediction = this.#next = null;
     this.#position = -1;
-    this.#isIncomplete = this.#wantsToComment = false;
+    this.#isPlaced = this.#isIncomplete = this.#wantsToComment = false;
     this.#timeline.clear();
     this.#receipts.close();
     this.say(this.#wanted, "");
     this.#shown.hidden = this.#more.hidden = true;
     this.#shownContent = "";
     for (const part of [this.#head, this.#content, this.#facts]) part.replaceChildren();
-    this.#title.replaceChildren("Loading …");
     this.#panel.scrollTop = 0;
-    this.#explain("");
+    this.#problems.clear();
+    this.#explain();
+    this.#entitle("");
   }
 
-  #load() {
+  /** @param {string} title  Empty: it is not known yet. */
+  #entitle(title) {
+    this.#title.replaceChildren(title ? foreign("", title) : "Loading …");
+  }
+
+  async #load() {
     const [session, id] = [this.#session, this.#wanted];
     if (!session) return;
     const attempt = ++this.#attempt;
-    this.#isIncomplete = false;
-    this.#explain("");
+    this.#isPlaced = this.#isIncomplete = false;
     if (!ID.test(id)) return this.#refuse(`There is no alert “${id}”.`);
     this.#next = null;
-    this.#try(async () => {
-      /** @type {Promise<Alert>} */ const loading = session.get(`/v1/alerts/${id}`);
-      loading.then((alert) => attempt === this.#attempt && this.take(alert)).catch(() => {}); // Told of below.
-      await this.#loadTimeline(attempt);
-      const alert = await loading;
-      if (attempt !== this.#attempt) return;
-      this.#position = Math.max(this.#position, this.#timeline.positionAt(alert.updated_at));
-    });
+    const [alert, isToldAll] = await Promise.all([
+      this.#try(ALERT, () => this.#loadAlert(session, attempt)),
+      this.#try(TIMELINE, () => this.#loadTimeline(attempt)),
+    ]);
+    if (alert && isToldAll && attempt === this.#attempt) this.#place(alert);
   }
 
-  /** @param {() => Promise<void>} load */
-  async #try(load) {
-    const attempt = this.#attempt;
-    try {
-      await load();
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      if (attempt === this.#attempt) this.#failed(error);
-    }
+  /** @param {Session} session @param {number} attempt */
+  async #loadAlert(session, attempt) {
+    /** @type {Alert} */ const alert = await session.get(`/v1/alerts/${this.#wanted}`);
+    if (attempt === this.#attempt) this.take(alert);
+    return alert;
   }
 
-  /** @param {number} attempt */
+  /** From the newest events back. Returns whether they are here. @param {number} attempt */
   async #loadTimeline(attempt) {
     const [session, id] = [this.#session, this.#wanted];
     for (let pages = 0; session && pages < MAX_PAGES; pages += 1) {
       const cursor = this.#next ? `&cursor=${encodeURIComponent(this.#next)}` : "";
-      const path = `/v1/alerts/${id}/timeline?limit=${PAGE}${cursor}`;
+      const path = `/v1/alerts/${id}/timeline?order=desc&limit=${PAGE}${cursor}`;
       /** @type {TimelinePage} */ const { events, next } = await session.get(path);
-      if (attempt !== this.#attempt) return;
+      if (attempt !== this.#attempt) return false;
       this.#timeline.add(events);
       this.#next = next;
       if (!next) break;
     }
     this.#more.hidden = !this.#next;
+    this.#render(); // Only the timeline tells when it occurred.
+    return true;
   }
 
-  /** @param {ApiError} error */
-  #failed(error) {
+  /** The timeline of what was loaded is here, and with it the place in the log. @param {Alert} alert */
+  #place(alert) {
+    const position = this.#timeline.positionAt(alert.updated_at);
+    this.#isPlaced = true;
+    if (position <= this.#position) return; // An event that came meanwhile is newer.
+    this.#position = position;
+    this.#alert = alert;
+    this.#render();
+  }
+
+  /**
+   * @template Part
+   * @param {string} name  Of what is loaded.
+   * @param {() => Promise<Part>} load
+   * @returns {Promise<Part | null>}  Null: it could not be.
+   */
+  async #try(name, load) {
+    const attempt = this.#attempt;
+    this.#problems.delete(name);
+    this.#explain();
+    try {
+      return await load();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (attempt === this.#attempt) this.#failed(name, error);
+      return null;
+    }
+  }
+
+  /** @param {string} name @param {ApiError} error */
+  #failed(name, error) {
     if (error.status === 404) return this.#refuse("There is no such alert, or none that you may see.");
     this.#isIncomplete = true;
-    const text = `${explain(error.reason)} The alert could not be loaded.`;
-    if (this.#alert) this.say(this.#wanted, text);
-    else this.#explain(text, { retry: true });
+    this.#problems.set(name, `${explain(error.reason)} ${name} could not be loaded.`);
+    this.#explain();
   }
 
   /** @param {string} text */
   #refuse(text) {
-    this.#shown.hidden = true;
+    this.#attempt += 1;
     this.#alert = null;
+    this.#isIncomplete = false;
+    this.#shown.hidden = true;
+    this.#receipts.close();
     this.#title.replaceChildren("No such alert");
-    this.#explain(text);
+    this.#problems = new Map([[ALERT, text]]);
+    this.#explain();
   }
 
-  /** @param {string} text @param {{retry?: boolean}} [options] */
-  #explain(text, { retry = false } = {}) {
+  /** Says what could not be loaded, and why. */
+  #explain() {
+    const text = this.#problems.get(ALERT) ?? this.#problems.get(TIMELINE) ?? "";
+    const mayRetry = text !== "" && this.#isIncomplete;
+    if (!mayRetry && document.activeElement === this.#retry) this.focus(); // The button would take the focus with it.
     this.#missing.textContent = text;
     this.#missing.hidden = !text;
-    this.#retry.hidden = !retry;
+    this.#retry.hidden = !mayRetry;
   }
 
   #render() {
@@ -239,12 +291,12 @@ export class AlertPanel {
     const alert = { ...actual, ...this.#prediction };
     const isNew = this.#shown.hidden;
     this.#shown.hidden = false;
-    this.#explain("");
+    if (this.#problems.delete(ALERT)) this.#explain();
     Object.assign(this.#panel.dataset, { severity: alert.severity, status: alert.status });
     this.#panel.setAttribute("aria-busy", String(this.#prediction !== null));
     if (this.#title.textContent !== alert.title) this.#title.replaceChildren(foreign("", alert.title));
     this.#head.replaceChildren(...headOf(alert));
-    this.#facts.replaceChildren(...factsOf(alert));
+    this.#facts.replaceChildren(...factsOf(alert, this.#timeline.occurredAt(alert.occurrences)));
     this.#renderContent(alert);
     this.#renderButtons(session, alert);
     this.#receipts.open(session, actual);
@@ -273,9 +325,11 @@ export class AlertPanel {
 
 /** @param {Alert} alert */
 function headOf(alert) {
+  const status = statusOf(alert);
+  status.dataset.testid = "status";
   return [
     element("span", "severity", alert.severity),
-    statusOf(alert),
+    status,
     element("span", "origin", foreign("topic", alert.topic), " from ", foreign("source", alert.source)),
   ];
 }

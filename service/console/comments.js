@@ -25,7 +25,7 @@ export class CommentForm {
 
   /**
    * @param {Timeline} timeline
-   * @param {(id: string, message: string) => void} say
+   * @param {(id: string, message: string) => void} say  Says what went wrong, also when another alert is open by then.
    */
   constructor(timeline, say) {
     this.#timeline = timeline;
@@ -57,6 +57,7 @@ export class CommentForm {
   clear() {
     this.#session = null;
     this.#unsent.clear();
+    this.#sending = new Set();
     this.#field.value = "";
   }
 
@@ -77,15 +78,16 @@ export class CommentForm {
   async #submit(event) {
     event.preventDefault();
     const [session, id] = [this.#session, this.#id];
-    const unsent = this.#unsent.get(id);
-    if (!session || !unsent?.text.trim() || this.#sending.has(id)) return;
+    const [unsent, sending] = [this.#unsent.get(id), this.#sending];
+    if (!session || !unsent?.text.trim() || sending.has(id)) return;
     this.#say(id, "");
-    this.#sending.add(id);
+    sending.add(id);
     this.#update();
     const draft = this.#timeline.draft(session.subject, unsent.text);
     try {
       const content = { body: { text: unsent.text }, idempotencyKey: unsent.key };
       /** @type {CommentStored} */ const stored = await session.post(`/v1/alerts/${id}/comments`, content);
+      if (session !== this.#session) return;
       draft.stored(stored);
       this.#unsent.delete(id);
       if (id === this.#id) this.#field.value = "";
@@ -94,7 +96,7 @@ export class CommentForm {
       if (!(error instanceof ApiError)) throw error;
       if (session === this.#session) this.#say(id, why(error, "comment"));
     } finally {
-      this.#sending.delete(id);
+      sending.delete(id);
       this.#update();
     }
   }

@@ -1,7 +1,8 @@
 /**
  * What is selected in the feed and what is open beside it: keeps the two, the address and the keyboard together.
  *
- * An action is for the alert that is open, or else for the one that is selected. Opening moves the focus to the alert,
+ * An action is for the pinned alert that has the focus, or else for the alert that is open, or else for the one that is
+ * selected. Opening moves the focus to the alert,
  * and closing brings it back to where it was in the feed.
  */
 
@@ -9,10 +10,10 @@ import { Actions } from "./actions.js";
 import { AlertPanel } from "./alert.js";
 import { byId } from "./dom.js";
 import { Keys } from "./keys.js";
-import { go, onPlace, place } from "./router.js";
+import { go, onPlace, place, placeAt } from "./router.js";
 
 /** @import { Alert, EventFrame } from "./wire.js" */
-/** @import { Action } from "./actions.js" */
+/** @import { Actable, Action } from "./actions.js" */
 /** @import { Feed } from "./feed.js" */
 /** @import { Session } from "./session.js" */
 
@@ -20,6 +21,7 @@ export class Desk {
   #feed;
   #panel;
   #actions;
+  #notice;
   #opened = "";
 
   /**
@@ -29,7 +31,9 @@ export class Desk {
    */
   constructor(feed, session, notice) {
     this.#feed = feed;
-    this.#panel = new AlertPanel((action, id) => this.#actions.run(id, action));
+    this.#notice = notice;
+    const say = (/** @type {string} */ id, /** @type {string} */ message) => this.#say(id, message);
+    this.#panel = new AlertPanel((action, id) => this.#actions.run(id, action), say);
     this.#actions = new Actions({
       session,
       find: (id) => this.#find(id),
@@ -38,9 +42,7 @@ export class Desk {
         feed.predict(id, prediction);
       },
       take: (alert) => this.#take(alert),
-      say: (id, message) => {
-        if (!this.#panel.say(id, message) && message) notice(`${this.#titleOf(id)}: ${message}`);
-      },
+      say,
     });
     byId("detail-close").addEventListener("click", () => this.#close());
     onPlace(() => this.#follow());
@@ -49,7 +51,7 @@ export class Desk {
 
   /** The list was loaded, and with it what is open. @param {Session} session */
   refresh(session) {
-    this.#panel.refresh(session);
+    this.#panel.refresh(session, this.#feed.find(this.#opened)?.title ?? "");
   }
 
   /** @param {EventFrame} event */
@@ -76,7 +78,7 @@ export class Desk {
     const before = this.#opened;
     this.#opened = open.name === "alert" ? open.id : "";
     byId("workspace").classList.toggle("with-alert", this.#opened !== "");
-    this.#panel.open(this.#opened);
+    this.#panel.open(this.#opened, this.#feed.find(this.#opened)?.title ?? "");
     if (this.#opened) {
       this.#feed.reveal(this.#opened); // So that j and k go on from there.
       this.#panel.focus();
@@ -125,14 +127,15 @@ export class Desk {
   #act(...actions) {
     const id = this.#target();
     if (!id) return false;
-    this.#actions.run(id, ...actions);
+    if (id === this.#opened || this.#find(id)) this.#actions.run(id, ...actions);
+    else go({ name: "alert", id }); // A pinned one may be far down in the list: what is not loaded is looked at first.
     return true;
   }
 
   #comment() {
     const id = this.#target();
     if (!id) return false;
-    if (!this.#opened) go({ name: "alert", id });
+    if (this.#opened !== id) go({ name: "alert", id });
     this.#panel.comment();
     return true;
   }
@@ -147,17 +150,22 @@ export class Desk {
 
   /** The alert that keys are for. */
   #target() {
-    return this.#isHere() ? this.#opened || this.#feed.selected : null;
+    return this.#isHere() ? focused() || this.#opened || this.#feed.selected : null;
   }
 
   #isHere() {
     return place().name === "feed" || place().name === "alert";
   }
 
-  /** @param {string} id */
+  /** @param {string} id @returns {Actable | null} */
   #find(id) {
     const open = this.#panel.alert;
     return open?.id === id ? open : this.#feed.find(id);
+  }
+
+  /** @param {string} id @param {string} message */
+  #say(id, message) {
+    if (!this.#panel.say(id, message) && message) this.#notice(`${this.#titleOf(id)}: ${message}`);
   }
 
   /** @param {Alert} alert */
@@ -170,4 +178,11 @@ export class Desk {
   #titleOf(id) {
     return this.#feed.find(id)?.title ?? "The alert";
   }
+}
+
+/** The id of the pinned alert that has the focus; empty: none has. */
+function focused() {
+  const link = /** @type {HTMLAnchorElement | null | undefined} */ (document.activeElement?.closest("#pinned a"));
+  const target = link && placeAt(link.hash);
+  return target?.name === "alert" ? target.id : "";
 }

@@ -30,12 +30,18 @@ export function contentOf({ body, attributes, links }) {
   return parts;
 }
 
-/** Who, when, for whom, and what time will make of it. @param {Alert} alert @returns {HTMLElement[]} */
-export function factsOf(alert) {
+/**
+ * Who, when, for whom, and what time will make of it.
+ * @param {Alert} alert
+ * @param {string | null} occurredAt  The last time, where it is known.
+ * @returns {HTMLElement[]}
+ */
+export function factsOf(alert, occurredAt) {
   const isUnresolved = alert.status === "open" || alert.status === "acknowledged";
   const facts = [pair("Raised", age(alert.created_at), " by ", foreign("", alert.source), `, ${clock(alert.created_at)}`)];
   if (alert.occurrences > 1) {
-    facts.push(pair("Occurred", `${alert.occurrences} times, the last of them `, age(alert.updated_at)));
+    const last = occurredAt ? [", the last of them ", age(occurredAt)] : [];
+    facts.push(pair("Occurred", `${alert.occurrences} times`, ...last));
   }
   const { escalate_at: escalates, expires_at: expires } = alert;
   if (escalates && alert.status === "open") facts.push(pair("Goes to all", countdown(escalates), ", unless acknowledged"));
@@ -44,12 +50,6 @@ export function factsOf(alert) {
   if (alert.dedup_key) facts.push(pair("Dedup key", foreign("", alert.dedup_key)));
   facts.push(pair("Alert", element("code", "", alert.id)));
   return facts.flat();
-}
-
-/** Where it stands, and who brought it there. @param {Pick<Alert, "status" | "status_by">} alert */
-export function statusOf({ status, status_by }) {
-  const by = status === "acknowledged" || status === "resolved" ? [" by ", foreign("", status_by)] : [];
-  return element("span", { class: "status", "data-testid": "status" }, status, ...by);
 }
 
 /** @param {string} timestamp */

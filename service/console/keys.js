@@ -18,7 +18,7 @@ import { byId, element } from "./dom.js";
 
 const STORED = "tocsin.keys";
 const FIELDS = "input, textarea, select, [contenteditable]";
-const PRESSED = "a, button, [role=button]"; // What Enter is for already.
+const PRESSED = "a, button, summary, [role=button]"; // What Enter is for already.
 
 export class Keys {
   #keys;
@@ -28,8 +28,8 @@ export class Keys {
   /** @param {Key[]} keys */
   constructor(keys) {
     this.#keys = [...keys, { key: "?", does: "Show this list", run: () => this.#help() }];
-    this.#enabled.checked = localStorage.getItem(STORED) !== "off";
-    this.#enabled.addEventListener("change", () => this.#remember());
+    this.#enabled.checked = isEnabled();
+    this.#enabled.addEventListener("change", () => remember(this.#enabled.checked));
     byId("help-list").replaceChildren(...this.#keys.flatMap(({ key, does }) => [
       element("dt", "", element("kbd", "", key)),
       element("dd", "", does),
@@ -40,11 +40,6 @@ export class Keys {
 
   #help() {
     this.#dialog.showModal();
-  }
-
-  #remember() {
-    if (this.#enabled.checked) localStorage.removeItem(STORED);
-    else localStorage.setItem(STORED, "off");
   }
 
   /** @param {KeyboardEvent} event */
@@ -61,5 +56,24 @@ export class Keys {
     if (!this.#enabled.checked && key.length === 1) return true;
     if (!(target instanceof Element) || document.querySelector("dialog[open]")) return true;
     return target.closest(FIELDS) !== null || (key === "Enter" && target.closest(PRESSED) !== null);
+  }
+}
+
+/** Whether keys of a single character are on, as far as the browser kept it. */
+function isEnabled() {
+  try {
+    return localStorage.getItem(STORED) !== "off";
+  } catch {
+    return true;
+  }
+}
+
+/** @param {boolean} enabled */
+function remember(enabled) {
+  try {
+    if (enabled) localStorage.removeItem(STORED);
+    else localStorage.setItem(STORED, "off");
+  } catch {
+    // Storage is blocked in this browser: then it holds until the page is closed.
   }
 }

@@ -7,7 +7,7 @@
 
 const PLAIN = /** @type {const} */ (["dashboard", "settings"]);
 
-/** @type {Place} */ let current = read(location.hash) ?? { name: "feed" };
+/** @type {Place} */ let current = placeAt(location.hash) ?? { name: "feed" };
 /** @type {Set<(place: Place) => void>} */ const listeners = new Set();
 
 /** What is open. */
@@ -47,10 +47,11 @@ export function hashOf(target) {
 }
 
 /**
+ * The place that an address, or a link, leads to.
  * @param {string} hash
  * @returns {Place | null}  Null for one that is not about what is open: `#token=…`, or the target of the skip link.
  */
-function read(hash) {
+export function placeAt(hash) {
   if (hash === "" || hash === "#") return { name: "feed" };
   if (!hash.startsWith("#/")) return null;
   const [first, id, ...rest] = hash.slice(2).split("/");
@@ -69,7 +70,7 @@ function decoded(text) {
 }
 
 function follow() {
-  const next = read(location.hash);
+  const next = placeAt(location.hash);
   if (!next || hashOf(next) === hashOf(current)) return;
   current = next;
   for (const listener of listeners) listener(current);

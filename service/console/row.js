@@ -72,11 +72,8 @@ export function originOf({ topic, source, occurrences }) {
   return origin;
 }
 
-/**
- * Who has it, or who brought it to an end.
- * @param {Slim} alert
- */
-function statusOf({ status, status_by }) {
+/** Where it stands: who has it, or who brought it to an end. @param {Pick<Slim, "status" | "status_by">} alert */
+export function statusOf({ status, status_by }) {
   const by = status === "acknowledged" || status === "resolved" ? [" by ", foreign("", status_by)] : [];
   return element("span", "status", status, ...by);
 }

@@ -1,5 +1,5 @@
 /**
- * What happened to an alert, oldest first, with what was said about it: loaded once, then kept current by events.
+ * What happened to an alert, oldest first, with what was said about it: loaded from its end, then kept current by events.
  *
  * Each event has its place in the log, so it does not matter whether the page of it or its frame comes first. A comment
  * that is being sent stands at the end until the log has it.
@@ -8,22 +8,25 @@
 import { element, foreign } from "./dom.js";
 import { renderKeyed } from "./keyed.js";
 import { render } from "./markdown.js";
+import { merged, stepsOf } from "./runs.js";
 import { age } from "./time.js";
 
 /** @import { CommentStored, TimelineEvent } from "./wire.js" */
 /** @import { KeyedItem } from "./keyed.js" */
+/** @import { Step } from "./runs.js" */
 
 /**
  * A comment that is not in the log yet, as far as we know.
  * @typedef {{actor: string, text: string, after: number, id: string | null, at: string}} Draft
  */
 
+const CREATED = "alert.created";
 const REPEATED = "alert.repeated";
 const COMMENTED = "alert.commented";
 
 /** @type {Record<string, string>} */
 const DID = {
-  "alert.created": "raised it",
+  [CREATED]: "raised it",
   "alert.acknowledged": "acknowledged it",
   "alert.resolved": "resolved it",
   "alert.reopened": "opened it again",
@@ -31,7 +34,7 @@ const DID = {
 
 export class Timeline {
   #list;
-  /** @type {Map<number, TimelineEvent>} */ #events = new Map();
+  /** In the order of the log, of repetitions in a row the first and the last. @type {TimelineEvent[]} */ #events = [];
   /** @type {Draft[]} */ #drafts = [];
 
   /** @param {HTMLElement} list */
@@ -40,21 +43,30 @@ export class Timeline {
   }
 
   clear() {
-    this.#events.clear();
+    this.#events = [];
     this.#drafts = [];
     this.#list.replaceChildren();
   }
 
-  /** The log position of the last event until a time; -1 where there is none. @param {string} [until]  RFC 3339, of the server. */
-  positionAt(until) {
-    let last = -1;
-    for (const { seq, at } of this.#events.values()) if (seq > last && (!until || at <= until)) last = seq;
-    return last;
+  /**
+   * The log position at which an alert was last changed, by the time of that; -1 where it is not known. The event of that
+   * very time counts first: two servers' clocks may differ.
+   * @param {string} updatedAt  RFC 3339, of the server.
+   */
+  positionAt(updatedAt) {
+    const event = this.#events.findLast(({ at }) => at === updatedAt) ?? this.#events.findLast(({ at }) => at < updatedAt);
+    return event?.seq ?? -1;
+  }
+
+  /** When an alert occurred for the last time; null: the log does not say yet. @param {number} occurrences */
+  occurredAt(occurrences) {
+    const last = this.#events.findLast(({ kind }) => kind === REPEATED || kind === CREATED);
+    return last?.occurrences === occurrences ? last.at : null;
   }
 
   /** @param {TimelineEvent[]} events */
   add(events) {
-    for (const event of events) this.#events.set(event.seq, event);
+    this.#events = merged(this.#events, events);
     this.#render();
   }
 
@@ -65,7 +77,7 @@ export class Timeline {
    * @returns {{stored: (comment: CommentStored) => void, failed: () => void}}  To be told what became of it.
    */
   draft(actor, text) {
-    /** @type {Draft} */ const draft = { actor, text, after: this.positionAt(), id: null, at: "" };
+    /** @type {Draft} */ const draft = { actor, text, after: this.#events.at(-1)?.seq ?? -1, id: null, at: "" };
     this.#drafts.push(draft);
     this.#render();
     return {
@@ -81,11 +93,9 @@ export class Timeline {
   }
 
   #render() {
-    const events = [...this.#events.values()].sort((a, b) => a.seq - b.seq);
-    const comments = events.filter(({ kind }) => kind === COMMENTED);
+    const comments = this.#events.filter(({ kind }) => kind === COMMENTED);
     this.#drafts = this.#drafts.filter((draft) => !comments.some((event) => isOf(draft, event)));
-    const drafts = this.#drafts;
-    renderKeyed(this.#list, [...steps(events), ...drafts.map(draftItem)]);
+    renderKeyed(this.#list, [...stepsOf(this.#events).map(stepItem), ...this.#drafts.map(draftItem)]);
   }
 }
 
@@ -94,36 +104,18 @@ function isOf({ id, actor, text, after }, { seq, actor: by, comment }) {
   return id ? comment?.id === id : seq > after && by === actor && comment?.text === text;
 }
 
-/**
- * One item an event, but one for all repetitions in a row: there may be one each second.
- * @param {TimelineEvent[]} events
- * @returns {KeyedItem[]}
- */
-function steps(events) {
-  /** @type {KeyedItem[]} */ const items = [];
-  events.forEach((event, index) => {
-    const before = events[index - 1];
-    const graver = before && before.severity !== event.severity ? event.severity : null;
-    const isRepeated = event.kind === REPEATED;
-    if (isRepeated && !graver && before?.kind === REPEATED) items.pop();
-    const key = isRepeated && !graver ? `repeated after ${lastOther(events, index)}` : String(event.seq);
-    items.push({ key, state: `${event.seq}`, build: () => stepOf(event, graver) });
-  });
-  return items;
+/** @param {Step} step @returns {KeyedItem} */
+function stepItem(step) {
+  const { key, event, graver } = step;
+  return { key, state: `${event.seq} ${graver}`, build: () => elementOf(step) };
 }
 
-/** The last event before that is no mere repetition. @param {TimelineEvent[]} events @param {number} index */
-function lastOther(events, index) {
-  while (events[index]?.kind === REPEATED && events[index - 1]?.kind === REPEATED) index -= 1;
-  return events[index - 1]?.seq ?? 0;
-}
-
-/** @param {TimelineEvent} event @param {string | null} severity  Where it is another than before. */
-function stepOf(event, severity) {
-  const { kind, comment, actor, at, seq } = event;
+/** @param {Step} step */
+function elementOf({ event, graver }) {
+  const { kind, comment, actor, at, seq, severity } = event;
   const attributes = { class: "step", "data-kind": kind.replace("alert.", ""), "data-seq": String(seq) };
   if (kind === COMMENTED && comment) return element("li", attributes, ...commentOf(actor, comment.text, age(at)));
-  const change = severity ? [` and is now ${severity}`] : [];
+  const change = graver ? [` and is now ${severity}`] : [];
   return element("li", attributes, element("p", "", ...whatHappened(event), ...change, " ", age(at)));
 }
 

@@ -87,6 +87,23 @@ def test_an_alert_goes_from_hand_to_hand_and_its_timeline_tells_how(desk: Desk) 
     ]
 
 
+def test_a_timeline_is_read_from_either_end(desk: Desk) -> None:
+    alert = desk.post()
+    for action in ("acknowledge", "reopen", "resolve"):
+        act(desk.ann, alert, action)
+    for order, kinds in (
+        ("asc", ["alert.created", "alert.acknowledged", "alert.reopened", "alert.resolved"]),
+        ("desc", ["alert.resolved", "alert.reopened", "alert.acknowledged", "alert.created"]),
+    ):
+        path = f"/v1/alerts/{alert['id']}/timeline?limit=3&order={order}"
+        first = desk.ann.get(path).json()
+        rest = desk.ann.get(f"{path}&cursor={first['next']}").json()
+        assert [event["kind"] for event in first["events"] + rest["events"]] == kinds
+        assert rest["next"] is None
+    answer = desk.ann.get(f"/v1/alerts/{alert['id']}/timeline", params={"order": "random"})
+    assert answer.json()["code"] == "invalid_request"
+
+
 def test_the_second_to_acknowledge_is_told_who_has_it(desk: Desk) -> None:
     alert = desk.post()
     taken = act(desk.ann, alert, "acknowledge").json()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Route, WebSocketRoute, expect
 
 from tests.console.axe import axe
 from tests.console.tab import REFUSED, UNREACHABLE, Tab
@@ -47,6 +48,21 @@ async def show(tab: Tab, node: Node, alert: str, **claims: Any) -> None:
     await tab.open(node, **{"scope": ALL, **claims})
     await tab.page.evaluate("(id) => { location.hash = `#/alerts/${id}` }", alert)
     await expect(tab["timeline"].locator("li").first).to_be_visible()
+
+
+class Gate:
+    """Holds up what the page asks for until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.open = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> None:
+        self.reached.set()
+        await self.open.wait()
+
+    async def hold(self, route: Route) -> None:
+        await self.wait()
+        await route.continue_()
 
 
 def button(tab: Tab, name: str) -> Any:
@@ -141,6 +157,104 @@ async def test_an_alert_that_cannot_be_loaded_can_be_asked_for_again(node: Node,
     await tab.page.unroute_all()
     await button(tab, "Try again").click()
     await expect(tab["detail-title"]).to_have_text("Disk full")
+
+
+async def test_an_alert_of_the_list_has_its_title_before_it_is_loaded(node: Node, tab: Tab) -> None:
+    answer = await node.post("Disk full")
+    gate = Gate()
+    await tab.page.route(f"**/v1/alerts/{answer['id']}", gate.hold)
+    await tab.open(node)
+    await tab.page.keyboard.press("j")
+    await tab.page.keyboard.press("Enter")
+    await gate.reached.wait()
+    await expect(tab["detail-title"]).to_have_text("Disk full")
+    await expect(tab["detail-title"]).to_be_focused()
+    await expect(tab["status"]).to_have_count(0)
+    gate.open.set()
+    await expect(tab["status"]).to_have_text("open")
+
+
+async def test_an_alert_whose_timeline_cannot_be_loaded_says_so_and_asks_again(node: Node, tab: Tab) -> None:
+    tab.tolerated = UNREACHABLE
+    answer = await node.post("Disk full")
+    await tab.page.route("**/timeline?*", lambda route: route.abort())
+    await tab.open(node, scope=ALL)
+    await tab.page.evaluate("(id) => { location.hash = `#/alerts/${id}` }", answer["id"])
+    await expect(tab["status"]).to_have_text("open")
+    problem = "The server cannot be reached. What happened to it could not be loaded."
+    await expect(tab["detail-missing"]).to_have_text(problem)
+    async with node.http("bob", MANAGE) as bob:
+        await bob.post(f"/v1/alerts/{answer['id']}/acknowledge")
+    await expect(tab["status"]).to_have_text("acknowledged by bob")
+    await expect(tab["detail-missing"]).to_have_text(problem)  # an event is not all that happened
+    await tab.page.unroute_all()
+    await button(tab, "Try again").click()
+    await expect(tab["timeline"]).to_contain_text("billing raised it")
+    await expect(tab["detail-missing"]).to_be_hidden()
+    await expect(button(tab, "Try again")).to_be_hidden()
+    await expect(tab["detail-title"]).to_be_focused()
+
+
+async def test_an_alert_that_is_gone_is_not_asked_about_any_longer(node: Node, tab: Tab) -> None:
+    tab.tolerated = NOT_FOUND
+    answer = await node.post("Disk full")
+    gate = Gate()
+
+    async def refuse(route: Route) -> None:
+        # Told, not done: an alert that is deleted between two requests of one page cannot be had.
+        await gate.wait()
+        problem = {"code": "not_found", "status": 404}
+        await route.fulfill(status=404, content_type="application/problem+json", body=json.dumps(problem))
+
+    await tab.page.route("**/timeline?*", refuse)
+    await tab.open(node, scope=ALL)
+    await tab.page.evaluate("(id) => { location.hash = `#/alerts/${id}` }", answer["id"])
+    await expect(tab["receipts-summary"]).not_to_be_empty()
+    gate.open.set()
+    await expect(tab["detail-title"]).to_have_text("No such alert")
+    await expect(tab["receipts-summary"]).to_be_empty()  # so it is where nobody asks on
+
+
+async def test_an_alert_that_is_opened_while_the_stream_catches_up_ends_where_it_stands(node: Node, tab: Tab) -> None:
+    answer = await node.post("Disk full")
+    timeline, late = Gate(), asyncio.Event()
+    held: list[str | bytes] = []
+    page: list[WebSocketRoute] = []
+
+    async def connect(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+        page.append(socket)
+
+        def pass_on(message: str | bytes) -> None:
+            if late.is_set() and json.loads(message)["type"] == "event":
+                held.append(message)
+            else:
+                socket.send(message)
+
+        server.on_message(pass_on)
+
+    await tab.page.route_web_socket("**/v1/ws*", connect)
+    await tab.page.route("**/timeline?*", timeline.hold)
+    await tab.open(node, scope=ALL)
+    late.set()
+    async with node.http("bob", MANAGE) as bob:
+        for action in ("acknowledge", "resolve"):
+            await bob.post(f"/v1/alerts/{answer['id']}/{action}")
+    await eventually(lambda: len(held) == 2)
+    await tab.page.evaluate("(id) => { location.hash = `#/alerts/${id}` }", answer["id"])
+    await expect(tab["status"]).to_have_text("resolved by bob")
+    page[0].send(held[0])
+    await expect(tab["timeline"]).to_contain_text("bob acknowledged it")
+    await expect(tab["status"]).to_have_text("resolved by bob")  # what comes late does not bring back what was
+    timeline.open.set()
+    await expect(tab["timeline"]).to_contain_text("bob resolved it")
+    page[0].send(held[1])
+    await expect(tab["alert"].locator(".status")).to_have_text("resolved by bob")
+    await expect(tab["status"]).to_have_text("resolved by bob")
+    late.clear()
+    async with node.http("bob", MANAGE) as bob:
+        await bob.post(f"/v1/alerts/{answer['id']}/reopen")
+    await expect(tab["status"]).to_have_text("open")
 
 
 # What it says.
@@ -302,6 +416,38 @@ async def test_comments_of_two_admins_are_seen_by_both(node: Node, tab: Tab, oth
     await button(other_tab, "Acknowledge").click()
     await expect(tab["timeline"]).to_contain_text("bob acknowledged it")
     await expect(tab["comment"].first).to_have_attribute("data-same", "yes")
+
+
+async def test_when_an_alert_occurred_is_not_when_it_was_spoken_of(node: Node, tab: Tab) -> None:
+    answer = await node.post("Disk full", dedup_key="disk")
+    async with node.http() as billing:
+        await billing.post("/v1/alerts", json={"title": "Again", "dedup_key": "disk"})
+    async with node.http("bob", MANAGE) as bob:
+        told = (await bob.post(f"/v1/alerts/{answer['id']}/comments", json={"text": "Again?"})).json()
+        events = (await bob.get(f"/v1/alerts/{answer['id']}/timeline")).json()["events"]
+    await show(tab, node, answer["id"])
+    assert events[1]["kind"] == "alert.repeated"
+    occurred = tab["detail-facts"].locator("dd").filter(has_text="2 times, the last of them").locator("time")
+    await expect(occurred).to_have_attribute("datetime", events[1]["at"])
+    assert events[1]["at"] != told["at"]
+
+
+async def test_of_a_long_timeline_the_newest_comes_first_and_the_rest_when_asked_for(node: Node, tab: Tab) -> None:
+    answer = await node.post("Disk full")
+    async with node.http("bob", MANAGE) as bob:
+        for number in range(5):
+            await bob.post(f"/v1/alerts/{answer['id']}/comments", json={"text": f"Number {number}"})
+
+    async def shorten(route: Route) -> None:
+        await route.continue_(url=route.request.url.replace("limit=500", "limit=1"))
+
+    await tab.page.route("**/timeline?*", shorten)
+    await show(tab, node, answer["id"])
+    await expect(tab["comment"]).to_have_text([f"Number {number}" for number in range(1, 5)])
+    await button(tab, "Show what came before").click()
+    await expect(tab["comment"]).to_have_text([f"Number {number}" for number in range(5)])
+    await expect(tab["timeline"].get_by_role("listitem").first).to_contain_text("billing raised it")
+    await expect(button(tab, "Show what came before")).to_be_hidden()
 
 
 # Who has received it.
@@ -466,6 +612,91 @@ async def test_what_was_written_stays_with_its_alert(node: Node, tab: Tab) -> No
     await tab.page.go_back()
     await expect(tab["detail-title"]).to_have_text("First")
     await expect(tab["comment-text"]).to_have_value("About the first")
+
+
+async def test_a_comment_that_fails_behind_ones_back_is_said_and_kept(node: Node, tab: Tab) -> None:
+    tab.tolerated = UNREACHABLE
+    first, second = await node.post("First"), await node.post("Second")
+    gate = Gate()
+
+    async def lose(route: Route) -> None:
+        await gate.wait()
+        await route.abort()
+
+    await tab.page.route("**/comments", lose)
+    await show(tab, node, first["id"])
+    await tab["comment-text"].fill("About the first")
+    await button(tab, "Comment").click()
+    await gate.reached.wait()
+    await tab.page.evaluate("(id) => { location.hash = `#/alerts/${id}` }", second["id"])
+    await expect(tab["detail-title"]).to_have_text("Second")
+    gate.open.set()
+    await expect(tab["notice"]).to_contain_text("First: The server cannot be reached.")
+    await expect(tab["detail-message"]).to_be_hidden()
+    await expect(tab["comment-text"]).to_have_value("")
+    await tab.page.go_back()
+    await expect(tab["detail-title"]).to_have_text("First")
+    await expect(tab["comment-text"]).to_have_value("About the first")
+
+
+async def test_what_one_admin_asked_for_is_neither_shown_nor_done_to_the_next(node: Node, tab: Tab) -> None:
+    answer = await node.post("Disk full")
+    gate = Gate()
+    paths: list[str] = []
+
+    async def acknowledge(route: Route) -> None:
+        # Told, not done: so that its event does not tell the same.
+        async with node.http("alice", MANAGE) as alice:
+            alert = (await alice.get(f"/v1/alerts/{answer['id']}")).json()
+        await gate.wait()
+        told = {"status": "acknowledged", "status_by": "only alice knows", "updated_at": "2125-01-01T00:00:00Z"}
+        await route.fulfill(json={**alert, **told})
+
+    await tab.page.route("**/acknowledge", acknowledge)
+    tab.page.on("request", lambda request: paths.append(f"{request.method} {urlsplit(request.url).path}"))
+    await show(tab, node, answer["id"])
+    await tab.page.keyboard.press("a")
+    await gate.reached.wait()
+    await tab.page.keyboard.press("r")
+    await tab.page.get_by_role("button", name="Sign out").click()
+    await tab.is_("signed-out")
+    await tab.paste(tab.token("bob", scope=ALL))
+    await expect(tab["timeline"].locator("li").first).to_be_visible()
+    await tab.page.evaluate(
+        """() => {
+          globalThis.told = "";
+          const listen = () => { globalThis.told += document.body.innerText };
+          new MutationObserver(listen).observe(document.body, { childList: true, subtree: true });
+        }"""
+    )
+    async with tab.page.expect_event("requestfinished", lambda request: request.url.endswith("/acknowledge")):
+        gate.open.set()
+    await tab["comment-text"].fill("Bob is here.")
+    await button(tab, "Comment").click()
+    await expect(tab["comment"]).to_have_text(["Bob is here."])
+    await expect(tab["status"]).to_have_text("open")
+    assert "only alice knows" not in await tab.page.evaluate("told")
+    assert f"POST /v1/alerts/{answer['id']}/resolve" not in paths
+
+
+async def test_what_one_admin_sent_does_not_take_away_what_the_next_is_writing(node: Node, tab: Tab) -> None:
+    answer = await node.post("Disk full")
+    gate = Gate()
+    await tab.page.route("**/comments", gate.hold)
+    await show(tab, node, answer["id"])
+    await tab["comment-text"].fill("Alice is here.")
+    await button(tab, "Comment").click()
+    await gate.reached.wait()
+    await tab.page.get_by_role("button", name="Sign out").click()
+    await tab.is_("signed-out")
+    await tab.paste(tab.token("bob", scope=ALL))
+    await tab["comment-text"].fill("Bob is here.")
+    async with tab.page.expect_event("requestfinished", lambda request: request.url.endswith("/comments")):
+        gate.open.set()
+    await expect(tab["comment"]).to_have_text(["Alice is here."])
+    await expect(tab["comment-text"]).to_have_value("Bob is here.")
+    await button(tab, "Comment").click()
+    await expect(tab["comment"]).to_have_text(["Alice is here.", "Bob is here."])
 
 
 async def test_a_token_that_expired_loses_nothing_that_was_written(node: Node, tab: Tab) -> None:

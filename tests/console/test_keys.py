@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.console.axe import axe
 
@@ -18,12 +19,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SCOPE = "alerts:read alerts:manage"
 
 
-async def begin(tab: Tab, node: Node, **claims: Any) -> None:
-    """Show three alerts; the newest stands first."""
+NEWEST_FIRST = ("First", "Second", "Third")
+
+
+async def begin(tab: Tab, node: Node, titles: tuple[str, ...] = NEWEST_FIRST, **claims: Any) -> None:
+    """Show three alerts, and those that are there; the newest stands first."""
     for title in ("Third", "Second", "First"):
         await node.post(title)
     await tab.open(node, **{"scope": SCOPE, **claims})
-    await tab.shows("First", "Second", "Third")
+    await tab.shows(*titles)
 
 
 async def press(tab: Tab, *keys: str) -> None:
@@ -69,6 +73,67 @@ async def test_keys_act_on_the_alert_that_is_selected(node: Node, tab: Tab) -> N
     await expect(tab["detail"]).to_be_hidden()
     for title in ("First", "Third"):
         await expect(status(tab, title)).to_have_text("open")
+
+
+async def test_keys_act_on_the_pinned_alert_that_has_the_focus(node: Node, tab: Tab) -> None:
+    await node.post("Pinned", severity="critical")
+    await begin(tab, node, titles=("First", "Second", "Third", "Pinned"))
+    await press(tab, "j")
+    await tab["pinned-alert"].get_by_role("link").focus()
+    await press(tab, "a")
+    await expect(status(tab, "Pinned")).to_have_text("acknowledged by alice")
+    await expect(status(tab, "First")).to_have_text("open")
+    await node.post("Pinned too", severity="critical")
+    await press(tab, "j", "Enter")
+    await expect(tab["detail-title"]).to_have_text("Second")
+    await tab["pinned-alert"].get_by_role("link").focus()
+    await press(tab, "c")
+    await expect(tab["detail-title"]).to_have_text("Pinned too")
+    await expect(tab["comment-text"]).to_be_focused()
+
+
+async def test_a_pinned_alert_that_is_not_in_the_list_is_opened_before_keys_act_on_it(node: Node, tab: Tab) -> None:
+    await node.post("Pinned", severity="critical")
+    await node.post_all([{"title": f"Alert {number}"} for number in range(60)])
+    await tab.open(node, scope=SCOPE)
+    await tab["pinned-alert"].get_by_role("link").focus()
+    await press(tab, "a")
+    await expect(tab["detail-title"]).to_have_text("Pinned")
+    await expect(tab["status"]).to_have_text("open")
+    await press(tab, "a")
+    await expect(tab["status"]).to_have_text("acknowledged by alice")
+
+
+async def test_a_key_that_is_pressed_twice_does_not_undo_what_it_did(node: Node, tab: Tab) -> None:
+    await begin(tab, node)
+    released = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await released.wait()
+        await route.continue_()
+
+    await tab.page.route("**/resolve", hold)
+    await press(tab, "j", "Enter")
+    await expect(tab["status"]).to_have_text("open")
+    await press(tab, "r")
+    await expect(tab["status"]).to_have_text("resolved by alice")
+    await press(tab, "r")
+    released.set()
+    await expect(tab["detail-message"]).to_have_text("It is resolved already.")
+    await expect(tab["status"]).to_have_text("resolved by alice")
+    rows = await node.sql("SELECT kind FROM events ORDER BY seq DESC LIMIT 1")
+    assert rows[0]["kind"] == "alert.resolved"
+
+
+async def test_enter_on_a_summary_folds_it_and_opens_nothing(node: Node, tab: Tab) -> None:
+    await begin(tab, node)
+    await press(tab, "j")
+    details = tab["presence"].locator("details")
+    await expect(details).to_have_attribute("open", "")
+    await tab["presence"].locator("summary").focus()
+    await press(tab, "Enter")
+    await expect(details).not_to_have_attribute("open", "")
+    await expect(tab["detail"]).to_be_hidden()
 
 
 async def test_keys_act_on_the_alert_that_is_open(node: Node, tab: Tab) -> None:
@@ -171,3 +236,19 @@ async def test_keys_of_one_character_can_be_turned_off_and_stay_so(node: Node, t
     await tab["help"].get_by_role("checkbox").check()
     await press(tab, "Escape", "j", "a")
     await expect(status(tab, "First")).to_have_text("acknowledged by alice")
+
+
+async def test_a_browser_that_keeps_nothing_has_keys_all_the_same(node: Node, tab: Tab) -> None:
+    blocked = "get() { throw new DOMException('The operation is insecure.', 'SecurityError') }"
+    await tab.page.add_init_script(f"Object.defineProperty(globalThis, 'localStorage', {{ {blocked} }})")
+    await begin(tab, node)
+    await press(tab, "j", "a")
+    await expect(status(tab, "First")).to_have_text("acknowledged by alice")
+    await press(tab, "?")
+    await tab["help"].get_by_role("checkbox").uncheck()
+    await press(tab, "Escape", "r")
+    await expect(tab["help"]).to_be_hidden()
+    await tab.page.get_by_role("button", name="Keyboard").click()
+    await tab["help"].get_by_role("checkbox").check()
+    await press(tab, "Escape", "r")
+    await expect(status(tab, "First")).to_have_text("resolved by alice")  # what was turned off did not reopen it
