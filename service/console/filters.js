@@ -4,6 +4,8 @@
  * The names are those of `GET /v1/alerts`, so the address is also the question that finds what is not loaded.
  */
 
+import { SEVERITIES, compare } from "./severity.js";
+
 /** @import { Alert, Severity } from "./wire.js" */
 /** @typedef {Alert["status"]} State */
 /** @typedef {Pick<Alert, "title" | "topic" | "severity" | "status"> & {body?: string | null}} Candidate */
@@ -16,8 +18,6 @@
  * @property {string} text                Words of title and body, as the server's `q`.
  */
 
-/** @type {Severity[]} From the mildest. */
-const SEVERITIES = ["info", "warning", "error", "critical"];
 /** @type {State[]} */
 const STATES = ["open", "acknowledged", "resolved", "expired"];
 const PART = "[a-z0-9_-]+";
@@ -61,7 +61,7 @@ export function isPattern(text) {
 export function passes({ topics, severity, status }, alert) {
   return (
     (!status || alert.status === status) &&
-    (!severity || SEVERITIES.indexOf(alert.severity) >= SEVERITIES.indexOf(severity)) &&
+    (!severity || compare(alert.severity, severity) >= 0) &&
     (topics.length === 0 || topics.some((pattern) => covers(pattern, alert.topic)))
   );
 }
