@@ -34,8 +34,6 @@ import { Unread } from "./unread.js";
 /** @import { Status } from "./client.js" */
 /** @import { View } from "./session.js" */
 
-const NEWS = new Set(["alert.created", "alert.reopened", "alert.escalated"]);
-
 const page = {
   signInAgain: byId("sign-in-again"),
   notice: byId("notice"),
@@ -86,11 +84,11 @@ const view = {
   },
   onWelcome: ({ recipient }) => (page.who.textContent = recipient),
   onEvent: (event) => {
-    feed.apply(event);
+    const isNews = feed.apply(event);
     desk.apply(event);
     settingsPage.apply(event);
     outage.count();
-    if (!NEWS.has(event.kind)) return;
+    if (!isNews) return;
     if (feed.concerns(event.alert)) news.add(event.alert);
     unread.add();
     attention.add(event.alert);
@@ -146,6 +144,7 @@ function endSession() {
   session?.end();
   session = null;
   feed.clear();
+  news.clear();
   desk.clear();
   presence.show([]);
   dashboard.use(null);
@@ -164,7 +163,7 @@ function showStatus(next) {
   outage.show(next);
   settingsPage.showStatus(next);
   presence.setCurrent(next.state === "live");
-  if (next.state === "live" && before !== "live") desk.onLive();
+  if (next.state === "live" && before !== "live") for (const part of [feed, desk]) part.onLive();
   const signedOut = next.state === "signed-out";
   page.signInAgain.hidden = !signedOut || !session?.started; // The form may be far above what is being read.
   page.account.hidden = page.nav.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
