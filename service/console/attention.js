@@ -7,6 +7,7 @@
  */
 
 import { load, mayCall, onSavedElsewhere, reaches, save } from "./preferences.js";
+import { compare } from "./severity.js";
 import { Sound } from "./sound.js";
 
 /** @import { Preferences } from "./preferences.js" */
@@ -15,7 +16,6 @@ import { Sound } from "./sound.js";
 const COLLECT_MS = 1_000;
 const AT_MOST = 3;
 const ICON = "/console/favicon.svg";
-const RANK = { info: 0, warning: 1, error: 2, critical: 3 };
 
 /**
  * @typedef {object} Surroundings
@@ -141,6 +141,6 @@ export class Attention {
 
 /** @param {Alert[]} alerts @returns {Severity | null} */
 function worst(alerts) {
-  const [first] = alerts.map(({ severity }) => severity).sort((one, other) => RANK[other] - RANK[one]);
+  const [first] = alerts.map(({ severity }) => severity).sort((one, other) => compare(other, one));
   return first ?? null;
 }

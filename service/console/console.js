@@ -34,8 +34,6 @@ import { Unread } from "./unread.js";
 /** @import { Status } from "./client.js" */
 /** @import { View } from "./session.js" */
 
-const NEWS = new Set(["alert.created", "alert.reopened", "alert.escalated"]);
-
 const page = {
   signInAgain: byId("sign-in-again"),
   notice: byId("notice"),
@@ -91,11 +89,11 @@ const view = {
   },
   onWelcome: ({ recipient }) => (page.who.textContent = recipient),
   onEvent: (event) => {
-    feed.apply(event);
+    const isNews = feed.apply(event);
     desk.apply(event);
     settingsPage.apply(event);
     outage.count();
-    if (!NEWS.has(event.kind)) return;
+    if (!isNews) return;
     if (feed.concerns(event.alert)) news.add(event.alert);
     unread.add();
     attention.add(event.alert);
@@ -158,6 +156,7 @@ function endSession() {
   session?.end();
   session = null;
   feed.clear();
+  news.clear();
   desk.clear();
   presence.show([]);
   dashboard.use(null);
@@ -178,7 +177,7 @@ function showStatus(next) {
   settingsPage.showStatus(next);
   showMuted();
   presence.setCurrent(next.state === "live");
-  if (next.state === "live" && before !== "live") desk.onLive();
+  if (next.state === "live" && before !== "live") for (const part of [feed, desk]) part.onLive();
   if (next.state === "live") login?.proven();
   const signedOut = next.state === "signed-out";
   page.signInAgain.hidden = !signedOut || !session?.started; // The form may be far above what is being read.

@@ -9,12 +9,12 @@ import { byId, element, write } from "./dom.js";
 import { FiguresStream } from "./figures.js";
 import { explain } from "./reasons.js";
 import { onPlace } from "./router.js";
+import { SEVERITIES } from "./severity.js";
 import { secondOfDay } from "./time.js";
 import { bytes, count, duration, rate, UNKNOWN } from "./units.js";
 
 /** @import { ChartPanel, Plan, Series } from "./charts.js" */
 /** @import { Figures, History, Latency, Minute } from "./figures.js" */
-/** @import { Severity } from "./wire.js" */
 
 /**
  * @typedef {object} Chart
@@ -23,7 +23,7 @@ import { bytes, count, duration, rate, UNKNOWN } from "./units.js";
  * @property {(figures: Figures) => (number | null)[]} ofNow
  */
 
-const SEVERITIES = /** @type {Severity[]} */ (["critical", "error", "warning", "info"]);
+const GRAVEST_FIRST = [...SEVERITIES].reverse();
 const STALE_MS = 7_000;
 const LOOK_MS = 1_000;
 
@@ -34,13 +34,13 @@ const CHARTS = [
       id: "chart-alerts",
       title: "Alerts",
       about: "Posted a second, by severity.",
-      series: SEVERITIES.map((name) => ({ name, look: `series-${name}` })),
+      series: GRAVEST_FIRST.map((name) => ({ name, look: `series-${name}` })),
       format: rate,
       least: 0.1,
       sum: (values) => (values.includes(null) ? null : values.reduce((sum, value) => Number(sum) + Number(value), 0)),
     },
-    ofMinute: ({ alerts }, seconds) => SEVERITIES.map((name) => alerts[name] / seconds),
-    ofNow: ({ alerts }) => SEVERITIES.map((name) => alerts?.[name] ?? null),
+    ofMinute: ({ alerts }, seconds) => GRAVEST_FIRST.map((name) => alerts[name] / seconds),
+    ofNow: ({ alerts }) => GRAVEST_FIRST.map((name) => alerts?.[name] ?? null),
   },
   {
     plan: {

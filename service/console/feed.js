@@ -14,20 +14,22 @@ import { NO_FILTERS, passes, saysAll, toQuery } from "./filters.js";
 import { VirtualList } from "./list.js";
 import { Pages } from "./pages.js";
 import { Pinned } from "./pinned.js";
+import { raises } from "./raising.js";
 import { go } from "./router.js";
 import { Store, addInOrder } from "./store.js";
 import { keepAgesCurrent } from "./time.js";
 
 /** @import { Prediction } from "./actions.js" */
+/** @import { Candidate } from "./filters.js" */
 /** @import { Find } from "./pages.js" */
-/** @import { Item } from "./store.js" */
+/** @import { At, Item } from "./store.js" */
 /** @import { Alert, AlertPage, EventFrame } from "./wire.js" */
 
 const LOADED_MAX = 60_000;
 const PAGED_MAX = 50_000; // By scrolling; the rest is for what arrives.
 const DROPPED_AT_ONCE = 1_000;
 const NEAR_END = 20;
-const RAISING = new Set(["alert.created", "alert.reopened", "alert.escalated"]);
+const CRITICAL = new URLSearchParams({ severity: "critical", status: "open" });
 const ALL_PINNED = { ...NO_FILTERS, severity: /** @type {const} */ ("critical"), status: /** @type {const} */ ("open") };
 
 export class Feed {
@@ -39,6 +41,7 @@ export class Feed {
   #pinned = new Pinned(() => this.#bar.set(ALL_PINNED));
   #bar = new FilterBar(() => this.#filter());
   #base = new Pages(new URLSearchParams());
+  /** Those to be pinned, as they were asked for last. @type {Pages | null} */ #critical = null;
   /** The filtered alerts, as the server finds them. @type {Pages | null} */ #query = null;
   /** What the server, or a whole event, showed to have the words. @type {Set<string>} */ #found = new Set();
   /** Oldest first. @type {Item[]} */ #shown = [];
@@ -66,7 +69,7 @@ export class Feed {
     this.#put(page);
     const ids = new Set(page.alerts.map(({ id }) => id));
     this.#forget(this.#store.retain((item) => item.position > page.head || ids.has(item.id)));
-    this.#pinned.clear();
+    this.#forgetPinned();
     for (const { alert, place } of this.#store.items) this.#pinned.learn(alert, place);
     if (page.next !== null) this.#findPinned();
     this.#filter();
@@ -78,29 +81,28 @@ export class Feed {
     this.#renderSoon();
   }
 
-  /** Shows what an event did: a new row, or a change of one. @param {EventFrame} event */
-  apply({ alert, seq, kind }) {
+  /** Shows what an event did: a new row, or a change of one. Returns whether it calls somebody. @param {EventFrame} event */
+  apply(event) {
+    const { alert, seq } = event;
+    const isNews = raises(event, this.#store.known(alert.id), this.#pinned.has(alert.id));
     const at = { position: seq, seq, isEvent: true };
     this.#renderSoon();
-    if (!this.#store.get(alert.id) && !RAISING.has(kind)) {
-      this.#store.stray(alert, at);
-      return this.#pinned.learn(alert, seq);
-    }
-    const [item] = this.#store.put([{ alert, at }]);
-    if (!item) return;
-    this.#bar.suggest(alert.topic);
-    this.#pinned.learn(item.alert, item.place);
-    const { text } = this.#bar.filters;
-    if (text && saysAll(text, alert)) this.#found.add(item.id);
-    if (this.#belongs(item) === item.shown) this.#pending.delete(item);
-    else this.#pending.add(item);
-    if (this.#store.items.length > LOADED_MAX) this.#dropOldest();
+    if (isNews || this.#store.get(alert.id)) this.#take(alert, at);
+    else this.#takeStray(alert, at);
+    return isNews;
   }
 
   /** Whether an alert is news to somebody with these filters: if it passes them, or is critical. @param {Alert} alert */
   concerns(alert) {
     const { filters } = this.#bar;
     return alert.severity === "critical" || (passes(filters, alert) && saysAll(filters.text, alert));
+  }
+
+  /** The connection is back: asks again for what did not come meanwhile. */
+  onLive() {
+    for (const pages of [this.#base, this.#query]) if (pages) pages.problem = null;
+    if (this.#critical?.problem) this.#findPinned();
+    this.#renderSoon();
   }
 
   clear() {
@@ -111,7 +113,7 @@ export class Feed {
     this.#base = new Pages(new URLSearchParams());
     this.#query = this.#selected = null;
     this.#shown = [];
-    this.#pinned.clear();
+    this.#forgetPinned();
     this.#bar.forgetSuggestions();
     this.#extent.explain("");
     this.#render();
@@ -120,8 +122,15 @@ export class Feed {
   /** Selects the row that is so many rows further down, and scrolls to it. @param {number} by  Negative: further up. */
   move(by) {
     if (!this.#shown.length) return;
-    const from = this.#selected ? this.#indexOf(this.#selected.place) : this.#list.top - Math.sign(by);
-    this.#select(from + by);
+    this.#select(this.#current(by) + by);
+  }
+
+  /** Where one is in the list who goes on from here. @param {number} by */
+  #current(by) {
+    if (!this.#selected) return this.#list.top - Math.sign(by);
+    // One that has left the list stood between two rows: the next one up is where it would be, not one further.
+    const hasLeft = this.selected === null;
+    return this.#indexOf(this.#selected.place) + (hasLeft && by < 0 ? 1 : 0);
   }
 
   /** The id of the alert that is selected. */
@@ -181,11 +190,37 @@ export class Feed {
     return !this.#list.isAtTop || (this.#selected !== null && document.activeElement === this.#scroller);
   }
 
-  /** @param {Item} item */
+  /** @param {Pick<Item, "id" | "place"> & {alert: Candidate}} item */
   #belongs({ id, place, alert }) {
     const { filters } = this.#bar;
     if (place < this.#floor || !passes(filters, alert)) return false;
     return !filters.text || this.#found.has(id) || saysAll(filters.text, alert);
+  }
+
+  /** Takes in what an event says of an alert that is in the list, or belongs there. @param {Alert} alert @param {At} at */
+  #take(alert, at) {
+    const [item] = this.#store.put([{ alert, at }]);
+    if (!item) return;
+    this.#bar.suggest(alert.topic);
+    this.#pinned.learn(item.alert, item.place);
+    const { text } = this.#bar.filters;
+    if (text && saysAll(text, alert)) this.#found.add(item.id);
+    if (this.#belongs(item) === item.shown) this.#pending.delete(item);
+    else this.#pending.add(item);
+    if (this.#store.items.length > LOADED_MAX) this.#dropOldest();
+  }
+
+  /**
+   * Takes in news of an alert that is not loaded. By them it may have come to pass the filters: then it joins the list at
+   * its place, if all that is about there is loaded.
+   * @param {Alert} alert
+   * @param {At} at
+   */
+  #takeStray(alert, at) {
+    const place = this.#store.placeOf(alert);
+    if (this.#belongs({ id: alert.id, place, alert })) return this.#take(alert, { ...at, place });
+    this.#store.stray(alert, at);
+    this.#pinned.learn(alert, at.seq);
   }
 
   /** Begins again at the top, with what passes the filters as they are now. */
@@ -255,6 +290,8 @@ export class Feed {
       pages.take(page);
       for (const item of this.#put(page)) this.#pinned.learn(item.alert, item.place);
       if (this.#bar.filters.text) for (const { id } of page.alerts) this.#found.add(id);
+      // What happened while the page was on its way may not be in it.
+      for (const { alert, at } of this.#store.straysAfter(page.head)) this.#takeStray(alert, at);
       this.#rebuild();
     }
     this.#renderSoon();
@@ -262,18 +299,23 @@ export class Feed {
 
   /** The critical ones that nobody has acknowledged may be far down. */
   async #findPinned() {
-    const session = this.#session;
-    const query = new URLSearchParams({ severity: "critical", status: "open", limit: "200" });
-    const page = await this.#ask(query).catch(() => null); // The list says what cannot be loaded.
-    if (!page || session !== this.#session) return;
-    for (const { seq, ...alert } of page.alerts) {
-      const at = { position: page.head, seq, isEvent: false };
+    const pages = (this.#critical = new Pages(CRITICAL));
+    const page = await pages.more(this.#ask);
+    if (pages !== this.#critical) return; // Nobody waits for it any more.
+    if (page) pages.take(page);
+    for (const { seq, ...alert } of page?.alerts ?? []) {
+      const at = { position: page?.head ?? 0, seq, isEvent: false };
       const known = this.#store.get(alert.id);
-      const latest = known && known.position > page.head ? known.alert : this.#store.latest({ alert, at }).alert;
+      const latest = known && known.position > at.position ? known.alert : this.#store.latest({ alert, at }).alert;
       this.#pinned.learn(latest, seq);
     }
-    if (page.next !== null) this.#pinned.haveMore();
+    this.#pinned.setOthers(pages.problem ? "unknown" : pages.hasMore ? "some" : "none");
     this.#renderSoon();
+  }
+
+  #forgetPinned() {
+    this.#critical = null;
+    this.#pinned.clear();
   }
 
   #dropOldest() {
@@ -300,6 +342,7 @@ export class Feed {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
     if (!this.#holds) this.#settle();
+    if (this.#pinned.runsOut && !this.#critical?.loading) this.#findPinned();
     const lower = this.#pinned.render();
     if (lower && this.#holds) this.#list.scrollBy(lower); // What is read stays where it is on the screen.
     this.#list.show(this.#shown, this.#pages.complete, this.#selected?.id ?? null);

@@ -13,6 +13,7 @@ const AFTER_BURST_MS = 15_000;
 export class News {
   #region = byId("news");
   /** @type {Alert[]} */ #waiting = [];
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #quietUntil = 0;
 
   /** @param {Alert} alert */
@@ -20,8 +21,16 @@ export class News {
     // A burst is spoken as one sentence: a queue of fifty would go on long after everybody has seen them. One that goes
     // on is spoken of now and then, so that other things can still be heard.
     if (this.#waiting.push(alert) === 1) {
-      setTimeout(() => this.#speak(), Math.max(COLLECT_MS, this.#quietUntil - Date.now()));
+      this.#timer = setTimeout(() => this.#speak(), Math.max(COLLECT_MS, this.#quietUntil - Date.now()));
     }
+  }
+
+  /** Nobody is signed in any more: what was news to one is not for the next. */
+  clear() {
+    clearTimeout(this.#timer);
+    this.#waiting = [];
+    this.#quietUntil = 0;
+    this.#region.textContent = "";
   }
 
   #speak() {

@@ -6,6 +6,7 @@
  */
 
 import { byId, element } from "./dom.js";
+import { renderKeyed } from "./keyed.js";
 import { hashOf } from "./router.js";
 import { originOf, titleOf } from "./row.js";
 import { age } from "./time.js";
@@ -21,7 +22,7 @@ export class Pinned {
   #all = byId("pinned-all");
   #list = byId("pinned-list");
   /** @type {Map<string, {alert: Slim, place: number}>} */ #alerts = new Map();
-  #more = false; // Whether there are some that we do not know.
+  /** Whether there are some that we do not know one by one. @type {"none" | "some" | "unknown"} */ #others = "none";
   #changed = false;
 
   /**
@@ -41,15 +42,25 @@ export class Pinned {
     if (this.#alerts.size > KEPT) this.#dropOldest();
   }
 
-  /** There are more than those that we learnt of. */
-  haveMore() {
-    this.#more = this.#changed = true;
+  /** Whether it is known that an alert waits. @param {string} id */
+  has(id) {
+    return this.#alerts.has(id);
+  }
+
+  /** Whether others would have to be shown, if we knew them. */
+  get runsOut() {
+    return this.#others === "some" && this.#alerts.size < SHOWN;
+  }
+
+  /** Says whether there are more than those that we learnt of. @param {"none" | "some" | "unknown"} others */
+  setOthers(others) {
+    this.#others = others;
+    this.#changed = true;
   }
 
   clear() {
     this.#alerts.clear();
-    this.#more = false;
-    this.#changed = true;
+    this.setOthers("none");
   }
 
   /** Brings the page up to date, and returns by how many pixels this moved what is below. */
@@ -57,35 +68,31 @@ export class Pinned {
     if (!this.#changed) return 0;
     this.#changed = false;
     const newest = [...this.#alerts.values()].sort((one, other) => other.place - one.place).slice(0, SHOWN);
-    const count = this.#alerts.size;
-    const isAsHigh = newest.length === this.#list.childElementCount; // Each row has one line, whatever it says.
+    const isEmpty = this.#alerts.size === 0 && this.#others === "none";
+    // Each row has one line, whatever it says.
+    const isAsHigh = newest.length === this.#list.childElementCount && isEmpty === this.#section.hidden;
     const before = isAsHigh ? 0 : this.#height();
-    this.#title.textContent = `${count.toLocaleString("en")}${this.#more ? " or more" : ""} critical, not acknowledged`;
-    this.#all.hidden = count <= SHOWN && !this.#more;
-    this.#section.hidden = count === 0;
-    this.#update(newest.map(({ alert }) => alert));
+    this.#title.textContent = this.#summary();
+    this.#all.hidden = this.#alerts.size <= SHOWN && this.#others === "none";
+    this.#section.hidden = isEmpty;
+    // Rows that stay, stay: the focus may be on one, or somebody is just about to click it.
+    renderKeyed(this.#list, newest.map(({ alert }) => ({ key: alert.id, state: "", build: () => rowOf(alert) })));
+    newest.forEach(({ alert }, index) => update(this.#list.children[index], alert));
     return isAsHigh ? 0 : this.#height() - before;
   }
 
-  /** Rows that stay, stay: the focus may be on one. @param {Slim[]} alerts */
-  #update(alerts) {
-    const rows = alerts.map((alert) => {
-      const state = JSON.stringify([alert.id, alert.occurrences]);
-      const row = [...this.#list.children].find((child) => /** @type {HTMLElement} */ (child).dataset.state === state);
-      return row ?? rowOf(alert, state);
-    });
-    for (const row of [...this.#list.children]) if (!rows.includes(row)) row.remove();
-    rows.forEach((row, index) => {
-      const there = this.#list.children[index] ?? null;
-      if (row !== there) this.#list.insertBefore(row, there);
-    });
+  #summary() {
+    const count = this.#alerts.size;
+    if (!count && this.#others === "unknown") return "Critical alerts could not all be loaded";
+    const known = `${count.toLocaleString("en")}${this.#others === "none" ? "" : " or more"}`;
+    return `${count ? known : "More"} critical, not acknowledged`;
   }
 
   /** Far more than can be shown: the oldest are no longer known one by one. */
   #dropOldest() {
     const [id] = [...this.#alerts].reduce((one, other) => (other[1].place < one[1].place ? other : one));
     this.#alerts.delete(id);
-    this.#more = true;
+    this.#others = "some";
   }
 
   #height() {
@@ -94,9 +101,16 @@ export class Pinned {
   }
 }
 
-/** @param {Slim} alert @param {string} state */
-function rowOf(alert, state) {
+/** @param {Slim} alert */
+function rowOf(alert) {
   const link = element("a", { class: "pinned-link", href: hashOf({ name: "alert", id: alert.id }) }, titleOf(alert));
-  const attributes = { class: "pinned-row", "data-testid": "pinned-alert", "data-state": state };
+  const attributes = { class: "pinned-row", "data-testid": "pinned-alert" };
   return element("li", attributes, link, originOf(alert), age(alert.created_at));
+}
+
+/** Writes into a row what may change of an alert for as long as it waits. @param {Element} row @param {Slim} alert */
+function update(row, alert) {
+  const origin = originOf(alert);
+  const before = row.querySelector(".origin");
+  if (before && !before.isEqualNode(origin)) before.replaceWith(origin);
 }

@@ -2,6 +2,8 @@
  * How an admin wants to be called, remembered in `localStorage`: for this browser, and for all of its tabs.
  */
 
+import { SEVERITIES, compare } from "./severity.js";
+
 /** @import { Severity } from "./wire.js" */
 
 /** From which severity on; "off" for never. @typedef {Severity | "off"} Threshold */
@@ -17,7 +19,6 @@
  */
 
 const KEY = "tocsin.attention";
-const SEVERITIES = /** @type {const} */ (["info", "warning", "error", "critical"]);
 
 /** @type {Readonly<Preferences>} */
 const DEFAULTS = {
@@ -54,7 +55,7 @@ export function onSavedElsewhere(callback) {
 
 /** @param {Threshold} threshold @param {Severity} severity */
 export function reaches(threshold, severity) {
-  return threshold !== "off" && SEVERITIES.indexOf(severity) >= SEVERITIES.indexOf(threshold);
+  return threshold !== "off" && compare(severity, threshold) >= 0;
 }
 
 /**
@@ -72,7 +73,7 @@ export function mayCall({ quiet, quietFrom, quietTo, criticalAlways }, severity,
 
 /** What another version of this page wrote may be anything. @param {any} kept @returns {Preferences} */
 function clean(kept) {
-  const threshold = (/** @type {unknown} */ value) => [...SEVERITIES].find((known) => known === value) ?? "off";
+  const threshold = (/** @type {unknown} */ value) => SEVERITIES.find((known) => known === value) ?? "off";
   const time = (/** @type {unknown} */ value, /** @type {string} */ other) =>
     typeof value === "string" && /^([01]\d|2[0-3]):[0-5]\d$/.test(value) ? value : other;
   return {

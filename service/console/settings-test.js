@@ -5,12 +5,12 @@
 import { ApiError } from "./api.js";
 import { element } from "./dom.js";
 import { explain } from "./reasons.js";
+import { SEVERITIES } from "./severity.js";
 
 /** @import { EventFrame } from "./wire.js" */
 /** @import { Session } from "./session.js" */
 
 const SCOPE = "alerts:write";
-const SEVERITIES = ["info", "warning", "error", "critical"];
 const ALERT = { title: "Test alert", body: "Raised from the settings of the console. There is nothing to do." };
 const REMEMBERED = 100;
 

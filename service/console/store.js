@@ -22,7 +22,8 @@
  * @property {number} changedAt When an event changed it, in ms since the epoch; 0: not while we looked.
  */
 
-/** @typedef {{position: number, seq: number, isEvent: boolean}} At */
+/** Without a `place`, an alert that is not loaded yet stands where `seq` is. */
+/** @typedef {{position: number, seq: number, isEvent: boolean, place?: number}} At */
 
 const STRAYS_KEPT = 1_000;
 
@@ -52,7 +53,7 @@ export class Store {
       let item = this.#byId.get(alert.id);
       if (item && at.position <= item.position) continue;
       if (!item) {
-        item = itemOf(alert, given.at.seq);
+        item = itemOf(alert, given.at.place ?? given.at.seq);
         added.push(item);
         this.#byId.set(alert.id, item);
         this.#strays.delete(alert.id);
@@ -75,6 +76,28 @@ export class Store {
   /** @param {string} id */
   get(id) {
     return this.#byId.get(id);
+  }
+
+  /** What we last learnt of an alert, loaded or not. @param {string} id @returns {Slim | null} */
+  known(id) {
+    return this.#byId.get(id)?.alert ?? this.#strays.get(id)?.alert ?? null;
+  }
+
+  /** News of alerts that are not loaded, later than a log position. @param {number} position */
+  straysAfter(position) {
+    return [...this.#strays.values()].filter(({ at }) => at.position > position);
+  }
+
+  /**
+   * Where an alert stands of which we do not know the event that raised it: below all that were not created before it.
+   * A batch is created at one moment, so among its alerts this may be too low, and never so high that it seems loaded.
+   * @param {Alert} alert
+   */
+  placeOf({ created_at }) {
+    const index = this.#items.findIndex(({ alert }) => alert.created_at >= created_at);
+    const below = (index < 0 ? this.#items.at(-1) : this.#items[index - 1])?.place ?? 0;
+    const above = index < 0 ? Math.floor(below) + 1 : this.#items[index].place;
+    return (below + above) / 2;
   }
 
   /** @param {string} id @param {Prediction | null} prediction */

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Locator, expect
+from playwright.async_api import Locator, Route, expect
 
 from tests.console.axe import axe
 from tests.console.many import TO_THE_END, arrive, loaded
-from tests.harness import Node, eventually
+from tests.console.proxy import Proxy
+from tests.console.tab import UNREACHABLE
+from tests.harness import READ, Node, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +23,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BATCH = 500
 MANAGE = "alerts:write alerts:manage"
+CRITICAL = "**/v1/alerts?severity=critical&*"
+"""What the page asks for to pin it."""
 SIZES = {
     "light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
@@ -99,6 +103,21 @@ async def test_a_page_that_does_not_come_is_told_and_can_be_asked_for_again(node
     await tab.page.unroute("**/v1/alerts?*cursor=*")
     await tab.page.get_by_role("button", name="Try again").click()
     await expect(tab["count"]).to_have_text("100 alerts")
+
+
+async def test_a_page_that_did_not_come_is_asked_for_again_once_the_connection_is_back(node: Node, tab: Tab) -> None:
+    tab.tolerated = UNREACHABLE
+    await post(node, [{"title": f"Alert {number}"} for number in range(100)])
+    async with Proxy(node.base) as proxy:
+        proxy.blocks_websockets = False
+        await tab.page.goto(f"{proxy.base}/#token={tab.token()}")
+        await tab.is_("live")
+        await tab.page.route("**/v1/alerts?*cursor=*", lambda route: route.abort())
+        await scroll(tab, 1000)
+        await expect(tab["count"]).to_contain_text("Older ones could not be loaded.")
+        await tab.page.unroute("**/v1/alerts?*cursor=*")
+        proxy.cut()
+        await expect(tab["count"]).to_have_text("100 alerts")
 
 
 # Reading while more arrives.
@@ -188,6 +207,47 @@ async def test_a_pinned_alert_opens(node: Node, tab: Tab) -> None:
     assert urlsplit(tab.page.url).fragment == f"/alerts/{alert['id']}"
 
 
+async def test_a_pinned_row_keeps_the_focus_while_its_alert_repeats(node: Node, tab: Tab) -> None:
+    fire = {"title": "Fire", "severity": "critical", "dedup_key": "fire"}
+    await post(node, [fire])
+    await tab.open(node)
+    link = tab["pinned"].get_by_role("link", name="Fire")
+    await link.focus()
+    await post(node, [fire])
+    await expect(tab["pinned-alert"]).to_contain_text("2 times")
+    await expect(link).to_be_focused()
+
+
+async def test_when_the_known_pinned_ones_run_out_the_others_are_asked_for(node: Node, tab: Tab) -> None:
+    fires = [await node.post(f"Fire {number}", severity="critical") for number in range(5)]
+    await post(node, [{"title": f"Alert {number}"} for number in range(60)])
+    await tab.page.route(CRITICAL, lambda route: route.continue_(url=route.request.url.replace("=200", "=3")))
+    await tab.open(node)
+    await expect(tab["pinned"]).to_contain_text("3 or more critical, not acknowledged")
+    await act(node, "acknowledge", fires[4])
+    await act(node, "acknowledge", fires[3])
+    await expect(tab["pinned-alert"].locator(".title")).to_have_text(["Fire 2", "Fire 1", "Fire 0"])
+    await expect(tab["pinned"]).to_contain_text("3 critical, not acknowledged")
+
+
+async def test_pinned_alerts_that_could_not_be_loaded_are_told_and_come_with_the_connection(
+    node: Node, tab: Tab
+) -> None:
+    tab.tolerated = UNREACHABLE
+    await node.post("Old fire", severity="critical")
+    await post(node, [{"title": f"Alert {number}"} for number in range(60)])
+    async with Proxy(node.base) as proxy:
+        proxy.blocks_websockets = False
+        await tab.page.route(CRITICAL, lambda route: route.abort())
+        await tab.page.goto(f"{proxy.base}/#token={tab.token()}")
+        await expect(tab["pinned"]).to_contain_text("Critical alerts could not all be loaded")
+        await tab.is_("live")
+        await tab.page.unroute(CRITICAL)
+        proxy.cut()
+        await expect(tab["pinned"]).to_contain_text("1 critical, not acknowledged")
+        await expect(tab["pinned-alert"].locator(".title")).to_have_text(["Old fire"])
+
+
 # Filters.
 
 
@@ -246,6 +306,54 @@ async def test_a_filter_finds_what_is_not_loaded(node: Node, tab: Tab) -> None:
     await expect(tab["count"]).to_have_text("1 alert")
 
 
+async def test_an_alert_that_is_not_loaded_joins_a_filtered_list_at_its_place_when_it_comes_to_match(
+    node: Node, tab: Tab
+) -> None:
+    old = [await node.post(f"Old {number}") for number in range(3)]
+    await post(node, [{"title": f"Alert {number}"} for number in range(60)])
+    new = await node.post("New")
+    for alert in (old[0], old[2], new):
+        await act(node, "acknowledge", alert)
+    await tab.page.goto(f"{node.base}/?status=acknowledged#token={tab.token()}")
+    await tab.is_("live")
+    await tab.shows("New", "Old 2", "Old 0")
+    await act(node, "acknowledge", old[1])
+    await tab.shows("New", "Old 2", "Old 1", "Old 0")
+    await act(node, "reopen", old[2])
+    await tab.shows("New", "Old 1", "Old 0")
+
+
+async def test_what_comes_to_match_while_the_filtered_list_is_on_its_way_is_in_it(node: Node, tab: Tab) -> None:
+    old = [await node.post(f"Old {number}") for number in range(2)]
+    await post(node, [{"title": f"Alert {number}"} for number in range(60)])
+    await act(node, "acknowledge", old[0])
+    await tab.open(node)
+
+    async def late(route: Route) -> None:
+        answer = await route.fetch()
+        await act(node, "acknowledge", old[1])
+        (event,) = await node.sql("SELECT max(seq) AS seq FROM events")
+        await expect(tab.page.locator("#seq")).to_have_text(f"seq {event['seq']}")
+        await route.fulfill(response=answer)
+
+    await tab.page.route("**/v1/alerts?status=*", late)
+    await control(tab, "Status").select_option("acknowledged")
+    await tab.shows("Old 1", "Old 0")
+
+
+async def test_what_becomes_of_an_older_alert_does_not_bring_it_into_the_list(node: Node, tab: Tab) -> None:
+    """A batch is created at one moment, and only the upper part of it is loaded."""
+    await post(node, [{"title": f"Alert {number}"} for number in range(60)])
+    async with node.http("bob", "alerts:read") as bob:
+        oldest = (await bob.get("/v1/alerts", params={"limit": 60})).json()["alerts"][-1]
+    await tab.open(node)
+    await expect(tab["count"]).to_have_text("50 alerts loaded, older ones follow as you scroll")
+    await act(node, "acknowledge", oldest)
+    await node.post("New")
+    await expect(titles(tab).first).to_have_text("New")
+    await expect(tab["count"]).to_have_text("51 alerts loaded, older ones follow as you scroll")
+
+
 async def test_nothing_matches_and_the_filters_can_be_cleared(node: Node, tab: Tab) -> None:
     await node.post("Disk is full")
     await tab.open(node)
@@ -297,6 +405,61 @@ async def test_the_keys_move_the_selection_and_open_an_alert(node: Node, tab: Ta
     await tab.page.keyboard.press("Escape")
     await tab.page.keyboard.press("/")
     await expect(control(tab, "Words in title and text")).to_be_focused()
+
+
+async def test_from_an_alert_that_left_the_list_the_keys_go_to_the_ones_beside_it(node: Node, tab: Tab) -> None:
+    for number in range(4):
+        await node.post(f"Alert {number}")
+    await tab.page.goto(f"{node.base}/?status=open#token={tab.token(scope=f'{READ} {MANAGE}')}")
+    await tab.is_("live")
+    await tab["feed"].focus()
+    await tab.page.keyboard.press("End")
+    for key, title, left in (
+        ("k", "Alert 1", ("Alert 3", "Alert 2", "Alert 0")),
+        ("j", "Alert 0", ("Alert 3", "Alert 2")),
+        ("k", "Alert 2", None),
+    ):
+        await tab.page.keyboard.press(key)
+        await expect(tab["feed"].get_by_role("option", selected=True).locator(".title")).to_have_text(title)
+        if title == "Alert 1":
+            await tab.page.keyboard.press("Enter")
+        if left:
+            await tab.page.keyboard.press("a")
+            await tab.shows(*left)
+
+
+async def test_a_graver_repetition_of_what_was_acknowledged_calls_whether_it_is_loaded_or_not(
+    node: Node, tab: Tab
+) -> None:
+    far, near = ({"title": title, "dedup_key": title, "severity": "warning"} for title in ("Far down", "In sight"))
+    for alert in (await node.post(**far), *[await node.post() for _ in range(60)], await node.post(**near)):
+        if alert["dedup_key"]:
+            await act(node, "acknowledge", alert)
+    await tab.open(node)
+    await expect(tab["alert"].first).to_have_attribute("data-status", "acknowledged")
+    await tab.page.evaluate("Object.defineProperty(document, 'hidden', { value: true })")
+    await post(node, [near, far])
+    await expect(tab["alert"].first).to_contain_text("2 times")
+    await expect(tab.page).to_have_title("Tocsin")
+    await post(node, [{**near, "severity": "error"}, {**far, "severity": "error"}])
+    await expect(tab.page).to_have_title("(2) Tocsin")
+    await expect(titles(tab).first).to_have_text("Far down")
+    await expect(titles(tab).nth(1)).to_have_text("In sight")
+    await expect(tab.page.locator("#news")).to_have_text("error: In sight, default. error: Far down, default")
+
+
+async def test_what_one_admin_was_told_is_not_told_to_the_next(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    news = tab.page.locator("#news")
+    await node.post("For the first")
+    await expect(news).to_contain_text("For the first")
+    await tab.page.clock.install()
+    await node.post("Not yet spoken")
+    await expect(titles(tab).first).to_have_text("Not yet spoken")
+    await tab.page.get_by_role("button", name="Sign out").click()
+    await expect(news).to_be_empty()
+    await tab.page.clock.run_for(60_000)
+    await expect(news).to_be_empty()
 
 
 async def test_a_burst_is_announced_in_one_sentence_and_what_is_filtered_out_is_not(node: Node, tab: Tab) -> None:
