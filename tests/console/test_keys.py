@@ -68,6 +68,7 @@ async def test_keys_act_on_the_alert_that_is_selected(node: Node, tab: Tab) -> N
     await expect(status(tab, "Second")).to_have_text("acknowledged by alice")
     await press(tab, "r")
     await expect(status(tab, "Second")).to_have_text("resolved by alice")
+    await expect(tab["alert"].filter(has_text="Second")).to_have_attribute("data-seq", "5")  # no longer a prediction
     await press(tab, "r")
     await expect(status(tab, "Second")).to_have_text("open")
     await expect(tab["detail"]).to_be_hidden()
@@ -129,6 +130,7 @@ async def test_enter_on_a_summary_folds_it_and_opens_nothing(node: Node, tab: Ta
     await begin(tab, node)
     await press(tab, "j")
     details = tab["presence"].locator("details")
+    await expect(details).to_be_visible()  # a moment after the page is live
     await expect(details).to_have_attribute("open", "")
     await tab["presence"].locator("summary").focus()
     await press(tab, "Enter")
