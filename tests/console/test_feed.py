@@ -507,8 +507,10 @@ async def test_with_50_000_loaded_and_200_a_second_arriving_only_what_is_in_view
     await tab.page.add_init_script(loaded(50_000))
     await tab.open(node)
     await tab["feed"].evaluate(TO_THE_END, "50,000 alerts")
+    await tab["feed"].evaluate("feed => (feed.scrollTop = feed.scrollHeight)")
     await expect(titles(tab).last).to_have_text("Loaded 1")
     await tab["feed"].evaluate("feed => (feed.scrollTop = feed.scrollHeight / 2)")
+    await expect(titles(tab).first).to_contain_text("Loaded 25")
     reading = await titles(tab).all_inner_texts()
     async with node.http() as client:
         await arrive(client)

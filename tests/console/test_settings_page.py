@@ -68,7 +68,9 @@ async def test_the_page_says_by_what_way_the_stream_comes_and_since_when(node: N
         await expect(tab["stream-facts"]).to_contain_text("a WebSocket")
         await expect(tab["stream-facts"]).to_contain_text("live, since")
         proxy.blocks_websockets = True
+        await tab.page.goto("about:blank")
         await tab.open(behind, subject="bob")
+        await open_settings(tab)
         await expect(tab["stream-facts"]).to_contain_text("server-sent events, because WebSockets are blocked")
 
 
