@@ -8,7 +8,7 @@
 
 import { Actions } from "./actions.js";
 import { AlertPanel } from "./alert.js";
-import { byId } from "./dom.js";
+import { byId, isolated } from "./dom.js";
 import { Keys } from "./keys.js";
 import { go, onPlace, place, placeAt } from "./router.js";
 
@@ -165,7 +165,7 @@ export class Desk {
 
   /** @param {string} id @param {string} message */
   #say(id, message) {
-    if (!this.#panel.say(id, message) && message) this.#notice(`${this.#titleOf(id)}: ${message}`);
+    if (!this.#panel.say(id, message) && message) this.#notice(`${isolated(this.#titleOf(id))}: ${message}`);
   }
 
   /** @param {Alert} alert */

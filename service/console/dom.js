@@ -27,6 +27,14 @@ export function foreign(className, text) {
 }
 
 /**
+ * The same for a text that is to be part of a sentence.
+ * @param {string} text
+ */
+export function isolated(text) {
+  return `\u2068${text}\u2069`;
+}
+
+/**
  * Sets a text, unless it is there: writing it again would be announced again, and cost a layout.
  * @param {Element} node
  * @param {string} text

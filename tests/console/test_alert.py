@@ -631,7 +631,7 @@ async def test_a_comment_that_fails_behind_ones_back_is_said_and_kept(node: Node
     await tab.page.evaluate("(id) => { location.hash = `#/alerts/${id}` }", second["id"])
     await expect(tab["detail-title"]).to_have_text("Second")
     gate.open.set()
-    await expect(tab["notice"]).to_contain_text("First: The server cannot be reached.")
+    await expect(tab["notice"]).to_contain_text("\u2068First\u2069: The server cannot be reached.")
     await expect(tab["detail-message"]).to_be_hidden()
     await expect(tab["comment-text"]).to_have_value("")
     await tab.page.go_back()

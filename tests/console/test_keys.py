@@ -155,7 +155,9 @@ async def test_keys_act_on_the_alert_that_is_open(node: Node, tab: Tab) -> None:
 async def test_what_a_key_cannot_do_to_a_selected_alert_is_said(node: Node, tab: Tab) -> None:
     await begin(tab, node, scope="alerts:read")
     await press(tab, "j", "a")
-    await expect(tab["notice"]).to_contain_text("First: To acknowledge it, your token needs the scope alerts:manage.")
+    await expect(tab["notice"]).to_contain_text(
+        "\u2068First\u2069: To acknowledge it, your token needs the scope alerts:manage."
+    )
 
 
 async def test_a_comment_is_written_without_a_mouse_and_its_letters_are_no_keys(node: Node, tab: Tab) -> None:
