@@ -11,7 +11,7 @@ import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from tests.console.tab import Tab
-from tests.parts import BROWSER_ARGUMENTS, chromium
+from tests.parts import BROWSER_ARGUMENTS, chromium, light_chromium
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    executable = chromium()
+async def browser(request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
+    """A browser; for modules that say so, one with a desktop, as it were: it shows notifications."""
+    executable = chromium() if getattr(request.module, "NEEDS_A_DESKTOP", False) else light_chromium()
     if executable is None:
         reason = "there is no Chromium: install the package chromium"
         if os.environ.get("CI"):

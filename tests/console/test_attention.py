@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+NEEDS_A_DESKTOP = True
 
 RECORD = """
 globalThis.called = [];
