@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import uuid
@@ -29,16 +30,26 @@ def server_url() -> Iterator[str]:
     """The address of a PostgreSQL 18 for the whole run."""
     folder = Path(tempfile.mkdtemp(prefix="tocsin-tests-"))
     try:
-        with embedded_postgres(folder) as url:
-            yield url.render_as_string(hide_password=False)
+        with embedded_postgres(folder) as embedded:
+            url = embedded.render_as_string(hide_password=False)
+            asyncio.run(_without_fsync(url))
+            yield url
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _without_fsync(url: str) -> None:
+    """Make and drop databases ten times as fast. Processes are killed here, but nobody cuts the machine's power."""
+    connection = await asyncpg.connect(url)
+    for setting in ("fsync", "full_page_writes"):
+        await connection.execute(f"ALTER SYSTEM SET {setting} = off")
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.close()
 
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> str:
     """A migrated database that tests copy theirs from."""
-    import asyncio  # noqa: PLC0415 - the only use, before any loop runs
 
     async def create() -> None:
         connection = await asyncpg.connect(server_url)
