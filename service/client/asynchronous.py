@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
@@ -230,15 +231,15 @@ class AsyncStream:
         except connecting.FAILURES as error:
             reason = connecting.failed(error, self._url)
             waited = time.monotonic() - self._started
-            connecting.out_of_time(error, self._follower, self._url, waited, self._patience)
-            await self._lost(None, reason)
+            left = connecting.patience_left(error, self._follower, self._url, waited, self._patience)
+            await self._lost(None, reason, left)
         else:
             self._follower.opened()
 
-    async def _lost(self, code: int | None, reason: str) -> None:
+    async def _lost(self, code: int | None, reason: str, longest: float = math.inf) -> None:
         if self._socket is not None:
             self._socket.transport.abort()
             self._socket = None
         comeback = self._follower.lost(code, reason)
         self._refused = (self._token, reason) if comeback.fresh_token else None
-        await asyncio.sleep(comeback.pause_seconds)
+        await asyncio.sleep(min(comeback.pause_seconds, longest))

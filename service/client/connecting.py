@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -58,15 +59,18 @@ def failed(error: Exception, address: str) -> str:
     return "unreachable"
 
 
-def out_of_time(error: Exception, follower: Follower, address: str, waited: float, limit: float | None) -> None:
-    """Give up a stream that was never open.
+def patience_left(error: Exception, follower: Follower, address: str, waited: float, limit: float | None) -> float:
+    """Return for how many more seconds to try to open a stream; one that was open once is tried for ever.
 
     Raises:
         Unreachable: ``waited`` is over ``limit``, both in seconds.
 
     """
-    if limit is not None and waited >= limit and not follower.connected_once:
+    if limit is None or follower.connected_once:
+        return math.inf
+    if waited >= limit:
         raise Unreachable(f"{address} cannot be reached: {str(error) or type(error).__name__}") from error
+    return limit - waited
 
 
 def close_of(error: ConnectionClosed) -> tuple[int | None, str]:

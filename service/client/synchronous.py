@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
@@ -213,15 +214,15 @@ class Stream:
         except connecting.FAILURES as error:
             reason = connecting.failed(error, self._url)
             waited = time.monotonic() - self._started
-            connecting.out_of_time(error, self._follower, self._url, waited, self._patience)
-            self._lost(None, reason)
+            left = connecting.patience_left(error, self._follower, self._url, waited, self._patience)
+            self._lost(None, reason, left)
         else:
             self._follower.opened()
 
-    def _lost(self, code: int | None, reason: str) -> None:
+    def _lost(self, code: int | None, reason: str, longest: float = math.inf) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         comeback = self._follower.lost(code, reason)
         self._refused = (self._token, reason) if comeback.fresh_token else None
-        time.sleep(comeback.pause_seconds)
+        time.sleep(min(comeback.pause_seconds, longest))
