@@ -2,7 +2,7 @@
  * How long something took, and how long until something happens.
  */
 
-import { element } from "./dom.js";
+import { element, write } from "./dom.js";
 import { exactTime } from "./time.js";
 
 const REFRESH_MS = 1_000;
@@ -29,7 +29,7 @@ export function countdown(timestamp) {
 export function keepCountdownsCurrent(root) {
   setInterval(() => {
     for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll("time.countdown"))) {
-      time.textContent = until(time.dateTime);
+      write(time, until(time.dateTime));
     }
   }, REFRESH_MS);
 }

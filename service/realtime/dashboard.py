@@ -40,8 +40,9 @@ RETRY_SECONDS = 5
 WATCH_SECONDS = 0.25
 HISTORY_FRESH_SECONDS = 10
 RENEW_SECONDS = 60
-RECALL_AGAIN_SECONDS = 10
 """How often the last hour is taken, and shown to all, anew: what was live has become a minute of it."""
+RECALL_AGAIN_SECONDS = 10
+"""How long PostgreSQL is left in peace after it did not answer with the last hour in time."""
 
 
 class Watcher(Protocol):

@@ -262,13 +262,7 @@ async def test_a_fresher_token_of_another_tab_keeps_the_stream_going(node: Node,
     tabs.tolerated = REFUSED
     first = await tabs.open(node, ttl_seconds=4)
     second = await tabs.open(node)
-
-    await eventually(lambda: ended_with(node, "token_expired"))
-    for tab in (first, second):
-        await tab.is_("live")
-    await node.post("After")
-    for tab in (first, second):
-        await tab.shows("After")
+    await go_on_over_the_expiry(node, first, second)
     assert first.requests_of("/v1/ws") == 2
 
 
@@ -276,17 +270,18 @@ async def test_a_token_that_is_pasted_in_a_tab_that_follows_keeps_the_stream_goi
     tabs.tolerated = REFUSED
     first, second = [await tabs.open(node, ttl_seconds=8) for _ in range(2)]
     await second.page.evaluate("(token) => { location.hash = `#token=${token}` }", token("alice", READ))
-    await eventually(lambda: ended_with(node, "token_expired"))
-    for tab in (first, second):
-        await tab.is_("live")
-    await node.post("After")
-    for tab in (first, second):
-        await tab.shows("After")
+    await go_on_over_the_expiry(node, first, second)
     assert await second.page.get_by_test_id("sign-in").is_hidden()
 
 
-async def ended_with(node: Node, reason: str) -> bool:
-    return bool(await node.sql("SELECT FROM connections WHERE close_reason = $1", reason))
+async def go_on_over_the_expiry(node: Node, *tabs: Tab) -> None:
+    """Wait until a token has expired under the stream, and see that it goes on in each tab."""
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE close_reason = 'token_expired'"))
+    for tab in tabs:
+        await tab.is_("live")
+    await node.post("After")
+    for tab in tabs:
+        await tab.shows("After")
 
 
 async def test_an_event_is_acknowledged_once_a_visible_tab_has_shown_it(node: Node, tabs: Tabs) -> None:
