@@ -329,8 +329,8 @@ byId("sign-out").addEventListener("click", signOut);
 byId("notice-dismiss").addEventListener("click", () => (page.notice.hidden = true));
 
 addEventListener("hashchange", signInFromAddress);
-addEventListener("online", () => session?.retry());
-document.addEventListener("visibilitychange", () => document.hidden || session?.retry());
+addEventListener("online", () => session?.wake());
+document.addEventListener("visibilitychange", () => document.hidden || session?.wake());
 
 onSkew((skew) => showNotice(skewInWords(skew)));
 onPlace(showAttention);

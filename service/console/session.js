@@ -126,11 +126,16 @@ export class Session {
     this.#client?.renew();
   }
 
-  /** The person, or the network, says that now is a good time. */
+  /** The person says that now is a good time. */
   retry() {
+    if (!this.#retryTimer) this.#client?.wake();
+    this.wake();
+  }
+
+  /** The machine woke up, or is online: asks now for the list that it waits for. The stream wakes itself (lifecycle.js). */
+  wake() {
     if (this.#reloadTimer) this.#reload();
     if (this.#retryTimer) this.begin();
-    else this.#client?.wake();
   }
 
   end() {
