@@ -7,29 +7,38 @@ do.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from service.cli import archive, audit, demo, migrate, purge, send, serve, sql, tail, token
 from service.errors import TocsinError
 
-app = typer.Typer(
+NAMES = ("serve", "migrate", "token", "send", "tail", "sql", "archive", "purge", "demo", "audit")
+
+
+class Commands(TyperGroup):
+    """Each is imported when it is asked for: ``tocsin send`` waits for no web framework and no database driver."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # Typer keeps the types of both to itself.
+        """Return the function, or the group, of that name from the module of that name."""
+        if cmd_name not in self.commands:
+            return super().get_command(ctx, cmd_name)
+        found = getattr(import_module(f"service.cli.{cmd_name}"), cmd_name)
+        if not isinstance(found, typer.Typer):
+            command = found
+            found = typer.Typer(add_completion=False)
+            found.command()(command)
+        return typer.main.get_command(found)
+
+
+app = Commands(
     name="tocsin",
     help="JWT-secured notifications: stored before answered, pushed at once, audited in SQL.",
+    commands={name: TyperCommand(name) for name in NAMES},
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
 )
-app.command()(serve.serve)
-app.command()(migrate.migrate)
-app.command()(token.token)
-app.command()(send.send)
-app.command()(tail.tail)
-app.command()(sql.sql)
-app.command()(archive.archive)
-app.command()(purge.purge)
-app.command()(demo.demo)
-app.add_typer(audit.audit_app)
 
 
 def main() -> None:

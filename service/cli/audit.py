@@ -6,16 +6,17 @@ import typer
 
 from service.cli import reading, reporting, verify
 
-audit_app = typer.Typer(
+audit = typer.Typer(
     name="audit",
     help="Who was sent what, who received it, and who has not: from the database, in UTC.",
     no_args_is_help=True,
+    add_completion=False,
 )
-audit_app.command()(reporting.alert)
-audit_app.command()(reading.recipient)
-audit_app.command()(reading.unreceived)
-audit_app.command()(reading.connections)
-audit_app.command()(reading.rejections)
-audit_app.command()(reading.callers)
-audit_app.command()(reporting.report)
-audit_app.command()(verify.verify)
+audit.command()(reporting.alert)
+audit.command()(reading.recipient)
+audit.command()(reading.unreceived)
+audit.command()(reading.connections)
+audit.command()(reading.rejections)
+audit.command()(reading.callers)
+audit.command()(reporting.report)
+audit.command()(verify.verify)

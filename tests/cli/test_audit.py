@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from websockets.exceptions import ConnectionClosed
 
 from service.audit import schemas
-from service.cli import app
+from service.cli.audit import audit as commands
 from service.cli.periods import day, period
 from service.cli.sheets import Answer, Sheet, at, cell, lasted, show
 from tests.harness import WRITE, eventually
@@ -73,7 +73,7 @@ def audit(incident: Incident) -> Callable[..., str]:
 
     def run(*arguments: str, more: bool = False) -> str:
         variables = {"TOCSIN_DATABASE_URL": incident.node.database_url, "NO_COLOR": "1"}
-        run = CliRunner(env=variables).invoke(app, ["audit", *arguments])
+        run = CliRunner(env=variables).invoke(commands, arguments)
         assert run.exit_code == 0, run.output
         assert run.stderr == ("tocsin: there is more; raise --limit\n" if more else "")
         return run.stdout
@@ -243,7 +243,7 @@ def test_a_time_that_is_none_is_refused(bad: str) -> None:
 )
 def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: list[str], says: str) -> None:
     variables = {"TOCSIN_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing", "NO_COLOR": "1"}
-    run = CliRunner(env=variables).invoke(app, ["audit", *arguments])
+    run = CliRunner(env=variables).invoke(commands, arguments)
     assert (run.exit_code, run.stdout) == (2, ""), run.output
     assert says in " ".join(run.stderr.replace("│", " ").split())
 
