@@ -7,6 +7,7 @@ users; it is taken off before the next start, so that a crash does not keep the 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import warnings
@@ -58,6 +59,7 @@ def embedded_postgres(data_dir: Path) -> Iterator[URL]:
         yield make_url(server.get_uri())
     finally:
         server.cleanup()
+        atexit.unregister(server._cleanup)  # noqa: SLF001 - it is done; its lock would make the folder once more
 
 
 def _forget_dead_users(users: Path) -> None:
