@@ -153,6 +153,7 @@ async def test_an_alert_that_cannot_be_loaded_can_be_asked_for_again(node: Node,
     await tab.page.route("**/v1/alerts/*", lambda route: route.abort())
     await tab.page.goto(f"{node.base}/#/alerts/{answer['id']}")
     await tab.paste(tab.token())
+    await tab.is_("live")  # Then it was asked for once more: nothing but the button asks again.
     await expect(tab["detail-missing"]).to_contain_text("cannot be reached")
     await tab.page.unroute_all()
     await button(tab, "Try again").click()

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from service.settings import ServerSettings, Settings
-from tests.harness import WRITE, serving, token
+from tests.harness import PATIENCE, WRITE, serving, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def rest(lenient: Node) -> Iterator[httpx2.Client]:
 
 def connected(node: Node) -> socket.socket:
     host, port = node.base.removeprefix("http://").split(":")
-    opened = socket.create_connection((host, int(port)), timeout=15)
+    opened = socket.create_connection((host, int(port)), timeout=PATIENCE)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return opened
 
