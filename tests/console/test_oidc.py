@@ -12,6 +12,7 @@ import subprocess
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,7 +22,7 @@ from playwright.async_api import expect
 
 from tests.console.axe import axe
 from tests.console.tab import Tab
-from tests.harness import ROOT, Node, Process, eventually
+from tests.harness import ROOT, Node, Process, eventually, start_process
 from tests.tools import NO_NPM, install_node_tools, missing
 
 if TYPE_CHECKING:
@@ -79,14 +80,14 @@ def free_port() -> int:
     return port
 
 
-@pytest.fixture
-def provider(start: Callable[..., Process], request: pytest.FixtureRequest) -> Iterator[Provider]:
-    """A provider, whose access tokens live for an hour or as long as the test says, and a node."""
+@contextmanager
+def believed(start: Callable[..., Process], seconds: float = 3600) -> Iterator[Provider]:
+    """Run a provider, and a node that believes its tokens, which live so long."""
     if not install_node_tools("oidc"):
         missing(f"there is no oidc-provider: {NO_NPM}")
     port, node_port = free_port(), free_port()
     issuer = f"http://127.0.0.1:{port}"
-    with running(port, f"http://127.0.0.1:{node_port}", getattr(request, "param", 3600)) as process:
+    with running(port, f"http://127.0.0.1:{node_port}", seconds) as process:
         node = start(
             node_port,
             TOCSIN_OIDC_ISSUER=issuer,
@@ -96,6 +97,23 @@ def provider(start: Callable[..., Process], request: pytest.FixtureRequest) -> I
             TOCSIN_ISSUERS=json.dumps([{"issuer": issuer, "audience": "tocsin", "jwks_url": f"{issuer}/jwks"}]),
         )
         yield Provider(issuer, process, node)
+
+
+@pytest.fixture
+def provider(start: Callable[..., Process], request: pytest.FixtureRequest) -> Iterator[Provider]:
+    """A provider of the test's own, whose access tokens live for an hour or as long as the test says, and a node."""
+    with believed(start, getattr(request, "param", 3600)) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def lasting(shared_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    """A provider and a node for those tests that leave them as they were."""
+    with believed(partial(start_process, shared_url, tmp_path_factory.mktemp("node"))) as provider:
+        yield provider
+        provider.node.stop()
+        if provider.node.process.stdout:
+            provider.node.process.stdout.close()
 
 
 async def at_provider(page: Page, button: str = "Sign in", name: str = "alice") -> None:
@@ -142,13 +160,13 @@ async def test_signing_in_comes_back_to_the_place_with_nothing_left_behind(provi
     await axe(tab.page)
 
 
-async def test_a_cancelled_sign_in_is_said_in_words(provider: Provider, tab: Tab) -> None:
-    await tab.page.goto(provider.node.base)
+async def test_a_cancelled_sign_in_is_said_in_words(lasting: Provider, tab: Tab) -> None:
+    await tab.page.goto(lasting.node.base)
     await tab["sign-in-oidc"].click()
     await at_provider(tab.page, "Cancel")
     await expect(tab["reason"]).to_contain_text("was cancelled")
     await expect(tab["reason"]).to_contain_text("The person cancelled")
-    assert tab.page.url == f"{provider.node.base}/"
+    assert tab.page.url == f"{lasting.node.base}/"
 
 
 async def departed(tab: Tab, provider: Provider) -> str:
@@ -171,27 +189,27 @@ async def departed(tab: Tab, provider: Provider) -> str:
     ],
 )
 async def test_an_answer_that_does_not_fit_is_refused_in_words(
-    provider: Provider, tab: Tab, answer: str, reason: str
+    lasting: Provider, tab: Tab, answer: str, reason: str
 ) -> None:
     tab.tolerated = BLOCKED
-    state = await departed(tab, provider)
-    await tab.page.goto(f"{provider.node.base}/?{answer.format(state=state, issuer=provider.issuer)}")
+    state = await departed(tab, lasting)
+    await tab.page.goto(f"{lasting.node.base}/?{answer.format(state=state, issuer=lasting.issuer)}")
     await expect(tab["reason"]).to_contain_text(reason)
     await tab.is_("signed-out")
     assert await kept(tab.page) == [{}, {}, ""]
-    assert tab.page.url == f"{provider.node.base}/"
+    assert tab.page.url == f"{lasting.node.base}/"
     assert bool(asked(tab, "/token")) == ("honours" in reason)  # no code is redeemed that was not asked for
 
 
-async def test_an_answer_that_nobody_asked_for_is_refused(provider: Provider, tab: Tab) -> None:
+async def test_an_answer_that_nobody_asked_for_is_refused(lasting: Provider, tab: Tab) -> None:
     """So nobody can sign others in as somebody, with a link."""
-    await tab.page.goto(f"{provider.node.base}/?code=planted&state=planted&iss={provider.issuer}")
+    await tab.page.goto(f"{lasting.node.base}/?code=planted&state=planted&iss={lasting.issuer}")
     await expect(tab["reason"]).to_contain_text("did not ask for this sign-in")
     assert asked(tab, "/token") == []
 
 
-async def test_going_back_from_the_provider_forgets_what_was_begun(provider: Provider, tab: Tab) -> None:
-    await departed(tab, provider)
+async def test_going_back_from_the_provider_forgets_what_was_begun(lasting: Provider, tab: Tab) -> None:
+    await departed(tab, lasting)
     await tab.page.go_back()
     await expect(tab["sign-in-oidc"]).to_be_enabled()
     assert await kept(tab.page) == [{}, {}, ""]
@@ -227,7 +245,7 @@ def with_claims(token: str, **claims: Any) -> str:
     ids=["nonce", "aud", "iss", "azp", "exp", "no-id", "type", "opaque", "no-life", "forged"],
 )
 async def test_tokens_that_do_not_fit_are_refused_in_words(
-    provider: Provider, tab: Tab, change: Callable[[dict[str, Any]], dict[str, Any]], reason: str
+    lasting: Provider, tab: Tab, change: Callable[[dict[str, Any]], dict[str, Any]], reason: str
 ) -> None:
     """The provider is real; what it answers is changed on its way, as no honest provider would."""
     tab.tolerated = ("status of 401",)
@@ -236,8 +254,8 @@ async def test_tokens_that_do_not_fit_are_refused_in_words(
         answer = await route.fetch()
         await route.fulfill(response=answer, json=change(await answer.json()))
 
-    await tab.page.route(f"{provider.issuer}/token", tamper)
-    await tab.page.goto(provider.node.base)
+    await tab.page.route(f"{lasting.issuer}/token", tamper)
+    await tab.page.goto(lasting.node.base)
     await tab["sign-in-oidc"].click()
     await at_provider(tab.page)
     await expect(tab["reason"]).to_contain_text(reason)
@@ -248,7 +266,7 @@ async def test_tokens_that_do_not_fit_are_refused_in_words(
         assert tab.requests_of("/token") == 1
 
 
-async def test_a_provider_of_another_name_or_without_pkce_is_refused_in_words(provider: Provider, tab: Tab) -> None:
+async def test_a_provider_of_another_name_or_without_pkce_is_refused_in_words(lasting: Provider, tab: Tab) -> None:
     said: dict[str, Any] = {}
 
     async def tamper(route: Route) -> None:
@@ -256,7 +274,7 @@ async def test_a_provider_of_another_name_or_without_pkce_is_refused_in_words(pr
         await route.fulfill(response=answer, json=await answer.json() | said)
 
     await tab.page.route("**/.well-known/openid-configuration", tamper)
-    await tab.page.goto(provider.node.base)
+    await tab.page.goto(lasting.node.base)
     for said, reason in (  # noqa: B007 - the route reads it
         ({"issuer": "https://evil.example"}, "calls itself https://evil.example"),
         ({"code_challenge_methods_supported": ["plain"]}, "does not know PKCE"),
@@ -572,17 +590,17 @@ def policy(node: Node) -> dict[str, str]:
     return {name: value for name, _, value in (part.partition(" ") for part in parts)}
 
 
-async def test_the_page_may_talk_to_its_provider_and_to_no_other(provider: Provider, node: Node) -> None:
-    assert policy(provider.node)["connect-src"] == f"'self' {provider.issuer}"
+async def test_the_page_may_talk_to_its_provider_and_to_no_other(lasting: Provider, node: Node) -> None:
+    assert policy(lasting.node)["connect-src"] == f"'self' {lasting.issuer}"
     assert policy(node)["connect-src"] == "'self'"
-    assert policy(node) | {"connect-src": ""} == policy(provider.node) | {"connect-src": ""}
+    assert policy(node) | {"connect-src": ""} == policy(lasting.node) | {"connect-src": ""}
 
 
-async def test_the_page_is_told_how_to_sign_in_and_no_secret(provider: Provider, node: Node) -> None:
-    answer = httpx2.get(f"{provider.node.base}/console/settings.json", trust_env=False)
+async def test_the_page_is_told_how_to_sign_in_and_no_secret(lasting: Provider, node: Node) -> None:
+    answer = httpx2.get(f"{lasting.node.base}/console/settings.json", trust_env=False)
     assert answer.json() == {
         "oidc": {
-            "issuer": provider.issuer,
+            "issuer": lasting.issuer,
             "client_id": "tocsin-console",
             "scope": "openid offline_access alerts:read alerts:write",
             "resource": RESOURCE,

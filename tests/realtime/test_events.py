@@ -75,6 +75,7 @@ async def test_the_frames_are_those_of_the_websocket(shared: Node, subject: str)
         on_socket = await raw_events(stream, 3)
         assert [text for text in source.texts if text.startswith(b'{"type":"event",')] == on_socket
         assert [frame["type"] for frame in source.frames[:2]] == ["welcome", "caught_up"]
+        await shared.flushed(posted[-1]["seq"])
         [row] = [row for row in await rows(shared, subject) if row["transport"] == "sse"]
         assert str(row["id"]) == source.connection
     await eventually(lambda: received_none_and_closed(shared, subject))
@@ -243,8 +244,9 @@ async def test_polls_that_name_no_connection_go_on_as_well(shared: Node, subject
         for _ in range(3):
             await poller.poll()
             poller.connection = None
-            await shared.post()
+            seq = (await shared.post())["seq"]
             assert len((await poller.poll(wait=10))["events"]) == 1
+    await shared.flushed(seq)
     assert len(await rows(shared, subject)) == 1
 
 
