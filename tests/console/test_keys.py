@@ -84,6 +84,7 @@ async def test_keys_act_on_the_pinned_alert_that_has_the_focus(node: Node, tab: 
     await press(tab, "a")
     await expect(status(tab, "Pinned")).to_have_text("acknowledged by alice")
     await expect(status(tab, "First")).to_have_text("open")
+    await expect(tab["pinned-alert"]).to_have_count(0)
     await node.post("Pinned too", severity="critical")
     await press(tab, "j", "Enter")
     await expect(tab["detail-title"]).to_have_text("Second")
