@@ -18,7 +18,7 @@ demo: $(VENV)/.run  ## see the whole path at work: two admins, a backend, a drop
 test: check  ## run all checks and all tests
 	@$(BIN)/python -m tests.parts
 	@$(BIN)/python -m tests.tools
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, imports, migrations
 	@$(BIN)/ruff format --check .
