@@ -165,7 +165,7 @@ async def test_a_stream_outlives_a_node_that_is_killed_and_one_that_is_stopped(s
 
 
 async def test_a_token_that_expires_is_asked_for_again(node: Node) -> None:
-    tokens = iter([token("alice", ttl_seconds=1.5), token("alice")])
+    tokens = iter([token("alice", ttl_seconds=3), token("alice")])
     notices: list[Any] = []
 
     async def fresh() -> str:

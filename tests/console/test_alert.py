@@ -703,7 +703,7 @@ async def test_what_one_admin_sent_does_not_take_away_what_the_next_is_writing(n
 async def test_a_token_that_expired_loses_nothing_that_was_written(node: Node, tab: Tab) -> None:
     tab.tolerated = REFUSED
     answer = await node.post("Disk full")
-    await show(tab, node, answer["id"], ttl_seconds=4)
+    await show(tab, node, answer["id"], ttl_seconds=6)
     await tab["comment-text"].fill("Acquirer X is aware.")
     await tab.is_("signed-out")
     await button(tab, "Comment").click()

@@ -316,7 +316,7 @@ async def test_a_killed_node_is_waited_for_and_nothing_is_lost_or_shown_twice(
 
 
 async def test_a_token_that_expires_ends_the_stream_and_a_new_one_goes_on_from_the_cursor(node: Node, tab: Tab) -> None:
-    await tab.open(node, ttl_seconds=4)
+    await tab.open(node, ttl_seconds=6)
     await node.post("Before")
     await tab.shows("Before")
     await eventually(lambda: received_at(node, 1))
@@ -340,7 +340,7 @@ async def test_a_token_that_expires_ends_the_stream_and_a_new_one_goes_on_from_t
 
 
 async def test_a_token_of_somebody_else_starts_over(node: Node, tab: Tab) -> None:
-    await tab.open(node, ttl_seconds=4)
+    await tab.open(node, ttl_seconds=6)
     await node.post("For alice", recipients=["alice"])
     await tab.shows("For alice")
     await tab.is_("signed-out")
@@ -415,7 +415,7 @@ async def test_where_websockets_are_blocked_the_feed_comes_by_http(  # noqa: PLR
 
 async def test_a_websocket_that_is_refused_is_no_reason_to_fall_back(node: Node, tab: Tab) -> None:
     tab.tolerated = REFUSED
-    await tab.open(node, ttl_seconds=4)
+    await tab.open(node, ttl_seconds=6)
     await tab.is_("signed-out")
     assert tab.requests_of("/v1/events") == 0
 

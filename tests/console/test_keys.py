@@ -123,6 +123,7 @@ async def test_a_key_that_is_pressed_twice_does_not_undo_what_it_did(node: Node,
     released.set()
     await expect(tab["detail-message"]).to_have_text("It is resolved already.")
     await expect(tab["status"]).to_have_text("resolved by alice")
+    await expect(tab["timeline"].get_by_role("listitem")).to_have_count(2)  # no longer a prediction
     rows = await node.sql("SELECT kind FROM events ORDER BY seq DESC LIMIT 1")
     assert rows[0]["kind"] == "alert.resolved"
 

@@ -260,7 +260,7 @@ async def test_a_restarted_server_is_followed_by_one_connection_of_three_tabs(
 
 async def test_a_fresher_token_of_another_tab_keeps_the_stream_going(node: Node, tabs: Tabs) -> None:
     tabs.tolerated = REFUSED
-    first = await tabs.open(node, ttl_seconds=4)
+    first = await tabs.open(node, ttl_seconds=6)
     second = await tabs.open(node)
     await go_on_over_the_expiry(node, first, second)
     assert first.requests_of("/v1/ws") == 2

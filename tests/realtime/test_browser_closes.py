@@ -108,7 +108,7 @@ async def test_a_page_learns_why_its_handshake_was_refused(page: Page, shared: N
 
 async def test_a_page_learns_that_its_token_expired(page: Page, shared: Node, subject: str) -> None:
     await page.goto(f"{shared.base}/healthz")
-    close = await watch(page, shared, offer(subject, ttl_seconds=1.5))
+    close = await watch(page, shared, offer(subject, ttl_seconds=3))
     assert (close["code"], close["reason"], close["clean"]) == (1008, "token_expired", True)
     assert close["seen"][:3] == ["open tocsin.v1", "welcome", "caught_up"]
 

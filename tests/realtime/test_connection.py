@@ -64,7 +64,7 @@ async def test_a_fresh_token_of_the_same_admin_extends_the_stream(shared: Node, 
 
 async def test_a_fresh_token_may_also_end_the_stream_earlier(shared: Node, subject: str) -> None:
     async with await shared.live(subject) as stream:
-        await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=1)})
+        await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=3)})
         await stream.next_of("authenticated")
         assert await stream.closed() == (1008, "token_expired")
 

@@ -294,8 +294,8 @@ async def test_looking_takes_the_scope_to_read_alerts(node: Node, accept: str) -
 
 
 async def test_the_figures_end_with_the_token(node: Node) -> None:
-    expires = time.time() + 2
-    async with Looking(node, ttl_seconds=2) as alice:
+    expires = time.time() + 4
+    async with Looking(node, ttl_seconds=4) as alice:
         await alice.open()
         assert await alice.closed() == (1008, "token_expired")
     assert expires - 1 <= time.time()

@@ -309,11 +309,11 @@ async def test_a_stream_ends_within_a_second_of_its_tokens_expiry(
     shared: Node, subject: str, wait: float | None
 ) -> None:
     if wait is None:
-        async with EventSource(shared, subject, ttl_seconds=1.5) as source:
+        async with EventSource(shared, subject, ttl_seconds=3) as source:
             await source.live()
             assert await source.closed() == (1008, "token_expired")
     else:
-        async with Poller(shared, subject, ttl_seconds=1.5) as poller:
+        async with Poller(shared, subject, ttl_seconds=3) as poller:
             answer = await poller.poll(wait=wait)
             assert (answer["closed"]["code"], answer["closed"]["reason"]) == (1008, "token_expired")
     row = await closed_row(shared, subject)
