@@ -15,10 +15,11 @@ run: $(VENV)/.run  ## serve on http://127.0.0.1:8000 with a development key
 demo: $(VENV)/.run  ## see the whole path at work: two admins, a backend, a drop, and the ledger
 	@$(BIN)/tocsin demo
 
+test: export PYTHONDONTWRITEBYTECODE :=  # some hundred processes would compile the service anew, each for itself
 test: check  ## run all checks and all tests
 	@$(BIN)/python -m tests.parts
 	@$(BIN)/python -m tests.tools
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, imports, migrations
 	@$(BIN)/ruff format --check .
