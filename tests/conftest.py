@@ -111,6 +111,4 @@ def start(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Process]]
 
     yield start_one
     for process in started:
-        process.stop()
-        if process.process.stdout:
-            process.process.stdout.close()
+        process.end()

@@ -266,6 +266,12 @@ class Process(Node):
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
+    def end(self) -> None:
+        """Stop it if it still runs, and close its output."""
+        self.stop()
+        if self.process.stdout:
+            self.process.stdout.close()
+
 
 def start_process(database_url: str, folder: Path, port: int = 0, **variables: str) -> Process:
     """Start ``tocsin serve`` and wait until it listens."""

@@ -87,8 +87,7 @@ async def leave_open(url: str, folder: Path) -> None:
         await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NULL"))
     finally:
         node.kill()
-        if node.process.stdout:
-            node.process.stdout.close()
+        node.end()
     await stream.close()
 
 

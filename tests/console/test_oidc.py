@@ -111,9 +111,7 @@ def lasting(shared_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A provider and a node for those tests that leave them as they were."""
     with believed(partial(start_process, shared_url, tmp_path_factory.mktemp("node"))) as provider:
         yield provider
-        provider.node.stop()
-        if provider.node.process.stdout:
-            provider.node.process.stdout.close()
+        provider.node.end()
 
 
 async def at_provider(page: Page, button: str = "Sign in", name: str = "alice") -> None:

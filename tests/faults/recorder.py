@@ -171,10 +171,8 @@ class History:
             await asyncio.gather(*(self._stop(seat) for seat in self.seats))
         finally:
             for seat in self.seats:
-                seat.process.process.kill()
-                seat.process.process.wait()
-                if seat.process.process.stdout:
-                    seat.process.process.stdout.close()
+                seat.process.kill()
+                seat.process.end()
         return self.complaints + self.errors() + await complaints_of(self)
 
     def _start(self, port: int = 0) -> Process:

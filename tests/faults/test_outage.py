@@ -33,9 +33,7 @@ def two_nodes(own_database: str, tmp_path: Path) -> Iterator[list[Process]]:
     nodes = [start_process(own_database, tmp_path, 0, **variables) for _ in range(2)]
     yield nodes
     for node in nodes:
-        node.stop()
-        assert node.process.stdout is not None
-        node.process.stdout.close()
+        node.end()
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])

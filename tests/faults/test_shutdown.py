@@ -51,8 +51,7 @@ async def test_a_node_that_is_told_to_stop_under_load_keeps_what_it_answered_and
                 await posting
     finally:
         node.kill()
-        assert node.process.stdout is not None
-        node.process.stdout.close()
+        node.end()
     assert (silent.sessions[0].code, silent.sessions[0].reason) == (1012, "shutting_down")
     with embedded_postgres(folder) as url:
         node = replace(node, database_url=url.render_as_string(hide_password=False))
