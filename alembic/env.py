@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import text
 
 import service.alerts.tables
-import service.audit.tables
 import service.auth.tables
-import service.deliveries.tables
-import service.events.tables  # noqa: F401 - each registers its tables with the metadata
+import service.events.tables
+import service.ledger.tables
+import service.retention.tables  # noqa: F401 - each registers its tables with the metadata
 from alembic import context
 from service.database.base import metadata
 from service.database.engine import migration_engine

@@ -99,7 +99,7 @@ def purge_under_load(made: Bench, millions: int, rate: float) -> None:
     sql(database, _LINKS, events, going)
     settings = {
         "TOCSIN_RETENTION_DAYS": str(5 / 86400),
-        "TOCSIN_RETENTION_PAUSE_SECONDS": str(PAUSE_SECONDS),
+        "TOCSIN_RETENTION_INTERVAL_SECONDS": str(PAUSE_SECONDS),
     }
     posts = Posts()
     with made.node(database, variables=settings) as node:

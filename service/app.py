@@ -13,36 +13,40 @@ from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 
 from service import __version__
-from service.alerts import actions
+from service.admin import routes as admin_routes
+from service.alerts import action_routes
 from service.alerts import routes as alert_routes
 from service.alerts.committer import Committer
-from service.alerts.search import Indexer
-from service.alerts.sweeper import Sweeper
+from service.alerts.due_alerts import DueAlerts
+from service.alerts.search_index import SearchIndexer
 from service.audit import routes as audit_routes
-from service.audit.retention import Retention
+from service.auth.revocations import NOTIFY_CHANNEL as REVOCATIONS_CHANNEL
 from service.auth.revocations import RevocationFeed, RevokedTokens
 from service.auth.tokens import TokenVerifier
+from service.dashboard import routes as dashboard_routes
+from service.dashboard.node_stats import ASK_CHANNEL, Figures
+from service.dashboard.subscribers import Dashboard
 from service.database.engine import Database
-from service.deliveries import routes as delivery_routes
-from service.deliveries.janitor import Janitor
-from service.deliveries.ledger import Ledger
+from service.database.notifications import NotificationListener
 from service.errors import CloseReason
+from service.events.log import NOTIFY_CHANNEL as EVENTS_CHANNEL
 from service.events.log import read_head
+from service.http import health, openapi, problems, static_console, swagger_ui
+from service.http.rate_limits import ConnectionLimits, RestLimits
 from service.integrations import routes as integration_routes
+from service.ledger import routes as ledger_routes
+from service.ledger.recorder import Ledger
+from service.ledger.statements import PRESENCE_CHANNEL
 from service.logs import get_logger
-from service.realtime import administration, dashboard_routes
-from service.realtime import routes as stream_routes
-from service.realtime.admission import Admission
-from service.realtime.bus import PostgresBus
-from service.realtime.dashboard import Dashboard
-from service.realtime.events import HttpStreams
-from service.realtime.fanout import Fanout
-from service.realtime.figures import Figures
-from service.realtime.hub import Hub
-from service.realtime.presence import Presence
-from service.realtime.websocket import PATH, StreamEndpoint
-from service.web import console, docs, health, openapi, problems
-from service.web.limits import ConnectionLimits, RestLimits
+from service.maintenance.housekeeping import Housekeeping
+from service.retention.runner import Retention
+from service.stream import routes as stream_routes
+from service.stream.admission import Admission
+from service.stream.fanout import Fanout
+from service.stream.hub import Hub
+from service.stream.presence import Presence
+from service.stream.transports.http_streams import HttpStreams
+from service.stream.transports.websocket_endpoint import PATH, WebSocketEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Coroutine
@@ -87,9 +91,9 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # no
     )
     presence = Presence(database, hub, settings)
     committer = Committer(database, settings.storage, fanout.offer, ledger.callers.count)
-    sweeper = Sweeper(database, committer)
-    indexer = Indexer(database)
-    janitor = Janitor(database, ledger, settings)
+    sweeper = DueAlerts(database, committer)
+    indexer = SearchIndexer(database)
+    janitor = Housekeeping(database, ledger, settings)
     retention = Retention(database, settings.retention, fanout.forget)
     figures = Figures(database, hub, ledger)
     dashboard = Dashboard(database, figures, verifier, settings.stream)
@@ -99,7 +103,11 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # no
         dashboard.close_revoked()
 
     revocations = RevocationFeed(database, revoked, close_revoked)
-    bus = PostgresBus(database, fanout.announce, revocations.announce, presence.changed, figures.asked)
+    notifications = NotificationListener(database)
+    notifications.listen(ASK_CHANNEL, figures.asked)
+    notifications.listen(EVENTS_CHANNEL, lambda seq: fanout.announce(int(seq)))
+    notifications.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.announce(), on_connect=revocations.announce)
+    notifications.listen(PRESENCE_CHANNEL, lambda _payload: presence.changed(), on_connect=presence.changed)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -119,7 +127,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # no
                 committer.run(),
                 sweeper.run(),
                 fanout.run(),
-                bus.run(),
+                notifications.run(),
                 revocations.run(),
                 keyring.run(),
                 hub.run(),
@@ -157,24 +165,24 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # no
     app.state.streams = HttpStreams(admission, hub, ledger, limits, settings.stream)
     problems.install(app)
     openapi.install(app)
-    app.router.routes.extend(alert_routes.direct_routes)
-    app.router.routes.extend(integration_routes.direct_routes)
+    app.router.routes.extend(alert_routes.fast_routes)
+    app.router.routes.extend(integration_routes.fast_routes)
     for router in (
         alert_routes.router,
-        actions.router,
-        delivery_routes.router,
+        action_routes.router,
+        ledger_routes.router,
         audit_routes.router,
         stream_routes.router,
         dashboard_routes.router,
-        administration.router,
+        admin_routes.router,
         health.router,
     ):
         app.include_router(router)
     app.router.routes.append(
-        WebSocketRoute(PATH, StreamEndpoint(admission, verifier, rest_limits, settings.stream)),
+        WebSocketRoute(PATH, WebSocketEndpoint(admission, verifier, rest_limits, settings.stream)),
     )
-    docs.install(app)
-    console.install(app, CONSOLE, settings.console)
+    swagger_ui.install(app)
+    static_console.install(app, CONSOLE, settings.console)
     _prepare(app)
     return app
 

@@ -3,7 +3,7 @@
 ::
 
     TocsinError
-    ├── RequestRefused                    mapped to problem+json in web/problems.py (RFC 9457)
+    ├── RequestRefused                    mapped to problem+json in http/problems.py (RFC 9457)
     │   ├── InvalidRequest      422  invalid_request         ├── MalformedRequest    400  malformed_request
     │   ├── TokenMissing        401  token_missing           ├── TokenInvalid        401  token_invalid
     │   ├── TokenExpired        401  token_expired           ├── TokenRevoked        401  token_revoked

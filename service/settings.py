@@ -141,7 +141,7 @@ class ServerSettings(_Group):
     """Write a record for each request and each handshake."""
     forwarded_allow_ips: str = "127.0.0.1,::1"
     """The proxies whose ``X-Forwarded-For`` and ``-Proto`` are believed; ``*`` believes all."""
-    shutdown_seconds: int = Field(10, ge=1)
+    shutdown_timeout_seconds: int = Field(10, ge=1)
     """How long a stop waits for requests under way."""
     request_max_bytes: int = Field(256 * 1024, ge=1024)
     """The largest request body; a larger one is answered 413."""
@@ -160,7 +160,7 @@ class StorageSettings(_Group):
     """Connections for queries; the committer and the bus have one each besides."""
     database_timeout_seconds: Seconds = 10
     """How long one statement may take."""
-    database_connect_seconds: Seconds = 3
+    database_connect_timeout_seconds: Seconds = 3
     """How long connecting may take before the database counts as unreachable."""
     commit_batch_size: int = Field(500, ge=1, le=5000)
     """The most alerts that one transaction stores."""
@@ -168,9 +168,9 @@ class StorageSettings(_Group):
     """How many alerts may wait for a commit; one more is answered 503."""
     commit_queue_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """How many bytes of alerts may wait for a commit; beyond it one more is answered 503."""
-    settle_seconds: Seconds = 8
+    commit_recovery_timeout_seconds: Seconds = 8
     """How long an unknown commit outcome is asked for before the answer is 503 ``outcome_unknown``."""
-    idempotency_hours: float = Field(24, gt=0, le=8760)
+    idempotency_key_ttl_hours: float = Field(24, gt=0, le=8760)
     """How long an ``Idempotency-Key`` is remembered."""
 
 
@@ -210,13 +210,13 @@ class AuthSettings(_Group):
     """The ``aud`` that a token must carry."""
     jwt_leeway_seconds: float = Field(30, ge=0, le=300)
     """How far an issuer's clock may be ahead of ours (``iat``, ``nbf``). Never applied to ``exp``."""
-    jwt_life_max_seconds: float = Field(YEAR_SECONDS, gt=0, le=10 * YEAR_SECONDS)
+    jwt_max_lifetime_seconds: float = Field(YEAR_SECONDS, gt=0, le=10 * YEAR_SECONDS)
     """The longest life of a token (``exp`` - ``iat``); a longer one is refused. Revocations are kept as long."""
     issuers: Annotated[tuple[IssuerSettings, ...], NoDecode, BeforeValidator(_json)] = ()
     """More issuers of tokens: a JSON list of ``{"issuer", "audience"}``, each with its keys (see "Keys" below)."""
-    jwks_cache_seconds: Seconds = 300
+    jwks_ttl_seconds: Seconds = 300
     """How long keys from a JWKS URL are used before they are fetched again: so long a withdrawn one still counts."""
-    jwks_pause_seconds: Seconds = 10
+    jwks_min_refresh_interval_seconds: Seconds = 10
     """The least time between two fetches from one JWKS URL, however many tokens name a key that is not known."""
     jwks_timeout_seconds: Seconds = 5
     """How long one fetch from a JWKS URL may take, from the connection to the last byte."""
@@ -233,7 +233,7 @@ class LimitSettings(_Group):
     """Alerts posted by one subject."""
     read_limit: Rate = "50/second; 1500/minute"
     """Queries, revocations and closed connections by one subject."""
-    refused_limit: Rate = "100/minute"
+    auth_failure_limit: Rate = "100/minute"
     """Requests and handshakes with a bad token, by address."""
 
 
@@ -250,7 +250,7 @@ class StreamSettings(_Group):
     """The largest message that a client may send; a larger one closes the stream with 1009."""
     message_limit: Rate = "200/second; 3000/minute"
     """Messages that one connection may send: a burst, and a sustained rate."""
-    strike_limit: Rate = "20/minute"
+    message_violation_limit: Rate = "20/minute"
     """How many messages over the limit a connection may send before it is closed ``rate_limited``."""
     heartbeat_seconds: Seconds = 15
     """How often a ``heartbeat`` frame is sent."""
@@ -260,13 +260,13 @@ class StreamSettings(_Group):
     """How long its pong may take before the stream is closed ``heartbeat_timeout``."""
     slow_consumer_seconds: Seconds = 30
     """How long a socket may stay full before the stream is closed ``slow_consumer``."""
-    poll_idle_seconds: Seconds = 60
+    longpoll_idle_timeout_seconds: Seconds = 60
     """How long a long-poll client may stay away between two polls before its connection is closed ``poll_timeout``."""
-    poll_seconds: Seconds = 1
+    log_poll_interval_seconds: Seconds = 1
     """How often the log is asked for events that no notification announced."""
-    recent_events: int = Field(20_000, ge=1)
+    replay_cache_events: int = Field(20_000, ge=1)
     """Events kept in memory for connections that resume."""
-    recent_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    replay_cache_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """The most bytes that those events may take."""
     replay_chunk_events: int = Field(500, ge=1)
     """The most events that are written to a resuming connection at a time."""
@@ -285,15 +285,15 @@ class LedgerSettings(_Group):
 
     ledger_flush_seconds: Seconds = 0.2
     """How often the ledger is written."""
-    receipt_resolution_seconds: float = Field(0.01, ge=0)
+    ack_coalesce_seconds: float = Field(0.01, ge=0)
     """Acks of one connection that come closer together than this are one receipt, with the time of the last."""
     ledger_pending_max: int = Field(100_000, ge=1)
     """Facts that may wait for the database; handshakes are answered 1013 ``overloaded`` beyond it."""
-    ledger_callers_max: int = Field(10_000, ge=1)
+    source_stats_max: int = Field(10_000, ge=1)
     """Sources of alerts that are counted apart between two flushes; others are one source, without a name."""
     node_lease_seconds: Seconds = 10
     """How long a node may be silent before its connections are closed as ``node_lost``."""
-    janitor_seconds: Seconds = 5
+    housekeeping_interval_seconds: Seconds = 5
     """How often lost nodes are looked for, and expired keys and revocations are purged."""
 
 
@@ -302,7 +302,7 @@ class RetentionSettings(_Group):
 
     retention_days: float | None = Field(None, gt=0)
     """What is older is let go, and noted in ``audit.purges``; without it everything is kept for ever."""
-    retention_pause_seconds: Seconds = 3600
+    retention_interval_seconds: Seconds = 3600
     """How often one of the nodes looks for what is old."""
     partition_events: int = Field(1_000_000, ge=10_000, multiple_of=10_000)
     """Events of one partition of the log, in ten thousands: what is old goes in whole partitions, so let several fill
@@ -318,13 +318,15 @@ class IntegrationSettings(_Group):
 
     alertmanager_topic_label: str = "topic"
     """The label whose value is the topic; what no topic may hold becomes ``-``."""
-    alertmanager_topic: Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$", max_length=100)] = "default"
+    alertmanager_default_topic: Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$", max_length=100)] = (
+        "default"
+    )
     """The topic of alerts without that label."""
     alertmanager_severity_label: str = "severity"
     """The label whose value says how bad it is."""
-    alertmanager_severities: Annotated[dict[str, Severity], NoDecode, BeforeValidator(_pairs)] = SEVERITIES
+    alertmanager_severity_map: Annotated[dict[str, Severity], NoDecode, BeforeValidator(_pairs)] = SEVERITIES
     """What its values mean, such as ``ticket=warning, p1=critical``, beside the defaults."""
-    alertmanager_severity: Severity = "warning"
+    alertmanager_default_severity: Severity = "warning"
     """The severity of alerts without that label, or with another value."""
 
 

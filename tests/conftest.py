@@ -22,6 +22,8 @@ from tests.harness import Node, Process, new_database, serving, start_process, w
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+pytest_plugins = ["tests.fixtures.lived_database", "tests.fixtures.open_ledger", "tests.fixtures.small_log"]
+
 TEMPLATE = "tocsin_template"
 ROOM_BYTES = 8 * 1024**3
 """Free, for the databases and the write-ahead logs of the workers of a run to be in memory."""
@@ -95,7 +97,7 @@ def lenient(shared_url: str) -> Iterator[Node]:
     """A node without rate limits, shared by those tests of a module that look only at what they made."""
     every = "1000000/second"
     with serving(
-        shared_url, Settings(limits=LimitSettings(write_limit=every, read_limit=every, refused_limit=every))
+        shared_url, Settings(limits=LimitSettings(write_limit=every, read_limit=every, auth_failure_limit=every))
     ) as running:
         yield running
 

@@ -28,7 +28,7 @@ def checked_frame(frame: dict[str, Any], operation: str = "push") -> dict[str, A
     name = frame.get("kind") or frame.get("type")
     validator = _frames(operation).get(str(name))
     if validator is None:
-        raise NotInTheContract(f"openapi/asyncapi.yaml has no {name} (service/realtime/frame_types.py): {frame}")
+        raise NotInTheContract(f"openapi/asyncapi.yaml has no {name} (service/stream/frame_schemas.py): {frame}")
     try:
         validator.validate(frame)
     except ValidationError as error:

@@ -32,7 +32,7 @@ from service.auth.issuers import Keyring, load_keyring
 from service.auth.tokens import mint
 from service.cli.serve import server_config
 from service.database.engine import parse_url
-from service.events.chain import digest, event_line
+from service.events.hash_chain import digest, event_line
 from service.settings import AuthSettings, Settings
 from tests.contract import checked_answer, checked_frame, ends
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, get_args
 import yaml
 from prometheus_client import REGISTRY
 
-import service.web.metrics  # noqa: F401 - registers the metrics
+import service.metrics  # noqa: F401 - registers the metrics
 from service.app import create_app
 from service.auth.issuers import load_keyring
 from service.database.engine import parse_url
 from service.errors import CloseReason
-from service.realtime.asyncapi import document as asyncapi_document
-from service.realtime.frames import ErrorCode
+from service.http.openapi import every_refusal
 from service.settings import PREFIX, Settings, groups
-from service.web.openapi import every_refusal
+from service.stream.asyncapi import document as asyncapi_document
+from service.stream.frames import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,10 +13,10 @@ from openapi_spec_validator import validate
 
 from service.alerts.lifecycle import EventKind
 from service.auth.principal import Scope
-from service.realtime import frames
-from service.realtime.frame_types import ClientFrame, Event, Frame, ServerFrame, final, kind_of, shown, type_of
+from service.http.openapi import operations
 from service.settings import ServerSettings
-from service.web.openapi import operations
+from service.stream import frames
+from service.stream.frame_schemas import ClientFrame, Event, Frame, ServerFrame, final, kind_of, shown, type_of
 from tests.contract import NotInTheContract, checked_answer, checked_frame, document, validator
 from tests.harness import BODY, ROOT
 from tests.reference import ASYNCAPI, OPENAPI
@@ -137,11 +137,11 @@ def test_an_operation_bounds_the_body_that_it_reads(lenient: Node, name: str) ->
 
 def test_every_frame_type_and_every_kind_of_event_is_described() -> None:
     missing = {*frames.SERVER_FRAMES, *frames.CLIENT_FRAMES} - {type_of(frame) for frame in FRAMES}
-    assert not missing, f"write a class in service/realtime/frame_types.py for {missing}"
+    assert not missing, f"write a class in service/stream/frame_schemas.py for {missing}"
     code = "".join(path.read_text() for path in (ROOT / "service" / "alerts").glob("*.py"))
     kinds = set(re.findall(r'"(alert\.[a-z_]+)"', code))
     assert kinds == {*get_args(EventKind)}, "EventKind in service/alerts/lifecycle.py lists them"
-    assert kinds == {kind_of(frame) for frame in final(Event)}, "each is a class in service/realtime/frame_types.py"
+    assert kinds == {kind_of(frame) for frame in final(Event)}, "each is a class in service/stream/frame_schemas.py"
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame.__name__)

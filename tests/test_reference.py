@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from service.errors import CloseReason
-from service.realtime import frames
-from service.web import problems
-from service.web.openapi import every_refusal
+from service.http import problems
+from service.http.openapi import every_refusal
+from service.stream import frames
 from tests.harness import ROOT
 from tests.reference import DOCUMENTS, PAGE, written, written_out
 

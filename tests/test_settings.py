@@ -84,14 +84,14 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
         ("TOCSIN_REQUEST_TIMEOUT_SECONDS", "nan"),
         ("TOCSIN_REQUEST_TIMEOUT_SECONDS", "inf"),
         ("TOCSIN_REQUEST_MAX_BYTES", "1e300"),
-        ("TOCSIN_IDEMPOTENCY_HOURS", "inf"),
+        ("TOCSIN_IDEMPOTENCY_KEY_TTL_HOURS", "inf"),
         ("TOCSIN_COMMIT_BATCH_SIZE", "0"),
         ("TOCSIN_JWT_ALGORITHM", "none"),
         ("TOCSIN_JWT_ALGORITHM", "HS256"),
         ("TOCSIN_JWT_LEEWAY_SECONDS", "301"),
         ("TOCSIN_WRITE_LIMIT", "many"),
         ("TOCSIN_READ_LIMIT", "5/second; many"),
-        ("TOCSIN_REFUSED_LIMIT", "5/fortnight"),
+        ("TOCSIN_AUTH_FAILURE_LIMIT", "5/fortnight"),
     ],
 )
 def test_what_a_setting_may_not_be_is_refused_by_its_name(

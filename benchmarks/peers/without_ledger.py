@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.cli import main
-from service.deliveries.ledger import Ledger
+from service.ledger.recorder import Ledger
 
 RECORDING = ("opened", "keeps_up", "stands_at", "dispatched_to", "received")
 

@@ -14,18 +14,18 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from service.alerts.changes import posted
-from service.alerts.pending import Pending, Stored, idempotency_key
+from service.alerts.commands import posted
+from service.alerts.queue_items import QueueItem, Stored, idempotency_key
 from service.alerts.schemas import BatchItem
 from service.errors import InvalidRequest, MalformedRequest, OutcomeUnknown, RequestRefused, TopicForbidden
-from service.web.problems import document, invalid
+from service.http.problems import document, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from service.alerts.committer import Committer
-    from service.alerts.pending import Outcome
+    from service.alerts.queue_items import Outcome
     from service.auth.principal import Principal
 
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -76,7 +76,7 @@ async def store(items: Sequence[Any], principal: Principal, now: datetime, commi
         RequestRefused: the service could store none of those that are right; the whole batch may be sent again.
 
     """
-    checked: list[Pending | RequestRefused] = []
+    checked: list[QueueItem | RequestRefused] = []
     for number, item in enumerate(items, 1):
         checked.append(_check(item, principal, now))
         if number % ITEMS_A_TURN == 0:
@@ -84,25 +84,25 @@ async def store(items: Sequence[Any], principal: Principal, now: datetime, commi
     return await answer_each(checked, committer)
 
 
-async def answer_each(checked: Sequence[Pending | RequestRefused], committer: Committer) -> Answer:
+async def answer_each(checked: Sequence[QueueItem | RequestRefused], committer: Committer) -> Answer:
     """Store those of ``checked`` that are alerts, and answer each item.
 
     Raises:
         RequestRefused: the service could store none of them.
 
     """
-    outcomes = await committer.store_all([one for one in checked if isinstance(one, Pending)])
+    outcomes = await committer.store_all([one for one in checked if isinstance(one, QueueItem)])
     if outcomes and all(map(_is_failure_of_ours, outcomes)):
         # The one that promises least stands for all: after the others nothing was stored.
         unknown = (outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown))
         raise next(unknown, cast("RequestRefused", outcomes[0]))
     following = iter(outcomes)
-    each = [next(following) if isinstance(one, Pending) else one for one in checked]
+    each = [next(following) if isinstance(one, QueueItem) else one for one in checked]
     refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
     return Answer(b'{"results":[%b]}' % b",".join(map(_answer, each)), refused)
 
 
-def _check(item: Any, principal: Principal, now: datetime) -> Pending | RequestRefused:
+def _check(item: Any, principal: Principal, now: datetime) -> QueueItem | RequestRefused:
     try:
         alert = BatchItem.model_validate_json(item) if isinstance(item, bytes) else BatchItem.model_validate(item)
     except ValidationError as error:

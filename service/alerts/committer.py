@@ -38,36 +38,36 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from service.alerts.book import Book
-from service.alerts.changes import Change, Post, ResolveKey, all_wanted, outcomes
-from service.alerts.pending import NewAlert, Stored, Waiting
+from service.alerts.commands import Command, PostAlert, ResolveByDedupKey, all_wanted, outcomes
+from service.alerts.queue_items import NewAlert, Stored, Waiting
+from service.alerts.unit_of_work import UnitOfWork
 from service.database.engine import CONNECTION_LOST, close_quietly, unavailable
 from service.errors import IdempotencyMismatch, InternalError, NotFound, OutcomeUnknown, Overloaded, RequestRefused
 from service.events.log import Appended, append_alerts
 from service.logs import get_logger
-from service.web.metrics import (
+from service.metrics import (
     ALERTS_REPEATED,
     ALERTS_REPLAYED,
     ALERTS_STORED,
     COMMIT_BATCH,
     COMMIT_QUEUE,
+    COMMIT_RECOVERIES,
     COMMIT_SECONDS,
-    COMMITS_SETTLED,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from service.alerts.pending import Outcome, Pending
+    from service.alerts.queue_items import Outcome, QueueItem
     from service.database.engine import Database
     from service.events.log import Event
+    from service.http.source_requests import Call, Called
     from service.settings import StorageSettings
-    from service.web.callers import Call, Called
 
 log = get_logger(__name__)
 
 SETTLE_PAUSE_SECONDS = 0.2
-_POSTED = (NewAlert, Post)
+_POSTED = (NewAlert, PostAlert)
 
 
 class _Decided(NamedTuple):
@@ -100,14 +100,14 @@ class Committer:
         self._settings = settings
         self._committed = committed
         self._called = called
-        self._queue: deque[Pending] = deque()
+        self._queue: deque[QueueItem] = deque()
         self._arrived = asyncio.Event()
         self._queue_bytes = 0
         self._connection: asyncpg.Connection | None = None
         self._backend: _Backend | None = None
         self._stopped = False
 
-    async def store(self, pending: NewAlert | Change) -> Stored:
+    async def store(self, pending: NewAlert | Command) -> Stored:
         """Commit an alert, or a change of one, and return what it is now.
 
         Raises:
@@ -126,11 +126,11 @@ class Committer:
     async def resolve_key(self, topic: str, dedup_key: str, actor: str) -> Stored | None:
         """Resolve the unresolved alert of ``topic`` that holds the key, and return it; None where there is none."""
         try:
-            return await self.store(ResolveKey(actor, datetime.now(UTC), topic, dedup_key))
+            return await self.store(ResolveByDedupKey(actor, datetime.now(UTC), topic, dedup_key))
         except NotFound:
             return None
 
-    async def store_all(self, pending: Sequence[Pending]) -> list[Outcome]:
+    async def store_all(self, pending: Sequence[QueueItem]) -> list[Outcome]:
         """Commit ``pending`` and return what became of each, once all are settled.
 
         Raises:
@@ -146,7 +146,7 @@ class Committer:
             await waiting.done
         return [item.outcome for item in pending if item.outcome is not None]
 
-    def _enqueue(self, pending: Sequence[Pending]) -> None:
+    def _enqueue(self, pending: Sequence[QueueItem]) -> None:
         if self._stopped:
             raise unavailable()
         room = self._settings.commit_queue_size - len(self._queue)
@@ -158,7 +158,7 @@ class Committer:
 
     async def run(self) -> None:
         """Commit what arrives, until cancelled."""
-        batch: list[Pending] = []
+        batch: list[QueueItem] = []
         try:
             while True:
                 if not self._queue:
@@ -169,7 +169,7 @@ class Committer:
                 self._queue_bytes -= sum(item.size for item in batch)
                 COMMIT_QUEUE.set(len(self._queue))
                 await self._commit([item for item in batch if isinstance(item, NewAlert)])
-                await self._commit_changes([item for item in batch if isinstance(item, Change)])
+                await self._commit_changes([item for item in batch if isinstance(item, Command)])
         finally:
             self._stopped = True
             _fail(batch, _unknown())  # what was under way; what had its answer keeps it
@@ -205,7 +205,7 @@ class Committer:
             COMMIT_BATCH.observe(len(batch))
             self._answer(batch, results)
 
-    async def _commit_changes(self, batch: list[Change]) -> None:
+    async def _commit_changes(self, batch: list[Command]) -> None:
         """Let changes act on what is there: a transaction of six round trips."""
         if not batch:
             return
@@ -214,7 +214,7 @@ class Committer:
         try:
             connection = await self._connect()
             async with connection.transaction():
-                book = await Book.open(connection, all_wanted(batch))
+                book = await UnitOfWork.open(connection, all_wanted(batch))
                 decided = _Decided(book.xid, outcomes(batch, book), book.events)
                 if book.touched:
                     await book.write(connection)
@@ -231,7 +231,7 @@ class Committer:
             COMMIT_BATCH.observe(len(batch))
             self._conclude(batch, decided)
 
-    def _conclude(self, batch: Sequence[Change], decided: _Decided) -> None:
+    def _conclude(self, batch: Sequence[Command], decided: _Decided) -> None:
         created = sum(event.kind == "alert.created" for event in decided.events)
         stored = [outcome for outcome in decided.outcomes if isinstance(outcome, Stored)]
         ALERTS_STORED.inc(created)
@@ -243,7 +243,9 @@ class Committer:
         for change, outcome in zip(batch, decided.outcomes, strict=True):
             change.conclude(outcome)
 
-    async def _settle_changes(self, batch: Sequence[Change], decided: _Decided, connection: asyncpg.Connection) -> None:
+    async def _settle_changes(
+        self, batch: Sequence[Command], decided: _Decided, connection: asyncpg.Connection
+    ) -> None:
         committed = await connection.fetchval("SELECT pg_xact_status($1::text::xid8) = 'committed'", decided.xid)
         log.info("commit settled", changes=len(batch), committed=committed)
         if committed:
@@ -252,7 +254,7 @@ class Committer:
             _fail(batch, unavailable())
 
     async def _commit_one_by_one(
-        self, batch: Sequence[NewAlert] | Sequence[Change], error: asyncpg.PostgresError
+        self, batch: Sequence[NewAlert] | Sequence[Command], error: asyncpg.PostgresError
     ) -> None:
         """Let an alert that PostgreSQL refuses, which is a defect of ours, fail alone."""
         if len(batch) == 1:
@@ -276,7 +278,7 @@ class Committer:
         for alert, outcome in zip(batch, outcomes, strict=True):
             alert.conclude(outcome)
 
-    def _count(self, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> None:
+    def _count(self, batch: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> None:
         """Count for their callers what became of alerts: a call a source, not an alert."""
         for (source, call), number in Counter(_calls(batch, outcomes)).items():
             self._called(source, call, number)
@@ -294,13 +296,15 @@ class Committer:
             self._connection, self._backend = connection, _Backend(row[0], row[1])
         return self._connection
 
-    async def _settle(self, batch: Sequence[Pending], settle: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
+    async def _settle(
+        self, batch: Sequence[QueueItem], settle: Callable[[asyncpg.Connection], Awaitable[None]]
+    ) -> None:
         """Find out what became of a commit whose connection was lost."""
-        COMMITS_SETTLED.inc()
+        COMMIT_RECOVERIES.inc()
         lost = self._backend
         if self._connection is not None:
             self._connection.terminate()
-        deadline = time.monotonic() + self._settings.settle_seconds
+        deadline = time.monotonic() + self._settings.commit_recovery_timeout_seconds
         while time.monotonic() < deadline:
             try:
                 connection = await self._connect()
@@ -340,7 +344,7 @@ def _outcome(alert: NewAlert, result: Appended) -> Stored | IdempotencyMismatch:
     return Stored(UUID(orjson.loads(result.body)["id"]), result.seq, result.body, replayed=result.replayed)
 
 
-def _calls(batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Call]]:
+def _calls(batch: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Call]]:
     for item, outcome in zip(batch, outcomes, strict=True):
         if isinstance(outcome, Stored) and isinstance(item, _POSTED):
             call: Call = "replayed" if outcome.replayed else "repeated" if outcome.repeated else "alerts"
@@ -355,6 +359,6 @@ def _unknown() -> OutcomeUnknown:
     )
 
 
-def _fail(batch: Sequence[Pending], error: RequestRefused) -> None:
+def _fail(batch: Sequence[QueueItem], error: RequestRefused) -> None:
     for item in batch:
         item.conclude(error)

@@ -31,7 +31,7 @@ import orjson
 
 from service.errors import ActionConflict
 from service.events.filter import RANK
-from service.events.times import rfc3339
+from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,14 +136,14 @@ class Alert:
         return orjson.dumps(self.shown())
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """What became of an alert, and the kind of the event that says so; ``kind`` is None where none is due yet."""
 
     alert: Alert
     kind: str | None
 
 
-def act(alert: Alert, action: Action, actor: str, at: datetime) -> Step | None:
+def act(alert: Alert, action: Action, actor: str, at: datetime) -> Transition | None:
     """Return what an action makes of an alert, None where ``actor`` has done it already.
 
     Raises:
@@ -161,7 +161,7 @@ def act(alert: Alert, action: Action, actor: str, at: datetime) -> Step | None:
     changed = replace(
         alert, status=action.status, status_by=actor, status_at=at, escalate_at=escalate_at, expires_at=expires_at
     )
-    return Step(_announced(changed, at), action.kind)
+    return Transition(_announced(changed, at), action.kind)
 
 
 def _since(alert: Alert) -> str:
@@ -171,7 +171,7 @@ def _since(alert: Alert) -> str:
     return f"{alert.status_by} {did} the alert at {rfc3339(alert.status_at)}."
 
 
-def repeat(alert: Alert, repeated: Alert, at: datetime) -> Step:
+def repeat(alert: Alert, repeated: Alert, at: datetime) -> Transition:
     """Return what another one with the key of an unresolved alert makes of it; ``repeated`` is how it was posted.
 
     A graver one goes to the log at once; it reopens an acknowledged alert, for what was acknowledged was less.
@@ -189,26 +189,26 @@ def repeat(alert: Alert, repeated: Alert, at: datetime) -> Step:
         escalate_at = at + timedelta(seconds=alert.escalate_after) if alert.escalate_after is not None else None
         changed = replace(changed, status="open", status_by=repeated.source, status_at=at, escalate_at=escalate_at)
     if graver or alert.repeated_at is None or at - alert.repeated_at >= REPEATED_EVERY:
-        return Step(replace(changed, repeated_at=at, repeat_at=None), "alert.repeated")
-    return Step(replace(changed, repeat_at=alert.repeat_at or alert.repeated_at + REPEATED_EVERY), None)
+        return Transition(replace(changed, repeated_at=at, repeat_at=None), "alert.repeated")
+    return Transition(replace(changed, repeat_at=alert.repeat_at or alert.repeated_at + REPEATED_EVERY), None)
 
 
-def comment(alert: Alert, at: datetime) -> Step:
+def comment(alert: Alert, at: datetime) -> Transition:
     """Return an alert that was commented on."""
-    return Step(_announced(alert, at), "alert.commented")
+    return Transition(_announced(alert, at), "alert.commented")
 
 
-def fall_due(alert: Alert, at: datetime) -> Iterator[Step]:
+def fall_due(alert: Alert, at: datetime) -> Iterator[Transition]:
     """Yield what time has made of an unresolved alert, in order: its repetitions, its escalation, its end."""
     if alert.repeat_at is not None and alert.repeat_at <= at:
         alert = replace(alert, repeated_at=at, repeat_at=None)
-        yield Step(alert, "alert.repeated")
+        yield Transition(alert, "alert.repeated")
     if alert.expires_at is not None and alert.expires_at <= at:
         changed = replace(alert, status="expired", status_by=SERVICE, status_at=at, escalate_at=None)
-        yield Step(_announced(changed, at), "alert.expired")
+        yield Transition(_announced(changed, at), "alert.expired")
     elif alert.escalate_at is not None and alert.escalate_at <= at:
         # From here on it is for all who may see its topic.
-        yield Step(_announced(replace(alert, recipients=None, escalate_at=None), at), "alert.escalated")
+        yield Transition(_announced(replace(alert, recipients=None, escalate_at=None), at), "alert.escalated")
 
 
 def _announced(alert: Alert, at: datetime) -> Alert:

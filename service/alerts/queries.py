@@ -9,14 +9,14 @@ from sqlalchemy import Text, and_, any_, cast, false, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 
 from service.alerts.lifecycle import Alert
-from service.alerts.search import found
+from service.alerts.search_index import found
 from service.alerts.tables import alerts
 from service.auth.principal import EVERY_TOPIC
 from service.database.base import severity_type
 from service.events.log import read_head
 from service.events.tables import events
-from service.events.times import rfc3339
-from service.web import cursors
+from service.http import pagination
+from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ class AlertQuery:
 
 def encode_cursor(seq: int) -> str:
     """Return the cursor of the page after the alert at ``seq``."""
-    return cursors.encode(str(seq))
+    return pagination.encode(str(seq))
 
 
 def decode_cursor(cursor: str) -> int:
@@ -64,9 +64,9 @@ def decode_cursor(cursor: str) -> int:
         InvalidRequest: it is none of ours.
 
     """
-    digits = cursors.decode(cursor)
+    digits = pagination.decode(cursor)
     if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):  # noqa: PLR2004 - digits of a bigint
-        raise cursors.refused()
+        raise pagination.refused()
     return int(digits)
 
 

@@ -1,6 +1,6 @@
 """``POST /v1/alerts``, one or many, and the reading of alerts.
 
-The POSTs are the hot path: their routes are ``DirectRoute``, and what they take is validated here, from bytes.
+The POSTs are the hot path: their routes are ``FastRoute``, and what they take is validated here, from bytes.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from pydantic import Field, ValidationError
 
 from service.alerts import batch, schemas
 from service.alerts import documented as doc
-from service.alerts.changes import posted
+from service.alerts.commands import posted
 from service.alerts.committer import Committer
 from service.alerts.lifecycle import Status
-from service.alerts.pending import Stored, idempotency_key
 from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
+from service.alerts.queue_items import Stored, idempotency_key
 from service.auth.principal import TOPIC_MAX, Principal, Scope, is_subject, is_topic_pattern
 from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, OutcomeUnknown, Overloaded, TopicForbidden
 from service.events.filter import Severity
-from service.web.bearer import Bearer
-from service.web.bounds import media_type, read_body, require_json
-from service.web.callers import count_refused
-from service.web.cursors import Cursor
-from service.web.direct import DirectRoute
-from service.web.openapi import body as body_of
-from service.web.openapi import headers, reads, refusals
-from service.web.problems import invalid
+from service.http.authentication import Bearer
+from service.http.fast_route import FastRoute
+from service.http.openapi import body as body_of
+from service.http.openapi import headers, reads, refusals
+from service.http.pagination import Cursor
+from service.http.problems import invalid
+from service.http.request_body import media_type, read_body, require_json
+from service.http.source_requests import count_refused
 
 if TYPE_CHECKING:
     from service.database.engine import Database
+    from service.http.rate_limits import RestLimits
     from service.settings import Settings
-    from service.web.limits import RestLimits
 
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
@@ -112,8 +112,8 @@ _IDEMPOTENCY_KEY = {
 _STORING = (TopicForbidden, IdempotencyMismatch, Overloaded, OutcomeUnknown)
 _STORED = headers("Location", "Idempotency-Replayed")
 
-direct_routes = [
-    DirectRoute(
+fast_routes = [
+    FastRoute(
         "/v1/alerts",
         post_alert,
         methods=["POST"],
@@ -127,7 +127,7 @@ direct_routes = [
         },
         openapi_extra=reads({"application/json": {"schema": body_of(schemas.AlertIn)}}, parameters=[_IDEMPOTENCY_KEY]),
     ),
-    DirectRoute(
+    FastRoute(
         "/v1/alerts/batch",
         post_batch,
         methods=["POST"],

@@ -32,7 +32,7 @@ from service.alerts.documented import documented
 from service.alerts.lifecycle import EventKind, Status
 from service.auth.principal import SUBJECT_MAX, TOPIC_MAX, is_subject, is_topic
 from service.events.filter import Severity
-from service.events.times import rfc3339
+from service.timestamps import rfc3339
 
 TITLE_MAX = 200
 BODY_MAX_BYTES = 16 * 1024

@@ -16,8 +16,8 @@ from sqlalchemy import Double, Uuid, case, cast, extract, func, literal, select,
 from service.alerts.queries import any_topic
 from service.alerts.tables import alerts
 from service.audit import views
-from service.audit.places import START
 from service.auth.principal import EVERY_TOPIC
+from service.http.pagination import START
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select, Subquery
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from service.audit.places import Place
+    from service.http.pagination import Keyset
 
 Row = dict[str, Any]
 
@@ -67,7 +67,7 @@ class Slice:
     """A page that is asked for: at most ``limit`` rows after a place."""
 
     limit: int
-    after: Place = START
+    after: Keyset = START
 
 
 def seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
@@ -82,10 +82,10 @@ async def alert_head(tx: AsyncConnection, alert_id: UUID) -> Row | None:
     return dict(row) if row else None
 
 
-TIMELINE_PLACE = (datetime, int, int, str, UUID)
+TIMELINE_KEYSET = (datetime, int, int, str, UUID)
 
 
-async def timeline(tx: AsyncConnection, alert_id: UUID, page: Slice) -> tuple[list[Row], Place]:
+async def timeline(tx: AsyncConnection, alert_id: UUID, page: Slice) -> tuple[list[Row], Keyset]:
     """Return what happened to an alert, oldest first: its events, each sending and each receipt."""
     view = views.timeline
     step = case((view.c.what == "sent", 2), (view.c.what == "received", 3), else_=1).label("step")
@@ -128,10 +128,10 @@ def _recipients_of(alert_id: UUID) -> Subquery:
     return statement.subquery()
 
 
-ALERT_RECIPIENTS_PLACE = (str,)
+ALERT_RECIPIENTS_KEYSET = (str,)
 
 
-async def alert_recipients(tx: AsyncConnection, alert_id: UUID, page: Slice) -> tuple[list[Row], Place]:
+async def alert_recipients(tx: AsyncConnection, alert_id: UUID, page: Slice) -> tuple[list[Row], Keyset]:
     """Return who was sent an alert and who received it, and who may see it and did not, by name."""
     every = _recipients_of(alert_id)
     return await _page(tx, select(every), (every.c.recipient,), page, newest_first=False)
@@ -148,12 +148,12 @@ async def alert_reach(tx: AsyncConnection, alert_id: UUID) -> Row:
     return dict((await tx.execute(statement)).mappings().one())
 
 
-RECIPIENT_PLACE = (int, UUID)
+RECIPIENT_KEYSET = (int, UUID)
 
 
 async def deliveries_to(
     tx: AsyncConnection, recipient: str, period: Period, topics: Sequence[str], page: Slice
-) -> tuple[list[Row], Place]:
+) -> tuple[list[Row], Keyset]:
     """Return what an admin was sent of the events of a period, newest first."""
     view = views.deliveries
     columns = (column for column in view.c if column.name not in ("recipient", "latency"))
@@ -174,12 +174,12 @@ class Unreceived:
     recipients: Sequence[str] = ()
 
 
-UNRECEIVED_PLACE = (int, str)
+UNRECEIVED_KEYSET = (int, str)
 
 
 async def unreceived(
     tx: AsyncConnection, wanted: Unreceived, topics: Sequence[str], page: Slice
-) -> tuple[list[Row], Place]:
+) -> tuple[list[Row], Keyset]:
     """Return who has not received which alert, the newest alert first."""
     view = views.unreceived
     columns = (column for column in view.c if column.name != "waiting")
@@ -198,12 +198,12 @@ async def unreceived(
     return await _page(tx, statement, (view.c.seq, view.c.recipient), page)
 
 
-CONNECTIONS_PLACE = (datetime, UUID)
+CONNECTIONS_KEYSET = (datetime, UUID)
 
 
 async def connections(
     tx: AsyncConnection, recipient: str | None, period: Period, page: Slice, *, is_open: bool | None = None
-) -> tuple[list[Row], Place]:
+) -> tuple[list[Row], Keyset]:
     """Return the connections that were opened in a period, newest first."""
     view = views.connections
     columns = (column for column in view.c if column.name != "duration")
@@ -215,10 +215,10 @@ async def connections(
     return await _page(tx, statement, (view.c.opened_at, view.c.connection), page)
 
 
-REJECTIONS_PLACE = (datetime, int)
+REJECTIONS_KEYSET = (datetime, int)
 
 
-async def rejections(tx: AsyncConnection, reason: str | None, period: Period, page: Slice) -> tuple[list[Row], Place]:
+async def rejections(tx: AsyncConnection, reason: str | None, period: Period, page: Slice) -> tuple[list[Row], Keyset]:
     """Return the streams that were refused in a period, newest first.
 
     Nothing tells two of one instant apart, so a place is a time, and how many of that time were shown.
@@ -240,10 +240,10 @@ async def rejections(tx: AsyncConnection, reason: str | None, period: Period, pa
     return rows, (last, sum(row["at"] == last for row in rows) + (shown if last == at else 0))
 
 
-CALLERS_PLACE = (datetime, str)
+CALLERS_KEYSET = (datetime, str)
 
 
-async def callers(tx: AsyncConnection, source: str | None, period: Period, page: Slice) -> tuple[list[Row], Place]:
+async def callers(tx: AsyncConnection, source: str | None, period: Period, page: Slice) -> tuple[list[Row], Keyset]:
     """Return what each source did in each hour that a period touches, the newest hour first."""
     view = views.callers
     statement = select(*view.c).where(*Period(hour_of(period.since), period.until).holds(view.c.hour))
@@ -268,7 +268,7 @@ async def _page(
     page: Slice,
     *,
     newest_first: bool = True,
-) -> tuple[list[Row], Place]:
+) -> tuple[list[Row], Keyset]:
     """Return the rows of a page, in the order of ``keys``, and where the next one begins."""
     if page.after is None:
         return [], None

@@ -15,15 +15,15 @@ from service.alerts.lifecycle import Status
 from service.alerts.routes import TopicPattern, patterns
 from service.alerts.schemas import AlertId, Name, Time
 from service.audit import queries, schemas
-from service.audit.places import CURSOR_MAX, cursor_of, places_of
 from service.audit.queries import Period, Slice
 from service.audit.report import report
 from service.audit.report_schemas import AuditReport
 from service.auth.principal import Principal, Scope
 from service.errors import NotFound, TopicForbidden
 from service.events.filter import Severity
-from service.web.bearer import Bearer
-from service.web.openapi import refusals
+from service.http.authentication import Bearer
+from service.http.openapi import refusals
+from service.http.pagination import CURSOR_MAX, decode_cursor, encode_cursor
 
 if TYPE_CHECKING:
     from fastapi.params import Query as QueryParameter
@@ -84,7 +84,7 @@ async def audit_alert(
 
     Both lists are paged together: as long as there is a `next`, the page that it leads to goes on with either.
     """
-    people, times = places_of(cursor, queries.ALERT_RECIPIENTS_PLACE, queries.TIMELINE_PLACE)
+    people, times = decode_cursor(cursor, queries.ALERT_RECIPIENTS_KEYSET, queries.TIMELINE_KEYSET)
     async with _database(request).transaction(snapshot=True) as tx:
         head = await queries.alert_head(tx, alert_id)
         if head is None or not principal.covers(head["topic"]):
@@ -92,7 +92,7 @@ async def audit_alert(
         reach = await queries.alert_reach(tx, alert_id)
         recipients, people = await queries.alert_recipients(tx, alert_id, Slice(limit, people))
         timeline, times = await queries.timeline(tx, alert_id, Slice(limit, times))
-    more = cursor_of(people, times)
+    more = encode_cursor(people, times)
     return schemas.AlertAudit.model_validate(
         {"alert": head, "reach": reach, "recipients": recipients, "timeline": timeline, "next": more}
     )
@@ -112,12 +112,12 @@ async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the que
 
     To page through a day, give `until`, which otherwise is now. A token that covers some topics sees their alerts only.
     """
-    [after] = places_of(cursor, queries.RECIPIENT_PLACE)
+    [after] = decode_cursor(cursor, queries.RECIPIENT_KEYSET)
     since, until = _day(since, until)
     async with _database(request).transaction(snapshot=True) as tx:
         rows, more = await queries.deliveries_to(tx, name, Period(since, until), principal.topics, Slice(limit, after))
     return schemas.RecipientAudit.model_validate(
-        {"recipient": name, "since": since, "until": until, "deliveries": rows, "next": cursor_of(more)}
+        {"recipient": name, "since": since, "until": until, "deliveries": rows, "next": encode_cursor(more)}
     )
 
 
@@ -138,11 +138,11 @@ async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query
 
     A token that covers some topics sees their alerts only.
     """
-    [after] = places_of(cursor, queries.UNRECEIVED_PLACE)
+    [after] = decode_cursor(cursor, queries.UNRECEIVED_KEYSET)
     wanted = queries.Unreceived(Period(*_day(since, until)), patterns(topic), severity, status, recipient)
     async with _database(request).transaction(snapshot=True) as tx:
         rows, more = await queries.unreceived(tx, wanted, principal.topics, Slice(limit, after))
-    return schemas.UnreceivedPage.model_validate({"unreceived": rows, "next": cursor_of(more)})
+    return schemas.UnreceivedPage.model_validate({"unreceived": rows, "next": encode_cursor(more)})
 
 
 @router.get("/connections", responses=refusals(TopicForbidden))
@@ -159,11 +159,11 @@ async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the quer
     limit: Limit = 200,
 ) -> schemas.ConnectionPage:
     """List the connections of admins, the newest first; a period is when they were opened."""
-    [after] = places_of(cursor, queries.CONNECTIONS_PLACE)
+    [after] = decode_cursor(cursor, queries.CONNECTIONS_KEYSET)
     async with _database(request).transaction(snapshot=True) as tx:
         page = Slice(limit, after)
         rows, more = await queries.connections(tx, recipient, Period(since, until), page, is_open=is_open)
-    return schemas.ConnectionPage.model_validate({"connections": rows, "next": cursor_of(more)})
+    return schemas.ConnectionPage.model_validate({"connections": rows, "next": encode_cursor(more)})
 
 
 @router.get("/rejections", responses=refusals(TopicForbidden))
@@ -177,10 +177,10 @@ async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query
     limit: Limit = 200,
 ) -> schemas.RejectionPage:
     """List the streams that were refused at the handshake, the newest first."""
-    [after] = places_of(cursor, queries.REJECTIONS_PLACE)
+    [after] = decode_cursor(cursor, queries.REJECTIONS_KEYSET)
     async with _database(request).transaction(snapshot=True) as tx:
         rows, more = await queries.rejections(tx, reason, Period(since, until), Slice(limit, after))
-    return schemas.RejectionPage.model_validate({"rejections": rows, "next": cursor_of(more)})
+    return schemas.RejectionPage.model_validate({"rejections": rows, "next": encode_cursor(more)})
 
 
 @router.get("/callers", responses=refusals(TopicForbidden))
@@ -194,10 +194,10 @@ async def audit_callers(  # noqa: PLR0913, PLR0917 - the filters of the query st
     limit: Limit = 200,
 ) -> schemas.CallerPage:
     """List what became of what each source of alerts posted in each hour, the newest hour first."""
-    [after] = places_of(cursor, queries.CALLERS_PLACE)
+    [after] = decode_cursor(cursor, queries.CALLERS_KEYSET)
     async with _database(request).transaction(snapshot=True) as tx:
         rows, more = await queries.callers(tx, source, Period(since, until), Slice(limit, after))
-    return schemas.CallerPage.model_validate({"callers": rows, "next": cursor_of(more)})
+    return schemas.CallerPage.model_validate({"callers": rows, "next": encode_cursor(more)})
 
 
 @router.get("/report", responses=refusals(TopicForbidden))

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from service.auth.jwks import RotatingKeys, UnusableSet
+from service.auth.jwks import InvalidKeySet, RotatingKeys
 from service.auth.keys import FixedKeys, VerificationKey, read_public_key, read_secret
 from service.errors import ConfigurationError
 from service.settings import IssuerSettings
@@ -134,5 +134,5 @@ def _keys_of_file(path: Path, algorithm: str | None, setting: str) -> RotatingKe
         return RotatingKeys.of_file(path, algorithm)
     except OSError as error:
         raise ConfigurationError(f"{setting}: {path}: {error.strerror}") from None
-    except UnusableSet as error:
+    except InvalidKeySet as error:
         raise ConfigurationError(f"{setting}: {path}: {error}") from None

@@ -2,7 +2,7 @@
 
 ::
 
-               a second after it was read (file), or jwks_cache_seconds after (URL);
+               a second after it was read (file), or jwks_ttl_seconds after (URL);
                or a token names a key that is not in the set
     ┌──────┐ ─────────────────────────────────────────────────────────────────────► ┌──────────┐
     │ kept │                                                                        │ fetching │ one at a time, and
@@ -28,7 +28,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import InvalidKeyError
 
-from service.auth.keys import UnfitKey, VerificationKey, public_key, shared_secret
+from service.auth.keys import UnacceptableKey, VerificationKey, public_key, shared_secret
 from service.errors import KeysUnavailable, RequestRefused, TocsinError, TokenInvalid
 from service.logs import get_logger
 
@@ -49,11 +49,11 @@ KeySet = dict[str | None, tuple[VerificationKey, ...]]
 _READERS: dict[Any, Any] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
 
 
-class UnusableSet(TocsinError):
+class InvalidKeySet(TocsinError):
     """What was fetched is no set of keys that can be used. The message says why."""
 
 
-class KeyUnknown(TocsinError):
+class UnknownKeyId(TocsinError):
     """A token names a key that is not in the set; ``keys.refresh()`` may bring it."""
 
     def __init__(self, keys: RotatingKeys) -> None:
@@ -79,47 +79,47 @@ def parse_set(content: bytes, *, algorithm: str | None = None, secrets: bool = F
     except (ValueError, TypeError, KeyError, RecursionError):
         members = None
     if not isinstance(members, list):
-        raise UnusableSet("it is no JWK set")
+        raise InvalidKeySet("it is no JWK set")
     if len(members) > SET_MAX_KEYS:
-        raise UnusableSet(f"it has {len(members)} keys; {SET_MAX_KEYS} is the most")
+        raise InvalidKeySet(f"it has {len(members)} keys; {SET_MAX_KEYS} is the most")
     keys: KeySet = {}
     for member in members:
         try:
             kid, key = _read_key(member, algorithm, secrets=secrets)
-        except UnfitKey as error:
+        except UnacceptableKey as error:
             log.warning("key passed over", why=str(error))
         else:
             keys[kid] = (*keys.get(kid, ()), key)
     if not keys:
-        raise UnusableSet("it has no key that can be used")
+        raise InvalidKeySet("it has no key that can be used")
     return keys
 
 
 def _read_key(jwk: Any, algorithm: str | None, *, secrets: bool) -> tuple[str | None, VerificationKey]:
     if not isinstance(jwk, dict) or not isinstance(kid := jwk.get("kid"), str | None):
-        raise UnfitKey("it is no JWK")
+        raise UnacceptableKey("it is no JWK")
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
-        raise UnfitKey("it is not for verifying signatures")
+        raise UnacceptableKey("it is not for verifying signatures")
     if "d" in jwk:
-        raise UnfitKey("it is a private key, and must not be here")
+        raise UnacceptableKey("it is a private key, and must not be here")
     kind, named = jwk.get("kty"), jwk.get("alg")
     try:
         if kind == "oct":
             return kid, _read_secret(jwk, secrets=secrets)
         if kind not in _READERS:
-            raise UnfitKey("it is of a kind that is not used")
+            raise UnacceptableKey("it is of a kind that is not used")
         key = _READERS[kind].from_jwk(jwk)
     except (InvalidKeyError, UnsupportedAlgorithm, ValueError, TypeError, KeyError, AttributeError):
-        raise UnfitKey("it is malformed") from None
+        raise UnacceptableKey("it is malformed") from None
     return kid, public_key(key, named if named is not None or kind != "RSA" else algorithm)
 
 
 def _read_secret(jwk: dict[str, Any], *, secrets: bool) -> VerificationKey:
     if not secrets:
-        raise UnfitKey("it is a shared secret, and must not be published")
+        raise UnacceptableKey("it is a shared secret, and must not be published")
     if jwk.get("alg", "HS256") != "HS256":
-        raise UnfitKey("a shared secret is for HS256")
+        raise UnacceptableKey("a shared secret is for HS256")
     return shared_secret(HMACAlgorithm.from_jwk(jwk))
 
 
@@ -140,12 +140,12 @@ async def fetch(url: str, timeout_seconds: float) -> bytes:
         headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
         async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
             if response.status_code != httpx2.codes.OK:
-                raise UnusableSet(f"the answer is {response.status_code}; redirects are not followed")
+                raise InvalidKeySet(f"the answer is {response.status_code}; redirects are not followed")
             content = bytearray()
             async for chunk in response.aiter_raw():  # as it came: what was compressed small cannot unfold here
                 content += chunk
                 if len(content) > SET_MAX_BYTES:
-                    raise UnusableSet(f"it is larger than {SET_MAX_BYTES} bytes")
+                    raise InvalidKeySet(f"it is larger than {SET_MAX_BYTES} bytes")
             return bytes(content)
 
 
@@ -160,7 +160,7 @@ def read_set_file(path: Path) -> bytes:
     with path.open("rb") as file:
         content = file.read(SET_MAX_BYTES + 1)
     if len(content) > SET_MAX_BYTES:
-        raise UnusableSet(f"it is larger than {SET_MAX_BYTES} bytes")
+        raise InvalidKeySet(f"it is larger than {SET_MAX_BYTES} bytes")
     return content
 
 
@@ -220,7 +220,7 @@ class RotatingKeys:
         def parse(content: bytes) -> KeySet:
             return parse_set(content, algorithm=algorithm)
 
-        return cls(url, get, parse, period=settings.jwks_cache_seconds, pause=settings.jwks_pause_seconds)
+        return cls(url, get, parse, period=settings.jwks_ttl_seconds, pause=settings.jwks_min_refresh_interval_seconds)
 
     def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
         """Return the keys that a token with this ``kid`` may be signed with.
@@ -235,7 +235,7 @@ class RotatingKeys:
             kid = next(iter(self._keys))
         found = self._keys.get(kid)
         if found is None:
-            raise KeyUnknown(self)
+            raise UnknownKeyId(self)
         return found
 
     def refusal(self) -> RequestRefused:
@@ -270,7 +270,7 @@ class RotatingKeys:
     async def _fetch(self) -> None:
         try:
             self._take(await self._get())
-        except (httpx2.HTTPError, OSError, UnusableSet) as error:  # a TimeoutError is an OSError
+        except (httpx2.HTTPError, OSError, InvalidKeySet) as error:  # a TimeoutError is an OSError
             if not self._failing:
                 why = str(error) or type(error).__name__
                 log.warning("keys cannot be fetched; those of before are kept", source=self._source, why=why)

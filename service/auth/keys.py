@@ -32,7 +32,7 @@ RSA_MIN_BITS = 2048
 DEV_KEY_FILE = "dev-secret"
 
 
-class UnfitKey(TocsinError):
+class UnacceptableKey(TocsinError):
     """A key is too weak, or of a kind that is not used. The message says why."""
 
 
@@ -64,18 +64,18 @@ def public_key(key: object, algorithm: str | None) -> VerificationKey:
     """
     if isinstance(key, RSAPublicKey):
         if key.key_size < RSA_MIN_BITS:
-            raise UnfitKey(f"the RSA key has {key.key_size} bits; {RSA_MIN_BITS} is the least")
+            raise UnacceptableKey(f"the RSA key has {key.key_size} bits; {RSA_MIN_BITS} is the least")
         return VerificationKey(_fitting(algorithm, "RS256", "PS256"), key)
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
         return VerificationKey(_fitting(algorithm, "ES256"), key)
     if isinstance(key, Ed25519PublicKey):
         return VerificationKey(_fitting(algorithm, "EdDSA"), key)
-    raise UnfitKey("use an RSA, P-256 or Ed25519 key")
+    raise UnacceptableKey("use an RSA, P-256 or Ed25519 key")
 
 
 def _fitting(algorithm: str | None, *fitting: str) -> str:
     if algorithm is not None and algorithm not in fitting:
-        raise UnfitKey(f"the algorithm is {algorithm}, but the key is for {' or '.join(fitting)}")
+        raise UnacceptableKey(f"the algorithm is {algorithm}, but the key is for {' or '.join(fitting)}")
     return algorithm or fitting[0]
 
 
@@ -89,9 +89,13 @@ def shared_secret(secret: bytes) -> VerificationKey:
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
     except InvalidKeyError:
-        raise UnfitKey("this is a key, not a secret: put it in a file and set TOCSIN_JWT_PUBLIC_KEY_FILE") from None
+        raise UnacceptableKey(
+            "this is a key, not a secret: put it in a file and set TOCSIN_JWT_PUBLIC_KEY_FILE"
+        ) from None
     if len(secret) < SECRET_MIN_BYTES:
-        raise UnfitKey(f"the secret has {len(secret)} bytes; HS256 needs {SECRET_MIN_BYTES} or more (RFC 7518, 3.2)")
+        raise UnacceptableKey(
+            f"the secret has {len(secret)} bytes; HS256 needs {SECRET_MIN_BYTES} or more (RFC 7518, 3.2)"
+        )
     return VerificationKey("HS256", secret)
 
 
@@ -109,7 +113,7 @@ def read_secret(secret: SecretStr | None, setting: str = "TOCSIN_JWT_SECRET") ->
         shared_secret(text)
     except UnicodeEncodeError:
         raise ConfigurationError(f"{setting} is not UTF-8: write random bytes in hex or base64") from None
-    except UnfitKey as error:
+    except UnacceptableKey as error:
         raise ConfigurationError(f"{setting}: {error}") from None
     return text
 
@@ -127,7 +131,7 @@ def read_public_key(path: Path, algorithm: str | None, setting: str) -> Verifica
         raise ConfigurationError(f"{setting}: {path}: {error.strerror}") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(f"{setting}: {path} holds no public key in PEM form") from None
-    except UnfitKey as error:
+    except UnacceptableKey as error:
         raise ConfigurationError(f"{setting}: {error}") from None
 
 

@@ -6,7 +6,8 @@ asked for (``RevokedTokens``); a stream is closed and forgotten.
 
 - Rows are numbered under a lock that is held to the commit, so a higher number is never seen before a lower one, and
   reading on from the last number misses nothing.
-- A row is kept until every token that it covers has expired: none lives longer than ``TOCSIN_JWT_LIFE_MAX_SECONDS``.
+- A row is kept until every token that it covers has expired: none lives longer than
+  ``TOCSIN_JWT_MAX_LIFETIME_SECONDS``.
 - At most ``TOCSIN_REVOCATIONS_MAX`` are in force, all of them in the memory of each node. One more is refused 503.
 - A node that is cut off from PostgreSQL goes by what it knows; what was revoked meanwhile it learns when it is back.
 """
@@ -224,9 +225,9 @@ def _kept(target: Target, now: datetime, issued_before: datetime, settings: Auth
     if target.connection_id is not None:
         return {"since": now, "kept": CLOSED_STREAM_SECONDS}
     if target.subject is not None:
-        return {"since": issued_before, "kept": settings.jwt_life_max_seconds}
+        return {"since": issued_before, "kept": settings.jwt_max_lifetime_seconds}
     # A token that exists now was issued by now, by a clock that may be ahead of ours.
-    return {"since": now, "kept": settings.jwt_life_max_seconds + settings.jwt_leeway_seconds}
+    return {"since": now, "kept": settings.jwt_max_lifetime_seconds + settings.jwt_leeway_seconds}
 
 
 async def revocations_before(tx: AsyncConnection, before: int, limit: int) -> Sequence[Revocation]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 from jwt.utils import base64url_decode
 
-from service.auth.jwks import KeyUnknown
+from service.auth.jwks import UnknownKeyId
 from service.auth.principal import EVERY_TOPIC, Principal, is_subject, is_topic_pattern
 from service.auth.revocations import RevokedTokens
 from service.errors import TokenExpired, TokenInvalid, TokenRevoked
@@ -66,11 +66,11 @@ class TokenVerifier:
         """
         try:
             return self.verify(token)
-        except KeyUnknown as unknown:
+        except UnknownKeyId as unknown:
             await unknown.keys.refresh()
         try:
             return self.verify(token)
-        except KeyUnknown as unknown:
+        except UnknownKeyId as unknown:
             raise unknown.keys.refusal() from None
 
     def verify(self, token: str) -> Principal:
@@ -206,8 +206,8 @@ def _principal(claims: dict[str, Any], settings: AuthSettings) -> Principal:
     for name in ("iat", "nbf"):
         if name in claims and _numeric_date(claims, name) > now + settings.jwt_leeway_seconds:
             raise TokenInvalid(f"The token's {name} lies in the future.")
-    if expires_at > issued_at + settings.jwt_life_max_seconds:
-        raise TokenInvalid(f"The token lives longer than {settings.jwt_life_max_seconds:g} s.")
+    if expires_at > issued_at + settings.jwt_max_lifetime_seconds:
+        raise TokenInvalid(f"The token lives longer than {settings.jwt_max_lifetime_seconds:g} s.")
     subject = claims["sub"]
     if not is_subject(subject):
         raise TokenInvalid("The token's sub must be 1 to 200 printable characters.")

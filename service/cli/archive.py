@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import asyncpg
 import typer
 
-from service.audit import archiver, partitions
-from service.audit.archive import find_archives, read_archive
-from service.audit.restoring import restore
-from service.cli.place import database_url
+from service.cli.environment import database_url
 from service.database.engine import address_of
 from service.errors import CommandFailed
+from service.retention import archive_process, partitions
+from service.retention.archive_file import find_archives, read_archive
+from service.retention.restore import restore
 from service.settings import load
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ async def _archive(url: URL, older_than: datetime, folder: Path) -> None:
     finally:
         await connection.close()
     for partition in due:
-        print(await archiver.archive(url, partition.first_seq, partition.last_seq, folder), flush=True)
+        print(await archive_process.archive(url, partition.first_seq, partition.last_seq, folder), flush=True)
     if not due:
         print("No whole partition of the log is older than that.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import reading, reporting, verify
+from service.cli import audit_lists, audit_reports, audit_verify
 
 audit = typer.Typer(
     name="audit",
@@ -12,11 +12,11 @@ audit = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-audit.command()(reporting.alert)
-audit.command()(reading.recipient)
-audit.command()(reading.unreceived)
-audit.command()(reading.connections)
-audit.command()(reading.rejections)
-audit.command()(reading.callers)
-audit.command()(reporting.report)
-audit.command()(verify.verify)
+audit.command()(audit_reports.alert)
+audit.command()(audit_lists.recipient)
+audit.command()(audit_lists.unreceived)
+audit.command()(audit_lists.connections)
+audit.command()(audit_lists.rejections)
+audit.command()(audit_lists.callers)
+audit.command()(audit_reports.report)
+audit.command()(audit_verify.verify)

@@ -33,8 +33,8 @@ from service.database.embedded import embedded_postgres
 from service.database.engine import address_of, parse_url
 from service.database.migrate import migrate
 from service.errors import CommandFailed
-from service.realtime.frames import SUBPROTOCOL
 from service.settings import AuthSettings, ServerSettings, Settings, StorageSettings
+from service.stream.frames import SUBPROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service import logs
-from service.cli.place import database_url
+from service.cli.environment import database_url
 from service.database.migrate import migrate as run_migrations
 from service.settings import load
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service import logs
-from service.audit.foresight import foresee
-from service.audit.retention import Retention
 from service.cli.archive import before_option
-from service.cli.place import database_url
+from service.cli.environment import database_url
 from service.database.engine import Database, close_quietly
 from service.errors import CommandFailed
+from service.retention.preview import foresee
+from service.retention.runner import Retention
 from service.settings import load
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from service.cli.caller import Token, TokenFile, Url, bearer, explained
+from service.cli.client_options import Token, TokenFile, Url, bearer, explained
 from service.client import BatchRefused, Client, ClientError, Posted
 from service.errors import CommandFailed
 from service.settings import load

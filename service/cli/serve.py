@@ -26,14 +26,14 @@ from service import logs
 from service.app import create_app
 from service.auth.issuers import load_keyring
 from service.auth.tokens import mint
-from service.cli.place import database_url, signing_secret
-from service.cli.workers import Workers
+from service.cli.environment import database_url, signing_secret
+from service.cli.worker_supervisor import Workers
 from service.database.migrate import is_current, migrate
 from service.errors import CommandFailed
-from service.realtime.transport import StreamTransport
+from service.http.server_protocol import HttpServerProtocol, ServerConfig
+from service.metrics import forget_worker, shared_by_workers
 from service.settings import load, unknown_variables
-from service.web.metrics import forget_worker, shared_by_workers
-from service.web.transport import HttpTransport, ServerConfig
+from service.stream.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 DEV_TOKEN_SECONDS = 12 * 3600
 STOP_SLACK_SECONDS = 15
-"""What a worker may take to stop beyond ``TOCSIN_SHUTDOWN_SECONDS``: to flush the ledger, and wait for PostgreSQL."""
+"""What a worker may take to stop beyond ``TOCSIN_SHUTDOWN_TIMEOUT_SECONDS``: to flush the ledger, and
+wait for PostgreSQL."""
 
 
 def serve(
@@ -84,7 +85,7 @@ def serve(
                 (settings, url, address.getsockname(), dev),
                 on_listening=greet,
                 on_ended=forget_worker,
-                patience=settings.server.shutdown_seconds + STOP_SLACK_SECONDS,
+                patience=settings.server.shutdown_timeout_seconds + STOP_SLACK_SECONDS,
             )
             with shared_by_workers():
                 nodes.run(workers)
@@ -173,8 +174,8 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
         app,
         host=server.host,
         port=server.port,
-        http=HttpTransport,
-        ws=StreamTransport,
+        http=HttpServerProtocol,
+        ws=WebSocketTransport,
         ws_max_size=stream.message_max_bytes,
         ws_ping_interval=stream.ping_interval_seconds,
         ws_ping_timeout=stream.ping_timeout_seconds,
@@ -183,7 +184,7 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
         access_log=server.access_log,
         server_header=False,
         forwarded_allow_ips=server.forwarded_allow_ips,
-        timeout_graceful_shutdown=server.shutdown_seconds,
+        timeout_graceful_shutdown=server.shutdown_timeout_seconds,
     )
     config.request_timeout = server.request_timeout_seconds
     config.request_max_bytes = max(server.request_max_bytes, server.batch_max_bytes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import asyncpg
 import typer
 
-from service.cli.place import database_url
+from service.cli.environment import database_url
 from service.database.embedded import BINARIES
 from service.database.engine import address_of
 from service.errors import CommandFailed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from service.cli.caller import Token, TokenFile, Url, bearer, explained, printable
+from service.cli.client_options import Token, TokenFile, Url, bearer, explained, printable
 from service.client import Client, Connected, Disconnected, Gap
 from service.settings import load
 

@@ -8,7 +8,7 @@ import typer
 
 from service.auth.principal import Scope, is_subject, is_topic_pattern
 from service.auth.tokens import mint
-from service.cli.place import signing_secret
+from service.cli.environment import signing_secret
 from service.settings import load
 
 
@@ -31,7 +31,7 @@ def token(
     if jti is not None and not is_subject(jti):
         raise typer.BadParameter("must be 1 to 200 printable characters", param_hint="--jti")
     settings = load()
-    if not ttl <= settings.auth.jwt_life_max_seconds:
-        raise typer.BadParameter(f"at most {settings.auth.jwt_life_max_seconds:g} are allowed", param_hint="--ttl")
+    if not ttl <= settings.auth.jwt_max_lifetime_seconds:
+        raise typer.BadParameter(f"at most {settings.auth.jwt_max_lifetime_seconds:g} are allowed", param_hint="--ttl")
     secret = signing_secret(settings)
     print(mint(secret, settings.auth, subject=sub, scope=scope, topics=patterns, ttl_seconds=ttl, token_id=jti))

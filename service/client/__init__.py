@@ -26,7 +26,7 @@ The modules: ``posting.py`` and ``following.py`` decide, without any I/O, what i
 
 from __future__ import annotations
 
-from service.client.asynchronous import AsyncClient, AsyncStream
+from service.client.aio import AsyncClient, AsyncStream
 from service.client.errors import (
     BatchRefused,
     ClientError,
@@ -39,10 +39,10 @@ from service.client.errors import (
     Unauthorized,
     Unreachable,
 )
-from service.client.following import Connected, Disconnected, Gap, Notice
-from service.client.posting import Posted, Retry
-from service.client.synchronous import Client, Stream
-from service.client.values import Alert, AlertFields, Event, Link, NewAlert, Severity
+from service.client.models import Alert, AlertFields, Event, Link, NewAlert, Severity
+from service.client.post_retry import Posted, Retry
+from service.client.stream_state import Connected, Disconnected, Gap, Notice
+from service.client.sync import Client, Stream
 
 __all__ = [
     "Alert",

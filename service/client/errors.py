@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from service.client.posting import Posted
+    from service.client.post_retry import Posted
 
 
 class ClientError(Exception):

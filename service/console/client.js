@@ -30,7 +30,7 @@
  *   attempt that is due, is noticed at once.
  *
  * In a page, `keepAlive` of lifecycle.js lets go of the connection while the page is frozen or in the back/forward cache;
- * `SharedStream` of shared.js has the same options and one connection for all tabs. docs/client.md tells of all three.
+ * `SharedStream` of shared.js has the same options and one connection for all tabs. docs/receiving-alerts.md tells of all three.
  */
 
 import { openEvents, openPolls, openSocket } from "./channels.js";

@@ -96,7 +96,7 @@ class Database:
             async_creator=self.connect,
             pool_size=settings.database_pool_size,
             max_overflow=0,
-            pool_timeout=settings.database_connect_seconds,
+            pool_timeout=settings.database_connect_timeout_seconds,
             pool_pre_ping=True,
             json_deserializer=orjson.loads,  # jsonb writes 1e300 in digits, which json would read as an int
         )
@@ -142,7 +142,7 @@ class Database:
         try:
             return await asyncpg.connect(
                 address_of(self.url),
-                timeout=self._settings.database_connect_seconds,
+                timeout=self._settings.database_connect_timeout_seconds,
                 command_timeout=patience or self._settings.database_timeout_seconds,
                 server_settings=self._server_settings,
             )

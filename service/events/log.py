@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import text
 
-from service.events.chain import event_line
+from service.events.hash_chain import event_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

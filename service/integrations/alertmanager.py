@@ -27,7 +27,7 @@ import orjson
 
 from service.alerts.schemas import KEY_MAX, AlertIn
 from service.errors import InvalidRequest, MalformedRequest
-from service.integrations import fitting
+from service.integrations import sanitize
 
 if TYPE_CHECKING:
     from service.events.filter import Severity
@@ -65,8 +65,8 @@ def read(body: bytes, settings: IntegrationSettings) -> list[Told]:
 
 def _told(alert: dict[str, Any], receiver: Any, settings: IntegrationSettings) -> Told:
     labels, annotations = _texts(alert.get("labels")), _texts(alert.get("annotations"))
-    links = [fitting.link("Source", alert.get("generatorURL"))]
-    links += [fitting.link(name, annotations.get(annotation)) for name, annotation in _LINKS]
+    links = [sanitize.link("Source", alert.get("generatorURL"))]
+    links += [sanitize.link(name, annotations.get(annotation)) for name, annotation in _LINKS]
     described = {
         "labels": labels,
         "annotations": annotations,
@@ -76,11 +76,11 @@ def _told(alert: dict[str, Any], receiver: Any, settings: IntegrationSettings) -
     key = _dedup_key(alert.get("fingerprint"), labels)
     return Told(
         AlertIn(
-            topic=fitting.topic(labels.get(settings.alertmanager_topic_label), settings.alertmanager_topic),
+            topic=sanitize.topic(labels.get(settings.alertmanager_topic_label), settings.alertmanager_default_topic),
             severity=_severity(labels.get(settings.alertmanager_severity_label), settings),
-            title=fitting.title(annotations.get("summary"), annotations.get("title"), labels.get("alertname")),
-            body=fitting.body(annotations.get("description"), annotations.get("message")),
-            attributes=fitting.attributes({name: value for name, value in described.items() if value}),
+            title=sanitize.title(annotations.get("summary"), annotations.get("title"), labels.get("alertname")),
+            body=sanitize.body(annotations.get("description"), annotations.get("message")),
+            attributes=sanitize.attributes({name: value for name, value in described.items() if value}),
             links=[link for link in links if link is not None],
             dedup_key=key,
         ),
@@ -94,10 +94,10 @@ def _texts(value: Any) -> dict[str, str]:
 
 
 def _severity(value: str | None, settings: IntegrationSettings) -> Severity:
-    return settings.alertmanager_severities.get((value or "").strip().lower(), settings.alertmanager_severity)
+    return settings.alertmanager_severity_map.get((value or "").strip().lower(), settings.alertmanager_default_severity)
 
 
 def _dedup_key(fingerprint: Any, labels: dict[str, str]) -> str:
-    if isinstance(fingerprint, str) and 0 < len(fingerprint) <= KEY_MAX and fitting.line(fingerprint) == fingerprint:
+    if isinstance(fingerprint, str) and 0 < len(fingerprint) <= KEY_MAX and sanitize.line(fingerprint) == fingerprint:
         return fingerprint
     return hashlib.sha256(orjson.dumps(labels, option=orjson.OPT_SORT_KEYS)).hexdigest()

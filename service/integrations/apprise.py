@@ -15,7 +15,7 @@ import orjson
 from service.alerts.schemas import KEY_MAX, AlertIn
 from service.errors import InvalidRequest, MalformedRequest
 from service.events.filter import Severity
-from service.integrations import fitting
+from service.integrations import sanitize
 
 SEVERITIES: dict[str, Severity] = {"info": "info", "success": "info", "warning": "warning", "failure": "error"}
 _OURS = {"title", "message", "type", "version", "attachments", "topic", "severity", "dedup_key"}
@@ -43,17 +43,17 @@ def read(body: bytes) -> AlertIn:
     extras = {name: value for name, value in payload.items() if name not in _OURS}
     files = _files(payload.get("attachments"))
     return AlertIn(
-        topic=fitting.topic(payload.get("topic"), "default"),
+        topic=sanitize.topic(payload.get("topic"), "default"),
         severity=_severity(payload),
-        title=fitting.title(title, first),
-        body=fitting.body(message),
-        attributes=fitting.attributes({**extras, **({"attachments": files} if files else {})}),
-        dedup_key=fitting.cut(_shown(key), KEY_MAX) or None,
+        title=sanitize.title(title, first),
+        body=sanitize.body(message),
+        attributes=sanitize.attributes({**extras, **({"attachments": files} if files else {})}),
+        dedup_key=sanitize.cut(_shown(key), KEY_MAX) or None,
     )
 
 
 def _shown(value: Any) -> str:
-    return fitting.line(value) if isinstance(value, str) else ""
+    return sanitize.line(value) if isinstance(value, str) else ""
 
 
 def _severity(payload: dict[str, Any]) -> Severity:

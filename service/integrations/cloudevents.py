@@ -31,7 +31,7 @@ from service.alerts.schemas import KEY_MAX, AlertIn
 from service.errors import InvalidRequest, MalformedRequest, UnsupportedMedia
 from service.events.filter import Severity
 from service.events.log import IdempotencyKey
-from service.integrations import fitting
+from service.integrations import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,12 +104,12 @@ def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
     key = event.get("dedupkey")
     severity = event.get("severity")
     alert = AlertIn(
-        topic=fitting.topic(event.get("topic"), fitting.topic(event["type"], "default")),
+        topic=sanitize.topic(event.get("topic"), sanitize.topic(event["type"], "default")),
         severity=cast("Severity", severity) if severity in get_args(Severity) else "info",
-        title=fitting.title(fields.get("title"), subject),
-        body=fitting.body(fields.get("body"), fields.get("message"), data),
+        title=sanitize.title(fields.get("title"), subject),
+        body=sanitize.body(fields.get("body"), fields.get("message"), data),
         attributes={"cloudevent": event} if _is_held(event) else _without_data(event),
-        dedup_key=(fitting.cut(fitting.line(key), KEY_MAX) or None) if isinstance(key, str) else None,
+        dedup_key=(sanitize.cut(sanitize.line(key), KEY_MAX) or None) if isinstance(key, str) else None,
     )
     # The key stands for its content too: what is delivered again is the same event, though a broker added to it.
     digest = hashlib.sha256(orjson.dumps([event["source"], event["id"]])).hexdigest()
@@ -123,13 +123,13 @@ def _checked(value: Any) -> dict[str, Any]:
     if (version := event.get("specversion")) != "1.0":
         raise InvalidRequest("specversion must be 1.0." if version is None else f"specversion {version!r} is not 1.0.")
     for name in REQUIRED:
-        if not isinstance(event.get(name), str) or not fitting.line(event[name]):
+        if not isinstance(event.get(name), str) or not sanitize.line(event[name]):
             raise InvalidRequest(f"A CloudEvent needs {name}: text that is not empty.")
     for name, member in event.items():
         if name in {"data", "data_base64"}:
             continue
         if not _NAME.fullmatch(name):
-            raise InvalidRequest(f"{fitting.cut(name, 100)!r} is no name of an attribute: a-z and 0-9 only.")
+            raise InvalidRequest(f"{sanitize.cut(name, 100)!r} is no name of an attribute: a-z and 0-9 only.")
         if not isinstance(member, str | bool) and not _is_integer(member):
             raise InvalidRequest(f"The attribute {name} must be text, a boolean or an integer of 32 bits.")
     if "data" in event and "data_base64" in event:
@@ -160,4 +160,4 @@ def _without_data(event: dict[str, Any]) -> dict[str, Any]:
         if _is_held(in_words):
             return {"cloudevent": in_words}
         context["data_omitted"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    return fitting.attributes({"cloudevent": context})
+    return sanitize.attributes({"cloudevent": context})

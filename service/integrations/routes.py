@@ -14,9 +14,9 @@ from fastapi.responses import Response
 
 from service.alerts import batch, schemas
 from service.alerts import documented as doc
-from service.alerts.changes import Post, posted
+from service.alerts.commands import PostAlert, posted
 from service.alerts.committer import Committer
-from service.alerts.pending import NewAlert, Outcome, Pending, Stored
+from service.alerts.queue_items import NewAlert, Outcome, QueueItem, Stored
 from service.alerts.routes import created
 from service.auth.principal import Principal, Scope
 from service.errors import (
@@ -29,20 +29,20 @@ from service.errors import (
     TopicForbidden,
     UnsupportedMedia,
 )
+from service.http.authentication import Bearer
+from service.http.fast_route import FastRoute
+from service.http.openapi import headers, reads, refusals
+from service.http.request_body import media_type, read_body, require_json
+from service.http.source_requests import count_refused
 from service.integrations import alertmanager, apprise, cloudevents
 from service.logs import get_logger
-from service.web.bearer import Bearer
-from service.web.bounds import media_type, read_body, require_json
-from service.web.callers import count_refused
-from service.web.direct import DirectRoute
-from service.web.openapi import headers, reads, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from service.http.rate_limits import RestLimits
     from service.integrations.alertmanager import Told
     from service.settings import Settings
-    from service.web.limits import RestLimits
 
 log = get_logger(__name__)
 
@@ -93,7 +93,7 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     if len(events) > 1:
         limits.hit("write", principal.subject, len(events) - 1)
     now = datetime.now(UTC)
-    checked: list[Pending | RequestRefused] = []
+    checked: list[QueueItem | RequestRefused] = []
     for event in events:
         try:
             checked.append(_new_event(event, principal, now))
@@ -104,7 +104,7 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     return Response(answer.body, media_type="application/json")
 
 
-def _new_event(event: Any, principal: Principal, now: datetime) -> NewAlert | Post:
+def _new_event(event: Any, principal: Principal, now: datetime) -> NewAlert | PostAlert:
     alert, key = cloudevents.alert_of(event)
     _covered(principal, alert.topic)
     return posted(alert, principal.subject, now, key)
@@ -249,8 +249,8 @@ _TOLD = {
     },
 }
 
-direct_routes = [
-    DirectRoute(
+fast_routes = [
+    FastRoute(
         "/v1/integrations/cloudevents",
         post_cloudevents,
         methods=["POST"],
@@ -272,7 +272,7 @@ direct_routes = [
             }
         ),
     ),
-    DirectRoute(
+    FastRoute(
         "/v1/integrations/apprise",
         post_apprise,
         methods=["POST"],
@@ -286,7 +286,7 @@ direct_routes = [
         },
         openapi_extra=reads({"application/json": _NOTIFICATION}),
     ),
-    DirectRoute(
+    FastRoute(
         "/v1/integrations/alertmanager",
         post_alertmanager,
         methods=["POST"],

@@ -180,7 +180,10 @@ async def test_a_batch_larger_than_a_commit_is_stored_in_several(database_url: s
 
 
 async def test_a_batch_during_an_outage_is_refused_whole_and_can_be_sent_again(database_url: str) -> None:
-    with serving(database_url, Settings(storage=StorageSettings(settle_seconds=5))) as node, node.rest() as client:
+    with (
+        serving(database_url, Settings(storage=StorageSettings(commit_recovery_timeout_seconds=5))) as node,
+        node.rest() as client,
+    ):
         batch = [{"title": f"{n}", "idempotency_key": f"key {n}"} for n in range(3)] + [{"title": ""}]
         await refuse_connections(node, refuse=True)
         refused = client.post(BATCH, json=batch)

@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import make_url
 
 from service.alerts.committer import Committer
-from service.alerts.pending import NewAlert, Stored, idempotency_key
+from service.alerts.queue_items import NewAlert, Stored, idempotency_key
 from service.alerts.schemas import AlertIn
 from service.database.engine import Database, parse_url
-from service.deliveries.callers import Callers
 from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded
+from service.ledger.source_stats import SourceStats
 from service.settings import Settings, StorageSettings
 from tests.alerts.proxy import Cut, Proxy
 from tests.harness import Node, eventually, serving
@@ -46,7 +46,7 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 @pytest.fixture
 async def node_behind(proxy: Proxy, database_url: str) -> AsyncIterator[Node]:
     url = make_url(database_url).update_query_dict({"host": str(proxy.folder)}).render_as_string(hide_password=False)
-    running = serving(url, Settings(storage=StorageSettings(settle_seconds=1)))
+    running = serving(url, Settings(storage=StorageSettings(commit_recovery_timeout_seconds=1)))
     node = await asyncio.to_thread(running.__enter__)
     try:
         yield replace(node, database_url=database_url)
@@ -221,7 +221,7 @@ class Tried:
 
     def __init__(self, database: Database, settings: StorageSettings) -> None:
         self.committed: list[Event] = []
-        self.callers = Callers(10)
+        self.callers = SourceStats(10)
         self.database = database
         self.stop_after: int | None = None
         self.committer = Committer(database, settings, self._hear, self.callers.count)

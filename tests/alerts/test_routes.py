@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.database.engine import Database, parse_url
-from service.deliveries.janitor import Janitor
-from service.deliveries.ledger import Ledger
+from service.ledger.recorder import Ledger
+from service.maintenance.housekeeping import Housekeeping
 from service.settings import Settings, StorageSettings
 from tests.harness import eventually, serving
 
@@ -327,7 +327,7 @@ async def test_a_key_is_forgotten_after_a_day(lenient: Node, rest: httpx2.Client
             f"UPDATE idempotency_keys SET created_at = now() - interval '{age}' WHERE key = $1", key["Idempotency-Key"]
         )
     database = Database(parse_url(lenient.database_url), StorageSettings())
-    await Janitor(database, Ledger(database, Settings().ledger), Settings()).keep_house()
+    await Housekeeping(database, Ledger(database, Settings().ledger), Settings()).keep_house()
     await database.close()
     assert rest.post("/v1/alerts", json=ALERT, headers=recent).content == first[recent["Idempotency-Key"]].content
     again = rest.post("/v1/alerts", json=ALERT, headers=old)

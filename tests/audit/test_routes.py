@@ -9,7 +9,7 @@ import orjson
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.web import cursors
+from service.http import pagination
 from tests.harness import WRITE, eventually
 
 if TYPE_CHECKING:
@@ -450,7 +450,7 @@ async def test_a_token_for_some_topics_sees_their_alerts_only(lenient: Node) -> 
 
 
 def cursor(*places: Any) -> str:
-    return cursors.encode(orjson.dumps(places).decode())
+    return pagination.encode(orjson.dumps(places).decode())
 
 
 @pytest.mark.parametrize("path", LISTS)
@@ -459,8 +459,8 @@ def cursor(*places: Any) -> str:
     [
         "x",
         "é",
-        cursors.encode("1"),
-        cursors.encode("null"),
+        pagination.encode("1"),
+        pagination.encode("null"),
         cursor(),
         cursor(None),
         cursor("x"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from service.auth.issuers import load_keyring
-from service.auth.jwks import KeyUnknown
+from service.auth.jwks import UnknownKeyId
 from service.auth.tokens import TokenVerifier, mint
 from service.errors import ConfigurationError, RequestRefused, TokenInvalid
 from service.settings import PREFIX, AuthSettings, load
@@ -134,7 +134,7 @@ def test_each_issuer_has_its_own_keys_and_audience(monkeypatch: pytest.MonkeyPat
         assert verifier.verify(signed(key, algorithm, kid, iss=name, aud=audience)).subject == "alice"
         for other, another, *_ in signers:
             if other != name:
-                with pytest.raises((TokenInvalid, KeyUnknown)):
+                with pytest.raises((TokenInvalid, UnknownKeyId)):
                     verifier.verify(signed(key, algorithm, kid, iss=other, aud=another))
                 assert "audience" in refusal(verifier, signed(key, algorithm, kid, iss=name, aud=another)).detail
     assert "somebody else" in refusal(verifier, signed(NEW, "HS256", iss="https://d.example")).detail

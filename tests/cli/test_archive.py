@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from service.events.log import append_alerts
-from tests.audit.conftest import make_small
 from tests.events.test_log import item
+from tests.fixtures.small_log import make_small
 from tests.harness import BODY, created
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from websockets.exceptions import ConnectionClosed
 
 from service.audit import schemas
 from service.cli.audit import audit as commands
-from service.cli.periods import day, period
-from service.cli.sheets import Answer, Sheet, at, cell, lasted, show
+from service.cli.output import Answer, Sheet, at, cell, lasted, show
+from service.cli.time_options import day, period
 from tests.harness import WRITE, eventually
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.client.line import Line
+from tests.client.flaky_proxy import Line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

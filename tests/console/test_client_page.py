@@ -1,4 +1,4 @@
-"""``docs/client.md``: its page, run as it stands from another origin, and its tables, held against the code."""
+"""The page of ``docs/receiving-alerts.md``, run as it stands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser
 
-TEXT = (ROOT / "docs" / "client.md").read_text()
+TEXT = (ROOT / "docs" / "receiving-alerts.md").read_text()
 [PAGE] = re.findall(r"^```html\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COPIED = set(re.findall(r"`(\w+\.js)`", TEXT.split("A page on Tocsin's own origin", maxsplit=1)[0]))
 SAID = {

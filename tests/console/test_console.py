@@ -47,7 +47,7 @@ MEDIA_TYPES = {
 
 async def test_a_link_with_a_token_opens_the_feed_and_the_token_leaves_the_address_bar(node: Node, tab: Tab) -> None:
     await node.post("Raised before")
-    life = timedelta(seconds=AuthSettings().jwt_life_max_seconds - 60)  # long enough to end in another year
+    life = timedelta(seconds=AuthSettings().jwt_max_lifetime_seconds - 60)  # long enough to end in another year
     year = (datetime.now(UTC) + life).year
     await tab.open(node, ttl_seconds=life.total_seconds())
     await tab.shows("Raised before")

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
-from tests.console.evening import EVENING, tell
+from tests.console.screenshot_scenario import EVENING, tell
 from tests.harness import ROOT, Node
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.harness import Node
 
-UNLIMITED = {"TOCSIN_WRITE_LIMIT": "1000000/second", "TOCSIN_REFUSED_LIMIT": "1000000/second"}
+UNLIMITED = {"TOCSIN_WRITE_LIMIT": "1000000/second", "TOCSIN_AUTH_FAILURE_LIMIT": "1000000/second"}
 TOPICS = ("payments.eu", "payments.us", "search", "default")
 SEVERITIES = ("info", "warning", "error", "critical")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.harness import Process
 
 ALERTS = 3_000
-JUDGED_SOON = {"TOCSIN_NODE_LEASE_SECONDS": "1", "TOCSIN_JANITOR_SECONDS": "0.2"}
+JUDGED_SOON = {"TOCSIN_NODE_LEASE_SECONDS": "1", "TOCSIN_HOUSEKEEPING_INTERVAL_SECONDS": "0.2"}
 
 
 async def test_a_node_killed_under_load_loses_nothing_and_its_ledger_claims_nothing_that_was_not_sent(

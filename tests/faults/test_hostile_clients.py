@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.realtime.transport import FRAGMENTS_MAX
+from service.stream.transports.websocket import FRAGMENTS_MAX
 from tests.harness import BODY, PATIENCE, READ, Node, Process, eventually, token
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ def two_nodes(own_database: str, tmp_path: Path) -> Iterator[list[Process]]:
     variables = {
         **UNLIMITED,
         "TOCSIN_NODE_LEASE_SECONDS": str(LEASE),
-        "TOCSIN_JANITOR_SECONDS": "0.2",
-        "TOCSIN_SETTLE_SECONDS": "1",
+        "TOCSIN_HOUSEKEEPING_INTERVAL_SECONDS": "0.2",
+        "TOCSIN_COMMIT_RECOVERY_TIMEOUT_SECONDS": "1",
     }
     nodes = [start_process(own_database, tmp_path, 0, **variables) for _ in range(2)]
     yield nodes

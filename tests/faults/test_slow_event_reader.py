@@ -89,7 +89,7 @@ class Reader:
 async def test_event_readers_that_stop_reading_cost_little_memory_and_are_told_why_they_were_dropped(
     start: Callable[..., Process],
 ) -> None:
-    node = start(**UNLIMITED, TOCSIN_SLOW_CONSUMER_SECONDS="2", TOCSIN_RECENT_BYTES=str(8 * MB))
+    node = start(**UNLIMITED, TOCSIN_SLOW_CONSUMER_SECONDS="2", TOCSIN_REPLAY_CACHE_BYTES=str(8 * MB))
     names = [f"reader {number}" for number in range(READERS)]
     stuck = [Reader(node, name, "after=latest", "text/event-stream") for name in names]
     for reader in stuck:

@@ -33,7 +33,7 @@ def highest_memory(node: Process) -> int:
 async def test_readers_that_stop_reading_cost_little_memory_delay_nobody_and_resume_where_they_were(
     start: Callable[..., Process],
 ) -> None:
-    node = start(**UNLIMITED, TOCSIN_SLOW_CONSUMER_SECONDS="3", TOCSIN_RECENT_BYTES=str(8 * MB))
+    node = start(**UNLIMITED, TOCSIN_SLOW_CONSUMER_SECONDS="3", TOCSIN_REPLAY_CACHE_BYTES=str(8 * MB))
     stuck = [Reader(node, f"reader {number}", small=True, after="latest") for number in range(READERS)]
     before = highest_memory(node)
     todo = iter(range(ALERTS))

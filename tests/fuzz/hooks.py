@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from service.alerts.documented import KEY, TEXT
 from service.alerts.schemas import INTEGER_MAX
-from service.audit.places import cursor_of
-from service.web import cursors
+from service.http import pagination
+from service.http.pagination import encode_cursor
 
 if TYPE_CHECKING:
     from schemathesis import Case, HookContext, Response
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PRINTABLE = st.characters(exclude_categories=("C", "Z"))
 CONNECTION = "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"
 AT = datetime(2026, 11, 21, 9, 41, 7, 123456, UTC)
-POLL_SECONDS = 0.05
+LOG_POLL_INTERVAL_SECONDS = 0.05
 WAIT_MAX_SECONDS = 60
 SUBJECT = "fuzzer"
 REQUEST_HEADER_FIELDS_TOO_LARGE = 431
@@ -58,9 +58,9 @@ def later(year: int, month: int, day: int, second: int) -> str:
 
 
 schemathesis.openapi.format("name", st.text(PRINTABLE, min_size=1, max_size=200))
-schemathesis.openapi.format("cursor", st.integers(0, 10**9).map(lambda seq: cursors.encode(str(seq))))
+schemathesis.openapi.format("cursor", st.integers(0, 10**9).map(lambda seq: pagination.encode(str(seq))))
 schemathesis.openapi.format(
-    "delivery-cursor", st.integers(0, 10**9).map(lambda seq: cursors.encode(f"{seq}/{CONNECTION}"))
+    "delivery-cursor", st.integers(0, 10**9).map(lambda seq: pagination.encode(f"{seq}/{CONNECTION}"))
 )
 for _name, _places in {
     "alert": ((("alice",), (AT, 4711, 2, "alice", UUID(CONNECTION))), (None, (AT, 0, 1, "é", UUID(int=0)))),
@@ -70,7 +70,7 @@ for _name, _places in {
     "rejection": (((AT, 0),), ((AT, 17),)),
     "caller": (((AT, ""),), ((AT, "billing"),)),
 }.items():
-    schemathesis.openapi.format(f"{_name}-cursor", st.sampled_from([str(cursor_of(*places)) for places in _places]))
+    schemathesis.openapi.format(f"{_name}-cursor", st.sampled_from([str(encode_cursor(*places)) for places in _places]))
 schemathesis.openapi.format(
     "json-object", st.dictionaries(st.sampled_from(["rate", "a b", "é"]), st.integers(0, 9)).map(json.dumps)
 )
@@ -115,7 +115,7 @@ def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any])
 
 def _soon(wait: Any) -> Any:
     try:
-        return POLL_SECONDS if POLL_SECONDS < float(wait) <= WAIT_MAX_SECONDS else wait
+        return LOG_POLL_INTERVAL_SECONDS if LOG_POLL_INTERVAL_SECONDS < float(wait) <= WAIT_MAX_SECONDS else wait
     except (TypeError, ValueError):
         return wait
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from service.settings import IntegrationSettings, LimitSettings, Settings, StorageSettings
-from tests.client.line import Line, answer
+from tests.client.flaky_proxy import Line, answer
 from tests.harness import WRITE, Node, eventually, serving, token
 from tests.parts import alertmanager
 
@@ -247,11 +247,11 @@ async def test_a_topic_that_the_token_does_not_cover_is_said_and_the_others_are_
 
 
 async def test_the_mapping_is_that_of_the_settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOCSIN_ALERTMANAGER_SEVERITIES", "P1=critical, p3 = info")
+    monkeypatch.setenv("TOCSIN_ALERTMANAGER_SEVERITY_MAP", "P1=critical, p3 = info")
     monkeypatch.setenv("TOCSIN_ALERTMANAGER_SEVERITY_LABEL", "priority")
-    monkeypatch.setenv("TOCSIN_ALERTMANAGER_SEVERITY", "error")
+    monkeypatch.setenv("TOCSIN_ALERTMANAGER_DEFAULT_SEVERITY", "error")
     monkeypatch.setenv("TOCSIN_ALERTMANAGER_TOPIC_LABEL", "team")
-    monkeypatch.setenv("TOCSIN_ALERTMANAGER_TOPIC", "ops")
+    monkeypatch.setenv("TOCSIN_ALERTMANAGER_DEFAULT_TOPIC", "ops")
     labels = [
         {"priority": "p1", "team": "Data.Base"},
         {"priority": "P3"},

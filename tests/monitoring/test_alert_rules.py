@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from service.web.openapi import every_refusal
+from service.http.openapi import every_refusal
 from tests.harness import ROOT
 from tests.parts import promtool
 

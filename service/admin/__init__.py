@@ -1,0 +1,1 @@
+"""Administration over REST: revocations, and connections that an administrator closes."""

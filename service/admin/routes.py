@@ -1,0 +1,205 @@
+"""``/v1/revocations`` and ``DELETE /v1/connections/{id}``: what ends a stream before its time, on whichever node."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+
+from service.alerts.schemas import Name, Time
+from service.auth.principal import Principal, Scope
+from service.auth.revocations import Revocation, Target, revocations_before, revoke
+from service.errors import InvalidRequest, NotFound, Overloaded
+from service.http import pagination
+from service.http.authentication import Bearer
+from service.http.openapi import body, refusals
+from service.http.pagination import Cursor
+from service.http.problems import invalid
+from service.http.request_body import read_body, require_json
+from service.ledger.queries import is_open
+
+if TYPE_CHECKING:
+    from service.database.engine import Database
+    from service.settings import Settings
+    from service.stream.hub import Hub
+
+router = APIRouter(prefix="/v1", tags=["administration"])
+
+Admin = Annotated[Principal, Depends(Bearer(Scope.ADMIN, limit="read"))]
+
+ID_MAX = 2**63 - 1
+BODY_MAX_BYTES = 16 * 1024
+
+
+_TEXT: dict[str, JsonValue] = {"type": "string"}
+_NULL: dict[str, JsonValue] = {"type": "null"}
+
+
+class RevocationIn(BaseModel):
+    """What is to be revoked: one token by its ``jti``, or those of a subject that were issued before a time."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"subject": "ann", "reason": "the laptop was stolen"}],
+            "oneOf": [
+                {"required": ["jti"], "properties": {"jti": _TEXT, "subject": _NULL, "before": _NULL}},
+                {"required": ["subject"], "properties": {"jti": _NULL, "subject": _TEXT}},
+            ],
+        },
+    )
+
+    jti: Name | None = Field(None, description="the `jti` of one token")
+    subject: Name | None = Field(None, description="the `sub` whose tokens are revoked")
+    before: Time | None = Field(None, description="with `subject`: issued (`iat`) before this; default: now")
+    reason: Name | None = Field(None, description="why, in one line")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> RevocationIn:
+        if (self.jti is None) == (self.subject is None):
+            raise ValueError("give a jti or a subject, not both")
+        if self.before is not None and self.subject is None:
+            raise ValueError("before goes with a subject")
+        return self
+
+
+# All of it is there: FastAPI drops what is null in an example.
+_REVOCATION: dict[str, JsonValue] = {
+    "id": 17,
+    "jti": "4f6d0c52",
+    "subject": "ann",
+    "before": "2026-11-21T09:41:07.123456Z",
+    "connection": "01a1fd87-65c3-71a6-ba06-3929d3197295",
+    "reason": "the laptop was stolen",
+    "revoked_by": "root",
+    "revoked_at": "2026-11-21T09:41:07.123456Z",
+    "expires_at": "2027-11-21T09:41:07.123456Z",
+}
+
+
+class RevocationOut(BaseModel):
+    """A revocation that is in force."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_REVOCATION]})
+
+    id: int
+    jti: str | None
+    subject: str | None
+    before: AwareDatetime | None
+    connection: UUID | None = Field(description="a stream that was closed by `DELETE /v1/connections/{id}`")
+    reason: str | None
+    revoked_by: str
+    revoked_at: AwareDatetime
+    expires_at: AwareDatetime = Field(description="every token that it covers has expired by then")
+
+    @classmethod
+    def of(cls, revocation: Revocation) -> RevocationOut:
+        """Show a stored revocation."""
+        return cls(
+            id=revocation.id,
+            jti=revocation.token_id,
+            subject=revocation.subject,
+            before=revocation.issued_before,
+            connection=revocation.connection_id,
+            reason=revocation.reason,
+            revoked_by=revocation.revoked_by,
+            revoked_at=revocation.revoked_at,
+            expires_at=revocation.expires_at,
+        )
+
+
+class RevocationPage(BaseModel):
+    """A page of revocations, newest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"revocations": [_REVOCATION], "next": "NDcxMQ"}]})
+
+    revocations: list[RevocationOut]
+    next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
+
+
+_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": body(RevocationIn)}}}}
+
+
+@router.post(
+    "/revocations",
+    status_code=201,
+    responses={200: {"model": RevocationOut, "description": "It was in force already."}, **refusals(Overloaded)},
+    openapi_extra=_BODY,
+)
+async def post_revocation(request: Request, response: Response, principal: Admin) -> RevocationOut:
+    """Revoke tokens: they are refused from now on, and their streams closed, on every node within a second."""
+    require_json(request)
+    try:
+        wanted = RevocationIn.model_validate_json(await read_body(request, BODY_MAX_BYTES))
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+    settings: Settings = request.app.state.settings
+    latest = time.time() + settings.auth.jwt_leeway_seconds
+    if wanted.before is not None and not 0 <= wanted.before.timestamp() <= latest:
+        raise InvalidRequest("/before: no token has been issued before 1970, nor in the future.")
+    target = Target(token_id=wanted.jti, subject=wanted.subject, issued_before=wanted.before)
+    database: Database = request.app.state.database
+    async with database.transaction() as tx:
+        revocation, is_new = await revoke(
+            tx, target, by=principal.subject, reason=wanted.reason, settings=settings.auth
+        )
+    if not is_new:
+        response.status_code = 200
+    return RevocationOut.of(revocation)
+
+
+@router.get("/revocations")
+async def get_revocations(
+    request: Request,
+    principal: Admin,  # noqa: ARG001 - asked for its scope
+    cursor: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 200,
+) -> RevocationPage:
+    """List what is revoked, newest first: by whom, when and why."""
+    before = _decode(cursor) if cursor is not None else ID_MAX
+    database: Database = request.app.state.database
+    async with database.transaction() as tx:
+        rows = await revocations_before(tx, before, limit + 1)
+    page = [RevocationOut.of(row) for row in rows[:limit]]
+    return RevocationPage(revocations=page, next=pagination.encode(str(page[-1].id)) if len(rows) > limit else None)
+
+
+def _decode(cursor: str) -> int:
+    try:
+        before = int(pagination.decode(cursor))
+    except ValueError:
+        before = -1
+    if not 0 <= before <= ID_MAX:
+        raise pagination.refused()
+    return before
+
+
+@router.delete(
+    "/connections/{connection_id:uuid}", status_code=204, response_class=Response, responses=refusals(NotFound)
+)
+async def delete_connection(
+    request: Request,
+    principal: Admin,
+    connection_id: Annotated[UUID, Path(description="the `connection` of its `welcome` frame")],
+) -> Response:
+    """Close a stream with 1008 ``kicked``, on whichever node holds it. Its token stays good."""
+    hub: Hub = request.app.state.hub
+    settings: Settings = request.app.state.settings
+    database: Database = request.app.state.database
+    async with database.transaction() as tx:
+        if not hub.holds(connection_id) and not await is_open(tx, connection_id):
+            raise NotFound(f"There is no open connection {connection_id}.")
+        target = Target(connection_id=connection_id)
+        await revoke(tx, target, by=principal.subject, reason=None, settings=settings.auth)
+    return Response(status_code=204)

@@ -1,0 +1,82 @@
+"""Search by text and by attributes: an index beside the alerts, filled behind the log.
+
+Turning text into words and keeping two GIN indexes costs PostgreSQL as much as storing the alert, and would be paid
+under the log's lock. So the indexer of one node at a time does it afterwards, and rests nine times as long as it
+worked. What it has not reached yet is searched without an index: an answer is never behind the log.
+
+Alerts never change their words and attributes, so an entry is made once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, insert, literal, literal_column, select, text, union_all
+from sqlalchemy.dialects.postgresql import JSONB
+
+from service.alerts.tables import alert_search, alerts
+from service.errors import DatabaseUnavailable
+from service.logs import get_logger
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
+    from service.database.engine import Database
+
+log = get_logger(__name__)
+
+PAUSE_SECONDS = 0.5
+REST = 9
+BATCH = 1_000
+
+_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(7405006)")
+_DICTIONARY: ColumnElement[str] = literal_column("'simple'")
+_some = alerts.alias("some")
+_WORDS = func.to_tsvector(_DICTIONARY, _some.c.title + "\n" + func.coalesce(_some.c.body, ""))
+_IS_BEHIND = _some.c.seq > select(func.coalesce(func.max(alert_search.c.seq), 0)).scalar_subquery()
+_INDEX = insert(alert_search).from_select(
+    ["seq", "words", "attributes"],
+    select(_some.c.seq, _WORDS, _some.c.attributes).where(_IS_BEHIND).order_by(_some.c.seq).limit(BATCH),
+)
+
+
+def found(words: str | None, attributes: dict[str, Any] | None) -> ColumnElement[bool]:
+    """Return the condition that an alert has all of ``words``, in PostgreSQL's web syntax, and holds ``attributes``."""
+    indexed, behind = select(alert_search.c.seq), select(_some.c.seq).where(_IS_BEHIND)
+    if words is not None:
+        query = func.websearch_to_tsquery(_DICTIONARY, words)
+        indexed = indexed.where(alert_search.c.words.bool_op("@@")(query))
+        behind = behind.where(_WORDS.bool_op("@@")(query))
+    if attributes is not None:
+        wanted = literal(attributes, JSONB)
+        indexed = indexed.where(alert_search.c.attributes.contains(wanted))
+        behind = behind.where(_some.c.attributes.contains(wanted))
+    return alerts.c.seq.in_(union_all(indexed, behind))
+
+
+class SearchIndexer:
+    """Fills the index, on whichever node comes first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def run(self) -> None:
+        """Index until cancelled."""
+        while True:
+            begun = time.monotonic()
+            try:
+                entries = await self.advance()
+            except DatabaseUnavailable:
+                log.warning("indexing waits for the database")
+                entries = 0
+            worked = time.monotonic() - begun
+            await asyncio.sleep(REST * worked if entries == BATCH else PAUSE_SECONDS)
+
+    async def advance(self) -> int:
+        """Index the next alerts, unless another node is at it, and return how many."""
+        async with self._database.transaction() as tx:
+            if not await tx.scalar(_TRY_LOCK):
+                return 0
+            return (await tx.execute(_INDEX)).rowcount

@@ -1,0 +1,1 @@
+"""The dashboard: statistics of the service, sampled only while somebody looks."""

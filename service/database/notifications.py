@@ -1,0 +1,73 @@
+"""The LISTEN connection of a node: channels, each with the callback that a notification is passed to.
+
+A notification only wakes. It may be lost, repeated or late, so every feature that listens also polls, or asks again
+when the connection was made anew (``on_connect``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from service.database.engine import CONNECTION_LOST, close_quietly
+from service.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import asyncpg
+
+    from service.database.engine import Database
+
+log = get_logger(__name__)
+
+RECONNECT_SECONDS = 0.5
+
+
+class NotificationListener:
+    """Passes the notifications of all nodes on to who listens on this one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._callbacks: dict[str, Callable[[str], None]] = {}
+        self._on_connect: list[Callable[[], None]] = []
+
+    def listen(
+        self, channel: str, callback: Callable[[str], None], *, on_connect: Callable[[], None] | None = None
+    ) -> None:
+        """Call ``callback`` with the payload of each notification on ``channel``; to be called before ``run``.
+
+        ``on_connect`` is called whenever the connection was made: what was notified before it is unknown.
+        """
+        self._callbacks[channel] = callback
+        if on_connect is not None:
+            self._on_connect.append(on_connect)
+
+    async def run(self) -> None:
+        """Listen until cancelled, reconnecting as often as needed."""
+        while True:
+            try:
+                connection = await self._database.connect()
+            except CONNECTION_LOST:
+                await asyncio.sleep(RECONNECT_SECONDS)
+                continue
+            try:
+                await self._receive(connection)
+            except CONNECTION_LOST:
+                log.warning("the LISTEN connection was lost")
+            finally:
+                await close_quietly(connection)
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _receive(self, connection: asyncpg.Connection) -> None:
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: ended.set())
+        for channel in self._callbacks:
+            await connection.add_listener(channel, self._notified)
+        for callback in self._on_connect:
+            callback()
+        await ended.wait()
+        log.warning("the LISTEN connection was lost")
+
+    def _notified(self, _connection: asyncpg.Connection, _pid: int, channel: str, payload: str) -> None:
+        self._callbacks[channel](payload)

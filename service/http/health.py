@@ -1,0 +1,63 @@
+"""Is the process alive, and can it do its work: ``/healthz``, ``/readyz``, ``/metrics``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import text
+
+from service.errors import DatabaseUnavailable
+from service.http.openapi import refusals
+from service.metrics import exposition
+
+if TYPE_CHECKING:
+    from service.database.engine import Database
+
+_METRICS = """\
+# HELP tocsin_alerts_stored_total Alerts that were committed.
+# TYPE tocsin_alerts_stored_total counter
+tocsin_alerts_stored_total 4711.0
+"""
+
+router = APIRouter(tags=["operation"])
+
+
+class Health(BaseModel):
+    """That it is well."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
+
+    status: Literal["ok", "ready"]
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """Answer 200 while the process serves requests at all."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses=refusals(DatabaseUnavailable))
+async def readyz(request: Request) -> Health:
+    """Answer 200 while PostgreSQL answers, 503 otherwise: send traffic elsewhere meanwhile."""
+    database: Database = request.app.state.database
+    async with database.transaction() as tx:
+        await tx.execute(text("SELECT 1"))
+    return Health(status="ready")
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The metrics.",
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": _METRICS}},
+        }
+    },
+)
+async def metrics() -> Response:
+    """Return the metrics of this node, or of all workers together, in Prometheus' text format."""
+    return exposition()

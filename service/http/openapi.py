@@ -1,0 +1,279 @@
+"""The OpenAPI document: what FastAPI reads off the routes, completed with all that each operation may refuse.
+
+What follows from an operation's having a token, parameters or a body is said of it here, once for all. What it refuses
+besides, it names itself: ``responses=refusals(NotFound, ActionConflict)``. So each lists exactly the statuses that it
+answers with, and each refusal is a schema with its code as a constant, and an example.
+
+A body that is read by hand is documented with ``body(AlertIn)``; what its schema refers to is moved to the components.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from service.errors import (
+    ActionConflict,
+    DatabaseUnavailable,
+    InternalError,
+    InvalidRequest,
+    KeysUnavailable,
+    MalformedRequest,
+    RateLimited,
+    RequestRefused,
+    RequestTimeout,
+    RequestTooLarge,
+    ScopeMissing,
+    UnsupportedMedia,
+)
+from service.http.problems import MEDIA_TYPE
+from service.http.server_protocol import HEADERS_MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fastapi import FastAPI
+    from fastapi.routing import APIRoute
+    from pydantic import BaseModel
+
+_SCHEMAS = "#/components/schemas/"
+_METHODS = ("get", "put", "post", "delete", "patch")
+_NOT_OURS = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}HTTPValidationError"}}}
+"""FastAPI's own form of a 422, which nobody is answered with."""
+
+_HEADERS_TOO_LONG = {
+    "description": f"Address and headers are over {HEADERS_MAX_BYTES // 1024} KiB; this has no body, and hangs up."
+}
+"""What ``transport.py`` answers to any request, before the application sees it."""
+
+_OF_A_BODY = (MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia, InvalidRequest)
+
+_HEADERS: dict[str, dict[str, Any]] = {
+    "WWW-Authenticate": {
+        "description": "What a token must bring (RFC 6750, section 3).",
+        "schema": {"type": "string"},
+        "example": 'Bearer realm="tocsin", error="invalid_token"',
+    },
+    "Retry-After": {
+        "description": "In how many seconds to come back.",
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 1,
+    },
+    "X-RateLimit-Limit": {
+        "description": "How many requests the window takes.",
+        "schema": {"type": "integer"},
+        "example": 1000,
+    },
+    "X-RateLimit-Remaining": {
+        "description": "How many of them are left.",
+        "schema": {"type": "integer"},
+        "example": 0,
+    },
+    "X-RateLimit-Reset": {
+        "description": "When the window ends, in seconds since the epoch.",
+        "schema": {"type": "integer"},
+        "example": 1795253000,
+    },
+    "Location": {
+        "description": "Where the alert is.",
+        "schema": {"type": "string"},
+        "example": "/v1/alerts/01a1fd87-65c3-71a6-ba06-3929d3197295",
+    },
+    "Idempotency-Replayed": {
+        "description": "`true`: the answer to the first request with this `Idempotency-Key`; nothing new was stored.",
+        "schema": {"type": "string", "const": "true"},
+        "example": "true",
+    },
+}
+_HEADERS_OF_A_STATUS = {
+    401: ("WWW-Authenticate",),
+    403: ("WWW-Authenticate",),
+    429: ("Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
+    503: ("Retry-After",),
+}
+
+_FAULTS = {
+    "type": "array",
+    "description": "Each fault, with the JSON pointer of where it is (RFC 6901).",
+    "items": {
+        "type": "object",
+        "required": ["pointer", "detail"],
+        "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+    },
+}
+_MEMBERS: dict[type[RequestRefused], dict[str, Any]] = {
+    InvalidRequest: {"errors": _FAULTS},
+    ActionConflict: {"alert": {"$ref": f"{_SCHEMAS}AlertOut", "description": "The alert as it stands."}},
+}
+"""What a refusal's document may hold besides."""
+
+
+def operation_id(route: APIRoute) -> str:
+    """Name an operation after its function, for clients that are generated."""
+    return route.name
+
+
+def refusals(*kinds: type[RequestRefused]) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of an operation that refuses with ``kinds``, beside what is understood."""
+    return {
+        status: _answer(status, [kind for kind in kinds if kind.status == status])
+        for status in sorted({kind.status for kind in kinds})
+    }
+
+
+def headers(*names: str) -> dict[str, dict[str, str]]:
+    """Return the headers that an answer may have."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def body(model: type[BaseModel] | Any, mode: JsonSchemaMode = "validation", **keywords: Any) -> dict[str, Any]:
+    """Return the schema of ``model``, by reference; ``complete`` moves the definitions to the components."""
+    if isinstance(model, type):
+        _, schema = models_json_schema([(model, mode)], ref_template=_SCHEMAS + "{model}")
+        return {"$ref": f"{_SCHEMAS}{model.__name__}", **schema, **keywords}
+    return {**TypeAdapter(model).json_schema(ref_template=_SCHEMAS + "{model}"), **keywords}
+
+
+def reads(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return what FastAPI cannot see of an operation that reads its token and its body by hand."""
+    return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}, **fields}
+
+
+def install(app: FastAPI) -> None:
+    """Complete the document of ``app``, where it is shown and where it is written."""
+    generate = app.openapi
+    completed: list[dict[str, Any]] = []
+
+    def openapi() -> dict[str, Any]:
+        if not completed:
+            completed.append(complete(generate()))
+        return completed[0]
+
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI says to do
+
+
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Say of each operation what it may refuse, and gather what is referred to."""
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    by_name = {kind.__name__: kind for kind in every_refusal()}
+    used: set[type[RequestRefused]] = set()
+    for _, _, operation in operations(document):
+        answers = {
+            status: answer for status, answer in operation["responses"].items() if answer.get("content") != _NOT_OURS
+        }
+        kinds = {*_understood(operation), *(by_name[name] for name in _named(answers))}
+        answers.update({str(status): answer for status, answer in refusals(*_sorted(kinds)).items()})
+        answers["431"] = _HEADERS_TOO_LONG
+        operation["responses"] = {status: answers[status] for status in sorted(answers)}
+        if "parameters" in operation:
+            operation["parameters"] = [_as_sent(parameter) for parameter in operation["parameters"]]
+        used |= kinds
+    schemas.update({kind.__name__: _schema(kind) for kind in used})
+    _hoist(document["paths"], schemas)
+    components["schemas"] = dict(sorted(schemas.items()))
+    components["headers"] = _HEADERS
+    document["tags"] = [{"name": tag} for tag in _tags(document)]
+    return document
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the path, the method and the description of each operation."""
+    for path, item in document["paths"].items():
+        for method in _METHODS:
+            if method in item:
+                yield path, method, item[method]
+
+
+def every_refusal(base: type[RequestRefused] = RequestRefused) -> Iterator[type[RequestRefused]]:
+    """Yield every kind of refusal."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from every_refusal(kind)
+
+
+def _understood(operation: dict[str, Any]) -> Iterator[type[RequestRefused]]:
+    """Yield what an operation may refuse because of what it takes."""
+    yield InternalError
+    if "security" in operation:
+        yield from (kind for kind in every_refusal() if kind.status == HTTPStatus.UNAUTHORIZED)
+        yield from (ScopeMissing, RateLimited, DatabaseUnavailable, KeysUnavailable)
+    if any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
+        yield InvalidRequest  # a path whose parameter is none, such as no UUID, is another path: 404
+    if "requestBody" in operation:
+        yield from _OF_A_BODY
+
+
+def _named(answers: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of the refusals that an operation names itself."""
+    for answer in answers.values():
+        schema = answer.get("content", {}).get(MEDIA_TYPE, {}).get("schema", {})
+        for option in schema.get("oneOf", [schema]):
+            if "$ref" in option:
+                yield option["$ref"].removeprefix(_SCHEMAS)
+
+
+def _sorted(kinds: Iterable[type[RequestRefused]]) -> list[type[RequestRefused]]:
+    order = list(every_refusal())
+    return sorted(kinds, key=order.index)
+
+
+def _as_sent(parameter: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter without what only a JSON document could send, and without saying twice what it is."""
+    schema = {name: value for name, value in parameter["schema"].items() if name not in ("title", "description")}
+    options = [option for option in schema.pop("anyOf", ()) if option != {"type": "null"}]
+    schema.update(options[0] if len(options) == 1 else {"anyOf": options} if options else {})
+    return {**parameter, "schema": schema}
+
+
+def _answer(status: int, kinds: list[type[RequestRefused]]) -> dict[str, Any]:
+    refs = [{"$ref": f"{_SCHEMAS}{kind.__name__}"} for kind in kinds]
+    mapping = {kind.code: f"{_SCHEMAS}{kind.__name__}" for kind in kinds}
+    several = {"oneOf": refs, "discriminator": {"propertyName": "code", "mapping": mapping}}
+    answer: dict[str, Any] = {"description": " ".join(f"{kind.title}." for kind in kinds)}
+    if named := _HEADERS_OF_A_STATUS.get(status):
+        answer["headers"] = headers(*named)
+    return {**answer, "content": {MEDIA_TYPE: {"schema": several if len(refs) > 1 else refs[0]}}}
+
+
+def _schema(kind: type[RequestRefused]) -> dict[str, Any]:
+    constants = {
+        "type": f"urn:tocsin:problem:{kind.code}",
+        "title": kind.title,
+        "status": kind.status,
+        "code": kind.code,
+    }
+    return {
+        "description": " ".join((kind.__doc__ or "").split()),
+        "type": "object",
+        "required": [*constants, "detail"],
+        "properties": {
+            **{name: {"const": value, "type": _json_type(value)} for name, value in constants.items()},
+            "detail": {"type": "string", "description": "What was wrong with this request."},
+            **_MEMBERS.get(kind, {}),
+        },
+        "examples": [{**constants, "detail": f"{kind.title}."}],
+    }
+
+
+def _json_type(value: object) -> str:
+    return "integer" if isinstance(value, int) else "string"
+
+
+def _hoist(node: Any, schemas: dict[str, Any]) -> None:
+    """Move the definitions that stand inside a schema to the components."""
+    if isinstance(node, dict):
+        for name, schema in node.pop("$defs", {}).items():
+            schemas.setdefault(name, schema)
+            _hoist(schema, schemas)
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _hoist(child, schemas)
+
+
+def _tags(document: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(tag for _, _, operation in operations(document) for tag in operation.get("tags", ())))

@@ -1,0 +1,142 @@
+"""Errors as ``application/problem+json`` (RFC 9457): the one place where the error tree meets HTTP.
+
+Each document has ``type``, ``title``, ``status``, ``detail`` and a stable ``code`` to program against; ``openapi.py``
+says which operation answers with which. A 401 carries ``WWW-Authenticate`` (RFC 6750, section 3), a 429 and a 503
+``Retry-After``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match
+
+from service.errors import (
+    InternalError,
+    InvalidRequest,
+    MalformedRequest,
+    MethodNotAllowed,
+    NotFound,
+    RequestRefused,
+    ScopeMissing,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+    TokenRevoked,
+)
+from service.metrics import HTTP_ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.routing import BaseRoute
+
+MEDIA_TYPE = "application/problem+json"
+FAULTS_MAX = 20
+_CHALLENGES = {
+    TokenMissing: 'Bearer realm="tocsin"',
+    TokenInvalid: 'Bearer realm="tocsin", error="invalid_token"',
+    TokenExpired: 'Bearer realm="tocsin", error="invalid_token", error_description="The token has expired"',
+    TokenRevoked: 'Bearer realm="tocsin", error="invalid_token", error_description="The token was revoked"',
+    ScopeMissing: 'Bearer realm="tocsin", error="insufficient_scope"',
+}
+
+
+def document(refusal: RequestRefused) -> dict[str, Any]:
+    """Return a refusal as a problem document, and count it."""
+    HTTP_ERRORS.labels(refusal.code).inc()
+    fields: dict[str, Any] = {
+        "type": f"urn:tocsin:problem:{refusal.code}",
+        "title": refusal.title,
+        "status": refusal.status,
+        "code": refusal.code,
+        "detail": refusal.detail,
+        **refusal.members,
+    }
+    if refusal.errors:
+        fields["errors"] = refusal.errors
+    return fields
+
+
+def problem(refusal: RequestRefused) -> Response:
+    """Render a refusal."""
+    headers = dict(refusal.headers)
+    if challenge := _CHALLENGES.get(type(refusal)):
+        headers["WWW-Authenticate"] = challenge
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(refusal.retry_after)
+    return Response(orjson.dumps(document(refusal)), refusal.status, headers, MEDIA_TYPE)
+
+
+def invalid(errors: Iterable[Mapping[str, Any]]) -> RequestRefused:
+    """Turn pydantic's errors into one refusal that names each fault by its JSON pointer (RFC 6901)."""
+    errors = list(errors)
+    faults = [
+        {
+            "pointer": "".join(f"/{_escape(part)}" for part in error["loc"]),
+            "detail": str(error["msg"]).removeprefix("Value error, "),  # pydantic's mark of our own messages
+        }
+        for error in errors[:FAULTS_MAX]
+    ]
+    first = faults[0]
+    if errors[0]["type"] == "json_invalid":
+        return MalformedRequest(f"The body is not valid JSON: {first['detail'].removeprefix('Invalid JSON: ')}.")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return InvalidRequest(f"{first['pointer'] or 'The body'}: {first['detail']}{more}.", errors=faults)
+
+
+def _escape(part: object) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestRefused)  # noqa: S101 - narrows the handler's argument
+    return problem(error)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - narrows the handler's argument
+    return problem(invalid(error.errors()))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - narrows the handler's argument
+    path = request.url.path
+    if error.status_code == MethodNotAllowed.status:
+        allowed = ", ".join(_methods(request))
+        return problem(MethodNotAllowed(f"{path} takes {allowed}.", headers={"Allow": allowed}))
+    if error.status_code == NotFound.status:
+        return problem(NotFound(f"There is nothing at {path}."))
+    return problem(MalformedRequest("The request cannot be read."))
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that the path takes; Starlette's own answer names those of the first route only."""
+    candidates = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+    routes: list[BaseRoute] = request.app.routes
+    return [
+        method
+        for method in candidates
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+
+
+async def _defect(_request: Request, _error: Exception) -> Response:
+    # Starlette logs the traceback when it raises the error on; the caller learns nothing internal.
+    # uvicorn hangs up after it, and a client that was told does not try to use the connection again.
+    detail = "Something went wrong on our side. The service's log has the details."
+    return problem(InternalError(detail, headers={"Connection": "close"}))
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of ``app`` with a problem document."""
+    app.add_exception_handler(RequestRefused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _defect)

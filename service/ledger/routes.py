@@ -1,0 +1,148 @@
+"""``GET /v1/alerts/{id}/deliveries`` and ``GET /v1/presence``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from service.alerts.schemas import AlertId
+from service.auth.principal import Principal, Scope
+from service.errors import NotFound
+from service.http import pagination
+from service.http.authentication import Bearer
+from service.http.openapi import refusals
+from service.ledger.queries import deliveries_of, may_audit, present
+
+if TYPE_CHECKING:
+    from service.database.engine import Database
+    from service.settings import Settings
+
+router = APIRouter(prefix="/v1", tags=["deliveries"])
+
+Auditor = Annotated[Principal, Depends(Bearer(Scope.AUDIT_READ, limit="read"))]
+Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+
+DeliveryCursor = Annotated[
+    str | None,
+    Query(
+        max_length=100,
+        description="the `next` of the page before; absent: the first page",
+        json_schema_extra={"format": "delivery-cursor"},
+    ),
+]
+
+SEQ_MAX = 2**63 - 1
+_BEFORE_ALL = (0, UUID(int=0))
+
+
+class DeliveryOut(BaseModel):
+    """An event of the alert, on its way to one connection."""
+
+    seq: int
+    kind: str
+    recipient: str
+    connection: UUID
+    node: UUID
+    sent_at: AwareDatetime | None
+    received_at: AwareDatetime | None
+    latency: float | None = Field(description="seconds from sent to received")
+
+
+class DeliveryPage(BaseModel):
+    """A page of deliveries, in the order of the log."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "deliveries": [
+                        {
+                            "seq": 4711,
+                            "kind": "alert.created",
+                            "recipient": "alice",
+                            "connection": "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a",
+                            "node": "01a1fd70-9a6e-7c55-8f0e-0a1b2c3d4e5f",
+                            "sent_at": "2026-11-21T09:41:07.125012Z",
+                            "received_at": "2026-11-21T09:41:07.142345Z",
+                            "latency": 0.017333,
+                        }
+                    ],
+                    "next": "NDcxMS8wMWExZmQ3ZC0wYjdjLTdlMWEtOWQ0My01ZDhmMWYxYzJiM2E",
+                }
+            ]
+        }
+    )
+
+    deliveries: list[DeliveryOut]
+    next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
+
+
+class PresentOut(BaseModel):
+    """An admin who is connected."""
+
+    recipient: str
+    connections: int
+    since: AwareDatetime
+
+
+class PresenceOut(BaseModel):
+    """Who is connected now, to any node."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"present": [{"recipient": "alice", "connections": 2, "since": "2026-11-21T08:58:01.000123Z"}]}
+            ]
+        }
+    )
+
+    present: list[PresentOut]
+
+
+def _encode(seq: int, connection: UUID) -> str:
+    return pagination.encode(f"{seq}/{connection}")
+
+
+def _decode(cursor: str) -> tuple[int, UUID]:
+    try:
+        seq, _, connection = pagination.decode(cursor).partition("/")
+        position = int(seq), UUID(connection)
+    except ValueError:
+        position = (-1, UUID(int=0))
+    if not 0 <= position[0] <= SEQ_MAX:
+        raise pagination.refused()
+    return position
+
+
+@router.get("/alerts/{alert_id:uuid}/deliveries", responses=refusals(NotFound))
+async def get_deliveries(
+    request: Request,
+    principal: Auditor,
+    alert_id: AlertId,
+    cursor: DeliveryCursor = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 200,
+) -> DeliveryPage:
+    """List who was sent the alert, and who received it."""
+    database: Database = request.app.state.database
+    async with database.transaction(snapshot=True) as tx:
+        if not await may_audit(tx, principal, alert_id):
+            raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
+        rows = await deliveries_of(tx, alert_id, _decode(cursor) if cursor else _BEFORE_ALL, limit + 1)
+    page = [DeliveryOut(**row) for row in rows[:limit]]
+    more = _encode(page[-1].seq, page[-1].connection) if len(rows) > limit else None
+    return DeliveryPage(deliveries=page, next=more)
+
+
+@router.get("/presence")
+async def get_presence(request: Request, principal: Reader) -> PresenceOut:  # noqa: ARG001 - asked for its scope
+    """List the admins who are connected."""
+    database: Database = request.app.state.database
+    settings: Settings = request.app.state.settings
+    async with database.transaction() as tx:
+        rows = await present(tx, settings.ledger.node_lease_seconds, settings.stream.presence_max)
+    return PresenceOut(
+        present=[PresentOut(recipient=row.recipient, connections=row.connections, since=row.since) for row in rows]
+    )

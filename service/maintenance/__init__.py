@@ -1,0 +1,1 @@
+"""Periodic clean-up: connections of lost nodes, expired keys and revocations."""

@@ -1,0 +1,94 @@
+"""The service's own figures, in Prometheus' text format at ``/metrics``.
+
+Labels are closed sets (codes, reasons), never subjects, topics or addresses: a label a caller can choose would grow
+without bound, and would leak.
+
+With several workers each of them keeps its figures in files of a folder that all share, and any of them answers with
+the figures of all: counters and gauges added up, of positions in the log the one furthest behind. A worker that is
+started again goes on with the files, and so the counters, of the one before: they are named after the worker, not after
+the process, or a new set would stay behind each time.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    values,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The library's own variable: where it is set when the library is imported, figures are kept in files."""
+
+_process = multiprocessing.current_process().name
+_shared = _FOLDER in os.environ and _process != "MainProcess"
+if _shared:  # before the first metric is made
+    values.ValueClass = values.MultiProcessValue(lambda: _process)  # type: ignore[no-untyped-call] # it has no types
+
+HTTP_ERRORS = Counter("tocsin_http_errors", "Requests answered with a problem document.", ["code"])
+ALERTS_STORED = Counter("tocsin_alerts_stored", "Alerts that were committed.")
+ALERTS_REPEATED = Counter("tocsin_alerts_repeated", "Alerts that repeated an unresolved one, and were counted there.")
+ALERTS_REPLAYED = Counter("tocsin_alerts_replayed", "Requests answered from their Idempotency-Key.")
+COMMIT_RECOVERIES = Counter("tocsin_commit_recoveries", "Commits whose outcome was unknown and was asked for.")
+COMMIT_SECONDS = Histogram("tocsin_commit_seconds", "Time of one commit of a batch.")
+COMMIT_BATCH = Histogram(
+    "tocsin_commit_batch_alerts", "Alerts in one commit.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
+)
+COMMIT_QUEUE = Gauge("tocsin_commit_queue_alerts", "Alerts that wait for a commit.", multiprocess_mode="livesum")
+CONNECTIONS = Gauge("tocsin_connections", "Streams that are open on this node.", multiprocess_mode="livesum")
+CONNECTIONS_LAGGING = Gauge(
+    "tocsin_connections_lagging", "Streams whose socket is full or that replay.", multiprocess_mode="livesum"
+)
+HANDSHAKES_REJECTED = Counter("tocsin_handshakes_rejected", "Streams that were refused at the handshake.", ["reason"])
+STREAM_CLOSES = Counter("tocsin_stream_closes", "Streams that this service closed.", ["reason"])
+DELIVERIES = Counter("tocsin_deliveries", "Events that were written to a socket.")
+RECEIPTS = Counter("tocsin_receipts", "Acknowledgements by clients.")
+FANOUT_PASSES = Counter("tocsin_fanout_passes", "Fan-out passes.")
+FANOUT_SEQ = Gauge("tocsin_fanout_seq", "The last event that this node has fanned out.", multiprocess_mode="livemin")
+LOG_READS = Counter("tocsin_log_reads", "Reads of the log, for the fan-out and for connections that resume.")
+LEDGER_FLUSH_SECONDS = Histogram("tocsin_ledger_flush_seconds", "Time of one flush of the ledger.")
+LEDGER_PENDING_RECORDS = Gauge(
+    "tocsin_ledger_pending_records", "Facts that wait for the ledger to be flushed.", multiprocess_mode="livesum"
+)
+LEDGER_FLUSH_FAILURES = Counter("tocsin_ledger_flush_failures", "Flushes that failed and are tried again.")
+
+
+@contextmanager
+def shared_by_workers() -> Iterator[None]:
+    """Let the processes that are started in the block share their figures."""
+    with tempfile.TemporaryDirectory(prefix="tocsin-metrics-") as folder:
+        os.environ[_FOLDER] = folder
+        try:
+            yield
+        finally:
+            del os.environ[_FOLDER]
+
+
+def forget_worker(name: str) -> None:
+    """Drop the gauges of a worker that has ended, whose connections and queues have ended with it."""
+    mark_process_dead(name)  # type: ignore[no-untyped-call] # it has no types
+
+
+def exposition() -> Response:
+    """Render all metrics: of this process, or of all workers together."""
+    registry = REGISTRY
+    if _shared:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # it has no types
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

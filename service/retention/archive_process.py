@@ -1,0 +1,151 @@
+"""Archiving a partition, in a process of its own.
+
+Hashing and compressing a million events takes most of a minute of one core. In the node's process, even in a thread, it
+would hold up those who publish; so a child does it, with the lowest priority, and is asked on its standard input: the
+address of the database has a password, and everybody may read a command line.
+
+An archive is written under a temporary name, synced and renamed: a file with the name of an archive is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import orjson
+
+from service.database.engine import address_of
+from service.errors import ArchiveFailed, TocsinError
+from service.events.hash_chain import LINK_GRID, NO_HASH
+from service.retention.archive_file import ArchiveWriter, Header, Link, Row, file_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from sqlalchemy import URL
+
+PREFETCH = 100
+"""Events that are read at a time: one may hold as much as a request."""
+CHILD_PATIENCE = 5
+"""Seconds that a child that was told to stop is waited for."""
+
+_PREVIOUS = """
+SELECT coalesce((SELECT hash FROM log_chain WHERE last_seq = $1), (SELECT log_hash FROM purges WHERE last_seq = $1))
+"""
+_LINKS = "SELECT last_seq, first_seq, linked_at, hash FROM log_chain WHERE last_seq BETWEEN $1 AND $2 ORDER BY last_seq"
+_EVENTS = """
+SELECT seq, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, extra::text
+FROM events WHERE seq BETWEEN $1 AND $2 ORDER BY seq
+"""
+
+
+async def archive(url: URL, first_seq: int, last_seq: int, folder: Path) -> Path:
+    """Archive the events from ``first_seq`` to ``last_seq``, which begins and ends a link, and return the file.
+
+    Raises:
+        ArchiveFailed: it could not be written, or the log was altered; there is no such file, or the one of before.
+
+    """
+    asked = {"address": address_of(url), "first_seq": first_seq, "last_seq": last_seq, "folder": str(folder)}
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "service.retention.archive_process",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        written, complaint = await child.communicate(orjson.dumps(asked))
+    finally:
+        if child.returncode is None:
+            child.terminate()
+            await asyncio.wait_for(child.wait(), CHILD_PATIENCE)
+    if child.returncode:
+        reason = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        raise ArchiveFailed(f"the events {first_seq} to {last_seq} were not archived: {reason}")
+    return Path(os.fsdecode(written))
+
+
+async def write_archive(connection: asyncpg.Connection, first_seq: int, last_seq: int, folder: Path) -> Path:
+    """Write the archive of these events, and return the file.
+
+    Raises:
+        ArchiveDamaged: the log was altered.
+        OSError: the folder cannot be written to.
+
+    """
+    path = folder / file_name(first_seq, last_seq)
+    header = Header(first_seq, last_seq, await connection.fetchval(_PREVIOUS, first_seq - 1) or NO_HASH)
+    with _whole(path) as file, ArchiveWriter(file, header) as writer:
+        first = first_seq
+        while first <= last_seq:
+            last = min(last_seq, (first // LINK_GRID + 1) * LINK_GRID - 1)  # no link crosses the grid
+            await _copy(connection, writer, first, last)
+            first = last + 1
+        writer.finish()
+    return path
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that has its name, and is durable, only once the block has ended well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left_by_a_crash in path.parent.glob(f".{path.name}.*"):
+        left_by_a_crash.unlink(missing_ok=True)
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(number, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(number)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+async def _copy(connection: asyncpg.Connection, writer: ArchiveWriter, first_seq: int, last_seq: int) -> None:
+    links = [Link(*row) for row in await connection.fetch(_LINKS, first_seq, last_seq)]
+    links.reverse()
+    async with connection.transaction(readonly=True):
+        async for row in connection.cursor(_EVENTS, first_seq, last_seq, prefetch=PREFETCH):
+            writer.event(Row(*row))
+            while links and links[-1].last_seq <= row["seq"]:
+                writer.link(links.pop())
+
+
+async def _serve(asked: dict[str, Any]) -> Path:
+    connection = await asyncpg.connect(asked["address"], server_settings={"application_name": "tocsin archive"})
+    try:
+        return await write_archive(connection, asked["first_seq"], asked["last_seq"], Path(asked["folder"]))
+    finally:
+        await connection.close()
+
+
+def main() -> int:
+    """Do what is asked on standard input, and write the path of the archive to standard output."""
+    os.nice(19)
+    try:
+        path = asyncio.run(_serve(orjson.loads(sys.stdin.buffer.read())))
+    except (TocsinError, OSError, asyncpg.PostgresError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
+        return 1
+    sys.stdout.buffer.write(os.fsencode(path))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

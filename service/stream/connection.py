@@ -1,0 +1,320 @@
+"""One connection: its protocol, its transport, its entry in the ledger, and its way through the log.
+
+It carries out what the protocol decides. Everything but the reading of the log is synchronous, so the hub, the ledger
+and the protocol agree at every await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, assert_never, cast
+
+from service.auth.jwks import UnknownKeyId
+from service.auth.principal import Scope, any_covers
+from service.errors import CloseReason, DatabaseUnavailable, RequestRefused
+from service.logs import get_logger
+from service.metrics import STREAM_CLOSES
+from service.stream import frames
+from service.stream.protocol import (
+    Action,
+    Authenticate,
+    CatchUp,
+    Close,
+    Phase,
+    RecordReceipt,
+    RecordSent,
+    Send,
+    SendHeartbeat,
+    StreamProtocol,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from uuid import UUID
+
+    from service.auth.principal import Principal
+    from service.auth.tokens import TokenVerifier
+    from service.events.filter import EventFilter
+    from service.http.rate_limits import ConnectionLimits
+    from service.ledger.recorder import Ledger
+    from service.ledger.records import ConnectionEntry
+    from service.stream.fanout import Chunk, Fanout
+    from service.stream.hub import Hub
+    from service.stream.transports.websocket import Stream
+
+log = get_logger(__name__)
+
+RETRY_READ_SECONDS = 1
+_REASON_OF_CODE = {1005: "no_code", 1006: "connection_lost"}
+
+
+class Transport(Protocol):
+    """What carries a stream: a WebSocket (``transport.py``), an SSE answer (``sse.py``), polls (``longpoll.py``)."""
+
+    def write_frames(self, data: bytes) -> bool:
+        """Write prepared frames, and say whether they have gone and more can follow."""
+
+    def close_stream(self, code: int, reason: str) -> bool:
+        """Tell the client that it is over and why, and say whether there was anything to close."""
+
+    def attach(self, stream: Stream) -> None:
+        """Tell ``stream`` from here on what comes, and what becomes of the client."""
+
+
+class Connection:
+    """An open stream."""
+
+    __slots__ = (
+        "_catching_up",
+        "_entry",
+        "_fanout",
+        "_hub",
+        "_ledger",
+        "_limits",
+        "_protocol",
+        "_renewing",
+        "_transport",
+        "_verifier",
+        "filter",
+        "id",
+        "principal",
+        "recipient",
+        "write",
+    )
+
+    def __init__(  # noqa: PLR0913 - the parts that it binds together
+        self,
+        transport: Transport,
+        protocol: StreamProtocol,
+        entry: ConnectionEntry,
+        principal: Principal,
+        *,
+        hub: Hub,
+        fanout: Fanout,
+        ledger: Ledger,
+        verifier: TokenVerifier,
+        limits: ConnectionLimits,
+    ) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._entry = entry
+        self._hub = hub
+        self._fanout = fanout
+        self._ledger = ledger
+        self._verifier = verifier
+        self._limits = limits
+        self._catching_up: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self.id: UUID = entry.id
+        self.principal = principal
+        # What the hub asks of every connection for every event: fields, not methods, so that asking costs no call.
+        self.recipient: str = entry.recipient
+        self.filter: EventFilter = entry.filter
+        self.write: Callable[[bytes], bool] = transport.write_frames
+
+    @property
+    def is_live(self) -> bool:
+        """Say whether it has caught up, and takes what comes."""
+        return self._protocol.phase is Phase.LIVE
+
+    # Its life.
+
+    def open(self, welcome: bytes) -> None:
+        """Begin: greet, and catch up from the cursor."""
+        self._hub.add(self)
+        self._ledger.opened(self._entry)
+        self.send(welcome)
+        self._catch_up()
+        self._transport.attach(self)
+
+    def close(self, reason: CloseReason) -> None:
+        """Close the stream from our side."""
+        if self._transport.close_stream(reason.code, reason.reason):
+            STREAM_CLOSES.labels(reason.reason).inc()
+        self.ended(reason.code, reason.reason)
+
+    def ended(self, code: int, reason: str) -> None:
+        """Note that the stream is over; the first to say so is believed."""
+        if self._protocol.phase is Phase.CLOSED:
+            return
+        self._protocol.closed()
+        self._hub.remove(self)
+        self._ledger.closed(self._entry, code, reason)
+        self._limits.forget(str(self._entry.id))
+        for task in (self._catching_up, self._renewing):
+            if task is not None:
+                task.cancel()
+
+    # Sending.
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame that carries no event. A socket that is full is sent none: it will catch up, or be closed."""
+        if self._protocol.phase in (Phase.LIVE, Phase.REPLAYING) and not self.write(frame):
+            cursor = self._written()
+            self.stalled(cursor, cursor)
+
+    def stalled(self, cursor: int, pending: int) -> None:
+        """The socket did not take ``(cursor, pending]`` entirely: leave the live group until it drains."""
+        self._hub.leave(self)
+        self._protocol.stalled(cursor, pending, time.monotonic())
+        self._ledger.stands_at(self._entry, cursor)
+
+    def pause(self) -> int:
+        """Take no more until ``drained``, and return the cursor."""
+        cursor = self._written()
+        self.stalled(cursor, cursor)
+        return cursor
+
+    def _written(self) -> int:
+        """Return the last seq that was written to the socket."""
+        return self._hub.position if self._protocol.phase is Phase.LIVE else self._protocol.pending
+
+    # What the transport tells, and the clock.
+
+    def drained(self) -> None:
+        """The socket was full and has taken everything."""
+        self._perform(self._protocol.drained())
+
+    def taken(self) -> None:
+        """Everything that was written has gone, and no more can be for now."""
+        self._perform(self._protocol.taken(time.monotonic()))
+
+    def acknowledge(self, seq: int) -> int:
+        """Take an ack that came by a request of its own, and return how far the client has acknowledged."""
+        self._perform(self._protocol.acknowledge(seq, self._written()))
+        return self._protocol.acknowledged
+
+    def receive(self, text: str | None) -> None:
+        """A message has come; None stands for a binary one."""
+        try:
+            if text is None:
+                self._perform(self._protocol.receive_binary())
+            else:
+                self._perform(self._protocol.receive_text(text, self._written()))
+        except Exception:
+            log.exception("stream failed", connection=str(self._entry.id))
+            self.close(CloseReason.INTERNAL_ERROR)
+
+    def disconnected(self, code: int, reason: str) -> None:
+        """The stream is over, whoever ended it."""
+        self.ended(code, reason or _REASON_OF_CODE.get(code, "client"))
+
+    def tick(self, now: float, wall: float) -> None:
+        """Notice the time."""
+        self._perform(self._protocol.tick(now, wall))
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(frame):
+                    self.send(frame)
+                case SendHeartbeat():
+                    self.send(frames.heartbeat(self._written(), datetime.now(UTC)))
+                case RecordSent(after_seq, up_to_seq):
+                    self._ledger.dispatched_to(self._entry, after_seq, up_to_seq)
+                case RecordReceipt(seq):
+                    self._ledger.received(self._entry, seq)
+                case Authenticate(token):
+                    self._renew(token)
+                case CatchUp():
+                    self._catch_up()
+                case Close(reason):
+                    self.close(reason)
+                case _:
+                    assert_never(action)
+
+    def _renew(self, token: str) -> None:
+        """Replace the token in place; where its key has to be fetched first, that does not hold up the stream."""
+        try:
+            principal = self._verifier.verify(token)
+        except UnknownKeyId as unknown:
+            if self._renewing is None:
+                self._renewing = asyncio.get_running_loop().create_task(self._renew_later(token))
+            else:
+                self._refuse_token(unknown.keys.refusal())
+        except RequestRefused as refusal:
+            self._refuse_token(refusal)
+        else:
+            self._go_on_as(principal)
+
+    async def _renew_later(self, token: str) -> None:
+        try:
+            self._go_on_as(await self._verifier.admit(token))
+        except RequestRefused as refusal:
+            self._refuse_token(refusal)
+        except Exception:
+            log.exception("stream failed", connection=str(self.id))
+            self.close(CloseReason.INTERNAL_ERROR)
+        finally:
+            self._renewing = None
+
+    def _refuse_token(self, refusal: RequestRefused) -> None:
+        code = cast("frames.ErrorCode", refusal.code)  # what a verifier raises is named alike in a frame
+        self.send(frames.error(code, refusal.detail, refusal.retry_after))
+
+    def _go_on_as(self, principal: Principal) -> None:
+        """Take the fresh token, if it would have opened this very stream."""
+        if principal.subject != self.recipient:
+            self.send(frames.error("subject_changed", "The fresh token has another sub."))
+        elif not principal.may(Scope.ALERTS_READ):
+            self.send(frames.error("scope_missing", f"The fresh token lacks {Scope.ALERTS_READ}."))
+        elif not all(any_covers(principal.topics, topic) for topic in self.filter.topics):
+            self.send(frames.error("topic_forbidden", "The fresh token does not cover this stream's topics."))
+        elif self._protocol.phase is not Phase.CLOSED:
+            self.renewed(principal)
+            self.send(frames.authenticated(self._entry.token_expires_at))
+
+    def renewed(self, principal: Principal) -> None:
+        """Go on under a fresh token, which was found to allow this stream."""
+        self.principal = principal
+        expires_at = datetime.fromtimestamp(principal.expires_at, UTC)
+        if (principal.token_id, expires_at) != (self._entry.token_id, self._entry.token_expires_at):
+            self._protocol.renewed(principal.expires_at)
+            self._ledger.renewed(self._entry, principal.token_id, expires_at)
+
+    # Catching up.
+
+    def _catch_up(self) -> None:
+        if self._protocol.phase is Phase.REPLAYING and self._protocol.cursor >= self._hub.position:
+            self._go_live()
+        elif self._catching_up is None:
+            self._catching_up = asyncio.get_running_loop().create_task(self._replay())
+
+    async def _replay(self) -> None:
+        """Send the connection's own range of the log, chunk by chunk, then join the live group."""
+        try:
+            while self._protocol.phase is Phase.REPLAYING:
+                if self._protocol.cursor >= self._hub.position:
+                    self._go_live()
+                    return
+                chunk = await self._fanout.read_chunk(self._protocol.cursor, self.filter, self.recipient)
+                if self._protocol.phase is Phase.REPLAYING:
+                    self._write_chunk(chunk)
+        except DatabaseUnavailable:
+            log.info("replay postponed: the database cannot be reached", connection=str(self._entry.id))
+            await asyncio.sleep(RETRY_READ_SECONDS)
+        except Exception:
+            log.exception("replay failed", connection=str(self._entry.id))
+            self.close(CloseReason.INTERNAL_ERROR)
+        finally:
+            self._catching_up = None
+            if self._protocol.phase is Phase.REPLAYING:
+                self._catch_up()
+
+    def _write_chunk(self, chunk: Chunk) -> None:
+        if not chunk.data:
+            self._protocol.advanced(chunk.up_to)
+            self._ledger.stands_at(self._entry, chunk.up_to)
+        elif self.write(chunk.data):
+            self._perform(self._protocol.advanced(chunk.up_to))
+        else:
+            self.stalled(self._protocol.cursor, chunk.up_to)
+        self._hub.count(chunk.events)
+
+    def _go_live(self) -> None:
+        self._protocol.joined()
+        self._hub.join(self)
+        self._ledger.keeps_up(self._entry)
+        self.send(frames.caught_up(self._hub.position))

@@ -1,0 +1,344 @@
+"""The types of the frames that ``frames.py`` builds and ``protocol.py`` reads, for ``openapi/asyncapi.yaml``.
+
+The hot path writes bytes and never makes one of these; every test that reads a frame holds it against them. So a frame
+that changes there changes here too, or the test that saw it fails.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from service.alerts.lifecycle import EventKind
+from service.alerts.schemas import AlertShown, CommentText
+from service.stream.frames import ErrorCode, GapReason
+from service.stream.protocol import SEQ_MAX
+
+_AT = "2026-11-21T09:41:07.123456Z"
+_BY_TIME = "tocsin"
+_ALERT: dict[str, Any] = AlertShown.model_json_schema()["examples"][0]
+
+
+def _left(status: str, by: str) -> dict[str, Any]:
+    return {**_ALERT, "status": status, "status_by": by, "status_at": _AT, "escalate_at": None}
+
+
+class Frame(BaseModel):
+    """One JSON object, in one text message. ``example`` holds its members but for ``type``."""
+
+    example: ClassVar[dict[str, Any]]
+
+
+class ServerFrame(Frame):
+    """A frame that the service sends."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ClientFrame(Frame):
+    """A frame that a client sends; members besides are ignored."""
+
+
+class StreamLimits(BaseModel):
+    """What the connection may send."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message_bytes: int = Field(description="the largest message, in bytes")
+    messages: str = Field(description="a burst, and a sustained rate")
+
+
+class Welcome(ServerFrame):
+    """The first frame: who the connection is, where the log stands, where it starts, and what it may send."""
+
+    example = {
+        "connection": "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a",
+        "recipient": "alice",
+        "head": 4711,
+        "after": 4700,
+        "heartbeat_seconds": 15.0,
+        "token_expires_at": "2026-11-21T10:43:48.166565Z",
+        "limits": {"message_bytes": 16384, "messages": "200/second; 3000/minute"},
+    }
+
+    type: Literal["welcome"]
+    connection: UUID
+    recipient: str
+    head: int = Field(ge=0, description="the last event of the log")
+    after: int = Field(ge=0, description="what was asked for is sent from the event after this one")
+    heartbeat_seconds: float = Field(gt=0, description="reconnect after 2.5 heartbeats that did not come")
+    token_expires_at: AwareDatetime
+    limits: StreamLimits
+
+
+class CaughtUp(ServerFrame):
+    """The replay is over: what follows is live. Sent again after each time the connection fell behind."""
+
+    example = {"seq": 4711}
+
+    type: Literal["caught_up"]
+    seq: int = Field(ge=0)
+
+
+class Heartbeat(ServerFrame):
+    """The service lives, and the cursor may advance to ``seq``: nothing between was for this connection."""
+
+    example = {"seq": 4720, "at": _AT}
+
+    type: Literal["heartbeat"]
+    seq: int = Field(ge=0)
+    at: AwareDatetime
+
+
+class Gap(ServerFrame):
+    """``from`` to ``to``, both included, cannot be sent: purged, or the cursor is of another log (``reset``)."""
+
+    example = {"from": 1, "to": 90, "reason": "purged"}
+
+    type: Literal["gap"]
+    from_: int = Field(ge=0, alias="from")
+    to: int = Field(ge=0)
+    reason: GapReason
+
+
+class Joined(BaseModel):
+    """An admin who joined."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipient: str
+    since: AwareDatetime
+    connections: int = Field(ge=1, description="on how many")
+
+
+class Presence(ServerFrame):
+    """Who joined and who left; lists that are ``truncated`` are not complete: ask ``GET /v1/presence``."""
+
+    example = {
+        "joined": [{"recipient": "bob", "since": _AT, "connections": 1}],
+        "left": ["carol"],
+        "changed": [{"recipient": "dave", "since": _AT, "connections": 2}],
+        "present": 3,
+        "truncated": False,
+    }
+
+    type: Literal["presence"]
+    joined: list[Joined]
+    left: list[str]
+    changed: list[Joined] = Field(description="those who stay, on more connections than before, or on fewer")
+    present: int = Field(ge=0, description="how many admins are connected now")
+    truncated: bool
+
+
+class Authenticated(ServerFrame):
+    """The fresh token counts from here on."""
+
+    example = {"token_expires_at": "2026-11-21T11:43:48.000000Z"}
+
+    type: Literal["authenticated"]
+    token_expires_at: AwareDatetime
+
+
+class Pong(ServerFrame):
+    """The data of a ping, as it came."""
+
+    example = {"data": "whatever was sent"}
+
+    type: Literal["pong"]
+    data: Any
+
+
+class Error(ServerFrame):
+    """A message was refused, and the stream goes on."""
+
+    example = {"code": "rate_limited", "detail": "Too many messages; this one was dropped.", "retry_after": 1}
+
+    type: Literal["error"]
+    code: ErrorCode
+    detail: str
+    retry_after: int | None = Field(description="in how many seconds to try again")
+
+
+class AlertInFrame(AlertShown):
+    """An alert as an event left it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Event(ServerFrame):
+    """An event of the log."""
+
+    type: Literal["event"]
+    seq: int = Field(ge=1, description="its place in the log")
+    kind: EventKind
+    at: AwareDatetime
+    actor: str = Field(description="who did it: a subject, or `tocsin` for what time did")
+    alert: AlertInFrame
+
+
+class AlertCreated(Event):
+    """An alert was posted."""
+
+    example = {"seq": 4711, "kind": "alert.created", "at": _AT, "actor": "billing", "alert": _ALERT}
+
+    kind: Literal["alert.created"]
+
+
+class AlertRepeated(Event):
+    """The alert was posted again with its ``dedup_key``: ``occurrences`` holds the whole count.
+
+    Sent once a second at most, and at once where the severity rose, which reopens an acknowledged alert.
+    """
+
+    example = {
+        "seq": 4712,
+        "kind": "alert.repeated",
+        "at": _AT,
+        "actor": "billing",
+        "alert": {**_ALERT, "occurrences": 17},
+    }
+
+    kind: Literal["alert.repeated"]
+
+
+class AlertAcknowledged(Event):
+    """Somebody has taken the alert: ``status_by``."""
+
+    example = {
+        "seq": 4713,
+        "kind": "alert.acknowledged",
+        "at": _AT,
+        "actor": "alice",
+        "alert": _left("acknowledged", "alice"),
+    }
+
+    kind: Literal["alert.acknowledged"]
+
+
+class AlertResolved(Event):
+    """The alert is done."""
+
+    example = {
+        "seq": 4714,
+        "kind": "alert.resolved",
+        "at": _AT,
+        "actor": "alice",
+        "alert": _left("resolved", "alice"),
+    }
+
+    kind: Literal["alert.resolved"]
+
+
+class AlertReopened(Event):
+    """The alert is open again."""
+
+    example = {
+        "seq": 4715,
+        "kind": "alert.reopened",
+        "at": _AT,
+        "actor": "bob",
+        "alert": {**_ALERT, "status_by": "bob"},
+    }
+
+    kind: Literal["alert.reopened"]
+
+
+class AlertCommented(Event):
+    """Somebody said something about the alert. It adds ``comment``."""
+
+    example = {
+        "seq": 4716,
+        "kind": "alert.commented",
+        "at": _AT,
+        "actor": "alice",
+        "alert": _ALERT,
+        "comment": {"id": "01a1fd88-1f0e-7d0c-8d0c-2f3f5a6b7c8d", "text": "Acquirer X is aware."},
+    }
+
+    kind: Literal["alert.commented"]
+    comment: CommentText
+
+
+class AlertExpired(Event):
+    """The time of the alert is over."""
+
+    example = {
+        "seq": 4717,
+        "kind": "alert.expired",
+        "at": _AT,
+        "actor": _BY_TIME,
+        "alert": {**_left("expired", _BY_TIME), "expires_at": _AT},
+    }
+
+    kind: Literal["alert.expired"]
+
+
+class AlertEscalated(Event):
+    """Nobody acknowledged the alert in time: it is now for all who may see its topic."""
+
+    example = {
+        "seq": 4718,
+        "kind": "alert.escalated",
+        "at": _AT,
+        "actor": _BY_TIME,
+        "alert": {**_ALERT, "recipients": None, "escalate_at": None},
+    }
+
+    kind: Literal["alert.escalated"]
+
+
+class Ack(ClientFrame):
+    """This event and everything before it was received. Never beyond what was sent; a few a second are enough."""
+
+    example = {"seq": 4711}
+
+    type: Literal["ack"]
+    seq: int = Field(ge=0, le=SEQ_MAX)
+
+
+class Authenticate(ClientFrame):
+    """A fresh token of the same subject, that covers the stream's topics: the stream goes on beyond the old one."""
+
+    example = {"token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"}
+
+    type: Literal["authenticate"]
+    token: str
+
+
+class Ping(ClientFrame):
+    """Asks for a ``pong`` with the same data."""
+
+    example = {"data": "anything"}
+
+    type: Literal["ping"]
+    data: Any = None
+
+
+def final(base: type[Frame]) -> list[type[Frame]]:
+    """Return the frames beneath ``base`` that are sent, each with its own ``type`` and, for an event, its ``kind``."""
+    found: list[type[Frame]] = []
+    for frame in base.__subclasses__():
+        found += final(frame) if frame.__subclasses__() else [frame]
+    return found
+
+
+def type_of(frame: type[Frame]) -> str:
+    """Return the ``type`` of a frame."""
+    return _constant(frame, "type")
+
+
+def shown(frame: type[Frame]) -> dict[str, Any]:
+    """Return the whole example of a frame, ``type`` first."""
+    return {"type": type_of(frame), **frame.example}
+
+
+def kind_of(frame: type[Frame]) -> str | None:
+    """Return the ``kind`` of an event."""
+    return _constant(frame, "kind") if issubclass(frame, Event) else None
+
+
+def _constant(frame: type[Frame], name: str) -> str:
+    constant: str = frame.model_json_schema()["properties"][name]["const"]
+    return constant

@@ -1,0 +1,266 @@
+"""The state machine of one connection. It does no I/O and reads no clock: it is told, and answers with actions.
+
+::
+
+                        stalled                       drained
+         ┌───────────┐ ─────────► ┌─────────┐ ─────────────────────┐
+    ───► │ REPLAYING │            │ LAGGING │                      │
+         └───────────┘ ◄───────── └─────────┘ ◄──┐                 │
+           │       ▲      drained                │ stalled         │
+           │       └─────────────────────────────┼─────────────────┘
+           │ joined (cursor = position)          │
+           ▼                                     │
+         ┌──────┐ ───────────────────────────────┘
+         │ LIVE │
+         └──────┘              any ──► CLOSED: by us with a reason, by the client, or by the network
+
+- REPLAYING: the connection is sent its own range of the log, chunk by chunk; ``cursor`` is how far.
+- LIVE: it is in the hub, and the hub's position is its cursor.
+- LAGGING: its socket is full. Everything up to ``cursor`` has gone to the socket; ``pending`` is the end of what was
+  written last and has not gone entirely. Nothing more is written until it drains, so a connection holds at most one
+  chunk.
+
+What a client may send: ``ack`` (cumulative, never beyond what was written to it), ``authenticate``, ``ping``. A
+message over the rate limit is dropped with an ``error`` frame and counts as a strike; too many strikes close the
+stream. A message that is no JSON object of a known type closes it at once, because a client that sends one is broken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from service.errors import CloseReason
+from service.stream import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SEQ_MAX = 2**63 - 1
+
+
+class Phase(Enum):
+    """Where a connection stands."""
+
+    REPLAYING = "replaying"
+    LIVE = "live"
+    LAGGING = "lagging"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write this frame; it carries no event."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendHeartbeat:
+    """Write a heartbeat with the connection's cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the stream."""
+
+    reason: CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSent:
+    """``(after_seq, up_to_seq]`` has gone to the socket."""
+
+    after_seq: int
+    up_to_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordReceipt:
+    """The client acknowledged everything up to ``seq``."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """Verify this token, then call ``renewed`` or send an error."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """Read on from ``cursor``."""
+
+
+Action = Send | SendHeartbeat | Close | RecordSent | RecordReceipt | Authenticate | CatchUp
+
+
+@dataclass(slots=True)
+class Timing:
+    """The periods of a stream, in seconds; one object for all connections."""
+
+    heartbeat: float
+    slow_consumer: float
+    slow_reason: CloseReason = CloseReason.SLOW_CONSUMER
+
+
+class StreamProtocol:
+    """One connection, from its welcome to its close.
+
+    ``now`` is seconds on a monotonic clock, ``wall`` seconds since the epoch. ``may_send`` and ``may_stay`` count a
+    message and a strike, and say whether they are within the limits.
+    """
+
+    __slots__ = (
+        "_lagging_since",
+        "_may_send",
+        "_may_stay",
+        "_next_beat",
+        "_timing",
+        "acknowledged",
+        "cursor",
+        "pending",
+        "phase",
+        "token_expires_at",
+    )
+
+    def __init__(  # noqa: PLR0913 - what a connection starts with
+        self,
+        cursor: int,
+        *,
+        token_expires_at: float,
+        timing: Timing,
+        now: float,
+        may_send: Callable[[], bool],
+        may_stay: Callable[[], bool],
+    ) -> None:
+        self.phase = Phase.REPLAYING
+        self.cursor = cursor
+        self.pending = cursor
+        self.acknowledged = cursor
+        self.token_expires_at = token_expires_at
+        self._timing = timing
+        self._may_send = may_send
+        self._may_stay = may_stay
+        self._next_beat = now + timing.heartbeat
+        self._lagging_since = now
+
+    # The sending side.
+
+    def joined(self) -> None:
+        """Enter the live group; from here on the hub's position is the cursor."""
+        assert self.phase is Phase.REPLAYING  # noqa: S101 - the hub joins none but a connection that has caught up
+        self.phase = Phase.LIVE
+
+    def advanced(self, up_to: int) -> list[Action]:
+        """Everything up to ``up_to`` has gone to the socket of a replaying connection."""
+        after, self.cursor, self.pending = self.cursor, up_to, up_to
+        return [RecordSent(after, up_to)]
+
+    def stalled(self, cursor: int, pending: int, now: float) -> None:
+        """The socket is full: ``(cursor, pending]`` was written and has not gone entirely."""
+        if self.phase in (Phase.LIVE, Phase.REPLAYING):
+            self.phase = Phase.LAGGING
+            self.cursor = cursor
+            self.pending = pending
+            self._lagging_since = now
+
+    def drained(self) -> list[Action]:
+        """The socket has taken everything that was written."""
+        if self.phase is not Phase.LAGGING:
+            return []
+        self.phase = Phase.REPLAYING
+        actions: list[Action] = []
+        if self.pending > self.cursor:
+            actions += self.advanced(self.pending)
+        return [*actions, CatchUp()]
+
+    def taken(self, now: float) -> list[Action]:
+        """All that was written has gone, and yet no more can be: the client of a long poll has its answer."""
+        if self.phase is not Phase.LAGGING:
+            return []
+        self._lagging_since = now
+        return self.advanced(self.pending) if self.pending > self.cursor else []
+
+    def closed(self) -> None:
+        """The stream is over."""
+        self.phase = Phase.CLOSED
+
+    # The clock.
+
+    def tick(self, now: float, wall: float) -> list[Action]:
+        """Say what time has made due."""
+        if self.phase is Phase.CLOSED:
+            return []
+        if wall >= self.token_expires_at:
+            return [Close(CloseReason.TOKEN_EXPIRED)]
+        if self.phase is Phase.LAGGING:
+            stuck = now - self._lagging_since >= self._timing.slow_consumer
+            return [Close(self._timing.slow_reason)] if stuck else []
+        if now >= self._next_beat:
+            self._next_beat = now + self._timing.heartbeat
+            return [SendHeartbeat()]
+        return []
+
+    # The receiving side.
+
+    def receive_binary(self) -> list[Action]:
+        """Refuse a binary message (RFC 6455, section 7.4.1: 1003)."""
+        return [Close(CloseReason.BINARY_MESSAGE)]
+
+    def receive_text(self, text: str, written: int) -> list[Action]:
+        """Take a text message; ``written`` is the last seq that was written to the connection."""
+        if self.phase is Phase.CLOSED:
+            return []
+        if not self._may_send():
+            return self._strike("rate_limited", "Too many messages; this one was dropped.", retry_after=1)
+        try:
+            message = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            message = None
+        match message:
+            case {"type": "ack", "seq": int(seq)} if not isinstance(seq, bool) and 0 <= seq <= SEQ_MAX:
+                return self._ack(seq, written)
+            case {"type": "authenticate", "token": str(token)}:
+                return [Authenticate(token)]
+            case {"type": "ping"}:
+                return self._ping(message.get("data"))
+            case _:
+                return [Close(CloseReason.BAD_MESSAGE)]
+
+    def _ping(self, data: Any) -> list[Action]:
+        try:
+            return [Send(frames.pong(data))]
+        except orjson.JSONEncodeError:  # it nests deeper than orjson writes, though not than it reads
+            return [Close(CloseReason.BAD_MESSAGE)]
+
+    def _ack(self, seq: int, written: int) -> list[Action]:
+        if seq > written:
+            return self._strike("ack_ahead", f"Only {written} was sent.")
+        if seq <= self.acknowledged:
+            return []
+        self.acknowledged = seq
+        actions: list[Action] = []
+        if self.phase is Phase.LAGGING and seq > self.cursor:
+            # The client has it, so it has gone to the socket, though what was written after it has not.
+            actions.append(RecordSent(self.cursor, seq))
+            self.cursor = seq
+        return [*actions, RecordReceipt(seq)]
+
+    def acknowledge(self, seq: int, written: int) -> list[Action]:
+        """Take an ack that came beside the stream; what was not written to it cannot be acknowledged."""
+        return self._ack(min(seq, written), written)
+
+    def _strike(self, code: frames.ErrorCode, detail: str, retry_after: int | None = None) -> list[Action]:
+        if not self._may_stay():
+            return [Close(CloseReason.RATE_LIMITED)]
+        return [Send(frames.error(code, detail, retry_after))]
+
+    def renewed(self, token_expires_at: float) -> None:
+        """A fresh token was verified; it bounds the connection from here on."""
+        self.token_expires_at = token_expires_at

@@ -1,0 +1,236 @@
+"""The routes of ``/v1/events``: what may be asked, and what is documented of the answers."""
+
+# No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from service.alerts.schemas import INTEGER_MAX, WHOLE
+from service.auth.principal import Principal, Scope
+from service.errors import (
+    ConnectionLimit,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    RequestRefused,
+    ScopeMissing,
+    TopicForbidden,
+)
+from service.events.filter import Severity
+from service.http.authentication import Bearer
+from service.http.openapi import body as body_of
+from service.http.openapi import refusals
+from service.http.problems import invalid
+from service.http.request_body import read_body, require_json
+from service.settings import Settings
+from service.stream.transports.http_streams import HttpStreams
+from service.stream.transports.sse import MEDIA_TYPE, read_event_id
+
+WAIT_SECONDS = 25
+WAIT_MAX_SECONDS = 60
+
+router = APIRouter(prefix="/v1", tags=["stream"])
+
+
+class StreamBearer(Bearer):
+    """The bearer of a stream, whose refusals the ledger keeps."""
+
+    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # as Bearer's own
+        """Return the bearer of ``request``."""
+        request.state.principal = None
+        try:
+            return await super().__call__(request)
+        except RateLimited:
+            raise
+        except RequestRefused as error:
+            _rejected(request, error, counted=not isinstance(error, ScopeMissing))
+            raise
+
+
+Streamer = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read"))]
+Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+
+_FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` first."
+_SSE_EXAMPLE = """\
+data: {"type":"welcome","connection":"019aa…","recipient":"alice","head":4711,"after":4710,…}
+
+id: 4711.019aa…
+data: {"type":"event","seq":4711,"kind":"alert.created","at":"…","actor":"billing","alert":{…}}
+
+id: 4711.019aa…
+data: {"type":"caught_up","seq":4711}
+
+data: {"type":"close","code":1008,"reason":"token_expired"}
+"""
+
+
+_CONNECTION = "01a1fd87-65c3-71a6-ba06-3929d3197295"
+
+
+class CloseOut(BaseModel):
+    """Why the connection of the polls was closed."""
+
+    type: Literal["close"]
+    code: int
+    reason: str
+
+
+class GapOut(BaseModel):
+    """What cannot be sent."""
+
+    type: Literal["gap"]
+    from_: int = Field(alias="from")
+    to: int
+    reason: Literal["purged", "reset"] = Field(
+        description="`purged`: the log begins later; `reset`: the cursor is of another log"
+    )
+
+
+class PollOut(BaseModel):
+    """The answer to a long poll."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "connection": _CONNECTION,
+                    "welcome": {"type": "welcome", "connection": _CONNECTION, "recipient": "alice", "head": 4711},
+                    "events": [{"type": "event", "seq": 4711, "kind": "alert.created"}],
+                    "next": 4711,
+                    "caught_up": True,
+                    "gap": {"type": "gap", "from": 1, "to": 4000, "reason": "purged"},
+                    "closed": {"type": "close", "code": 1008, "reason": "token_expired"},
+                }
+            ]
+        }
+    )
+
+    connection: UUID = Field(description="send it as `connection` with the next poll")
+    welcome: dict[str, Any] | None = Field(
+        description="the `welcome` frame, with the first answer of a connection, and to a poll that names none"
+    )
+    events: list[dict[str, Any]] = Field(description="`event` frames, in the order of the log")
+    next: int = Field(description="send it as `after` with the next poll, which acknowledges these events")
+    caught_up: bool = Field(description="false: there may be more, so ask again at once")
+    gap: GapOut | None
+    closed: CloseOut | None = Field(description="why this connection has ended; the next poll begins another")
+
+
+class AckIn(BaseModel):
+    """An acknowledgement."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"connection": _CONNECTION, "seq": 4711}]})
+
+    connection: UUID = Field(description="that of the `welcome` frame, or of the answer to a poll")
+    seq: Annotated[int, Field(ge=0, le=INTEGER_MAX), WHOLE] = Field(
+        description="cumulative: this event and all before it"
+    )
+
+
+class AckOut(BaseModel):
+    """Up to where it counts."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"connection": _CONNECTION, "seq": 4711}]})
+
+    connection: UUID
+    seq: int = Field(description="less than was sent where the node that was asked does not know yet: send it again")
+
+
+@router.get(
+    "/events",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The stream, or the answer to a poll.",
+            "model": PollOut,
+            "content": {MEDIA_TYPE: {"schema": {"type": "string", "description": _FRAME}, "example": _SSE_EXAMPLE}},
+        },
+        **refusals(TopicForbidden, ConnectionLimit, Overloaded),
+    },
+)
+async def get_events(  # noqa: PLR0913 - its parameters
+    request: Request,
+    principal: Streamer,
+    *,
+    after: Annotated[
+        str | None,
+        Query(
+            pattern="^(latest|[0-9]{1,19})$",
+            description="a seq, or `latest`; absent: what this admin acknowledged last",
+        ),
+    ] = None,
+    topics: Annotated[
+        str,
+        Query(
+            max_length=10_100,
+            description="topics or patterns, with commas between",
+            json_schema_extra={"format": "topics"},
+        ),
+    ] = "",
+    min_severity: Annotated[Severity, Query(description="this severity or a graver one")] = "info",
+    wait: Annotated[
+        float | None,
+        Query(ge=0, le=WAIT_MAX_SECONDS, description=f"long poll: the most seconds to wait; {WAIT_SECONDS} by default"),
+    ] = None,
+    connection: Annotated[
+        UUID | None, Query(description="the connection that this goes on from; acknowledges up to `after` on it")
+    ] = None,
+    last_event_id: Annotated[
+        str | None,
+        Header(
+            alias="Last-Event-ID",
+            description="where to go on; it goes before `after`",
+            json_schema_extra={"pattern": "^([0-9]{1,18})?$"},
+        ),
+    ] = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """Stream the events as server-sent events, or with ``Accept: application/json`` or ``wait`` as a long poll."""
+    query = {"topics": topics, "min_severity": min_severity}
+    if last_event_id:
+        if (resumed := read_event_id(last_event_id)) is None:
+            raise InvalidRequest("Last-Event-ID is none of this stream's ids.")
+        query["after"], connection = resumed[0], resumed[1] or connection
+    elif after is not None:
+        query["after"] = after
+    streams: HttpStreams = request.app.state.streams
+    try:
+        if wait is not None or ("application/json" in accept and MEDIA_TYPE not in accept):
+            return await streams.poll(request, principal, query, connection, WAIT_SECONDS if wait is None else wait)
+        return await streams.stream(request, principal, query, connection)
+    except RateLimited:
+        raise
+    except RequestRefused as error:
+        _rejected(request, error, counted=False)
+        raise
+
+
+@router.post(
+    "/events/ack",
+    responses=refusals(NotFound),
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": body_of(AckIn)}}}},
+)
+async def post_ack(request: Request, principal: Reader) -> AckOut:
+    """Acknowledge what came by server-sent events, while they go on.
+
+    It counts for the connection that it names, and never beyond what that was sent.
+    """
+    require_json(request)
+    settings: Settings = request.app.state.settings
+    body = await read_body(request, settings.server.request_max_bytes)
+    try:
+        ack = AckIn.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+    streams: HttpStreams = request.app.state.streams
+    return AckOut(connection=ack.connection, seq=await streams.acknowledge(principal, ack.connection, ack.seq))
+
+
+def _rejected(request: Request, error: RequestRefused, *, counted: bool) -> None:
+    streams: HttpStreams = request.app.state.streams
+    streams.rejected(request, error, request.state.principal, counted=counted)

@@ -1,0 +1,1 @@
+"""The transports of a stream: a WebSocket, server-sent events, long polls."""

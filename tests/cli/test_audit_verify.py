@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from tests.fixtures.lived_database import altered_url, lived
+from tests.harness import ROOT, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Tocsin = Callable[..., subprocess.CompletedProcess[str]]
+
+__all__ = ["altered_url", "lived"]
+
+
+def verified(tocsin: Tocsin, url: str, *options: str, code: int = 0) -> dict[str, Any]:
+    run = tocsin("audit", "verify", "--json", *options, TOCSIN_DATABASE_URL=url)
+    assert run.returncode == code, run
+    answer: dict[str, Any] = json.loads(run.stdout)
+    assert answer["ok"] is (code == 0)
+    return answer
+
+
+async def execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(statement)
+    await connection.close()
+
+
+async def test_both_heads_are_printed_where_all_fits(tocsin: Tocsin, altered_url: str) -> None:
+    answer = verified(tocsin, altered_url)
+    run = tocsin("audit", "verify", TOCSIN_DATABASE_URL=altered_url)
+    assert (run.returncode, run.stderr) == (0, "")
+    log, ledger = answer["log"]["head"], answer["ledger"]["head"]
+    assert f"log     OK       {log['position']} events up to {log['position']} fit" in run.stdout
+    assert f"head {log['hash']}, linked {log['linked_at']}" in run.stdout
+    assert f"head {ledger['hash']}, linked {ledger['linked_at']}" in run.stdout
+
+
+async def test_what_was_altered_is_named_and_the_command_fails(tocsin: Tocsin, altered_url: str) -> None:
+    await execute(altered_url, "UPDATE events SET topic = 'shop' WHERE seq = 3")
+    run = tocsin("audit", "verify", TOCSIN_DATABASE_URL=altered_url)
+    assert run.returncode == 1
+    assert "log     ALTERED" in run.stdout
+    assert "event 3: its topic is not what its body says" in run.stdout
+    assert "ledger  OK" in run.stdout
+    assert run.stderr.startswith("tocsin: the log was altered: event")
+    assert run.stderr.count("\n") == 1
+    misfit = verified(tocsin, altered_url, code=1)["log"]["misfit"]
+    assert misfit["first"] <= 3 <= misfit["last"]
+    assert misfit["at"].endswith("Z")
+
+
+async def test_a_noted_head_is_looked_for_in_both_chains(tocsin: Tocsin, altered_url: str) -> None:
+    before = verified(tocsin, altered_url)
+    heads = [before[chain]["head"]["hash"] for chain in ("log", "ledger")]
+    answer = verified(tocsin, altered_url, "--expect", heads[0], "--expect", heads[1].upper())
+    assert [(found["chain"], found["position"]) for found in answer["expected"]] == [
+        (chain, before[chain]["head"]["position"]) for chain in ("log", "ledger")
+    ]
+    other = "ab" * 32
+    run = tocsin("audit", "verify", "--expect", other, TOCSIN_DATABASE_URL=altered_url)
+    assert (run.returncode, run.stderr) == (1, f"tocsin: no link has the noted hash {other}\n")
+    assert f"noted   {other} is in no chain" in run.stdout
+
+
+async def test_a_tail_that_was_cut_off_since_the_last_run_is_found(
+    tocsin: Tocsin, altered_url: str, tmp_path: Path
+) -> None:
+    """The heads of the last run are noted in its state."""
+    head = verified(tocsin, altered_url)["log"]["head"]["position"]
+    await execute(altered_url, f"DELETE FROM log_chain WHERE last_seq > {head - 3}")
+    await execute(altered_url, "DELETE FROM events WHERE seq > (SELECT max(last_seq) FROM log_chain)")
+    misfit = verified(tocsin, altered_url, code=1)["log"]["misfit"]
+    assert misfit["first"] == head
+    assert misfit["what"].startswith("an earlier run found another link there")
+    verified(tocsin, altered_url, "--state", str(tmp_path / "elsewhere" / "state.json"))
+    verified(tocsin, altered_url, "--from-start")
+    verified(tocsin, altered_url)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+async def test_a_run_that_was_killed_is_gone_on_with(tocsin: Tocsin, altered_url: str, tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    intruder = await asyncpg.connect(altered_url)
+    transaction = intruder.transaction()
+    await transaction.start()
+    await intruder.execute("LOCK TABLE receipts")  # the log is checked before the ledger
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "audit", "verify", "--state", str(state)),
+        cwd=ROOT,
+        env={**os.environ, "TOCSIN_DATABASE_URL": altered_url},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        head = await intruder.fetchval("SELECT max(last_seq) FROM log_chain")
+        await eventually(lambda: state.exists() and json.loads(state.read_text())["reached"]["log"]["position"] == head)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    await transaction.rollback()
+    await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = 3")
+    await intruder.close()
+    answer = verified(tocsin, altered_url, "--state", str(state))
+    assert (answer["log"]["begin"], answer["log"]["rows"], answer["ledger"]["begin"]) == (head, 0, 0)
+    answer = verified(tocsin, altered_url, "--state", str(state), code=1)
+    assert answer["log"]["misfit"]["first"] <= 3
+
+
+async def test_a_state_of_another_database_is_none(
+    tocsin: Tocsin, altered_url: str, database_url: str, tmp_path: Path
+) -> None:
+    state = tmp_path / "state.json"
+    verified(tocsin, altered_url, "--state", str(state))
+    verified(tocsin, database_url, "--state", str(state))
+    assert json.loads(state.read_text())["database"].endswith(database_url.split("/")[3].split("?", maxsplit=1)[0])
+
+
+def test_a_state_that_cannot_be_used_is_said_in_one_line(
+    refused: Callable[..., str], database_url: str, tmp_path: Path
+) -> None:
+    state = tmp_path / "state.json"
+    state.write_text("{}")
+    arguments = ("audit", "verify", "--state", str(state))
+    assert "--from-start" in refused(*arguments, TOCSIN_DATABASE_URL=database_url)
+    arguments = ("audit", "verify", "--state", str(state / "below"))
+    assert "--state" in refused(*arguments, TOCSIN_DATABASE_URL=database_url)
+
+
+def test_a_database_that_cannot_be_read_is_said_in_one_line(refused: Callable[..., str], empty_url: str) -> None:
+    assert "tocsin migrate" in refused("audit", "verify", TOCSIN_DATABASE_URL=empty_url)
+    away = "postgresql://tocsin:hunter2@127.0.0.1:9/tocsin"
+    assert "cannot be used" in refused("audit", "verify", TOCSIN_DATABASE_URL=away)
+
+
+@pytest.mark.parametrize("options", [("--expect", "abc"), ("--jobs", "0")])
+def test_wrong_usage_is_refused(tocsin: Tocsin, options: tuple[str, ...]) -> None:
+    assert tocsin("audit", "verify", *options).returncode == 2
+
+
+def test_the_embedded_database_is_verified_too(tocsin: Tocsin, tmp_path: Path) -> None:
+    folder = str(tmp_path / "data")
+    assert tocsin("migrate", TOCSIN_DATA_DIR=folder).returncode == 0
+    run = tocsin("audit", "verify", TOCSIN_DATA_DIR=folder)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "log     OK       0 events" in run.stdout
+    assert Path(folder, "audit-verify.json").exists()

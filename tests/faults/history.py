@@ -1,0 +1,157 @@
+"""What the recorder writes down: of each connection, what came and when, and what was acknowledged; and of each post.
+
+Times are those of this machine's one clock, each taken on the safe side: before what was sent, after what was read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tests.faults.client_sockets import Line
+
+SEVERITIES = ("info", "warning", "error", "critical")
+_EVENT = re.compile(rb'\{"type":"event","seq":(\d+),')
+NEVER = datetime.max.replace(tzinfo=UTC)
+FRAME_MAX = 14
+"""The longest header of a frame."""
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+def seq_of(payload: bytes) -> int | None:
+    """Return the seq of an event frame, None of any other."""
+    match = _EVENT.match(payload)
+    return int(match[1]) if match else None
+
+
+class Logged(NamedTuple):
+    """An event, as the log holds it. ``size`` is less than that of its frame."""
+
+    seq: int
+    topic: str
+    severity: str
+    recipients: list[str] | None
+    occurred_at: datetime
+    size: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Who asks for what: the rule of the design, written once more."""
+
+    recipient: str
+    topics: tuple[str, ...] = ("*",)
+    min_severity: str = "info"
+
+    def sees(self, event: Logged) -> bool:
+        """Say whether an event is for them."""
+        return (
+            SEVERITIES.index(event.severity) >= SEVERITIES.index(self.min_severity)
+            and (event.recipients is None or self.recipient in event.recipients)
+            and any(
+                pattern in ("*", event.topic) or (pattern.endswith(".*") and event.topic.startswith(pattern[:-1]))
+                for pattern in self.topics
+            )
+        )
+
+
+@dataclass
+class Ack:
+    """The client acknowledged everything up to ``seq``.
+
+    ``taken`` is when the service was known to have it, ``counts`` up to where; ``stored`` says that it was in the
+    database by then.
+    """
+
+    seq: int
+    at: datetime = field(default_factory=now)
+    taken: datetime | None = None
+    counts: int = 0
+    stored: bool = False
+
+    def take(self, counts: int | None = None, *, stored: bool = False) -> None:
+        """Note that the service has it."""
+        if self.taken is None:
+            self.taken, self.counts, self.stored = now(), self.seq if counts is None else counts, stored
+
+
+class Proof(NamedTuple):
+    """Everything up to ``seq`` had gone to the socket before ``at``: what was read then was written after it."""
+
+    seq: int
+    at: datetime
+
+
+class Unread(NamedTuple):
+    """What may have gone to the socket and was never read: so many bytes, and what was written in between the times."""
+
+    size: int
+    since: datetime
+    until: datetime
+
+
+@dataclass(eq=False)
+class Visit:
+    """One connection, as its client saw it. It is known to the ledger by its user agent until its welcome has come."""
+
+    agent: str
+    wanted: Wanted
+    transport: str
+    pid: int
+    asked: int | str | None = None
+    began: datetime = field(default_factory=now)
+    id: str | None = None
+    after: int = 0
+    welcomed: datetime | None = None
+    seqs: list[int] = field(default_factory=list)
+    proofs: list[Proof] = field(default_factory=list)
+    acks: list[Ack] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+    line: Line | None = None
+    was_killed: bool = False
+    """Whether its node was killed while it held the connection; what was on its way then is in ``unread``."""
+    ended: str = "open"
+
+    def welcome(self, connection: str, after: int) -> None:
+        """Note the welcome."""
+        self.id, self.after, self.welcomed = connection, after, now()
+
+    def prove(self) -> None:
+        """Note that what was read before has gone entirely, for something has come that is written only then."""
+        if self.seqs:
+            self.proofs.append(Proof(self.seqs[-1], now()))
+
+    def __str__(self) -> str:
+        return f"{self.transport} {self.agent} of {self.wanted.recipient} ({self.id}, {self.ended})"
+
+
+class Posted(NamedTuple):
+    """An alert that a publisher was answered to be stored; ``at`` is before it was sent for the first time."""
+
+    seq: int
+    alert: dict[str, object]
+    at: datetime
+
+
+class Frames:
+    """The frame of each event: the same bytes, whoever reads it, however it comes."""
+
+    def __init__(self) -> None:
+        self._payloads: dict[int, bytes] = {}
+        self.different: list[int] = []
+
+    def compare(self, seq: int, payload: bytes) -> None:
+        """Compare a frame with the first of its seq."""
+        if self._payloads.setdefault(seq, payload) != payload:
+            self.different.append(seq)
+
+    def size(self, event: Logged) -> int:
+        """Return how many bytes the event is at least on the wire."""
+        return len(self._payloads.get(event.seq, b"")) or event.size

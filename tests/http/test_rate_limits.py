@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from service.http.rate_limits import ConnectionLimits, RestLimits
+from service.settings import LimitSettings, Settings, StreamSettings
+from tests.harness import eventually, serving, token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.harness import Node
+
+ALERT = {"title": "one more"}
+
+
+@pytest.fixture
+def strict(shared_url: str) -> Iterator[Node]:
+    limits = LimitSettings(write_limit="3/hour", read_limit="2/hour", auth_failure_limit="4/hour")
+    with serving(shared_url, Settings(limits=limits)) as running:
+        yield running
+
+
+def test_a_subject_over_its_limit_is_told_when_to_come_back(strict: Node) -> None:
+    with strict.rest() as client:
+        assert [client.post("/v1/alerts", json=ALERT).status_code for _ in range(3)] == [201] * 3
+        answer = client.post("/v1/alerts", json=ALERT)
+    assert answer.status_code == 429
+    assert answer.json()["code"] == "rate_limited"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert 3500 < int(answer.headers["retry-after"]) <= 3600
+    assert answer.headers["x-ratelimit-limit"] == "3"
+    assert answer.headers["x-ratelimit-remaining"] == "0"
+    assert 3500 < int(answer.headers["x-ratelimit-reset"]) - time.time() <= 3601
+
+
+def test_the_limit_is_of_the_subject_not_of_the_token_or_the_address(strict: Node) -> None:
+    for _ in range(3):
+        with strict.rest() as client:
+            assert client.post("/v1/alerts", json=ALERT).status_code == 201
+    with strict.rest() as same, strict.rest("shop") as other:
+        assert same.post("/v1/alerts", json=ALERT).status_code == 429
+        assert other.post("/v1/alerts", json=ALERT).status_code == 201
+
+
+def test_reads_and_writes_are_counted_apart(strict: Node) -> None:
+    with strict.rest() as client:
+        assert [client.get("/v1/alerts").status_code for _ in range(3)] == [200, 200, 429]
+        assert client.post("/v1/alerts", json=ALERT).status_code == 201
+
+
+def test_a_request_that_is_refused_later_counts_too(strict: Node) -> None:
+    with strict.rest(scope="alerts:read") as client:
+        assert [client.post("/v1/alerts", json=ALERT).status_code for _ in range(4)] == [403] * 3 + [429]
+    with strict.rest("shop") as client:
+        assert [client.post("/v1/alerts", json={}).status_code for _ in range(4)] == [422] * 3 + [429]
+
+
+def test_bad_tokens_are_counted_by_address_and_a_good_one_still_serves(strict: Node) -> None:
+    bad = [{}, {"Authorization": "Bearer a.b.c"}, {"Authorization": f"Bearer {token('eve', ttl_seconds=-1)}"}] * 2
+    answers = [httpx2.get(f"{strict.base}/v1/alerts", headers=headers, trust_env=False) for headers in bad]
+    assert [answer.status_code for answer in answers] == [401] * 4 + [429] * 2
+    assert answers[-1].headers["x-ratelimit-limit"] == "4"
+    with strict.rest() as client:
+        assert client.get("/v1/alerts").status_code == 200
+
+
+def test_health_and_metrics_are_not_limited(strict: Node) -> None:
+    with httpx2.Client(base_url=strict.base, trust_env=False) as client:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert {client.get(path).status_code for _ in range(10)} == {200}
+
+
+async def test_who_comes_back_as_told_is_served(shared_url: str) -> None:
+    with serving(shared_url, Settings(limits=LimitSettings(write_limit="2/second"))) as node:
+        async with node.http() as client:
+            answers = [await client.post("/v1/alerts", json=ALERT) for _ in range(10)]
+            refused = [answer for answer in answers if answer.status_code == 429]
+            assert refused
+            assert {answer.headers["retry-after"] for answer in refused} == {"1"}
+
+            async def is_served() -> bool:
+                return (await client.post("/v1/alerts", json=ALERT)).status_code == 201
+
+            await eventually(is_served)
+
+
+def test_of_several_limits_the_tightest_refuses() -> None:
+    limits = RestLimits(LimitSettings(write_limit="100/second; 5/hour"))
+    for _ in range(5):
+        limits.hit("write", "billing")
+    assert limits.would_refuse("write", "billing")
+    assert not limits.would_refuse("write", "shop")
+    assert not limits.would_refuse("read", "billing")
+
+
+def test_asking_whether_it_would_be_refused_counts_nothing() -> None:
+    limits = RestLimits(LimitSettings(auth_failure_limit="1/hour"))
+    assert not any(limits.would_refuse("refused", "10.0.0.1") for _ in range(5))
+    limits.hit("refused", "10.0.0.1")
+    assert limits.would_refuse("refused", "10.0.0.1")
+
+
+def test_a_connection_may_send_a_burst_and_then_collects_strikes() -> None:
+    limits = ConnectionLimits(StreamSettings(message_limit="3/hour", message_violation_limit="2/hour"))
+    assert [limits.message("a") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert [limits.strike("a") for _ in range(3)] == [True, True, False]
+    assert limits.message("b")
+    assert limits.strike("b")
+
+
+def test_a_connection_that_ended_leaves_no_counters_behind() -> None:
+    limits = ConnectionLimits(StreamSettings(message_limit="3/second; 9/hour", message_violation_limit="2/hour"))
+    for number in range(100):
+        limits.message(str(number))
+        limits.strike(str(number))
+        limits.forget(str(number))
+    assert limits._storage.reset() == 0

@@ -1,0 +1,172 @@
+"""The views of connections: ``audit.connections``, ``presence``, ``rejections`` and ``tokens``."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from tests.harness import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.fixtures.open_ledger import OpenLedger
+    from tests.harness import Node
+
+
+async def revoke(node: Node, **target: Any) -> None:
+    async with node.http("root", "admin") as client:
+        answer = await client.post("/v1/revocations", json=target)
+    assert answer.status_code == 201, answer.text
+
+
+async def test_a_connection_says_who_from_where_to_see_what_how_far_and_for_how_long(node: Node) -> None:
+    claims = {"token_id": "jti 1", "topics": ["payments.*", "search"]}
+    options = {"additional_headers": {"Origin": node.base}, "user_agent_header": "Mozilla/5.0 (test)"}
+    opened = datetime.now(UTC)
+    alice = await node.live("alice", claims=claims, options=options, topics="payments.eu,search", min_severity="error")
+    await node.post(topic="search", severity="critical")
+    await node.post(topic="payments.us", severity="critical")
+    await alice.events(1)
+    await node.flushed(2)
+    query = "SELECT * FROM audit.connections"
+    (row,) = await node.sql(query)
+    assert str(row["connection"]) == alice.seen[0]["connection"]
+    (serving,) = await node.sql("SELECT id FROM nodes")
+    assert (row["node"], row["host"]) == (serving["id"], socket.gethostname())
+    assert (row["recipient"], row["transport"]) == ("alice", "websocket")
+    assert (sorted(row["topics"]), row["min_severity"]) == (["payments.eu", "search"], "error")
+    assert (row["remote_addr"], row["user_agent"]) == ("127.0.0.1", "Mozilla/5.0 (test)")
+    assert row["token_id"] == "jti 1"
+    assert row["token_expires_at"] > datetime.now(UTC)
+    assert opened <= row["opened_at"] <= datetime.now(UTC)
+    assert (row["closed_at"], row["close_code"], row["close_reason"]) == (None, None, None)
+    assert (row["after_seq"], row["sent_seq"], row["received_seq"]) == (0, 2, None)
+    assert row["duration"] < (await node.sql(query))[0]["duration"] < datetime.now(UTC) - opened
+    await alice.ack(1)
+    await eventually(lambda: node.sql("SELECT FROM receipts"))
+    await revoke(node, jti="jti 1")
+    assert await alice.closed() == (1008, "token_revoked")
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL"))
+    (row,) = await node.sql(query)
+    assert (row["close_code"], row["close_reason"]) == (1008, "token_revoked")
+    assert row["duration"] == row["closed_at"] - row["opened_at"]
+    assert (row["after_seq"], row["sent_seq"], row["received_seq"]) == (0, 2, 1)
+
+
+async def test_presence_counts_the_open_connections_of_nodes_whose_lease_holds(
+    open_ledger: Callable[..., Awaitable[OpenLedger]],
+) -> None:
+    short, long = await open_ledger(node_lease_seconds=5), await open_ledger(node_lease_seconds=60)
+    first = short.connection("alice")
+    await asyncio.sleep(0.001)  # so that the one was opened before the other
+    second = long.connection("alice")
+    gone = long.connection("bob")
+    long.ledger.closed(gone, 1000, "client")
+    long.connection("carol")
+    for opened in (short, long):
+        await opened.ledger.flush()
+    query = "SELECT recipient, connections, since, nodes FROM audit.presence ORDER BY recipient"
+    alice, carol = await short.rows(query)
+    both = sorted((short.ledger.node_id, long.ledger.node_id))
+    assert alice == ("alice", 2, first.opened_at, both)
+    assert (carol[0], carol[1], carol[3]) == ("carol", 1, [long.ledger.node_id])
+    # Each node has said for how long it may be silent.
+    for opened in (short, long):
+        await opened.age(opened.ledger.node_id, 30)
+    assert [row[:2] for row in await short.rows(query)] == [("alice", 1), ("carol", 1)]
+    assert (await short.rows(query))[0] == ("alice", 1, second.opened_at, [long.ledger.node_id])
+    await long.age(long.ledger.node_id, 61)
+    assert await short.rows(query) == []
+    await long.ledger.flush()
+    await long.age(long.ledger.node_id, 0)
+    assert len(await short.rows(query)) == 2
+    await long.ledger.end()
+    assert await short.rows(query) == []
+
+
+async def test_a_rejection_says_why_and_whose_token_it_was(node: Node) -> None:
+    before = datetime.now(UTC)
+    options = {"user_agent_header": "curl/8"}
+    for stream, reason in (
+        (await node.stream("alice", scope="alerts:write", options=options), "scope_missing"),
+        (await node.stream("mallory", claims={"ttl_seconds": -1000}, options=options), "token_expired"),
+    ):
+        assert (await stream.closed())[1] == reason
+    rows = await eventually(lambda: node.sql("SELECT * FROM audit.rejections ORDER BY at OFFSET 1")) and await node.sql(
+        "SELECT * FROM audit.rejections ORDER BY at"
+    )
+    assert [(row["reason"], row["subject"]) for row in rows] == [("scope_missing", "alice"), ("token_expired", None)]
+    (serving,) = await node.sql("SELECT id FROM nodes")
+    for row in rows:
+        assert before <= row["at"] <= datetime.now(UTC)
+        assert (row["node"], row["remote_addr"], row["path"]) == (serving["id"], "127.0.0.1", "/v1/ws")
+        assert (row["origin"], row["user_agent"]) == (None, "curl/8")
+
+
+async def tokens(node: Node) -> dict[Any, Any]:
+    return {row["token_id"] or row["recipient"]: row for row in await node.sql("SELECT * FROM audit.tokens")}
+
+
+async def test_tokens_are_told_with_their_use_and_what_revoked_them(node: Node) -> None:
+    kept = [await node.live("alice", claims={"token_id": "kept"}) for _ in range(2)]
+    past = await node.live("alice", claims={"token_id": "past"})
+    await past.close()
+    stolen = await node.live("bob", claims={"token_id": "stolen"})
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL"))
+    await revoke(node, jti="stolen", reason="a laptop was lost")
+    await revoke(node, jti="never used")
+    assert await stolen.closed() == (1008, "token_revoked")
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL OFFSET 1"))
+    rows = await tokens(node)
+    assert sorted(rows) == ["kept", "never used", "past", "stolen"]
+    (connections,) = await node.sql(
+        "SELECT min(opened_at) AS first, max(token_expires_at) AS expires FROM connections WHERE token_jti = 'kept'"
+    )
+    row = rows["kept"]
+    assert (row["recipient"], row["connections"], row["open"]) == ("alice", 2, 2)
+    assert (row["first_used_at"], row["expires_at"]) == (connections["first"], connections["expires"])
+    assert row["last_used_at"] > row["first_used_at"]
+    assert (row["revoked_at"], row["revoked_by"], row["reason"]) == (None, None, None)
+    closed = (await node.sql("SELECT closed_at FROM connections WHERE token_jti = 'past'"))[0][0]
+    assert (rows["past"]["open"], rows["past"]["last_used_at"], rows["past"]["revoked_at"]) == (0, closed, None)
+    row = rows["stolen"]
+    assert (row["connections"], row["open"]) == (1, 0)
+    assert (row["revoked_by"], row["reason"]) == ("root", "a laptop was lost")
+    assert row["first_used_at"] < row["revoked_at"] <= row["last_used_at"]
+    row = rows["never used"]
+    assert (row["recipient"], row["connections"], row["open"], row["first_used_at"]) == (None, 0, 0, None)
+    assert (row["revoked_by"], row["reason"]) == ("root", None)
+    for stream in kept:
+        await stream.close()
+
+
+async def test_a_revocation_of_a_subject_covers_its_tokens_that_were_issued_before_and_no_others(node: Node) -> None:
+    used = await node.live("alice", claims={"token_id": "used before"})
+    await used.close()
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL"))
+    cut_off = await node.live("alice", claims={"token_id": "cut off"})
+    nameless = await node.live("alice")
+    of_another = await node.live("bob", claims={"token_id": "another's"})
+    await eventually(lambda: node.sql("SELECT FROM connections OFFSET 3"))
+    before = datetime.now(UTC) + timedelta(seconds=1)  # of those who take their time
+    await revoke(node, subject="alice", before=before.isoformat(), reason="she left")
+    for stream in (cut_off, nameless):
+        assert await stream.closed() == (1008, "token_revoked")
+    await eventually(lambda: datetime.now(UTC) > before + timedelta(seconds=1))  # a token says when in whole seconds
+    fresh = await node.live("alice", claims={"token_id": "fresh"})
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE close_reason = 'token_revoked' OFFSET 1"))
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE token_jti = 'fresh'"))
+    rows = await tokens(node)
+    assert {name: row["reason"] for name, row in rows.items()} == {
+        "used before": "she left",
+        "cut off": "she left",
+        "alice": "she left",  # her token without a jti
+        "another's": None,
+        "fresh": None,
+    }
+    assert all((row["revoked_at"] is None) == (row["reason"] is None) for row in rows.values())
+    for stream in (fresh, of_another):
+        await stream.close()

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+from service.events.log import Event
+from service.stream import frames
+from tests.harness import Node, serving
+from tests.stream.conftest import raw_events
+
+AT = datetime(2026, 11, 21, 9, 41, 7, 5, tzinfo=UTC)
+
+ONE_OF_EACH: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "welcome": (
+        frames.welcome(
+            connection="c",
+            recipient="alice",
+            head=2,
+            after=1,
+            heartbeat_seconds=15,
+            token_expires_at=AT,
+            limits={"message_bytes": 1},
+        ),
+        {
+            "connection": "c",
+            "recipient": "alice",
+            "head": 2,
+            "after": 1,
+            "heartbeat_seconds": 15,
+            "token_expires_at": "2026-11-21T09:41:07.000005Z",
+            "limits": {"message_bytes": 1},
+        },
+    ),
+    "event": (
+        frames.prepare(
+            Event(7, uuid.uuid4(), "alert.created", "default", "info", None, 'the "actor"', AT, b'{"title": "a"}')
+        ).frame,
+        {
+            "seq": 7,
+            "kind": "alert.created",
+            "at": "2026-11-21T09:41:07.000005Z",
+            "actor": 'the "actor"',
+            "alert": {"title": "a"},
+        },
+    ),
+    "caught_up": (frames.caught_up(7), {"seq": 7}),
+    "heartbeat": (frames.heartbeat(7, AT), {"seq": 7, "at": "2026-11-21T09:41:07.000005Z"}),
+    "gap": (frames.gap(1, 9, "purged"), {"from": 1, "to": 9, "reason": "purged"}),
+    "presence": (
+        frames.presence([{"recipient": "bob"}], ["carol"], changed=[{"recipient": "dave"}], present=3, truncated=False),
+        {
+            "joined": [{"recipient": "bob"}],
+            "left": ["carol"],
+            "changed": [{"recipient": "dave"}],
+            "present": 3,
+            "truncated": False,
+        },
+    ),
+    "authenticated": (frames.authenticated(AT), {"token_expires_at": "2026-11-21T09:41:07.000005Z"}),
+    "pong": (frames.pong([1, None]), {"data": [1, None]}),
+    "error": (frames.error("ack_ahead", "no", 1), {"code": "ack_ahead", "detail": "no", "retry_after": 1}),
+}
+
+
+def parse(data: bytes) -> list[Frame]:
+    client = ClientProtocol(parse_uri("ws://localhost"), state=State.OPEN, max_size=None)
+    client.receive_data(data)
+    assert client.parser_exc is None
+    return [event for event in client.events_received() if isinstance(event, Frame)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 124, 125, 126, 127, 255, 256, 65_534, 65_535, 65_536, 65_537, 1 << 20])
+def test_a_client_library_reads_a_text_message_of_every_length(size: int) -> None:
+    payload = b"x" * size
+    assert parse(frames.text_message(payload)) == [Frame(Opcode.TEXT, payload)]
+    assert frames.text_message(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_messages_that_leave_in_one_write_are_read_one_by_one(payloads: list[bytes]) -> None:
+    assert [frame.data for frame in parse(b"".join(map(frames.text_message, payloads)))] == payloads
+
+
+def test_every_type_of_frame_is_here() -> None:
+    assert tuple(ONE_OF_EACH) == frames.SERVER_FRAMES
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+def test_a_frame_is_one_json_object_with_its_type_first(kind: str) -> None:
+    data, fields = ONE_OF_EACH[kind]
+    [frame] = parse(data)
+    assert list(json.loads(bytes(frame.data)).items()) == [("type", kind), *fields.items()]
+
+
+@given(actor=st.text(min_size=1), body=st.dictionaries(st.text(), st.text()), indent=st.none() | st.integers(0, 3))
+@settings(deadline=None)
+def test_an_event_carries_the_text_of_its_body_as_the_log_holds_it(
+    actor: str, body: dict[str, str], indent: int | None
+) -> None:
+    text = json.dumps(body, indent=indent, ensure_ascii=False).encode()
+    event = Event(1, uuid.uuid4(), "alert.created", "default", "info", None, actor, AT, text)
+    [frame] = parse(frames.prepare(event).frame)
+    assert bytes(frame.data).endswith(b'"alert":' + text + b"}")
+    assert json.loads(bytes(frame.data))["actor"] == actor
+
+
+async def test_an_event_is_the_same_bytes_live_from_memory_and_from_the_log(node: Node, database_url: str) -> None:
+    odd: list[dict[str, Any]] = [
+        {"title": "plain"},
+        {"title": "Übergröße — 日本 🚨 </script> \\u0041", "body": 'a\n\tb "c" \\ \u2028'},
+        {"title": "numbers", "attributes": {"z": 1.0, "a": -0.0, "b": 1e29, "c": 1e-7, "d": 2**53 - 1, "e": 0.1}},
+        {"title": "nested", "attributes": {"": {"b": [None, True, {"a": []}], "a": {}}}},
+        {"title": "named", "recipients": ["zoe", "alice", "bob"], "dedup_key": "k", "topic": "a.b-c_d"},
+        {"title": "links", "links": [{"title": "x", "url": "https://example.org/?a=1&b=%20#é"}]},
+        {"title": "later", "expires_at": "2100-01-01T00:00:00+05:30", "severity": "critical"},
+        {"title": "x" * 200, "body": "é" * 8000},
+    ]
+    async with await node.stream(after=0) as stream:
+        for alert in odd:
+            await node.post(**alert)
+        live = await raw_events(stream, len(odd))
+    async with await node.stream(after=0) as stream:
+        assert await raw_events(stream, len(odd)) == live
+    with serving(database_url) as fresh:
+        async with await fresh.stream(after=0) as stream:
+            assert await raw_events(stream, len(odd)) == live

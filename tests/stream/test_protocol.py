@@ -1,0 +1,461 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from websockets.client import ClientProtocol
+from websockets.frames import Frame
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+from service.errors import CloseReason
+from service.stream.protocol import (
+    Action,
+    Authenticate,
+    CatchUp,
+    Close,
+    Phase,
+    RecordReceipt,
+    RecordSent,
+    Send,
+    SendHeartbeat,
+    StreamProtocol,
+    Timing,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CURSOR = 10
+PENDING = 15
+EXPIRES = 1000.0
+BAD = [Close(CloseReason.BAD_MESSAGE)]
+
+
+def begin(
+    cursor: int = CURSOR,
+    *,
+    may_send: Callable[[], bool] = lambda: True,
+    may_stay: Callable[[], bool] = lambda: True,
+) -> StreamProtocol:
+    return StreamProtocol(
+        cursor,
+        token_expires_at=EXPIRES,
+        timing=Timing(heartbeat=15, slow_consumer=30),
+        now=0,
+        may_send=may_send,
+        may_stay=may_stay,
+    )
+
+
+def at(phase: Phase) -> StreamProtocol:
+    protocol = begin()
+    if phase is Phase.LIVE:
+        protocol.joined()
+    if phase is Phase.LAGGING:
+        protocol.stalled(CURSOR, PENDING, now=0)
+    if phase is Phase.CLOSED:
+        protocol.closed()
+    assert protocol.phase is phase
+    return protocol
+
+
+def frames_of(actions: list[Action]) -> list[dict[str, Any]]:
+    client = ClientProtocol(parse_uri("ws://localhost"), state=State.OPEN)
+    for action in actions:
+        assert isinstance(action, Send)
+        client.receive_data(action.frame)
+    return [json.loads(bytes(frame.data)) for frame in client.events_received() if isinstance(frame, Frame)]
+
+
+def text(**message: Any) -> str:
+    return json.dumps(message)
+
+
+# The drawn state machine.
+
+
+@pytest.mark.parametrize(
+    ("phase", "after"),
+    [
+        (Phase.REPLAYING, Phase.LAGGING),
+        (Phase.LIVE, Phase.LAGGING),
+        (Phase.LAGGING, Phase.LAGGING),
+        (Phase.CLOSED, Phase.CLOSED),
+    ],
+)
+def test_a_full_socket_makes_a_connection_lag(phase: Phase, after: Phase) -> None:
+    protocol = at(phase)
+    protocol.stalled(20, 25, now=0)
+    assert protocol.phase is after
+    if phase in (Phase.REPLAYING, Phase.LIVE):
+        assert (protocol.cursor, protocol.pending) == (20, 25)
+
+
+def test_a_connection_that_lags_already_keeps_its_cursor_and_its_deadline() -> None:
+    protocol = at(Phase.LAGGING)
+    protocol.stalled(20, 25, now=29)
+    assert (protocol.cursor, protocol.pending) == (CURSOR, PENDING)
+    assert protocol.tick(now=30, wall=0) == [Close(CloseReason.SLOW_CONSUMER)]
+
+
+@pytest.mark.parametrize(
+    ("phase", "after", "actions"),
+    [
+        (Phase.REPLAYING, Phase.REPLAYING, []),
+        (Phase.LIVE, Phase.LIVE, []),
+        (Phase.LAGGING, Phase.REPLAYING, [RecordSent(CURSOR, PENDING), CatchUp()]),
+        (Phase.CLOSED, Phase.CLOSED, []),
+    ],
+)
+def test_a_socket_that_drained_makes_a_lagging_connection_replay(
+    phase: Phase, after: Phase, actions: list[Action]
+) -> None:
+    protocol = at(phase)
+    assert protocol.drained() == actions
+    assert protocol.phase is after
+
+
+def test_a_socket_that_was_full_of_frames_without_events_claims_nothing_when_it_drains() -> None:
+    protocol = begin()
+    protocol.stalled(CURSOR, CURSOR, now=0)
+    assert protocol.drained() == [CatchUp()]
+
+
+def test_only_a_connection_that_replays_joins_the_live_group() -> None:
+    protocol = at(Phase.REPLAYING)
+    protocol.joined()
+    assert protocol.phase is Phase.LIVE
+    for phase in (Phase.LIVE, Phase.LAGGING, Phase.CLOSED):
+        with pytest.raises(AssertionError):
+            at(phase).joined()
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_ends_in_closed_for_good(phase: Phase) -> None:
+    protocol = at(phase)
+    protocol.closed()
+    assert protocol.phase is Phase.CLOSED
+    protocol.stalled(20, 25, now=0)
+    assert protocol.drained() == []
+    assert protocol.tick(now=1e6, wall=EXPIRES) == []
+    assert protocol.receive_text("junk", written=20) == []
+    assert protocol.phase is Phase.CLOSED
+
+
+def test_each_chunk_moves_the_cursor_and_is_reported_as_one_range() -> None:
+    protocol = begin()
+    assert protocol.advanced(12) == [RecordSent(10, 12)]
+    assert protocol.advanced(30) == [RecordSent(12, 30)]
+    assert (protocol.cursor, protocol.pending) == (30, 30)
+
+
+# The clock.
+
+
+@pytest.mark.parametrize("phase", [Phase.REPLAYING, Phase.LIVE, Phase.LAGGING])
+def test_a_stream_is_closed_at_the_moment_its_token_expires(phase: Phase) -> None:
+    protocol = at(phase)
+    assert protocol.tick(now=1, wall=EXPIRES - 0.001) == []
+    assert protocol.tick(now=1, wall=EXPIRES) == [Close(CloseReason.TOKEN_EXPIRED)]
+
+
+def test_a_fresh_token_bounds_the_stream_instead_of_the_old_one() -> None:
+    protocol = begin()
+    protocol.renewed(EXPIRES + 50)
+    assert protocol.tick(now=1, wall=EXPIRES + 49) == []
+    protocol.renewed(EXPIRES - 50)
+    assert protocol.tick(now=1, wall=EXPIRES - 50) == [Close(CloseReason.TOKEN_EXPIRED)]
+
+
+@pytest.mark.parametrize("phase", [Phase.REPLAYING, Phase.LIVE])
+def test_a_heartbeat_is_due_once_a_period(phase: Phase) -> None:
+    protocol = at(phase)
+    due = [now for now in range(50) if protocol.tick(now, wall=0) == [SendHeartbeat()]]
+    assert due == [15, 30, 45]
+
+
+def test_a_connection_that_lags_gets_no_heartbeat_and_is_closed_when_it_stays_stuck() -> None:
+    protocol = begin()
+    protocol.stalled(CURSOR, PENDING, now=100)
+    assert protocol.tick(now=129.9, wall=0) == []
+    assert protocol.tick(now=130, wall=0) == [Close(CloseReason.SLOW_CONSUMER)]
+
+
+def test_a_connection_that_drains_in_time_may_lag_again_for_as_long() -> None:
+    protocol = begin()
+    protocol.stalled(CURSOR, PENDING, now=0)
+    protocol.drained()
+    protocol.stalled(PENDING, PENDING, now=29)
+    assert protocol.tick(now=58, wall=0) == []
+    assert protocol.tick(now=59, wall=0) == [Close(CloseReason.SLOW_CONSUMER)]
+
+
+# What a client sends.
+
+
+def test_an_ack_is_cumulative() -> None:
+    protocol = begin()
+    assert protocol.receive_text(text(type="ack", seq=14), written=20) == [RecordReceipt(14)]
+    assert protocol.receive_text(text(type="ack", seq=14), written=20) == []
+    assert protocol.receive_text(text(type="ack", seq=12), written=20) == []
+    assert protocol.receive_text(text(type="ack", seq=20), written=20) == [RecordReceipt(20)]
+    assert protocol.acknowledged == 20
+
+
+def test_what_lies_before_the_starting_cursor_is_not_acknowledged_again() -> None:
+    assert begin().receive_text(text(type="ack", seq=CURSOR), written=20) == []
+
+
+def test_an_ack_of_what_was_not_sent_is_an_error_and_acknowledges_nothing() -> None:
+    protocol = begin()
+    [error] = frames_of(protocol.receive_text(text(type="ack", seq=21), written=20))
+    assert (error["type"], error["code"]) == ("error", "ack_ahead")
+    assert "20" in error["detail"]
+    assert protocol.acknowledged == CURSOR
+
+
+def test_an_ack_while_lagging_proves_that_those_events_went_to_the_socket() -> None:
+    protocol = at(Phase.LAGGING)
+    assert protocol.receive_text(text(type="ack", seq=12), written=PENDING) == [
+        RecordSent(CURSOR, 12),
+        RecordReceipt(12),
+    ]
+    assert protocol.phase is Phase.LAGGING
+    assert protocol.drained() == [RecordSent(12, PENDING), CatchUp()]
+
+
+def test_an_authenticate_hands_the_token_on() -> None:
+    assert begin().receive_text(text(type="authenticate", token="a.b.c"), written=0) == [Authenticate("a.b.c")]
+
+
+@pytest.mark.parametrize("data", [None, 1, "é", [1, {"a": None}], {"deep": [[[[]]]]}, 1.5, True])
+def test_a_ping_is_echoed(data: Any) -> None:
+    [pong] = frames_of(begin().receive_text(text(type="ping", data=data), written=0))
+    assert pong == {"type": "pong", "data": data}
+
+
+def test_a_ping_without_data_is_answered_with_null() -> None:
+    assert frames_of(begin().receive_text('{"type":"ping"}', written=0)) == [{"type": "pong", "data": None}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "no json",
+        "null",
+        "1",
+        '"ack"',
+        "[]",
+        '[{"type":"ack","seq":1}]',
+        "{}",
+        '{"type":null}',
+        '{"type":"event","seq":1}',
+        '{"type":"ack"}',
+        '{"type":"ack","seq":null}',
+        '{"type":"ack","seq":"1"}',
+        '{"type":"ack","seq":1.0}',
+        '{"type":"ack","seq":true}',
+        '{"type":"ack","seq":-1}',
+        '{"type":"ack","seq":9223372036854775808}',
+        '{"type":"ack","seq":1e400}',
+        '{"type":"authenticate"}',
+        '{"type":"authenticate","token":1}',
+        '{"type":"ping","data":NaN}',
+        '{"type":"ping","data":"\\ud800"}',
+        '{"type":"ping","data":' + "[" * 300 + "]" * 300 + "}",
+        "[" * 16_000,
+        '{"type":"ping"}{"type":"ping"}',
+    ],
+)
+def test_what_is_no_known_message_closes_the_stream(message: str) -> None:
+    assert begin().receive_text(message, written=20) == BAD
+
+
+def test_a_binary_message_closes_the_stream() -> None:
+    assert begin().receive_binary() == [Close(CloseReason.BINARY_MESSAGE)]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+)
+
+
+@given(
+    st.one_of(st.text(), JSON.map(json.dumps), st.dictionaries(st.sampled_from(["type", "seq"]), JSON).map(json.dumps))
+)
+@settings(deadline=None)
+def test_no_text_breaks_the_protocol(message: str) -> None:
+    assert all(isinstance(action, Action) for action in begin().receive_text(message, written=20))
+
+
+@given(JSON)
+@settings(deadline=None)
+def test_whatever_json_is_pinged_comes_back_or_closes_the_stream(data: Any) -> None:
+    actions = begin().receive_text(json.dumps({"type": "ping", "data": data}), written=0)
+    if actions != BAD:
+        [pong] = frames_of(actions)
+        assert pong["type"] == "pong"
+
+
+def test_a_message_over_the_limit_is_dropped_with_an_error() -> None:
+    protocol = begin(may_send=lambda: False)
+    [error] = frames_of(protocol.receive_text(text(type="ack", seq=15), written=20))
+    assert (error["code"], error["retry_after"]) == ("rate_limited", 1)
+    assert protocol.acknowledged == CURSOR
+
+
+def test_too_many_strikes_close_the_stream() -> None:
+    strikes = iter([True, True, False])
+    protocol = begin(may_send=lambda: False, may_stay=lambda: next(strikes))
+    assert [type(protocol.receive_text("{}", written=0)[0]) for _ in range(2)] == [Send, Send]
+    assert protocol.receive_text("{}", written=0) == [Close(CloseReason.RATE_LIMITED)]
+
+
+def test_acknowledging_ahead_is_a_strike_too() -> None:
+    protocol = begin(may_stay=lambda: False)
+    assert protocol.receive_text(text(type="ack", seq=21), written=20) == [Close(CloseReason.RATE_LIMITED)]
+
+
+class OneConnection(RuleBasedStateMachine):
+    """A connection, its hub and a client, driven at random.
+
+    ``written`` and ``taken`` are the truth: the last seq that was written to the socket, and the last that the socket
+    took or the client has. What the protocol reports as sent must never exceed ``taken``.
+    """
+
+    @initialize(cursor=st.integers(0, 5), behind=st.integers(0, 20))
+    def connect(self, cursor: int, behind: int) -> None:
+        self.protocol = begin(cursor, may_stay=lambda: True)
+        self.head = cursor + behind
+        self.written = self.taken = cursor
+        self.now = 0.0
+        self.lagging_since = 0.0
+        self.claims = [cursor]
+        self.sent = [RecordSent(cursor, cursor)]
+        self.receipts = [cursor]
+
+    @property
+    def phase(self) -> Phase:
+        return self.protocol.phase
+
+    def report(self, actions: list[Action]) -> None:
+        self.sent += [action for action in actions if isinstance(action, RecordSent)]
+        self.receipts += [action.seq for action in actions if isinstance(action, RecordReceipt)]
+
+    def stall(self, cursor: int, pending: int) -> None:
+        self.protocol.stalled(cursor, pending, self.now)
+        self.lagging_since = self.now
+
+    @precondition(lambda self: self.phase is not Phase.CLOSED)
+    @rule(count=st.integers(1, 5), takes=st.booleans())
+    def the_log_grows(self, count: int, takes: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+        after, self.head = self.head, self.head + count
+        if self.phase is Phase.LIVE:
+            self.written = self.head
+            if takes:
+                self.taken = self.head
+            else:
+                self.stall(after, self.head)
+
+    @precondition(lambda self: self.phase is Phase.REPLAYING and self.protocol.cursor < self.head)
+    @rule(count=st.integers(1, 5), takes=st.booleans())
+    def a_chunk_is_written(self, count: int, takes: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+        self.written = min(self.protocol.cursor + count, self.head)
+        if takes:
+            self.taken = self.written
+            self.report(self.protocol.advanced(self.written))
+        else:
+            self.stall(self.protocol.cursor, self.written)
+
+    @precondition(lambda self: self.phase is Phase.REPLAYING and self.protocol.cursor >= self.head)
+    @rule()
+    def it_joins(self) -> None:
+        self.protocol.joined()
+
+    @precondition(lambda self: self.phase in (Phase.REPLAYING, Phase.LIVE))
+    @rule()
+    def a_frame_without_an_event_fills_the_socket(self) -> None:
+        self.stall(self.written, self.written)
+
+    @precondition(lambda self: self.phase is Phase.LAGGING)
+    @rule()
+    def the_socket_drains(self) -> None:
+        self.taken = self.written
+        actions = self.protocol.drained()
+        self.report(actions)
+        assert actions[-1] == CatchUp()
+        assert self.protocol.cursor == self.written
+
+    @precondition(lambda self: self.phase is not Phase.CLOSED)
+    @rule(seq=st.integers(0, 60))
+    def the_client_acknowledges(self, seq: int) -> None:
+        before = self.protocol.acknowledged
+        actions = self.protocol.receive_text(text(type="ack", seq=seq), self.written)
+        self.report(actions)
+        if seq > self.written:
+            assert frames_of(actions)[0]["code"] == "ack_ahead"
+        elif seq <= before:
+            assert actions == []
+        else:
+            assert actions[-1] == RecordReceipt(seq)
+            self.taken = max(self.taken, seq)
+
+    @precondition(lambda self: self.phase is not Phase.CLOSED)
+    @rule(seconds=st.integers(1, 20))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+        actions = self.protocol.tick(self.now, wall=0)
+        if self.phase is Phase.LAGGING:
+            stuck = self.now - self.lagging_since >= 30
+            assert actions == ([Close(CloseReason.SLOW_CONSUMER)] if stuck else [])
+        else:
+            assert actions in ([], [SendHeartbeat()])
+
+    @precondition(lambda self: self.phase is not Phase.CLOSED)
+    @rule()
+    def its_token_expires(self) -> None:
+        assert self.protocol.tick(self.now, wall=EXPIRES) == [Close(CloseReason.TOKEN_EXPIRED)]
+
+    @rule()
+    def it_ends(self) -> None:
+        if self.phase is not Phase.CLOSED:  # a connection believes the first end that it hears of
+            self.claims.append(self.claimed())
+        self.protocol.closed()
+
+    def claimed(self) -> int:
+        return self.head if self.phase is Phase.LIVE else self.protocol.cursor
+
+    @invariant()
+    def the_ledger_never_overstates(self) -> None:
+        if self.phase is not Phase.CLOSED:
+            self.claims.append(self.claimed())
+        assert self.claims[-1] <= self.taken <= self.written
+        assert self.claims == sorted(self.claims)
+
+    @invariant()
+    def ranges_never_overlap(self) -> None:
+        for earlier, later in pairwise(self.sent):
+            assert later.after_seq >= earlier.up_to_seq
+            assert later.up_to_seq > later.after_seq
+
+    @invariant()
+    def receipts_grow_and_never_exceed_what_was_written(self) -> None:
+        assert all(earlier < later for earlier, later in pairwise(self.receipts))
+        assert self.receipts[-1] == self.protocol.acknowledged <= self.written
+
+    @invariant()
+    def pending_is_what_was_written(self) -> None:
+        if self.phase in (Phase.REPLAYING, Phase.LAGGING):
+            assert self.protocol.cursor <= self.protocol.pending == self.written
+
+
+TestOneConnection = OneConnection.TestCase
+TestOneConnection.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
