@@ -22,7 +22,12 @@ from tests.harness import Node, Process, new_database, serving, start_process, w
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-pytest_plugins = ["tests.fixtures.lived_database", "tests.fixtures.open_ledger", "tests.fixtures.small_log"]
+pytest_plugins = [
+    "tests.fixtures.lived_database",
+    "tests.fixtures.notifications",
+    "tests.fixtures.open_ledger",
+    "tests.fixtures.small_log",
+]
 
 TEMPLATE = "tocsin_template"
 ROOM_BYTES = 8 * 1024**3

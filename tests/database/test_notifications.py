@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.settings import Settings, StreamSettings
+from tests.fixtures.notifications import kill_listeners
 from tests.harness import BODY, PATIENCE, Node, eventually, serving
-from tests.stream.conftest import kill_buses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.stream.conftest import WithoutBus
+    from tests.fixtures.notifications import WithoutNotifications
 
 NEVER = PATIENCE * 4
 
@@ -78,9 +78,11 @@ async def test_notifications_may_be_repeated_late_or_wrong(node: Node, by_bus: N
         assert [event["seq"] for event in await stream.events(6)] == [*seqs, last]
 
 
-async def test_a_node_without_its_bus_polls(node: Node, no_bus: WithoutBus, database_url: str) -> None:
+async def test_a_node_without_its_bus_polls(
+    node: Node, no_notifications: WithoutNotifications, database_url: str
+) -> None:
     with serving(database_url) as other:
-        async with await other.live() as stream, no_bus(node):
+        async with await other.live() as stream, no_notifications(node):
             seqs = [(await node.post())["seq"] for _ in range(5)]
             assert [event["seq"] for event in await stream.events(5)] == seqs
 
@@ -88,7 +90,7 @@ async def test_a_node_without_its_bus_polls(node: Node, no_bus: WithoutBus, data
 async def test_a_bus_that_was_cut_comes_back(node: Node, by_bus: Node) -> None:
     async with await by_bus.live() as stream:
         before = await eventually(partial(both_listen, node))
-        assert await kill_buses(node) == 2
+        assert await kill_listeners(node) == 2
         await eventually(partial(both_listen, node, but_not=before))
         alert = await node.post()
         assert (await stream.next_of("event"))["seq"] == alert["seq"]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,14 +11,7 @@ from tests.contract import checked_frame
 from tests.harness import PATIENCE, Node, Stream, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-    WithoutBus = Callable[[Node], AbstractAsyncContextManager[None]]
-
-KILL = """
-    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE datname = current_database() AND query LIKE 'LISTEN%'
-"""
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
@@ -55,30 +47,3 @@ async def raw_events(stream: Stream, count: int) -> list[bytes]:
                 checked_frame(json.loads(message))
                 events.append(message)
     return events
-
-
-async def kill_buses(node: Node) -> int:
-    """End the connections that listen, and return how many there were."""
-    killed: int = (await node.sql(KILL))[0][0]
-    return killed
-
-
-@pytest.fixture
-def no_bus() -> WithoutBus:
-    """A context in which every bus of a node's database ends as soon as it listens."""
-
-    @asynccontextmanager
-    async def context(node: Node) -> AsyncIterator[None]:
-        async def keep_killing() -> None:
-            while True:
-                await kill_buses(node)
-                await asyncio.sleep(0.02)
-
-        task = asyncio.create_task(keep_killing())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-
-    return context

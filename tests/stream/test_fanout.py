@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.settings import Settings, StreamSettings
+from tests.fixtures.notifications import kill_listeners
 from tests.harness import PATIENCE, Node, Stream, eventually, serving
-from tests.stream.conftest import kill_buses, raw_events
+from tests.stream.conftest import raw_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ async def test_a_cursor_that_is_ahead_of_this_node_alone_is_of_this_log(node: No
     with serving(database_url, deaf) as behind:
         async with await node.live("alice") as stream:
             for after in ("named", "own"):
-                await kill_buses(node)  # a bus that listens again tells nothing of what was committed meanwhile
+                await kill_listeners(node)  # a bus that listens again tells nothing of what was committed meanwhile
                 seqs_ahead = await node.post_all([{}] * 5, at_once=1)
                 await stream.events(5)
                 await stream.ack(seqs_ahead[-2])

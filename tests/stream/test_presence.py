@@ -11,7 +11,7 @@ from tests.harness import Node, Stream, eventually, serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.stream.conftest import WithoutBus
+    from tests.fixtures.notifications import WithoutNotifications
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +100,12 @@ async def test_a_refused_handshake_is_no_presence(shared: Node, alice: str, bob:
     assert bob not in str(stream.seen)
 
 
-async def test_presence_is_announced_though_no_bus_stays_up(
-    shared: Node, other: Node, no_bus: WithoutBus, alice: str, bob: str
+async def test_presence_is_announced_though_no_notifications_stays_up(
+    shared: Node, other: Node, no_notifications: WithoutNotifications, alice: str, bob: str
 ) -> None:
     async with await shared.live(alice) as stream:
         await joined(stream, alice)
-        async with no_bus(shared):
+        async with no_notifications(shared):
             async with await other.live(bob):
                 await joined(stream, bob)
             await left(stream, bob)
