@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from alembic import command
 from service.database.engine import parse_url
 from service.database.migrate import configuration, is_current, migrate
-from tests.harness import new_database
+from tests.harness import ROOT, new_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,3 +70,11 @@ def is_current_in_a_thread(url: URL) -> bool:
 
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(is_current, url).result()
+
+
+def test_every_sql_file_opens_with_its_description_and_is_executed() -> None:
+    """A file that no migration names would look as if it were part of the schema."""
+    migrations = "".join(file.read_text() for file in (ROOT / "alembic" / "versions").glob("*.py"))
+    for file in (ROOT / "alembic" / "sql").iterdir():
+        assert file.read_text().startswith("-- "), file.name
+        assert f'"{file.stem}"' in migrations, file.name

@@ -1,22 +1,18 @@
 from __future__ import annotations
 
-import asyncio
 import json
-import uuid
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
-from alembic import command
 from service.database.engine import Database, parse_url
-from service.database.migrate import configuration, migrate
 from service.events.hash_chain import LINK_GRID, NO_HASH, digest, link
 from service.events.log import append_alerts, read_tail
 from service.settings import StorageSettings
 from tests.events.test_log import item
-from tests.harness import created, new_database
+from tests.harness import created
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,18 +89,3 @@ async def test_no_link_crosses_a_multiple_of_the_grid(connection: asyncpg.Connec
     await append(connection, 5_000)
     rows = await check(database_url)
     assert [row["last_seq"] for row in rows[-3:]] == [19_001, 2 * LINK_GRID - 1, 24_001]
-
-
-async def test_a_log_from_before_there_was_a_chain_is_linked(server_url: str) -> None:
-    async with new_database(server_url, f"test_{uuid.uuid4().hex}", "template0") as url:
-        await asyncio.to_thread(migrate, parse_url(url), "0005")
-        connection = await asyncpg.connect(url)
-        alerts = [item(title=f'"{n}" is \\ ü\t')["alert"] for n in range(2_500)]
-        await connection.execute("SELECT FROM append_alerts($1, NULL, NULL)", json.dumps(alerts))
-        await connection.execute('UPDATE events SET extra = \'{"comment":"seen"}\' WHERE seq = 2')
-        await asyncio.to_thread(migrate, parse_url(url))
-        assert [row["last_seq"] for row in await check(url)] == [1_000, 2_000, 2_500]
-        await append(connection, 1)
-        await connection.close()
-        assert [row["last_seq"] for row in await check(url)] == [1_000, 2_000, 2_500, 2_501]
-        await asyncio.to_thread(command.downgrade, configuration(parse_url(url)), "0005")

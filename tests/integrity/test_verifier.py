@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from alembic import command
 from service.database.engine import Database, parse_url
-from service.database.migrate import configuration, migrate
 from service.errors import CommandFailed
 from service.events.hash_chain import digest, link
 from service.events.log import read_tail
@@ -309,24 +307,6 @@ async def test_what_was_purged_is_where_it_begins(altered_url: str, intruder: as
     assert (verdict.misfit, verdict.begin, verdict.found) == (None, purged.anchor, {hash_: last})
     assert (await verdict_of(altered_url, LOG)).misfit is not None
     assert (await verdict_of(altered_url, LOG, purged=Purged(Anchor(last, bytes(32))))).misfit is not None
-
-
-async def test_a_ledger_from_before_there_was_a_chain_fits(server_url: str, lived: str) -> None:
-    """Revision 0006 links what it finds."""
-    async with new_database(server_url, f"test_{uuid.uuid4().hex}", lived) as url:
-        before = [await verdict_of(url, chain) for chain in (LOG, LEDGER)]
-        await asyncio.to_thread(command.downgrade, configuration(parse_url(url)), "0005")
-        connection = await asyncpg.connect(url)
-        await connection.execute(
-            "INSERT INTO receipts SELECT id, seq, closed_at FROM connections, generate_series(100, 2599) AS seq"
-            " WHERE closed_at IS NOT NULL AND recipient = 'alice'"
-        )
-        await connection.close()
-        await asyncio.to_thread(migrate, parse_url(url))
-        log, ledger = [await verdict_of(url, chain) for chain in (LOG, LEDGER)]
-        assert log.misfit is ledger.misfit is None
-        assert (log.rows, ledger.rows) == (before[0].rows, before[1].rows + 2_500)
-        assert ledger.links == 3
 
 
 async def test_a_database_without_the_tables_is_told_to_be_migrated(server_url: str) -> None:

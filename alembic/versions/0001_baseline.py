@@ -1,0 +1,391 @@
+"""The schema: tables from here; functions and views from the files of ``alembic/sql/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ENUM, JSON, JSONB, TSVECTOR
+
+from alembic import op
+from service.logs import get_logger
+
+revision = "0001"
+down_revision = None
+
+SQL = Path(__file__).parent.parent / "sql"
+FILES = (  # in the order of their dependencies
+    *("event_filter", "log_blocks", "event_partitions", "link_log", "append_alerts", "write_ledger"),
+    *("audit_schema", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency", "audit_connections"),
+    *("audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_callers", "audit_log_gaps"),
+    *("audit_purges", "grant_audit"),
+)
+
+SEVERITY = ENUM("info", "warning", "error", "critical", name="severity", create_type=False)
+STATUS = ENUM("open", "acknowledged", "resolved", "expired", name="alert_status", create_type=False)
+TIME = DateTime(timezone=True)
+UNRESOLVED = "status IN ('open', 'acknowledged')"
+BRIN: Any = {"postgresql_using": "brin", "postgresql_with": {"pages_per_range": 32, "autosummarize": "on"}}
+HOW_TO_CREATE_THE_ROLE = (
+    "CREATE ROLE tocsin_auditor NOLOGIN, as a user who may; then, as the owner of the schema, SELECT grant_audit()"
+)
+
+log = get_logger(__name__)
+
+
+def upgrade() -> None:
+    bind = op.get_bind()
+    SEVERITY.create(bind)
+    STATUS.create(bind)
+    create_log()
+    create_alerts()
+    create_search_and_keys()
+    create_connections()
+    create_dispatches()
+    create_recipients()
+    create_ledger_chain()
+    create_revocations()
+    create_retention()
+    for name in FILES:
+        execute_file(name)
+    op.execute("SELECT ensure_event_partitions(1000000, 3000000, 3)")
+    if not bind.scalar(text("SELECT grant_audit()")):
+        log.warning("the role tocsin_auditor is missing, and this user may not create it", mend=HOW_TO_CREATE_THE_ROLE)
+
+
+def execute_file(name: str) -> None:
+    """Run the statements of a file of ``alembic/sql/`` in the transaction of the migration."""
+    script = (SQL / f"{name}.sql").read_text()
+    # Through asyncpg itself: SQLAlchemy prepares what it executes, and a prepared statement is a single one.
+    op.get_bind().connection.run_async(lambda connection: connection.execute(script))
+
+
+def create_log() -> None:
+    op.create_table(
+        "events",
+        Column("seq", BigInteger, primary_key=True, autoincrement=False),
+        Column("alert_id", Uuid, nullable=False),
+        Column("kind", Text, nullable=False),
+        Column("topic", Text, nullable=False),
+        Column("severity", SEVERITY, nullable=False),
+        Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
+        Column("actor", Text, nullable=False, comment="the subject of the token that caused the event"),
+        Column("occurred_at", TIME, nullable=False),
+        Column("body", JSON, nullable=False, comment="the alert as the event shows it on the wire"),
+        Column("extra", JSON, comment="what the kind adds to the frame, such as a comment"),
+        Index("ix_events_alert_id", "alert_id"),
+        Index(
+            "ix_events_occurred_at",
+            "occurred_at",
+            text("(date_bin('00:01:00'::interval, occurred_at, '2000-01-01 00:00:00+00'::timestamptz))"),
+            **BRIN,
+        ),
+        postgresql_partition_by="RANGE (seq)",
+        comment="The log: gapless, in commit order.",
+    )
+    op.create_table(
+        "log_chain",
+        Column("last_seq", BigInteger, primary_key=True, autoincrement=False),
+        Column("first_seq", BigInteger, nullable=False),
+        Column("linked_at", TIME, nullable=False),
+        Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/events/chain.py"),
+        comment="One row a batch that was appended to the log, each linked to the one before; the last is the head.",
+    )
+
+
+def create_alerts() -> None:
+    op.create_table(
+        "alerts",
+        Column("id", Uuid, primary_key=True, comment="UUIDv7, made before the commit"),
+        Column("seq", BigInteger, nullable=False, unique=True, comment="the event that created it"),
+        Column("source", Text, nullable=False, comment="the subject of the token that posted it"),
+        Column("topic", Text, nullable=False),
+        Column("severity", SEVERITY, nullable=False),
+        Column("title", Text, nullable=False),
+        Column("body", Text),
+        Column("attributes", JSONB, nullable=False),
+        Column("links", JSONB, nullable=False),
+        Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
+        Column("dedup_key", Text),
+        Column("status", STATUS, nullable=False, server_default=text("'open'::alert_status")),
+        Column(
+            "status_by",
+            Text,
+            nullable=False,
+            comment="who brought it where it stands: the source while it was never touched",
+        ),
+        Column("status_at", TIME, nullable=False),
+        Column("occurrences", Integer, nullable=False, server_default=text("1")),
+        Column("created_at", TIME, nullable=False),
+        Column("updated_at", TIME, nullable=False),
+        Column("expires_at", TIME),
+        Column("escalate_after", Integer, comment="seconds without an acknowledgement"),
+        Column(
+            "escalate_at",
+            TIME,
+            comment="when it goes to all who may see its topic; null: not, or no longer",
+        ),
+        Column("repeated_at", TIME, comment="of the last alert.repeated in the log"),
+        Column("repeat_at", TIME, comment="when repetitions that are only counted so far go to the log"),
+        Column(
+            "due_at",
+            TIME,
+            Computed("least(expires_at, escalate_at, repeat_at)", persisted=True),
+            comment="when the service has to look at it next",
+        ),
+        Index("ix_alerts_topic_seq", "topic", "seq"),
+        Index("ix_alerts_unresolved", "seq", postgresql_where=text(UNRESOLVED)),
+        Index(
+            "uq_alerts_dedup_key",
+            "topic",
+            "dedup_key",
+            unique=True,
+            postgresql_where=text(f"{UNRESOLVED} AND dedup_key IS NOT NULL"),
+        ),
+        Index("ix_alerts_created_at", "created_at", **BRIN),
+        Index("ix_alerts_due_at", "due_at", postgresql_where=text(f"{UNRESOLVED} AND due_at IS NOT NULL")),
+        comment="The current state of each alert.",
+    )
+
+
+def create_search_and_keys() -> None:
+    op.create_table(
+        "alert_search",
+        Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="the alert's"),
+        Column("words", TSVECTOR, nullable=False, comment="of the title and the body"),
+        Column("attributes", JSONB, nullable=False),
+        Index("ix_alert_search_words", "words", postgresql_using="gin"),
+        Index(
+            "ix_alert_search_attributes",
+            "attributes",
+            postgresql_using="gin",
+            postgresql_ops={"attributes": "jsonb_path_ops"},
+        ),
+        comment="What alerts are searched by, up to its last seq; the service fills it behind the log.",
+    )
+    op.create_table(
+        "idempotency_keys",
+        Column("source", Text, primary_key=True, comment="keys of different callers never meet"),
+        Column("key", Text, primary_key=True),
+        Column("body_hash", LargeBinary, nullable=False, comment="SHA-256 of the canonical request"),
+        Column("seq", BigInteger, nullable=False, comment="the event whose body is the first answer"),
+        Column("answer", JSON, comment="the first answer where it is not the body of that event"),
+        Column("created_at", TIME, nullable=False),
+        Index("ix_idempotency_keys_created_at", "created_at"),
+        comment="What was posted with an Idempotency-Key, for a day.",
+    )
+
+
+def create_connections() -> None:
+    op.create_table(
+        "nodes",
+        Column("id", Uuid, primary_key=True),
+        Column("host", Text, nullable=False),
+        Column("pid", Integer, nullable=False),
+        Column("started_at", TIME, nullable=False),
+        Column("seen_at", TIME, nullable=False, comment="the lease: renewed with each flush"),
+        Column("sent_seq", BigInteger, nullable=False, comment="how far every connection that keeps up was sent"),
+        Column("ended_at", TIME, comment="null while it serves"),
+        Column(
+            "lease_seconds",
+            Double,
+            nullable=False,
+            server_default=text("10"),
+            comment="without a flush for so long it is lost",
+        ),
+        Index("ix_nodes_serving", "seen_at", postgresql_where=text("ended_at IS NULL")),
+        comment="One row a serving process.",
+    )
+    op.create_table(
+        "connections",
+        Column("id", Uuid, primary_key=True),
+        Column("node_id", Uuid, ForeignKey("nodes.id"), nullable=False),
+        Column("recipient", Text, nullable=False),
+        Column("transport", Text, nullable=False),
+        Column("topics", ARRAY(Text), nullable=False),
+        Column("min_severity", SEVERITY, nullable=False),
+        Column("remote_addr", Text),
+        Column("user_agent", Text),
+        Column("token_jti", Text),
+        Column("token_expires_at", TIME, nullable=False),
+        Column("opened_at", TIME, nullable=False),
+        Column("after_seq", BigInteger, nullable=False, comment="the cursor that it started from"),
+        Column("sent_seq", BigInteger, comment="null while it keeps up with its node: read the node's"),
+        Column("closed_at", TIME),
+        Column("close_code", Integer),
+        Column("close_reason", Text),
+        Column("link", BigInteger, comment="the link of the ledger's chain that covers its end"),
+        Index("ix_connections_recipient_opened_at", "recipient", "opened_at"),
+        Index("ix_connections_open", "node_id", "recipient", postgresql_where=text("closed_at IS NULL")),
+        Index("ix_connections_link", "link", postgresql_where=text("link IS NOT NULL")),
+        comment="One row a connection: it was sent (after_seq, sent_seq], seen through its filter.",
+    )
+
+
+def create_dispatches() -> None:
+    op.create_table(
+        "dispatches",
+        Column("node_id", Uuid, nullable=False),
+        Column("connection_id", Uuid, comment="null: every connection of the node that kept up"),
+        Column("after_seq", BigInteger, nullable=False),
+        Column("up_to_seq", BigInteger, nullable=False),
+        Column("at", TIME, nullable=False, comment="when the last byte had gone to the sockets"),
+        Column("link", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
+        Index(
+            "uq_dispatches_node",
+            "node_id",
+            "up_to_seq",
+            unique=True,
+            postgresql_where=text("connection_id IS NULL"),
+        ),
+        Index(
+            "uq_dispatches_connection",
+            "connection_id",
+            "up_to_seq",
+            unique=True,
+            postgresql_where=text("connection_id IS NOT NULL"),
+        ),
+        Index("ix_dispatches_link", "link", **BRIN),
+        comment="When (after_seq, up_to_seq] had gone to the sockets: one row a fan-out pass or replayed chunk.",
+    )
+    op.create_table(
+        "receipts",
+        Column("connection_id", Uuid, primary_key=True),
+        Column("seq", BigInteger, primary_key=True, comment="cumulative: this and all before it"),
+        Column("received_at", TIME, nullable=False),
+        Column("link", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
+        Index("ix_receipts_link", "link", **BRIN),
+        comment="What clients acknowledged.",
+    )
+
+
+def create_recipients() -> None:
+    op.create_table(
+        "recipients",
+        Column("id", Text, primary_key=True),
+        Column("topics", ARRAY(Text), nullable=False, comment="what the last token covered"),
+        Column("first_seen_at", TIME, nullable=False),
+        Column("last_seen_at", TIME, nullable=False),
+        Column("received_seq", BigInteger, comment="acknowledged on any connection, or where they began"),
+        Column(
+            "topics_at",
+            TIME,
+            nullable=False,
+            server_default=text("now()"),
+            comment="when the connection with that token was opened",
+        ),
+        comment="Every admin ever seen, and their cursor.",
+    )
+    op.create_table(
+        "handshake_rejections",
+        Column("id", Uuid, primary_key=True, comment="UUIDv7, made by the node, so that a flush can be repeated"),
+        Column("at", TIME, nullable=False),
+        Column("node_id", Uuid, nullable=False),
+        Column("remote_addr", Text),
+        Column("path", Text, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("subject", Text, comment="of a token that was verified; null otherwise"),
+        Column("origin", Text),
+        Column("user_agent", Text),
+        Index("ix_handshake_rejections_at", "at"),
+        comment="Streams that were refused at the handshake.",
+    )
+    op.create_table(
+        "callers",
+        Column("source", Text, primary_key=True, comment="the subject of the token; empty: those beyond the limit"),
+        Column("hour", TIME, primary_key=True, comment="when the hour began, in UTC"),
+        Column("alerts", BigInteger, nullable=False),
+        Column("repeated", BigInteger, nullable=False),
+        Column("replayed", BigInteger, nullable=False),
+        Column("refused", BigInteger, nullable=False),
+        Column("first_at", TIME, nullable=False),
+        Column("last_at", TIME, nullable=False),
+        Index("ix_callers_hour", "hour"),
+        comment="One row a source of alerts and hour: what became of what it posted.",
+    )
+
+
+def create_ledger_chain() -> None:
+    op.create_table(
+        "ledger_chain",
+        Column("number", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3, … without a hole"),
+        Column("linked_at", TIME, nullable=False),
+        Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/audit/chain.py"),
+        comment="One row a flush of the ledger that wrote closings, dispatches or receipts, linked to the one before.",
+    )
+
+
+def create_revocations() -> None:
+    op.create_table(
+        "revocations",
+        Column("id", BigInteger, Identity(always=True), primary_key=True, comment="grows in the order of the commits"),
+        Column("token_id", Text, comment="the jti of a token"),
+        Column("subject", Text, comment="the sub of tokens"),
+        Column("issued_before", TIME, comment="of a subject: tokens whose iat is before it"),
+        Column("connection_id", Uuid, comment="a stream to close; its token stays good"),
+        Column("reason", Text),
+        Column("revoked_by", Text, nullable=False, comment="the subject of the token that asked for it"),
+        Column("revoked_at", TIME, nullable=False),
+        Column("expires_at", TIME, nullable=False, comment="what it covers is over by then"),
+        CheckConstraint("num_nonnulls(token_id, subject, connection_id) = 1", name="one_target"),
+        CheckConstraint("(subject IS NULL) = (issued_before IS NULL)", name="subject_before"),
+        Index("ix_revocations_expires_at", "expires_at"),
+        comment="What was taken back before its time, until it would have ended by itself.",
+    )
+
+
+def create_retention() -> None:
+    op.create_table(
+        "purges",
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column("at", TIME, nullable=False),
+        Column("older_than", TIME, nullable=False),
+        Column("partition", Text, comment="the partition of the log that goes; null: none"),
+        Column("first_seq", BigInteger),
+        Column("last_seq", BigInteger, unique=True),
+        Column("log_hash", LargeBinary, comment="of the link that ended at last_seq"),
+        Column("archive", Text, comment="the file that keeps its events"),
+        Column(
+            "dropped_at",
+            TIME,
+            comment="when the partition was gone; null: it is to go yet, or there is none",
+        ),
+        Column("ledger_number", BigInteger, comment="the last link of the ledger's chain that went"),
+        Column("ledger_hash", LargeBinary, comment="of that link"),
+        count_of("events"),
+        count_of("alerts"),
+        count_of("unresolved_alerts"),
+        count_of("connections"),
+        count_of("dispatches"),
+        count_of("receipts"),
+        count_of("rejections"),
+        count_of("idempotency_keys"),
+        count_of("callers"),
+        comment="What retention let go: one row a partition, and one a run that let go something else.",
+    )
+
+
+def count_of(name: str) -> Column[int]:
+    """Return the column that counts the deleted rows of a kind."""
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
+def downgrade() -> None:
+    execute_file("drop_all")
