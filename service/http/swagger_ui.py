@@ -31,7 +31,7 @@ def install(app: FastAPI) -> None:
             title="The API of Tocsin",
             swagger_js_url=f"{FILES}/swagger-ui-bundle.js",
             swagger_css_url=f"{FILES}/swagger-ui.css",
-            swagger_favicon_url="/console/favicon.svg",
+            swagger_favicon_url="/console/ui/favicons/favicon.svg",
         ).body
     ).decode()
     headers = {"Content-Security-Policy": _policy(html), "X-Content-Type-Options": "nosniff"}

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import test from "node:test";
 
-import { StreamClient } from "../../service/console/client.js";
+import { StreamClient } from "../../service/console/stream/stream-client.js";
 import { Queue, Server } from "./server.mjs";
 
 const HOUR = 3_600_000;
@@ -52,7 +52,12 @@ const eventOf = (seq) => ({ type: "event", seq, kind: "alert.created", at: "", a
 test("it connects with its token, says each state, and passes on what comes", async (t) => {
   const server = await Server.start(t);
   const welcomes = [];
-  const { states, events } = clientOf(t, server, { after: 3, topics: ["a", "b.*"], minSeverity: "error", onWelcome: (w) => welcomes.push(w) });
+  const { states, events } = clientOf(t, server, {
+    after: 3,
+    topics: ["a", "b.*"],
+    minSeverity: "error",
+    onWelcome: (w) => welcomes.push(w),
+  });
   const connection = await server.connections.next();
   assert.equal(connection.token, "t1");
   assert.equal(connection.url.search, "?after=3&topics=a%2Cb.*&min_severity=error");
@@ -116,7 +121,10 @@ test("a purged gap moves the cursor over it, and another log starts the numbers 
   second.send({ type: "caught_up", seq: 3 });
   await until(states, "live");
   assert.deepEqual(events, [41, 3]);
-  assert.deepEqual(gaps.map(({ reason }) => reason), ["purged", "reset"]);
+  assert.deepEqual(
+    gaps.map(({ reason }) => reason),
+    ["purged", "reset"],
+  );
 });
 
 test("a frame of a newer server is passed over, and one that cannot be read ends the connection", async (t) => {
@@ -227,7 +235,10 @@ test("an expired token is replaced, and the stream goes on from the cursor", asy
   assert.deepEqual(asked, [null, "token_expired"]);
 });
 
-for (const [what, answer] of [["the same token again", "t1"], ["no token", null]]) {
+for (const [what, answer] of [
+  ["the same token again", "t1"],
+  ["no token", null],
+]) {
   test(`with ${what} it signs out, and start() goes on from the cursor`, async (t) => {
     const server = await Server.start(t);
     let fresh = null;
@@ -247,7 +258,7 @@ for (const [what, answer] of [["the same token again", "t1"], ["no token", null]
 test("fresh tokens that are refused one after the other are not asked for without a pause", async (t) => {
   const server = await Server.start(t);
   let number = 0;
-  const { states } = clientOf(t, server, { token: () => `t${(number += 1)}` });
+  const { states } = clientOf(t, server, { token: () => `t${++number}` });
   (await server.connections.next()).close(1008, "token_invalid");
   (await server.connections.next()).close(1008, "token_invalid");
   assert.equal((await until(states, "waiting")).reason, "token_invalid");
@@ -257,7 +268,8 @@ test("a provider that fails is asked again", async (t) => {
   const server = await Server.start(t);
   let asked = 0;
   const token = async () => {
-    if ((asked += 1) === 1) throw new Error("The provider is away.");
+    asked += 1;
+    if (asked === 1) throw new Error("The provider is away.");
     return "t1";
   };
   const { states } = clientOf(t, server, { token });
@@ -265,7 +277,11 @@ test("a provider that fails is asked again", async (t) => {
   assert.equal((await server.connections.next()).token, "t1");
 });
 
-for (const [code, reason] of [[1008, "kicked"], [1008, "scope_missing"], [1009, "message_too_big"]]) {
+for (const [code, reason] of [
+  [1008, "kicked"],
+  [1008, "scope_missing"],
+  [1009, "message_too_big"],
+]) {
   test(`a refusal that no retry cures ends the stream: ${reason}`, async (t) => {
     const server = await Server.start(t);
     const { states } = clientOf(t, server);
@@ -395,7 +411,13 @@ test("where no WebSocket opens the stream comes as server-sent events, however t
   await until(states, "catching-up");
   response.write(bytes.subarray(cut));
   assert.equal((await until(states, "live")).way, "events");
-  assert.deepEqual([events, actors], [[1, 2], ["é", "é"]]);
+  assert.deepEqual(
+    [events, actors],
+    [
+      [1, 2],
+      ["é", "é"],
+    ],
+  );
 
   const ack = await server.requests.next();
   assert.equal(ack.request.url, "/v1/events/ack");

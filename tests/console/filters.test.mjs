@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { saysAll } from "../../service/console/filters.js";
+import { saysAll } from "../../service/console/feed/filters.js";
 
 const passes = (text, title) => saysAll(text, { title });
 
@@ -13,7 +13,10 @@ test("words are wanted without the punctuation around them, as the server does",
 });
 
 test("the letters typed so far narrow the list down", () => {
-  assert.deepEqual(["p", "pa", "pay", "payx"].map((text) => passes(text, "Payload")), [true, true, true, false]);
+  assert.deepEqual(
+    ["p", "pa", "pay", "payx"].map((text) => passes(text, "Payload")),
+    [true, true, true, false],
+  );
 });
 
 test("one of two is enough, until the second is typed the first alone counts", () => {

@@ -50,7 +50,10 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
 });
 
 provider.use(async (ctx, next) => {
-  if (ctx.path === "/favicon.ico") return void (ctx.status = 204); // A browser would complain of its absence.
+  if (ctx.path === "/favicon.ico") {
+    ctx.status = 204; // A browser would complain of its absence.
+    return;
+  }
   if (!ctx.path.startsWith("/interaction/")) return next();
   if (ctx.method === "GET") {
     ctx.body =

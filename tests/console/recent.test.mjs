@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { Recent } from "../../service/console/recent.js";
+import { Recent } from "../../service/console/stream/event-buffer.js";
 
 const seqs = (events) => events.map(({ seq }) => seq);
 
@@ -14,7 +14,10 @@ test("it holds every event after its floor, and says where that is", () => {
   assert.deepEqual(seqs(recent.after(10)), [11, 13, 20]);
   assert.deepEqual(seqs(recent.after(13)), [20]);
   assert.deepEqual([recent.floor, recent.head], [10, 25]);
-  assert.deepEqual([9, 10, 30].map((seq) => recent.covers(seq)), [false, true, true]);
+  assert.deepEqual(
+    [9, 10, 30].map((seq) => recent.covers(seq)),
+    [false, true, true],
+  );
 });
 
 test("it is bounded, and its floor is the last event that it let go of", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { merged, stepsOf } from "../../service/console/runs.js";
+import { merged, stepsOf } from "../../service/console/alert/timeline-compaction.js";
 
 const event = (seq, kind, severity = "warning") => ({ seq, kind: `alert.${kind}`, severity });
 const repeated = (from, to, severity) =>
@@ -15,7 +15,10 @@ test("a day of repetitions, one by one, is kept as two and shown as one, which i
     events = merged(events, [one]);
     keys.add(stepsOf(events).at(-1).key);
   }
-  assert.deepEqual(events.map(({ seq }) => seq), [1, 2, 86_400]);
+  assert.deepEqual(
+    events.map(({ seq }) => seq),
+    [1, 2, 86_400],
+  );
   assert.deepEqual(shown(events), [1, 86_400]);
   assert.equal(keys.size, 1);
 });
@@ -33,7 +36,12 @@ test("a rise in severity stays, whatever is repeated after it, and the runs besi
 });
 
 test("it does not matter in which order the pages come, nor whether an event comes twice", () => {
-  const events = [event(1, "created"), ...repeated(2, 9), ...repeated(10, 19, "critical"), event(20, "resolved", "critical")];
+  const events = [
+    event(1, "created"),
+    ...repeated(2, 9),
+    ...repeated(10, 19, "critical"),
+    event(20, "resolved", "critical"),
+  ];
   const pages = [events.slice(15), events.slice(10, 16), events.slice(5, 11), events.slice(0, 6)];
   const later = pages.reduce((known, page) => merged(known, page.toReversed()), []);
   assert.deepEqual(later, merged([], events));

@@ -131,7 +131,9 @@ export class Server {
 
   #upgrade(request, socket) {
     if (this.blocksWebSockets) return socket.end("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
-    const key = createHash("sha1").update(request.headers["sec-websocket-key"] + GUID).digest("base64");
+    const key = createHash("sha1")
+      .update(request.headers["sec-websocket-key"] + GUID)
+      .digest("base64");
     socket.write(
       "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
         `Sec-WebSocket-Accept: ${key}\r\nSec-WebSocket-Protocol: tocsin.v1\r\n\r\n`,

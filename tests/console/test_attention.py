@@ -243,7 +243,7 @@ async def test_quiet_hours_end_when_they_say_and_spare_what_they_say(  # noqa: P
     await tab.page.goto(node.base)
     preferences = {"quiet": True, "quietFrom": quiet_from, "quietTo": quiet_to, "criticalAlways": critical_always}
     asked = """async ([preferences, severity]) => {
-        const { mayCall } = await import("/console/preferences.js");
+        const { mayCall } = await import("/console/settings/preferences.js");
         return mayCall(preferences, severity, new Date(2026, 0, 15, 12, 30));
     }"""
     assert await tab.page.evaluate(asked, [preferences, severity]) == calls
@@ -285,11 +285,11 @@ async def test_the_icon_counts_what_came_unseen(node: Node, tab: Tab) -> None:
     await tab.page.evaluate(HIDE)
     for count in (1, 2):
         await node.post("Unseen")
-        await expect(icon).to_have_attribute("href", f"/console/favicon-{count}.svg")
+        await expect(icon).to_have_attribute("href", f"/console/ui/favicons/favicon-{count}.svg")
         await expect(tab.page).to_have_title(f"({count}) Tocsin")
     await node.post_all([{}] * 8)
-    await expect(icon).to_have_attribute("href", "/console/favicon-many.svg")
+    await expect(icon).to_have_attribute("href", "/console/ui/favicons/favicon-many.svg")
     await expect(tab.page).to_have_title("(10) Tocsin")
     await tab.page.evaluate(SHOW)
-    await expect(icon).to_have_attribute("href", "/console/favicon.svg")
+    await expect(icon).to_have_attribute("href", "/console/ui/favicons/favicon.svg")
     await expect(tab.page).to_have_title("Tocsin")

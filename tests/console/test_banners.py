@@ -33,7 +33,9 @@ async def test_a_stream_that_is_down_says_since_when_and_afterwards_what_came_la
     await expect(tab["outage"]).to_contain_text("Nothing has come since")
     await expect(tab["outage"]).to_contain_text("what was raised since then is missing here")
     await expect(tab.page).to_have_title("Offline · Tocsin")
-    await expect(tab.page.locator("link[rel=icon]")).to_have_attribute("href", "/console/favicon-offline.svg")
+    await expect(tab.page.locator("link[rel=icon]")).to_have_attribute(
+        "href", "/console/ui/favicons/favicon-offline.svg"
+    )
     await axe(tab.page)
     other = start()
     await other.post("Meanwhile")

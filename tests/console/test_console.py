@@ -444,7 +444,10 @@ async def test_the_websocket_is_tried_again_and_taken_once_it_opens(node: Node, 
 
 async def test_each_file_has_its_media_type_and_the_policy(node: Node) -> None:
     async with httpx2.AsyncClient(base_url=node.base, trust_env=False) as client:
-        for path in ("/", *(f"/console/{file.name}" for file in CONSOLE.iterdir())):
+        for path in (
+            "/",
+            *(f"/console/{file.relative_to(CONSOLE).as_posix()}" for file in CONSOLE.rglob("*") if file.is_file()),
+        ):
             response = await client.get(path)
             assert response.status_code == 200, path
             assert response.headers["Content-Type"] in MEDIA_TYPES[Path(path).suffix or ".html"], path

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 RENDER = """async (texts) => {
-    const { render } = await import("/console/markdown.js");
+    const { render } = await import("/console/alert/markdown.js");
     return texts.map((text) => render(text).map((node) => node.outerHTML).join(""));
 }"""
 LOOK = """async (texts) => {
-    const { render } = await import("/console/markdown.js");
+    const { render } = await import("/console/alert/markdown.js");
     const allowed = {
         P: ["dir"], PRE: [], CODE: ["dir"], UL: [], OL: ["start"], LI: ["dir"], STRONG: [], EM: [], SPAN: [],
         BDI: ["class", "dir"], A: ["href", "target", "rel"],

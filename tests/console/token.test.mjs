@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { claimsOf, expiryOf, viewOf } from "../../service/console/token.js";
+import { claimsOf, expiryOf, viewOf } from "../../service/console/auth/jwt-claims.js";
 
 const tokenOf = (claims) => `e30.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.c2ln`;
 
@@ -17,6 +17,11 @@ test("what a token says about itself can be read, in any script", () => {
 test("tokens share a view where admin, issuer and topics are the same", () => {
   const alice = { iss: "a", sub: "alice", topics: ["b", "a"] };
   assert.equal(viewOf(tokenOf({ ...alice, exp: 1 })), viewOf(tokenOf({ ...alice, topics: ["a", "b"], exp: 2 })));
-  const others = [{ ...alice, sub: "bob" }, { ...alice, iss: "b" }, { ...alice, topics: ["a"] }, { iss: "a", sub: "alice" }];
+  const others = [
+    { ...alice, sub: "bob" },
+    { ...alice, iss: "b" },
+    { ...alice, topics: ["a"] },
+    { iss: "a", sub: "alice" },
+  ];
   assert.equal(new Set([alice, ...others].map((claims) => viewOf(tokenOf(claims)))).size, 5);
 });

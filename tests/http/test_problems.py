@@ -52,7 +52,7 @@ def document(response: httpx2.Response, status: int, code: str) -> dict[str, Any
         ("GET", "/v1/alerts/5", {}, 404, "not_found"),
         ("PUT", "/v1/alerts", {}, 405, "method_not_allowed"),
         ("GET", "/v1/alerts/batch", {}, 405, "method_not_allowed"),
-        ("POST", "/console/console.js", {}, 405, "method_not_allowed"),
+        ("POST", "/console/main.js", {}, 405, "method_not_allowed"),
         ("GET", "/v1/alerts/5/timeline", {}, 404, "not_found"),
         ("GET", "/v1/alerts?limit=0", {}, 422, "invalid_request"),
         ("GET", "/v1/alerts?limit=x&status=gone", {}, 422, "invalid_request"),
@@ -87,7 +87,7 @@ def test_every_refusal_is_a_problem_document(  # noqa: PLR0917 - the columns of 
         ("/v1/presence", {"GET"}),
         ("/healthz", {"GET"}),
         ("/", {"GET", "HEAD"}),
-        ("/console/console.js", {"GET", "HEAD"}),
+        ("/console/main.js", {"GET", "HEAD"}),
     ],
 )
 @pytest.mark.parametrize("method", ["PUT", "TRACE"])

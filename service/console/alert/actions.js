@@ -1,0 +1,128 @@
+/**
+ * What an admin does to an alert: acknowledge, resolve, reopen.
+ *
+ * What it leads to is shown at once, as a prediction, and taken back where the server says otherwise: somebody else was
+ * first, the token does not allow it, or nobody answered.
+ */
+
+import { ApiError } from "../auth/rest-api.js";
+import { explain } from "../ui/error-messages.js";
+import { timeOfDay } from "../ui/format.js";
+
+/** @import { Alert } from "../stream/wire-types.js" */
+/** @import { Session } from "../auth/session.js" */
+
+/** @typedef {"acknowledge" | "resolve" | "reopen"} Action */
+/** @typedef {Pick<Alert, "status" | "status_by">} Prediction */
+/** @typedef {Pick<Alert, "status" | "source">} Actable  What has to be known of an alert to act on it. */
+
+/**
+ * @typedef {object} Stage  Where an action shows.
+ * @property {() => Session | null} session
+ * @property {(id: string) => Actable | null} find
+ * @property {(id: string, prediction: Prediction | null) => void} predict  Null: the prediction is over.
+ * @property {(alert: Alert) => void} take  What the server says the alert is now.
+ * @property {(id: string, message: string) => void} say  Empty: nothing is wrong.
+ */
+
+export const MANAGE = "alerts:manage";
+const WRITE = "alerts:write";
+
+/** @type {Record<Action, {status: Alert["status"], from: Alert["status"][]}>} */
+const ACTIONS = {
+  acknowledge: { status: "acknowledged", from: ["open"] },
+  resolve: { status: "resolved", from: ["open", "acknowledged"] },
+  reopen: { status: "open", from: ["acknowledged", "resolved", "expired"] },
+};
+
+/** Whether an action leads anywhere from where an alert stands. @param {Action} action @param {Actable} alert */
+export function leadsOn(action, { status }) {
+  return ACTIONS[action].from.includes(status);
+}
+
+/**
+ * Whether a token lets its bearer do it: whoever posted an alert may resolve it.
+ * @param {Session} session
+ * @param {Action} action
+ * @param {Actable} alert
+ */
+export function isAllowed(session, action, { source }) {
+  return session.may(MANAGE) || (action === "resolve" && session.may(WRITE) && source === session.subject);
+}
+
+export class Actions {
+  #stage;
+  /** What is under way, by alert. @type {Map<string, Promise<void>>} */ #running = new Map();
+
+  /** @param {Stage} stage */
+  constructor(stage) {
+    this.#stage = stage;
+  }
+
+  /**
+   * Does the first action that leads on from where the alert stands now, once what is under way for it is over, and shows
+   * what becomes of it. Where nothing can be done, it says why. Nothing is done, nor shown, for who signs in meanwhile.
+   * @param {string} id
+   * @param {...Action} actions
+   */
+  async run(id, ...actions) {
+    const session = this.#stage.session();
+    const alert = this.#stage.find(id);
+    if (!session || !alert) return;
+    const action = actions.find((one) => leadsOn(one, alert)) ?? actions[0];
+    const before = this.#running.get(id) ?? Promise.resolve();
+    const running = before
+      .then(() => this.#run(session, id, action))
+      .finally(() => {
+        if (this.#running.get(id) === running) this.#running.delete(id);
+      });
+    this.#running.set(id, running);
+    await running;
+  }
+
+  /** @param {Session} session @param {string} id @param {Action} action */
+  async #run(session, id, action) {
+    const { session: current, find, predict, take, say } = this.#stage;
+    const alert = find(id);
+    if (session !== current() || !alert) return;
+    if (!isAllowed(session, action, alert)) return say(id, `To ${action} it, your token needs the scope ${MANAGE}.`);
+    if (!leadsOn(action, alert)) return say(id, `It is ${alert.status} already.`);
+    say(id, "");
+    predict(id, { status: ACTIONS[action].status, status_by: session.subject });
+    try {
+      const answer = await session.post(`/v1/alerts/${id}/${action}`);
+      if (session === current()) take(answer);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (session !== current()) return;
+      if (error.problem.alert) take(error.problem.alert);
+      say(id, why(error, action));
+    } finally {
+      if (session === current()) predict(id, null);
+    }
+  }
+}
+
+/**
+ * Why something was not done, and what to do about it.
+ * @param {ApiError} error
+ * @param {string} doing  "acknowledge", "comment".
+ */
+export function why({ reason, status, retryAfter, problem }, doing) {
+  if (status === 409) return problem.alert ? first(problem.alert) : String(problem.detail);
+  if (status === 401) return `${explain(reason)} Sign in again to ${doing}; nothing on this page is lost.`;
+  if (status === 403) return `To ${doing}, your token needs the scope ${MANAGE}.`;
+  if (status === 404) return "This alert is gone, or you may not see it any more.";
+  if (status === 422) return String(problem.detail ?? explain(reason));
+  if (reason === "outcome_unknown")
+    return `The server cannot say whether it was done: if you do not see it, ${doing} again.`;
+  const when = retryAfter ? `in ${Math.ceil(retryAfter / 1000)} s` : "when you are online again";
+  return `${explain(reason)} It may not have been done: ${doing} again ${retryAfter || !status ? when : "in a moment"}.`;
+}
+
+/** @param {Alert} alert */
+function first({ status, status_by, status_at }) {
+  const at = timeOfDay(Date.parse(status_at));
+  if (status === "expired") return `It expired, at ${at}.`;
+  return `${status_by} was first: ${status === "open" ? "opened" : status} at ${at}.`;
+}

@@ -1,0 +1,108 @@
+/**
+ * Writing a comment. What was typed stays until the server has it, for each alert apart, whatever happens meanwhile.
+ */
+
+import { ApiError } from "../auth/rest-api.js";
+import { byId } from "../ui/dom.js";
+import { MANAGE, why } from "./actions.js";
+
+/** @import { CommentStored } from "../stream/wire-types.js" */
+/** @import { Session } from "../auth/session.js" */
+/** @import { Timeline } from "./timeline.js" */
+
+/** @typedef {{text: string, key: string}} Unsent  Sent again with the same key, it is stored once. */
+
+export class CommentForm {
+  #form = byId("comment-form");
+  #field = /** @type {HTMLTextAreaElement} */ (byId("comment-text"));
+  #button = /** @type {HTMLButtonElement} */ (byId("comment-send"));
+  #timeline;
+  #say;
+  /** @type {Session | null} */ #session = null;
+  #id = "";
+  /** @type {Map<string, Unsent>} By alert. */ #unsent = new Map();
+  /** @type {Set<string>} The alerts whose comment is on its way. */ #sending = new Set();
+
+  /**
+   * @param {Timeline} timeline
+   * @param {(id: string, message: string) => void} say  Says what went wrong, also when another alert is open by then.
+   */
+  constructor(timeline, say) {
+    this.#timeline = timeline;
+    this.#say = say;
+    this.#field.addEventListener("input", () => this.#keep());
+    this.#field.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.#submit(event);
+    });
+    this.#form.addEventListener("submit", (event) => this.#submit(event));
+  }
+
+  /** @param {Session} session @param {string} id */
+  open(session, id) {
+    this.#session = session;
+    this.#id = id;
+    this.#field.value = this.#unsent.get(id)?.text ?? "";
+    this.#update();
+  }
+
+  /** Puts the cursor there. Returns whether one may write. */
+  focus() {
+    if (!this.#session?.may(MANAGE)) return false;
+    this.#field.focus();
+    this.#field.scrollIntoView({ block: "nearest" });
+    return true;
+  }
+
+  /** Forgets what was typed: somebody else signs in. */
+  clear() {
+    this.#session = null;
+    this.#unsent.clear();
+    this.#sending = new Set();
+    this.#field.value = "";
+  }
+
+  #keep() {
+    const text = this.#field.value;
+    if (text) this.#unsent.set(this.#id, { text, key: newKey() });
+    else this.#unsent.delete(this.#id);
+  }
+
+  #update() {
+    const may = this.#session?.may(MANAGE) ?? false;
+    this.#form.hidden = !may;
+    this.#field.readOnly = this.#sending.has(this.#id);
+    this.#button.setAttribute("aria-disabled", String(this.#field.readOnly));
+  }
+
+  /** @param {Event} event */
+  async #submit(event) {
+    event.preventDefault();
+    const [session, id] = [this.#session, this.#id];
+    const [unsent, sending] = [this.#unsent.get(id), this.#sending];
+    if (!session || !unsent?.text.trim() || sending.has(id)) return;
+    this.#say(id, "");
+    sending.add(id);
+    this.#update();
+    const draft = this.#timeline.draft(session.subject, unsent.text);
+    try {
+      const content = { body: { text: unsent.text }, idempotencyKey: unsent.key };
+      /** @type {CommentStored} */ const stored = await session.post(`/v1/alerts/${id}/comments`, content);
+      if (session !== this.#session) return;
+      draft.stored(stored);
+      this.#unsent.delete(id);
+      if (id === this.#id) this.#field.value = "";
+    } catch (error) {
+      draft.failed();
+      if (!(error instanceof ApiError)) throw error;
+      if (session === this.#session) this.#say(id, why(error, "comment"));
+    } finally {
+      sending.delete(id);
+      this.#update();
+    }
+  }
+}
+
+/** A page without TLS has no `crypto.randomUUID`. */
+function newKey() {
+  return `console-${Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-")}`;
+}

@@ -1,0 +1,148 @@
+/**
+ * Who has received an alert and who has not, from the ledger, for tokens with the scope `audit:read`.
+ *
+ * It is asked for while the alert is open and the page is looked at: at a calm pace, and soon after each event of the
+ * alert, because the ledger is written a moment after what it tells of.
+ */
+
+import { ApiError } from "../auth/rest-api.js";
+import { element, foreign } from "../ui/dom.js";
+import { explain } from "../ui/error-messages.js";
+import { exactTime, inShort } from "../ui/format.js";
+import { renderKeyed } from "../ui/keyed-list.js";
+
+/** @import { AlertAudit, Alert, Recipient } from "../stream/wire-types.js" */
+/** @import { KeyedItem } from "../ui/keyed-list.js" */
+/** @import { Session } from "../auth/session.js" */
+
+export const SCOPE = "audit:read";
+const CALM_MS = 10_000;
+const SOON_MS = 700;
+const PAGE = 200;
+const MAX_PAGES = 5;
+
+export class Receipts {
+  #summary;
+  #list;
+  /** @type {Session | null} */ #session = null;
+  /** @type {Pick<Alert, "id" | "created_at"> | null} */ #alert = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  #dueAt = Infinity;
+  #loading = false;
+
+  /**
+   * @param {HTMLElement} summary  How many; or why nobody can be named.
+   * @param {HTMLElement} list     Who.
+   */
+  constructor(summary, list) {
+    this.#summary = summary;
+    this.#list = list;
+    document.addEventListener("visibilitychange", () => document.hidden || this.soon());
+  }
+
+  /** @param {Session} session @param {Pick<Alert, "id" | "created_at">} alert */
+  open(session, alert) {
+    if (session === this.#session && alert.id === this.#alert?.id) return this.soon();
+    this.close();
+    this.#session = session;
+    this.#alert = alert;
+    if (session.may(SCOPE)) return void this.#load();
+    this.#summary.replaceChildren(
+      "To see who has received this alert, your token needs the scope ",
+      element("code", "", SCOPE),
+      ".",
+    );
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    this.#dueAt = Infinity;
+    this.#session = this.#alert = null;
+    this.#summary.replaceChildren();
+    this.#list.replaceChildren();
+  }
+
+  /** Something happened that may have changed it. */
+  soon() {
+    if (this.#session?.may(SCOPE)) this.#after(SOON_MS);
+  }
+
+  /** @param {number} delay  In ms; what is due earlier stays so. */
+  #after(delay) {
+    const dueAt = Date.now() + delay;
+    if (dueAt >= this.#dueAt) return;
+    this.#dueAt = dueAt;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#load(), delay);
+  }
+
+  async #load() {
+    this.#dueAt = Infinity;
+    if (document.hidden || !this.#session || !this.#alert) return;
+    if (this.#loading) return this.#after(SOON_MS);
+    const alert = this.#alert;
+    this.#loading = true;
+    try {
+      const audit = await readAll(this.#session, alert.id);
+      if (alert === this.#alert) this.#show(audit, alert);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      if (alert === this.#alert)
+        this.#summary.textContent = `Who has received it could not be asked. ${explain(error.reason)}`;
+    } finally {
+      this.#loading = false;
+    }
+    if (this.#alert) this.#after(CALM_MS);
+  }
+
+  /** @param {AlertAudit} audit @param {Pick<Alert, "created_at">} alert */
+  #show({ reach, recipients }, alert) {
+    const { recipients: all, received_by: some } = reach;
+    const meter = element("meter", {
+      max: String(all),
+      value: String(some),
+      "aria-label": "Admins who have received it",
+    });
+    const text =
+      all === 0 ? "Nobody may see it yet." : `${some} of ${all} ${all === 1 ? "admin has" : "admins have"} received it`;
+    if (this.#summary.textContent !== text) this.#summary.replaceChildren(...(all ? [meter] : []), text);
+    const waitingFirst = [...recipients].sort((a, b) => Number(hasReceived(a)) - Number(hasReceived(b)));
+    renderKeyed(
+      this.#list,
+      waitingFirst.map((recipient) => itemOf(recipient, alert)),
+    );
+  }
+}
+
+/** @param {Session} session @param {string} id @returns {Promise<AlertAudit>} */
+async function readAll(session, id) {
+  const path = `/v1/audit/alerts/${id}?limit=${PAGE}`;
+  /** @type {AlertAudit} */ const first = await session.get(path);
+  const recipients = [...first.recipients];
+  let page = first;
+  for (let pages = 1; pages < MAX_PAGES && page.next && page.recipients.length === PAGE; pages += 1) {
+    page = await session.get(`${path}&cursor=${encodeURIComponent(page.next)}`);
+    recipients.push(...page.recipients);
+  }
+  return { ...first, recipients };
+}
+
+/** @param {Recipient} recipient */
+function hasReceived({ first_received_at }) {
+  return first_received_at !== null;
+}
+
+/** @param {Recipient} recipient @param {Pick<Alert, "created_at">} alert @returns {KeyedItem} */
+function itemOf(recipient, { created_at }) {
+  const { recipient: name, first_sent_at: sent, first_received_at: received } = recipient;
+  return {
+    key: name,
+    state: received ? "received" : sent ? "sent" : "waiting",
+    build: () => {
+      const attributes = { "data-received": String(received !== null), title: received ? exactTime(received) : "" };
+      const took = received && inShort(Date.parse(received) - Date.parse(created_at));
+      const what = took ? `received after ${took}` : sent ? "sent, not confirmed" : "not sent yet";
+      return element("li", attributes, foreign("name", name), " ", element("span", "small", what));
+    },
+  };
+}

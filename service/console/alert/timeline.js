@@ -1,0 +1,155 @@
+/**
+ * What happened to an alert, oldest first, with what was said about it: loaded from its end, then kept current by events.
+ *
+ * Each event has its place in the log, so it does not matter whether the page of it or its frame comes first. A comment
+ * that is being sent stands at the end until the log has it.
+ */
+
+import { element, foreign } from "../ui/dom.js";
+import { renderKeyed } from "../ui/keyed-list.js";
+import { age } from "../ui/live-times.js";
+import { render } from "./markdown.js";
+import { merged, stepsOf } from "./timeline-compaction.js";
+
+/** @import { CommentStored, TimelineEvent } from "../stream/wire-types.js" */
+/** @import { KeyedItem } from "../ui/keyed-list.js" */
+/** @import { Step } from "./timeline-compaction.js" */
+
+/**
+ * A comment that is not in the log yet, as far as we know.
+ * @typedef {{actor: string, text: string, after: number, id: string | null, at: string}} Draft
+ */
+
+const CREATED = "alert.created";
+const REPEATED = "alert.repeated";
+const COMMENTED = "alert.commented";
+
+/** @type {Record<string, string>} */
+const DID = {
+  [CREATED]: "raised it",
+  "alert.acknowledged": "acknowledged it",
+  "alert.resolved": "resolved it",
+  "alert.reopened": "opened it again",
+};
+
+export class Timeline {
+  #list;
+  /** In the order of the log, of repetitions in a row the first and the last. @type {TimelineEvent[]} */ #events = [];
+  /** @type {Draft[]} */ #drafts = [];
+
+  /** @param {HTMLElement} list */
+  constructor(list) {
+    this.#list = list;
+  }
+
+  clear() {
+    this.#events = [];
+    this.#drafts = [];
+    this.#list.replaceChildren();
+  }
+
+  /**
+   * The log position at which an alert was last changed, by the time of that; -1 where it is not known. The event of that
+   * very time counts first: two servers' clocks may differ.
+   * @param {string} updatedAt  RFC 3339, of the server.
+   */
+  positionAt(updatedAt) {
+    const event =
+      this.#events.findLast(({ at }) => at === updatedAt) ?? this.#events.findLast(({ at }) => at < updatedAt);
+    return event?.seq ?? -1;
+  }
+
+  /** When an alert occurred for the last time; null: the log does not say yet. @param {number} occurrences */
+  occurredAt(occurrences) {
+    const last = this.#events.findLast(({ kind }) => kind === REPEATED || kind === CREATED);
+    return last?.occurrences === occurrences ? last.at : null;
+  }
+
+  /** @param {TimelineEvent[]} events */
+  add(events) {
+    this.#events = merged(this.#events, events);
+    this.#render();
+  }
+
+  /**
+   * Shows a comment that is being sent.
+   * @param {string} actor
+   * @param {string} text
+   * @returns {{stored: (comment: CommentStored) => void, failed: () => void}}  To be told what became of it.
+   */
+  draft(actor, text) {
+    /** @type {Draft} */ const draft = { actor, text, after: this.#events.at(-1)?.seq ?? -1, id: null, at: "" };
+    this.#drafts.push(draft);
+    this.#render();
+    return {
+      stored: ({ id, at }) => {
+        Object.assign(draft, { id, at });
+        this.#render();
+      },
+      failed: () => {
+        this.#drafts = this.#drafts.filter((other) => other !== draft);
+        this.#render();
+      },
+    };
+  }
+
+  #render() {
+    const comments = this.#events.filter(({ kind }) => kind === COMMENTED);
+    this.#drafts = this.#drafts.filter((draft) => !comments.some((event) => isOf(draft, event)));
+    renderKeyed(this.#list, [...stepsOf(this.#events).map(stepItem), ...this.#drafts.map(draftItem)]);
+  }
+}
+
+/** Whether an event is what became of a draft; it may be here before the answer. @param {Draft} draft @param {TimelineEvent} event */
+function isOf({ id, actor, text, after }, { seq, actor: by, comment }) {
+  return id ? comment?.id === id : seq > after && by === actor && comment?.text === text;
+}
+
+/** @param {Step} step @returns {KeyedItem} */
+function stepItem(step) {
+  const { key, event, graver } = step;
+  return { key, state: `${event.seq} ${graver}`, build: () => elementOf(step) };
+}
+
+/** @param {Step} step */
+function elementOf({ event, graver }) {
+  const { kind, comment, actor, at, seq, severity } = event;
+  const attributes = { class: "step", "data-kind": kind.replace("alert.", ""), "data-seq": String(seq) };
+  if (kind === COMMENTED && comment) return element("li", attributes, ...commentOf(actor, comment.text, age(at)));
+  const change = graver ? [` and is now ${severity}`] : [];
+  return element("li", attributes, element("p", "", ...whatHappened(event), ...change, " ", age(at)));
+}
+
+/** @param {TimelineEvent} event @returns {(Node | string)[]} */
+function whatHappened({ kind, actor, occurrences }) {
+  switch (kind) {
+    case REPEATED:
+      return [`It occurred again, ${occurrences} times in all`];
+    case "alert.expired":
+      return ["It expired"];
+    case "alert.escalated":
+      return ["Nobody acknowledged it: it went to all who may see its topic"];
+    default:
+      return [foreign("actor", actor), ` ${DID[kind] ?? kind.replace("alert.", "")}`];
+  }
+}
+
+/** @param {string} actor @param {string} text @param {Node | string} when */
+function commentOf(actor, text, when) {
+  return [
+    element("p", "", foreign("actor", actor), " ", when),
+    element("div", { class: "comment markdown", "data-testid": "comment" }, ...render(text)),
+  ];
+}
+
+/** @param {Draft} draft @param {number} index @returns {KeyedItem} */
+function draftItem({ actor, text, at, id }, index) {
+  return {
+    key: id ?? `draft ${index}`,
+    state: id ? "stored" : text,
+    build: () => {
+      const attributes = { class: id ? "step" : "step sending", "data-kind": "commented" };
+      return element("li", attributes, ...commentOf(actor, text, id ? age(at) : "sending …"));
+    },
+  };
+}

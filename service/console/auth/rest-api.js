@@ -1,0 +1,107 @@
+/**
+ * The REST API as the console uses it, with errors that can be told to a person.
+ */
+
+import { compareClocks } from "../ui/clock-skew.js";
+
+/** @import { AlertPage, PresenceList } from "../stream/wire-types.js" */
+/** @import { OidcSettings } from "./oidc.js" */
+
+const TIMEOUT_MS = 10_000;
+const SHOWN_AT_SIGN_IN = 50;
+
+/** A request that brought no answer we can use. `reason` is the problem's `code`, or `unreachable`. */
+export class ApiError extends Error {
+  /**
+   * @param {string} reason
+   * @param {number} status      The HTTP status, 0 where none came.
+   * @param {number} retryAfter  In ms, 0 where the server did not say.
+   * @param {Record<string, any>} [problem]  The problem document; empty where none came.
+   */
+  constructor(reason, status, retryAfter, problem = {}) {
+    super(reason);
+    this.problem = problem;
+    this.reason = reason;
+    this.status = status;
+    this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same request may do better later. */
+  get passing() {
+    return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
+  }
+}
+
+/**
+ * What the server's settings say to this page.
+ * @returns {Promise<{oidc: OidcSettings | null}>}
+ */
+export function fetchSettings() {
+  return request("/console/settings.json", null, {});
+}
+
+/**
+ * The newest alerts, and the log position at which this list was true.
+ * @param {string} token
+ * @returns {Promise<AlertPage>}
+ */
+export function fetchAlerts(token) {
+  return get(`/v1/alerts?limit=${SHOWN_AT_SIGN_IN}`, token);
+}
+
+/**
+ * The admins who are connected now.
+ * @param {string} token
+ * @returns {Promise<PresenceList>}
+ */
+export function fetchPresence(token) {
+  return get("/v1/presence", token);
+}
+
+/**
+ * @param {string} path
+ * @param {string} token
+ */
+export function get(path, token) {
+  return request(path, token, {});
+}
+
+/**
+ * @param {string} path
+ * @param {string} token
+ * @param {{body?: object, idempotencyKey?: string}} [content]  A key makes it safe to send the same again.
+ */
+export function post(path, token, { body, idempotencyKey } = {}) {
+  /** @type {Record<string, string>} */ const headers = {};
+  if (body) headers["Content-Type"] = "application/json";
+  if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
+  return request(path, token, { method: "POST", headers, body: body && JSON.stringify(body) });
+}
+
+/**
+ * @param {string} path
+ * @param {string | null} token
+ * @param {RequestInit} options
+ */
+async function request(path, token, options) {
+  /** @type {Record<string, string>} */ const authorization =
+    token === null ? {} : { Authorization: `Bearer ${token}` };
+  const sentAt = Date.now();
+  let response;
+  try {
+    response = await fetch(path, {
+      ...options,
+      headers: { ...options.headers, ...authorization, Accept: "application/json" },
+      cache: "no-store",
+      credentials: "omit",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    compareClocks(response.headers.get("Date"), sentAt);
+    if (response.ok) return await response.json();
+  } catch {
+    throw new ApiError("unreachable", 0, 0);
+  }
+  const problem = await response.json().catch(() => ({})); // A proxy in between answers in HTML.
+  const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  throw new ApiError(problem.code ?? `http_${response.status}`, response.status, retryAfter * 1000, problem);
+}

@@ -1,0 +1,68 @@
+/**
+ * How much of the past the list shows, and what stands in its place while it is empty.
+ */
+
+import { byId, write } from "../ui/dom.js";
+import { explain } from "../ui/error-messages.js";
+
+/** @import { Pages } from "./alert-pages.js" */
+
+export class Extent {
+  #empty = byId("feed-empty");
+  #text = byId("feed-empty-text");
+  #reset = byId("feed-empty-reset");
+  #count = byId("feed-count");
+  #retry = byId("feed-retry");
+  #explanation = "";
+
+  /**
+   * @param {() => void} onReset  Somebody wants no filters.
+   * @param {() => void} onRetry  Somebody wants the page that did not come.
+   */
+  constructor(onReset, onRetry) {
+    this.#reset.addEventListener("click", onReset);
+    this.#retry.addEventListener("click", onRetry);
+  }
+
+  /** Says what stands in the place of alerts, before the first page came. @param {string} text */
+  explain(text) {
+    this.#explanation = text;
+  }
+
+  /** Before the first page. @param {boolean} isEmpty */
+  showNothing(isEmpty) {
+    this.#empty.hidden = !isEmpty || !this.#explanation;
+    this.#reset.hidden = this.#retry.hidden = true;
+    write(this.#text, this.#explanation);
+    write(this.#count, "");
+  }
+
+  /**
+   * @param {number} count  How many alerts the list shows.
+   * @param {Pages} pages
+   * @param {boolean} isFiltered
+   */
+  show(count, pages, isFiltered) {
+    this.#empty.hidden = count > 0;
+    this.#reset.hidden = !isFiltered;
+    this.#retry.hidden = !pages.problem;
+    write(this.#text, isFiltered ? searched(pages) : "No alerts. A new one appears here the moment it is raised.");
+    write(this.#count, extent(count, pages));
+  }
+}
+
+/** @param {Pages} pages */
+function searched(pages) {
+  if (pages.problem) return "Nothing that is loaded matches.";
+  return pages.answered ? "Nothing matches." : "Searching all alerts …";
+}
+
+/** @param {number} count @param {Pages} pages */
+function extent(count, pages) {
+  const alerts = `${count.toLocaleString("en")} ${count === 1 ? "alert" : "alerts"}`;
+  if (pages.problem) return `${alerts}. Older ones could not be loaded. ${explain(pages.problem)}`;
+  if (pages.loading) return `${alerts}, loading older ones …`;
+  if (pages.cut) return `The newest ${alerts}. A filter finds older ones.`;
+  if (!pages.complete) return `${alerts} loaded, older ones follow as you scroll`;
+  return count ? alerts : "";
+}

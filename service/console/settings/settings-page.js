@@ -1,0 +1,141 @@
+/**
+ * The page at `#/settings`: what this sign-in may do, how the stream comes, when to call, and a test alert.
+ */
+
+import { claimsOf } from "../auth/jwt-claims.js";
+import { byId, element, foreign } from "../ui/dom.js";
+import { exactTime, secondOfDay } from "../ui/format.js";
+import { AttentionForm } from "./notification-form.js";
+import { TestForm } from "./test-alert-form.js";
+
+/** @import { Attention } from "../ui/notifications.js" */
+/** @import { EventFrame } from "../stream/wire-types.js" */
+/** @import { Session } from "../auth/session.js" */
+/** @import { Status } from "../stream/stream-client.js" */
+
+/** @type {Record<string, string>} */
+const SCOPES = {
+  "alerts:read": "see alerts, and who is present",
+  "alerts:manage": "acknowledge, resolve and reopen alerts, and comment on them",
+  "alerts:write": "raise alerts",
+  "audit:read": "read the ledger: who was told of what, and who did what",
+  admin: "revoke tokens and close connections",
+};
+
+const WAYS = {
+  socket: "a WebSocket",
+  events: "server-sent events, because WebSockets are blocked on the way",
+  polls: "long polls, because WebSockets and streams are blocked on the way",
+};
+
+const STATES = {
+  "signed-out": "signed out",
+  connecting: "connecting",
+  "catching-up": "catching up",
+  live: "live",
+  waiting: "reconnecting",
+};
+
+export class SettingsPage {
+  #token = element("dl", { class: "details", "data-testid": "token-facts" });
+  #stream = element("dl", { class: "details", "data-testid": "stream-facts" });
+  #test;
+  #form;
+  /** @type {number | null} */ #liveSince = null;
+
+  /** @param {Attention} attention @param {() => Session | null} session */
+  constructor(attention, session) {
+    this.#form = new AttentionForm(attention);
+    this.#test = new TestForm(session);
+    byId("settings").append(
+      element("h2", { id: "settings-title", tabindex: "-1" }, "Settings"),
+      card("Your sign-in", this.#token),
+      card("The stream", this.#stream),
+      card("When to call you", this.#form.element),
+      card("Test alert", this.#test.element),
+    );
+  }
+
+  /** @param {string} token @param {string} renewal  How it is renewed, in words. */
+  showToken(token, renewal) {
+    const { sub, iss, jti, scope = "", topics = null, iat, exp } = claimsOf(token) ?? {};
+    const scopes = String(scope).split(" ").filter(Boolean);
+    this.#token.replaceChildren(
+      ...fact("Who", foreign("", String(sub))),
+      ...fact("May", scopes.length ? list(scopes.map(scopeInWords)) : "nothing: the token names no scope"),
+      ...fact("Topics", Array.isArray(topics) ? list(topics.map((topic) => topicInWords(String(topic)))) : "all"),
+      ...fact("Issuer", foreign("", String(iss))),
+      ...fact("Issued", moment(iat)),
+      ...fact("Expires", moment(exp)),
+      ...fact("Renewed", renewal),
+      ...fact("Token id", jti ? foreign("", String(jti)) : "none, so only all tokens of yours can be revoked together"),
+    );
+    this.#test.showToken(scopes, Array.isArray(topics) ? topics.map(String) : null);
+  }
+
+  /** @param {Status} status */
+  showStatus({ state, way, since }) {
+    if (state === "live") this.#liveSince ??= Date.now();
+    else this.#liveSince = null;
+    const from = this.#liveSince ?? since;
+    this.#stream.replaceChildren(
+      ...fact("Comes by", WAYS[way]),
+      ...fact(
+        "Now",
+        `${STATES[state]}${from === null ? "" : `, ${this.#liveSince ? "since" : "interrupted since"} ${secondOfDay(from)}`}`,
+      ),
+    );
+  }
+
+  /** Nobody is signed in any more. */
+  clear() {
+    this.#token.replaceChildren();
+    this.#test.clear();
+  }
+
+  /** Shows what another tab chose, too. */
+  showPreferences() {
+    this.#form.show();
+  }
+
+  /** @param {EventFrame} event */
+  apply(event) {
+    this.#test.apply(event);
+  }
+}
+
+/** @param {string} title @param {Node} content */
+function card(title, content) {
+  return element("section", "card", element("h3", "", title), content);
+}
+
+/** @param {string} name @param {Node | string} value */
+function fact(name, value) {
+  return [element("dt", "", name), element("dd", "", value)];
+}
+
+/** @param {(Node | string)[]} items */
+function list(items) {
+  return element("ul", "", ...items.map((item) => element("li", "", item)));
+}
+
+/** @param {string} scope */
+function scopeInWords(scope) {
+  const words = SCOPES[scope];
+  return words ? element("span", "", `${words} `, element("code", "small", scope)) : foreign("", scope);
+}
+
+/** @param {string} pattern */
+function topicInWords(pattern) {
+  if (pattern === "*") return "all";
+  return pattern.endsWith(".*")
+    ? element("span", "", "all beneath ", foreign("", pattern.slice(0, -2)))
+    : foreign("", pattern);
+}
+
+/** @param {unknown} seconds  Since the epoch. */
+function moment(seconds) {
+  const at = new Date(Number(seconds) * 1000);
+  if (seconds === undefined || Number.isNaN(at.getTime())) return "unknown";
+  return element("time", { datetime: at.toISOString(), title: exactTime(at.toISOString()) }, secondOfDay(at.getTime()));
+}

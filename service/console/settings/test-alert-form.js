@@ -1,0 +1,110 @@
+/**
+ * A test alert: raised like any other, so it shows that everything on the way works, and how fast it is.
+ */
+
+import { ApiError } from "../auth/rest-api.js";
+import { SEVERITIES } from "../stream/severity.js";
+import { element } from "../ui/dom.js";
+import { explain } from "../ui/error-messages.js";
+
+/** @import { EventFrame } from "../stream/wire-types.js" */
+/** @import { Session } from "../auth/session.js" */
+
+const SCOPE = "alerts:write";
+const ALERT = { title: "Test alert", body: "Raised from the settings of the console. There is nothing to do." };
+const REMEMBERED = 100;
+
+export class TestForm {
+  #session;
+  #topic = element("input", { id: "test-topic", maxlength: "100", autocomplete: "off", spellcheck: "false" });
+  #severity = element(
+    "select",
+    { id: "test-severity" },
+    ...SEVERITIES.map((name) => element("option", { value: name }, name)),
+  );
+  #send = element("button", { type: "submit" }, "Send a test alert");
+  #outcome = element("p", { class: "outcome", "data-testid": "test-outcome", role: "status" });
+  #form;
+  #refusal = element("p", { class: "hint", "data-testid": "test-refusal" });
+  /** When the newest alerts came, by id: ours may be here before the answer. @type {Map<string, number>} */ #came =
+    new Map();
+  /** @type {{id: string, sentAt: number, accepted: string} | null} */ #sent = null;
+
+  /** @param {() => Session | null} session */
+  constructor(session) {
+    this.#session = session;
+    this.#topic.required = true;
+    this.#topic.pattern = "[a-z0-9_\\-]+(\\.[a-z0-9_\\-]+)*";
+    this.#topic.title = "Parts of a-z, 0-9, _ and -, with dots between them";
+    this.#form = element(
+      "form",
+      "test",
+      element("label", { for: "test-topic" }, "Topic"),
+      this.#topic,
+      element("label", { for: "test-severity" }, "Severity"),
+      this.#severity,
+      this.#send,
+    );
+    this.element = element("div", "", this.#refusal, this.#form, this.#outcome);
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+  }
+
+  /** @param {string[]} scopes @param {string[] | null} topics  Patterns, null for all. */
+  showToken(scopes, topics) {
+    const may = scopes.includes(SCOPE);
+    this.#form.hidden = !may;
+    this.#refusal.hidden = may;
+    this.#refusal.textContent = `Your token does not allow raising alerts; that needs the scope ${SCOPE}.`;
+    const [first = "*"] = topics ?? [];
+    if (!this.#topic.value) this.#topic.value = first === "*" ? "test" : first.replace(/\*$/, "test");
+  }
+
+  /** @param {EventFrame} event */
+  apply({ kind, alert }) {
+    if (kind !== "alert.created") return;
+    this.#came.set(alert.id, Date.now());
+    for (const id of this.#came.keys()) if (this.#came.size > REMEMBERED) this.#came.delete(id);
+    this.#tell();
+  }
+
+  /** Nobody is signed in any more. */
+  clear() {
+    this.#sent = null;
+    this.#came.clear();
+    this.#topic.value = "";
+    this.#outcome.textContent = "";
+  }
+
+  async #submit() {
+    const session = this.#session();
+    if (!session) return;
+    const sentAt = Date.now();
+    this.#sent = null;
+    this.#send.disabled = true;
+    this.#outcome.textContent = "Sending …";
+    try {
+      const body = { ...ALERT, topic: this.#topic.value, severity: this.#severity.value };
+      const { id, seq } = await session.post("/v1/alerts", { body });
+      this.#sent = { id, sentAt, accepted: `Stored as number ${seq} of the log after ${Date.now() - sentAt} ms.` };
+      this.#outcome.textContent = `${this.#sent.accepted} It has not come back to this page yet.`;
+      this.#tell();
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.#outcome.textContent = `It was not sent. ${explain(error.reason)}`;
+    } finally {
+      this.#send.disabled = false;
+    }
+  }
+
+  /** Says how long the way was, as soon as both ends of it are known. */
+  #tell() {
+    const came = this.#sent && this.#came.get(this.#sent.id);
+    if (!this.#sent || came === null || came === undefined) return;
+    const { sentAt, accepted } = this.#sent;
+    this.#outcome.textContent = `${accepted} It came back to this page ${came - sentAt} ms after it was sent.`;
+    this.#sent = null;
+  }
+}

@@ -1,0 +1,424 @@
+/**
+ * The stream client: one admin's live view of the event log, over `GET /v1/ws`, or where WebSockets are blocked over
+ * `GET /v1/events`. It knows no DOM and needs nothing but `WebSocket` and `fetch`, so any page or script can import it.
+ *
+ *     const client = new StreamClient({
+ *       url: "wss://tocsin.example/v1/ws",
+ *       after: page.head,
+ *       token: (refused) => refused ? login.refresh() : login.token,
+ *       onEvent: (event) => show(event.alert),
+ *     });
+ *     client.start();
+ *
+ *     signed-out --start()--> connecting --welcome--> catching-up --caught_up--> live
+ *         ^                    ^     |                     |                       |
+ *         |      timer, wake() |     +---------------------+------ dropped --------+
+ *         |                    |     v
+ *         |                   waiting
+ *         +--- from any state: stop(), or a refusal that no retry cures
+ *
+ * What holds:
+ * - `onEvent` sees strictly increasing `seq`, none twice, across reconnects too: each resumes after the cursor. Only a
+ *   `gap` of reason `reset` (another log) starts the numbers over.
+ * - An event is acknowledged only after `onEvent` returned, so return when it has been shown or stored. Acks are
+ *   cumulative: an event whose `onEvent` threw is covered by the next. With `acknowledge: "manual"` nothing is, until
+ *   `acknowledge(seq)` says so (but long polls acknowledge what came with the next poll).
+ * - A WebSocket that cannot be opened (one that is refused says why) is followed at once by server-sent events, and an
+ *   answer that does not come through by long polls. What worked is kept, and the WebSocket tried again now and then.
+ * - A server that fell silent is noticed after 2.5 heartbeats, whatever the operating system thinks of the socket. Time is
+ *   the wall clock's, looked at each second: timers stand still while a laptop sleeps, so on waking the dead socket, or the
+ *   attempt that is due, is noticed at once.
+ *
+ * In a page, `keepAlive` of lifecycle.js lets go of the connection while the page is frozen or in the back/forward cache;
+ * `SharedStream` of shared.js has the same options and one connection for all tabs. docs/receiving-alerts.md tells of all three.
+ */
+
+import { backoff, closePolicy } from "./close-policy.js";
+import { openEvents, openPolls, openSocket } from "./transports.js";
+
+/** @import { ErrorFrame, EventFrame, Frame, GapFrame, PresenceFrame, Severity, WelcomeFrame } from "./wire-types.js" */
+/** @import { Channel, Way } from "./transports.js" */
+/** @import { Policy } from "./close-policy.js" */
+/** @typedef {"signed-out" | "connecting" | "catching-up" | "live" | "waiting"} State */
+
+/**
+ * @typedef {object} Status
+ * @property {State} state
+ * @property {string | null} reason   Why the last connection ended: the server's close reason, or `connection_lost`,
+ *   `server_silent`, `unreadable_frame`, `message_too_big`, `token_unavailable`. Null while live and after `stop()`.
+ * @property {number | null} since    When the stream was lost, in ms since the epoch; null while it is live.
+ * @property {Way} way                By what the stream comes, or is to come.
+ * @property {number | null} retryAt  When the next attempt starts, in ms since the epoch; only in `waiting`.
+ */
+
+/**
+ * @typedef {object} StreamOptions
+ * @property {string} url  `ws://` or `wss://`, without a query.
+ * @property {(refused: string | null) => string | null | Promise<string | null>} token
+ *   Gives the token for the next connection. `refused` is null, or why the server turned the last token down: then only
+ *   a fresh one helps. Null, or the same token again, ends in `signed-out`; `start()` then goes on from the cursor.
+ * @property {number | "latest"} [after]  Start after this seq; absent: after what this admin acknowledged last.
+ * @property {string[]} [topics]
+ * @property {Severity} [minSeverity]
+ * @property {"shown" | "manual"} [acknowledge]  When an event is acknowledged: `shown` (the default) once `onEvent` returned.
+ * @property {(status: Status) => void} [onState]
+ * @property {(frame: WelcomeFrame) => void} [onWelcome]
+ * @property {(frame: EventFrame) => void} [onEvent]
+ * @property {(frame: GapFrame) => void} [onGap]
+ * @property {(frame: PresenceFrame) => void} [onPresence]
+ * @property {(frame: ErrorFrame) => void} [onError]
+ * @property {(seq: number) => void} [onCursor]     The cursor moved: nothing up to `seq` is outstanding.
+ * @property {(seq: number) => void} [onDuplicate]  An event came twice or out of order, and was not passed on.
+ */
+
+const ACK_DELAY_MS = 250;
+const LOOK_MS = 1_000;
+const WELCOME_TIMEOUT_MS = 15_000;
+const SILENT_HEARTBEATS = 2.5;
+const STABLE_MS = 2_000;
+const HELD_BACK_MS = 5_000;
+const RETRY_SOCKET_MS = 300_000;
+const OPEN = { socket: openSocket, events: openEvents, polls: openPolls };
+
+export class StreamClient {
+  /** @type {StreamOptions} */ #options;
+  /** @type {Status} */ #status = { state: "signed-out", reason: null, since: null, way: "socket", retryAt: null };
+  /** @type {Channel | null} */ #channel = null;
+  /** @type {Way} */ #way = "socket";
+  /** @type {string | null} */ #connection = null;
+  /** @type {string | null} */ #resumed = null; // What a resume acknowledges on; polls find theirs by themselves.
+  #welcome = false; // Whether this channel has brought anything yet.
+  #begun = false;
+
+  /** @type {string | null} */ #token = null;
+  #attempt = 0; // Numbers the attempts: a token that arrives for an earlier one is ignored.
+
+  #failures = 0;
+  #liveAt = Infinity;
+  /** @type {number | null} */ #lostAt = null;
+  #heardAt = 0;
+  #silenceLimit = WELCOME_TIMEOUT_MS;
+  /** @type {number | null} */ #cursor;
+  #start = 0;
+  #received = 0; // The last event that was passed on,
+  #shown = 0; // the last that may be acknowledged,
+  #acked = 0; // and the last that was.
+  #ackDueAt = 0;
+
+  /** @type {Record<"ack" | "retry" | "watchdog" | "socket", ReturnType<typeof setTimeout> | undefined>} */
+  #timers = { ack: undefined, retry: undefined, watchdog: undefined, socket: undefined };
+
+  /** @param {StreamOptions} options */
+  constructor(options) {
+    this.#options = options;
+    this.#cursor = typeof options.after === "number" ? options.after : null;
+  }
+
+  /** @type {Status} */
+  get status() {
+    return this.#status;
+  }
+
+  /** Nothing up to here is outstanding: who keeps it can start there again. Null until the server has said where. */
+  get cursor() {
+    return this.#cursor;
+  }
+
+  /** Connects, or goes on from the cursor after `signed-out`. Does nothing while the client is under way. */
+  start() {
+    if (this.#status.state !== "signed-out") return;
+    this.#failures = 0;
+    this.#connect(null);
+  }
+
+  /** Acknowledges what was shown, and leaves. */
+  stop() {
+    this.flush();
+    this.#end(null);
+  }
+
+  /** Lets go of the connection until `wake()`: the page is about to be frozen. */
+  pause() {
+    if (this.#status.state === "signed-out") return;
+    this.flush();
+    this.#release();
+    this.#lostAt ??= Date.now();
+    this.#enter("waiting");
+  }
+
+  /** For when the machine woke up or is online again: retries now, or finds out now that the server is gone. */
+  wake() {
+    if (this.#status.state === "waiting") this.#connect(null);
+    else if (this.#channel) this.#watch();
+  }
+
+  /** Streams again from an earlier position: what came since comes again. @param {number} seq */
+  rewind(seq) {
+    this.#cursor = Math.min(this.#cursor ?? seq, seq);
+    this.#received = this.#shown = Math.min(this.#shown, seq);
+    if (!this.#channel) return; // The next connection starts there.
+    this.flush();
+    this.#connect(null);
+  }
+
+  /** Everything up to `seq` was received; what has not come yet is left out. @param {number} seq */
+  acknowledge(seq) {
+    this.#shown = Math.max(this.#shown, Math.min(seq, this.#received));
+    this.#ackSoon();
+  }
+
+  /** Sends the acknowledgement that is due, without waiting for its timer. */
+  flush() {
+    clearTimeout(this.#timers.ack);
+    this.#timers.ack = undefined;
+    const channel = this.#channel;
+    if (!channel || !this.#connection || this.#shown <= this.#acked) return;
+    this.#acked = this.#shown;
+    Promise.resolve(channel.ack(this.#connection, this.#acked)).then((sent) => {
+      if (!sent && channel === this.#channel) this.#acked = 0; // The next heartbeat sends it again.
+    });
+  }
+
+  /** @param {string | null} refused */
+  async #connect(refused) {
+    this.#release();
+    const attempt = this.#attempt;
+    this.#enter("connecting");
+    let token;
+    try {
+      token = await this.#options.token(refused);
+    } catch {
+      if (attempt === this.#attempt) this.#dropped("token_unavailable", "retry");
+      return;
+    }
+    if (attempt !== this.#attempt) return;
+    if (!token || (refused && token === this.#token)) return this.#end(refused ?? "token_missing");
+    this.#token = token;
+    // A fresh token that was refused too: without a pause, server and provider could play ping-pong.
+    if (refused && this.#failures > 1) this.#wait(refused, "retry");
+    else this.#open(token, this.#way);
+  }
+
+  /** @param {string} token @param {Way} way */
+  #open(token, way) {
+    this.#way = way;
+    this.#welcome = this.#begun = false;
+    this.#acked = 0; // The last ack may have died with its connection. Acks are cumulative, so it is sent again.
+    this.#silenceLimit = WELCOME_TIMEOUT_MS;
+    this.#heardAt = Date.now();
+    const start = { url: this.#options.url, query: this.#query(), token, resumed: this.#resumed };
+    try {
+      this.#channel = OPEN[way](start, {
+        onBegun: () => this.#begins(),
+        onText: (text) => this.#read(text),
+        onEnd: (code, reason) => this.#ended(code, reason),
+      });
+    } catch {
+      return this.#end("token_invalid"); // It holds characters that no subprotocol, and no JWT, may have.
+    }
+    this.#connection = null;
+    this.#watch();
+  }
+
+  #query() {
+    const { after, topics, minSeverity } = this.#options;
+    const query = new URLSearchParams();
+    const start = this.#cursor ?? after;
+    if (start !== undefined) query.set("after", String(start));
+    if (topics) query.set("topics", topics.join(","));
+    if (minSeverity) query.set("min_severity", minSeverity);
+    return query;
+  }
+
+  /** A streamed answer has its head: unless it is held back on its way, the welcome follows at once. */
+  #begins() {
+    this.#begun = true;
+    this.#silenceLimit = HELD_BACK_MS;
+    this.#heardAt = Date.now();
+    this.#watch();
+  }
+
+  /** @param {number} code @param {string} reason */
+  #ended(code, reason) {
+    if (code === 1006 && !reason && !this.#welcome) return this.#unopened("connection_lost");
+    this.#dropped(reason || (code === 1009 ? "message_too_big" : "connection_lost"), closePolicy(code, reason));
+  }
+
+  /** Nothing has come by this way: the next one may be open. @param {string} reason */
+  #unopened(reason) {
+    const way = this.#way === "socket" ? "events" : this.#way === "events" && this.#begun ? "polls" : null;
+    this.#way = "socket";
+    if (!way || !this.#token) return this.#dropped(reason, "retry");
+    this.#release();
+    this.#open(this.#token, way);
+  }
+
+  /** Changes back to the WebSocket as soon as one can be opened; until then nothing is interrupted. */
+  #trySocket() {
+    const { url } = this.#options;
+    const token = this.#token ?? "";
+    const attempt = this.#attempt;
+    const probe = openSocket(
+      { url, query: new URLSearchParams({ after: "latest" }), token, resumed: null },
+      {
+        onBegun: () => {},
+        onText: () => {
+          probe.close();
+          if (attempt !== this.#attempt) return;
+          this.flush();
+          this.#release();
+          this.#open(token, "socket");
+        },
+        onEnd: () => {
+          if (attempt === this.#attempt) this.#trySocketLater();
+        },
+      },
+    );
+  }
+
+  #trySocketLater() {
+    clearTimeout(this.#timers.socket);
+    this.#timers.socket = setTimeout(() => this.#trySocket(), RETRY_SOCKET_MS);
+  }
+
+  /** @param {string} data */
+  #read(data) {
+    this.#heardAt = Date.now();
+    let frame;
+    try {
+      frame = JSON.parse(data);
+    } catch {
+      return this.#dropped("unreadable_frame", "retry");
+    }
+    this.#receive(frame);
+  }
+
+  /** A type that is not listed is a newer server's, and not for us. @param {Frame} frame */
+  #receive(frame) {
+    switch (frame.type) {
+      case "welcome":
+        return this.#welcomed(frame);
+      case "event":
+        return this.#event(frame);
+      case "caught_up":
+        this.#advance(frame.seq);
+        this.#liveAt = Math.min(this.#liveAt, Date.now());
+        this.#lostAt = null;
+        return this.#enter("live", { reason: null });
+      case "heartbeat":
+        this.#ackSoon();
+        return this.#advance(frame.seq);
+      case "gap":
+        return this.#gap(frame);
+      case "presence":
+        return this.#options.onPresence?.(frame);
+      case "error":
+        return this.#options.onError?.(frame);
+    }
+  }
+
+  /** @param {WelcomeFrame} frame */
+  #welcomed(frame) {
+    this.#welcome = true;
+    this.#connection = frame.connection;
+    this.#resumed = this.#way === "polls" ? null : frame.connection;
+    if (this.#way !== "socket") this.#trySocketLater();
+    this.#silenceLimit = SILENT_HEARTBEATS * frame.heartbeat_seconds * 1000;
+    this.#watch();
+    this.#start = Math.min(frame.after, frame.head);
+    this.#enter("catching-up");
+    this.#options.onWelcome?.(frame);
+    this.#advance(this.#cursor ?? frame.after);
+    this.#ackSoon();
+  }
+
+  /** @param {EventFrame} frame */
+  #event(frame) {
+    if (frame.seq <= (this.#cursor ?? 0)) return this.#options.onDuplicate?.(frame.seq);
+    this.#options.onEvent?.(frame);
+    this.#received = frame.seq;
+    this.#advance(frame.seq);
+    if (this.#options.acknowledge !== "manual") this.acknowledge(frame.seq);
+  }
+
+  /** @param {GapFrame} frame */
+  #gap(frame) {
+    if (frame.reason === "reset") {
+      // Our cursor is ahead of this log: it is another one, or a restored one, and our numbers mean nothing in it.
+      this.#cursor = this.#start;
+      this.#received = this.#shown = this.#acked = 0;
+    } else {
+      this.#advance(frame.to);
+    }
+    this.#options.onGap?.(frame);
+  }
+
+  /** @param {number} seq */
+  #advance(seq) {
+    this.#cursor = Math.max(this.#cursor ?? 0, seq);
+    this.#options.onCursor?.(this.#cursor);
+  }
+
+  /** In a hidden tab a timer may be a minute late: then the next event sends what is due. */
+  #ackSoon() {
+    if (this.#shown <= this.#acked) return;
+    if (this.#timers.ack && Date.now() > this.#ackDueAt) return this.flush();
+    if (this.#timers.ack) return;
+    this.#ackDueAt = Date.now() + ACK_DELAY_MS;
+    this.#timers.ack = setTimeout(() => this.flush(), ACK_DELAY_MS);
+  }
+
+  /** Whether the server fell silent, or the next attempt is due: looks now, and each second, however many frames come. */
+  #watch() {
+    clearTimeout(this.#timers.watchdog);
+    const now = Date.now();
+    const { retryAt } = this.#status;
+    if (retryAt !== null && now >= retryAt) return void this.#connect(null);
+    this.#heardAt = Math.min(this.#heardAt, now); // A clock that was set back must not hide a silence.
+    if (this.#channel && now - this.#heardAt >= this.#silenceLimit) {
+      return this.#welcome ? this.#dropped("server_silent", "retry") : this.#unopened("server_silent");
+    }
+    this.#timers.watchdog = setTimeout(() => this.#watch(), LOOK_MS);
+  }
+
+  /** @param {string} reason @param {Policy} policy */
+  #dropped(reason, policy) {
+    this.#failures = Date.now() - this.#liveAt > STABLE_MS ? 1 : this.#failures + 1;
+    this.#lostAt ??= Date.now();
+    this.#status = { ...this.#status, reason };
+    if (policy === "stop") this.#end(reason);
+    else if (policy === "refresh") this.#connect(reason);
+    else this.#wait(reason, policy);
+  }
+
+  /** @param {string} reason @param {"retry" | "retry-later"} policy */
+  #wait(reason, policy) {
+    this.#release();
+    const delay = backoff(this.#failures, policy);
+    this.#timers.retry = setTimeout(() => this.#connect(null), delay);
+    this.#enter("waiting", { reason, retryAt: Date.now() + delay });
+    this.#watch();
+  }
+
+  /** @param {string | null} reason */
+  #end(reason) {
+    this.#release();
+    this.#enter("signed-out", { reason });
+  }
+
+  /** Lets go of the socket without waiting for its close, which takes minutes on a dead network. */
+  #release() {
+    this.#attempt += 1;
+    this.#liveAt = Infinity;
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
+    this.#timers = { ack: undefined, retry: undefined, watchdog: undefined, socket: undefined };
+    this.#channel?.close();
+    this.#channel = null;
+  }
+
+  /** @param {State} state @param {Partial<Status>} [more] */
+  #enter(state, more) {
+    this.#status = { reason: this.#status.reason, since: this.#lostAt, way: this.#way, retryAt: null, ...more, state };
+    this.#options.onState?.(this.#status);
+  }
+}

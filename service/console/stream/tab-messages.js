@@ -1,0 +1,48 @@
+/**
+ * What the tabs that share a stream say to one another over their channel, as types (JSDoc; nothing here runs).
+ * `from` is the tab that says it.
+ */
+
+/** @import { ErrorFrame, EventFrame, GapFrame, PresenceFrame, WelcomeFrame } from "./wire-types.js" */
+/** @import { Status } from "./stream-client.js" */
+
+/**
+ * What the stream brought: which callback of the tab it is for, and with what.
+ * @typedef {{call: "onState", value: Status}
+ *   | {call: "onWelcome", value: WelcomeFrame}
+ *   | {call: "onEvent", value: EventFrame}
+ *   | {call: "onCursor", value: number}
+ *   | {call: "onGap", value: {frame: GapFrame, cursor: number}}
+ *   | {call: "onPresence", value: PresenceFrame}
+ *   | {call: "onError", value: ErrorFrame}} Shared
+ */
+
+/**
+ * From the tab that leads. `lead`: it does from now on, join it. `joined`: the answer to `hello`; what came since the
+ * cursor follows. `share` is for all that have joined where `to` is null.
+ * @typedef {{type: "lead"} | {type: "joined", to: string} | {type: "share", to: string | null, shared: Shared}} ToTab
+ */
+
+/**
+ * "I have shown everything up to `cursor`; send me what comes after." From a tab that has joined: "are you still there?"
+ * `start`: a person wants the stream, whatever ended it.
+ * @typedef {object} Hello
+ * @property {"hello"} type
+ * @property {string} from
+ * @property {number | null} cursor  Null: from where the stream is now.
+ * @property {boolean} visible
+ * @property {string | null} token
+ * @property {boolean} start
+ */
+
+/**
+ * To the tab that leads. `look`: up to where all was shown, and whether anybody can see it.
+ * @typedef {Hello
+ *   | {type: "look", from: string, visible: boolean, seen: number}
+ *   | {type: "wake", from: string}
+ *   | {type: "bye", from: string}} FromTab
+ */
+
+/** @typedef {(ToTab & {from: string}) | FromTab} Message */
+
+export {};

@@ -1,0 +1,153 @@
+/**
+ * What an admin must not overlook: that nothing comes any more, and that the token is about to expire.
+ */
+
+import { serverNow } from "./clock-skew.js";
+import { byId, write } from "./dom.js";
+import { explain } from "./error-messages.js";
+import { secondOfDay } from "./format.js";
+
+/** @import { Status } from "../stream/stream-client.js" */
+
+const GRACE_MS = 2_000; // A connection that comes back at once is nobody's business.
+const REFRESH_MS = 1_000;
+const WARN_MS = 300_000;
+
+/** The stream is down: since when, and what may be missing; afterwards, what was made up for. */
+export class Outage {
+  #banner = byId("outage");
+  #text = byId("outage-text");
+  #duration = byId("outage-duration");
+  #dismiss = byId("outage-dismiss");
+  #onChange;
+  /** @type {number | null} */ #since = null;
+  #events = 0;
+  /** @type {ReturnType<typeof setInterval> | undefined} */ #timer;
+
+  /** @param {(isDown: boolean) => void} onChange */
+  constructor(onChange) {
+    this.#onChange = onChange;
+    this.#dismiss.addEventListener("click", () => (this.#banner.hidden = true));
+  }
+
+  /** @param {Status} status */
+  show({ state, since, reason }) {
+    if (state === "live") return this.#over();
+    if (since === null) return this.clear();
+    if (this.#since === null) this.#events = 0;
+    this.#since = since;
+    clearInterval(this.#timer);
+    if (state === "signed-out")
+      return this.#tell(`Sign in again, and the page goes on from there. ${explain(reason ?? "")}`);
+    if (!this.#banner.hidden && !this.#dismiss.hidden) this.#banner.hidden = true; // It tells of the outage before.
+    this.#timer = setInterval(() => this.#look(), REFRESH_MS);
+    this.#look();
+  }
+
+  /** An event came. */
+  count() {
+    this.#events += 1;
+  }
+
+  /** There is no stream that could be down. */
+  clear() {
+    clearInterval(this.#timer);
+    this.#since = null;
+    this.#banner.hidden = true;
+    this.#onChange(false);
+  }
+
+  #look() {
+    if (this.#since === null || Date.now() - this.#since < GRACE_MS) return;
+    this.#tell("It will be loaded as soon as the connection is back.");
+  }
+
+  /** The duration is not for screen readers: they would read the banner again each second. @param {string} hope */
+  #tell(hope) {
+    const since = /** @type {number} */ (this.#since);
+    write(
+      this.#text,
+      `Nothing has come since ${secondOfDay(since)}: what was raised since then is missing here. ${hope}`,
+    );
+    write(this.#duration, inWords(Date.now() - since));
+    this.#show("down");
+  }
+
+  #over() {
+    const wasShown = !this.#banner.hidden && this.#dismiss.hidden;
+    const since = this.#since;
+    clearInterval(this.#timer);
+    this.#since = null;
+    if (!wasShown || since === null) return;
+    const made = this.#events === 1 ? "1 event" : `${this.#events || "no"} events`;
+    write(
+      this.#text,
+      `The connection is back. From ${secondOfDay(since)} to ${secondOfDay(Date.now())}, ${made} came late.`,
+    );
+    write(this.#duration, "");
+    this.#show("over");
+  }
+
+  /** @param {"down" | "over"} kind */
+  #show(kind) {
+    this.#onChange(kind === "down");
+    this.#banner.dataset.kind = kind;
+    this.#dismiss.hidden = kind === "down";
+    this.#banner.hidden = false;
+  }
+}
+
+/** The token is about to expire, and nobody but the person can renew it. */
+export class Expiry {
+  #banner = byId("expiry");
+  #text = byId("expiry-text");
+  #expiresAt = Infinity;
+  #isAsked;
+  #renews = () => false;
+  #trouble = "";
+
+  /** @param {() => void} onSignIn  "Sign in again" was pressed. @param {() => boolean} isAsked  Whether the form is open. */
+  constructor(onSignIn, isAsked) {
+    this.#isAsked = isAsked;
+    byId("expiry-sign-in").addEventListener("click", onSignIn);
+    setInterval(() => this.#look(), REFRESH_MS);
+  }
+
+  /** @param {number} expiry  In s since the epoch. @param {() => boolean} renews  Whether that happens without the person. */
+  watch(expiry, renews) {
+    this.#expiresAt = expiry * 1000;
+    this.#renews = renews;
+    this.#look();
+  }
+
+  /** Why it could not be renewed. @param {string | null} problem */
+  explain(problem) {
+    this.#trouble = problem ? `Your sign-in could not be renewed. ${problem} ` : "";
+    this.#look();
+  }
+
+  clear() {
+    this.#expiresAt = Infinity;
+    this.#trouble = "";
+    this.#look();
+  }
+
+  /**
+   * Once it has expired the form says so, unless it is the provider that everybody waits for. Where another tab's token
+   * carries the stream, no form opens by itself.
+   */
+  #look() {
+    const left = this.#expiresAt - serverNow();
+    this.#banner.hidden = this.#renews() || left > WARN_MS || (left <= 0 && !this.#trouble && this.#isAsked());
+    if (this.#banner.hidden) return;
+    const verb = left > 0 ? "expires" : "expired";
+    write(this.#text, `${this.#trouble}Your token ${verb} at ${secondOfDay(this.#expiresAt)}.`);
+  }
+}
+
+/** @param {number} ms */
+function inWords(ms) {
+  const seconds = Math.floor(ms / 1000);
+  if (seconds < 60) return `${seconds} s`;
+  return seconds < 3600 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
+}

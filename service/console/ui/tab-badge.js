@@ -1,0 +1,37 @@
+/**
+ * What a tab says of itself among fifty others, in its title and its icon: how many alerts came while it was hidden, and
+ * that it is offline. The icons are files, one a number: the policy of the page forbids drawn ones (`data:`).
+ */
+
+const TITLE = document.title;
+const MANY = 9;
+
+export class Unread {
+  #icon = /** @type {HTMLLinkElement} */ (document.querySelector("link[rel=icon]"));
+  #count = 0;
+  #offline = false;
+
+  constructor() {
+    document.addEventListener("visibilitychange", () => document.hidden || this.#set(0, this.#offline));
+  }
+
+  /** An alert came. */
+  add() {
+    if (document.hidden) this.#set(this.#count + 1, this.#offline);
+  }
+
+  /** @param {boolean} offline */
+  setOffline(offline) {
+    if (offline !== this.#offline) this.#set(this.#count, offline);
+  }
+
+  /** @param {number} count @param {boolean} offline */
+  #set(count, offline) {
+    this.#count = count;
+    this.#offline = offline;
+    document.title = [offline && "Offline ·", count && `(${count})`, TITLE].filter(Boolean).join(" ");
+    const name = offline ? "offline" : count > MANY ? "many" : String(count);
+    this.#icon.href =
+      offline || count ? `/console/ui/favicons/favicon-${name}.svg` : "/console/ui/favicons/favicon.svg";
+  }
+}
