@@ -17,8 +17,7 @@ demo: $(VENV)/.run  ## see the whole path at work: two admins, a backend, a drop
 
 test: export PYTHONDONTWRITEBYTECODE :=  # some hundred processes would compile the service anew, each for itself
 test: check  ## run all checks and all tests
-	@$(BIN)/python -m tests.parts
-	@$(BIN)/python -m tests.tools
+	@$(BIN)/python -m scripts.system_packages
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, imports, migrations
@@ -26,12 +25,13 @@ check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, 
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m tests.tools types
+	@$(BIN)/python -m scripts.node_tools check
 	@$(BIN)/python -m pytest -q tests/database/test_migrations.py
 
-format: $(VENV)/.dev  ## format the code and mend what ruff can mend
+format: $(VENV)/.dev  ## format the code and fix what ruff and Biome can fix
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+	@$(BIN)/python -m scripts.node_tools format
 
 reference: $(VENV)/.dev  ## write the tables of docs/reference.md and the files of openapi/ from the code
 	@$(BIN)/python -m tests.reference

@@ -11,9 +11,9 @@ import httpx2
 from playwright.async_api import async_playwright, expect
 
 from benchmarks.report import Row
+from scripts.system_packages import BROWSER_ARGUMENTS, chromium
 from tests.console.many import ARRIVED, RATE, TO_THE_END, arrive, loaded
 from tests.harness import READ, WRITE, token
-from tests.parts import BROWSER_ARGUMENTS, chromium
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from openapi_spec_validator import validate
 
+from scripts.node_tools import INSTALL, tool
 from service.alerts.lifecycle import EventKind
 from service.auth.principal import Scope
 from service.http.openapi import operations
@@ -20,7 +21,7 @@ from service.stream.frame_schemas import ClientFrame, Event, Frame, ServerFrame,
 from tests.contract import NotInTheContract, checked_answer, checked_frame, document, validator
 from tests.harness import BODY, ROOT
 from tests.reference import ASYNCAPI, OPENAPI
-from tests.tools import missing, node_tool
+from tests.requirements import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,9 +85,9 @@ def test_the_openapi_document_keeps_the_specification() -> None:
 
 @pytest.mark.parametrize("path", [OPENAPI, ASYNCAPI], ids=lambda path: path.name)
 def test_a_contract_keeps_the_rules_of_spectral(path: Path) -> None:
-    linter = node_tool("spectral")
+    linter = tool(".bin/spectral")
     if linter is None:
-        missing("there is no Spectral: run python -m tests.tools")
+        missing(f"there is no Spectral: {INSTALL}")
         return
     command = [str(linter), "lint", "--quiet", "--fail-severity=warn", "--ruleset=openapi/spectral.yaml", str(path)]
     run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)

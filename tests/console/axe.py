@@ -10,7 +10,8 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tests.tools import NO_NPM, install_node_tools, missing, node_tool
+from scripts.node_tools import INSTALL, tool
+from tests.requirements import missing
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -42,8 +43,8 @@ async def axe(page: Page) -> None:
 @cache
 def _script() -> str:
     """Return axe's script, as an expression of no value."""
-    if not install_node_tools("axe"):
-        missing(f"there is no axe: {NO_NPM}")
-    path = node_tool("axe")
+    path = tool("axe-core/axe.min.js")
+    if path is None:
+        missing(f"there is no axe: {INSTALL}")
     assert path is not None
     return f"(() => {{ {path.read_text()} }})()"

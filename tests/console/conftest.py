@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 
+from scripts.system_packages import BROWSER_ARGUMENTS, chromium, light_chromium
 from tests.console.tab import Tab
-from tests.parts import BROWSER_ARGUMENTS, chromium, light_chromium
+from tests.requirements import missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    import pytest
     from playwright.async_api import Browser
 
 
@@ -24,10 +24,7 @@ async def browser(request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
     """A browser; for modules that say so, one with a desktop, as it were: it shows notifications."""
     executable = chromium() if getattr(request.module, "NEEDS_A_DESKTOP", False) else light_chromium()
     if executable is None:
-        reason = "there is no Chromium: install the package chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("there is no Chromium: install the package chromium")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
         yield browser

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import expect
 
+from scripts.node_tools import INSTALL, node
 from service.app import CONSOLE
 from service.errors import CloseReason
 from service.settings import Settings, StreamSettings
 from tests.console.test_tabs import connections
 from tests.harness import READ, ROOT, eventually, serving, token
-from tests.tools import missing, node
+from tests.requirements import missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
 
 TEXT = (ROOT / "docs" / "receiving-alerts.md").read_text()
 [PAGE] = re.findall(r"^```html\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-COPIED = set(re.findall(r"`(\w+\.js)`", TEXT.split("A page on Tocsin's own origin", maxsplit=1)[0]))
+INSTRUCTIONS = TEXT.split("to where your page", maxsplit=1)[0]
+COPIED = {
+    *re.findall(r"`([\w/-]+\.js)`", INSTRUCTIONS),
+    *(
+        file.relative_to(CONSOLE).as_posix()
+        for folder in re.findall(r"`(\w+/)`", INSTRUCTIONS)
+        for file in (CONSOLE / folder).iterdir()
+    ),
+}
 SAID = {
     "refresh": "ask for a fresh token, then resume; stop where there is none",
     "stop": "stop",
@@ -95,12 +104,14 @@ async def test_the_page_runs_as_it_stands(database_url: str, browser: Browser) -
 
 
 def test_the_files_that_one_is_told_to_copy_are_all_that_they_import() -> None:
-    imported = {name for file in COPIED for name in re.findall(r'"\./(\w+\.js)"', (CONSOLE / file).read_text())}
-    assert imported <= COPIED
+    for file in COPIED:
+        for imported in re.findall(r'from "([^"]+)"', (CONSOLE / file).read_text()):
+            path = (CONSOLE / file).parent.joinpath(imported).resolve()
+            assert path.relative_to(CONSOLE).as_posix() in COPIED, f"{file} imports {imported}"
 
 
 def test_every_option_and_state_is_documented() -> None:
-    code = (CONSOLE / "client.js").read_text()
+    code = (CONSOLE / "stream" / "stream-client.js").read_text()
     [options] = re.findall(r"@typedef \{object\} StreamOptions\n(.*?)\*/", code, re.DOTALL)
     names = set(re.findall(r"(?:@property \{.*\}|^ \* @property .*) \[?(\w+)\]?(?:  |$)", options, re.MULTILINE))
     assert first_cells("## Options") == {*names, "share"}
@@ -116,11 +127,11 @@ def first_cells(heading: str) -> set[str]:
 async def test_the_table_of_closes_is_what_the_client_does_at_the_service_s_closes() -> None:
     executable = node()
     if executable is None:
-        missing("there is no Node of version 20.19 or newer: run python -m tests.tools")
+        missing(f"there is no Node of version 20.19 or newer: {INSTALL}")
         return
     reasons = json.dumps([[close.code, close.reason] for close in CloseReason])
     ask = (
-        f"import {{ closePolicy }} from {json.dumps((CONSOLE / 'policy.js').as_uri())};"
+        f"import {{ closePolicy }} from {json.dumps((CONSOLE / 'stream' / 'close-policy.js').as_uri())};"
         f"console.log(JSON.stringify({reasons}.map(([code, reason]) => closePolicy(code, reason))))"
     )
     command = [executable, "--no-warnings", "--input-type=module", "--eval", ask]

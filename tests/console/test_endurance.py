@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 from playwright.async_api import async_playwright, expect
 
+from scripts.system_packages import BROWSER_ARGUMENTS, chromium
 from service.settings import Settings, StreamSettings
 from tests.console.tab import UNREACHABLE, Tab, received_at
 from tests.harness import Node, eventually, serving
-from tests.parts import BROWSER_ARGUMENTS, chromium
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts.node_tools import INSTALL, node
 from service.errors import CloseReason
-from tests.tools import missing, node
+from tests.requirements import missing
 
 FOLDER = Path(__file__).parent
 REASONS = [{"reason": close.reason, "code": close.code, "advice": close.advice} for close in CloseReason]
@@ -20,7 +21,7 @@ REASONS = [{"reason": close.reason, "code": close.code, "advice": close.advice} 
 async def test_under_node(file: Path) -> None:
     executable = node()
     if executable is None:
-        missing("there is no Node of version 20.19 or newer: run python -m tests.tools")
+        missing(f"there is no Node of version 20.19 or newer: {INSTALL}")
         return
     run = await asyncio.create_subprocess_exec(
         executable,

@@ -20,10 +20,11 @@ import httpx2
 import pytest
 from playwright.async_api import expect
 
+from scripts.node_tools import INSTALL, tool
 from tests.console.axe import axe
 from tests.console.tab import Tab
 from tests.harness import ROOT, Node, Process, eventually, start_process
-from tests.tools import NO_NPM, install_node_tools, missing
+from tests.requirements import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,8 +84,8 @@ def free_port() -> int:
 @contextmanager
 def believed(start: Callable[..., Process], seconds: float = 3600) -> Iterator[Provider]:
     """Run a provider, and a node that believes its tokens, which live so long."""
-    if not install_node_tools("oidc"):
-        missing(f"there is no oidc-provider: {NO_NPM}")
+    if not tool("oidc-provider"):
+        missing(f"there is no oidc-provider: {INSTALL}")
     port, node_port = free_port(), free_port()
     issuer = f"http://127.0.0.1:{port}"
     with running(port, f"http://127.0.0.1:{node_port}", seconds) as process:
@@ -502,7 +503,7 @@ async def test_the_answer_of_the_provider_waits_for_a_server_that_is_restarting(
     await tab.page.route("**/console/settings.json", fail)
     await at_provider(tab.page)
     await tab.is_("live")
-    assert tab.requests_of("/console/settings.json") == 4
+    assert tab.requests_of("/console/settings/settings-page.json") == 4
 
 
 async def sign_out(tab: Tab) -> None:

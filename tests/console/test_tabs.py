@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Page, Route, async_playwright, expect
 
+from scripts.system_packages import BROWSER_ARGUMENTS, chromium
 from tests.console.tab import REFUSED, UNREACHABLE, Tab, received_at
 from tests.harness import READ, Node, Process, eventually, token
-from tests.parts import BROWSER_ARGUMENTS, chromium
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -50,7 +50,7 @@ class Tabs:
 SEEN = """
 if (location.protocol === "http:") {
     window.seen = [];
-    import("/console/feed.js").then(({ Feed }) => {
+    import("/console/feed/feed.js").then(({ Feed }) => {
         const { apply } = Feed.prototype;
         Feed.prototype.apply = function (event) {
             apply.call(this, event);

@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.generated.generator import in_generator, is_installed
 from tests.harness import token
 from tests.reference import OPENAPI
-from tests.tools import generator, in_generator, missing
+from tests.requirements import missing
 
 if TYPE_CHECKING:
     from tests.harness import Node
@@ -35,7 +36,7 @@ def run(*command: str, **environment: str) -> str:
 
 
 def test_a_generated_client_posts_lists_acknowledges_and_batches(node: Node, tmp_path: Path) -> None:
-    if not generator():
+    if not is_installed():
         missing("uv cannot install openapi-python-client")
     made = run("openapi-python-client", "generate", f"--path={OPENAPI}", f"--output-path={tmp_path / 'made'}")
     warnings = [line for line in made.splitlines() if line.startswith(("WARNING", "Unable", "Unsupported"))]

@@ -13,10 +13,10 @@ import httpx2
 import pytest
 import yaml
 
+from scripts.system_packages import alertmanager
 from service.settings import IntegrationSettings, LimitSettings, Settings, StorageSettings
 from tests.client.flaky_proxy import Line, answer
 from tests.harness import WRITE, Node, eventually, serving, token
-from tests.parts import alertmanager
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from scripts.system_packages import promtool
 from service.http.openapi import every_refusal
 from tests.harness import ROOT
-from tests.parts import promtool
 
 if TYPE_CHECKING:
     from tests.harness import Node

@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 
+from scripts.system_packages import BROWSER_ARGUMENTS, chromium
 from service.settings import LimitSettings, Settings, StreamSettings
 from tests.harness import WRITE, Node, serving, token
-from tests.parts import BROWSER_ARGUMENTS, chromium
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -1,7 +1,7 @@
-"""The real parts that the tests need and Python packages do not bring: Chromium, and of Prometheus two programs.
+"""Programs that the tests use and that neither pip nor npm installs: Chromium and, of Prometheus, two programs.
 
-``python -m tests.parts`` installs them as root where apt is at hand, and otherwise says in one line each what will be
-skipped.
+``python -m scripts.system_packages`` installs them where it runs as root and has apt, and prints one line for each
+that is still missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 
 BROWSER_ARGUMENTS = (
-    "--no-sandbox",  # it refuses to run as root otherwise
+    "--no-sandbox",  # Chromium refuses to run as root otherwise
     "--disable-gpu",
     "--no-first-run",
     "--disable-background-networking",
@@ -21,40 +21,42 @@ BROWSER_ARGUMENTS = (
 
 
 def chromium() -> str | None:
-    """Return the path of a Chromium, or None."""
+    """Return the path of Chromium, or None."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def light_chromium() -> str | None:
-    """Return the path of Chromium's headless shell, which takes half the time and has no desktop; else of Chromium."""
+    """Return the path of Chromium's headless shell, which is twice as fast and has no desktop; else of Chromium."""
     return shutil.which("chromium-headless-shell") or chromium()
 
 
 def alertmanager() -> str | None:
-    """Return the path of a Prometheus Alertmanager, or None."""
+    """Return the path of Prometheus Alertmanager, or None."""
     return next(filter(None, map(shutil.which, ("prometheus-alertmanager", "alertmanager"))), None)
 
 
 def promtool() -> str | None:
-    """Return the path of Prometheus' tool that checks rules, or None."""
+    """Return the path of promtool, which checks Prometheus' alert rules, or None."""
     return shutil.which("promtool")
 
 
-PARTS = (
+PACKAGES = (
     ("Chromium", "the browser tests", "chromium", chromium),
     (
-        "headless shell of Chromium",
-        "the quicker way of the browser tests",
+        "Chromium's headless shell",
+        "the faster browser tests",
         "chromium-headless-shell",
         lambda: shutil.which("chromium-headless-shell"),
     ),
-    ("Prometheus Alertmanager", "the tests with a real one", "prometheus-alertmanager", alertmanager),
+    ("Prometheus Alertmanager", "the tests with Alertmanager", "prometheus-alertmanager", alertmanager),
     ("promtool", "the tests of the alert rules", "prometheus", promtool),
 )
+"""Name, what needs it, Debian package, and how to find it."""
 
 
 def main() -> None:
-    missing = [part for part in PARTS if not part[-1]()]
+    """Install what is missing."""
+    missing = [package for package in PACKAGES if not package[-1]()]
     if missing and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(["apt-get", "update", "-qq"], check=False)
         for name, purpose, package, _ in missing:
@@ -67,7 +69,7 @@ def main() -> None:
             )
     for name, purpose, package, found in missing:
         if not found():
-            print(f"Skipping {purpose}: there is no {name}; install the package {package}.")
+            print(f"Skipping {purpose}: {name} is missing; install the package {package}.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Scripts that set up what the checks and the tests need."""
