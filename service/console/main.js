@@ -6,11 +6,11 @@
  */
 
 import "./auth/oidc-redirect.js"; // First: it removes the provider's answer from the address before others read it.
-import { Desk } from "./alert/selection.js";
+import { Selection } from "./alert/selection.js";
 import { claimsOf, expiryOf } from "./auth/jwt-claims.js";
 import { nameOf, OidcError } from "./auth/oidc.js";
-import { Login } from "./auth/oidc-login.js";
-import { arrival } from "./auth/oidc-redirect.js";
+import { OidcLogin } from "./auth/oidc-login.js";
+import { providerAnswer } from "./auth/oidc-redirect.js";
 import { ApiError, fetchPresence, fetchSettings } from "./auth/rest-api.js";
 import { Session } from "./auth/session.js";
 import { SignInForm, SwitchDialog } from "./auth/sign-in-form.js";
@@ -18,22 +18,22 @@ import { Dashboard } from "./dashboard/dashboard.js";
 import { Feed } from "./feed/feed.js";
 import { SettingsPage } from "./settings/settings-page.js";
 import { backoff, mayRenew } from "./stream/close-policy.js";
-import { Expiry, Outage } from "./ui/banners.js";
-import { onSkew, skewInWords } from "./ui/clock-skew.js";
-import { StateLine } from "./ui/connection-status.js";
+import { ExpiryBanner, OutageBanner } from "./ui/banners.js";
+import { describeSkew, onSkew } from "./ui/clock-skew.js";
+import { ConnectionStatus } from "./ui/connection-status.js";
 import { byId } from "./ui/dom.js";
 import { explain } from "./ui/error-messages.js";
 import { timeOfDay } from "./ui/format.js";
-import { followPlaces } from "./ui/navigation.js";
-import { Attention } from "./ui/notifications.js";
+import { followRoutes } from "./ui/navigation.js";
+import { Notifications } from "./ui/notifications.js";
 import { PresencePanel } from "./ui/presence-panel.js";
-import { go, hashOf, onPlace, place } from "./ui/router.js";
-import { News } from "./ui/screen-reader-announcer.js";
-import { Unread } from "./ui/tab-badge.js";
+import { currentRoute, go, hashOf, onRoute } from "./ui/router.js";
+import { ScreenReaderAnnouncer } from "./ui/screen-reader-announcer.js";
+import { TabBadge } from "./ui/tab-badge.js";
 
 /** @import { GapFrame } from "./stream/wire-types.js" */
 /** @import { Status } from "./stream/stream-client.js" */
-/** @import { View } from "./auth/session.js" */
+/** @import { SessionListener } from "./auth/session.js" */
 
 const page = {
   signInAgain: byId("sign-in-again"),
@@ -52,75 +52,75 @@ const page = {
   state: "signed-out",
   reason: null,
   since: null,
-  way: "socket",
+  transport: "websocket",
   retryAt: null,
 };
 /** @type {Session | null} */ let session = null;
-/** @type {Login | null} */ let login = null;
+/** @type {OidcLogin | null} */ let login = null;
 let status = SIGNED_OUT;
 
-followPlaces(); // First, so that what the others focus is no longer hidden.
+followRoutes(); // First, so that what the others focus is no longer hidden.
 const feed = new Feed(async (query) => {
   if (!session) throw new ApiError("token_missing", 0, 0);
   return session.get(`/v1/alerts?${query}`);
 });
-const desk = new Desk(feed, () => session, showNotice);
+const selection = new Selection(feed, () => session, showNotice);
 const presence = new PresencePanel();
-const news = new News();
+const announcer = new ScreenReaderAnnouncer();
 const dashboard = new Dashboard();
-const stateLine = new StateLine(() => session?.retry());
+const connectionStatus = new ConnectionStatus(() => session?.retry());
 const form = new SignInForm({
-  onToken: (token) => bring(token),
+  onToken: (token) => useToken(token),
   onProvider: () => visitProvider(),
 });
-const unread = new Unread();
-const outage = new Outage((isDown) => unread.setOffline(isDown));
-const expiry = new Expiry(
+const tabBadge = new TabBadge();
+const outageBanner = new OutageBanner((isDown) => tabBadge.setOffline(isDown));
+const expiryBanner = new ExpiryBanner(
   () => (login?.signedIn ? visitProvider() : form.isOpen ? form.close() : askForToken(null)),
   () => form.isOpen,
 );
-const switching = new SwitchDialog();
-const attention = new Attention({
-  leads: () => session?.leads ?? false,
+const switchDialog = new SwitchDialog();
+const notifications = new Notifications({
+  isLeader: () => session?.isLeader ?? false,
   open: (id) => go(id === null ? { name: "feed" } : { name: "alert", id }),
-  onChange: showAttention,
+  onChange: showPreferences,
 });
-const settingsPage = new SettingsPage(attention, () => session);
+const settingsPage = new SettingsPage(notifications, () => session);
 
-/** @type {View} */
-const view = {
+/** @type {SessionListener} */
+const sessionListener = {
   onStatus: showStatus,
   onPage: (list) => {
     feed.show(list);
-    if (session) desk.refresh(session);
+    if (session) selection.refresh(session);
   },
   onWelcome: ({ recipient }) => (page.who.textContent = recipient),
   onEvent: (event) => {
-    const isNews = feed.apply(event);
-    desk.apply(event);
-    settingsPage.apply(event);
-    outage.count();
-    if (!isNews) return;
-    if (feed.concerns(event.alert)) news.add(event.alert);
-    unread.add();
-    attention.add(event.alert);
+    const isNew = feed.applyEvent(event);
+    selection.applyEvent(event);
+    settingsPage.applyEvent(event);
+    outageBanner.count();
+    if (!isNew) return;
+    if (feed.matchesFilters(event.alert)) announcer.add(event.alert);
+    tabBadge.add();
+    notifications.add(event.alert);
   },
   onGap: showGap,
-  onStale: ({ reason, passing }) =>
-    showNotice(`The list is not up to date. ${explain(reason)} ${passing ? "The console keeps trying." : ""}`),
-  onFresh: () => showNotice("The list was brought up to date."),
+  onReloadFailed: ({ reason, isTransient }) =>
+    showNotice(`The list is not up to date. ${explain(reason)} ${isTransient ? "The console keeps trying." : ""}`),
+  onReloaded: () => showNotice("The list was brought up to date."),
   onCursor: (seq) => (page.seq.textContent = `seq ${seq}`),
-  onPresent: ({ present }) => presence.show(present),
+  onPresenceList: ({ present }) => presence.show(present),
   onPresence: (frame) => presence.apply(frame),
 };
 
 /** Signs in with a token from outside. What goes on without it ends only once the server takes it. @param {string} token */
-async function bring(token) {
+async function useToken(token) {
   if (!claimsOf(token)?.sub) {
     return form.isOpen ? form.say(explain("token_malformed")) : showNotice(explain("token_malformed"));
   }
   const current = session;
-  const isDown = status.state === "signed-out" && session?.continuesWith(token);
+  const isDown = status.state === "signed-out" && session?.canContinueWith(token);
   if (login?.signedIn || (session?.started && !isDown)) {
     try {
       await fetchPresence(token);
@@ -137,14 +137,14 @@ async function bring(token) {
 
 /** @param {string} token */
 function signIn(token) {
-  if (session?.continuesWith(token)) {
+  if (session?.canContinueWith(token)) {
     showToken(token);
-    return status.state === "signed-out" ? session.resume(token) : session.renewed(token);
+    return status.state === "signed-out" ? session.resume(token) : session.updateToken(token);
   }
   endSession();
   const subject = String(claimsOf(token)?.sub);
   page.who.textContent = subject;
-  session = new Session(subject, token, view, async () => (await login?.replace()) ?? null);
+  session = new Session(subject, token, sessionListener, async () => (await login?.replaceRefusedToken()) ?? null);
   showToken(token);
   session.begin();
 }
@@ -154,7 +154,7 @@ function showToken(token) {
   const name = login?.signedIn ? nameOf(login.issuer) : "";
   const renewal = login?.renews ? `by itself, by ${name}` : `by you, ${name ? `at ${name}` : "with a new token"}`;
   page.tokenUntil.textContent = `token until ${timeOfDay(expiryOf(token) * 1000)}`;
-  expiry.watch(expiryOf(token), () => login?.renews ?? false);
+  expiryBanner.watch(expiryOf(token), () => login?.renews ?? false);
   settingsPage.showToken(token, renewal);
   dashboard.use(token);
 }
@@ -163,14 +163,14 @@ function endSession() {
   session?.end();
   session = null;
   feed.clear();
-  news.clear();
-  desk.clear();
+  announcer.clear();
+  selection.clear();
   presence.show([]);
   dashboard.use(null);
-  attention.clear();
+  notifications.clear();
   settingsPage.clear();
-  expiry.clear();
-  outage.clear();
+  expiryBanner.clear();
+  outageBanner.clear();
   page.notice.hidden = true;
   page.seq.textContent = page.tokenUntil.textContent = page.who.textContent = "";
 }
@@ -179,29 +179,29 @@ function endSession() {
 function showStatus(next) {
   const before = status.state;
   status = next;
-  stateLine.show(next);
-  outage.show(next);
+  connectionStatus.show(next);
+  outageBanner.show(next);
   settingsPage.showStatus(next);
   showMuted();
   presence.setCurrent(next.state === "live");
-  if (next.state === "live" && before !== "live") for (const part of [feed, desk]) part.onLive();
-  if (next.state === "live") login?.proven();
+  if (next.state === "live" && before !== "live") for (const part of [feed, selection]) part.onLive();
+  if (next.state === "live") login?.confirmTokens();
   const signedOut = next.state === "signed-out";
   page.signInAgain.hidden = !signedOut || !session?.started; // The form may be far above what is being read.
   page.account.hidden = page.nav.hidden = page.workspace.hidden = !session || (signedOut && !session.started);
   if (session && !session.started) {
     feed.explain(next.reason ? `${explain(next.reason)} The console keeps trying.` : "Loading the alerts …");
   }
-  if (signedOut) signedOutFor(next.reason);
+  if (signedOut) onSignedOut(next.reason);
   else if (before === "signed-out") {
     const formHadFocus = form.hasFocus;
     form.close();
-    if (formHadFocus) desk.focus(); // The form took the focus with it.
+    if (formHadFocus) selection.focus(); // The form took the focus with it.
   }
 }
 
 /** @param {string | null} reason */
-function signedOutFor(reason) {
+function onSignedOut(reason) {
   askForToken(reason);
   const current = session;
   if (!current || !reason || !login?.signedIn) return;
@@ -209,8 +209,8 @@ function signedOutFor(reason) {
   if (reason === "token_revoked" || !(current.started || reason === "token_expired")) return login.forget();
   // Another tab had the stream, and its token ended; ours can be renewed.
   if (!login.renews || !mayRenew(reason)) return;
-  attempt(async () => {
-    const token = await login?.replace();
+  runSignInStep(async () => {
+    const token = await login?.replaceRefusedToken();
     if (token && session === current) current.resume(token);
   });
 }
@@ -223,26 +223,26 @@ function askForToken(reason) {
 
 /** Leaves for the OpenID provider, and comes back to this place. */
 function visitProvider() {
-  attempt(async () => login?.begin());
+  runSignInStep(async () => login?.begin());
 }
 
 async function offerProvider() {
-  const settings = await untilThere(fetchSettings, (reason) => arrival && form.say(explain(reason)));
-  if (!settings.oidc) return arrival && form.say("This page did not ask for this sign-in. Sign in again.");
-  const provider = new Login(settings.oidc, {
+  const settings = await retryUntilAnswered(fetchSettings, (reason) => providerAnswer && form.say(explain(reason)));
+  if (!settings.oidc) return providerAnswer && form.say("This page did not ask for this sign-in. Sign in again.");
+  const provider = new OidcLogin(settings.oidc, {
     onSignedIn: signIn,
     onRenewed: (token) => {
-      if (!session?.sees(token)) return signIn(token);
+      if (!session?.hasSameView(token)) return signIn(token);
       showToken(token);
       if (status.state === "signed-out" && mayRenew(status.reason ?? "")) session.resume(token);
-      else session.renewed(token);
+      else session.updateToken(token);
       if (status.reason === "token_unavailable") session.retry(); // It was the provider that it waited for.
     },
-    onTrouble: (problem) => expiry.explain(problem),
+    onRenewalProblem: (problem) => expiryBanner.explain(problem),
   });
   login = provider;
   form.offer(nameOf(settings.oidc.issuer));
-  if (arrival && !session) attempt(() => provider.finish());
+  if (providerAnswer && !session) runSignInStep(() => provider.finish());
 }
 
 /**
@@ -252,7 +252,7 @@ async function offerProvider() {
  * @param {(reason: string) => void} onFailure
  * @returns {Promise<Answer>}
  */
-async function untilThere(ask, onFailure) {
+async function retryUntilAnswered(ask, onFailure) {
   for (let failures = 1; ; failures += 1) {
     try {
       return await ask();
@@ -266,7 +266,7 @@ async function untilThere(ask, onFailure) {
 }
 
 /** @param {() => Promise<void>} step  Of the sign-in with the provider. */
-async function attempt(step) {
+async function runSignInStep(step) {
   form.setBusy(true);
   try {
     await step();
@@ -295,7 +295,7 @@ async function signOut() {
 function showGap({ from, to, reason }) {
   if (reason === "reset") {
     feed.clear();
-    desk.clear();
+    selection.clear();
     return showNotice("The server started a new log. The list was loaded again from it.");
   }
   showNotice(
@@ -305,13 +305,13 @@ function showGap({ from, to, reason }) {
 }
 
 /** What was chosen in the settings, here or in another tab, and whether the browser lets it be heard. */
-function showAttention() {
+function showPreferences() {
   settingsPage.showPreferences();
   showMuted();
 }
 
 function showMuted() {
-  page.muted.hidden = !session || !attention.muted;
+  page.muted.hidden = !session || !notifications.muted;
 }
 
 /** @param {string} text */
@@ -323,12 +323,12 @@ function showNotice(text) {
 async function signInFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (!token) return;
-  const open = place().name === "feed" ? "" : hashOf(place());
+  const open = currentRoute().name === "feed" ? "" : hashOf(currentRoute());
   history.replaceState(null, "", location.pathname + location.search + open);
   const subject = claimsOf(token.trim())?.sub;
   const current = session?.started || status.state !== "signed-out" ? session : null;
-  if (current && subject && subject !== current.subject && !(await switching.ask(current.subject, subject))) return;
-  bring(token.trim());
+  if (current && subject && subject !== current.subject && !(await switchDialog.ask(current.subject, subject))) return;
+  useToken(token.trim());
 }
 
 page.signInAgain.addEventListener("click", () => form.focus());
@@ -339,8 +339,8 @@ addEventListener("hashchange", signInFromAddress);
 addEventListener("online", () => session?.wake());
 document.addEventListener("visibilitychange", () => document.hidden || session?.wake());
 
-onSkew((skew) => showNotice(skewInWords(skew)));
-onPlace(showAttention);
+onSkew((skew) => showNotice(describeSkew(skew)));
+onRoute(showPreferences);
 
 showStatus(status);
 signInFromAddress();

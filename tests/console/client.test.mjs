@@ -65,7 +65,7 @@ test("it connects with its token, says each state, and passes on what comes", as
   assert.equal((await states.next()).state, "connecting");
   assert.equal((await states.next()).state, "catching-up");
   const live = await states.next();
-  assert.deepEqual(live, { state: "live", reason: null, since: null, way: "socket", retryAt: null });
+  assert.deepEqual(live, { state: "live", reason: null, since: null, transport: "websocket", retryAt: null });
   assert.deepEqual(events, [4, 5]);
   assert.equal(welcomes[0].recipient, "alice");
 });
@@ -410,7 +410,7 @@ test("where no WebSocket opens the stream comes as server-sent events, however t
   response.write(bytes.subarray(0, cut));
   await until(states, "catching-up");
   response.write(bytes.subarray(cut));
-  assert.equal((await until(states, "live")).way, "events");
+  assert.equal((await until(states, "live")).transport, "sse");
   assert.deepEqual(
     [events, actors],
     [
@@ -449,7 +449,7 @@ test("where a stream is held back it comes by long polls, and a refusal is told 
   assert.equal(poll.request.url, "/v1/events?after=0&wait=0");
   const answer = { connection: "c8", events: [eventOf(1)], next: 1, caught_up: true, gap: null, closed: null };
   poll.response.end(JSON.stringify({ ...answer, welcome: { ...WELCOME, connection: "c8" } }));
-  assert.equal((await until(states, "live")).way, "polls");
+  assert.equal((await until(states, "live")).transport, "longpoll");
   const next = await server.requests.next();
   assert.equal(next.request.url, "/v1/events?after=1&wait=15&connection=c8");
   assert.deepEqual(events, [1]);

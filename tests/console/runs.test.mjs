@@ -1,19 +1,20 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { merged, stepsOf } from "../../service/console/alert/timeline-compaction.js";
+import { entriesOf, mergeEvents } from "../../service/console/alert/timeline-compaction.js";
 
 const event = (seq, kind, severity = "warning") => ({ seq, kind: `alert.${kind}`, severity });
 const repeated = (from, to, severity) =>
   Array.from({ length: to - from + 1 }, (_, index) => event(from + index, "repeated", severity));
-const shown = (events) => stepsOf(events).map(({ event: { seq }, graver }) => (graver ? `${seq} graver` : seq));
+const shown = (events) =>
+  entriesOf(events).map(({ event: { seq }, severityChanged }) => (severityChanged ? `${seq} changed` : seq));
 
 test("a day of repetitions, one by one, is kept as two and shown as one, which is the same while it grows", () => {
-  let events = merged([], [event(1, "created")]);
+  let events = mergeEvents([], [event(1, "created")]);
   const keys = new Set();
   for (const one of repeated(2, 86_400)) {
-    events = merged(events, [one]);
-    keys.add(stepsOf(events).at(-1).key);
+    events = mergeEvents(events, [one]);
+    keys.add(entriesOf(events).at(-1).key);
   }
   assert.deepEqual(
     events.map(({ seq }) => seq),
@@ -25,13 +26,13 @@ test("a day of repetitions, one by one, is kept as two and shown as one, which i
 
 test("what is no repetition is kept, and parts the runs beside it", () => {
   const events = [event(1, "created"), ...repeated(2, 9), event(10, "acknowledged"), ...repeated(11, 19)];
-  assert.deepEqual(shown(merged([], events)), [1, 9, 10, 19]);
+  assert.deepEqual(shown(mergeEvents([], events)), [1, 9, 10, 19]);
 });
 
 test("a rise in severity stays, whatever is repeated after it, and the runs beside it have keys of their own", () => {
   const events = [event(1, "created"), ...repeated(2, 9), ...repeated(10, 19, "critical")];
-  const steps = stepsOf(merged([], events));
-  assert.deepEqual(shown(merged([], events)), [1, 9, "10 graver", 19]);
+  const steps = entriesOf(mergeEvents([], events));
+  assert.deepEqual(shown(mergeEvents([], events)), [1, 9, "10 changed", 19]);
   assert.equal(new Set(steps.map(({ key }) => key)).size, steps.length);
 });
 
@@ -43,7 +44,7 @@ test("it does not matter in which order the pages come, nor whether an event com
     event(20, "resolved", "critical"),
   ];
   const pages = [events.slice(15), events.slice(10, 16), events.slice(5, 11), events.slice(0, 6)];
-  const later = pages.reduce((known, page) => merged(known, page.toReversed()), []);
-  assert.deepEqual(later, merged([], events));
-  assert.deepEqual(shown(later), [1, 9, "10 graver", 19, 20]);
+  const later = pages.reduce((known, page) => mergeEvents(known, page.toReversed()), []);
+  assert.deepEqual(later, mergeEvents([], events));
+  assert.deepEqual(shown(later), [1, 9, "10 changed", 19, 20]);
 });

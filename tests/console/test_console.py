@@ -386,19 +386,18 @@ async def ways(node: Node) -> list[tuple[str, str | None]]:
     return [tuple(row) for row in rows]
 
 
-@pytest.mark.parametrize(("holds_back", "way", "transport"), [(False, "events", "sse"), (True, "polls", "longpoll")])
-async def test_where_websockets_are_blocked_the_feed_comes_by_http(  # noqa: PLR0917 - fixtures
+@pytest.mark.parametrize(("holds_back", "transport"), [(False, "sse"), (True, "longpoll")])
+async def test_where_websockets_are_blocked_the_feed_comes_by_http(
     node: Node,
     proxy: Proxy,
     tab: Tab,
     holds_back: bool,  # noqa: FBT001 - a parameter of the test
-    way: str,
     transport: str,
 ) -> None:
     tab.tolerated = UNREACHABLE
     proxy.holds_streams_back = holds_back
     await tab.open(Node(proxy.base, node.database_url))
-    await expect(tab["state"]).to_have_attribute("data-way", way)
+    await expect(tab["state"]).to_have_attribute("data-transport", transport)
     first = await node.post("First")
     await tab.shows("First")
     await eventually(lambda: received_at(node, first["seq"]))
@@ -429,10 +428,10 @@ async def test_the_websocket_is_tried_again_and_taken_once_it_opens(node: Node, 
     await node.post("First")
     await tab.shows("First")
     await eventually(lambda: tab.requests_of("/v1/ws") > 3)
-    await expect(tab["state"]).to_have_attribute("data-way", "events")
+    await expect(tab["state"]).to_have_attribute("data-transport", "sse")
     assert tab.requests_of("/v1/events") == 1  # the stream goes on meanwhile
     proxy.blocks_websockets = False
-    await expect(tab["state"]).to_have_attribute("data-way", "socket")
+    await expect(tab["state"]).to_have_attribute("data-transport", "websocket")
     await tab.is_("live")
     last = await node.post("Second")
     await tab.shows("Second", "First")

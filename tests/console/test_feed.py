@@ -445,12 +445,12 @@ async def test_a_graver_repetition_of_what_was_acknowledged_calls_whether_it_is_
     await expect(tab.page).to_have_title("(2) Tocsin")
     await expect(titles(tab).first).to_have_text("Far down")
     await expect(titles(tab).nth(1)).to_have_text("In sight")
-    await expect(tab.page.locator("#news")).to_have_text("error: In sight, default. error: Far down, default")
+    await expect(tab.page.locator("#announcer")).to_have_text("error: In sight, default. error: Far down, default")
 
 
 async def test_what_one_admin_was_told_is_not_told_to_the_next(node: Node, tab: Tab) -> None:
     await tab.open(node)
-    news = tab.page.locator("#news")
+    news = tab.page.locator("#announcer")
     await node.post("For the first")
     await expect(news).to_contain_text("For the first")
     await tab.page.clock.install()
@@ -468,7 +468,7 @@ async def test_a_burst_is_announced_in_one_sentence_and_what_is_filtered_out_is_
     await tab.page.evaluate(
         """() => {
             window.said = [];
-            const news = document.getElementById("news");
+            const news = document.getElementById("announcer");
             new MutationObserver(() => said.push(news.textContent)).observe(news, { childList: true });
         }"""
     )

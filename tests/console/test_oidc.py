@@ -503,7 +503,7 @@ async def test_the_answer_of_the_provider_waits_for_a_server_that_is_restarting(
     await tab.page.route("**/console/settings.json", fail)
     await at_provider(tab.page)
     await tab.is_("live")
-    assert tab.requests_of("/console/settings/settings-page.json") == 4
+    assert tab.requests_of("/console/settings.json") == 4
 
 
 async def sign_out(tab: Tab) -> None:

@@ -51,9 +51,9 @@ SEEN = """
 if (location.protocol === "http:") {
     window.seen = [];
     import("/console/feed/feed.js").then(({ Feed }) => {
-        const { apply } = Feed.prototype;
-        Feed.prototype.apply = function (event) {
-            apply.call(this, event);
+        const { applyEvent } = Feed.prototype;
+        Feed.prototype.applyEvent = function (event) {
+            applyEvent.call(this, event);
             window.seen.push(event.seq);
         };
     });

@@ -14,15 +14,15 @@ import { timeOfDay } from "../ui/format.js";
 
 /** @typedef {"acknowledge" | "resolve" | "reopen"} Action */
 /** @typedef {Pick<Alert, "status" | "status_by">} Prediction */
-/** @typedef {Pick<Alert, "status" | "source">} Actable  What has to be known of an alert to act on it. */
+/** @typedef {Pick<Alert, "status" | "source">} ActionableAlert  What has to be known of an alert to act on it. */
 
 /**
- * @typedef {object} Stage  Where an action shows.
+ * @typedef {object} ActionHost  Where an action shows.
  * @property {() => Session | null} session
- * @property {(id: string) => Actable | null} find
+ * @property {(id: string) => ActionableAlert | null} find
  * @property {(id: string, prediction: Prediction | null) => void} predict  Null: the prediction is over.
- * @property {(alert: Alert) => void} take  What the server says the alert is now.
- * @property {(id: string, message: string) => void} say  Empty: nothing is wrong.
+ * @property {(alert: Alert) => void} applyResponse  What the server says the alert is now.
+ * @property {(id: string, message: string) => void} showError  Empty: nothing is wrong.
  */
 
 export const MANAGE = "alerts:manage";
@@ -35,8 +35,8 @@ const ACTIONS = {
   reopen: { status: "open", from: ["acknowledged", "resolved", "expired"] },
 };
 
-/** Whether an action leads anywhere from where an alert stands. @param {Action} action @param {Actable} alert */
-export function leadsOn(action, { status }) {
+/** Whether an action changes an alert in its current status. @param {Action} action @param {ActionableAlert} alert */
+export function isApplicable(action, { status }) {
   return ACTIONS[action].from.includes(status);
 }
 
@@ -44,19 +44,19 @@ export function leadsOn(action, { status }) {
  * Whether a token lets its bearer do it: whoever posted an alert may resolve it.
  * @param {Session} session
  * @param {Action} action
- * @param {Actable} alert
+ * @param {ActionableAlert} alert
  */
 export function isAllowed(session, action, { source }) {
-  return session.may(MANAGE) || (action === "resolve" && session.may(WRITE) && source === session.subject);
+  return session.hasScope(MANAGE) || (action === "resolve" && session.hasScope(WRITE) && source === session.subject);
 }
 
 export class Actions {
-  #stage;
+  #host;
   /** What is under way, by alert. @type {Map<string, Promise<void>>} */ #running = new Map();
 
-  /** @param {Stage} stage */
-  constructor(stage) {
-    this.#stage = stage;
+  /** @param {ActionHost} host */
+  constructor(host) {
+    this.#host = host;
   }
 
   /**
@@ -66,10 +66,10 @@ export class Actions {
    * @param {...Action} actions
    */
   async run(id, ...actions) {
-    const session = this.#stage.session();
-    const alert = this.#stage.find(id);
+    const session = this.#host.session();
+    const alert = this.#host.find(id);
     if (!session || !alert) return;
-    const action = actions.find((one) => leadsOn(one, alert)) ?? actions[0];
+    const action = actions.find((one) => isApplicable(one, alert)) ?? actions[0];
     const before = this.#running.get(id) ?? Promise.resolve();
     const running = before
       .then(() => this.#run(session, id, action))
@@ -82,21 +82,22 @@ export class Actions {
 
   /** @param {Session} session @param {string} id @param {Action} action */
   async #run(session, id, action) {
-    const { session: current, find, predict, take, say } = this.#stage;
+    const { session: current, find, predict, applyResponse, showError } = this.#host;
     const alert = find(id);
     if (session !== current() || !alert) return;
-    if (!isAllowed(session, action, alert)) return say(id, `To ${action} it, your token needs the scope ${MANAGE}.`);
-    if (!leadsOn(action, alert)) return say(id, `It is ${alert.status} already.`);
-    say(id, "");
+    if (!isAllowed(session, action, alert))
+      return showError(id, `To ${action} it, your token needs the scope ${MANAGE}.`);
+    if (!isApplicable(action, alert)) return showError(id, `It is ${alert.status} already.`);
+    showError(id, "");
     predict(id, { status: ACTIONS[action].status, status_by: session.subject });
     try {
       const answer = await session.post(`/v1/alerts/${id}/${action}`);
-      if (session === current()) take(answer);
+      if (session === current()) applyResponse(answer);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (session !== current()) return;
-      if (error.problem.alert) take(error.problem.alert);
-      say(id, why(error, action));
+      if (error.problem.alert) applyResponse(error.problem.alert);
+      showError(id, explainFailure(error, action));
     } finally {
       if (session === current()) predict(id, null);
     }
@@ -108,8 +109,8 @@ export class Actions {
  * @param {ApiError} error
  * @param {string} doing  "acknowledge", "comment".
  */
-export function why({ reason, status, retryAfter, problem }, doing) {
-  if (status === 409) return problem.alert ? first(problem.alert) : String(problem.detail);
+export function explainFailure({ reason, status, retryAfter, problem }, doing) {
+  if (status === 409) return problem.alert ? describeConflict(problem.alert) : String(problem.detail);
   if (status === 401) return `${explain(reason)} Sign in again to ${doing}; nothing on this page is lost.`;
   if (status === 403) return `To ${doing}, your token needs the scope ${MANAGE}.`;
   if (status === 404) return "This alert is gone, or you may not see it any more.";
@@ -121,7 +122,7 @@ export function why({ reason, status, retryAfter, problem }, doing) {
 }
 
 /** @param {Alert} alert */
-function first({ status, status_by, status_at }) {
+function describeConflict({ status, status_by, status_at }) {
   const at = timeOfDay(Date.parse(status_at));
   if (status === "expired") return `It expired, at ${at}.`;
   return `${status_by} was first: ${status === "open" ? "opened" : status} at ${at}.`;

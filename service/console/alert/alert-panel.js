@@ -15,7 +15,7 @@ import { statusOf } from "../feed/alert-row.js";
 import { byId, element, foreign } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
 import { keepAgesCurrent, keepCountdownsCurrent } from "../ui/live-times.js";
-import { isAllowed, leadsOn, MANAGE } from "./actions.js";
+import { isAllowed, isApplicable, MANAGE } from "./actions.js";
 import { contentOf, factsOf } from "./alert-details.js";
 import { CommentForm } from "./comment-form.js";
 import { Receipts } from "./receipts.js";
@@ -52,24 +52,24 @@ export class AlertPanel {
   /** @type {Alert | null} */ #alert = null;
   /** @type {Prediction | null} */ #prediction = null;
   #position = -1;
-  #isPlaced = false; // Whether that holds for what was loaded too.
-  #wanted = ""; // The id that is open, whether or not there is such an alert.
+  #isPositionKnown = false; // Whether that holds for what was loaded too.
+  #openId = ""; // The id that is open, whether or not there is such an alert.
   #attempt = 0; // Numbers the loads: what an earlier one brings is ignored.
   /** @type {string | null} */ #next = null;
   #isIncomplete = false; // What was asked for last did not all come.
   /** What could not be loaded, and why. @type {Map<string, string>} */ #problems = new Map();
   #shownContent = "";
-  #wantsToComment = false;
+  #focusCommentWhenLoaded = false;
 
   /**
-   * @param {(action: Action, id: string) => void} act
-   * @param {(id: string, message: string) => void} say  Says what went wrong, also of an alert that is no longer open.
+   * @param {(action: Action, id: string) => void} runAction
+   * @param {(id: string, message: string) => void} showError  Says what went wrong, also of an alert that is no longer open.
    */
-  constructor(act, say) {
-    this.#comments = new CommentForm(this.#timeline, say);
+  constructor(runAction, showError) {
+    this.#comments = new CommentForm(this.#timeline, showError);
     for (const button of this.#buttons) {
       button.addEventListener("click", () => {
-        if (button.ariaDisabled !== "true") act(/** @type {Action} */ (button.dataset.action), this.#wanted);
+        if (button.ariaDisabled !== "true") runAction(/** @type {Action} */ (button.dataset.action), this.#openId);
       });
     }
     this.#retry.addEventListener("click", () => this.#load());
@@ -89,18 +89,18 @@ export class AlertPanel {
    * @param {string} title  Where it is known: the focus is about to go there.
    */
   open(id, title) {
-    if (id === this.#wanted) return;
-    this.#wanted = id;
+    if (id === this.#openId) return;
+    this.#openId = id;
     this.#reset();
-    this.#entitle(title);
+    this.#showTitle(title);
     if (id) this.#load();
   }
 
   /** Somebody is signed in, or what is shown may have been passed over. @param {Session} session @param {string} title */
   refresh(session, title) {
     this.#session = session;
-    if (!this.#alert) this.#entitle(title);
-    if (this.#wanted) this.#load();
+    if (!this.#alert) this.#showTitle(title);
+    if (this.#openId) this.#load();
   }
 
   /** Somebody signed out. */
@@ -116,50 +116,50 @@ export class AlertPanel {
 
   /** Puts the cursor where one writes a comment, once the alert is there, or says why one may not. */
   comment() {
-    this.#wantsToComment = !this.#alert;
+    this.#focusCommentWhenLoaded = !this.#alert;
     if (!this.#alert || this.#comments.focus()) return;
-    this.say(this.#alert.id, `To comment, your token needs the scope ${MANAGE}.`);
+    this.showError(this.#alert.id, `To comment, your token needs the scope ${MANAGE}.`);
   }
 
   /** The stream is live again: what could not be loaded may be there now. */
   onLive() {
-    if (this.#wanted && this.#isIncomplete) this.#load();
-    else this.#receipts.soon();
+    if (this.#openId && this.#isIncomplete) this.#load();
+    else this.#receipts.reloadSoon();
   }
 
   /** @param {EventFrame} event */
-  apply(event) {
-    if (event.alert.id !== this.#wanted) return;
+  applyEvent(event) {
+    if (event.alert.id !== this.#openId) return;
     const { alert, seq, kind, at, actor, comment } = event;
     const { status, severity, occurrences } = alert;
     this.#timeline.add([{ seq, kind, at, actor, comment, status, severity, occurrences }]);
-    const isOlder = !this.#isPlaced && this.#alert !== null && alert.updated_at < this.#alert.updated_at;
+    const isOlder = !this.#isPositionKnown && this.#alert !== null && alert.updated_at < this.#alert.updated_at;
     if (seq > this.#position && !isOlder) {
       this.#position = seq;
       this.#alert = alert;
       this.#render();
     }
-    this.#receipts.soon();
+    this.#receipts.reloadSoon();
   }
 
   /** What a request brought. @param {Alert} alert */
-  take(alert) {
-    if (alert.id !== this.#wanted) return;
+  applyResponse(alert) {
+    if (alert.id !== this.#openId) return;
     if (this.#alert && alert.updated_at < this.#alert.updated_at) return;
     this.#alert = alert;
     this.#render();
   }
 
-  /** Where an action that is under way leads; null: it is over. @param {string} id @param {Prediction | null} prediction */
+  /** Shows what a running action will lead to; null: the action is over. @param {string} id @param {Prediction | null} prediction */
   predict(id, prediction) {
-    if (id !== this.#wanted) return;
+    if (id !== this.#openId) return;
     this.#prediction = prediction;
     this.#render();
   }
 
   /** Says what went wrong. Returns whether the alert is here. @param {string} id @param {string} message */
-  say(id, message) {
-    if (id !== this.#wanted) return false;
+  showError(id, message) {
+    if (id !== this.#openId) return false;
     this.#message.textContent = message;
     this.#message.hidden = !message;
     return true;
@@ -169,48 +169,48 @@ export class AlertPanel {
     this.#attempt += 1;
     this.#alert = this.#prediction = this.#next = null;
     this.#position = -1;
-    this.#isPlaced = this.#isIncomplete = this.#wantsToComment = false;
+    this.#isPositionKnown = this.#isIncomplete = this.#focusCommentWhenLoaded = false;
     this.#timeline.clear();
     this.#receipts.close();
-    this.say(this.#wanted, "");
+    this.showError(this.#openId, "");
     this.#shown.hidden = this.#more.hidden = true;
     this.#shownContent = "";
     for (const part of [this.#head, this.#content, this.#facts]) part.replaceChildren();
     this.#panel.scrollTop = 0;
     this.#problems.clear();
-    this.#explain();
-    this.#entitle("");
+    this.#showProblems();
+    this.#showTitle("");
   }
 
   /** @param {string} title  Empty: it is not known yet. */
-  #entitle(title) {
+  #showTitle(title) {
     this.#title.replaceChildren(title ? foreign("", title) : "Loading …");
   }
 
   async #load() {
-    const [session, id] = [this.#session, this.#wanted];
+    const [session, id] = [this.#session, this.#openId];
     if (!session) return;
     const attempt = ++this.#attempt;
-    this.#isPlaced = this.#isIncomplete = false;
-    if (!ID.test(id)) return this.#refuse(`There is no alert “${id}”.`);
+    this.#isPositionKnown = this.#isIncomplete = false;
+    if (!ID.test(id)) return this.#showMissing(`There is no alert “${id}”.`);
     this.#next = null;
-    const [alert, isToldAll] = await Promise.all([
+    const [alert, hasTimeline] = await Promise.all([
       this.#try(ALERT, () => this.#loadAlert(session, attempt)),
       this.#try(TIMELINE, () => this.#loadTimeline(attempt)),
     ]);
-    if (alert && isToldAll && attempt === this.#attempt) this.#place(alert);
+    if (alert && hasTimeline && attempt === this.#attempt) this.#setPosition(alert);
   }
 
   /** @param {Session} session @param {number} attempt */
   async #loadAlert(session, attempt) {
-    /** @type {Alert} */ const alert = await session.get(`/v1/alerts/${this.#wanted}`);
-    if (attempt === this.#attempt) this.take(alert);
+    /** @type {Alert} */ const alert = await session.get(`/v1/alerts/${this.#openId}`);
+    if (attempt === this.#attempt) this.applyResponse(alert);
     return alert;
   }
 
   /** From the newest events back. Returns whether they are here. @param {number} attempt */
   async #loadTimeline(attempt) {
-    const [session, id] = [this.#session, this.#wanted];
+    const [session, id] = [this.#session, this.#openId];
     for (let pages = 0; session && pages < MAX_PAGES; pages += 1) {
       const cursor = this.#next ? `&cursor=${encodeURIComponent(this.#next)}` : "";
       const path = `/v1/alerts/${id}/timeline?order=desc&limit=${PAGE}${cursor}`;
@@ -226,9 +226,9 @@ export class AlertPanel {
   }
 
   /** The timeline of what was loaded is here, and with it the place in the log. @param {Alert} alert */
-  #place(alert) {
+  #setPosition(alert) {
     const position = this.#timeline.positionAt(alert.updated_at);
-    this.#isPlaced = true;
+    this.#isPositionKnown = true;
     if (position <= this.#position) return; // An event that came meanwhile is newer.
     this.#position = position;
     this.#alert = alert;
@@ -244,7 +244,7 @@ export class AlertPanel {
   async #try(name, load) {
     const attempt = this.#attempt;
     this.#problems.delete(name);
-    this.#explain();
+    this.#showProblems();
     try {
       return await load();
     } catch (error) {
@@ -256,14 +256,14 @@ export class AlertPanel {
 
   /** @param {string} name @param {ApiError} error */
   #failed(name, error) {
-    if (error.status === 404) return this.#refuse("There is no such alert, or none that you may see.");
+    if (error.status === 404) return this.#showMissing("There is no such alert, or none that you may see.");
     this.#isIncomplete = true;
     this.#problems.set(name, `${explain(error.reason)} ${name} could not be loaded.`);
-    this.#explain();
+    this.#showProblems();
   }
 
   /** @param {string} text */
-  #refuse(text) {
+  #showMissing(text) {
     this.#attempt += 1;
     this.#alert = null;
     this.#isIncomplete = false;
@@ -271,11 +271,11 @@ export class AlertPanel {
     this.#receipts.close();
     this.#title.replaceChildren("No such alert");
     this.#problems = new Map([[ALERT, text]]);
-    this.#explain();
+    this.#showProblems();
   }
 
   /** Says what could not be loaded, and why. */
-  #explain() {
+  #showProblems() {
     const text = this.#problems.get(ALERT) ?? this.#problems.get(TIMELINE) ?? "";
     const mayRetry = text !== "" && this.#isIncomplete;
     if (!mayRetry && document.activeElement === this.#retry) this.focus(); // The button would take the focus with it.
@@ -290,7 +290,7 @@ export class AlertPanel {
     const alert = { ...actual, ...this.#prediction };
     const isNew = this.#shown.hidden;
     this.#shown.hidden = false;
-    if (this.#problems.delete(ALERT)) this.#explain();
+    if (this.#problems.delete(ALERT)) this.#showProblems();
     Object.assign(this.#panel.dataset, { severity: alert.severity, status: alert.status });
     this.#panel.setAttribute("aria-busy", String(this.#prediction !== null));
     if (this.#title.textContent !== alert.title) this.#title.replaceChildren(foreign("", alert.title));
@@ -300,7 +300,7 @@ export class AlertPanel {
     this.#renderButtons(session, alert);
     this.#receipts.open(session, actual);
     if (isNew) this.#comments.open(session, alert.id);
-    if (this.#wantsToComment) this.comment();
+    if (this.#focusCommentWhenLoaded) this.comment();
   }
 
   /** Only when it changed: replacing a link would take the focus from whoever is on it. @param {Alert} alert */
@@ -316,9 +316,9 @@ export class AlertPanel {
     for (const button of this.#buttons) {
       const action = /** @type {Action} */ (button.dataset.action);
       // Not `disabled`, which would take the focus from the button that was just pressed.
-      button.ariaDisabled = String(!leadsOn(action, alert) || !isAllowed(session, action, alert));
+      button.ariaDisabled = String(!isApplicable(action, alert) || !isAllowed(session, action, alert));
     }
-    this.#hint.hidden = session.may(MANAGE);
+    this.#hint.hidden = session.hasScope(MANAGE);
   }
 }
 

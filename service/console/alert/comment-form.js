@@ -4,33 +4,33 @@
 
 import { ApiError } from "../auth/rest-api.js";
 import { byId } from "../ui/dom.js";
-import { MANAGE, why } from "./actions.js";
+import { explainFailure, MANAGE } from "./actions.js";
 
 /** @import { CommentStored } from "../stream/wire-types.js" */
 /** @import { Session } from "../auth/session.js" */
 /** @import { Timeline } from "./timeline.js" */
 
-/** @typedef {{text: string, key: string}} Unsent  Sent again with the same key, it is stored once. */
+/** @typedef {{text: string, key: string}} UnsentComment  Sent again with the same key, it is stored once. */
 
 export class CommentForm {
   #form = byId("comment-form");
   #field = /** @type {HTMLTextAreaElement} */ (byId("comment-text"));
   #button = /** @type {HTMLButtonElement} */ (byId("comment-send"));
   #timeline;
-  #say;
+  #showError;
   /** @type {Session | null} */ #session = null;
   #id = "";
-  /** @type {Map<string, Unsent>} By alert. */ #unsent = new Map();
+  /** @type {Map<string, UnsentComment>} By alert. */ #unsent = new Map();
   /** @type {Set<string>} The alerts whose comment is on its way. */ #sending = new Set();
 
   /**
    * @param {Timeline} timeline
-   * @param {(id: string, message: string) => void} say  Says what went wrong, also when another alert is open by then.
+   * @param {(id: string, message: string) => void} showError  Says what went wrong, also when another alert is open by then.
    */
-  constructor(timeline, say) {
+  constructor(timeline, showError) {
     this.#timeline = timeline;
-    this.#say = say;
-    this.#field.addEventListener("input", () => this.#keep());
+    this.#showError = showError;
+    this.#field.addEventListener("input", () => this.#saveDraft());
     this.#field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.#submit(event);
     });
@@ -47,7 +47,7 @@ export class CommentForm {
 
   /** Puts the cursor there. Returns whether one may write. */
   focus() {
-    if (!this.#session?.may(MANAGE)) return false;
+    if (!this.#session?.hasScope(MANAGE)) return false;
     this.#field.focus();
     this.#field.scrollIntoView({ block: "nearest" });
     return true;
@@ -61,15 +61,15 @@ export class CommentForm {
     this.#field.value = "";
   }
 
-  #keep() {
+  #saveDraft() {
     const text = this.#field.value;
     if (text) this.#unsent.set(this.#id, { text, key: newKey() });
     else this.#unsent.delete(this.#id);
   }
 
   #update() {
-    const may = this.#session?.may(MANAGE) ?? false;
-    this.#form.hidden = !may;
+    const isAllowed = this.#session?.hasScope(MANAGE) ?? false;
+    this.#form.hidden = !isAllowed;
     this.#field.readOnly = this.#sending.has(this.#id);
     this.#button.setAttribute("aria-disabled", String(this.#field.readOnly));
   }
@@ -80,7 +80,7 @@ export class CommentForm {
     const [session, id] = [this.#session, this.#id];
     const [unsent, sending] = [this.#unsent.get(id), this.#sending];
     if (!session || !unsent?.text.trim() || sending.has(id)) return;
-    this.#say(id, "");
+    this.#showError(id, "");
     sending.add(id);
     this.#update();
     const draft = this.#timeline.draft(session.subject, unsent.text);
@@ -94,7 +94,7 @@ export class CommentForm {
     } catch (error) {
       draft.failed();
       if (!(error instanceof ApiError)) throw error;
-      if (session === this.#session) this.#say(id, why(error, "comment"));
+      if (session === this.#session) this.#showError(id, explainFailure(error, "comment"));
     } finally {
       sending.delete(id);
       this.#update();

@@ -8,7 +8,7 @@
 import { ApiError } from "../auth/rest-api.js";
 import { element, foreign } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
-import { exactTime, inShort } from "../ui/format.js";
+import { exactTime, formatDuration } from "../ui/format.js";
 import { renderKeyed } from "../ui/keyed-list.js";
 
 /** @import { AlertAudit, Alert, Recipient } from "../stream/wire-types.js" */
@@ -16,8 +16,8 @@ import { renderKeyed } from "../ui/keyed-list.js";
 /** @import { Session } from "../auth/session.js" */
 
 export const SCOPE = "audit:read";
-const CALM_MS = 10_000;
-const SOON_MS = 700;
+const RELOAD_INTERVAL_MS = 10_000;
+const RELOAD_AFTER_EVENT_MS = 700;
 const PAGE = 200;
 const MAX_PAGES = 5;
 
@@ -37,16 +37,16 @@ export class Receipts {
   constructor(summary, list) {
     this.#summary = summary;
     this.#list = list;
-    document.addEventListener("visibilitychange", () => document.hidden || this.soon());
+    document.addEventListener("visibilitychange", () => document.hidden || this.reloadSoon());
   }
 
   /** @param {Session} session @param {Pick<Alert, "id" | "created_at">} alert */
   open(session, alert) {
-    if (session === this.#session && alert.id === this.#alert?.id) return this.soon();
+    if (session === this.#session && alert.id === this.#alert?.id) return this.reloadSoon();
     this.close();
     this.#session = session;
     this.#alert = alert;
-    if (session.may(SCOPE)) return void this.#load();
+    if (session.hasScope(SCOPE)) return void this.#load();
     this.#summary.replaceChildren(
       "To see who has received this alert, your token needs the scope ",
       element("code", "", SCOPE),
@@ -63,12 +63,12 @@ export class Receipts {
   }
 
   /** Something happened that may have changed it. */
-  soon() {
-    if (this.#session?.may(SCOPE)) this.#after(SOON_MS);
+  reloadSoon() {
+    if (this.#session?.hasScope(SCOPE)) this.#loadIn(RELOAD_AFTER_EVENT_MS);
   }
 
   /** @param {number} delay  In ms; what is due earlier stays so. */
-  #after(delay) {
+  #loadIn(delay) {
     const dueAt = Date.now() + delay;
     if (dueAt >= this.#dueAt) return;
     this.#dueAt = dueAt;
@@ -79,7 +79,7 @@ export class Receipts {
   async #load() {
     this.#dueAt = Infinity;
     if (document.hidden || !this.#session || !this.#alert) return;
-    if (this.#loading) return this.#after(SOON_MS);
+    if (this.#loading) return this.#loadIn(RELOAD_AFTER_EVENT_MS);
     const alert = this.#alert;
     this.#loading = true;
     try {
@@ -92,7 +92,7 @@ export class Receipts {
     } finally {
       this.#loading = false;
     }
-    if (this.#alert) this.#after(CALM_MS);
+    if (this.#alert) this.#loadIn(RELOAD_INTERVAL_MS);
   }
 
   /** @param {AlertAudit} audit @param {Pick<Alert, "created_at">} alert */
@@ -140,7 +140,7 @@ function itemOf(recipient, { created_at }) {
     state: received ? "received" : sent ? "sent" : "waiting",
     build: () => {
       const attributes = { "data-received": String(received !== null), title: received ? exactTime(received) : "" };
-      const took = received && inShort(Date.parse(received) - Date.parse(created_at));
+      const took = received && formatDuration(Date.parse(received) - Date.parse(created_at));
       const what = took ? `received after ${took}` : sent ? "sent, not confirmed" : "not sent yet";
       return element("li", attributes, foreign("name", name), " ", element("span", "small", what));
     },

@@ -7,33 +7,33 @@
  */
 
 import { byId, isolated } from "../ui/dom.js";
-import { go, onPlace, place, placeAt } from "../ui/router.js";
-import { Keys } from "../ui/shortcuts.js";
+import { currentRoute, go, onRoute, routeOf } from "../ui/router.js";
+import { Shortcuts } from "../ui/shortcuts.js";
 import { Actions } from "./actions.js";
 import { AlertPanel } from "./alert-panel.js";
 
 /** @import { Alert, EventFrame } from "../stream/wire-types.js" */
-/** @import { Actable, Action } from "./actions.js" */
+/** @import { ActionableAlert, Action } from "./actions.js" */
 /** @import { Feed } from "../feed/feed.js" */
 /** @import { Session } from "../auth/session.js" */
 
-export class Desk {
+export class Selection {
   #feed;
   #panel;
   #actions;
-  #notice;
+  #showNotice;
   #opened = "";
 
   /**
    * @param {Feed} feed
    * @param {() => Session | null} session
-   * @param {(message: string) => void} notice  Says something about an alert that is not open.
+   * @param {(message: string) => void} showNotice  Says something about an alert that is not open.
    */
-  constructor(feed, session, notice) {
+  constructor(feed, session, showNotice) {
     this.#feed = feed;
-    this.#notice = notice;
-    const say = (/** @type {string} */ id, /** @type {string} */ message) => this.#say(id, message);
-    this.#panel = new AlertPanel((action, id) => this.#actions.run(id, action), say);
+    this.#showNotice = showNotice;
+    const showError = (/** @type {string} */ id, /** @type {string} */ message) => this.#showError(id, message);
+    this.#panel = new AlertPanel((action, id) => this.#actions.run(id, action), showError);
     this.#actions = new Actions({
       session,
       find: (id) => this.#find(id),
@@ -41,12 +41,12 @@ export class Desk {
         this.#panel.predict(id, prediction);
         feed.predict(id, prediction);
       },
-      take: (alert) => this.#take(alert),
-      say,
+      applyResponse: (alert) => this.#applyResponse(alert),
+      showError,
     });
     byId("detail-close").addEventListener("click", () => this.#close());
-    onPlace(() => this.#follow());
-    this.#listen();
+    onRoute(() => this.#onRoute());
+    this.#addShortcuts();
   }
 
   /** The list was loaded, and with it what is open. @param {Session} session */
@@ -55,8 +55,8 @@ export class Desk {
   }
 
   /** @param {EventFrame} event */
-  apply(event) {
-    this.#panel.apply(event);
+  applyEvent(event) {
+    this.#panel.applyEvent(event);
   }
 
   onLive() {
@@ -73,8 +73,8 @@ export class Desk {
     else byId("feed-title").focus();
   }
 
-  #follow() {
-    const open = place();
+  #onRoute() {
+    const open = currentRoute();
     const before = this.#opened;
     this.#opened = open.name === "alert" ? open.id : "";
     byId("workspace").classList.toggle("with-alert", this.#opened !== "");
@@ -91,22 +91,22 @@ export class Desk {
     go({ name: "feed" });
   }
 
-  #listen() {
-    new Keys([
-      { key: "j", does: "Next alert", run: () => this.#move(1), repeats: true },
-      { key: "k", does: "Previous alert", run: () => this.#move(-1), repeats: true },
-      { key: "Enter", does: "Open the selected alert", run: () => this.#open() },
-      { key: "Escape", does: "Back to the list", run: () => (this.#opened ? this.#close() : false) },
-      { key: "a", does: "Acknowledge", run: () => this.#act("acknowledge") },
-      { key: "r", does: "Resolve, or reopen what is over", run: () => this.#act("resolve", "reopen") },
-      { key: "c", does: "Comment", run: () => this.#comment() },
-      { key: "/", does: "Search", run: () => this.#search() },
+  #addShortcuts() {
+    new Shortcuts([
+      { key: "j", description: "Next alert", run: () => this.#move(1), repeats: true },
+      { key: "k", description: "Previous alert", run: () => this.#move(-1), repeats: true },
+      { key: "Enter", description: "Open the selected alert", run: () => this.#open() },
+      { key: "Escape", description: "Back to the list", run: () => (this.#opened ? this.#close() : false) },
+      { key: "a", description: "Acknowledge", run: () => this.#run("acknowledge") },
+      { key: "r", description: "Resolve, or reopen what is over", run: () => this.#run("resolve", "reopen") },
+      { key: "c", description: "Comment", run: () => this.#comment() },
+      { key: "/", description: "Search", run: () => this.#search() },
     ]);
   }
 
   /** @param {number} by */
   #move(by) {
-    if (!this.#isHere()) return false;
+    if (!this.#isFeedVisible()) return false;
     this.#feed.move(by);
     const id = this.#feed.selected;
     if (this.#opened && id) {
@@ -118,13 +118,13 @@ export class Desk {
 
   #open() {
     const id = this.#feed.selected;
-    if (!this.#isHere() || this.#opened || !id) return false;
+    if (!this.#isFeedVisible() || this.#opened || !id) return false;
     go({ name: "alert", id });
     return true;
   }
 
   /** @param {...Action} actions  The first that leads on from where the alert is. */
-  #act(...actions) {
+  #run(...actions) {
     const id = this.#target();
     if (!id) return false;
     if (id === this.#opened || this.#find(id)) this.#actions.run(id, ...actions);
@@ -141,7 +141,7 @@ export class Desk {
   }
 
   #search() {
-    if (!this.#isHere()) return false;
+    if (!this.#isFeedVisible()) return false;
     const field = byId("filter-text");
     if (!field.checkVisibility()) this.#close(); // On a phone the alert stands in its place.
     field.focus();
@@ -150,28 +150,28 @@ export class Desk {
 
   /** The alert that keys are for. */
   #target() {
-    return this.#isHere() ? focused() || this.#opened || this.#feed.selected : null;
+    return this.#isFeedVisible() ? focusedPinnedAlert() || this.#opened || this.#feed.selected : null;
   }
 
-  #isHere() {
-    return place().name === "feed" || place().name === "alert";
+  #isFeedVisible() {
+    return currentRoute().name === "feed" || currentRoute().name === "alert";
   }
 
-  /** @param {string} id @returns {Actable | null} */
+  /** @param {string} id @returns {ActionableAlert | null} */
   #find(id) {
     const open = this.#panel.alert;
     return open?.id === id ? open : this.#feed.find(id);
   }
 
   /** @param {string} id @param {string} message */
-  #say(id, message) {
-    if (!this.#panel.say(id, message) && message) this.#notice(`${isolated(this.#titleOf(id))}: ${message}`);
+  #showError(id, message) {
+    if (!this.#panel.showError(id, message) && message) this.#showNotice(`${isolated(this.#titleOf(id))}: ${message}`);
   }
 
   /** @param {Alert} alert */
-  #take(alert) {
-    this.#panel.take(alert);
-    this.#feed.take(alert);
+  #applyResponse(alert) {
+    this.#panel.applyResponse(alert);
+    this.#feed.applyResponse(alert);
   }
 
   /** @param {string} id */
@@ -181,8 +181,8 @@ export class Desk {
 }
 
 /** The id of the pinned alert that has the focus; empty: none has. */
-function focused() {
+function focusedPinnedAlert() {
   const link = /** @type {HTMLAnchorElement | null | undefined} */ (document.activeElement?.closest("#pinned a"));
-  const target = link && placeAt(link.hash);
+  const target = link && routeOf(link.hash);
   return target?.name === "alert" ? target.id : "";
 }

@@ -11,7 +11,7 @@
 
 /** @import { TimelineEvent } from "../stream/wire-types.js" */
 
-/** @typedef {{key: string, event: TimelineEvent, graver: boolean}} Step  `graver`: the severity is another than before. */
+/** @typedef {{key: string, event: TimelineEvent, severityChanged: boolean}} TimelineEntry  `severityChanged`: since the event before. */
 
 const REPEATED = "alert.repeated";
 
@@ -21,7 +21,7 @@ const REPEATED = "alert.repeated";
  * @param {readonly TimelineEvent[]} others
  * @returns {TimelineEvent[]}
  */
-export function merged(events, others) {
+export function mergeEvents(events, others) {
   const bySeq = new Map([...events, ...others].map((event) => [event.seq, event]));
   const all = [...bySeq.values()].sort((one, other) => one.seq - other.seq);
   return all.filter((event, index) => !(repeats(all[index - 1], event) && repeats(event, all[index + 1])));
@@ -30,20 +30,20 @@ export function merged(events, others) {
 /**
  * One step an event, but one for each run of repetitions, which keeps its key while it grows.
  * @param {readonly TimelineEvent[]} events  In order.
- * @returns {Step[]}
+ * @returns {TimelineEntry[]}
  */
-export function stepsOf(events) {
-  /** @type {Step[]} */ const steps = [];
+export function entriesOf(events) {
+  /** @type {TimelineEntry[]} */ const entries = [];
   let run = ""; // The key of the one that the step before belongs to; empty: to none.
   events.forEach((event, index) => {
     const before = events[index - 1];
-    const graver = before !== undefined && before.severity !== event.severity;
-    if (event.kind !== REPEATED || graver) run = "";
-    else if (run) steps.pop();
+    const severityChanged = before !== undefined && before.severity !== event.severity;
+    if (event.kind !== REPEATED || severityChanged) run = "";
+    else if (run) entries.pop();
     else run = `repeated after ${before?.seq ?? 0}`;
-    steps.push({ key: run || String(event.seq), event, graver });
+    entries.push({ key: run || String(event.seq), event, severityChanged });
   });
-  return steps;
+  return entries;
 }
 
 /** @param {TimelineEvent | undefined} one @param {TimelineEvent | undefined} next */

@@ -9,11 +9,11 @@ import { element, foreign } from "../ui/dom.js";
 import { renderKeyed } from "../ui/keyed-list.js";
 import { age } from "../ui/live-times.js";
 import { render } from "./markdown.js";
-import { merged, stepsOf } from "./timeline-compaction.js";
+import { entriesOf, mergeEvents } from "./timeline-compaction.js";
 
 /** @import { CommentStored, TimelineEvent } from "../stream/wire-types.js" */
 /** @import { KeyedItem } from "../ui/keyed-list.js" */
-/** @import { Step } from "./timeline-compaction.js" */
+/** @import { TimelineEntry } from "./timeline-compaction.js" */
 
 /**
  * A comment that is not in the log yet, as far as we know.
@@ -25,7 +25,7 @@ const REPEATED = "alert.repeated";
 const COMMENTED = "alert.commented";
 
 /** @type {Record<string, string>} */
-const DID = {
+const ACTIONS = {
   [CREATED]: "raised it",
   "alert.acknowledged": "acknowledged it",
   "alert.resolved": "resolved it",
@@ -67,7 +67,7 @@ export class Timeline {
 
   /** @param {TimelineEvent[]} events */
   add(events) {
-    this.#events = merged(this.#events, events);
+    this.#events = mergeEvents(this.#events, events);
     this.#render();
   }
 
@@ -95,33 +95,33 @@ export class Timeline {
 
   #render() {
     const comments = this.#events.filter(({ kind }) => kind === COMMENTED);
-    this.#drafts = this.#drafts.filter((draft) => !comments.some((event) => isOf(draft, event)));
-    renderKeyed(this.#list, [...stepsOf(this.#events).map(stepItem), ...this.#drafts.map(draftItem)]);
+    this.#drafts = this.#drafts.filter((draft) => !comments.some((event) => isEventOf(draft, event)));
+    renderKeyed(this.#list, [...entriesOf(this.#events).map(entryItem), ...this.#drafts.map(draftItem)]);
   }
 }
 
 /** Whether an event is what became of a draft; it may be here before the answer. @param {Draft} draft @param {TimelineEvent} event */
-function isOf({ id, actor, text, after }, { seq, actor: by, comment }) {
+function isEventOf({ id, actor, text, after }, { seq, actor: by, comment }) {
   return id ? comment?.id === id : seq > after && by === actor && comment?.text === text;
 }
 
-/** @param {Step} step @returns {KeyedItem} */
-function stepItem(step) {
-  const { key, event, graver } = step;
-  return { key, state: `${event.seq} ${graver}`, build: () => elementOf(step) };
+/** @param {TimelineEntry} entry @returns {KeyedItem} */
+function entryItem(entry) {
+  const { key, event, severityChanged } = entry;
+  return { key, state: `${event.seq} ${severityChanged}`, build: () => elementOf(entry) };
 }
 
-/** @param {Step} step */
-function elementOf({ event, graver }) {
+/** @param {TimelineEntry} entry */
+function elementOf({ event, severityChanged }) {
   const { kind, comment, actor, at, seq, severity } = event;
   const attributes = { class: "step", "data-kind": kind.replace("alert.", ""), "data-seq": String(seq) };
   if (kind === COMMENTED && comment) return element("li", attributes, ...commentOf(actor, comment.text, age(at)));
-  const change = graver ? [` and is now ${severity}`] : [];
-  return element("li", attributes, element("p", "", ...whatHappened(event), ...change, " ", age(at)));
+  const change = severityChanged ? [` and is now ${severity}`] : [];
+  return element("li", attributes, element("p", "", ...descriptionOf(event), ...change, " ", age(at)));
 }
 
 /** @param {TimelineEvent} event @returns {(Node | string)[]} */
-function whatHappened({ kind, actor, occurrences }) {
+function descriptionOf({ kind, actor, occurrences }) {
   switch (kind) {
     case REPEATED:
       return [`It occurred again, ${occurrences} times in all`];
@@ -130,7 +130,7 @@ function whatHappened({ kind, actor, occurrences }) {
     case "alert.escalated":
       return ["Nobody acknowledged it: it went to all who may see its topic"];
     default:
-      return [foreign("actor", actor), ` ${DID[kind] ?? kind.replace("alert.", "")}`];
+      return [foreign("actor", actor), ` ${ACTIONS[kind] ?? kind.replace("alert.", "")}`];
   }
 }
 

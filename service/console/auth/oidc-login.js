@@ -1,7 +1,7 @@
 /**
  * Signing in with OpenID Connect, as far as the page is concerned: there and back, renewing in time, signing out.
  *
- *     out --begin()--> away --arrival--> in --renew()--> in … --signOut()--> away --> out
+ *     out --begin()--> away --finish()--> in --renew()--> in … --signOut()--> away --> out
  *
  * The tokens live in this object's memory and nowhere else. Renewal starts before the access token expires: a minute, or
  * a third of a short life. It counts from when the token came, by the life that it says it has, so a clock that is wrong
@@ -12,39 +12,39 @@
 import { backoff } from "../stream/close-policy.js";
 import { lifeOf } from "./jwt-claims.js";
 import { authorizationUrl, discover, logoutUrl, newSecrets, OidcError, redeem, renew, revoke } from "./oidc.js";
-import { arrival, depart, homeAddress } from "./oidc-redirect.js";
+import { providerAnswer, redirectAddress, rememberSignIn } from "./oidc-redirect.js";
 
 /** @import { OidcSettings, Provider, Tokens } from "./oidc.js" */
 
 /**
- * @typedef {object} LoginListener
+ * @typedef {object} OidcLoginListener
  * @property {(token: string) => void} onSignedIn   The person came back with a token.
  * @property {(token: string) => void} onRenewed
- * @property {(problem: string | null) => void} onTrouble  Renewing fails, or, with null, no longer does.
+ * @property {(problem: string | null) => void} onRenewalProblem  Renewing fails, or, with null, no longer does.
  */
 
-const LEAD_MS = 60_000;
+const RENEW_BEFORE_EXPIRY_MS = 60_000;
 const RENEWAL_MIN_MS = 5_000; // However short a life a token says it has.
-const REFUSED_MAX = 3;
+const REFUSED_TOKENS_MAX = 3;
 const TIMER_MAX_MS = 2 ** 31 - 1;
 
-export class Login {
+export class OidcLogin {
   #settings;
   #listener;
   /** @type {Provider | null} */ #provider = null;
   /** @type {Tokens | null} */ #tokens = null;
   /** @type {Promise<string | null> | null} */ #renewing = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
-  #dueAt = Infinity;
+  #renewAt = Infinity;
   #failures = 0;
-  #unproven = 0;
-  #begun = 0;
+  #unconfirmedTokens = 0;
+  #startedSignIns = 0;
 
-  /** @param {OidcSettings} settings @param {LoginListener} listener */
+  /** @param {OidcSettings} settings @param {OidcLoginListener} listener */
   constructor(settings, listener) {
     this.#settings = settings;
     this.#listener = listener;
-    const wake = () => Date.now() >= this.#dueAt && this.#renewQuietly();
+    const wake = () => Date.now() >= this.#renewAt && this.#renewQuietly();
     addEventListener("online", wake);
     document.addEventListener("visibilitychange", () => document.hidden || wake()); // A laptop's sleep stops timers.
   }
@@ -65,13 +65,13 @@ export class Login {
 
   /** Sends the person to the provider. Throws an OidcError where that cannot be done. */
   async begin() {
-    this.#begun += 1;
+    this.#startedSignIns += 1;
     if (!isSecureContext) throw new OidcError("Signing in with a provider needs this page to be served over https.");
     const provider = await discover(this.#settings);
     const secrets = newSecrets();
-    const url = await authorizationUrl(this.#settings, provider, secrets, homeAddress());
+    const url = await authorizationUrl(this.#settings, provider, secrets, redirectAddress());
     try {
-      depart({ ...secrets, issuer: this.issuer });
+      rememberSignIn({ ...secrets, issuer: this.issuer });
     } catch {
       throw new OidcError("This browser lets the page keep nothing while it is away. Allow it storage for this site.");
     }
@@ -80,12 +80,11 @@ export class Login {
 
   /** Goes on where the person came back from the provider. Throws an OidcError where the answer will not do. */
   async finish() {
-    if (!arrival) return;
-    const { departure, answer } = arrival;
-    if (departure?.issuer !== this.issuer)
-      throw new OidcError("This page did not ask for this sign-in. Sign in again.");
+    if (!providerAnswer) return;
+    const { pending, answer } = providerAnswer;
+    if (pending?.issuer !== this.issuer) throw new OidcError("This page did not ask for this sign-in. Sign in again.");
     this.#provider = await discover(this.#settings);
-    this.#keep(await redeem(this.#settings, this.#provider, answer, departure, homeAddress()));
+    this.#store(await redeem(this.#settings, this.#provider, answer, pending, redirectAddress()));
     this.#listener.onSignedIn(/** @type {Tokens} */ (this.#tokens).access);
   }
 
@@ -105,21 +104,21 @@ export class Login {
    * The same for a token that the server refused. Where it refuses the fresh ones too, the login is forgotten: another
    * would be refused as well, and the person may have another way.
    */
-  async replace() {
-    if (this.#unproven >= REFUSED_MAX) this.forget();
+  async replaceRefusedToken() {
+    if (this.#unconfirmedTokens >= REFUSED_TOKENS_MAX) this.forget();
     const token = await this.renew();
-    if (token) this.#unproven += 1;
+    if (token) this.#unconfirmedTokens += 1;
     return token;
   }
 
   /** The server takes the tokens. */
-  proven() {
-    this.#unproven = 0;
+  confirmTokens() {
+    this.#unconfirmedTokens = 0;
   }
 
   /** Forgets the tokens, here without waiting for anybody. */
   forget() {
-    const tokens = this.#drop();
+    const tokens = this.#clear();
     if (tokens) this.#revokeQuietly(tokens);
   }
 
@@ -128,28 +127,28 @@ export class Login {
    * cannot be done, or they are signing in again. Throws an OidcError where the provider is not there.
    */
   async signOut() {
-    const [begun, renewing] = [this.#begun, this.#renewing];
-    const tokens = this.#drop();
+    const [started, renewing] = [this.#startedSignIns, this.#renewing];
+    const tokens = this.#clear();
     if (!this.#provider || !tokens) return null;
     const [revoked, there] = await Promise.allSettled([
       revoke(this.#settings, this.#provider, tokens),
       discover(this.#settings), // A person who is sent to a provider that is down would be left with nothing.
       renewing, // What it brings is to be revoked too.
     ]);
-    if (begun !== this.#begun) return null;
+    if (started !== this.#startedSignIns) return null;
     if (there.status === "rejected") throw there.reason;
-    const url = logoutUrl(this.#settings, this.#provider, tokens, homeAddress());
+    const url = logoutUrl(this.#settings, this.#provider, tokens, redirectAddress());
     if (!url && revoked.status === "rejected") throw revoked.reason;
     return url;
   }
 
-  #drop() {
+  #clear() {
     const tokens = this.#tokens;
     clearTimeout(this.#timer);
-    this.#dueAt = Infinity;
-    this.#failures = this.#unproven = 0;
+    this.#renewAt = Infinity;
+    this.#failures = this.#unconfirmedTokens = 0;
     this.#tokens = null;
-    this.#listener.onTrouble(null);
+    this.#listener.onRenewalProblem(null);
     return tokens;
   }
 
@@ -171,34 +170,34 @@ export class Login {
         this.#revokeQuietly(tokens); // Signed out in the meantime.
         return null;
       }
-      this.#keep(tokens);
+      this.#store(tokens);
       this.#failures = 0;
-      this.#listener.onTrouble(null);
+      this.#listener.onRenewalProblem(null);
       this.#listener.onRenewed(tokens.access);
       return tokens.access;
     } catch (error) {
       if (!(error instanceof OidcError)) throw error;
       if (this.#tokens !== before) return null;
       this.#failures += 1;
-      this.#listener.onTrouble(error.message);
-      if (error.passing) throw error;
+      this.#listener.onRenewalProblem(error.message);
+      if (error.isTransient) throw error;
       this.#tokens = { ...before, refresh: null };
       return null;
     }
   }
 
   /** @param {Tokens} tokens */
-  #keep(tokens) {
+  #store(tokens) {
     this.#tokens = tokens;
     if (!tokens.refresh) return;
     const life = lifeOf(tokens.access) * 1000;
-    this.#renewIn(Math.max(RENEWAL_MIN_MS, life - Math.min(LEAD_MS, life / 3)));
+    this.#renewIn(Math.max(RENEWAL_MIN_MS, life - Math.min(RENEW_BEFORE_EXPIRY_MS, life / 3)));
   }
 
   /** @param {number} delay */
   #renewIn(delay) {
     clearTimeout(this.#timer);
-    this.#dueAt = Date.now() + delay;
+    this.#renewAt = Date.now() + delay;
     this.#timer = setTimeout(() => this.#renewQuietly(), Math.min(delay, TIMER_MAX_MS));
   }
 

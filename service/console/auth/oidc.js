@@ -55,11 +55,11 @@ const PASSING = new Set(["temporarily_unavailable", "server_error"]);
 export class OidcError extends Error {
   /**
    * @param {string} message
-   * @param {{passing?: boolean}} [how]  Whether the same may succeed later.
+   * @param {{isTransient?: boolean}} [how]  Whether the same may succeed later.
    */
-  constructor(message, { passing = false } = {}) {
+  constructor(message, { isTransient = false } = {}) {
     super(message);
-    this.passing = passing;
+    this.isTransient = isTransient;
   }
 }
 
@@ -245,7 +245,7 @@ function idClaims(settings, token) {
 async function ask(url, issuer, request) {
   const answer = await send(url, issuer, request);
   if (answer) return answer;
-  throw new OidcError(`${nameOf(issuer)} gave an answer that cannot be read.`, { passing: true });
+  throw new OidcError(`${nameOf(issuer)} gave an answer that cannot be read.`, { isTransient: true });
 }
 
 /**
@@ -267,13 +267,13 @@ async function send(url, issuer, request) {
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
   } catch {
-    throw new OidcError(`${nameOf(issuer)} cannot be reached.`, { passing: true });
+    throw new OidcError(`${nameOf(issuer)} cannot be reached.`, { isTransient: true });
   }
   const answer = await response.json().catch(() => null);
   if (response.ok) return answer instanceof Object ? answer : null;
   const isOverloaded = response.status >= 500 || response.status === 429;
   if (!isOverloaded && isCode(answer?.error)) throw refusal(answer.error, answer.error_description);
-  throw new OidcError(`${nameOf(issuer)} answered ${response.status}.`, { passing: true });
+  throw new OidcError(`${nameOf(issuer)} answered ${response.status}.`, { isTransient: true });
 }
 
 /** Whether OAuth has such errors: others put a sentence there, or an object. @param {unknown} error */
@@ -284,8 +284,8 @@ function isCode(error) {
 /** @param {string} error @param {string | null | undefined} description */
 function refusal(error, description) {
   const sentence = REFUSALS[error] ?? "The provider refused the sign-in.";
-  const passing = PASSING.has(error);
-  return new OidcError(`${sentence} (${[error, description].filter(Boolean).join(": ")})`, { passing });
+  const isTransient = PASSING.has(error);
+  return new OidcError(`${sentence} (${[error, description].filter(Boolean).join(": ")})`, { isTransient });
 }
 
 /** @param {OidcSettings} settings @returns {Record<string, string>} */

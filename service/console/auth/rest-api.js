@@ -27,7 +27,7 @@ export class ApiError extends Error {
   }
 
   /** Whether the same request may do better later. */
-  get passing() {
+  get isTransient() {
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
   }
 }

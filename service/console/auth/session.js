@@ -15,16 +15,16 @@ import { ApiError, fetchAlerts, fetchPresence, get, post } from "./rest-api.js";
 /** @import { Status } from "../stream/stream-client.js" */
 
 /**
- * @typedef {object} View
+ * @typedef {object} SessionListener
  * @property {(status: Status) => void} onStatus
  * @property {(page: AlertPage) => void} onPage
  * @property {(frame: WelcomeFrame) => void} onWelcome
  * @property {(frame: EventFrame) => void} onEvent
  * @property {(frame: GapFrame) => void} onGap
- * @property {(error: ApiError) => void} onStale     The list could not be loaded again after a gap.
- * @property {() => void} onFresh                    After that it was.
+ * @property {(error: ApiError) => void} onReloadFailed     The list could not be loaded again after a gap.
+ * @property {() => void} onReloaded                    After that it was.
  * @property {(seq: number) => void} onCursor
- * @property {(list: PresenceList) => void} onPresent
+ * @property {(list: PresenceList) => void} onPresenceList
  * @property {(frame: PresenceFrame) => boolean} onPresence  False: the names do not add up, load them again.
  */
 
@@ -32,43 +32,43 @@ const PRESENCE_DELAY_MS = 1_000;
 
 export class Session {
   #token;
-  #renew;
-  #view;
-  /** The token that the stream was given last. @type {string | null} */ #given = null;
-  /** The one that the server turned down last, and why. @type {{token: string, reason: string} | null} */ #refused =
+  #renewToken;
+  #listener;
+  /** The token that the stream was given last. @type {string | null} */ #lastToken = null;
+  /** The one that the server turned down last, and why. @type {{token: string, reason: string} | null} */ #refusedToken =
     null;
   /** @type {SharedStream | null} */ #client = null;
-  #over = false;
+  #isEnded = false;
   #failures = 0;
   /** @type {number | null} */ #failingSince = null;
   /** @type {number | undefined} */ #retryTimer;
   /** @type {number | undefined} */ #presenceTimer;
-  /** Loads of the list after a gap that failed, in a row. */ #staleFor = 0;
-  #reloads = 0; // Numbers them: the answer to an earlier one is late.
+  /** Loads of the list after a gap that failed, in a row. */ #failedReloads = 0;
+  #reloadAttempt = 0; // Numbers them: the answer to an earlier one is late.
   /** @type {number | undefined} */ #reloadTimer;
 
   /**
    * @param {string} subject  Who the token says it is; the server checks.
    * @param {string} token
-   * @param {View} view
+   * @param {SessionListener} listener
    * @param {() => Promise<string | null>} renew  A fresh token where the old one was refused; null: a person has to bring it.
    *   It throws where there may be one later.
    */
-  constructor(subject, token, view, renew) {
+  constructor(subject, token, listener, renew) {
     this.subject = subject;
     this.#token = token;
-    this.#view = view;
-    this.#renew = renew;
+    this.#listener = listener;
+    this.#renewToken = renew;
   }
 
   /** Whether a token lets the same admin see the same. @param {string} token */
-  sees(token) {
+  hasSameView(token) {
     return viewOf(token) === viewOf(this.#token);
   }
 
   /** Whether this session can go on with a token. @param {string} token */
-  continuesWith(token) {
-    return this.started && this.sees(token);
+  canContinueWith(token) {
+    return this.started && this.hasSameView(token);
   }
 
   /** Whether there is a cursor to go on from. */
@@ -77,12 +77,12 @@ export class Session {
   }
 
   /** Whether this tab is the one of several that has the stream. */
-  get leads() {
-    return this.#client?.leads ?? false;
+  get isLeader() {
+    return this.#client?.isLeader ?? false;
   }
 
   /** Whether the token says that it has a scope; only the server knows. @param {string} scope */
-  may(scope) {
+  hasScope(scope) {
     return String(claimsOf(this.#token)?.scope ?? "")
       .split(" ")
       .includes(scope);
@@ -101,21 +101,21 @@ export class Session {
   async begin() {
     clearTimeout(this.#retryTimer);
     this.#retryTimer = undefined;
-    this.#report({ state: "connecting" });
+    this.#reportStatus({ state: "connecting" });
     try {
       const page = await fetchAlerts(this.#token);
-      if (this.#over) return;
-      this.#view.onPage(page);
+      if (this.#isEnded) return;
+      this.#listener.onPage(page);
       this.#openStream(page.head);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if (!this.#over) this.#failed(error);
+      if (!this.#isEnded) this.#onLoadFailed(error);
     }
   }
 
   /** Goes on with a fresh token of the same admin. @param {string} token */
   resume(token) {
-    this.#use(token);
+    this.#setToken(token);
     if (this.#client) this.#client.start();
     else this.begin();
   }
@@ -124,8 +124,8 @@ export class Session {
    * Has a fresh token of the same admin, before the old one expires: the stream takes it when it has to.
    * @param {string} token
    */
-  renewed(token) {
-    this.#use(token);
+  updateToken(token) {
+    this.#setToken(token);
     this.#client?.renew();
   }
 
@@ -142,7 +142,7 @@ export class Session {
   }
 
   end() {
-    this.#over = true;
+    this.#isEnded = true;
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#presenceTimer);
     clearTimeout(this.#reloadTimer);
@@ -150,18 +150,24 @@ export class Session {
   }
 
   /** @param {ApiError} error */
-  #failed(error) {
-    if (!error.passing) return this.#report({ state: "signed-out", reason: error.reason });
+  #onLoadFailed(error) {
+    if (!error.isTransient) return this.#reportStatus({ state: "signed-out", reason: error.reason });
     this.#failures += 1;
     this.#failingSince ??= Date.now();
     const delay = Math.max(backoff(this.#failures), error.retryAfter);
     this.#retryTimer = setTimeout(() => this.begin(), delay);
-    this.#report({ state: "waiting", reason: error.reason, retryAt: Date.now() + delay });
+    this.#reportStatus({ state: "waiting", reason: error.reason, retryAt: Date.now() + delay });
   }
 
   /** @param {Partial<Status> & Pick<Status, "state">} status */
-  #report(status) {
-    this.#view.onStatus({ reason: null, since: this.#failingSince, way: "socket", retryAt: null, ...status });
+  #reportStatus(status) {
+    this.#listener.onStatus({
+      reason: null,
+      since: this.#failingSince,
+      transport: "websocket",
+      retryAt: null,
+      ...status,
+    });
   }
 
   /** @param {number} head */
@@ -172,16 +178,16 @@ export class Session {
       after: head,
       token: (refused) => this.#tokenFor(refused),
       onState: (status) => {
-        if (this.#over) return;
-        this.#view.onStatus(status);
+        if (this.#isEnded) return;
+        this.#listener.onStatus(status);
         if (status.state === "live") this.#loadPresence();
       },
-      onWelcome: this.#view.onWelcome,
-      onEvent: this.#view.onEvent,
-      onCursor: this.#view.onCursor,
-      onGap: (frame) => this.#closeGap(frame),
+      onWelcome: this.#listener.onWelcome,
+      onEvent: this.#listener.onEvent,
+      onCursor: this.#listener.onCursor,
+      onGap: (frame) => this.#recoverFromGap(frame),
       onPresence: (frame) => {
-        if (this.#view.onPresence(frame)) return;
+        if (this.#listener.onPresence(frame)) return;
         this.#presenceTimer ??= setTimeout(() => this.#loadPresence(), PRESENCE_DELAY_MS);
       },
       onDuplicate: (seq) => console.warn(`Event ${seq} came again or out of order; it was left out.`),
@@ -191,9 +197,9 @@ export class Session {
   }
 
   /** @param {string} token */
-  #use(token) {
+  #setToken(token) {
     this.#token = token;
-    if (this.#staleFor > 0) this.#reload(); // The last one may have been why the list could not be loaded.
+    if (this.#failedReloads > 0) this.#reload(); // The last one may have been why the list could not be loaded.
   }
 
   /**
@@ -202,17 +208,17 @@ export class Session {
    * @param {string | null} refused
    */
   async #tokenFor(refused) {
-    if (refused && this.#given) this.#refused = { token: this.#given, reason: refused };
-    if (this.#token === this.#refused?.token && mayRenew(this.#refused.reason)) {
-      this.#token = (await this.#renew()) ?? this.#token;
+    if (refused && this.#lastToken) this.#refusedToken = { token: this.#lastToken, reason: refused };
+    if (this.#token === this.#refusedToken?.token && mayRenew(this.#refusedToken.reason)) {
+      this.#token = (await this.#renewToken()) ?? this.#token;
     }
-    this.#given = this.#token;
-    return this.#given;
+    this.#lastToken = this.#token;
+    return this.#lastToken;
   }
 
   /** The events are gone, but what they led to can be read. @param {GapFrame} frame */
-  #closeGap(frame) {
-    this.#view.onGap(frame);
+  #recoverFromGap(frame) {
+    this.#listener.onGap(frame);
     this.#reload();
   }
 
@@ -220,22 +226,22 @@ export class Session {
   async #reload() {
     clearTimeout(this.#reloadTimer);
     this.#reloadTimer = undefined;
-    this.#reloads += 1;
-    const attempt = this.#reloads;
-    const isLate = () => this.#over || attempt !== this.#reloads;
+    this.#reloadAttempt += 1;
+    const attempt = this.#reloadAttempt;
+    const isLate = () => this.#isEnded || attempt !== this.#reloadAttempt;
     try {
       const page = await fetchAlerts(this.#token);
       if (isLate()) return;
-      this.#view.onPage(page);
-      if (this.#staleFor > 0) this.#view.onFresh();
-      this.#staleFor = 0;
+      this.#listener.onPage(page);
+      if (this.#failedReloads > 0) this.#listener.onReloaded();
+      this.#failedReloads = 0;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (isLate()) return;
-      this.#staleFor += 1;
-      this.#view.onStale(error);
-      const delay = Math.max(backoff(this.#staleFor), error.retryAfter);
-      if (error.passing) this.#reloadTimer = setTimeout(() => this.#reload(), delay);
+      this.#failedReloads += 1;
+      this.#listener.onReloadFailed(error);
+      const delay = Math.max(backoff(this.#failedReloads), error.retryAfter);
+      if (error.isTransient) this.#reloadTimer = setTimeout(() => this.#reload(), delay);
     }
   }
 
@@ -243,6 +249,6 @@ export class Session {
     clearTimeout(this.#presenceTimer);
     this.#presenceTimer = undefined;
     const list = await fetchPresence(this.#token).catch(() => null); // Nice to know; the feed does not wait for it.
-    if (list && !this.#over) this.#view.onPresent(list);
+    if (list && !this.#isEnded) this.#listener.onPresenceList(list);
   }
 }

@@ -13,7 +13,7 @@ import { timeOfDay } from "../ui/format.js";
 /**
  * @typedef {object} Series
  * @property {string} name
- * @property {string} look  A class that gives colour and dashes: `series-critical`, say.
+ * @property {string} className  A class that gives colour and dashes: `series-critical`, say.
  */
 
 /** @typedef {{at: number, values: (number | null)[]}} Point  `at` in ms since the epoch; null: not known. */
@@ -33,7 +33,7 @@ const HOUR_MS = 3_600_000;
 export const LIVE_MS = 120_000;
 const BREAK_MS = 100_000; // Between points further apart than two minutes' middles there is no line.
 const HEIGHT = 168;
-const EDGE = { top: 10, right: 6, bottom: 22, left: 56 };
+const MARGIN = { top: 10, right: 6, bottom: 22, left: 56 };
 const LIVE_SHARE = 0.28;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -76,20 +76,20 @@ export class ChartPanel extends HTMLElement {
   show(minutes, live) {
     this.#minutes = minutes;
     this.#live = live;
-    this.#tell();
+    this.#showCurrent();
     this.#draw();
     this.#tabulate();
   }
 
   /** What is now: the large number, the legend, and the words in the place of the picture. */
-  #tell() {
+  #showCurrent() {
     if (!this.#plan) return;
     const { format, series, sum, title } = this.#plan;
     const now = this.#live.at(-1)?.values ?? series.map(() => null);
     this.#large.textContent = format(sum ? sum(now) : now[0]);
     if (series.length > 1) {
-      const entries = series.map(({ name, look }, index) => {
-        const swatch = svg("svg", { class: `swatch ${look}`, width: "22", height: "8", "aria-hidden": "true" });
+      const entries = series.map(({ name, className }, index) => {
+        const swatch = svg("svg", { class: `swatch ${className}`, width: "22", height: "8", "aria-hidden": "true" });
         swatch.append(svg("path", { d: "M1 4H21" }));
         return element("li", "", swatch, `${name} `, element("b", "", format(now[index])));
       });
@@ -106,19 +106,19 @@ export class ChartPanel extends HTMLElement {
     const points = this.#drawn();
     const end = points.at(-1)?.at ?? 0;
     const top = niceTop(Math.max(least, ...points.flatMap(({ values }) => values.map(Number))));
-    const left = EDGE.left;
-    const right = width - EDGE.right;
+    const left = MARGIN.left;
+    const right = width - MARGIN.right;
     const middle = right - (right - left) * LIVE_SHARE;
-    const bottom = HEIGHT - EDGE.bottom;
+    const bottom = HEIGHT - MARGIN.bottom;
     /** @param {number} value */
-    const y = (value) => bottom - (Math.max(0, value) / top) * (bottom - EDGE.top);
+    const y = (value) => bottom - (Math.max(0, value) / top) * (bottom - MARGIN.top);
     /** @param {number} at */
     const x = (at) =>
       at >= end - LIVE_MS
         ? right - ((end - at) / LIVE_MS) * (right - middle)
         : left + (1 - (end - LIVE_MS - at) / (HOUR_MS - LIVE_MS)) * (middle - left);
 
-    const ground = { x: middle, y: EDGE.top - 6, width: right - middle, height: bottom - EDGE.top + 6 };
+    const ground = { x: middle, y: MARGIN.top - 6, width: right - middle, height: bottom - MARGIN.top + 6 };
     const grid = [0, top / 2, top].flatMap((value) => [
       svg("path", { class: "grid", d: `M${left} ${y(value)}H${right}` }),
       text(left - 8, y(value) + 4, "end", format(value)),
@@ -128,8 +128,8 @@ export class ChartPanel extends HTMLElement {
       text(middle, HEIGHT - 5, "middle", "2 min"),
       text(right, HEIGHT - 5, "end", "now"),
     ];
-    const lines = series.map(({ look }, index) =>
-      svg("g", { class: `line ${look}` }, path(points, index, x, y), dot(points, index, x, y)),
+    const lines = series.map(({ className }, index) =>
+      svg("g", { class: `line ${className}` }, path(points, index, x, y), dot(points, index, x, y)),
     );
     this.#svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.#svg.replaceChildren(svg("rect", { class: "live-ground", ...ground }), ...grid, ...ticks, ...lines);

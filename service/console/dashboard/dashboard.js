@@ -8,9 +8,9 @@ import { SEVERITIES } from "../stream/severity.js";
 import { byId, element, write } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
 import { bytes, count, duration, rate, secondOfDay, UNKNOWN } from "../ui/format.js";
-import { onPlace } from "../ui/router.js";
+import { onRoute } from "../ui/router.js";
 import { LIVE_MS } from "./charts.js";
-import { FiguresStream } from "./stats-stream.js";
+import { StatsStream } from "./stats-stream.js";
 
 /** @import { ChartPanel, Plan, Series } from "./charts.js" */
 /** @import { Figures, History, Latency, Minute } from "./stats-stream.js" */
@@ -22,7 +22,7 @@ import { FiguresStream } from "./stats-stream.js";
  * @property {(figures: Figures) => (number | null)[]} ofNow
  */
 
-const GRAVEST_FIRST = [...SEVERITIES].reverse();
+const MOST_SEVERE_FIRST = [...SEVERITIES].reverse();
 const STALE_MS = 7_000;
 const LOOK_MS = 1_000;
 
@@ -33,20 +33,20 @@ const CHARTS = [
       id: "chart-alerts",
       title: "Alerts",
       about: "Posted a second, by severity.",
-      series: GRAVEST_FIRST.map((name) => ({ name, look: `series-${name}` })),
+      series: MOST_SEVERE_FIRST.map((name) => ({ name, className: `series-${name}` })),
       format: rate,
       least: 0.1,
       sum: (values) => (values.includes(null) ? null : values.reduce((sum, value) => Number(sum) + Number(value), 0)),
     },
-    ofMinute: ({ alerts }, seconds) => GRAVEST_FIRST.map((name) => alerts[name] / seconds),
-    ofNow: ({ alerts }) => GRAVEST_FIRST.map((name) => alerts?.[name] ?? null),
+    ofMinute: ({ alerts }, seconds) => MOST_SEVERE_FIRST.map((name) => alerts[name] / seconds),
+    ofNow: ({ alerts }) => MOST_SEVERE_FIRST.map((name) => alerts?.[name] ?? null),
   },
   {
     plan: {
       id: "chart-deliveries",
       title: "Deliveries",
       about: "Events written to a socket a second: one for each event and each screen.",
-      series: [{ name: "deliveries", look: "series-a" }],
+      series: [{ name: "deliveries", className: "series-a" }],
       format: rate,
       least: 0.1,
     },
@@ -68,7 +68,7 @@ const CHARTS = [
       id: "chart-connections",
       title: "Connections",
       about: "Streams that are open; of a minute, the most.",
-      series: [{ name: "connections", look: "series-a" }],
+      series: [{ name: "connections", className: "series-a" }],
       format: count,
       least: 2,
     },
@@ -80,8 +80,8 @@ const CHARTS = [
 /** @param {"sent" | "received"} part @param {string} title @param {string} about @returns {Chart} */
 function latencyChart(part, title, about) {
   const series = /** @type {Series[]} */ ([
-    { name: "median", look: "series-a" },
-    { name: "99th percentile", look: "series-b" },
+    { name: "median", className: "series-a" },
+    { name: "99th percentile", className: "series-b" },
   ]);
   /** @param {Latency | null} latency */
   const values = (latency) => [latency?.[`${part}_p50`] ?? null, latency?.[`${part}_p99`] ?? null];
@@ -103,21 +103,21 @@ export class Dashboard {
   });
   /** @type {string | null} */ #token = null;
   #isOpen = false;
-  /** @type {FiguresStream | null} */ #stream = null;
+  /** @type {StatsStream | null} */ #stream = null;
   /** @type {History | null} */ #history = null;
-  /** @type {{at: number, figures: Figures, heard: number}[]} The last samples: when each was taken, and heard. */ #live =
+  /** @type {{at: number, figures: Figures, receivedAt: number}[]} The last samples: when each was taken and received. */ #live =
     [];
-  /** @type {string | null} */ #lost = null;
+  /** @type {string | null} */ #lostReason = null;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #timer;
 
   constructor() {
     byId("dashboard-charts").append(...this.#charts.map(({ panel }) => panel));
-    document.addEventListener("visibilitychange", () => this.#look());
+    document.addEventListener("visibilitychange", () => this.#updateStream());
     addEventListener("pagehide", () => this.#close());
-    addEventListener("pageshow", () => this.#look());
-    onPlace(({ name }) => {
+    addEventListener("pageshow", () => this.#updateStream());
+    onRoute(({ name }) => {
       this.#isOpen = name === "dashboard";
-      this.#look();
+      this.#updateStream();
     });
   }
 
@@ -127,53 +127,53 @@ export class Dashboard {
     const before = this.#token;
     this.#token = token;
     this.#close();
-    if (token === null || before === null) this.#forget();
-    this.#look();
+    if (token === null || before === null) this.#clear();
+    this.#updateStream();
   }
 
   /** Opens the stream, or closes it, by whether anybody can see the figures. */
-  #look() {
+  #updateStream() {
     const isSeen = this.#isOpen && !document.hidden && this.#token !== null;
     if (isSeen === (this.#stream !== null)) return;
     if (!isSeen) return this.#close();
-    this.#lost = null;
-    this.#stream = new FiguresStream(/** @type {string} */ (this.#token), {
+    this.#lostReason = null;
+    this.#stream = new StatsStream(/** @type {string} */ (this.#token), {
       onHistory: (history) => {
         this.#history = history;
         this.#show();
       },
-      onFigures: (figures) => this.#take(figures),
+      onFigures: (figures) => this.#onFigures(figures),
       onLost: (reason) => {
-        this.#lost = reason;
-        this.#tell();
+        this.#lostReason = reason;
+        this.#showFreshness();
       },
     });
-    this.#timer = setInterval(() => this.#tell(), LOOK_MS);
-    this.#tell();
+    this.#timer = setInterval(() => this.#showFreshness(), LOOK_MS);
+    this.#showFreshness();
   }
 
   #close() {
     clearInterval(this.#timer);
     this.#stream?.close();
     this.#stream = null;
-    this.#tell();
+    this.#showFreshness();
   }
 
-  #forget() {
+  #clear() {
     this.#history = null;
     this.#live = [];
     this.#show();
   }
 
   /** @param {Figures} figures */
-  #take(figures) {
+  #onFigures(figures) {
     const at = Date.parse(figures.at);
-    this.#lost = null;
+    this.#lostReason = null;
     const goesOn = at - (this.#live.at(-1)?.at ?? 0) < STALE_MS; // What was missed meanwhile is in the last hour.
     const before = goesOn ? this.#live.filter((sample) => sample.at > at - LIVE_MS) : [];
-    this.#live = [...before, { at, figures, heard: Date.now() }];
+    this.#live = [...before, { at, figures, receivedAt: Date.now() }];
     this.#show();
-    this.#tell();
+    this.#showFreshness();
   }
 
   #show() {
@@ -188,7 +188,7 @@ export class Dashboard {
   }
 
   /** Says how fresh the figures are. It is a live region, so the words change only with what they say. */
-  #tell() {
+  #showFreshness() {
     const [state, words] = this.#freshness();
     this.#section.dataset.state = state;
     write(this.#state, words);
@@ -199,12 +199,12 @@ export class Dashboard {
     const last = this.#live.at(-1);
     const asOf = last ? `The figures are of ${secondOfDay(last.at)}. ` : "";
     if (!this.#stream) return ["paused", `${asOf}Nothing is measured while nobody looks.`];
-    if (this.#lost) {
-      const comesBack = !["refresh", "stop"].includes(closePolicy(1008, this.#lost));
-      return ["stale", `${asOf}${explain(this.#lost)}${comesBack ? " Trying again." : ""}`];
+    if (this.#lostReason) {
+      const comesBack = !["refresh", "stop"].includes(closePolicy(1008, this.#lostReason));
+      return ["stale", `${asOf}${explain(this.#lostReason)}${comesBack ? " Trying again." : ""}`];
     }
     if (!last) return ["loading", "Loading the last hour …"];
-    if (Date.now() - last.heard > STALE_MS) return ["stale", `${asOf}Nothing has come since.`];
+    if (Date.now() - last.receivedAt > STALE_MS) return ["stale", `${asOf}Nothing has come since.`];
     const { database, measured_at: measured, nodes } = last.figures;
     if (!database.reachable) {
       const since = measured ? ` since ${secondOfDay(Date.parse(measured))}` : "";

@@ -48,7 +48,7 @@ import { backoff, closePolicy } from "../stream/close-policy.js";
  */
 
 /**
- * @typedef {object} Watcher
+ * @typedef {object} StatsListener
  * @property {(history: History) => void} onHistory
  * @property {(figures: Figures) => void} onFigures
  * @property {(reason: string) => void} onLost  Nothing comes for now, or for good: see `closePolicy`.
@@ -56,17 +56,17 @@ import { backoff, closePolicy } from "../stream/close-policy.js";
 
 const SILENT_MS = 15_000;
 
-export class FiguresStream {
+export class StatsStream {
   #token;
-  #watcher;
+  #listener;
   /** @type {AbortController | null} */ #attempt = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #failures = 0;
 
-  /** @param {string} token @param {Watcher} watcher */
-  constructor(token, watcher) {
+  /** @param {string} token @param {StatsListener} listener */
+  constructor(token, listener) {
     this.#token = token;
-    this.#watcher = watcher;
+    this.#listener = listener;
     this.#connect();
   }
 
@@ -86,7 +86,7 @@ export class FiguresStream {
       // The network did it, or the silence.
     }
     if (attempt !== this.#attempt) return;
-    this.#watcher.onLost(end.reason);
+    this.#listener.onLost(end.reason);
     const policy = closePolicy(end.code, end.reason);
     if (policy === "refresh" || policy === "stop") return; // A fresh token comes with a new stream.
     this.#failures += 1;
@@ -123,15 +123,15 @@ export class FiguresStream {
       for (const message of messages) {
         const frame = JSON.parse(message.slice("data: ".length));
         if (frame.type === "close") return frame;
-        this.#take(frame);
+        this.#dispatch(frame);
       }
     }
   }
 
   /** @param {History | Figures} frame */
-  #take(frame) {
+  #dispatch(frame) {
     this.#failures = 0;
-    if (frame.type === "history") this.#watcher.onHistory(frame);
-    else if (frame.type === "figures") this.#watcher.onFigures(frame);
+    if (frame.type === "history") this.#listener.onHistory(frame);
+    else if (frame.type === "figures") this.#listener.onFigures(frame);
   }
 }

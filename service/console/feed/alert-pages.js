@@ -5,15 +5,15 @@
 import { ApiError } from "../auth/rest-api.js";
 
 /** @import { AlertPage } from "../stream/wire-types.js" */
-/** @typedef {(query: URLSearchParams) => Promise<AlertPage>} Find */
+/** @typedef {(query: URLSearchParams) => Promise<AlertPage>} FetchPage */
 
 const PAGE_SIZE = 200;
 
-export class Pages {
+export class AlertPages {
   #query;
   /** @type {string | null} */ #next = null;
-  #answered = false;
-  /** Every alert from here on that answers the question is loaded; Infinity: none has come. */ reach = Infinity;
+  #isAnswered = false;
+  /** Every alert from here on that answers the question is loaded; Infinity: none has come. */ loadedDownTo = Infinity;
   /** Whether a page is on its way. */ loading = false;
   /** @type {string | null} Why the last page did not come. */ problem = null;
   /** Whether older ones were dropped, so that this ends before all are loaded. */ cut = false;
@@ -24,30 +24,30 @@ export class Pages {
   }
 
   get answered() {
-    return this.#answered;
+    return this.#isAnswered;
   }
 
   get complete() {
-    return this.#answered && this.#next === null && !this.cut;
+    return this.#isAnswered && this.#next === null && !this.cut;
   }
 
   /** Whether there is another page to ask for. */
   get hasMore() {
-    return !this.cut && (!this.#answered || this.#next !== null);
+    return !this.cut && (!this.#isAnswered || this.#next !== null);
   }
 
   /** Takes in a page that came. @param {AlertPage} page */
   take({ alerts, next }) {
-    this.#answered = true;
+    this.#isAnswered = true;
     this.#next = next;
     this.problem = null;
-    this.reach = next === null ? 0 : (alerts.at(-1)?.seq ?? 0);
+    this.loadedDownTo = next === null ? 0 : (alerts.at(-1)?.seq ?? 0);
   }
 
-  /** What is older than this was dropped to keep memory bounded. @param {number} place */
-  cutAt(place) {
-    if (place <= this.reach) return;
-    this.reach = place;
+  /** What is older than this was dropped to keep memory bounded. @param {number} sortKey */
+  cutAt(sortKey) {
+    if (sortKey <= this.loadedDownTo) return;
+    this.loadedDownTo = sortKey;
     this.cut = true;
   }
 
@@ -56,14 +56,14 @@ export class Pages {
     this.cut = true;
   }
 
-  /** Asks for the next page; null where it did not come. @param {Find} find */
-  async more(find) {
+  /** Asks for the next page; null where it did not come. @param {FetchPage} fetchPage */
+  async more(fetchPage) {
     const query = new URLSearchParams(this.#query);
     query.set("limit", String(PAGE_SIZE));
     if (this.#next) query.set("cursor", this.#next);
     this.loading = true;
     try {
-      return await find(query);
+      return await fetchPage(query);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.problem = error.reason;

@@ -1,5 +1,5 @@
 /**
- * One alert as a row: how grave it is, what happened, where, since when, how often, and who has it.
+ * One alert as a row: its severity, what happened, where, since when, how often, and who has it.
  *
  * Every string here was written by someone else. It becomes text in a bidi isolate.
  */
@@ -7,11 +7,11 @@
 import { element, foreign } from "../ui/dom.js";
 import { age } from "../ui/live-times.js";
 
-/** @import { Item, Slim } from "./alert-store.js" */
+/** @import { Item, AlertSummary } from "./alert-store.js" */
 
 const FRESH_MS = 1_000;
 
-export class Row {
+export class AlertRow {
   #version = 0;
 
   /** @param {string} id */
@@ -43,7 +43,7 @@ export class Row {
    * @param {number} size      -1: it is not known.
    * @param {boolean} selected
    */
-  place(position, size, selected) {
+  setPosition(position, size, selected) {
     const { element } = this;
     // Written only where it changed: with hundreds of news a second, each write would be one too many.
     if (element.ariaPosInSet !== String(position)) element.ariaPosInSet = String(position);
@@ -58,21 +58,21 @@ export class Row {
   }
 }
 
-/** The title, which may be cut off in the row, and is whole in the tooltip. @param {Slim} alert */
+/** The title, which may be cut off in the row, and is whole in the tooltip. @param {AlertSummary} alert */
 export function titleOf({ title }) {
   const node = foreign("title", title);
   node.title = title;
   return node;
 }
 
-/** Where it happened, and how often. @param {Slim} alert */
+/** Where it happened, and how often. @param {AlertSummary} alert */
 export function originOf({ topic, source, occurrences }) {
   const origin = element("span", "origin", foreign("topic", topic), " from ", foreign("source", source));
   if (occurrences > 1) origin.append(element("span", "occurrences", `${occurrences} times`));
   return origin;
 }
 
-/** Where it stands: who has it, or who brought it to an end. @param {Pick<Slim, "status" | "status_by">} alert */
+/** Where it stands: who has it, or who brought it to an end. @param {Pick<AlertSummary, "status" | "status_by">} alert */
 export function statusOf({ status, status_by }) {
   const by = status === "acknowledged" || status === "resolved" ? [" by ", foreign("", status_by)] : [];
   return element("span", "status", status, ...by);

@@ -7,15 +7,15 @@
 
 /** @import { Prediction } from "../alert/actions.js" */
 /** @import { Alert } from "../stream/wire-types.js" */
-/** @typedef {Omit<Alert, "body" | "attributes" | "links" | "recipients">} Slim  Thousands are kept. */
+/** @typedef {Omit<Alert, "body" | "attributes" | "links" | "recipients">} AlertSummary  Thousands are kept. */
 
 /**
  * @typedef {object} Item
  * @property {string} id
- * @property {number} place     Where it stands: the event that raised it. Those with a higher place are above it.
+ * @property {number} sortKey     The seq of the event that raised it. Alerts with a higher one are above it.
  * @property {number} position  The log position at which this is true.
  * @property {number} seq       The last event that we know of.
- * @property {Slim} alert       Without what is only shown where it is open.
+ * @property {AlertSummary} alert       Without what is only shown where it is open.
  * @property {Prediction | null} prediction  Where an action leads that is under way.
  * @property {number} version   Counts the changes.
  * @property {boolean} shown    Whether it is in the list.
@@ -23,18 +23,18 @@
  */
 
 /** Without a `place`, an alert that is not loaded yet stands where `seq` is. */
-/** @typedef {{position: number, seq: number, isEvent: boolean, place?: number}} At */
+/** @typedef {{position: number, seq: number, isEvent: boolean, sortKey?: number}} UpdateInfo */
 
-const STRAYS_KEPT = 1_000;
+const UNLOADED_MAX = 1_000;
 
-export class Store {
+export class AlertStore {
   /** @type {Item[]} Oldest first: the newest is the one that comes, and goes to the end. */ #items = [];
   /** @type {Map<string, Item>} */ #byId = new Map();
   /**
    * News of alerts that are not loaded. A page that is on its way may bring them as they were before.
-   * @type {Map<string, {alert: Alert, at: At}>}
+   * @type {Map<string, {alert: Alert, at: UpdateInfo}>}
    */
-  #strays = new Map();
+  #unloaded = new Map();
 
   /** Oldest first. @type {readonly Item[]} */
   get items() {
@@ -43,7 +43,7 @@ export class Store {
 
   /**
    * Takes in alerts, each as it was at a log position, and returns those that this changed.
-   * @param {{alert: Alert, at: At}[]} all
+   * @param {{alert: Alert, at: UpdateInfo}[]} all
    */
   put(all) {
     /** @type {Item[]} */ const added = [];
@@ -53,12 +53,12 @@ export class Store {
       let item = this.#byId.get(alert.id);
       if (item && at.position <= item.position) continue;
       if (!item) {
-        item = itemOf(alert, given.at.place ?? given.at.seq);
+        item = newItem(alert, given.at.sortKey ?? given.at.seq);
         added.push(item);
         this.#byId.set(alert.id, item);
-        this.#strays.delete(alert.id);
+        this.#unloaded.delete(alert.id);
       }
-      Object.assign(item, { position: at.position, seq: at.seq, alert: slim(alert) });
+      Object.assign(item, { position: at.position, seq: at.seq, alert: summaryOf(alert) });
       item.version += 1;
       if (at.isEvent) item.changedAt = Date.now();
       changed.push(item);
@@ -67,10 +67,10 @@ export class Store {
     return changed;
   }
 
-  /** The alert as it is by all that came, loaded or not. @param {{alert: Alert, at: At}} given */
+  /** The alert as it is by all that came, loaded or not. @param {{alert: Alert, at: UpdateInfo}} given */
   latest(given) {
-    const stray = this.#strays.get(given.alert.id);
-    return stray && stray.at.position > given.at.position ? stray : given;
+    const unloaded = this.#unloaded.get(given.alert.id);
+    return unloaded && unloaded.at.position > given.at.position ? unloaded : given;
   }
 
   /** @param {string} id */
@@ -78,14 +78,14 @@ export class Store {
     return this.#byId.get(id);
   }
 
-  /** What we last learnt of an alert, loaded or not. @param {string} id @returns {Slim | null} */
+  /** What we last learnt of an alert, loaded or not. @param {string} id @returns {AlertSummary | null} */
   known(id) {
-    return this.#byId.get(id)?.alert ?? this.#strays.get(id)?.alert ?? null;
+    return this.#byId.get(id)?.alert ?? this.#unloaded.get(id)?.alert ?? null;
   }
 
   /** News of alerts that are not loaded, later than a log position. @param {number} position */
-  straysAfter(position) {
-    return [...this.#strays.values()].filter(({ at }) => at.position > position);
+  unloadedAfter(position) {
+    return [...this.#unloaded.values()].filter(({ at }) => at.position > position);
   }
 
   /**
@@ -93,10 +93,10 @@ export class Store {
    * A batch is created at one moment, so among its alerts this may be too low, and never so high that it seems loaded.
    * @param {Alert} alert
    */
-  placeOf({ created_at }) {
+  sortKeyOf({ created_at }) {
     const index = this.#items.findIndex(({ alert }) => alert.created_at >= created_at);
-    const below = (index < 0 ? this.#items.at(-1) : this.#items[index - 1])?.place ?? 0;
-    const above = index < 0 ? Math.floor(below) + 1 : this.#items[index].place;
+    const below = (index < 0 ? this.#items.at(-1) : this.#items[index - 1])?.sortKey ?? 0;
+    const above = index < 0 ? Math.floor(below) + 1 : this.#items[index].sortKey;
     return (below + above) / 2;
   }
 
@@ -109,19 +109,19 @@ export class Store {
   }
 
   /** What a request says that an alert is now; its event is on its way. @param {Alert} alert */
-  take(alert) {
+  applyResponse(alert) {
     const item = this.#byId.get(alert.id);
     if (!item || alert.updated_at < item.alert.updated_at) return;
-    item.alert = slim(alert);
+    item.alert = summaryOf(alert);
     item.version += 1;
   }
 
-  /** Remembers, for a while, what became of an alert that is not loaded. @param {Alert} alert @param {At} at */
-  stray(alert, at) {
-    this.#strays.delete(alert.id);
-    this.#strays.set(alert.id, { alert, at });
-    const [oldest] = this.#strays.keys();
-    if (this.#strays.size > STRAYS_KEPT) this.#strays.delete(oldest);
+  /** Remembers, for a while, what became of an alert that is not loaded. @param {Alert} alert @param {UpdateInfo} at */
+  keepUnloaded(alert, at) {
+    this.#unloaded.delete(alert.id);
+    this.#unloaded.set(alert.id, { alert, at });
+    const [oldest] = this.#unloaded.keys();
+    if (this.#unloaded.size > UNLOADED_MAX) this.#unloaded.delete(oldest);
   }
 
   /** Drops what is not to be kept, and returns it. @param {(item: Item) => boolean} keep */
@@ -135,7 +135,7 @@ export class Store {
   clear() {
     this.#items = [];
     this.#byId.clear();
-    this.#strays.clear();
+    this.#unloaded.clear();
   }
 }
 
@@ -145,19 +145,19 @@ export class Store {
  * @param {Item[]} added
  */
 export function addInOrder(list, added) {
-  const last = list.at(-1)?.place ?? -1;
+  const last = list.at(-1)?.sortKey ?? -1;
   for (const item of added) list.push(item);
-  const inOrder = added.every(({ place }, index) => place > (index ? added[index - 1].place : last));
-  if (!inOrder) list.sort((one, other) => one.place - other.place);
+  const inOrder = added.every(({ sortKey }, index) => sortKey > (index ? added[index - 1].sortKey : last));
+  if (!inOrder) list.sort((one, other) => one.sortKey - other.sortKey);
 }
 
-/** @param {Alert} alert @param {number} place @returns {Item} */
-function itemOf(alert, place) {
-  const news = { position: -1, seq: place, alert, prediction: null, version: 0 };
-  return { id: alert.id, place, shown: false, changedAt: 0, ...news };
+/** @param {Alert} alert @param {number} sortKey @returns {Item} */
+function newItem(alert, sortKey) {
+  const news = { position: -1, seq: sortKey, alert, prediction: null, version: 0 };
+  return { id: alert.id, sortKey, shown: false, changedAt: 0, ...news };
 }
 
-/** @param {Alert} alert @returns {Slim} */
-function slim({ body, attributes, links, recipients, ...kept }) {
+/** @param {Alert} alert @returns {AlertSummary} */
+function summaryOf({ body, attributes, links, recipients, ...kept }) {
   return kept;
 }

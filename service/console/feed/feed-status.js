@@ -5,9 +5,9 @@
 import { byId, write } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
 
-/** @import { Pages } from "./alert-pages.js" */
+/** @import { AlertPages } from "./alert-pages.js" */
 
-export class Extent {
+export class FeedStatus {
   #empty = byId("feed-empty");
   #text = byId("feed-empty-text");
   #reset = byId("feed-empty-reset");
@@ -39,26 +39,26 @@ export class Extent {
 
   /**
    * @param {number} count  How many alerts the list shows.
-   * @param {Pages} pages
+   * @param {AlertPages} pages
    * @param {boolean} isFiltered
    */
   show(count, pages, isFiltered) {
     this.#empty.hidden = count > 0;
     this.#reset.hidden = !isFiltered;
     this.#retry.hidden = !pages.problem;
-    write(this.#text, isFiltered ? searched(pages) : "No alerts. A new one appears here the moment it is raised.");
-    write(this.#count, extent(count, pages));
+    write(this.#text, isFiltered ? emptyText(pages) : "No alerts. A new one appears here the moment it is raised.");
+    write(this.#count, countText(count, pages));
   }
 }
 
-/** @param {Pages} pages */
-function searched(pages) {
+/** @param {AlertPages} pages */
+function emptyText(pages) {
   if (pages.problem) return "Nothing that is loaded matches.";
   return pages.answered ? "Nothing matches." : "Searching all alerts …";
 }
 
-/** @param {number} count @param {Pages} pages */
-function extent(count, pages) {
+/** @param {number} count @param {AlertPages} pages */
+function countText(count, pages) {
   const alerts = `${count.toLocaleString("en")} ${count === 1 ? "alert" : "alerts"}`;
   if (pages.problem) return `${alerts}. Older ones could not be loaded. ${explain(pages.problem)}`;
   if (pages.loading) return `${alerts}, loading older ones …`;

@@ -4,22 +4,22 @@
  * The names are those of `GET /v1/alerts`, so the address is also the question that finds what is not loaded.
  */
 
-import { compare, SEVERITIES } from "../stream/severity.js";
+import { compareSeverity, SEVERITIES } from "../stream/severity.js";
 
 /** @import { Alert, Severity } from "../stream/wire-types.js" */
 /** @typedef {Alert["status"]} State */
-/** @typedef {Pick<Alert, "title" | "topic" | "severity" | "status"> & {body?: string | null}} Candidate */
+/** @typedef {Pick<Alert, "title" | "topic" | "severity" | "status"> & {body?: string | null}} FilterableAlert */
 
 /**
  * @typedef {object} Filters
  * @property {string[]} topics            Topics or patterns; none: any.
- * @property {Severity | null} severity   This one or a graver one.
+ * @property {Severity | null} severity   The least severe to show.
  * @property {State | null} status
  * @property {string} text                Words of title and body, as the server's `q`.
  */
 
 /** @type {State[]} */
-const STATES = ["open", "acknowledged", "resolved", "expired"];
+const STATUSES = ["open", "acknowledged", "resolved", "expired"];
 const PART = "[a-z0-9_-]+";
 const PATTERN = new RegExp(`^(\\*|${PART}(\\.${PART})*(\\.\\*)?)$`);
 const OPERATORS = /[!&|()<]/g; // Of other syntaxes: in this one they end a word, and no more.
@@ -44,7 +44,7 @@ export function parse(search) {
   return {
     topics: query.getAll("topic").filter(isPattern),
     severity: SEVERITIES.find((name) => name === query.get("min_severity")) ?? null,
-    status: STATES.find((name) => name === query.get("status")) ?? null,
+    status: STATUSES.find((name) => name === query.get("status")) ?? null,
     text: (query.get("q") ?? "").trim().slice(0, TEXT_MAX),
   };
 }
@@ -66,12 +66,12 @@ export function isPattern(text) {
 /**
  * Whether an alert passes all but the text, of which the page does not keep all that it would take to tell.
  * @param {Filters} filters
- * @param {Candidate} alert
+ * @param {FilterableAlert} alert
  */
 export function passes({ topics, severity, status }, alert) {
   return (
     (!status || alert.status === status) &&
-    (!severity || compare(alert.severity, severity) >= 0) &&
+    (!severity || compareSeverity(alert.severity, severity) >= 0) &&
     (topics.length === 0 || topics.some((pattern) => covers(pattern, alert.topic)))
   );
 }
@@ -84,9 +84,9 @@ export function passes({ topics, severity, status }, alert) {
  * too, so that what is loaded narrows down with each letter; of a phrase it wants the words in any order; and a `-` hides
  * only what surely has the very word.
  * @param {string} text
- * @param {Candidate} alert
+ * @param {FilterableAlert} alert
  */
-export function saysAll(text, { title, body }) {
+export function containsText(text, { title, body }) {
   if (text !== asked.text) asked = { text, alternatives: understand(text.toLowerCase()) };
   const said = `${title}\n${body ?? ""}`.toLowerCase();
   return asked.alternatives.some((terms) => terms.every((term) => term(said)));

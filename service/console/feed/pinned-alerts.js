@@ -11,18 +11,18 @@ import { age } from "../ui/live-times.js";
 import { hashOf } from "../ui/router.js";
 import { originOf, titleOf } from "./alert-row.js";
 
-/** @import { Slim } from "./alert-store.js" */
+/** @import { AlertSummary } from "./alert-store.js" */
 
 const SHOWN = 3;
 const KEPT = 1_000;
 
-export class Pinned {
+export class PinnedAlerts {
   #section = byId("pinned");
   #title = byId("pinned-title");
   #all = byId("pinned-all");
   #list = byId("pinned-list");
-  /** @type {Map<string, {alert: Slim, place: number}>} */ #alerts = new Map();
-  /** Whether there are some that we do not know one by one. @type {"none" | "some" | "unknown"} */ #others = "none";
+  /** @type {Map<string, {alert: AlertSummary, sortKey: number}>} */ #alerts = new Map();
+  /** Whether there are some that we do not know one by one. @type {"none" | "some" | "unknown"} */ #unloaded = "none";
   #changed = false;
 
   /**
@@ -32,48 +32,48 @@ export class Pinned {
     this.#all.addEventListener("click", onAll);
   }
 
-  /** Learns of an alert as it is now. @param {Slim} alert @param {number} place */
-  learn(alert, place) {
-    const waits = alert.severity === "critical" && alert.status === "open";
-    if (!waits && !this.#alerts.has(alert.id)) return;
-    if (waits) this.#alerts.set(alert.id, { alert, place: this.#alerts.get(alert.id)?.place ?? place });
+  /** Learns of an alert as it is now. @param {AlertSummary} alert @param {number} sortKey */
+  update(alert, sortKey) {
+    const isPinned = alert.severity === "critical" && alert.status === "open";
+    if (!isPinned && !this.#alerts.has(alert.id)) return;
+    if (isPinned) this.#alerts.set(alert.id, { alert, sortKey: this.#alerts.get(alert.id)?.sortKey ?? sortKey });
     else this.#alerts.delete(alert.id);
     this.#changed = true;
     if (this.#alerts.size > KEPT) this.#dropOldest();
   }
 
-  /** Whether it is known that an alert waits. @param {string} id */
+  /** Whether an alert is known to be pinned. @param {string} id */
   has(id) {
     return this.#alerts.has(id);
   }
 
   /** Whether others would have to be shown, if we knew them. */
-  get runsOut() {
-    return this.#others === "some" && this.#alerts.size < SHOWN;
+  get needsMore() {
+    return this.#unloaded === "some" && this.#alerts.size < SHOWN;
   }
 
-  /** Says whether there are more than those that we learnt of. @param {"none" | "some" | "unknown"} others */
-  setOthers(others) {
-    this.#others = others;
+  /** Says whether there are more than those that we learnt of. @param {"none" | "some" | "unknown"} unloaded */
+  setUnloaded(unloaded) {
+    this.#unloaded = unloaded;
     this.#changed = true;
   }
 
   clear() {
     this.#alerts.clear();
-    this.setOthers("none");
+    this.setUnloaded("none");
   }
 
   /** Brings the page up to date, and returns by how many pixels this moved what is below. */
   render() {
     if (!this.#changed) return 0;
     this.#changed = false;
-    const newest = [...this.#alerts.values()].sort((one, other) => other.place - one.place).slice(0, SHOWN);
-    const isEmpty = this.#alerts.size === 0 && this.#others === "none";
+    const newest = [...this.#alerts.values()].sort((one, other) => other.sortKey - one.sortKey).slice(0, SHOWN);
+    const isEmpty = this.#alerts.size === 0 && this.#unloaded === "none";
     // Each row has one line, whatever it says.
     const isAsHigh = newest.length === this.#list.childElementCount && isEmpty === this.#section.hidden;
     const before = isAsHigh ? 0 : this.#height();
     this.#title.textContent = this.#summary();
-    this.#all.hidden = this.#alerts.size <= SHOWN && this.#others === "none";
+    this.#all.hidden = this.#alerts.size <= SHOWN && this.#unloaded === "none";
     this.#section.hidden = isEmpty;
     // Rows that stay, stay: the focus may be on one, or somebody is just about to click it.
     renderKeyed(
@@ -86,16 +86,16 @@ export class Pinned {
 
   #summary() {
     const count = this.#alerts.size;
-    if (!count && this.#others === "unknown") return "Critical alerts could not all be loaded";
-    const known = `${count.toLocaleString("en")}${this.#others === "none" ? "" : " or more"}`;
+    if (!count && this.#unloaded === "unknown") return "Critical alerts could not all be loaded";
+    const known = `${count.toLocaleString("en")}${this.#unloaded === "none" ? "" : " or more"}`;
     return `${count ? known : "More"} critical, not acknowledged`;
   }
 
   /** Far more than can be shown: the oldest are no longer known one by one. */
   #dropOldest() {
-    const [id] = [...this.#alerts].reduce((one, other) => (other[1].place < one[1].place ? other : one));
+    const [id] = [...this.#alerts].reduce((one, other) => (other[1].sortKey < one[1].sortKey ? other : one));
     this.#alerts.delete(id);
-    this.#others = "some";
+    this.#unloaded = "some";
   }
 
   #height() {
@@ -104,14 +104,14 @@ export class Pinned {
   }
 }
 
-/** @param {Slim} alert */
+/** @param {AlertSummary} alert */
 function rowOf(alert) {
   const link = element("a", { class: "pinned-link", href: hashOf({ name: "alert", id: alert.id }) }, titleOf(alert));
   const attributes = { class: "pinned-row", "data-testid": "pinned-alert" };
   return element("li", attributes, link, originOf(alert), age(alert.created_at));
 }
 
-/** Writes into a row what may change of an alert for as long as it waits. @param {Element} row @param {Slim} alert */
+/** Writes into a row what may change of an alert for as long as it is pinned. @param {Element} row @param {AlertSummary} alert */
 function update(row, alert) {
   const origin = originOf(alert);
   const before = row.querySelector(".origin");

@@ -11,7 +11,7 @@
  */
 
 import { element } from "../ui/dom.js";
-import { Row } from "./alert-row.js";
+import { AlertRow } from "./alert-row.js";
 
 /** @import { Item } from "./alert-store.js" */
 
@@ -22,7 +22,7 @@ export class VirtualList {
   #sizer = element("div", { class: "feed-sizer", role: "presentation" });
   #window = element("div", { class: "feed-window", role: "presentation" });
   /** @type {readonly Item[]} Oldest first: the last is on top. */ #items = [];
-  /** @type {Map<string, Row>} */ #rows = new Map();
+  /** @type {Map<string, AlertRow>} */ #rows = new Map();
   /** @type {string | null} */ #selected = null;
   #rowHeight = 0;
   /** The position after that of the last row that is in the document. */ end = 0;
@@ -120,7 +120,7 @@ export class VirtualList {
   /** @param {number} first @param {number} last */
   #render(first, last) {
     const visible = new Set();
-    for (let index = first; index < last; index += 1) visible.add(this.#at(index).id);
+    for (let index = first; index < last; index += 1) visible.add(this.#itemAt(index).id);
     for (const [id, row] of this.#rows) {
       if (visible.has(id)) continue;
       row.element.remove();
@@ -129,10 +129,10 @@ export class VirtualList {
     const size = this.#complete ? this.#items.length : -1; // -1: nobody knows how many there are.
     /** @type {Element | null} */ let next = this.#window.firstElementChild;
     for (let index = first; index < last; index += 1) {
-      const item = this.#at(index);
+      const item = this.#itemAt(index);
       const row = this.#rows.get(item.id) ?? this.#add(item);
       row.update(item);
-      row.place(index + 1, size, item.id === this.#selected);
+      row.setPosition(index + 1, size, item.id === this.#selected);
       if (row.element === next) next = next.nextElementSibling;
       else this.#window.insertBefore(row.element, next);
     }
@@ -140,13 +140,13 @@ export class VirtualList {
 
   /** @param {Item} item */
   #add(item) {
-    const row = new Row(item.id);
+    const row = new AlertRow(item.id);
     this.#rows.set(item.id, row);
     return row;
   }
 
   /** @param {number} index  From the top. */
-  #at(index) {
+  #itemAt(index) {
     return this.#items[this.#items.length - 1 - index];
   }
 }

@@ -4,7 +4,7 @@
 
 import { element } from "../ui/dom.js";
 
-/** @import { Attention } from "../ui/notifications.js" */
+/** @import { Notifications } from "../ui/notifications.js" */
 /** @import { Threshold } from "./preferences.js" */
 /** @import { Severity } from "../stream/wire-types.js" */
 
@@ -17,8 +17,8 @@ const THRESHOLDS = [
   ["info", "Every new alert"],
 ];
 
-export class AttentionForm {
-  #attention;
+export class NotificationForm {
+  #notifications;
   #notify = choice("notify", THRESHOLDS);
   #sound = choice("sound", THRESHOLDS);
   #quiet = input("quiet", "checkbox");
@@ -28,9 +28,9 @@ export class AttentionForm {
   #hint = element("p", { class: "hint", "data-testid": "attention-hint", role: "status" });
   #listen = element("button", { type: "button", class: "quiet", id: "listen" }, "Listen");
 
-  /** @param {Attention} attention */
-  constructor(attention) {
-    this.#attention = attention;
+  /** @param {Notifications} notifications */
+  constructor(notifications) {
+    this.#notifications = notifications;
     this.element = element(
       "form",
       "choices",
@@ -42,14 +42,16 @@ export class AttentionForm {
     );
     this.#from.setAttribute("aria-label", "Quiet from");
     this.element.addEventListener("submit", (event) => event.preventDefault());
-    this.element.addEventListener("change", ({ target }) => this.#chosen(target));
-    this.#listen.addEventListener("click", () => this.#attention.try(severityOf(this.#attention.preferences.sound)));
+    this.element.addEventListener("change", ({ target }) => this.#onChange(target));
+    this.#listen.addEventListener("click", () =>
+      this.#notifications.preview(severityOf(this.#notifications.preferences.sound)),
+    );
     this.show();
   }
 
   /** Shows what holds now. */
   show() {
-    const { notify, sound, quiet, quietFrom, quietTo, criticalAlways } = this.#attention.preferences;
+    const { notify, sound, quiet, quietFrom, quietTo, criticalAlways } = this.#notifications.preferences;
     this.#notify.value = notify;
     this.#sound.value = sound;
     this.#quiet.checked = quiet;
@@ -62,9 +64,9 @@ export class AttentionForm {
   }
 
   /** @param {EventTarget | null} changed */
-  async #chosen(changed) {
-    const before = this.#attention.preferences;
-    this.#attention.choose({
+  async #onChange(changed) {
+    const before = this.#notifications.preferences;
+    this.#notifications.choose({
       notify: /** @type {Threshold} */ (this.#notify.value),
       sound: /** @type {Threshold} */ (this.#sound.value),
       quiet: this.#quiet.checked,
@@ -79,8 +81,8 @@ export class AttentionForm {
   }
 
   #hintText() {
-    const { notify } = this.#attention.preferences;
-    if (notify !== "off" && (this.#attention.barred || !("Notification" in globalThis))) {
+    const { notify } = this.#notifications.preferences;
+    if (notify !== "off" && (this.#notifications.isUnsupported || !("Notification" in globalThis))) {
       return "This browser shows no desktop notifications of a page.";
     }
     if (notify !== "off" && Notification.permission === "denied") {
@@ -88,7 +90,7 @@ export class AttentionForm {
     }
     if (notify !== "off" && Notification.permission === "default")
       return "The browser has not allowed notifications yet.";
-    return this.#attention.muted ? "The browser makes no sound until you click somewhere in this page." : "";
+    return this.#notifications.muted ? "The browser makes no sound until you click somewhere in this page." : "";
   }
 }
 

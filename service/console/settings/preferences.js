@@ -2,7 +2,7 @@
  * How an admin wants to be called, remembered in `localStorage`: for this browser, and for all of its tabs.
  */
 
-import { compare, SEVERITIES } from "../stream/severity.js";
+import { compareSeverity, SEVERITIES } from "../stream/severity.js";
 
 /** @import { Severity } from "../stream/wire-types.js" */
 
@@ -18,7 +18,7 @@ import { compare, SEVERITIES } from "../stream/severity.js";
  * @property {boolean} criticalAlways  Critical alerts call in quiet hours too.
  */
 
-const KEY = "tocsin.attention";
+const KEY = "tocsin.notifications";
 
 /** @type {Readonly<Preferences>} */
 const DEFAULTS = {
@@ -33,7 +33,7 @@ const DEFAULTS = {
 /** What is kept, or the default where it cannot be read. */
 export function load() {
   try {
-    return clean(JSON.parse(localStorage.getItem(KEY) ?? "{}"));
+    return sanitize(JSON.parse(localStorage.getItem(KEY) ?? "{}"));
   } catch {
     return DEFAULTS;
   }
@@ -49,13 +49,13 @@ export function save(preferences) {
 }
 
 /** Calls back when another tab has saved. @param {(preferences: Preferences) => void} callback */
-export function onSavedElsewhere(callback) {
+export function onChangedInOtherTab(callback) {
   addEventListener("storage", ({ key }) => key === KEY && callback(load()));
 }
 
 /** @param {Threshold} threshold @param {Severity} severity */
-export function reaches(threshold, severity) {
-  return threshold !== "off" && compare(severity, threshold) >= 0;
+export function meetsThreshold(threshold, severity) {
+  return threshold !== "off" && compareSeverity(severity, threshold) >= 0;
 }
 
 /**
@@ -64,7 +64,7 @@ export function reaches(threshold, severity) {
  * @param {Severity} severity
  * @param {Date} now
  */
-export function mayCall({ quiet, quietFrom, quietTo, criticalAlways }, severity, now) {
+export function mayNotifyAt({ quiet, quietFrom, quietTo, criticalAlways }, severity, now) {
   if (!quiet || (criticalAlways && severity === "critical")) return true;
   const time = `${String(now.getHours()).padStart(2, "0")}:${String(now.getMinutes()).padStart(2, "0")}`;
   const isQuiet = quietFrom <= quietTo ? quietFrom <= time && time < quietTo : quietFrom <= time || time < quietTo;
@@ -72,7 +72,7 @@ export function mayCall({ quiet, quietFrom, quietTo, criticalAlways }, severity,
 }
 
 /** What another version of this page wrote may be anything. @param {any} kept @returns {Preferences} */
-function clean(kept) {
+function sanitize(kept) {
   const threshold = (/** @type {unknown} */ value) => SEVERITIES.find((known) => known === value) ?? "off";
   const time = (/** @type {unknown} */ value, /** @type {string} */ other) =>
     typeof value === "string" && /^([01]\d|2[0-3]):[0-5]\d$/.test(value) ? value : other;

@@ -5,10 +5,10 @@
 import { claimsOf } from "../auth/jwt-claims.js";
 import { byId, element, foreign } from "../ui/dom.js";
 import { exactTime, secondOfDay } from "../ui/format.js";
-import { AttentionForm } from "./notification-form.js";
-import { TestForm } from "./test-alert-form.js";
+import { NotificationForm } from "./notification-form.js";
+import { TestAlertForm } from "./test-alert-form.js";
 
-/** @import { Attention } from "../ui/notifications.js" */
+/** @import { Notifications } from "../ui/notifications.js" */
 /** @import { EventFrame } from "../stream/wire-types.js" */
 /** @import { Session } from "../auth/session.js" */
 /** @import { Status } from "../stream/stream-client.js" */
@@ -22,10 +22,10 @@ const SCOPES = {
   admin: "revoke tokens and close connections",
 };
 
-const WAYS = {
-  socket: "a WebSocket",
-  events: "server-sent events, because WebSockets are blocked on the way",
-  polls: "long polls, because WebSockets and streams are blocked on the way",
+const TRANSPORTS = {
+  websocket: "a WebSocket",
+  sse: "server-sent events, because WebSockets are blocked on the way",
+  longpoll: "long polls, because WebSockets and streams are blocked on the way",
 };
 
 const STATES = {
@@ -43,10 +43,10 @@ export class SettingsPage {
   #form;
   /** @type {number | null} */ #liveSince = null;
 
-  /** @param {Attention} attention @param {() => Session | null} session */
-  constructor(attention, session) {
-    this.#form = new AttentionForm(attention);
-    this.#test = new TestForm(session);
+  /** @param {Notifications} notifications @param {() => Session | null} session */
+  constructor(notifications, session) {
+    this.#form = new NotificationForm(notifications);
+    this.#test = new TestAlertForm(session);
     byId("settings").append(
       element("h2", { id: "settings-title", tabindex: "-1" }, "Settings"),
       card("Your sign-in", this.#token),
@@ -74,12 +74,12 @@ export class SettingsPage {
   }
 
   /** @param {Status} status */
-  showStatus({ state, way, since }) {
+  showStatus({ state, transport, since }) {
     if (state === "live") this.#liveSince ??= Date.now();
     else this.#liveSince = null;
     const from = this.#liveSince ?? since;
     this.#stream.replaceChildren(
-      ...fact("Comes by", WAYS[way]),
+      ...fact("Comes by", TRANSPORTS[transport]),
       ...fact(
         "Now",
         `${STATES[state]}${from === null ? "" : `, ${this.#liveSince ? "since" : "interrupted since"} ${secondOfDay(from)}`}`,
@@ -99,8 +99,8 @@ export class SettingsPage {
   }
 
   /** @param {EventFrame} event */
-  apply(event) {
-    this.#test.apply(event);
+  applyEvent(event) {
+    this.#test.applyEvent(event);
   }
 }
 

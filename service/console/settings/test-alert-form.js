@@ -12,9 +12,9 @@ import { explain } from "../ui/error-messages.js";
 
 const SCOPE = "alerts:write";
 const ALERT = { title: "Test alert", body: "Raised from the settings of the console. There is nothing to do." };
-const REMEMBERED = 100;
+const REMEMBERED_MAX = 100;
 
-export class TestForm {
+export class TestAlertForm {
   #session;
   #topic = element("input", { id: "test-topic", maxlength: "100", autocomplete: "off", spellcheck: "false" });
   #severity = element(
@@ -25,8 +25,8 @@ export class TestForm {
   #send = element("button", { type: "submit" }, "Send a test alert");
   #outcome = element("p", { class: "outcome", "data-testid": "test-outcome", role: "status" });
   #form;
-  #refusal = element("p", { class: "hint", "data-testid": "test-refusal" });
-  /** When the newest alerts came, by id: ours may be here before the answer. @type {Map<string, number>} */ #came =
+  #scopeHint = element("p", { class: "hint", "data-testid": "test-refusal" });
+  /** When the newest alerts arrived, by id: ours may be here before the answer. @type {Map<string, number>} */ #arrivedAt =
     new Map();
   /** @type {{id: string, sentAt: number, accepted: string} | null} */ #sent = null;
 
@@ -45,7 +45,7 @@ export class TestForm {
       this.#severity,
       this.#send,
     );
-    this.element = element("div", "", this.#refusal, this.#form, this.#outcome);
+    this.element = element("div", "", this.#scopeHint, this.#form, this.#outcome);
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -56,24 +56,24 @@ export class TestForm {
   showToken(scopes, topics) {
     const may = scopes.includes(SCOPE);
     this.#form.hidden = !may;
-    this.#refusal.hidden = may;
-    this.#refusal.textContent = `Your token does not allow raising alerts; that needs the scope ${SCOPE}.`;
+    this.#scopeHint.hidden = may;
+    this.#scopeHint.textContent = `Your token does not allow raising alerts; that needs the scope ${SCOPE}.`;
     const [first = "*"] = topics ?? [];
     if (!this.#topic.value) this.#topic.value = first === "*" ? "test" : first.replace(/\*$/, "test");
   }
 
   /** @param {EventFrame} event */
-  apply({ kind, alert }) {
+  applyEvent({ kind, alert }) {
     if (kind !== "alert.created") return;
-    this.#came.set(alert.id, Date.now());
-    for (const id of this.#came.keys()) if (this.#came.size > REMEMBERED) this.#came.delete(id);
-    this.#tell();
+    this.#arrivedAt.set(alert.id, Date.now());
+    for (const id of this.#arrivedAt.keys()) if (this.#arrivedAt.size > REMEMBERED_MAX) this.#arrivedAt.delete(id);
+    this.#showRoundTrip();
   }
 
   /** Nobody is signed in any more. */
   clear() {
     this.#sent = null;
-    this.#came.clear();
+    this.#arrivedAt.clear();
     this.#topic.value = "";
     this.#outcome.textContent = "";
   }
@@ -90,7 +90,7 @@ export class TestForm {
       const { id, seq } = await session.post("/v1/alerts", { body });
       this.#sent = { id, sentAt, accepted: `Stored as number ${seq} of the log after ${Date.now() - sentAt} ms.` };
       this.#outcome.textContent = `${this.#sent.accepted} It has not come back to this page yet.`;
-      this.#tell();
+      this.#showRoundTrip();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.#outcome.textContent = `It was not sent. ${explain(error.reason)}`;
@@ -100,11 +100,11 @@ export class TestForm {
   }
 
   /** Says how long the way was, as soon as both ends of it are known. */
-  #tell() {
-    const came = this.#sent && this.#came.get(this.#sent.id);
-    if (!this.#sent || came === null || came === undefined) return;
+  #showRoundTrip() {
+    const arrivedAt = this.#sent && this.#arrivedAt.get(this.#sent.id);
+    if (!this.#sent || arrivedAt === null || arrivedAt === undefined) return;
     const { sentAt, accepted } = this.#sent;
-    this.#outcome.textContent = `${accepted} It came back to this page ${came - sentAt} ms after it was sent.`;
+    this.#outcome.textContent = `${accepted} It came back to this page ${arrivedAt - sentAt} ms after it was sent.`;
     this.#sent = null;
   }
 }

@@ -2,7 +2,7 @@
  * What a client does when its connection ends: the table of close codes, and how long to wait before coming back.
  */
 
-/** @typedef {"refresh" | "stop" | "retry" | "retry-later"} Policy */
+/** @typedef {"refresh" | "stop" | "retry" | "retry-later"} ClosePolicy */
 
 const REFRESH = new Set(["token_expired", "token_revoked", "token_invalid", "token_missing"]);
 const STOP = new Set(["scope_missing", "topic_forbidden", "origin_forbidden", "kicked", "bad_message"]);
@@ -13,7 +13,7 @@ const BACKOFF = { retry: { base: 500, cap: 30_000 }, "retry-later": { base: 15_0
  * Get a fresh token, stop for good, or come back: soon, or later where we were told that we are too many.
  * @param {number} code    A close code of RFC 6455, section 7.4; 1008 is the server refusing us.
  * @param {string} reason  The close reason, one word for programs.
- * @returns {Policy}
+ * @returns {ClosePolicy}
  */
 export function closePolicy(code, reason) {
   if ([1003, 1007, 1009].includes(code)) return "stop"; // The same message would be refused again.

@@ -4,16 +4,16 @@
 
 /** @import { EventFrame } from "./wire-types.js" */
 
-const KEPT = 1_000;
+const EVENTS_MAX = 1_000;
 
-export class Recent {
+export class EventBuffer {
   /** Nothing at or before this position is known; null while the position is not. @type {number | null} */ floor =
     null;
   /** The position of the stream. */ head = 0;
   /** @type {EventFrame[]} */ #events = [];
 
   /** Forgets all, and begins at a position. @param {number} seq */
-  begin(seq) {
+  reset(seq) {
     this.floor = this.head = seq;
     this.#events = [];
   }
@@ -23,13 +23,13 @@ export class Recent {
     if (event.seq <= this.head) return;
     this.head = event.seq;
     this.#events.push(event);
-    if (this.#events.length <= KEPT) return;
+    if (this.#events.length <= EVENTS_MAX) return;
     this.floor = /** @type {EventFrame} */ (this.#events.shift()).seq;
   }
 
   /** Nothing up to here is outstanding. @param {number} seq */
-  reach(seq) {
-    if (this.floor === null) this.begin(seq);
+  advance(seq) {
+    if (this.floor === null) this.reset(seq);
     this.head = Math.max(this.head, seq);
   }
 

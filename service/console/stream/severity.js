@@ -1,13 +1,13 @@
 /**
- * How grave an alert is: the one order that filters, thresholds, charts and calls go by.
+ * Severities, and their order.
  */
 
 /** @import { Severity } from "./wire-types.js" */
 
-/** From the mildest. @type {readonly Severity[]} */
+/** The least severe first. @type {readonly Severity[]} */
 export const SEVERITIES = ["info", "warning", "error", "critical"];
 
-/** Above 0 where one is graver than the other, below 0 where it is milder. @param {Severity} one @param {Severity} other */
-export function compare(one, other) {
+/** Above 0 where one is more severe than the other, below 0 where it is less severe. @param {Severity} one @param {Severity} other */
+export function compareSeverity(one, other) {
   return SEVERITIES.indexOf(one) - SEVERITIES.indexOf(other);
 }

@@ -9,7 +9,7 @@
  *      |                 |    +----- lock stolen --------+
  *      +--- stop(), pause() --+--------------------------+
  *
- * Whoever holds a Web Lock leads and runs the stream (leader.js); the others follow over a BroadcastChannel. The browser
+ * Whoever holds a Web Lock leads and runs the stream (tab-leader.js); the others follow over a BroadcastChannel. The browser
  * gives the lock to the next tab when the one that leads closes, crashes, navigates away or is frozen, and that one goes
  * on from its own cursor.
  *
@@ -18,40 +18,46 @@
  *   started, whoever leads. A tab listens to one leader only, from its answer to "hello, I have everything up to …" on;
  *   what is still under way from an earlier one is left out, so nothing can overtake.
  * - Tabs share only where `share`, `url`, `topics` and `minSeverity` are equal. `share` has to name the admin and what their
- *   token lets them see: `viewOf` of token.js does. Share only after the server accepted the tab's token (as by loading a
+ *   token lets them see: `viewOf` of jwt-claims.js does. Share only after the server accepted the tab's token (as by loading a
  *   list with it): the channel asks for none.
- * - A leader that does not answer, because its page hangs, is replaced after `ANSWER_MS`.
+ * - A leader that does not answer, because its page hangs, is replaced after `REPLY_TIMEOUT_MS`.
  * - Without locks or channels (an old browser, a page without TLS) each tab has its own stream.
  */
 
-import { Recent } from "./event-buffer.js";
+import { EventBuffer } from "./event-buffer.js";
 import { keepAlive } from "./page-lifecycle.js";
 import { Leader } from "./tab-leader.js";
 
 /** @import { EventFrame, GapFrame } from "./wire-types.js" */
 /** @import { Status, StreamOptions } from "./stream-client.js" */
-/** @import { FromTab, Message, Shared } from "./tab-messages.js" */
+/** @import { FollowerMessage, TabMessage, StreamCallback } from "./tab-messages.js" */
 
 /** @typedef {Omit<StreamOptions, "acknowledge"> & {share: string}} SharedOptions */
 
-const PROTOCOL = 1; // Of messages.js: pages of two versions of this file do not talk to each other.
-const ANSWER_MS = 10_000;
-const ASK_MS = 20_000;
-const LATE_MS = 1_000;
+const PROTOCOL = 1; // Of tab-messages.js: pages of two versions of this file do not talk to each other.
+const REPLY_TIMEOUT_MS = 10_000;
+const LEADER_CHECK_INTERVAL_MS = 20_000;
+const TIMER_TOLERANCE_MS = 1_000;
 
 export class SharedStream {
   #options;
   #name;
   #id = ""; // New each time that this tab joins: the leader may still be told that the last one has gone.
-  /** @type {Status} */ #status = { state: "signed-out", reason: null, since: null, way: "socket", retryAt: null };
+  /** @type {Status} */ #status = {
+    state: "signed-out",
+    reason: null,
+    since: null,
+    transport: "websocket",
+    retryAt: null,
+  };
   /** @type {number | null} */ #cursor;
-  #recent = new Recent();
+  #buffer = new EventBuffer();
 
-  /** Until this tab leaves. @type {AbortController | null} */ #member = null;
-  /** Until it leaves, or somebody takes the lock away. @type {AbortController | null} */ #candidate = null;
+  /** Until this tab leaves. @type {AbortController | null} */ #membership = null;
+  /** Until it leaves, or somebody takes the lock away. @type {AbortController | null} */ #candidacy = null;
   /** @type {BroadcastChannel | null} */ #channel = null;
   /** @type {Leader | null} */ #leader = null;
-  /** The tab that leads, once it has answered. @type {string | null} */ #followed = null;
+  /** The tab that leads, once it has answered. @type {string | null} */ #followedTab = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #endKeepAlive = () => {};
   #paused = false;
@@ -62,7 +68,7 @@ export class SharedStream {
     this.#options = options;
     this.#name = `tocsin-stream-${PROTOCOL} ${JSON.stringify([share, url, topics, minSeverity])}`;
     this.#cursor = typeof after === "number" ? after : null;
-    if (this.#cursor !== null) this.#recent.begin(this.#cursor);
+    if (this.#cursor !== null) this.#buffer.reset(this.#cursor);
   }
 
   get status() {
@@ -74,16 +80,16 @@ export class SharedStream {
   }
 
   /** Whether this tab has the stream: for what only one tab of a browser is to do. */
-  get leads() {
+  get isLeader() {
     return this.#leader !== null;
   }
 
   /** Connects or joins, or goes on from the cursor after `signed-out`. Does nothing while the stream is under way. */
   start() {
     if (this.#status.state !== "signed-out") return;
-    this.#enter("connecting");
+    this.#setState("connecting");
     if (this.#leader) return this.#leader.start();
-    if (this.#member) return void this.#greet({ start: true });
+    if (this.#membership) return void this.#sendJoin({ start: true });
     this.#endKeepAlive = keepAlive(this);
     this.#join({ start: true });
   }
@@ -93,74 +99,74 @@ export class SharedStream {
     this.#endKeepAlive();
     this.#paused = false;
     this.#leave();
-    this.#enter("signed-out");
+    this.#setState("signed-out");
   }
 
   /** Leaves until `wake()`: the page is about to be frozen, and must not keep the others waiting. */
   pause() {
-    if (!this.#member) return;
+    if (!this.#membership) return;
     this.#paused = true;
     this.#leave();
-    if (this.#status.state !== "signed-out") this.#enter("waiting");
+    if (this.#status.state !== "signed-out") this.#setState("waiting");
   }
 
   /** For when the machine woke up or is online again: joins again, retries now, or finds out that the server is gone. */
   wake() {
     if (this.#paused) return this.#join({ start: false });
-    this.#look();
+    this.#reportVisibility();
     if (this.#leader) this.#leader.wake();
     else this.#post({ type: "wake", from: this.#id });
   }
 
   /** Tells whoever leads that this tab has a fresh token. */
   renew() {
-    if (this.#member && !this.#leader) this.#greet({ start: false });
+    if (this.#membership && !this.#leader) this.#sendJoin({ start: false });
   }
 
   /** @param {{start: boolean}} how */
   #join(how) {
     const member = new AbortController();
-    this.#member = member;
+    this.#membership = member;
     this.#paused = false;
     this.#id = Math.random().toString(36).slice(2);
-    if (!navigator.locks || typeof BroadcastChannel === "undefined") return this.#lead();
-    document.addEventListener("visibilitychange", () => this.#look(), { signal: member.signal });
+    if (!navigator.locks || typeof BroadcastChannel === "undefined") return this.#becomeLeader();
+    document.addEventListener("visibilitychange", () => this.#reportVisibility(), { signal: member.signal });
     this.#channel = new BroadcastChannel(this.#name);
-    this.#channel.onmessage = ({ data }) => this.#hear(data);
-    // Who leads learns by this lock that we are gone, so it is taken before the first word.
-    hold(this.#lockOf(this.#id), member.signal, { signal: member.signal }, () => this.#greet(how)).catch(() => {});
-    this.#stand({ steal: false });
+    this.#channel.onmessage = ({ data }) => this.#onMessage(data);
+    // By this lock the leader learns that this tab has closed, so it is taken before the first message.
+    hold(this.#lockOf(this.#id), member.signal, { signal: member.signal }, () => this.#sendJoin(how)).catch(() => {});
+    this.#requestLeadership({ steal: false });
   }
 
   #leave() {
-    if (!this.#leader) this.#post({ type: "bye", from: this.#id });
-    this.#follow(null);
+    if (!this.#leader) this.#post({ type: "leave", from: this.#id });
+    this.#followLeader(null);
     this.#channel?.close();
     this.#channel = null;
-    this.#candidate?.abort();
-    this.#member?.abort();
-    this.#member = null;
+    this.#candidacy?.abort();
+    this.#membership?.abort();
+    this.#membership = null;
   }
 
   /** Waits for the lock, or takes it from a leader who does not answer. @param {{steal: boolean}} how */
-  async #stand({ steal }) {
-    this.#candidate?.abort();
-    this.#candidate = new AbortController();
-    const { signal } = this.#candidate;
+  async #requestLeadership({ steal }) {
+    this.#candidacy?.abort();
+    this.#candidacy = new AbortController();
+    const { signal } = this.#candidacy;
     try {
-      await hold(this.#name, signal, steal ? { steal } : { signal }, () => this.#lead());
+      await hold(this.#name, signal, steal ? { steal } : { signal }, () => this.#becomeLeader());
     } catch {
       if (signal.aborted) return;
       const wasLeading = this.#leader !== null;
-      if (!wasLeading) return this.#lead(); // There are no locks here after all, as where storage is blocked.
-      this.#follow(null);
-      this.#greet({ start: false });
-      this.#stand({ steal: false });
+      if (!wasLeading) return this.#becomeLeader(); // There are no locks here after all, as where storage is blocked.
+      this.#followLeader(null);
+      this.#sendJoin({ start: false });
+      this.#requestLeadership({ steal: false });
     }
   }
 
-  #lead() {
-    this.#follow(null);
+  #becomeLeader() {
+    this.#followLeader(null);
     const { topics, url, minSeverity, after, token, onDuplicate } = this.#options;
     const from = this.#id;
     this.#leader = new Leader(
@@ -168,41 +174,41 @@ export class SharedStream {
       {
         status: this.#status,
         cursor: this.#cursor,
-        recent: this.#recent,
-        look: () => ({ visible: isVisible(), seen: this.#cursor ?? 0 }),
-        take: (shared) => this.#take(shared),
+        buffer: this.#buffer,
+        visibility: () => ({ visible: isVisible(), shown: this.#cursor ?? 0 }),
+        dispatch: (callback) => this.#dispatch(callback),
         post: (message) => this.#post({ ...message, from }),
-        whenGone: (tab, gone) => {
-          const { signal } = /** @type {AbortController} */ (this.#candidate);
-          navigator.locks.request(this.#lockOf(tab), { signal }, gone).catch(() => {});
+        onTabClosed: (tab, onClosed) => {
+          const { signal } = /** @type {AbortController} */ (this.#candidacy);
+          navigator.locks.request(this.#lockOf(tab), { signal }, onClosed).catch(() => {});
         },
       },
     );
-    this.#leader.lead();
+    this.#leader.begin();
   }
 
   /** Listens to this tab only, and leads no longer. @param {string | null} leader */
-  #follow(leader) {
-    this.#followed = leader;
+  #followLeader(leader) {
+    this.#followedTab = leader;
     clearTimeout(this.#timer);
     if (!this.#leader) return;
     this.#leader.stop();
     this.#leader = null;
     // After a rewind the memory may end before our cursor: what lies between was passed on, and is not kept.
-    if (this.#cursor !== null && this.#recent.head < this.#cursor) this.#recent.begin(this.#cursor);
+    if (this.#cursor !== null && this.#buffer.head < this.#cursor) this.#buffer.reset(this.#cursor);
   }
 
   /** Joins whoever leads, or asks whether it is still there. @param {{start: boolean}} how */
-  async #greet({ start }) {
-    const member = this.#member;
-    this.#expectAnswer();
-    const token = await this.#token();
-    if (!member || member !== this.#member) return;
-    this.#post({ type: "hello", from: this.#id, cursor: this.#cursor, visible: isVisible(), token, start });
+  async #sendJoin({ start }) {
+    const member = this.#membership;
+    this.#expectReply();
+    const token = await this.#ownToken();
+    if (!member || member !== this.#membership) return;
+    this.#post({ type: "join", from: this.#id, cursor: this.#cursor, visible: isVisible(), token, start });
   }
 
   /** The token that this tab can give; null: another tab's has to do. */
-  async #token() {
+  async #ownToken() {
     try {
       return await this.#options.token(null);
     } catch {
@@ -211,52 +217,52 @@ export class SharedStream {
   }
 
   /** Takes the lead where nobody answers in time, unless it was we who slept. */
-  #expectAnswer() {
+  #expectReply() {
     clearTimeout(this.#timer);
-    const due = Date.now() + ANSWER_MS;
+    const due = Date.now() + REPLY_TIMEOUT_MS;
     this.#timer = setTimeout(() => {
       if (this.#leader || !this.#channel) return;
-      if (Date.now() - due < LATE_MS) this.#stand({ steal: true });
-      else this.#greet({ start: false });
-    }, ANSWER_MS);
+      if (Date.now() - due < TIMER_TOLERANCE_MS) this.#requestLeadership({ steal: true });
+      else this.#sendJoin({ start: false });
+    }, REPLY_TIMEOUT_MS);
   }
 
   /** Asks now and then whether the leader is still there: it may be silent because nothing happens. */
-  #askLater() {
+  #checkLeaderLater() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#greet({ start: false }), ASK_MS);
+    this.#timer = setTimeout(() => this.#sendJoin({ start: false }), LEADER_CHECK_INTERVAL_MS);
   }
 
-  /** @param {Message} message */
-  #hear(message) {
+  /** @param {TabMessage} message */
+  #onMessage(message) {
     switch (message.type) {
-      case "lead":
-        this.#followed = null;
-        return void (this.#leader ? undefined : this.#greet({ start: false }));
+      case "leader":
+        this.#followedTab = null;
+        return void (this.#leader ? undefined : this.#sendJoin({ start: false }));
       case "joined":
         if (message.to !== this.#id || this.#leader) return;
-        this.#followed = message.from;
-        return this.#askLater();
-      case "share": {
+        this.#followedTab = message.from;
+        return this.#checkLeaderLater();
+      case "stream": {
         const isOurs = message.to === null || message.to === this.#id;
-        if (!isOurs || message.from !== this.#followed) return;
-        return this.#take(message.shared);
+        if (!isOurs || message.from !== this.#followedTab) return;
+        return this.#dispatch(message.callback);
       }
       default:
-        return this.#leader?.hear(message);
+        return this.#leader?.onMessage(message);
     }
   }
 
-  /** @param {Shared} shared */
-  #take({ call, value }) {
+  /** @param {StreamCallback} callback */
+  #dispatch({ call, value }) {
     const options = this.#options;
     switch (call) {
       case "onEvent":
-        return this.#show(value);
+        return this.#onEvent(value);
       case "onCursor":
         return this.#advance(value);
       case "onGap":
-        return this.#cross(value.frame, value.cursor);
+        return this.#onGap(value.frame, value.cursor);
       case "onState":
         this.#status = value;
         return options.onState?.(value);
@@ -270,37 +276,37 @@ export class SharedStream {
   }
 
   /** What we have comes again when another tab had to go back. @param {EventFrame} event */
-  #show(event) {
+  #onEvent(event) {
     if (event.seq <= (this.#cursor ?? 0)) return;
-    this.#recent.add(event);
+    this.#buffer.add(event);
     this.#options.onEvent?.(event);
     this.#advance(event.seq);
-    if (!this.#leader && isVisible()) this.#look();
+    if (!this.#leader && isVisible()) this.#reportVisibility();
   }
 
   /** @param {number} seq */
   #advance(seq) {
     if (this.#cursor !== null && seq <= this.#cursor) return;
     this.#cursor = seq;
-    if (!this.#leader) this.#recent.reach(seq);
+    if (!this.#leader) this.#buffer.advance(seq);
     this.#options.onCursor?.(seq);
   }
 
   /** @param {GapFrame} frame @param {number} cursor */
-  #cross(frame, cursor) {
+  #onGap(frame, cursor) {
     if (frame.reason === "purged" && frame.to <= (this.#cursor ?? 0)) return;
     this.#cursor = cursor;
-    if (!this.#leader) this.#recent.begin(cursor);
+    if (!this.#leader) this.#buffer.reset(cursor);
     this.#options.onGap?.(frame);
   }
 
   /** Tells what this tab has shown, and whether anybody can see it. */
-  #look() {
+  #reportVisibility() {
     if (this.#leader) this.#leader.acknowledge();
-    else this.#post({ type: "look", from: this.#id, visible: isVisible(), seen: this.#cursor ?? 0 });
+    else this.#post({ type: "visibility", from: this.#id, visible: isVisible(), shown: this.#cursor ?? 0 });
   }
 
-  /** @param {Message | FromTab} message */
+  /** @param {TabMessage | FollowerMessage} message */
   #post(message) {
     this.#channel?.postMessage(message);
   }
@@ -311,7 +317,7 @@ export class SharedStream {
   }
 
   /** @param {Status["state"]} state */
-  #enter(state) {
+  #setState(state) {
     this.#status = { ...this.#status, state, reason: null, retryAt: null };
     this.#options.onState?.(this.#status);
   }

@@ -29,16 +29,16 @@
  *   the wall clock's, looked at each second: timers stand still while a laptop sleeps, so on waking the dead socket, or the
  *   attempt that is due, is noticed at once.
  *
- * In a page, `keepAlive` of lifecycle.js lets go of the connection while the page is frozen or in the back/forward cache;
- * `SharedStream` of shared.js has the same options and one connection for all tabs. docs/receiving-alerts.md tells of all three.
+ * In a page, `keepAlive` of page-lifecycle.js lets go of the connection while the page is frozen or in the back/forward cache;
+ * `SharedStream` of shared-stream.js has the same options and one connection for all tabs. docs/receiving-alerts.md tells of all three.
  */
 
 import { backoff, closePolicy } from "./close-policy.js";
-import { openEvents, openPolls, openSocket } from "./transports.js";
+import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
 
 /** @import { ErrorFrame, EventFrame, Frame, GapFrame, PresenceFrame, Severity, WelcomeFrame } from "./wire-types.js" */
-/** @import { Channel, Way } from "./transports.js" */
-/** @import { Policy } from "./close-policy.js" */
+/** @import { Transport, TransportName } from "./transports.js" */
+/** @import { ClosePolicy } from "./close-policy.js" */
 /** @typedef {"signed-out" | "connecting" | "catching-up" | "live" | "waiting"} State */
 
 /**
@@ -47,7 +47,7 @@ import { openEvents, openPolls, openSocket } from "./transports.js";
  * @property {string | null} reason   Why the last connection ended: the server's close reason, or `connection_lost`,
  *   `server_silent`, `unreadable_frame`, `message_too_big`, `token_unavailable`. Null while live and after `stop()`.
  * @property {number | null} since    When the stream was lost, in ms since the epoch; null while it is live.
- * @property {Way} way                By what the stream comes, or is to come.
+ * @property {TransportName} transport                The transport in use, or to be tried.
  * @property {number | null} retryAt  When the next attempt starts, in ms since the epoch; only in `waiting`.
  */
 
@@ -72,23 +72,29 @@ import { openEvents, openPolls, openSocket } from "./transports.js";
  */
 
 const ACK_DELAY_MS = 250;
-const LOOK_MS = 1_000;
+const CHECK_INTERVAL_MS = 1_000;
 const WELCOME_TIMEOUT_MS = 15_000;
 const SILENT_HEARTBEATS = 2.5;
 const STABLE_MS = 2_000;
-const HELD_BACK_MS = 5_000;
-const RETRY_SOCKET_MS = 300_000;
-const OPEN = { socket: openSocket, events: openEvents, polls: openPolls };
+const BUFFERED_RESPONSE_TIMEOUT_MS = 5_000;
+const RETRY_WEBSOCKET_MS = 300_000;
+const TRANSPORTS = { websocket: openWebSocket, sse: openEventStream, longpoll: openLongPoll };
 
 export class StreamClient {
   /** @type {StreamOptions} */ #options;
-  /** @type {Status} */ #status = { state: "signed-out", reason: null, since: null, way: "socket", retryAt: null };
-  /** @type {Channel | null} */ #channel = null;
-  /** @type {Way} */ #way = "socket";
+  /** @type {Status} */ #status = {
+    state: "signed-out",
+    reason: null,
+    since: null,
+    transport: "websocket",
+    retryAt: null,
+  };
+  /** @type {Transport | null} */ #transport = null;
+  /** @type {TransportName} */ #transportName = "websocket";
   /** @type {string | null} */ #connection = null;
-  /** @type {string | null} */ #resumed = null; // What a resume acknowledges on; polls find theirs by themselves.
-  #welcome = false; // Whether this channel has brought anything yet.
-  #begun = false;
+  /** @type {string | null} */ #resumedConnection = null; // What a resume acknowledges on; polls find theirs by themselves.
+  #isWelcomed = false; // Whether this connection has brought anything yet.
+  #hasResponse = false;
 
   /** @type {string | null} */ #token = null;
   #attempt = 0; // Numbers the attempts: a token that arrives for an earlier one is ignored.
@@ -96,7 +102,7 @@ export class StreamClient {
   #failures = 0;
   #liveAt = Infinity;
   /** @type {number | null} */ #lostAt = null;
-  #heardAt = 0;
+  #lastReceivedAt = 0;
   #silenceLimit = WELCOME_TIMEOUT_MS;
   /** @type {number | null} */ #cursor;
   #start = 0;
@@ -105,8 +111,8 @@ export class StreamClient {
   #acked = 0; // and the last that was.
   #ackDueAt = 0;
 
-  /** @type {Record<"ack" | "retry" | "watchdog" | "socket", ReturnType<typeof setTimeout> | undefined>} */
-  #timers = { ack: undefined, retry: undefined, watchdog: undefined, socket: undefined };
+  /** @type {Record<"ack" | "retry" | "watchdog" | "websocket", ReturnType<typeof setTimeout> | undefined>} */
+  #timers = { ack: undefined, retry: undefined, watchdog: undefined, websocket: undefined };
 
   /** @param {StreamOptions} options */
   constructor(options) {
@@ -141,22 +147,22 @@ export class StreamClient {
   pause() {
     if (this.#status.state === "signed-out") return;
     this.flush();
-    this.#release();
+    this.#disconnect();
     this.#lostAt ??= Date.now();
-    this.#enter("waiting");
+    this.#setState("waiting");
   }
 
   /** For when the machine woke up or is online again: retries now, or finds out now that the server is gone. */
   wake() {
     if (this.#status.state === "waiting") this.#connect(null);
-    else if (this.#channel) this.#watch();
+    else if (this.#transport) this.#checkLiveness();
   }
 
   /** Streams again from an earlier position: what came since comes again. @param {number} seq */
   rewind(seq) {
     this.#cursor = Math.min(this.#cursor ?? seq, seq);
     this.#received = this.#shown = Math.min(this.#shown, seq);
-    if (!this.#channel) return; // The next connection starts there.
+    if (!this.#transport) return; // The next connection starts there.
     this.flush();
     this.#connect(null);
   }
@@ -164,60 +170,60 @@ export class StreamClient {
   /** Everything up to `seq` was received; what has not come yet is left out. @param {number} seq */
   acknowledge(seq) {
     this.#shown = Math.max(this.#shown, Math.min(seq, this.#received));
-    this.#ackSoon();
+    this.#scheduleAck();
   }
 
   /** Sends the acknowledgement that is due, without waiting for its timer. */
   flush() {
     clearTimeout(this.#timers.ack);
     this.#timers.ack = undefined;
-    const channel = this.#channel;
-    if (!channel || !this.#connection || this.#shown <= this.#acked) return;
+    const transport = this.#transport;
+    if (!transport || !this.#connection || this.#shown <= this.#acked) return;
     this.#acked = this.#shown;
-    Promise.resolve(channel.ack(this.#connection, this.#acked)).then((sent) => {
-      if (!sent && channel === this.#channel) this.#acked = 0; // The next heartbeat sends it again.
+    Promise.resolve(transport.ack(this.#connection, this.#acked)).then((sent) => {
+      if (!sent && transport === this.#transport) this.#acked = 0; // The next heartbeat sends it again.
     });
   }
 
   /** @param {string | null} refused */
   async #connect(refused) {
-    this.#release();
+    this.#disconnect();
     const attempt = this.#attempt;
-    this.#enter("connecting");
+    this.#setState("connecting");
     let token;
     try {
       token = await this.#options.token(refused);
     } catch {
-      if (attempt === this.#attempt) this.#dropped("token_unavailable", "retry");
+      if (attempt === this.#attempt) this.#onLost("token_unavailable", "retry");
       return;
     }
     if (attempt !== this.#attempt) return;
     if (!token || (refused && token === this.#token)) return this.#end(refused ?? "token_missing");
     this.#token = token;
     // A fresh token that was refused too: without a pause, server and provider could play ping-pong.
-    if (refused && this.#failures > 1) this.#wait(refused, "retry");
-    else this.#open(token, this.#way);
+    if (refused && this.#failures > 1) this.#retryLater(refused, "retry");
+    else this.#open(token, this.#transportName);
   }
 
-  /** @param {string} token @param {Way} way */
-  #open(token, way) {
-    this.#way = way;
-    this.#welcome = this.#begun = false;
+  /** @param {string} token @param {TransportName} transport */
+  #open(token, transport) {
+    this.#transportName = transport;
+    this.#isWelcomed = this.#hasResponse = false;
     this.#acked = 0; // The last ack may have died with its connection. Acks are cumulative, so it is sent again.
     this.#silenceLimit = WELCOME_TIMEOUT_MS;
-    this.#heardAt = Date.now();
-    const start = { url: this.#options.url, query: this.#query(), token, resumed: this.#resumed };
+    this.#lastReceivedAt = Date.now();
+    const start = { url: this.#options.url, query: this.#query(), token, resumed: this.#resumedConnection };
     try {
-      this.#channel = OPEN[way](start, {
-        onBegun: () => this.#begins(),
-        onText: (text) => this.#read(text),
-        onEnd: (code, reason) => this.#ended(code, reason),
+      this.#transport = TRANSPORTS[transport](start, {
+        onOpen: () => this.#onOpen(),
+        onFrame: (text) => this.#onFrame(text),
+        onClose: (code, reason) => this.#onClose(code, reason),
       });
     } catch {
       return this.#end("token_invalid"); // It holds characters that no subprotocol, and no JWT, may have.
     }
     this.#connection = null;
-    this.#watch();
+    this.#checkLiveness();
   }
 
   #query() {
@@ -231,85 +237,90 @@ export class StreamClient {
   }
 
   /** A streamed answer has its head: unless it is held back on its way, the welcome follows at once. */
-  #begins() {
-    this.#begun = true;
-    this.#silenceLimit = HELD_BACK_MS;
-    this.#heardAt = Date.now();
-    this.#watch();
+  #onOpen() {
+    this.#hasResponse = true;
+    this.#silenceLimit = BUFFERED_RESPONSE_TIMEOUT_MS;
+    this.#lastReceivedAt = Date.now();
+    this.#checkLiveness();
   }
 
   /** @param {number} code @param {string} reason */
-  #ended(code, reason) {
-    if (code === 1006 && !reason && !this.#welcome) return this.#unopened("connection_lost");
-    this.#dropped(reason || (code === 1009 ? "message_too_big" : "connection_lost"), closePolicy(code, reason));
+  #onClose(code, reason) {
+    if (code === 1006 && !reason && !this.#isWelcomed) return this.#fallBack("connection_lost");
+    this.#onLost(reason || (code === 1009 ? "message_too_big" : "connection_lost"), closePolicy(code, reason));
   }
 
-  /** Nothing has come by this way: the next one may be open. @param {string} reason */
-  #unopened(reason) {
-    const way = this.#way === "socket" ? "events" : this.#way === "events" && this.#begun ? "polls" : null;
-    this.#way = "socket";
-    if (!way || !this.#token) return this.#dropped(reason, "retry");
-    this.#release();
-    this.#open(this.#token, way);
+  /** Nothing has come by this transport: the next one may be open. @param {string} reason */
+  #fallBack(reason) {
+    const transport =
+      this.#transportName === "websocket"
+        ? "sse"
+        : this.#transportName === "sse" && this.#hasResponse
+          ? "longpoll"
+          : null;
+    this.#transportName = "websocket";
+    if (!transport || !this.#token) return this.#onLost(reason, "retry");
+    this.#disconnect();
+    this.#open(this.#token, transport);
   }
 
   /** Changes back to the WebSocket as soon as one can be opened; until then nothing is interrupted. */
-  #trySocket() {
+  #tryWebSocket() {
     const { url } = this.#options;
     const token = this.#token ?? "";
     const attempt = this.#attempt;
-    const probe = openSocket(
+    const probe = openWebSocket(
       { url, query: new URLSearchParams({ after: "latest" }), token, resumed: null },
       {
-        onBegun: () => {},
-        onText: () => {
+        onOpen: () => {},
+        onFrame: () => {
           probe.close();
           if (attempt !== this.#attempt) return;
           this.flush();
-          this.#release();
-          this.#open(token, "socket");
+          this.#disconnect();
+          this.#open(token, "websocket");
         },
-        onEnd: () => {
-          if (attempt === this.#attempt) this.#trySocketLater();
+        onClose: () => {
+          if (attempt === this.#attempt) this.#tryWebSocketLater();
         },
       },
     );
   }
 
-  #trySocketLater() {
-    clearTimeout(this.#timers.socket);
-    this.#timers.socket = setTimeout(() => this.#trySocket(), RETRY_SOCKET_MS);
+  #tryWebSocketLater() {
+    clearTimeout(this.#timers.websocket);
+    this.#timers.websocket = setTimeout(() => this.#tryWebSocket(), RETRY_WEBSOCKET_MS);
   }
 
   /** @param {string} data */
-  #read(data) {
-    this.#heardAt = Date.now();
+  #onFrame(data) {
+    this.#lastReceivedAt = Date.now();
     let frame;
     try {
       frame = JSON.parse(data);
     } catch {
-      return this.#dropped("unreadable_frame", "retry");
+      return this.#onLost("unreadable_frame", "retry");
     }
-    this.#receive(frame);
+    this.#dispatch(frame);
   }
 
   /** A type that is not listed is a newer server's, and not for us. @param {Frame} frame */
-  #receive(frame) {
+  #dispatch(frame) {
     switch (frame.type) {
       case "welcome":
-        return this.#welcomed(frame);
+        return this.#onWelcome(frame);
       case "event":
-        return this.#event(frame);
+        return this.#onEvent(frame);
       case "caught_up":
         this.#advance(frame.seq);
         this.#liveAt = Math.min(this.#liveAt, Date.now());
         this.#lostAt = null;
-        return this.#enter("live", { reason: null });
+        return this.#setState("live", { reason: null });
       case "heartbeat":
-        this.#ackSoon();
+        this.#scheduleAck();
         return this.#advance(frame.seq);
       case "gap":
-        return this.#gap(frame);
+        return this.#onGap(frame);
       case "presence":
         return this.#options.onPresence?.(frame);
       case "error":
@@ -318,22 +329,22 @@ export class StreamClient {
   }
 
   /** @param {WelcomeFrame} frame */
-  #welcomed(frame) {
-    this.#welcome = true;
+  #onWelcome(frame) {
+    this.#isWelcomed = true;
     this.#connection = frame.connection;
-    this.#resumed = this.#way === "polls" ? null : frame.connection;
-    if (this.#way !== "socket") this.#trySocketLater();
+    this.#resumedConnection = this.#transportName === "longpoll" ? null : frame.connection;
+    if (this.#transportName !== "websocket") this.#tryWebSocketLater();
     this.#silenceLimit = SILENT_HEARTBEATS * frame.heartbeat_seconds * 1000;
-    this.#watch();
+    this.#checkLiveness();
     this.#start = Math.min(frame.after, frame.head);
-    this.#enter("catching-up");
+    this.#setState("catching-up");
     this.#options.onWelcome?.(frame);
     this.#advance(this.#cursor ?? frame.after);
-    this.#ackSoon();
+    this.#scheduleAck();
   }
 
   /** @param {EventFrame} frame */
-  #event(frame) {
+  #onEvent(frame) {
     if (frame.seq <= (this.#cursor ?? 0)) return this.#options.onDuplicate?.(frame.seq);
     this.#options.onEvent?.(frame);
     this.#received = frame.seq;
@@ -342,7 +353,7 @@ export class StreamClient {
   }
 
   /** @param {GapFrame} frame */
-  #gap(frame) {
+  #onGap(frame) {
     if (frame.reason === "reset") {
       // Our cursor is ahead of this log: it is another one, or a restored one, and our numbers mean nothing in it.
       this.#cursor = this.#start;
@@ -360,7 +371,7 @@ export class StreamClient {
   }
 
   /** In a hidden tab a timer may be a minute late: then the next event sends what is due. */
-  #ackSoon() {
+  #scheduleAck() {
     if (this.#shown <= this.#acked) return;
     if (this.#timers.ack && Date.now() > this.#ackDueAt) return this.flush();
     if (this.#timers.ack) return;
@@ -369,56 +380,63 @@ export class StreamClient {
   }
 
   /** Whether the server fell silent, or the next attempt is due: looks now, and each second, however many frames come. */
-  #watch() {
+  #checkLiveness() {
     clearTimeout(this.#timers.watchdog);
     const now = Date.now();
     const { retryAt } = this.#status;
     if (retryAt !== null && now >= retryAt) return void this.#connect(null);
-    this.#heardAt = Math.min(this.#heardAt, now); // A clock that was set back must not hide a silence.
-    if (this.#channel && now - this.#heardAt >= this.#silenceLimit) {
-      return this.#welcome ? this.#dropped("server_silent", "retry") : this.#unopened("server_silent");
+    this.#lastReceivedAt = Math.min(this.#lastReceivedAt, now); // A clock that was set back must not hide a silence.
+    if (this.#transport && now - this.#lastReceivedAt >= this.#silenceLimit) {
+      return this.#isWelcomed ? this.#onLost("server_silent", "retry") : this.#fallBack("server_silent");
     }
-    this.#timers.watchdog = setTimeout(() => this.#watch(), LOOK_MS);
+    this.#timers.watchdog = setTimeout(() => this.#checkLiveness(), CHECK_INTERVAL_MS);
   }
 
-  /** @param {string} reason @param {Policy} policy */
-  #dropped(reason, policy) {
+  /** @param {string} reason @param {ClosePolicy} policy */
+  #onLost(reason, policy) {
     this.#failures = Date.now() - this.#liveAt > STABLE_MS ? 1 : this.#failures + 1;
     this.#lostAt ??= Date.now();
     this.#status = { ...this.#status, reason };
     if (policy === "stop") this.#end(reason);
     else if (policy === "refresh") this.#connect(reason);
-    else this.#wait(reason, policy);
+    else this.#retryLater(reason, policy);
   }
 
   /** @param {string} reason @param {"retry" | "retry-later"} policy */
-  #wait(reason, policy) {
-    this.#release();
+  #retryLater(reason, policy) {
+    this.#disconnect();
     const delay = backoff(this.#failures, policy);
     this.#timers.retry = setTimeout(() => this.#connect(null), delay);
-    this.#enter("waiting", { reason, retryAt: Date.now() + delay });
-    this.#watch();
+    this.#setState("waiting", { reason, retryAt: Date.now() + delay });
+    this.#checkLiveness();
   }
 
   /** @param {string | null} reason */
   #end(reason) {
-    this.#release();
-    this.#enter("signed-out", { reason });
+    this.#disconnect();
+    this.#setState("signed-out", { reason });
   }
 
   /** Lets go of the socket without waiting for its close, which takes minutes on a dead network. */
-  #release() {
+  #disconnect() {
     this.#attempt += 1;
     this.#liveAt = Infinity;
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
-    this.#timers = { ack: undefined, retry: undefined, watchdog: undefined, socket: undefined };
-    this.#channel?.close();
-    this.#channel = null;
+    this.#timers = { ack: undefined, retry: undefined, watchdog: undefined, websocket: undefined };
+    this.#transport?.close();
+    this.#transport = null;
   }
 
   /** @param {State} state @param {Partial<Status>} [more] */
-  #enter(state, more) {
-    this.#status = { reason: this.#status.reason, since: this.#lostAt, way: this.#way, retryAt: null, ...more, state };
+  #setState(state, more) {
+    this.#status = {
+      reason: this.#status.reason,
+      since: this.#lostAt,
+      transport: this.#transportName,
+      retryAt: null,
+      ...more,
+      state,
+    };
     this.#options.onState?.(this.#status);
   }
 }

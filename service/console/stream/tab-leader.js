@@ -1,5 +1,5 @@
 /**
- * The tab that leads: it runs the stream for all tabs that share it (see shared.js), its own among them.
+ * The leader among the tabs that share a stream (see shared-stream.js): it runs the stream for all of them.
  *
  * - Everything that comes is passed on to the tabs that have joined, in order, and to this tab.
  * - A tab that joins says up to where it has everything. What came since is sent to it from memory; where memory does not
@@ -15,76 +15,76 @@ import { StreamClient } from "./stream-client.js";
 
 /** @import { EventFrame, GapFrame, WelcomeFrame } from "./wire-types.js" */
 /** @import { Status, StreamOptions } from "./stream-client.js" */
-/** @import { FromTab, Hello, Shared, ToTab } from "./tab-messages.js" */
-/** @import { Recent } from "./event-buffer.js" */
+/** @import { FollowerMessage, JoinMessage, StreamCallback, LeaderMessage } from "./tab-messages.js" */
+/** @import { EventBuffer } from "./event-buffer.js" */
 
-/** @typedef {{visible: boolean, seen: number, token: string | null}} Tab */
+/** @typedef {{visible: boolean, shown: number, token: string | null}} Tab */
 
 /**
- * @typedef {object} Seat  What the leader needs of the tab that it is in.
+ * @typedef {object} LeaderContext  What the leader needs of the tab that it is in.
  * @property {Status} status
  * @property {number | null} cursor
- * @property {Recent} recent
- * @property {() => {visible: boolean, seen: number}} look  Up to where it has shown all, and whether anybody can see it.
- * @property {(shared: Shared) => void} take    This tab gets its part.
- * @property {(message: ToTab) => void} post    The other tabs get theirs.
- * @property {(tab: string, gone: () => void) => void} whenGone
+ * @property {EventBuffer} buffer
+ * @property {() => {visible: boolean, shown: number}} visibility  Up to where it has shown all, and whether anybody can see it.
+ * @property {(callback: StreamCallback) => void} dispatch    This tab gets its part.
+ * @property {(message: LeaderMessage) => void} post    The other tabs get theirs.
+ * @property {(tab: string, onClosed: () => void) => void} onTabClosed
  */
 
 export class Leader {
   #options;
-  #seat;
+  #context;
   #client;
-  #over = false;
+  #isStopped = false;
   #status;
   /** @type {WelcomeFrame | null} */ #welcome = null;
   /** @type {Map<string, Tab>} The other tabs, by id. */ #tabs = new Map();
-  #highest; // Where the log was at least. One that ends before it is another log.
-  /** @type {Set<string>} */ #refused = new Set();
-  /** @type {string | null} */ #used = null;
+  #highestSeq; // Where the log was at least. One that ends before it is another log.
+  /** @type {Set<string>} */ #refusedTokens = new Set();
+  /** @type {string | null} */ #usedToken = null;
 
-  /** @param {StreamOptions} options @param {Seat} seat */
-  constructor(options, seat) {
+  /** @param {StreamOptions} options @param {LeaderContext} context */
+  constructor(options, context) {
     this.#options = options;
-    this.#seat = seat;
-    this.#status = seat.status;
-    this.#highest = seat.cursor ?? 0;
+    this.#context = context;
+    this.#status = context.status;
+    this.#highestSeq = context.cursor ?? 0;
     this.#client = new StreamClient({
       url: options.url,
       topics: options.topics,
       minSeverity: options.minSeverity,
-      after: seat.cursor ?? options.after,
+      after: context.cursor ?? options.after,
       acknowledge: "manual",
-      token: (refused) => this.#token(refused),
+      token: (refused) => this.#chooseToken(refused),
       onState: (value) => {
         this.#status = value;
-        this.#share({ call: "onState", value });
+        this.#broadcast({ call: "onState", value });
       },
-      onWelcome: (frame) => this.#welcomed(frame),
-      onEvent: (frame) => this.#event(frame),
-      onCursor: (seq) => this.#reached(seq),
-      onGap: (frame) => this.#gap(frame, this.#client.cursor ?? frame.to),
-      onPresence: (value) => this.#share({ call: "onPresence", value }),
-      onError: (value) => this.#share({ call: "onError", value }),
+      onWelcome: (frame) => this.#onWelcome(frame),
+      onEvent: (frame) => this.#onEvent(frame),
+      onCursor: (seq) => this.#onCursor(seq),
+      onGap: (frame) => this.#onGap(frame, this.#client.cursor ?? frame.to),
+      onPresence: (value) => this.#broadcast({ call: "onPresence", value }),
+      onError: (value) => this.#broadcast({ call: "onError", value }),
       onDuplicate: (seq) => options.onDuplicate?.(seq),
     });
-    if (seat.cursor !== null && !seat.recent.covers(seat.cursor)) seat.recent.begin(seat.cursor);
+    if (context.cursor !== null && !context.buffer.covers(context.cursor)) context.buffer.reset(context.cursor);
   }
 
   /** Calls the other tabs, and begins where the last leader ended: with the stream, or signed out. */
-  lead() {
-    this.#seat.post({ type: "lead" });
+  begin() {
+    this.#context.post({ type: "leader" });
     if (this.#status.state !== "signed-out") this.#client.start();
   }
 
   /** A person brought a token, or wants to go on. */
   start() {
-    this.#refused.clear();
+    this.#refusedTokens.clear();
     this.#client.start();
   }
 
   stop() {
-    this.#over = true;
+    this.#isStopped = true;
     this.#client.stop();
   }
 
@@ -92,69 +92,71 @@ export class Leader {
     this.#client.wake();
   }
 
-  /** @param {FromTab} message */
-  hear(message) {
+  /** @param {FollowerMessage} message */
+  onMessage(message) {
     switch (message.type) {
-      case "hello":
+      case "join":
         return this.#join(message);
-      case "look": {
+      case "visibility": {
         const tab = this.#tabs.get(message.from);
-        if (tab) Object.assign(tab, { visible: message.visible, seen: message.seen });
+        if (tab) Object.assign(tab, { visible: message.visible, shown: message.shown });
         return this.acknowledge();
       }
       case "wake":
         return this.wake();
-      case "bye":
-        return this.#gone(message.from);
+      case "leave":
+        return this.#removeTab(message.from);
     }
   }
 
   acknowledge() {
-    const here = this.#seat.look();
+    const here = this.#context.visibility();
     const visible = [here, ...this.#tabs.values()].filter((tab) => tab.visible);
-    this.#client.acknowledge(visible.length ? Math.max(...visible.map((tab) => tab.seen)) : here.seen);
+    this.#client.acknowledge(visible.length ? Math.max(...visible.map((tab) => tab.shown)) : here.shown);
   }
 
-  /** @param {Hello} hello */
+  /** @param {JoinMessage} message */
   #join({ from, cursor, visible, token, start }) {
-    const { post, recent, whenGone } = this.#seat;
+    const { post, buffer, onTabClosed } = this.#context;
     const known = this.#tabs.has(from);
-    this.#tabs.set(from, { visible, seen: cursor ?? 0, token });
-    if (!known && cursor !== null && !recent.covers(cursor)) {
-      recent.begin(cursor);
+    this.#tabs.set(from, { visible, shown: cursor ?? 0, token });
+    if (!known && cursor !== null && !buffer.covers(cursor)) {
+      buffer.reset(cursor);
       this.#client.rewind(cursor);
     }
-    if (start) this.#refused.clear();
-    if (this.#status.state === "signed-out" && (start || this.#helps(token))) this.#client.start();
+    if (start) this.#refusedTokens.clear();
+    if (this.#status.state === "signed-out" && (start || this.#canRestartWith(token))) this.#client.start();
     post({ type: "joined", to: from });
     if (known && !start) return; // It asked whether we are still there, and has had everything.
-    this.#sendAll(from, cursor ?? recent.head);
-    if (!known) whenGone(from, () => this.#gone(from));
+    this.#sendMissed(from, cursor ?? buffer.head);
+    if (!known) onTabClosed(from, () => this.#removeTab(from));
   }
 
   /** @param {string} to @param {number} cursor */
-  #sendAll(to, cursor) {
-    const { post, recent } = this.#seat;
-    if (this.#welcome) post({ type: "share", to, shared: { call: "onWelcome", value: this.#welcome } });
-    for (const value of recent.after(cursor)) post({ type: "share", to, shared: { call: "onEvent", value } });
-    if (recent.floor !== null) post({ type: "share", to, shared: { call: "onCursor", value: recent.head } });
-    post({ type: "share", to, shared: { call: "onState", value: this.#status } });
+  #sendMissed(to, cursor) {
+    const { post, buffer } = this.#context;
+    if (this.#welcome) post({ type: "stream", to, callback: { call: "onWelcome", value: this.#welcome } });
+    for (const value of buffer.after(cursor)) post({ type: "stream", to, callback: { call: "onEvent", value } });
+    if (buffer.floor !== null) post({ type: "stream", to, callback: { call: "onCursor", value: buffer.head } });
+    post({ type: "stream", to, callback: { call: "onState", value: this.#status } });
   }
 
   /** @param {string} tab */
-  #gone(tab) {
+  #removeTab(tab) {
     this.#tabs.delete(tab);
-    if (!this.#over) this.acknowledge();
+    if (!this.#isStopped) this.acknowledge();
   }
 
   /** Whether the stream ended for want of a token, and this one may do. @param {string | null} token */
-  #helps(token) {
-    return token !== null && !this.#refused.has(token) && closePolicy(1008, this.#status.reason ?? "") === "refresh";
+  #canRestartWith(token) {
+    return (
+      token !== null && !this.#refusedTokens.has(token) && closePolicy(1008, this.#status.reason ?? "") === "refresh"
+    );
   }
 
   /** @param {string | null} refused */
-  async #token(refused) {
-    if (refused && this.#used) this.#refused.add(this.#used);
+  async #chooseToken(refused) {
+    if (refused && this.#usedToken) this.#refusedTokens.add(this.#usedToken);
     let failure = null;
     /** @type {(string | null)[]} */ const tokens = [];
     try {
@@ -165,49 +167,49 @@ export class Leader {
     for (const { token } of this.#tabs.values()) tokens.push(token);
     const [best] = tokens
       .filter((token) => token !== null)
-      .filter((token) => !this.#refused.has(token))
+      .filter((token) => !this.#refusedTokens.has(token))
       .sort((one, other) => expiryOf(other) - expiryOf(one));
     if (!best && failure) throw failure;
-    this.#used = best ?? null;
-    return this.#used;
+    this.#usedToken = best ?? null;
+    return this.#usedToken;
   }
 
   /** @param {WelcomeFrame} frame */
-  #welcomed(frame) {
+  #onWelcome(frame) {
     this.#welcome = frame;
-    this.#share({ call: "onWelcome", value: frame });
+    this.#broadcast({ call: "onWelcome", value: frame });
     // The server tells of another log only where our position is beyond its end; after a rewind another tab's is.
-    const isOther = frame.head < this.#highest && (this.#client.cursor ?? 0) <= frame.head;
-    if (isOther) this.#gap({ type: "gap", from: frame.head + 1, to: this.#highest, reason: "reset" }, frame.after);
+    const isOther = frame.head < this.#highestSeq && (this.#client.cursor ?? 0) <= frame.head;
+    if (isOther) this.#onGap({ type: "gap", from: frame.head + 1, to: this.#highestSeq, reason: "reset" }, frame.after);
   }
 
   /** @param {EventFrame} value */
-  #event(value) {
-    this.#seat.recent.add(value);
-    this.#share({ call: "onEvent", value });
+  #onEvent(value) {
+    this.#context.buffer.add(value);
+    this.#broadcast({ call: "onEvent", value });
   }
 
   /** @param {number} seq */
-  #reached(seq) {
-    const { recent } = this.#seat;
-    const isNews = recent.floor === null || seq > recent.head; // An event has moved the tabs' cursors already.
-    recent.reach(seq);
-    this.#highest = Math.max(this.#highest, seq);
-    if (isNews) this.#share({ call: "onCursor", value: seq });
+  #onCursor(seq) {
+    const { buffer } = this.#context;
+    const isNews = buffer.floor === null || seq > buffer.head; // An event has moved the tabs' cursors already.
+    buffer.advance(seq);
+    this.#highestSeq = Math.max(this.#highestSeq, seq);
+    if (isNews) this.#broadcast({ call: "onCursor", value: seq });
     this.acknowledge();
   }
 
   /** What memory holds is on the other side of the gap. @param {GapFrame} frame @param {number} cursor */
-  #gap(frame, cursor) {
-    if (frame.reason === "reset") this.#highest = cursor;
-    this.#seat.recent.begin(cursor);
-    this.#share({ call: "onGap", value: { frame, cursor } });
+  #onGap(frame, cursor) {
+    if (frame.reason === "reset") this.#highestSeq = cursor;
+    this.#context.buffer.reset(cursor);
+    this.#broadcast({ call: "onGap", value: { frame, cursor } });
   }
 
-  /** @param {Shared} shared */
-  #share(shared) {
-    if (this.#over) return;
-    if (this.#tabs.size > 0) this.#seat.post({ type: "share", to: null, shared });
-    this.#seat.take(shared);
+  /** @param {StreamCallback} callback */
+  #broadcast(callback) {
+    if (this.#isStopped) return;
+    if (this.#tabs.size > 0) this.#context.post({ type: "stream", to: null, callback });
+    this.#context.dispatch(callback);
   }
 }

@@ -14,20 +14,20 @@
  *   | {call: "onCursor", value: number}
  *   | {call: "onGap", value: {frame: GapFrame, cursor: number}}
  *   | {call: "onPresence", value: PresenceFrame}
- *   | {call: "onError", value: ErrorFrame}} Shared
+ *   | {call: "onError", value: ErrorFrame}} StreamCallback
  */
 
 /**
- * From the tab that leads. `lead`: it does from now on, join it. `joined`: the answer to `hello`; what came since the
- * cursor follows. `share` is for all that have joined where `to` is null.
- * @typedef {{type: "lead"} | {type: "joined", to: string} | {type: "share", to: string | null, shared: Shared}} ToTab
+ * From the leader. `leader`: it leads from now on, join it. `joined`: the answer to `join`; what came since the
+ * cursor follows. `stream` is for all that have joined where `to` is null.
+ * @typedef {{type: "leader"} | {type: "joined", to: string} | {type: "stream", to: string | null, callback: StreamCallback}} LeaderMessage
  */
 
 /**
  * "I have shown everything up to `cursor`; send me what comes after." From a tab that has joined: "are you still there?"
  * `start`: a person wants the stream, whatever ended it.
- * @typedef {object} Hello
- * @property {"hello"} type
+ * @typedef {object} JoinMessage
+ * @property {"join"} type
  * @property {string} from
  * @property {number | null} cursor  Null: from where the stream is now.
  * @property {boolean} visible
@@ -36,13 +36,13 @@
  */
 
 /**
- * To the tab that leads. `look`: up to where all was shown, and whether anybody can see it.
- * @typedef {Hello
- *   | {type: "look", from: string, visible: boolean, seen: number}
+ * To the tab that leads. `visibility`: up to where all was shown, and whether anybody can see it.
+ * @typedef {JoinMessage
+ *   | {type: "visibility", from: string, visible: boolean, shown: number}
  *   | {type: "wake", from: string}
- *   | {type: "bye", from: string}} FromTab
+ *   | {type: "leave", from: string}} FollowerMessage
  */
 
-/** @typedef {(ToTab & {from: string}) | FromTab} Message */
+/** @typedef {(LeaderMessage & {from: string}) | FollowerMessage} TabMessage */
 
 export {};

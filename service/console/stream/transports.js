@@ -5,10 +5,10 @@
  * put it into the address, where it would reach logs.
  */
 
-/** @typedef {"socket" | "events" | "polls"} Way */
+/** @typedef {"websocket" | "sse" | "longpoll"} TransportName */
 
 /**
- * @typedef {object} Start
+ * @typedef {object} TransportOptions
  * @property {string} url         `ws://` or `wss://`, the address of the WebSocket.
  * @property {URLSearchParams} query
  * @property {string} token
@@ -16,32 +16,32 @@
  */
 
 /**
- * @typedef {object} Listener
- * @property {() => void} onBegun  The server answered, though nothing has come yet.
- * @property {(text: string) => void} onText  A frame.
- * @property {(code: number, reason: string) => void} onEnd  It is over. 1006 without a reason: the network did it.
+ * @typedef {object} TransportListener
+ * @property {() => void} onOpen  The server answered, though nothing has come yet.
+ * @property {(text: string) => void} onFrame  A frame.
+ * @property {(code: number, reason: string) => void} onClose  It is over. 1006 without a reason: the network did it.
  */
 
 /**
- * @typedef {object} Channel
+ * @typedef {object} Transport
  * @property {(connection: string, seq: number) => boolean | Promise<boolean>} ack  Whether the ack was sent.
  * @property {() => void} close  Lets go at once; the listener hears nothing more.
  */
 
 const POLL_SECONDS = 25;
 
-/** @param {Start} start @param {Listener} listener @returns {Channel} */
-export function openSocket({ url, query, token }, listener) {
+/** @param {TransportOptions} start @param {TransportListener} listener @returns {Transport} */
+export function openWebSocket({ url, query, token }, listener) {
   const socket = new WebSocket(`${url}?${query}`, ["tocsin.v1", `bearer.${token}`]);
   let over = false;
-  socket.onmessage = ({ data }) => listener.onText(data);
+  socket.onmessage = ({ data }) => listener.onFrame(data);
   socket.onclose = ({ code, reason }) => end(code, reason);
   // A browser says the same again in `close`; Node 20 does not, where no WebSocket could be opened.
   socket.onerror = () => socket.readyState !== WebSocket.OPEN && !socket.protocol && end(1006, "");
 
   /** @param {number} code @param {string} reason */
   function end(code, reason) {
-    if (!over) listener.onEnd(code, reason);
+    if (!over) listener.onClose(code, reason);
     over = true;
   }
 
@@ -59,13 +59,13 @@ export function openSocket({ url, query, token }, listener) {
   };
 }
 
-/** @param {Start} start @param {Listener} listener @returns {Channel} */
-export function openEvents(start, listener) {
+/** @param {TransportOptions} start @param {TransportListener} listener @returns {Transport} */
+export function openEventStream(start, listener) {
   return openHttp(start, listener, async (get) => {
     const query = new URLSearchParams(start.query);
     if (start.resumed && query.has("after")) query.set("connection", start.resumed);
     const response = await get(query, "text/event-stream");
-    listener.onBegun();
+    listener.onOpen();
     const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
     const decoder = new TextDecoder();
     let text = "";
@@ -87,14 +87,14 @@ export function openEvents(start, listener) {
     if (!data) return;
     if (data.startsWith('{"type":"close",')) {
       const { code, reason } = JSON.parse(data);
-      throw new Closed(code, reason);
+      throw new StreamClosed(code, reason);
     }
-    listener.onText(data);
+    listener.onFrame(data);
   }
 }
 
-/** @param {Start} start @param {Listener} listener @returns {Channel} */
-export function openPolls(start, listener) {
+/** @param {TransportOptions} start @param {TransportListener} listener @returns {Transport} */
+export function openLongPoll(start, listener) {
   return openHttp(start, listener, async (get) => {
     const query = new URLSearchParams(start.query);
     if (start.resumed && query.has("after")) query.set("connection", start.resumed);
@@ -103,8 +103,8 @@ export function openPolls(start, listener) {
       query.set("wait", String(wait));
       const answer = await (await get(query, "application/json")).json();
       if (answer.welcome) wait = Math.min(POLL_SECONDS, answer.welcome.heartbeat_seconds);
-      for (const frame of framesOf(answer)) listener.onText(JSON.stringify(frame));
-      if (answer.closed) throw new Closed(answer.closed.code, answer.closed.reason);
+      for (const frame of framesOf(answer)) listener.onFrame(JSON.stringify(frame));
+      if (answer.closed) throw new StreamClosed(answer.closed.code, answer.closed.reason);
       query.set("after", answer.next);
       query.set("connection", answer.connection);
     }
@@ -118,7 +118,7 @@ function framesOf({ welcome, gap, events, next, caught_up: caughtUp }) {
   return [welcome, gap, ...events, end].filter(Boolean);
 }
 
-class Closed extends Error {
+class StreamClosed extends Error {
   /** @param {number} code @param {string} reason */
   constructor(code, reason) {
     super(reason);
@@ -128,10 +128,10 @@ class Closed extends Error {
 }
 
 /**
- * @param {Start} start
- * @param {Listener} listener
+ * @param {TransportOptions} start
+ * @param {TransportListener} listener
  * @param {(get: (query: URLSearchParams, accept: string) => Promise<Response>) => Promise<void>} run
- * @returns {Channel}
+ * @returns {Transport}
  */
 function openHttp({ url, token }, listener, run) {
   const address = url.replace(/^ws/, "http").replace(/\/ws$/, "/events");
@@ -139,7 +139,7 @@ function openHttp({ url, token }, listener, run) {
   const abort = new AbortController();
   run(get).then(
     () => end(1006, ""),
-    (error) => (error instanceof Closed ? end(error.code, error.reason) : end(1006, "")),
+    (error) => (error instanceof StreamClosed ? end(error.code, error.reason) : end(1006, "")),
   );
 
   /** @param {URLSearchParams} query @param {string} accept */
@@ -152,12 +152,12 @@ function openHttp({ url, token }, listener, run) {
     const response = await fetch(`${address}?${query}`, options);
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({})); // A proxy's own page is no problem document.
-    throw new Closed(problem.code && response.status < 500 ? 1008 : 1006, problem.code ?? "");
+    throw new StreamClosed(problem.code && response.status < 500 ? 1008 : 1006, problem.code ?? "");
   }
 
   /** @param {number} code @param {string} reason */
   function end(code, reason) {
-    if (!abort.signal.aborted) listener.onEnd(code, reason);
+    if (!abort.signal.aborted) listener.onClose(code, reason);
   }
 
   return {

@@ -14,7 +14,7 @@ const REFRESH_MS = 1_000;
 const WARN_MS = 300_000;
 
 /** The stream is down: since when, and what may be missing; afterwards, what was made up for. */
-export class Outage {
+export class OutageBanner {
   #banner = byId("outage");
   #text = byId("outage-text");
   #duration = byId("outage-duration");
@@ -32,16 +32,16 @@ export class Outage {
 
   /** @param {Status} status */
   show({ state, since, reason }) {
-    if (state === "live") return this.#over();
+    if (state === "live") return this.#showRecovery();
     if (since === null) return this.clear();
     if (this.#since === null) this.#events = 0;
     this.#since = since;
     clearInterval(this.#timer);
     if (state === "signed-out")
-      return this.#tell(`Sign in again, and the page goes on from there. ${explain(reason ?? "")}`);
+      return this.#showOutage(`Sign in again, and the page goes on from there. ${explain(reason ?? "")}`);
     if (!this.#banner.hidden && !this.#dismiss.hidden) this.#banner.hidden = true; // It tells of the outage before.
-    this.#timer = setInterval(() => this.#look(), REFRESH_MS);
-    this.#look();
+    this.#timer = setInterval(() => this.#update(), REFRESH_MS);
+    this.#update();
   }
 
   /** An event came. */
@@ -57,13 +57,13 @@ export class Outage {
     this.#onChange(false);
   }
 
-  #look() {
+  #update() {
     if (this.#since === null || Date.now() - this.#since < GRACE_MS) return;
-    this.#tell("It will be loaded as soon as the connection is back.");
+    this.#showOutage("It will be loaded as soon as the connection is back.");
   }
 
   /** The duration is not for screen readers: they would read the banner again each second. @param {string} hope */
-  #tell(hope) {
+  #showOutage(hope) {
     const since = /** @type {number} */ (this.#since);
     write(
       this.#text,
@@ -73,7 +73,7 @@ export class Outage {
     this.#show("down");
   }
 
-  #over() {
+  #showRecovery() {
     const wasShown = !this.#banner.hidden && this.#dismiss.hidden;
     const since = this.#since;
     clearInterval(this.#timer);
@@ -98,50 +98,51 @@ export class Outage {
 }
 
 /** The token is about to expire, and nobody but the person can renew it. */
-export class Expiry {
+export class ExpiryBanner {
   #banner = byId("expiry");
   #text = byId("expiry-text");
   #expiresAt = Infinity;
-  #isAsked;
+  #isSignInOpen;
   #renews = () => false;
-  #trouble = "";
+  #renewalProblem = "";
 
-  /** @param {() => void} onSignIn  "Sign in again" was pressed. @param {() => boolean} isAsked  Whether the form is open. */
-  constructor(onSignIn, isAsked) {
-    this.#isAsked = isAsked;
+  /** @param {() => void} onSignIn  "Sign in again" was pressed. @param {() => boolean} isSignInOpen  Whether the form is open. */
+  constructor(onSignIn, isSignInOpen) {
+    this.#isSignInOpen = isSignInOpen;
     byId("expiry-sign-in").addEventListener("click", onSignIn);
-    setInterval(() => this.#look(), REFRESH_MS);
+    setInterval(() => this.#update(), REFRESH_MS);
   }
 
   /** @param {number} expiry  In s since the epoch. @param {() => boolean} renews  Whether that happens without the person. */
   watch(expiry, renews) {
     this.#expiresAt = expiry * 1000;
     this.#renews = renews;
-    this.#look();
+    this.#update();
   }
 
   /** Why it could not be renewed. @param {string | null} problem */
   explain(problem) {
-    this.#trouble = problem ? `Your sign-in could not be renewed. ${problem} ` : "";
-    this.#look();
+    this.#renewalProblem = problem ? `Your sign-in could not be renewed. ${problem} ` : "";
+    this.#update();
   }
 
   clear() {
     this.#expiresAt = Infinity;
-    this.#trouble = "";
-    this.#look();
+    this.#renewalProblem = "";
+    this.#update();
   }
 
   /**
    * Once it has expired the form says so, unless it is the provider that everybody waits for. Where another tab's token
    * carries the stream, no form opens by itself.
    */
-  #look() {
+  #update() {
     const left = this.#expiresAt - serverNow();
-    this.#banner.hidden = this.#renews() || left > WARN_MS || (left <= 0 && !this.#trouble && this.#isAsked());
+    this.#banner.hidden =
+      this.#renews() || left > WARN_MS || (left <= 0 && !this.#renewalProblem && this.#isSignInOpen());
     if (this.#banner.hidden) return;
     const verb = left > 0 ? "expires" : "expired";
-    write(this.#text, `${this.#trouble}Your token ${verb} at ${secondOfDay(this.#expiresAt)}.`);
+    write(this.#text, `${this.#renewalProblem}Your token ${verb} at ${secondOfDay(this.#expiresAt)}.`);
   }
 }
 

@@ -5,11 +5,11 @@
  * its answer. So each answer says between what bounds the difference lies, and only a difference that is certain is told.
  */
 
-const TOLD_FROM_MS = 5_000;
-const DATE_STEP_MS = 2_000;
+const REPORTED_FROM_MS = 5_000;
+const DATE_PRECISION_MS = 2_000;
 
 let offset = 0;
-let told = false;
+let isReported = false;
 /** @type {(offset: number) => void} */ let listener = () => {};
 
 /** The time at the server, in ms since the epoch, as far as we know. */
@@ -30,15 +30,15 @@ export function compareClocks(date, sentAt) {
   const served = Date.parse(date ?? "");
   if (Number.isNaN(served)) return;
   const least = served - Date.now();
-  const most = served + DATE_STEP_MS - sentAt;
+  const most = served + DATE_PRECISION_MS - sentAt;
   offset = least > 0 || most < 0 ? (least + most) / 2 : 0;
-  if (told || (least <= TOLD_FROM_MS && most >= -TOLD_FROM_MS)) return;
-  told = true;
+  if (isReported || (least <= REPORTED_FROM_MS && most >= -REPORTED_FROM_MS)) return;
+  isReported = true;
   listener(offset);
 }
 
 /** @param {number} skew  In ms, the server's clock less ours. */
-export function skewInWords(skew) {
+export function describeSkew(skew) {
   const seconds = Math.round(Math.abs(skew) / 1000);
   const amount =
     seconds < 120

@@ -18,7 +18,7 @@ const LABELS = {
   waiting: "Reconnecting",
 };
 
-export class StateLine {
+export class ConnectionStatus {
   #line = byId("state");
   #label = byId("state-label");
   #countdown = byId("state-countdown");
@@ -32,27 +32,27 @@ export class StateLine {
   }
 
   /** @param {Status} status */
-  show({ state, reason, since, way, retryAt }) {
+  show({ state, reason, since, transport, retryAt }) {
     const interrupted = since !== null && (state === "connecting" || state === "waiting");
     this.#line.dataset.state = state;
-    this.#line.dataset.way = way;
+    this.#line.dataset.transport = transport;
     write(this.#label, interrupted ? LABELS.waiting : LABELS[state]);
     write(this.#detail, detailOf(state, reason, interrupted ? since : null));
-    this.#offerRetry(state === "waiting" || interrupted);
+    this.#showRetry(state === "waiting" || interrupted);
     clearInterval(this.#timer);
-    this.#countDown(retryAt);
-    if (retryAt) this.#timer = setInterval(() => this.#countDown(retryAt), 250);
+    this.#showCountdown(retryAt);
+    if (retryAt) this.#timer = setInterval(() => this.#showCountdown(retryAt), 250);
   }
 
   /** It stays for the whole of an outage: who pressed it has the focus there. @param {boolean} offered */
-  #offerRetry(offered) {
+  #showRetry(offered) {
     const hadFocus = document.activeElement === this.#retry;
     this.#retry.hidden = !offered;
     if (hadFocus && !offered) this.#line.focus();
   }
 
   /** @param {number | null} retryAt */
-  #countDown(retryAt) {
+  #showCountdown(retryAt) {
     const seconds = retryAt && Math.ceil((retryAt - Date.now()) / 1000);
     write(this.#countdown, seconds && seconds > 0 ? `in ${seconds} s` : "");
   }

@@ -63,7 +63,7 @@ export function untilTime(timestamp) {
  * A duration in at most two units: `41 ms`, `3.2 s`, `4 min 12 s`, `2 h 5 min`.
  * @param {number} ms
  */
-export function inShort(ms) {
+export function formatDuration(ms) {
   if (ms < 1_000) return `${Math.max(0, Math.round(ms))} ms`;
   if (ms < 10_000) return `${(ms / 1_000).toFixed(1)} s`;
   return inWholeSeconds(ms);

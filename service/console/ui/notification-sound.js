@@ -17,27 +17,27 @@ const TONES = {
 const TONE_SECONDS = 0.18;
 const LOUDNESS = 0.2;
 
-export class Sound {
+export class NotificationSound {
   /** @type {AudioContext | null} */ #context = null;
-  #wanted = false;
+  #isNeeded = false;
   #onChange;
 
   /** @param {() => void} onChange  `muted` is another. */
   constructor(onChange) {
     this.#onChange = onChange;
-    for (const kind of ["pointerup", "keydown"]) addEventListener(kind, () => this.muted && this.#unmute());
+    for (const kind of ["pointerup", "keydown"]) addEventListener(kind, () => this.muted && this.#onUserActivation());
   }
 
   /** Gets ready, as soon as the browser allows it. */
   prepare() {
-    this.#wanted = true;
+    this.#isNeeded = true;
     if (this.#context || !navigator.userActivation.hasBeenActive) return;
     this.#context = new AudioContext();
   }
 
   /** Whether the browser waits for a click. */
   get muted() {
-    return this.#wanted && !this.#context;
+    return this.#isNeeded && !this.#context;
   }
 
   /** @param {Severity} severity */
@@ -51,7 +51,7 @@ export class Sound {
     }
   }
 
-  #unmute() {
+  #onUserActivation() {
     this.prepare();
     this.#onChange();
   }

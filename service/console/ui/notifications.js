@@ -6,42 +6,42 @@
  * tag, so an alert that comes again replaces what is there.
  */
 
-import { load, mayCall, onSavedElsewhere, reaches, save } from "../settings/preferences.js";
-import { compare } from "../stream/severity.js";
-import { Sound } from "./notification-sound.js";
+import { load, mayNotifyAt, meetsThreshold, onChangedInOtherTab, save } from "../settings/preferences.js";
+import { compareSeverity } from "../stream/severity.js";
+import { NotificationSound } from "./notification-sound.js";
 
 /** @import { Preferences } from "../settings/preferences.js" */
 /** @import { Alert, Severity } from "../stream/wire-types.js" */
 
 const COLLECT_MS = 1_000;
-const AT_MOST = 3;
+const SINGLE_MAX = 3;
 const ICON = "/console/ui/favicons/favicon.svg";
 
 /**
- * @typedef {object} Surroundings
- * @property {() => boolean} leads               Whether this tab is the one that calls.
+ * @typedef {object} NotificationHost
+ * @property {() => boolean} isLeader             Whether this tab is the one that calls.
  * @property {(id: string | null) => void} open  A notification was clicked: show the alert, or with null the feed.
  * @property {() => void} onChange               Another tab changed the preferences, or what the browser allows is another.
  */
 
-export class Attention {
-  #surroundings;
+export class Notifications {
+  #host;
   #sound;
   #preferences = load();
-  /** @type {Alert[]} Those to be shown, */ #shown = [];
-  /** @type {Alert[]} and those to be heard. */ #heard = [];
+  /** @type {Alert[]} To be shown */ #toShow = [];
+  /** @type {Alert[]} and to be played. */ #toPlay = [];
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
-  /** @type {Set<Notification>} Those that stay until somebody has seen them. */ #standing = new Set();
-  /** Whether the browser turned out to show none of a page's notifications, as on Android. */ barred = false;
+  /** @type {Set<Notification>} Those that stay until somebody has seen them. */ #persistent = new Set();
+  /** Whether the browser turned out to show none of a page's notifications, as on Android. */ isUnsupported = false;
 
-  /** @param {Surroundings} surroundings */
-  constructor(surroundings) {
-    this.#surroundings = surroundings;
-    this.#sound = new Sound(surroundings.onChange);
+  /** @param {NotificationHost} host */
+  constructor(host) {
+    this.#host = host;
+    this.#sound = new NotificationSound(host.onChange);
     this.#use(this.#preferences);
-    onSavedElsewhere((preferences) => {
+    onChangedInOtherTab((preferences) => {
       this.#use(preferences);
-      surroundings.onChange();
+      host.onChange();
     });
   }
 
@@ -61,30 +61,30 @@ export class Attention {
   }
 
   /** Lets a person hear it. @param {Severity} severity */
-  try(severity) {
+  preview(severity) {
     this.#sound.play(severity);
   }
 
   /** Something is new. What holds now counts, whatever is chosen before the call. @param {Alert} alert */
   add(alert) {
     const { notify, sound } = this.#preferences;
-    if (!this.#surroundings.leads() || !mayCall(this.#preferences, alert.severity, new Date())) return;
-    if (reaches(notify, alert.severity)) this.#shown.push(alert);
-    if (reaches(sound, alert.severity)) this.#heard.push(alert);
-    this.#timer ??= setTimeout(() => this.#call(), COLLECT_MS);
+    if (!this.#host.isLeader() || !mayNotifyAt(this.#preferences, alert.severity, new Date())) return;
+    if (meetsThreshold(notify, alert.severity)) this.#toShow.push(alert);
+    if (meetsThreshold(sound, alert.severity)) this.#toPlay.push(alert);
+    this.#timer ??= setTimeout(() => this.#flush(), COLLECT_MS);
   }
 
   /** Nobody is signed in any more. */
   clear() {
-    this.#forget();
-    for (const notification of this.#standing) notification.close();
+    this.#clearPending();
+    for (const notification of this.#persistent) notification.close();
   }
 
-  #forget() {
+  #clearPending() {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#shown = [];
-    this.#heard = [];
+    this.#toShow = [];
+    this.#toPlay = [];
   }
 
   /** @param {Preferences} preferences */
@@ -93,22 +93,22 @@ export class Attention {
     if (preferences.sound !== "off") this.#sound.prepare();
   }
 
-  #call() {
-    const [shown, heard] = [this.#shown, worst(this.#heard)];
-    this.#forget();
-    if (heard) this.#sound.play(heard);
-    this.#notify(shown);
+  #flush() {
+    const [toShow, severity] = [this.#toShow, mostSevere(this.#toPlay)];
+    this.#clearPending();
+    if (severity) this.#sound.play(severity);
+    this.#notify(toShow);
   }
 
   /** @param {Alert[]} alerts */
   #notify(alerts) {
     if (!alerts.length || !("Notification" in globalThis) || Notification.permission !== "granted") return;
-    if (alerts.length <= AT_MOST) {
+    if (alerts.length <= SINGLE_MAX) {
       for (const { id, severity, topic, title } of alerts) this.#show(title, `${severity} · ${topic}`, id, severity);
       return;
     }
     const critical = alerts.filter(({ severity }) => severity === "critical").length;
-    const topics = [...new Set(alerts.map(({ topic }) => topic))].slice(0, AT_MOST).join(", ");
+    const topics = [...new Set(alerts.map(({ topic }) => topic))].slice(0, SINGLE_MAX).join(", ");
     this.#show(`${alerts.length} new alerts, ${critical} critical`, topics, null, critical ? "critical" : "info");
   }
 
@@ -118,12 +118,12 @@ export class Attention {
     const options = { body, tag: id ?? "tocsin", renotify: true, icon: ICON, requireInteraction: stays, silent: true };
     const notification = this.#notification(title, options);
     if (!notification) return;
-    if (stays) this.#standing.add(notification);
-    notification.onclose = () => this.#standing.delete(notification);
+    if (stays) this.#persistent.add(notification);
+    notification.onclose = () => this.#persistent.delete(notification);
     notification.onclick = () => {
       window.focus();
       notification.close();
-      this.#surroundings.open(id);
+      this.#host.open(id);
     };
   }
 
@@ -132,15 +132,15 @@ export class Attention {
     try {
       return new Notification(title, options);
     } catch {
-      this.barred = true;
-      this.#surroundings.onChange();
+      this.isUnsupported = true;
+      this.#host.onChange();
       return null;
     }
   }
 }
 
 /** @param {Alert[]} alerts @returns {Severity | null} */
-function worst(alerts) {
-  const [first] = alerts.map(({ severity }) => severity).sort((one, other) => compare(other, one));
+function mostSevere(alerts) {
+  const [first] = alerts.map(({ severity }) => severity).sort((one, other) => compareSeverity(other, one));
   return first ?? null;
 }

@@ -3,38 +3,38 @@
  * The search part of the address (the filters of the feed) stays as it is.
  */
 
-/** @typedef {{name: "feed" | "dashboard" | "settings"} | {name: "alert", id: string}} Place */
+/** @typedef {{name: "feed" | "dashboard" | "settings"} | {name: "alert", id: string}} Route */
 
-const PLAIN = /** @type {const} */ (["dashboard", "settings"]);
+const SIMPLE_ROUTES = /** @type {const} */ (["dashboard", "settings"]);
 
-/** @type {Place} */ let current = placeAt(location.hash) ?? { name: "feed" };
-/** @type {Set<(place: Place) => void>} */ const listeners = new Set();
+/** @type {Route} */ let current = routeOf(location.hash) ?? { name: "feed" };
+/** @type {Set<(route: Route) => void>} */ const listeners = new Set();
 
 /** What is open. */
-export function place() {
+export function currentRoute() {
   return current;
 }
 
 /**
  * Calls back now, and whenever something else is opened.
- * @param {(place: Place) => void} callback
+ * @param {(route: Route) => void} callback
  */
-export function onPlace(callback) {
+export function onRoute(callback) {
   listeners.add(callback);
   callback(current);
 }
 
 /**
  * Opens a place; the browser's back button returns from it to where one was.
- * @param {Place} next
+ * @param {Route} next
  * @param {{instead?: boolean}} [how]  `instead`: the back button leads to where it led before, as in leafing through.
  */
 export function go(next, { instead = false } = {}) {
   history[instead ? "replaceState" : "pushState"](null, "", hashOf(next));
-  follow();
+  onHashChange();
 }
 
-/** The address of a place, for a link. @param {Place} target */
+/** The address of a route, for a link. @param {Route} target */
 export function hashOf(target) {
   switch (target.name) {
     case "feed":
@@ -49,13 +49,13 @@ export function hashOf(target) {
 /**
  * The place that an address, or a link, leads to.
  * @param {string} hash
- * @returns {Place | null}  Null for one that is not about what is open: `#token=…`, or the target of the skip link.
+ * @returns {Route | null}  Null for one that is not about what is open: `#token=…`, or the target of the skip link.
  */
-export function placeAt(hash) {
+export function routeOf(hash) {
   if (hash === "" || hash === "#") return { name: "feed" };
   if (!hash.startsWith("#/")) return null;
   const [first, id, ...rest] = hash.slice(2).split("/");
-  const name = PLAIN.find((plain) => plain === first);
+  const name = SIMPLE_ROUTES.find((route) => route === first);
   if (name) return { name };
   return first === "alerts" && id && !rest.length ? { name: "alert", id: decoded(id) } : { name: "feed" };
 }
@@ -69,11 +69,11 @@ function decoded(text) {
   }
 }
 
-function follow() {
-  const next = placeAt(location.hash);
+function onHashChange() {
+  const next = routeOf(location.hash);
   if (!next || hashOf(next) === hashOf(current)) return;
   current = next;
   for (const listener of listeners) listener(current);
 }
 
-addEventListener("hashchange", follow);
+addEventListener("hashchange", onHashChange);

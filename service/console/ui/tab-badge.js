@@ -4,9 +4,9 @@
  */
 
 const TITLE = document.title;
-const MANY = 9;
+const COUNT_MAX = 9;
 
-export class Unread {
+export class TabBadge {
   #icon = /** @type {HTMLLinkElement} */ (document.querySelector("link[rel=icon]"));
   #count = 0;
   #offline = false;
@@ -30,7 +30,7 @@ export class Unread {
     this.#count = count;
     this.#offline = offline;
     document.title = [offline && "Offline ·", count && `(${count})`, TITLE].filter(Boolean).join(" ");
-    const name = offline ? "offline" : count > MANY ? "many" : String(count);
+    const name = offline ? "offline" : count > COUNT_MAX ? "many" : String(count);
     this.#icon.href =
       offline || count ? `/console/ui/favicons/favicon-${name}.svg` : "/console/ui/favicons/favicon.svg";
   }
