@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,9 @@ from service.errors import CloseReason
 from service.events.log import NOTIFY_CHANNEL as EVENTS_CHANNEL
 from service.events.log import read_head
 from service.http import health, openapi, problems, static_console, swagger_ui
+from service.http.provided import Parts, provide
 from service.http.rate_limits import ConnectionLimits, RestLimits
+from service.http.source_requests import SourceCounter
 from service.integrations import routes as integration_routes
 from service.ledger import routes as ledger_routes
 from service.ledger.recorder import Ledger
@@ -70,82 +73,15 @@ AsyncAPI, in `openapi/asyncapi.yaml`.
 """
 
 
-def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # noqa: PLR0915 - all parts are named
+def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     """Make the application of one node, on the migrated database at ``url``."""
-    database = Database(url, settings.storage)
-    revoked = RevokedTokens()
-    verifier = TokenVerifier(keyring, settings.auth, revoked)
-    rest_limits = RestLimits(settings.limits)
-    limits = ConnectionLimits(settings.stream)
-    ledger = Ledger(database, settings.ledger)
-    hub = Hub(ledger, settings.stream)
-    fanout = Fanout(database, hub, settings.stream)
-    admission = Admission(
-        hub=hub,
-        fanout=fanout,
-        ledger=ledger,
-        verifier=verifier,
-        rest_limits=rest_limits,
-        limits=limits,
-        settings=settings.stream,
-    )
-    presence = Presence(database, hub, settings)
-    committer = Committer(database, settings.storage, fanout.offer, ledger.callers.count)
-    sweeper = DueAlerts(database, committer)
-    indexer = SearchIndexer(database)
-    janitor = Housekeeping(database, ledger, settings)
-    retention = Retention(database, settings.retention, fanout.forget)
-    figures = Figures(database, hub, ledger)
-    dashboard = Dashboard(database, figures, verifier, settings.stream)
-
-    def close_revoked(kicked: Collection[UUID]) -> None:
-        hub.close_revoked(revoked, kicked)
-        dashboard.close_revoked()
-
-    revocations = RevocationFeed(database, revoked, close_revoked)
-    notifications = NotificationListener(database)
-    notifications.listen(ASK_CHANNEL, figures.asked)
-    notifications.listen(EVENTS_CHANNEL, lambda seq: fanout.announce(int(seq)))
-    notifications.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.announce(), on_connect=revocations.announce)
-    notifications.listen(PRESENCE_CHANNEL, lambda _payload: presence.changed(), on_connect=presence.changed)
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(database.close)
-            async with database.transaction() as tx:
-                head = await read_head(tx)
-            await revocations.read()
-            await keyring.load()
-            fanout.start_at(head)
-            await ledger.register(head)
-            stack.push_async_callback(ledger.end)
-            stack.push_async_callback(dashboard.close)
-            stack.callback(hub.close_all, CloseReason.SHUTTING_DOWN)  # those that no socket holds: between two polls
-            for part in (
-                ledger.run(lambda: hub.close_all(CloseReason.SHUTTING_DOWN)),
-                committer.run(),
-                sweeper.run(),
-                fanout.run(),
-                notifications.run(),
-                revocations.run(),
-                keyring.run(),
-                hub.run(),
-                presence.run(),
-                janitor.run(),
-                retention.run(),
-                indexer.run(),
-            ):
-                await stack.enter_async_context(_running(part, app))
-            log.info("node serves", node=str(ledger.node_id), head=head)
-            yield
-
+    node = Node(settings, url, keyring)
     app = FastAPI(
         title="Tocsin",
         version=__version__,
         summary="Alerts, stored before answered and pushed at once.",
         description=DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=lambda _app: node.running(),
         docs_url=None,
         redoc_url=None,
         servers=[{"url": "/"}],
@@ -153,18 +89,20 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # no
         generate_unique_id_function=openapi.operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has them; a span would hold ?token=
     )
-    app.state.failed = False
-    app.state.settings = settings
-    app.state.database = database
-    app.state.verifier = verifier
-    app.state.limits = rest_limits
-    app.state.committer = committer
-    app.state.called = ledger.callers.count
-    app.state.hub = hub
-    app.state.dashboard = dashboard
-    app.state.streams = HttpStreams(admission, hub, ledger, limits, settings.stream)
+    provide(app, node.parts())
     problems.install(app)
     openapi.install(app)
+    _add_routes(app)
+    app.router.routes.append(
+        WebSocketRoute(PATH, WebSocketEndpoint(node.admission, node.verifier, node.limits, settings.stream))
+    )
+    swagger_ui.install(app)
+    static_console.install(app, CONSOLE, settings.console)
+    _prepare(app)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
     app.router.routes.extend(alert_routes.fast_routes)
     app.router.routes.extend(integration_routes.fast_routes)
     for router in (
@@ -178,13 +116,6 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:  # no
         health.router,
     ):
         app.include_router(router)
-    app.router.routes.append(
-        WebSocketRoute(PATH, WebSocketEndpoint(admission, verifier, rest_limits, settings.stream)),
-    )
-    swagger_ui.install(app)
-    static_console.install(app, CONSOLE, settings.console)
-    _prepare(app)
-    return app
 
 
 def _prepare(app: FastAPI) -> None:
@@ -193,20 +124,131 @@ def _prepare(app: FastAPI) -> None:
         route.matches({"type": "http", "method": "GET", "path": "/", "headers": []})
 
 
-@asynccontextmanager
-async def _running(part: Coroutine[Any, Any, None], app: FastAPI) -> AsyncIterator[None]:
-    """Run a part beside the requests. One that fails takes the node down: a restart is cleaner than half a node."""
+class Node:
+    """The parts of one node, each made after those that it needs."""
 
-    def stop_on_failure(task: asyncio.Task[None]) -> None:
+    def __init__(self, settings: Settings, url: URL, keyring: Keyring) -> None:
+        self._settings = settings
+        self._keyring = keyring
+        self.tasks = NodeTasks()
+
+        self.database = database = Database(url, settings.storage)
+        self.revoked = RevokedTokens()
+        self.verifier = TokenVerifier(keyring, settings.auth, self.revoked)
+        self.limits = RestLimits(settings.limits)
+
+        connection_limits = ConnectionLimits(settings.stream)
+        self.ledger = ledger = Ledger(database, settings.ledger)
+        self.hub = hub = Hub(ledger, settings.stream)
+        self.fanout = Fanout(database, hub, settings.stream)
+        self.presence = Presence(database, hub, settings)
+        self.admission = Admission(
+            hub=hub,
+            fanout=self.fanout,
+            ledger=ledger,
+            verifier=self.verifier,
+            rest_limits=self.limits,
+            limits=connection_limits,
+            settings=settings.stream,
+        )
+        self.streams = HttpStreams(self.admission, hub, ledger, connection_limits, settings.stream)
+        self.figures = Figures(database, hub, ledger)
+        self.dashboard = Dashboard(database, self.figures, self.verifier, settings.stream)
+
+        self.committer = Committer(database, settings.storage, self.fanout.offer, ledger.callers)
+        self.due_alerts = DueAlerts(database, self.committer)
+        self.search_indexer = SearchIndexer(database)
+        self.housekeeping = Housekeeping(database, ledger, settings)
+        self.retention = Retention(database, settings.retention, self.fanout.forget)
+        self.revocations = RevocationFeed(database, self.revoked, self._close_revoked)
+        self.notifications = self._notifications()
+
+    def _notifications(self) -> NotificationListener:
+        """Return the listener, with what each channel wakes."""
+        listener = NotificationListener(self.database)
+        revocations, presence = self.revocations, self.presence
+        listener.listen(ASK_CHANNEL, self.figures.asked)
+        listener.listen(EVENTS_CHANNEL, lambda seq: self.fanout.announce(int(seq)))
+        listener.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.announce(), on_connect=revocations.announce)
+        listener.listen(PRESENCE_CHANNEL, lambda _payload: presence.changed(), on_connect=presence.changed)
+        return listener
+
+    def _close_revoked(self, kicked: Collection[UUID]) -> None:
+        self.hub.close_revoked(self.revoked, kicked)
+        self.dashboard.close_revoked()
+
+    def parts(self) -> Parts:
+        """Return what the routes may ask for."""
+        parts = Parts(
+            self.tasks,
+            self.database,
+            self.verifier,
+            self.limits,
+            self.committer,
+            self.hub,
+            self.streams,
+            self.dashboard,
+            *(getattr(self._settings, group.name) for group in fields(self._settings)),
+        )
+        parts.add(SourceCounter, self.ledger.callers)
+        return parts
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve: start the parts, and stop them in the end."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.database.close)
+            async with self.database.transaction() as tx:
+                head = await read_head(tx)
+            await self.revocations.read()
+            await self._keyring.load()
+            self.fanout.start_at(head)
+            await self.ledger.register(head)
+            stack.push_async_callback(self.ledger.end)
+            stack.push_async_callback(self.dashboard.close)
+            stack.callback(self._shut_down)  # those that no socket holds: between two polls
+            for part in (
+                self.ledger.run(self._shut_down),
+                self.committer.run(),
+                self.due_alerts.run(),
+                self.fanout.run(),
+                self.notifications.run(),
+                self.revocations.run(),
+                self._keyring.run(),
+                self.hub.run(),
+                self.presence.run(),
+                self.housekeeping.run(),
+                self.retention.run(),
+                self.search_indexer.run(),
+            ):
+                await stack.enter_async_context(self.tasks.running(part))
+            log.info("node serves", node=str(self.ledger.node_id), head=head)
+            yield
+
+    def _shut_down(self) -> None:
+        self.hub.close_all(CloseReason.SHUTTING_DOWN)
+
+
+class NodeTasks:
+    """What runs beside the requests. A part that fails takes the node down: a restart is cleaner than half a node."""
+
+    def __init__(self) -> None:
+        self.failed = False
+        """Whether a part has failed, and the node stops."""
+
+    @asynccontextmanager
+    async def running(self, part: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Run a part until the end of the block."""
+        task = asyncio.create_task(part)
+        task.add_done_callback(self._ended)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("a part of the node failed; stopping", exc_info=error)
-            app.state.failed = True
+            self.failed = True
             os.kill(os.getpid(), signal.SIGTERM)
-
-    task = asyncio.create_task(part)
-    task.add_done_callback(stop_on_failure)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

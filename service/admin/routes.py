@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
-    ValidationError,
     model_validator,
 )
 
 from service.alerts.schemas import Name, Time
 from service.auth.principal import Principal, Scope
 from service.auth.revocations import Revocation, Target, revocations_before, revoke
+from service.database.engine import Database
 from service.errors import InvalidRequest, NotFound, Overloaded
 from service.http import pagination
 from service.http.authentication import Bearer
-from service.http.openapi import body, refusals
+from service.http.openapi import refusals, takes
 from service.http.pagination import Cursor
-from service.http.problems import invalid
-from service.http.request_body import read_body, require_json
+from service.http.provided import provided
+from service.http.request_body import json_body
 from service.ledger.queries import is_open
-
-if TYPE_CHECKING:
-    from service.database.engine import Database
-    from service.settings import Settings
-    from service.stream.hub import Hub
+from service.settings import AuthSettings
+from service.stream.hub import Hub
 
 router = APIRouter(prefix="/v1", tags=["administration"])
 
 Admin = Annotated[Principal, Depends(Bearer(Scope.ADMIN, limit="read"))]
+ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
+ProvidedSettings = Annotated[AuthSettings, Depends(provided(AuthSettings))]
 
 ID_MAX = 2**63 - 1
 BODY_MAX_BYTES = 16 * 1024
@@ -128,32 +127,26 @@ class RevocationPage(BaseModel):
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
 
 
-_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": body(RevocationIn)}}}}
-
-
 @router.post(
     "/revocations",
     status_code=201,
     responses={200: {"model": RevocationOut, "description": "It was in force already."}, **refusals(Overloaded)},
-    openapi_extra=_BODY,
+    openapi_extra=takes(RevocationIn),
 )
-async def post_revocation(request: Request, response: Response, principal: Admin) -> RevocationOut:
+async def post_revocation(
+    response: Response,
+    database: ProvidedDatabase,
+    settings: ProvidedSettings,
+    principal: Admin,
+    wanted: Annotated[RevocationIn, Depends(json_body(RevocationIn, max_bytes=BODY_MAX_BYTES))],
+) -> RevocationOut:
     """Revoke tokens: they are refused from now on, and their streams closed, on every node within a second."""
-    require_json(request)
-    try:
-        wanted = RevocationIn.model_validate_json(await read_body(request, BODY_MAX_BYTES))
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
-    settings: Settings = request.app.state.settings
-    latest = time.time() + settings.auth.jwt_leeway_seconds
+    latest = time.time() + settings.jwt_leeway_seconds
     if wanted.before is not None and not 0 <= wanted.before.timestamp() <= latest:
         raise InvalidRequest("/before: no token has been issued before 1970, nor in the future.")
     target = Target(token_id=wanted.jti, subject=wanted.subject, issued_before=wanted.before)
-    database: Database = request.app.state.database
     async with database.transaction() as tx:
-        revocation, is_new = await revoke(
-            tx, target, by=principal.subject, reason=wanted.reason, settings=settings.auth
-        )
+        revocation, is_new = await revoke(tx, target, by=principal.subject, reason=wanted.reason, settings=settings)
     if not is_new:
         response.status_code = 200
     return RevocationOut.of(revocation)
@@ -161,14 +154,13 @@ async def post_revocation(request: Request, response: Response, principal: Admin
 
 @router.get("/revocations")
 async def get_revocations(
-    request: Request,
+    database: ProvidedDatabase,
     principal: Admin,  # noqa: ARG001 - asked for its scope
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 200,
 ) -> RevocationPage:
     """List what is revoked, newest first: by whom, when and why."""
     before = _decode(cursor) if cursor is not None else ID_MAX
-    database: Database = request.app.state.database
     async with database.transaction() as tx:
         rows = await revocations_before(tx, before, limit + 1)
     page = [RevocationOut.of(row) for row in rows[:limit]]
@@ -189,17 +181,16 @@ def _decode(cursor: str) -> int:
     "/connections/{connection_id:uuid}", status_code=204, response_class=Response, responses=refusals(NotFound)
 )
 async def delete_connection(
-    request: Request,
+    database: ProvidedDatabase,
+    settings: ProvidedSettings,
+    hub: Annotated[Hub, Depends(provided(Hub))],
     principal: Admin,
     connection_id: Annotated[UUID, Path(description="the `connection` of its `welcome` frame")],
 ) -> Response:
     """Close a stream with 1008 ``kicked``, on whichever node holds it. Its token stays good."""
-    hub: Hub = request.app.state.hub
-    settings: Settings = request.app.state.settings
-    database: Database = request.app.state.database
     async with database.transaction() as tx:
         if not hub.holds(connection_id) and not await is_open(tx, connection_id):
             raise NotFound(f"There is no open connection {connection_id}.")
         target = Target(connection_id=connection_id)
-        await revoke(tx, target, by=principal.subject, reason=None, settings=settings.auth)
+        await revoke(tx, target, by=principal.subject, reason=None, settings=settings)
     return Response(status_code=204)

@@ -3,57 +3,64 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID  # noqa: TC003 - FastAPI reads the annotations
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
 
 from service.alerts import schemas
 from service.alerts.commands import AddComment, ChangeStatus
+from service.alerts.committer import Committer
 from service.alerts.lifecycle import Action
 from service.alerts.queries import decode_cursor, find_alert, find_timeline
 from service.auth.principal import Principal, Scope
+from service.database.engine import Database
 from service.database.ids import uuid7
 from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded, ScopeMissing
 from service.http.authentication import Bearer
-from service.http.openapi import headers, refusals
+from service.http.openapi import headers, refusals, takes
 from service.http.pagination import Cursor  # noqa: TC001 - as UUID above
-from service.http.request_body import JsonRoute
+from service.http.provided import provided
+from service.http.request_body import json_body
 
-if TYPE_CHECKING:
-    from service.alerts.committer import Committer
-    from service.database.engine import Database
-
-router = APIRouter(prefix="/v1/alerts/{alert_id:uuid}", tags=["alerts"], route_class=JsonRoute)
+router = APIRouter(prefix="/v1/alerts/{alert_id:uuid}", tags=["alerts"])
 
 Manager = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, limit="write"))]
 Resolver = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.ALERTS_WRITE, limit="write"))]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
+ProvidedCommitter = Annotated[Committer, Depends(provided(Committer))]
 
 _ACTING = refusals(NotFound, ActionConflict, Overloaded, OutcomeUnknown)
 
 
 @router.post("/acknowledge", response_model=schemas.AlertOut, responses=_ACTING)
-async def acknowledge(request: Request, principal: Manager, alert_id: schemas.AlertId) -> Response:
+async def acknowledge(
+    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: schemas.AlertId
+) -> Response:
     """Take an open alert. The first who asks has it; others are answered 409 with who that is.
 
     Repeating one's own action changes nothing and is answered with the alert, here and below.
     """
-    return await _act(request, principal, alert_id, Action.ACKNOWLEDGE)
+    return await _act(database, committer, principal, alert_id, Action.ACKNOWLEDGE)
 
 
 @router.post("/resolve", response_model=schemas.AlertOut, responses=_ACTING)
-async def resolve(request: Request, principal: Resolver, alert_id: schemas.AlertId) -> Response:
+async def resolve(
+    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Resolver, alert_id: schemas.AlertId
+) -> Response:
     """Call an alert done. Whoever posted it may, too."""
-    return await _act(request, principal, alert_id, Action.RESOLVE)
+    return await _act(database, committer, principal, alert_id, Action.RESOLVE)
 
 
 @router.post("/reopen", response_model=schemas.AlertOut, responses=_ACTING)
-async def reopen(request: Request, principal: Manager, alert_id: schemas.AlertId) -> Response:
+async def reopen(
+    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: schemas.AlertId
+) -> Response:
     """Open an alert again that was resolved or has expired, or give back one that was acknowledged."""
-    return await _act(request, principal, alert_id, Action.REOPEN)
+    return await _act(database, committer, principal, alert_id, Action.REOPEN)
 
 
 @router.post(
@@ -64,17 +71,18 @@ async def reopen(request: Request, principal: Manager, alert_id: schemas.AlertId
         201: {"description": "It is stored.", "headers": headers("Idempotency-Replayed")},
         **refusals(NotFound, IdempotencyMismatch, Overloaded, OutcomeUnknown),
     },
+    openapi_extra=takes(schemas.CommentIn),
 )
-async def comment(
-    request: Request,
+async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is given
+    database: ProvidedDatabase,
+    committer: ProvidedCommitter,
     principal: Manager,
     alert_id: schemas.AlertId,
-    body: schemas.CommentIn,
+    body: Annotated[schemas.CommentIn, Depends(json_body(schemas.CommentIn))],
     idempotency_key: Annotated[schemas.Name | None, Header(description="makes a retry safe, for 24 hours")] = None,
 ) -> Response:
     """Say something about an alert, whatever became of it."""
-    await _see(request, principal, alert_id)
-    committer: Committer = request.app.state.committer
+    await _see(database, principal, alert_id)
     change = AddComment(principal.subject, datetime.now(UTC), alert_id, uuid7(), body.text, idempotency_key)
     stored = await committer.store(change)
     headers = {"Idempotency-Replayed": "true"} if stored.replayed else {}
@@ -83,7 +91,7 @@ async def comment(
 
 @router.get("/timeline", response_model=schemas.Timeline, responses=refusals(NotFound))
 async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query string
-    request: Request,
+    database: ProvidedDatabase,
     principal: Reader,
     alert_id: schemas.AlertId,
     cursor: Cursor = None,
@@ -91,31 +99,30 @@ async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query stri
     order: Annotated[Literal["asc", "desc"], Query(description="desc: newest first; the same for each page")] = "asc",
 ) -> Response:
     """Tell what happened to an alert, oldest first unless asked otherwise, by whom and when."""
-    await _see(request, principal, alert_id)
-    database: Database = request.app.state.database
+    await _see(database, principal, alert_id)
     async with database.transaction() as tx:
         start = decode_cursor(cursor) if cursor is not None else None
         steps, more = await find_timeline(tx, alert_id, start, limit, newest_first=order == "desc")
     return Response(orjson.dumps({"events": steps, "next": more}), media_type="application/json")
 
 
-async def _act(request: Request, principal: Principal, alert_id: UUID, action: Action) -> Response:
-    source = (await _see(request, principal, alert_id, own=action is Action.RESOLVE))["source"]
+async def _act(
+    database: Database, committer: Committer, principal: Principal, alert_id: UUID, action: Action
+) -> Response:
+    source = (await _see(database, principal, alert_id, own=action is Action.RESOLVE))["source"]
     if not principal.may(Scope.ALERTS_MANAGE) and source != principal.subject:
         raise ScopeMissing(f"{source} posted this alert; to resolve it needs a token with the scope alerts:manage.")
-    committer: Committer = request.app.state.committer
     stored = await committer.store(ChangeStatus(principal.subject, datetime.now(UTC), alert_id, action))
     return Response(schemas.with_seq(stored.wire, stored.seq), media_type="application/json")
 
 
-async def _see(request: Request, principal: Principal, alert_id: UUID, *, own: bool = False) -> dict[str, Any]:
+async def _see(database: Database, principal: Principal, alert_id: UUID, *, own: bool = False) -> dict[str, Any]:
     """Return an alert that the bearer may see or, if ``own``, has posted.
 
     Raises:
         NotFound: there is none.
 
     """
-    database: Database = request.app.state.database
     async with database.transaction() as tx:
         alert = await find_alert(tx, principal, alert_id, own=own)
     if alert is None:

@@ -17,8 +17,9 @@ from pydantic_core import from_json
 from service.alerts.commands import posted
 from service.alerts.queue_items import QueueItem, Stored, idempotency_key
 from service.alerts.schemas import BatchItem
-from service.errors import InvalidRequest, MalformedRequest, OutcomeUnknown, RequestRefused, TopicForbidden
+from service.errors import InvalidRequest, OutcomeUnknown, RequestRefused, TopicForbidden
 from service.http.problems import document, invalid
+from service.http.request_body import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,10 +61,7 @@ def split(body: bytes, *, lines: bool) -> Sequence[Any]:
 
 
 def _array(body: bytes) -> list[Any]:
-    try:
-        items = from_json(body)  # the parser of a single alert, so that numbers mean the same
-    except ValueError as error:
-        raise MalformedRequest(f"The body is not valid JSON: {error}.") from None
+    items = parse_json(body, from_json)  # the parser of a single alert, so that numbers mean the same
     if not isinstance(items, list):
         raise InvalidRequest("The body must be a JSON array of alerts; POST a single one to /v1/alerts.")
     return items

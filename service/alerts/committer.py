@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from service.alerts.queue_items import Outcome, QueueItem
     from service.database.engine import Database
     from service.events.log import Event
-    from service.http.source_requests import Call, Called
+    from service.http.source_requests import PostOutcome, SourceCounter
     from service.settings import StorageSettings
 
 log = get_logger(__name__)
@@ -94,12 +94,12 @@ class Committer:
         database: Database,
         settings: StorageSettings,
         committed: Callable[[Sequence[Event]], None],
-        called: Called,
+        sources: SourceCounter,
     ) -> None:
         self._database = database
         self._settings = settings
         self._committed = committed
-        self._called = called
+        self._sources = sources
         self._queue: deque[QueueItem] = deque()
         self._arrived = asyncio.Event()
         self._queue_bytes = 0
@@ -279,9 +279,9 @@ class Committer:
             alert.conclude(outcome)
 
     def _count(self, batch: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> None:
-        """Count for their callers what became of alerts: a call a source, not an alert."""
-        for (source, call), number in Counter(_calls(batch, outcomes)).items():
-            self._called(source, call, number)
+        """Count what became of the alerts of each source."""
+        for (source, outcome), number in Counter(_post_outcomes(batch, outcomes)).items():
+            self._sources.count(source, outcome, number)
 
     async def _connect(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
@@ -344,11 +344,10 @@ def _outcome(alert: NewAlert, result: Appended) -> Stored | IdempotencyMismatch:
     return Stored(UUID(orjson.loads(result.body)["id"]), result.seq, result.body, replayed=result.replayed)
 
 
-def _calls(batch: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Call]]:
+def _post_outcomes(batch: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, PostOutcome]]:
     for item, outcome in zip(batch, outcomes, strict=True):
         if isinstance(outcome, Stored) and isinstance(item, _POSTED):
-            call: Call = "replayed" if outcome.replayed else "repeated" if outcome.repeated else "alerts"
-            yield item.source, call
+            yield item.source, "replayed" if outcome.replayed else "repeated" if outcome.repeated else "alerts"
 
 
 def _unknown() -> OutcomeUnknown:

@@ -6,7 +6,7 @@ The POSTs are the hot path: their routes are ``FastRoute``, and what they take i
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
@@ -21,6 +21,7 @@ from service.alerts.lifecycle import Status
 from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
 from service.alerts.queue_items import Stored, idempotency_key
 from service.auth.principal import TOPIC_MAX, Principal, Scope, is_subject, is_topic_pattern
+from service.database.engine import Database
 from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, OutcomeUnknown, Overloaded, TopicForbidden
 from service.events.filter import Severity
 from service.http.authentication import Bearer
@@ -28,19 +29,17 @@ from service.http.fast_route import FastRoute
 from service.http.openapi import body as body_of
 from service.http.openapi import headers, reads, refusals
 from service.http.pagination import Cursor
-from service.http.problems import invalid
-from service.http.request_body import media_type, read_body, require_json
+from service.http.provided import part, provided
+from service.http.rate_limits import RestLimits
+from service.http.request_body import media_type, read_body, read_model, require_json
 from service.http.source_requests import count_refused
-
-if TYPE_CHECKING:
-    from service.database.engine import Database
-    from service.http.rate_limits import RestLimits
-    from service.settings import Settings
+from service.settings import ServerSettings
 
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
 TopicPattern = Annotated[str, doc.documented(pattern=doc.TOPIC_PATTERN, maxLength=TOPIC_MAX)]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 
 
@@ -52,21 +51,14 @@ async def post_alert(request: Request) -> Response:
     topic repeats that one: it is counted there, and the answer is 200.
     """
     principal = await _writer(request)
-    require_json(request)
-    settings: Settings = request.app.state.settings
-    body = await read_body(request, settings.server.request_max_bytes)
-    try:
-        alert = schemas.AlertIn.model_validate_json(body)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+    alert = await read_model(request, schemas.AlertIn)
     if not principal.covers(alert.topic):
         raise TopicForbidden(f"The token's topics do not cover {alert.topic}.")
     key = request.headers.get("idempotency-key")
     if key is not None and not is_subject(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
-    committer: Committer = request.app.state.committer
     pending = posted(alert, principal.subject, datetime.now(UTC), idempotency_key(key, alert))
-    return created(await committer.store(pending))
+    return created(await part(request, Committer).store(pending))
 
 
 def created(stored: Stored) -> Response:
@@ -88,11 +80,10 @@ async def post_batch(request: Request) -> Response:
     lines = media_type(request) in batch.LINES
     if not lines:
         require_json(request)
-    settings: Settings = request.app.state.settings
-    items = batch.split(await read_body(request, settings.server.batch_max_bytes), lines=lines)
-    limits: RestLimits = request.app.state.limits
-    limits.hit("write", principal.subject, len(items) - 1)  # the first was counted with the request
-    answer = await batch.store(items, principal, datetime.now(UTC), request.app.state.committer)
+    body = await read_body(request, max_bytes=part(request, ServerSettings).batch_max_bytes)
+    items = batch.split(body, lines=lines)
+    part(request, RestLimits).hit("write", principal.subject, len(items) - 1)  # the first was counted with the request
+    answer = await batch.store(items, principal, datetime.now(UTC), part(request, Committer))
     count_refused(request, answer.refused)
     return Response(answer.body, media_type="application/json")
 
@@ -163,7 +154,7 @@ def _attributes(value: str) -> dict[str, Any]:
 
 @router.get("/alerts", response_model=schemas.AlertPage)
 async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    request: Request,
+    database: ProvidedDatabase,
     principal: Reader,
     topic: Annotated[list[TopicPattern], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
     severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
@@ -200,16 +191,14 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
         before=decode_cursor(cursor) if cursor is not None else None,
         limit=limit,
     )
-    database: Database = request.app.state.database
     async with database.transaction(snapshot=True) as tx:
         page, more, head = await list_alerts(tx, principal, query)
     return Response(orjson.dumps({"alerts": page, "next": more, "head": head}), media_type="application/json")
 
 
 @router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertOut, responses=refusals(NotFound))
-async def get_alert(request: Request, principal: Reader, alert_id: schemas.AlertId) -> Response:
+async def get_alert(database: ProvidedDatabase, principal: Reader, alert_id: schemas.AlertId) -> Response:
     """Return one alert."""
-    database: Database = request.app.state.database
     async with database.transaction() as tx:
         alert = await find_alert(tx, principal, alert_id)
     if alert is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query
 
 from service.alerts.lifecycle import Status
 from service.alerts.routes import TopicPattern, patterns
@@ -19,16 +19,16 @@ from service.audit.queries import Period, Slice
 from service.audit.report import report
 from service.audit.report_schemas import AuditReport
 from service.auth.principal import Principal, Scope
+from service.database.engine import Database
 from service.errors import NotFound, TopicForbidden
 from service.events.filter import Severity
 from service.http.authentication import Bearer
 from service.http.openapi import refusals
 from service.http.pagination import CURSOR_MAX, decode_cursor, encode_cursor
+from service.http.provided import provided
 
 if TYPE_CHECKING:
     from fastapi.params import Query as QueryParameter
-
-    from service.database.engine import Database
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
@@ -37,6 +37,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _bearer = Bearer(Scope.AUDIT_READ, limit="read")
 Auditor = Annotated[Principal, Depends(_bearer)]
+ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 
 
 async def _of_everything(principal: Auditor) -> Principal:
@@ -62,11 +63,6 @@ def _cursor(kind: str) -> QueryParameter:
     return parameter
 
 
-def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
-
-
 def _day(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
     until = until or datetime.now(UTC)
     return since or max(until, EPOCH) - A_DAY, until
@@ -74,7 +70,7 @@ def _day(since: datetime | None, until: datetime | None) -> tuple[datetime, date
 
 @router.get("/alerts/{alert_id:uuid}", responses=refusals(NotFound))
 async def audit_alert(
-    request: Request,
+    database: ProvidedDatabase,
     principal: Auditor,
     alert_id: AlertId,
     cursor: Annotated[str | None, _cursor("alert")] = None,
@@ -85,7 +81,7 @@ async def audit_alert(
     Both lists are paged together: as long as there is a `next`, the page that it leads to goes on with either.
     """
     people, times = decode_cursor(cursor, queries.ALERT_RECIPIENTS_KEYSET, queries.TIMELINE_KEYSET)
-    async with _database(request).transaction(snapshot=True) as tx:
+    async with database.transaction(snapshot=True) as tx:
         head = await queries.alert_head(tx, alert_id)
         if head is None or not principal.covers(head["topic"]):
             raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
@@ -100,7 +96,7 @@ async def audit_alert(
 
 @router.get("/recipients/{name:path}")
 async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the query string
-    request: Request,
+    database: ProvidedDatabase,
     principal: Auditor,
     name: Annotated[Name, Path(description="the admin: the subject of their tokens", examples=["alice"])],
     since: SinceDay = None,
@@ -114,7 +110,7 @@ async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the que
     """
     [after] = decode_cursor(cursor, queries.RECIPIENT_KEYSET)
     since, until = _day(since, until)
-    async with _database(request).transaction(snapshot=True) as tx:
+    async with database.transaction(snapshot=True) as tx:
         rows, more = await queries.deliveries_to(tx, name, Period(since, until), principal.topics, Slice(limit, after))
     return schemas.RecipientAudit.model_validate(
         {"recipient": name, "since": since, "until": until, "deliveries": rows, "next": encode_cursor(more)}
@@ -123,7 +119,7 @@ async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the que
 
 @router.get("/unreceived")
 async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    request: Request,
+    database: ProvidedDatabase,
     principal: Auditor,
     since: SinceDay = None,
     until: UntilNow = None,
@@ -140,14 +136,14 @@ async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query
     """
     [after] = decode_cursor(cursor, queries.UNRECEIVED_KEYSET)
     wanted = queries.Unreceived(Period(*_day(since, until)), patterns(topic), severity, status, recipient)
-    async with _database(request).transaction(snapshot=True) as tx:
+    async with database.transaction(snapshot=True) as tx:
         rows, more = await queries.unreceived(tx, wanted, principal.topics, Slice(limit, after))
     return schemas.UnreceivedPage.model_validate({"unreceived": rows, "next": encode_cursor(more)})
 
 
 @router.get("/connections", responses=refusals(TopicForbidden))
 async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    request: Request,
+    database: ProvidedDatabase,
     principal: OfEverything,  # noqa: ARG001 - asked for its scope
     recipient: Annotated[Name | None, Query(description="whose connections")] = None,
     is_open: Annotated[
@@ -160,7 +156,7 @@ async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the quer
 ) -> schemas.ConnectionPage:
     """List the connections of admins, the newest first; a period is when they were opened."""
     [after] = decode_cursor(cursor, queries.CONNECTIONS_KEYSET)
-    async with _database(request).transaction(snapshot=True) as tx:
+    async with database.transaction(snapshot=True) as tx:
         page = Slice(limit, after)
         rows, more = await queries.connections(tx, recipient, Period(since, until), page, is_open=is_open)
     return schemas.ConnectionPage.model_validate({"connections": rows, "next": encode_cursor(more)})
@@ -168,7 +164,7 @@ async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the quer
 
 @router.get("/rejections", responses=refusals(TopicForbidden))
 async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    request: Request,
+    database: ProvidedDatabase,
     principal: OfEverything,  # noqa: ARG001 - asked for its scope
     reason: Annotated[Name | None, Query(description="why they were refused", examples=["scope_missing"])] = None,
     since: Since = None,
@@ -178,14 +174,14 @@ async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query
 ) -> schemas.RejectionPage:
     """List the streams that were refused at the handshake, the newest first."""
     [after] = decode_cursor(cursor, queries.REJECTIONS_KEYSET)
-    async with _database(request).transaction(snapshot=True) as tx:
+    async with database.transaction(snapshot=True) as tx:
         rows, more = await queries.rejections(tx, reason, Period(since, until), Slice(limit, after))
     return schemas.RejectionPage.model_validate({"rejections": rows, "next": encode_cursor(more)})
 
 
 @router.get("/callers", responses=refusals(TopicForbidden))
 async def audit_callers(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    request: Request,
+    database: ProvidedDatabase,
     principal: OfEverything,  # noqa: ARG001 - asked for its scope
     source: Annotated[Name | None, Query(description="who posted: the subject of the token")] = None,
     since: Annotated[Time | None, Query(description="hours that end after this time")] = None,
@@ -195,14 +191,14 @@ async def audit_callers(  # noqa: PLR0913, PLR0917 - the filters of the query st
 ) -> schemas.CallerPage:
     """List what became of what each source of alerts posted in each hour, the newest hour first."""
     [after] = decode_cursor(cursor, queries.CALLERS_KEYSET)
-    async with _database(request).transaction(snapshot=True) as tx:
+    async with database.transaction(snapshot=True) as tx:
         rows, more = await queries.callers(tx, source, Period(since, until), Slice(limit, after))
     return schemas.CallerPage.model_validate({"callers": rows, "next": encode_cursor(more)})
 
 
 @router.get("/report", responses=refusals(TopicForbidden))
 async def audit_report(
-    request: Request,
+    database: ProvidedDatabase,
     principal: OfEverything,  # noqa: ARG001 - asked for its scope
     since: SinceDay = None,
     until: UntilNow = None,
@@ -211,5 +207,5 @@ async def audit_report(
 
     It reads all deliveries of the period. Where that takes longer than a statement may, ask `tocsin audit report`.
     """
-    async with _database(request).transaction(snapshot=True) as tx:
+    async with database.transaction(snapshot=True) as tx:
         return AuditReport.model_validate(await report(tx, *_day(since, until)))

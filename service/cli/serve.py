@@ -23,13 +23,14 @@ import typer
 import uvicorn
 
 from service import logs
-from service.app import create_app
+from service.app import NodeTasks, create_app
 from service.auth.issuers import load_keyring
 from service.auth.tokens import mint
 from service.cli.environment import database_url, signing_secret
 from service.cli.worker_supervisor import Workers
 from service.database.migrate import is_current, migrate
 from service.errors import CommandFailed
+from service.http.provided import parts_of
 from service.http.server_protocol import HttpServerProtocol, ServerConfig
 from service.metrics import forget_worker, shared_by_workers
 from service.settings import load, unknown_variables
@@ -117,7 +118,7 @@ def _run_node(
         server.run(sockets=[listener])
     if not server.started:
         raise CommandFailed("the node did not start: its log says why")
-    if app.state.failed:
+    if parts_of(app).find(NodeTasks).failed:
         raise CommandFailed("a part of the node failed: its log says why")
 
 

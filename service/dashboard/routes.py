@@ -6,21 +6,20 @@ admin, and most of them are at ``/metrics`` for everybody.
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.auth.principal import Principal, Scope
+from service.dashboard.subscribers import Dashboard
 from service.errors import ConnectionLimit, Overloaded
 from service.http.authentication import Bearer
 from service.http.openapi import refusals
+from service.http.provided import provided
 from service.stream.frames import payloads
 from service.stream.transports.sse import MEDIA_TYPE
-
-if TYPE_CHECKING:
-    from service.dashboard.subscribers import Dashboard
 
 router = APIRouter(prefix="/v1", tags=["stream"])
 
@@ -119,13 +118,14 @@ data: {"type":"close","code":1008,"reason":"token_expired"}
     },
 )
 async def get_dashboard(
-    request: Request, principal: Viewer, accept: Annotated[str, Header(include_in_schema=False)] = ""
+    dashboard: Annotated[Dashboard, Depends(provided(Dashboard))],
+    principal: Viewer,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Return the figures of the service's last hour, or with ``Accept: text/event-stream`` go on every 2 s.
 
     They are of all nodes together, and taken only while somebody looks.
     """
-    dashboard: Dashboard = request.app.state.dashboard
     if MEDIA_TYPE in accept:
         return dashboard.stream(principal)
     [history] = payloads(await dashboard.history(principal))

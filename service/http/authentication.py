@@ -12,7 +12,8 @@ from fastapi.security import HTTPBearer
 from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
 from service.errors import KeysUnavailable, RequestRefused, ScopeMissing, TokenMissing
-from service.http.rate_limits import RestLimits  # noqa: TC001 - see above
+from service.http.provided import part
+from service.http.rate_limits import RestLimits
 
 
 class Bearer(HTTPBearer):
@@ -27,9 +28,9 @@ class Bearer(HTTPBearer):
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base returns the raw header
         """Return the bearer of ``request``."""
-        limits: RestLimits = request.app.state.limits
+        limits = part(request, RestLimits)
         try:
-            principal = await _verify(request, request.app.state.verifier)
+            principal = await _verify(request, part(request, TokenVerifier))
         except KeysUnavailable:
             raise  # not the caller's fault
         except RequestRefused:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import text
 
+from service.database.engine import Database
 from service.errors import DatabaseUnavailable
 from service.http.openapi import refusals
+from service.http.provided import provided
 from service.metrics import exposition
-
-if TYPE_CHECKING:
-    from service.database.engine import Database
 
 _METRICS = """\
 # HELP tocsin_alerts_stored_total Alerts that were committed.
@@ -40,9 +39,8 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", responses=refusals(DatabaseUnavailable))
-async def readyz(request: Request) -> Health:
+async def readyz(database: Annotated[Database, Depends(provided(Database))]) -> Health:
     """Answer 200 while PostgreSQL answers, 503 otherwise: send traffic elsewhere meanwhile."""
-    database: Database = request.app.state.database
     async with database.transaction() as tx:
         await tx.execute(text("SELECT 1"))
     return Health(status="ready")

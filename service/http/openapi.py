@@ -142,6 +142,11 @@ def reads(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}, **fields}
 
 
+def takes(model: type[BaseModel]) -> dict[str, Any]:
+    """Return what FastAPI cannot see of an operation whose body is read by ``json_body``."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": body(model)}}}}
+
+
 def install(app: FastAPI) -> None:
     """Complete the document of ``app``, where it is shown and where it is written."""
     generate = app.openapi

@@ -1,28 +1,31 @@
-"""What is counted of those who post alerts, by the subject of their token.
+"""Counting what became of the alerts that each source posted, by the subject of its token.
 
-The parts before the ledger only report: ``app.state.called`` takes what they count, and
-``ledger/source_stats.py`` keeps it. Counting is a dict update, never an ``await``.
+The parts before the ledger only report to a ``SourceCounter``; ``ledger/source_stats.py`` keeps the counts. Counting
+is a dict update, never an ``await``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from service.http.provided import part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.requests import Request
 
-Call: TypeAlias = Literal["alerts", "repeated", "replayed", "refused"]
-"""What became of an alert that was posted, or of the whole request."""
+PostOutcome: TypeAlias = Literal["alerts", "repeated", "replayed", "refused"]
+"""What became of an alert that was posted, or of the whole request; ``alerts`` are new ones."""
 
-Called: TypeAlias = "Callable[[str, Call, int], None]"
-"""Takes a source, what became of its alerts, and of how many."""
+
+class SourceCounter(Protocol):
+    """Keeps the counts of each source."""
+
+    def count(self, source: str, outcome: PostOutcome, number: int) -> None:
+        """Count ``number`` alerts of ``source``."""
 
 
 def count_refused(request: Request, number: int = 1) -> None:
-    """Count what was refused, a request or items of a batch; without a valid token it is nobody's."""
+    """Count what was refused, a request or items of a batch. Without a valid token it has no source."""
     principal = getattr(request.state, "principal", None)
     if principal is not None and number:
-        called: Called = request.app.state.called
-        called(principal.subject, "refused", number)
+        part(request, SourceCounter).count(principal.subject, "refused", number)

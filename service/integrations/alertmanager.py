@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from service.alerts.schemas import KEY_MAX, AlertIn
-from service.errors import InvalidRequest, MalformedRequest
+from service.errors import InvalidRequest
 from service.integrations import sanitize
 
 if TYPE_CHECKING:
@@ -45,18 +45,13 @@ class Told:
     firing: bool
 
 
-def read(body: bytes, settings: IntegrationSettings) -> list[Told]:
+def read(payload: Any, settings: IntegrationSettings) -> list[Told]:
     """Return what a POST tells. Entries that are no alerts at all are passed over.
 
     Raises:
-        MalformedRequest: it is no JSON.
         InvalidRequest: it has no list of alerts.
 
     """
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise MalformedRequest(f"The body is not valid JSON: {error}.") from None
     if not isinstance(payload, dict) or not isinstance(alerts := payload.get("alerts"), list):
         raise InvalidRequest("The body must be an Alertmanager notification: an object with a list of alerts.")
     receiver = payload.get("receiver")

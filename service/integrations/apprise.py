@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from typing import Any, cast, get_args
 
-import orjson
-
 from service.alerts.schemas import KEY_MAX, AlertIn
-from service.errors import InvalidRequest, MalformedRequest
+from service.errors import InvalidRequest
 from service.events.filter import Severity
 from service.integrations import sanitize
 
@@ -21,18 +19,13 @@ SEVERITIES: dict[str, Severity] = {"info": "info", "success": "info", "warning":
 _OURS = {"title", "message", "type", "version", "attachments", "topic", "severity", "dedup_key"}
 
 
-def read(body: bytes) -> AlertIn:
+def read(payload: Any) -> AlertIn:
     """Return the alert that a notification is.
 
     Raises:
-        MalformedRequest: it is no JSON.
         InvalidRequest: it is no notification.
 
     """
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise MalformedRequest(f"The body is not valid JSON: {error}.") from None
     if not isinstance(payload, dict):
         raise InvalidRequest("The body must be an Apprise notification: an object with a title and a message.")
     message, key = payload.get("message"), payload.get("dedup_key")

@@ -28,9 +28,10 @@ import orjson
 from pydantic import ValidationError
 
 from service.alerts.schemas import KEY_MAX, AlertIn
-from service.errors import InvalidRequest, MalformedRequest, UnsupportedMedia
+from service.errors import InvalidRequest, UnsupportedMedia
 from service.events.filter import Severity
 from service.events.log import IdempotencyKey
+from service.http.request_body import parse_json
 from service.integrations import sanitize
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def read_binary(headers: Mapping[str, str], media: str, body: bytes) -> dict[str
     if not body:
         return event
     if media == "application/json" or media.endswith("+json"):
-        event["data"] = read_json(body)
+        event["data"] = parse_json(body)
     elif media.startswith("text/"):
         event["data"] = body.decode(errors="replace")
     else:
@@ -75,19 +76,6 @@ def _header(value: str) -> str:
     if quoted := _IN_QUOTES.fullmatch(value):
         value = re.sub(r"\\(.)", r"\1", quoted[1])
     return unquote(value, errors="replace")
-
-
-def read_json(body: bytes) -> Any:
-    """Return the value of a body.
-
-    Raises:
-        MalformedRequest: it is no JSON.
-
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise MalformedRequest(f"The body is not valid JSON: {error}.") from None
 
 
 def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:

@@ -32,17 +32,18 @@ from service.errors import (
 from service.http.authentication import Bearer
 from service.http.fast_route import FastRoute
 from service.http.openapi import headers, reads, refusals
-from service.http.request_body import media_type, read_body, require_json
+from service.http.provided import part
+from service.http.rate_limits import RestLimits
+from service.http.request_body import media_type, parse_json, read_body, read_json
 from service.http.source_requests import count_refused
 from service.integrations import alertmanager, apprise, cloudevents
 from service.logs import get_logger
+from service.settings import IntegrationSettings, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.http.rate_limits import RestLimits
     from service.integrations.alertmanager import Told
-    from service.settings import Settings
 
 log = get_logger(__name__)
 
@@ -50,9 +51,8 @@ ALERTS_AT_ONCE = 100
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 
 
-async def _body(request: Request) -> bytes:
-    settings: Settings = request.app.state.settings
-    return await read_body(request, settings.server.batch_max_bytes)
+def _max_bytes(request: Request) -> int:
+    return part(request, ServerSettings).batch_max_bytes
 
 
 def _covered(principal: Principal, topic: str) -> None:
@@ -71,17 +71,16 @@ async def post_cloudevents(request: Request) -> Response:
     """
     principal = await _writer(request)
     media = media_type(request)
-    body = await _body(request)
-    committer: Committer = request.app.state.committer
+    body = await read_body(request, max_bytes=_max_bytes(request))
     if media == cloudevents.BATCHED:
-        return await _post_events(request, principal, cloudevents.read_json(body))
+        return await _post_events(request, principal, parse_json(body))
     if media == cloudevents.STRUCTURED:
-        event = cloudevents.read_json(body)
+        event = parse_json(body)
     elif media.startswith("application/cloudevents"):
         raise UnsupportedMedia(f"Send {cloudevents.STRUCTURED} or {cloudevents.BATCHED}.")
     else:
         event = cloudevents.read_binary(request.headers, media, body)
-    return created(await committer.store(_new_event(event, principal, datetime.now(UTC))))
+    return created(await part(request, Committer).store(_new_event(event, principal, datetime.now(UTC))))
 
 
 async def _post_events(request: Request, principal: Principal, events: Any) -> Response:
@@ -89,9 +88,8 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
         raise InvalidRequest("A batch must be a JSON array of CloudEvents.")
     if len(events) > batch.ITEMS_MAX:
         raise InvalidRequest(f"The batch holds {len(events)} events; send at most {batch.ITEMS_MAX} at a time.")
-    limits: RestLimits = request.app.state.limits
     if len(events) > 1:
-        limits.hit("write", principal.subject, len(events) - 1)
+        part(request, RestLimits).hit("write", principal.subject, len(events) - 1)
     now = datetime.now(UTC)
     checked: list[QueueItem | RequestRefused] = []
     for event in events:
@@ -99,7 +97,7 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
             checked.append(_new_event(event, principal, now))
         except RequestRefused as refusal:
             checked.append(refusal)
-    answer = await batch.answer_each(checked, request.app.state.committer)
+    answer = await batch.answer_each(checked, part(request, Committer))
     count_refused(request, answer.refused)
     return Response(answer.body, media_type="application/json")
 
@@ -116,11 +114,10 @@ def _new_event(event: Any, principal: Principal, now: datetime) -> NewAlert | Po
 async def post_apprise(request: Request) -> Response:
     """Store what Apprise's `json://` and `jsons://` post as an alert, and push it."""
     principal = await _writer(request)
-    require_json(request)
-    alert = apprise.read(await _body(request))
+    alert = apprise.read(await read_json(request, max_bytes=_max_bytes(request)))
     _covered(principal, alert.topic)
-    committer: Committer = request.app.state.committer
-    return created(await committer.store(posted(alert, principal.subject, datetime.now(UTC))))
+    pending = posted(alert, principal.subject, datetime.now(UTC))
+    return created(await part(request, Committer).store(pending))
 
 
 # Alertmanager. It takes any 2xx for success, sends again at once only after a 5xx, and drops what is answered 4xx until
@@ -136,16 +133,14 @@ async def post_alertmanager(request: Request) -> Response:
     """
     try:
         principal = await _writer(request)
-        require_json(request)
-        settings: Settings = request.app.state.settings
-        told = alertmanager.read(await _body(request), settings.integrations)
-        limits: RestLimits = request.app.state.limits
+        payload = await read_json(request, max_bytes=_max_bytes(request))
+        told = alertmanager.read(payload, part(request, IntegrationSettings))
         if len(told) > 1:
-            limits.hit_beside("write", principal.subject, len(told) - 1)
+            part(request, RestLimits).hit_beside("write", principal.subject, len(told) - 1)
     except RateLimited as refusal:
         raise Overloaded(refusal.detail, retry_after=refusal.retry_after) from None
     covered = [one for one in told if principal.covers(one.alert.topic)]
-    counts = await _tell(covered, principal, request.app.state.committer)
+    counts = await _tell(covered, principal, part(request, Committer))
     if len(covered) < len(told):
         # Only a 4xx shows in Alertmanager's own metrics that its token does not fit its labels.
         topics = sorted({one.alert.topic for one in told} - {one.alert.topic for one in covered})

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.alerts.schemas import AlertId
 from service.auth.principal import Principal, Scope
+from service.database.engine import Database
 from service.errors import NotFound
 from service.http import pagination
 from service.http.authentication import Bearer
 from service.http.openapi import refusals
+from service.http.provided import provided
 from service.ledger.queries import deliveries_of, may_audit, present
-
-if TYPE_CHECKING:
-    from service.database.engine import Database
-    from service.settings import Settings
+from service.settings import LedgerSettings, StreamSettings
 
 router = APIRouter(prefix="/v1", tags=["deliveries"])
 
 Auditor = Annotated[Principal, Depends(Bearer(Scope.AUDIT_READ, limit="read"))]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 
 DeliveryCursor = Annotated[
     str | None,
@@ -119,14 +119,13 @@ def _decode(cursor: str) -> tuple[int, UUID]:
 
 @router.get("/alerts/{alert_id:uuid}/deliveries", responses=refusals(NotFound))
 async def get_deliveries(
-    request: Request,
+    database: ProvidedDatabase,
     principal: Auditor,
     alert_id: AlertId,
     cursor: DeliveryCursor = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 200,
 ) -> DeliveryPage:
     """List who was sent the alert, and who received it."""
-    database: Database = request.app.state.database
     async with database.transaction(snapshot=True) as tx:
         if not await may_audit(tx, principal, alert_id):
             raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
@@ -137,12 +136,15 @@ async def get_deliveries(
 
 
 @router.get("/presence")
-async def get_presence(request: Request, principal: Reader) -> PresenceOut:  # noqa: ARG001 - asked for its scope
+async def get_presence(
+    database: ProvidedDatabase,
+    ledger: Annotated[LedgerSettings, Depends(provided(LedgerSettings))],
+    stream: Annotated[StreamSettings, Depends(provided(StreamSettings))],
+    principal: Reader,  # noqa: ARG001 - asked for its scope
+) -> PresenceOut:
     """List the admins who are connected."""
-    database: Database = request.app.state.database
-    settings: Settings = request.app.state.settings
     async with database.transaction() as tx:
-        rows = await present(tx, settings.ledger.node_lease_seconds, settings.stream.presence_max)
+        rows = await present(tx, ledger.node_lease_seconds, stream.presence_max)
     return PresenceOut(
         present=[PresentOut(recipient=row.recipient, connections=row.connections, since=row.since) for row in rows]
     )

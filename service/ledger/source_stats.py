@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from service.http.source_requests import Call
+    from service.http.source_requests import PostOutcome
 
 THE_OTHERS = ""
 
@@ -43,10 +43,10 @@ class SourceStats:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def count(self, source: str, call: Call, number: int = 1) -> None:
+    def count(self, source: str, outcome: PostOutcome, number: int = 1) -> None:
         """Count what became of ``number`` alerts of ``source``."""
         calls = self._of(source, datetime.now(UTC))
-        setattr(calls, call, getattr(calls, call) + number)
+        setattr(calls, outcome, getattr(calls, outcome) + number)
 
     def take(self) -> list[SourceHour]:
         """Return what waits, and forget it; in one order on every node, so that flushes never deadlock."""

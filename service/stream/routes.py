@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from service.alerts.schemas import INTEGER_MAX, WHOLE
@@ -23,11 +23,9 @@ from service.errors import (
 )
 from service.events.filter import Severity
 from service.http.authentication import Bearer
-from service.http.openapi import body as body_of
-from service.http.openapi import refusals
-from service.http.problems import invalid
-from service.http.request_body import read_body, require_json
-from service.settings import Settings
+from service.http.openapi import refusals, takes
+from service.http.provided import part, provided
+from service.http.request_body import json_body
 from service.stream.transports.http_streams import HttpStreams
 from service.stream.transports.sse import MEDIA_TYPE, read_event_id
 
@@ -54,6 +52,7 @@ class StreamBearer(Bearer):
 
 Streamer = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read"))]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+ProvidedStreams = Annotated[HttpStreams, Depends(provided(HttpStreams))]
 
 _FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` first."
 _SSE_EXAMPLE = """\
@@ -155,6 +154,7 @@ class AckOut(BaseModel):
 )
 async def get_events(  # noqa: PLR0913 - its parameters
     request: Request,
+    streams: ProvidedStreams,
     principal: Streamer,
     *,
     after: Annotated[
@@ -198,7 +198,6 @@ async def get_events(  # noqa: PLR0913 - its parameters
         query["after"], connection = resumed[0], resumed[1] or connection
     elif after is not None:
         query["after"] = after
-    streams: HttpStreams = request.app.state.streams
     try:
         if wait is not None or ("application/json" in accept and MEDIA_TYPE not in accept):
             return await streams.poll(request, principal, query, connection, WAIT_SECONDS if wait is None else wait)
@@ -213,24 +212,17 @@ async def get_events(  # noqa: PLR0913 - its parameters
 @router.post(
     "/events/ack",
     responses=refusals(NotFound),
-    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": body_of(AckIn)}}}},
+    openapi_extra=takes(AckIn),
 )
-async def post_ack(request: Request, principal: Reader) -> AckOut:
+async def post_ack(
+    streams: ProvidedStreams, principal: Reader, ack: Annotated[AckIn, Depends(json_body(AckIn))]
+) -> AckOut:
     """Acknowledge what came by server-sent events, while they go on.
 
     It counts for the connection that it names, and never beyond what that was sent.
     """
-    require_json(request)
-    settings: Settings = request.app.state.settings
-    body = await read_body(request, settings.server.request_max_bytes)
-    try:
-        ack = AckIn.model_validate_json(body)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
-    streams: HttpStreams = request.app.state.streams
     return AckOut(connection=ack.connection, seq=await streams.acknowledge(principal, ack.connection, ack.seq))
 
 
 def _rejected(request: Request, error: RequestRefused, *, counted: bool) -> None:
-    streams: HttpStreams = request.app.state.streams
-    streams.rejected(request, error, request.state.principal, counted=counted)
+    part(request, HttpStreams).rejected(request, error, request.state.principal, counted=counted)

@@ -154,7 +154,7 @@ async def test_a_lost_notification_costs_no_more_than_the_poll(nodes: tuple[Node
 
 async def test_a_notification_is_enough(nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
     """The poll comes once more, and then no longer."""
-    monkeypatch.setattr(revocations, "LOG_POLL_INTERVAL_SECONDS", PATIENCE * 4)
+    monkeypatch.setattr(revocations, "POLL_SECONDS", PATIENCE * 4)
     for _ in range(3):
         jti = unique()
         async with await nodes[1].live("alice", claims={"token_id": jti}) as stream:

@@ -224,7 +224,7 @@ class Tried:
         self.callers = SourceStats(10)
         self.database = database
         self.stop_after: int | None = None
-        self.committer = Committer(database, settings, self._hear, self.callers.count)
+        self.committer = Committer(database, settings, self._hear, self.callers)
         self.running = asyncio.create_task(self.committer.run())
 
     def _hear(self, events: Sequence[Event]) -> None:
