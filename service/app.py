@@ -169,7 +169,7 @@ class Node:
         revocations, presence = self.revocations, self.presence
         listener.listen(ASK_CHANNEL, self.figures.asked)
         listener.listen(EVENTS_CHANNEL, lambda seq: self.fanout.announce(int(seq)))
-        listener.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.announce(), on_connect=revocations.announce)
+        listener.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.wake(), on_connect=revocations.wake)
         listener.listen(PRESENCE_CHANNEL, lambda _payload: presence.changed(), on_connect=presence.changed)
         return listener
 
@@ -208,18 +208,18 @@ class Node:
             stack.push_async_callback(self.dashboard.close)
             stack.callback(self._shut_down)  # those that no socket holds: between two polls
             for part in (
-                self.ledger.run(self._shut_down),
+                self.ledger.task(self._shut_down).run(),
                 self.committer.run(),
-                self.due_alerts.run(),
-                self.fanout.run(),
+                self.due_alerts.task.run(),
+                self.fanout.task.run(),
                 self.notifications.run(),
-                self.revocations.run(),
+                self.revocations.task.run(),
                 self._keyring.run(),
-                self.hub.run(),
-                self.presence.run(),
-                self.housekeeping.run(),
-                self.retention.run(),
-                self.search_indexer.run(),
+                self.hub.task.run(),
+                self.presence.task.run(),
+                self.housekeeping.task.run(),
+                self.retention.task.run(),
+                self.search_indexer.task.run(),
             ):
                 await stack.enter_async_context(self.tasks.running(part))
             log.info("node serves", node=str(self.ledger.node_id), head=head)

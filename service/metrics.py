@@ -24,6 +24,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Summary,
     generate_latest,
     values,
 )
@@ -65,6 +66,12 @@ LOG_READS = Counter("tocsin_log_reads", "Reads of the log, for the fan-out and f
 LEDGER_FLUSH_SECONDS = Histogram("tocsin_ledger_flush_seconds", "Time of one flush of the ledger.")
 LEDGER_PENDING_RECORDS = Gauge(
     "tocsin_ledger_pending_records", "Facts that wait for the ledger to be flushed.", multiprocess_mode="livesum"
+)
+PERIODIC_TASK_SECONDS = Summary(
+    "tocsin_periodic_task_seconds", "Runs of the tasks that repeat, and the time they took.", ["task"]
+)
+PERIODIC_TASK_FAILURES = Counter(
+    "tocsin_periodic_task_failures", "Runs of the tasks that repeat that failed and are tried again.", ["task"]
 )
 LEDGER_FLUSH_FAILURES = Counter("tocsin_ledger_flush_failures", "Flushes that failed and are tried again.")
 

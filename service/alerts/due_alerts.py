@@ -7,7 +7,6 @@ fell due while no node ran is brought up to date by the first that does.
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,9 @@ from service.alerts.lifecycle import SERVICE, UNRESOLVED
 from service.alerts.queue_items import DueProcessed
 from service.alerts.tables import alerts
 from service.alerts.unit_of_work import SWEEP_MAX
-from service.errors import DatabaseUnavailable, RequestRefused
+from service.errors import RequestRefused
 from service.logs import get_logger
+from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
     from service.alerts.committer import Committer
@@ -36,16 +36,11 @@ class DueAlerts:
     def __init__(self, database: Database, committer: Committer) -> None:
         self._database = database
         self._committer = committer
+        self.task = PeriodicTask("due_alerts", self._process, SWEEP_SECONDS)
 
-    async def run(self) -> None:
-        """Sweep until cancelled."""
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            try:
-                while await self._is_due() and await self._sweep() == SWEEP_MAX:
-                    pass
-            except DatabaseUnavailable:
-                log.warning("what is due waits for the database")
+    async def _process(self) -> None:
+        while await self._is_due() and await self._sweep() == SWEEP_MAX:
+            pass
 
     async def _is_due(self) -> bool:
         due = exists().where(alerts.c.status.in_(UNRESOLVED), alerts.c.due_at <= datetime.now(UTC))

@@ -9,7 +9,6 @@ Alerts never change their words and attributes, so an entry is made once.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +16,12 @@ from sqlalchemy import func, insert, literal, literal_column, select, text, unio
 from sqlalchemy.dialects.postgresql import JSONB
 
 from service.alerts.tables import alert_search, alerts
-from service.errors import DatabaseUnavailable
-from service.logs import get_logger
+from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from service.database.engine import Database
-
-log = get_logger(__name__)
 
 PAUSE_SECONDS = 0.5
 REST = 9
@@ -61,18 +57,12 @@ class SearchIndexer:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.task = PeriodicTask("search_index", self._index, PAUSE_SECONDS, first_seconds=0)
 
-    async def run(self) -> None:
-        """Index until cancelled."""
-        while True:
-            begun = time.monotonic()
-            try:
-                entries = await self.advance()
-            except DatabaseUnavailable:
-                log.warning("indexing waits for the database")
-                entries = 0
-            worked = time.monotonic() - begun
-            await asyncio.sleep(REST * worked if entries == BATCH else PAUSE_SECONDS)
+    async def _index(self) -> float | None:
+        begun = time.monotonic()
+        entries = await self.advance()
+        return REST * (time.monotonic() - begun) if entries == BATCH else None
 
     async def advance(self) -> int:
         """Index the next alerts, unless another node is at it, and return how many."""

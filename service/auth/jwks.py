@@ -31,6 +31,7 @@ from jwt.exceptions import InvalidKeyError
 from service.auth.keys import UnacceptableKey, VerificationKey, public_key, shared_secret
 from service.errors import KeysUnavailable, RequestRefused, TocsinError, TokenInvalid
 from service.logs import get_logger
+from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -260,12 +261,18 @@ class RotatingKeys:
     async def run(self) -> None:
         """Fetch again whenever it is due, until cancelled."""
         try:
-            while True:
-                await asyncio.sleep(max(self._due, self._not_before) - time.monotonic())
-                await self.refresh()
+            await PeriodicTask("key_refresh", self._refresh_if_due, self._period, first_seconds=0).run()
         finally:
             if self._fetching is not None:
                 self._fetching.cancel()
+
+    async def _refresh_if_due(self) -> float:
+        if self._seconds_to_wait() <= 0:
+            await self.refresh()
+        return self._seconds_to_wait()
+
+    def _seconds_to_wait(self) -> float:
+        return max(self._due, self._not_before) - time.monotonic()
 
     async def _fetch(self) -> None:
         try:

@@ -14,16 +14,15 @@ asked for (``RevokedTokens``); a stream is closed and forgotten.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from service.errors import DatabaseUnavailable, Overloaded
+from service.errors import Overloaded
 from service.logs import get_logger
+from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -147,27 +146,18 @@ class RevocationFeed:
         self._revoked = revoked
         self._on_change = on_change
         self._last = 0
-        self._wake = asyncio.Event()
+        self._forget_at = time.monotonic() + FORGET_SECONDS
+        self.task = PeriodicTask("revocations", self._follow, POLL_SECONDS, failure_rest_seconds=POLL_SECONDS)
 
-    def announce(self) -> None:
-        """Note that there may be more."""
-        self._wake.set()
+    def wake(self) -> None:
+        """Read again: there may be more."""
+        self.task.wake()
 
-    async def run(self) -> None:
-        """Follow until cancelled."""
-        forget_at = time.monotonic() + FORGET_SECONDS
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self.read()
-            except DatabaseUnavailable:
-                await asyncio.sleep(POLL_SECONDS)
-            if time.monotonic() >= forget_at:
-                self._revoked.forget(time.time())
-                forget_at = time.monotonic() + FORGET_SECONDS
+    async def _follow(self) -> None:
+        if time.monotonic() >= self._forget_at:
+            self._revoked.forget(time.time())
+            self._forget_at = time.monotonic() + FORGET_SECONDS
+        await self.read()
 
     async def read(self) -> None:
         """Take note of what was revoked since the last time, or of all that is in force.

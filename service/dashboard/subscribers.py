@@ -15,6 +15,7 @@ import asyncio
 import math
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -23,6 +24,7 @@ from service.dashboard.sampler import PAUSE_SECONDS, Sampler
 from service.database.ids import uuid7
 from service.errors import CloseReason, ConnectionLimit, Overloaded, TokenRevoked
 from service.logs import get_logger
+from service.periodic import PeriodicTask
 from service.stream.frames import text_message
 from service.stream.transports.sse import Encoder, SseResponse, SseTransport
 from service.stream.transports.websocket import CLOSE_SECONDS
@@ -180,19 +182,19 @@ class Dashboard:
         sampler = Sampler(self._database, self._figures)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._watch())
-                group.create_task(self._sample(sampler))
+                group.create_task(PeriodicTask("dashboard_ticks", self._watch, WATCH_SECONDS).run())
+                sample = partial(self._sample, sampler)
+                group.create_task(PeriodicTask("dashboard_samples", sample, PAUSE_SECONDS, first_seconds=0).run())
         finally:
             await sampler.close()
 
-    async def _sample(self, sampler: Sampler) -> None:
-        while True:
-            begun = time.monotonic()
-            is_due = not all(self._watchers.values()) or self._age() >= RENEW_SECONDS
-            if is_due and begun >= self._recall_from:
-                await self._recall(sampler)
-            self._show(await sampler.figures())
-            await asyncio.sleep(max(0.0, begun + PAUSE_SECONDS - time.monotonic()))
+    async def _sample(self, sampler: Sampler) -> float:
+        begun = time.monotonic()
+        is_due = not all(self._watchers.values()) or self._age() >= RENEW_SECONDS
+        if is_due and begun >= self._recall_from:
+            await self._recall(sampler)
+        self._show(await sampler.figures())
+        return begun + PAUSE_SECONDS - time.monotonic()
 
     async def _recall(self, sampler: Sampler) -> None:
         if (history := await sampler.history()) is None:
@@ -218,14 +220,12 @@ class Dashboard:
 
     async def _watch(self) -> None:
         """End those whose token has expired, and those that do not read."""
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            now, wall = time.monotonic(), time.time()
-            for watcher in list(self._watchers):
-                if wall >= watcher.principal.expires_at:
-                    watcher.end(CloseReason.TOKEN_EXPIRED)
-                elif watcher.is_stuck(now):
-                    watcher.end(CloseReason.SLOW_CONSUMER)
+        now, wall = time.monotonic(), time.time()
+        for watcher in list(self._watchers):
+            if wall >= watcher.principal.expires_at:
+                watcher.end(CloseReason.TOKEN_EXPIRED)
+            elif watcher.is_stuck(now):
+                watcher.end(CloseReason.SLOW_CONSUMER)
 
 
 def _frame(document: dict[str, Any]) -> bytes:

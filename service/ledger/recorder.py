@@ -28,6 +28,7 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -40,6 +41,7 @@ from service.ledger.records import Dispatch, PendingRecords, Receipt, plain
 from service.ledger.source_stats import SourceStats
 from service.logs import get_logger
 from service.metrics import LEDGER_FLUSH_FAILURES, LEDGER_FLUSH_SECONDS, LEDGER_PENDING_RECORDS, RECEIPTS
+from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -238,23 +240,23 @@ class Ledger:
             )
         self.flushes_since = self._renewed = time.monotonic()
 
-    async def run(self, lease_lost: Callable[[], None]) -> None:
-        """Flush every ``ledger_flush_seconds`` until cancelled; ``lease_lost`` must drop every connection."""
-        while True:
-            await asyncio.sleep(self._settings.ledger_flush_seconds)
-            try:
-                await self.flush()
-            except DatabaseUnavailable:
-                log.warning("ledger flush failed", pending=len(self._facts))
-            except DBAPIError:
-                # A fact that PostgreSQL refuses, which is a defect of ours, must not stop the node; nor may it be
-                # forgotten alone, for the row of a connection that has ended would go on to claim what the node sends.
-                log.exception("ledger flush refused: dropping all connections", forgotten=len(self._facts))
-                self.callers.take()
-                await self._start_over(lease_lost)
-            except LeaseLost:
-                log.warning("node lease lost: dropping all connections")
-                await self._start_over(lease_lost)
+    def task(self, drop_connections: Callable[[], None]) -> PeriodicTask:
+        """Return the task that flushes; ``drop_connections`` is called before the node starts over."""
+        flush = partial(self._flush_or_start_over, drop_connections)
+        return PeriodicTask("ledger_flush", flush, self._settings.ledger_flush_seconds)
+
+    async def _flush_or_start_over(self, drop_connections: Callable[[], None]) -> None:
+        try:
+            await self.flush()
+        except DBAPIError:
+            # A fact that PostgreSQL refuses, which is a defect of ours, must not stop the node; nor may it be
+            # forgotten alone, for the row of a connection that has ended would go on to claim what the node sends.
+            log.exception("ledger flush refused: dropping all connections", forgotten=len(self._facts))
+            self.callers.take()
+            await self._start_over(drop_connections)
+        except LeaseLost:
+            log.warning("node lease lost: dropping all connections")
+            await self._start_over(drop_connections)
 
     async def _start_over(self, drop_connections: Callable[[], None]) -> None:
         """Leave the old id, and what it claims, as they were last written."""

@@ -8,17 +8,16 @@ without a failure or a pause for as long as a lease lasts.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
 from service.auth.revocations import purge as purge_revocations
-from service.errors import DatabaseUnavailable
 from service.events.log import ensure_partitions
 from service.ledger.statements import NOTIFY_PRESENCE
 from service.logs import get_logger
+from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
     from service.database.engine import Database
@@ -67,18 +66,9 @@ class Housekeeping:
         self._database = database
         self._ledger = ledger
         self._lease = settings.ledger.node_lease_seconds
-        self._pause = settings.ledger.housekeeping_interval_seconds
         self._key_age = settings.storage.idempotency_key_ttl_hours * 3600
         self._partition_events = settings.retention.partition_events
-
-    async def run(self) -> None:
-        """Keep house until cancelled."""
-        while True:
-            await asyncio.sleep(self._pause)
-            try:
-                await self.keep_house()
-            except DatabaseUnavailable:
-                log.warning("housekeeping postponed: the database cannot be reached")
+        self.task = PeriodicTask("housekeeping", self.keep_house, settings.ledger.housekeeping_interval_seconds)
 
     async def keep_house(self) -> None:
         """Do it once, unless another node is at it."""

@@ -17,7 +17,6 @@ What is not old enough keeps all that the ledger has on it: ``audit.deliveries``
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ import asyncpg
 from service.database.engine import CONNECTION_LOST, close_quietly
 from service.errors import ArchiveFailed
 from service.logs import get_logger
+from service.periodic import PeriodicTask
 from service.retention import partitions, purge_steps
 from service.retention.archive_process import archive
 from service.retention.purge_log import PurgeLog
@@ -57,21 +57,17 @@ class Retention:
         self._settings = settings
         self._folder = settings.archive_dir and settings.archive_dir.absolute()
         self._forget = forget
+        self.task = PeriodicTask(
+            "retention",
+            self._let_go_old,
+            settings.retention_interval_seconds,
+            first_seconds=min(FIRST_PAUSE_SECONDS, settings.retention_interval_seconds),
+            expected=(*CONNECTION_LOST, ArchiveFailed, asyncpg.PostgresError),
+            on_failure=_log_failure,
+        )
 
-    async def run(self) -> None:
-        """Let go what is old, until cancelled."""
-        pause = min(FIRST_PAUSE_SECONDS, self._settings.retention_interval_seconds)
-        while True:
-            await asyncio.sleep(pause)
-            pause = self._settings.retention_interval_seconds
-            try:
-                await self.let_go(self.older_than())
-            except CONNECTION_LOST:
-                log.warning("retention waits for the database")
-            except ArchiveFailed as error:
-                log.error("what was not archived is not purged", reason=str(error))  # noqa: TRY400 - it says all
-            except asyncpg.PostgresError as error:
-                log.exception("retention failed, and is tried again", sqlstate=error.sqlstate)
+    async def _let_go_old(self) -> None:
+        await self.let_go(self.older_than())
 
     def older_than(self, now: datetime | None = None) -> datetime | None:
         """Return the time before which everything is old; None where everything is kept."""
@@ -97,6 +93,15 @@ class Retention:
         finally:
             await close_quietly(connection)
         return alone
+
+
+def _log_failure(error: Exception) -> None:
+    if isinstance(error, CONNECTION_LOST):
+        log.warning("retention waits for the database")
+    elif isinstance(error, ArchiveFailed):
+        log.error("what was not archived is not purged", reason=str(error))
+    else:
+        log.error("retention failed, and is tried again", exc_info=error)
 
 
 class _Run:

@@ -19,11 +19,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from service.database.engine import unavailable
-from service.errors import DatabaseUnavailable
 from service.events.filter import is_for
 from service.events.log import read_first, read_head, read_matching, read_tail
-from service.logs import get_logger
 from service.metrics import FANOUT_SEQ, LOG_READS
+from service.periodic import PeriodicTask
 from service.stream import frames
 from service.stream.replay_cache import ReplayCache
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from service.events.log import Event
     from service.settings import StreamSettings
     from service.stream.hub import Hub
-
-log = get_logger(__name__)
 
 PASS_EVENTS = 500
 PASS_BYTES = 256 * 1024
@@ -98,7 +95,8 @@ class Fanout:
         self._settings = settings
         self._offered: deque[Event] = deque()
         self._offered_bytes = 0
-        self._wake = asyncio.Event()
+        poll = settings.log_poll_interval_seconds
+        self.task = PeriodicTask("fanout", self._advance, poll, failure_rest_seconds=poll)
         self._moved = asyncio.Event()
         self._announced = 0
         self._turns = asyncio.Semaphore(REPLAYS_A_TURN)
@@ -127,26 +125,11 @@ class Fanout:
     def announce(self, seq: int) -> None:
         """Note that the log reaches at least to ``seq``."""
         self._announced = max(self._announced, seq)
-        self._wake.set()
+        self.task.wake()
 
-    async def run(self) -> None:
-        """Fan out until cancelled: at once when woken, and every ``log_poll_interval_seconds`` otherwise."""
-        while True:
-            polled = False
-            try:
-                async with asyncio.timeout(self._settings.log_poll_interval_seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                polled = True
-            self._wake.clear()
-            try:
-                await self._advance(polled=polled)
-            except DatabaseUnavailable:
-                log.warning("fan-out waits for the database", position=self._hub.position)
-                await asyncio.sleep(self._settings.log_poll_interval_seconds)
-
-    async def _advance(self, *, polled: bool) -> None:
-        """Fan out all that there is."""
+    async def _advance(self) -> None:
+        """Fan out all that there is; the log is read where it is known to go on, and when nothing woke the task."""
+        polled = not self.task.was_woken
         while True:
             while events := self._next_offered():
                 self._pass(events)

@@ -11,7 +11,6 @@ are not delayed by it.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from service.errors import CloseReason
 from service.events.filter import is_for
 from service.metrics import CONNECTIONS, CONNECTIONS_LAGGING, DELIVERIES, FANOUT_PASSES, FANOUT_SEQ
+from service.periodic import PeriodicTask
 from service.stream.minute_counters import MinuteCounters
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Hub:
         self.position = 0
         self.delivered = 0
         self.minutes = MinuteCounters()
+        self.task = PeriodicTask("connection_ticks", self._tick, SWEEP_SECONDS)
 
     # Coming and going.
 
@@ -145,16 +146,14 @@ class Hub:
 
     # Time.
 
-    async def run(self) -> None:
-        """Let every connection notice the time, until cancelled."""
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            now, wall = time.monotonic(), time.time()
-            for connection in list(self._connections.values()):
-                connection.tick(now, wall)
-            CONNECTIONS.set(self.open)
-            CONNECTIONS_LAGGING.set(self.lagging)
-            self.minutes.note(wall, self.delivered, self.open)
+    async def _tick(self) -> None:
+        """Tick all connections."""
+        now, wall = time.monotonic(), time.time()
+        for connection in list(self._connections.values()):
+            connection.tick(now, wall)
+        CONNECTIONS.set(self.open)
+        CONNECTIONS_LAGGING.set(self.lagging)
+        self.minutes.note(wall, self.delivered, self.open)
 
     def close_revoked(self, revoked: RevokedTokens, kicked: Collection[UUID]) -> None:
         """Close the connections whose token is revoked, and those that are named."""

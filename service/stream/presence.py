@@ -7,12 +7,10 @@ nobody listens.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from service.errors import DatabaseUnavailable
 from service.ledger.queries import Present, present
+from service.periodic import PeriodicTask
 from service.stream import frames
 from service.timestamps import rfc3339
 
@@ -35,22 +33,11 @@ class Presence:
         self._lease = settings.ledger.node_lease_seconds
         self._max = settings.stream.presence_max
         self._known: dict[str, Present] = {}
-        self._wake = asyncio.Event()
+        self.task = PeriodicTask("presence", self._announce, POLL_SECONDS, rest_seconds=PAUSE_SECONDS)
 
     def changed(self) -> None:
         """Note that somebody may have come or gone."""
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Announce until cancelled."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._wake.wait()
-            self._wake.clear()
-            with contextlib.suppress(DatabaseUnavailable):
-                await self._announce()
-            await asyncio.sleep(PAUSE_SECONDS)
+        self.task.wake()
 
     async def _announce(self) -> None:
         if not self._hub.has_listeners and not self._known:

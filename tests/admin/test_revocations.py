@@ -166,14 +166,14 @@ async def test_a_node_that_starts_knows_what_is_revoked(database_url: str, monke
     """Before it follows, which here it never does."""
 
     async def follow_nothing(_feed: revocations.RevocationFeed) -> None:
-        """Return at once."""
+        """Read nothing."""
 
     jti, subject = unique(), unique()
     bearers = [token("alice", token_id=jti), token(subject)]
     with serving(database_url) as node:
         await revoke(node, jti=jti)
         await revoke(node, subject=subject)
-    monkeypatch.setattr(revocations.RevocationFeed, "run", follow_nothing)
+    monkeypatch.setattr(revocations.RevocationFeed, "_follow", follow_nothing)
     with serving(database_url) as again:
         for bearer in bearers:
             assert await refused(again, bearer)

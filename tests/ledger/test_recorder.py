@@ -272,7 +272,7 @@ async def test_a_fact_that_postgres_refuses_makes_the_ledger_start_over_and_clai
     await opened.ledger.flush()
     first = opened.ledger.node_id
     dropped = asyncio.Event()
-    running = asyncio.create_task(opened.ledger.run(dropped.set))
+    running = asyncio.create_task(opened.ledger.task(dropped.set).run())
     try:
         opened.ledger.closed(connection, 1001, "going away")
         opened.connection("poison", user_agent="\0")

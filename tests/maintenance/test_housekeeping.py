@@ -173,7 +173,7 @@ async def test_a_janitor_goes_on_after_the_database_could_not_be_reached(
     await opened.database.execute(
         "INSERT INTO idempotency_keys VALUES ('billing', 'old', '', 1, now() - interval '9 d')"
     )
-    working = asyncio.create_task(opened.janitor.run())
+    working = asyncio.create_task(opened.janitor.task.run())
     try:
         async with opened.database.transaction():
             await opened.database.execute("LOCK TABLE idempotency_keys")
