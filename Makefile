@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check format reference screenshots lock bench bench-peers
+.PHONY: help run demo unit test test-long coverage tools check format reference screenshots lock bench bench-peers
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,10 +15,28 @@ run: $(VENV)/.run  ## serve on http://127.0.0.1:8000 with a development key
 demo: $(VENV)/.run  ## see the whole path at work: two admins, a backend, a drop, and the ledger
 	@$(BIN)/tocsin demo
 
-test: export PYTHONDONTWRITEBYTECODE :=  # some hundred processes would compile the service anew, each for itself
-test: check  ## run all checks and all tests
+# Otherwise each of some hundred processes compiles the service, and pytest the tests, for itself.
+unit test test-long coverage: export PYTHONDONTWRITEBYTECODE :=
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+unit: $(VENV)/.dev  ## run the tests that need no database, browser, network or node
+	@$(BIN)/python -m pytest -q -m unit $(ARGS)
+
+test: check tools  ## run all checks, and all tests that do not take minutes
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not long" $(ARGS)
+
+test-long: tools  ## run the tests that take minutes: faults, fuzzing, endurance, generated clients
+	@$(BIN)/python -m pytest $(PARALLEL) -m long $(ARGS)
+
+coverage: tools  ## measure which lines and branches of the service `make test` covers, in all its processes
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) -m "not long" $(ARGS)
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report
+
+tools: $(VENV)/.dev  # what the tests use and Python packages do not bring
 	@$(BIN)/python -m scripts.system_packages
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m scripts.node_tools
 
 check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, imports, migrations
 	@$(BIN)/ruff format --check .

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 pytest_plugins = [
+    "tests.tiers",
     "tests.fixtures.lived_database",
     "tests.fixtures.notifications",
     "tests.fixtures.open_ledger",

@@ -79,6 +79,7 @@ def call(client: httpx2.Client, name: str, **options: Any) -> httpx2.Response:
     return client.request(method, re.sub(r"\{\w+\}", BODY["id"], path), **options)
 
 
+@pytest.mark.unit
 def test_the_openapi_document_keeps_the_specification() -> None:
     validate(document(OPENAPI))
 
@@ -94,6 +95,7 @@ def test_a_contract_keeps_the_rules_of_spectral(path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_says_each_status_that_it_answers_with(name: str) -> None:
     statuses = {*described(name)["responses"]}
@@ -103,6 +105,7 @@ def test_an_operation_says_each_status_that_it_answers_with(name: str) -> None:
         assert {"401", "403", "429", "503"} <= statuses, name
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_has_an_example_of_all_that_it_takes_and_answers(name: str) -> None:
     for what, content in bodies(described(name)):
@@ -114,6 +117,7 @@ def test_an_operation_has_an_example_of_all_that_it_takes_and_answers(name: str)
                 assert compiled.is_valid(example), f"{name}: {what}: {example}: {[*compiled.iter_errors(example)]}"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_and_its_parameters_are_described(name: str) -> None:
     assert described(name).get("description"), f"{name}: its function has no docstring"
@@ -136,6 +140,7 @@ def test_an_operation_bounds_the_body_that_it_reads(lenient: Node, name: str) ->
         assert call(client, name, headers={"Content-Type": "image/png"}).status_code in {400, 415, 422}
 
 
+@pytest.mark.unit
 def test_every_frame_type_and_every_kind_of_event_is_described() -> None:
     missing = {*frames.SERVER_FRAMES, *frames.CLIENT_FRAMES} - {type_of(frame) for frame in FRAMES}
     assert not missing, f"write a class in service/stream/frame_schemas.py for {missing}"
@@ -145,6 +150,7 @@ def test_every_frame_type_and_every_kind_of_event_is_described() -> None:
     assert kinds == {kind_of(frame) for frame in final(Event)}, "each is a class in service/stream/frame_schemas.py"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame.__name__)
 def test_the_example_of_a_frame_is_one(frame: type[Frame]) -> None:
     checked_frame(shown(frame), "push" if issubclass(frame, ServerFrame) else "listen")
@@ -152,6 +158,7 @@ def test_the_example_of_a_frame_is_one(frame: type[Frame]) -> None:
     assert message["examples"][0]["payload"] == shown(frame)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("frame", "why"),
     [
@@ -170,6 +177,7 @@ def test_a_frame_that_is_not_described_fails_the_test_that_saw_it(frame: dict[st
         checked_frame(frame)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("status", "headers", "body", "why"),
     [

@@ -45,6 +45,7 @@ pieces = st.sampled_from([*"abe.J _-=&?/\"'%3D,:;\n\t", "Bearer ", "bearer.", "t
 words = st.lists(pieces, max_size=12).map("".join)
 
 
+@pytest.mark.unit
 @given(words, words)
 def test_a_token_is_taken_out_wherever_it_stands(before: str, after: str) -> None:
     cleaned = redact(before + TOKEN + after)
@@ -52,6 +53,7 @@ def test_a_token_is_taken_out_wherever_it_stands(before: str, after: str) -> Non
     assert "[redacted]" in cleaned
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("text", "cleaned"),
     [

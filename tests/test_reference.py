@@ -16,6 +16,8 @@ from tests.reference import DOCUMENTS, PAGE, written, written_out
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.unit
+
 TEXT = PAGE.read_text()
 
 

@@ -222,6 +222,7 @@ async def test_a_list_sees_one_instant(lenient: Node) -> None:
     await other.close()
 
 
+@pytest.mark.unit
 @given(st.integers(0, 10**18 - 1))
 def test_a_cursor_leads_back_to_its_place(seq: int) -> None:
     assert decode_cursor(encode_cursor(seq)) == seq

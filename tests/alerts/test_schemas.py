@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from service.alerts.schemas import AlertIn, AlertOut, content_hash, wire_alert, with_seq
 from service.timestamps import rfc3339
 
+pytestmark = pytest.mark.unit
+
 LATER = "2999-01-01T00:00:00"
 NESTED_8: dict[str, Any] = {"1": [{"3": [{"5": [{"7": ["8 levels"]}]}]}]}
 

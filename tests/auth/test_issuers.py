@@ -17,6 +17,8 @@ from tests.auth.test_keys import pem
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.unit
+
 NEW, OLD, OTHER = (letter * 40 for letter in "nox")
 
 

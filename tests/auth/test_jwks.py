@@ -57,12 +57,14 @@ def verifier_of(auth: AuthSettings) -> tuple[TokenVerifier, RotatingKeys]:
 # Reading a set.
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(("algorithm", "key"), PAIRS, ids=lambda value: value if isinstance(value, str) else "")
 def test_the_algorithm_is_that_of_the_key(algorithm: str, key: Any) -> None:
     [found] = parse_set(jwk_set(public_jwk(key, algorithm, kid="a", alg=algorithm)))["a"]
     assert (found.algorithm, found.key) == (algorithm, key.public_key())
 
 
+@pytest.mark.unit
 def test_a_key_that_names_no_algorithm_has_the_usual_one_or_the_configured_one() -> None:
     content = jwk_set(public_jwk(RSA, "RS256", kid="r"), GOOD, public_jwk(ED25519, "EdDSA", kid="e"))
     for algorithm, rsa_means in ((None, "RS256"), ("PS256", "PS256")):
@@ -96,6 +98,7 @@ PASSED_OVER: dict[str, Any] = {
 }
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("jwk", PASSED_OVER.values(), ids=PASSED_OVER.keys())
 def test_a_key_that_cannot_be_used_is_passed_over_for_those_that_can(jwk: Any) -> None:
     alone = [{**GOOD, "kid": "other"}] if isinstance(jwk, dict) else [GOOD]
@@ -107,12 +110,14 @@ def test_a_key_that_cannot_be_used_is_passed_over_for_those_that_can(jwk: Any) -
 NO_SETS = [b"", b"null", b"[]", b"{}", b'{"keys": {}}', b'{"keys": 5}', b'{"keys": []}', b"\xff", b"[" * 100_000]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("content", NO_SETS, ids=range(len(NO_SETS)))
 def test_what_is_no_set_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidKeySet):
         parse_set(content)
 
 
+@pytest.mark.unit
 def test_a_set_of_too_many_keys_is_refused() -> None:
     with pytest.raises(InvalidKeySet, match="101 keys"):
         parse_set(jwk_set(*[GOOD] * 101))
@@ -121,12 +126,14 @@ def test_a_set_of_too_many_keys_is_refused() -> None:
 # A file.
 
 
+@pytest.mark.unit
 def test_a_secret_in_a_file_is_for_hs256(tmp_path: Path) -> None:
     (tmp_path / "jwks.json").write_bytes(jwk_set(SECRET_JWK))
     verifier, _ = verifier_of(AuthSettings(jwt_jwks_file=tmp_path / "jwks.json"))
     assert verifier.verify(signed(b"s" * 32, "HS256", "s")).subject == "alice"
 
 
+@pytest.mark.unit
 async def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     path.write_bytes(jwk_set(GOOD))

@@ -16,6 +16,8 @@ from service.settings import AuthSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.unit
+
 STRONG = "0123456789abcdef0123456789abcdef"
 
 

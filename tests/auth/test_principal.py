@@ -18,6 +18,8 @@ from service.auth.principal import (
     is_topic_pattern,
 )
 
+pytestmark = pytest.mark.unit
+
 # Every topic of up to four parts over two letters: deep enough to tell any two of the patterns below apart.
 TOPICS = [".".join(parts) for depth in range(1, 5) for parts in product("ab", repeat=depth)]
 NAMES = [topic for topic in TOPICS if topic.count(".") < 3]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+pytestmark = pytest.mark.unit
+
 SECRET_BYTES = SECRET.encode()
 ABSENT = object()
 HEADER = {"alg": "HS256", "typ": "at+jwt"}

@@ -215,6 +215,7 @@ def test_times_are_durations_or_times(audit: Callable[..., str]) -> None:
     assert (told["since"], told["until"]) == ("2026-11-20T08:00:00Z", "2026-11-21T10:00:00Z")
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "bad", ["yesterday", "24", "5x", "-1h", "99999999999d", "2026-13-01", "0001-01-01T00:00+14:00"]
 )
@@ -224,6 +225,7 @@ def test_a_time_that_is_none_is_refused(bad: str) -> None:
             parse(bad, None)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -276,6 +278,7 @@ async def test_who_may_not_read_the_views_is_told_so(refused: Callable[..., str]
         await incident.node.sql(f"DROP ROLE {role}")
 
 
+@pytest.mark.unit
 def test_nothing_that_somebody_said_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     told = schemas.RejectionPage(rejections=[], next=None)
     sheet = Sheet(HOSTILE, ("what",), [(HOSTILE,)])
@@ -285,6 +288,7 @@ def test_nothing_that_somebody_said_commands_the_terminal(capsys: pytest.Capture
     assert "\x1b" not in printed
 
 
+@pytest.mark.unit
 def test_figures_are_shown_as_people_read_them() -> None:
     assert [lasted(value) for value in (0.0173, 12.3456, 75.0, 3_725.0, 93_784.0)] == [
         "17.3 ms",
@@ -297,6 +301,7 @@ def test_figures_are_shown_as_people_read_them() -> None:
     assert [cell(value) for value in (None, ["a", "b"], {"é": 1}, 4711)] == ["-", "a, b", '{"é": 1}', "4711"]
 
 
+@pytest.mark.unit
 def test_a_period_is_a_day_where_nothing_is_said() -> None:
     start, end = day(None, None)
     assert end - start == timedelta(days=1)

@@ -59,6 +59,7 @@ def test_the_command_prints_a_token_and_nothing_else(tocsin: Callable[..., subpr
     assert bearer(run.stdout.strip()).subject == "alice"
 
 
+@pytest.mark.unit
 def test_a_token_carries_what_was_asked_for(token: Callable[..., tuple[int, str, str]]) -> None:
     code, output, _ = token(
         *("--sub", "Zoë", "--scope", "alerts:read  alerts:manage", "--topics", "payments.*, shop"),
@@ -73,6 +74,7 @@ def test_a_token_carries_what_was_asked_for(token: Callable[..., tuple[int, str,
     assert 80 < principal.expires_at - time.time() <= 90
 
 
+@pytest.mark.unit
 def test_without_a_secret_the_development_key_signs(token: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     code, output, complaint = token(*ALICE, TOCSIN_DATA_DIR=str(tmp_path))
     assert (code, output) == (1, "")
@@ -82,6 +84,7 @@ def test_without_a_secret_the_development_key_signs(token: Callable[..., tuple[i
     assert bearer(output.strip(), secret).subject == "alice"
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("variables", "word"),
     [
@@ -104,6 +107,7 @@ def test_what_cannot_sign_is_refused_in_one_line(
     assert "short" not in complaint.replace("too short", "")
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("arguments", "option"),
     [

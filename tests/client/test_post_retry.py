@@ -233,6 +233,7 @@ async def test_a_key_of_the_callers_own_holds_across_clients(node: Node) -> None
     assert (again.seq, first.replayed, again.replayed) == (first.seq, False, True)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("url", ["", "tocsin", "ftp://tocsin.example", "https://"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ClientError, match="is no address"):

@@ -236,6 +236,7 @@ async def test_a_cursor_of_another_log_begins_anew(node: Node) -> None:
         assert (await waiting).seq == 4
 
 
+@pytest.mark.unit
 def test_the_policy_is_that_of_the_reference() -> None:
     expected = {
         "sign in": "refresh",

@@ -20,7 +20,7 @@ from tests.harness import Node, eventually, serving
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.long, pytest.mark.asyncio(loop_scope="module")]
 
 BATCHES, BATCH, STORM_SECONDS = 40, 50, 10
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.console.tab import Tab
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.long, pytest.mark.asyncio(loop_scope="module")]
 
 ALL = "alerts:read alerts:manage audit:read"
 DESKTOP = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"}

@@ -239,6 +239,7 @@ async def test_of_many_events_some_are_counted_for_all(node: Node) -> None:
         await connection.close()
 
 
+@pytest.mark.unit
 def test_a_minute_that_nobody_noted_is_unknown_and_the_oldest_are_forgotten() -> None:
     minutes = MinuteCounters()
     minutes.note(60, 5, 1)
@@ -340,6 +341,7 @@ async def test_viewers_are_limited_by_subject_and_by_node(node: Node) -> None:
         await eventually(has_room)
 
 
+@pytest.mark.unit
 def test_a_viewer_that_does_not_read_misses_samples_and_is_closed_in_the_end() -> None:
     class FullSocket:
         """A socket that is full from the first: a real one takes hours of samples."""

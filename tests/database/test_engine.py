@@ -5,6 +5,8 @@ import pytest
 from service.database.engine import parse_url
 from service.errors import ConfigurationError
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     "address",

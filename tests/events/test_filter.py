@@ -95,6 +95,7 @@ def test_severities_are_in_the_order_of_the_database(shared_url: str) -> None:
     assert asyncio.run(in_sql(shared_url, everything)) == expected == list(map(in_python, everything))
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("event_filter", "seen"),
     [
@@ -113,6 +114,7 @@ def test_a_filter_passes_topics_and_severities(event_filter: EventFilter, seen: 
     assert may_see("alice", event_filter, Seen()) is seen
 
 
+@pytest.mark.unit
 def test_an_event_for_some_is_seen_by_them_alone() -> None:
     event = Seen(recipients=frozenset({"alice"}))
     assert may_see("alice", EventFilter(), event)
@@ -121,5 +123,6 @@ def test_an_event_for_some_is_seen_by_them_alone() -> None:
     assert not may_see("alice", EventFilter(), Seen(recipients=frozenset()))
 
 
+@pytest.mark.unit
 def test_equal_filters_are_one_group() -> None:
     assert len({EventFilter(("a",), "info"), EventFilter(("a",)), EventFilter(("a",), "error")}) == 2

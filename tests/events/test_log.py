@@ -273,6 +273,7 @@ async def test_an_event_larger_than_the_bound_is_read_alone(log: list[Event], da
     assert found == (log[:1], False)
 
 
+@pytest.mark.unit
 def test_ids_sort_by_the_time_they_were_made() -> None:
     made = [uuid7() for _ in range(1000)]
     assert len(set(made)) == 1000

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.harness import Process
 
+pytestmark = pytest.mark.long
+
 EXAMPLES_MIN = 2_000
 SCOPES = "alerts:read alerts:write alerts:manage audit:read admin"
 EVERY = "1000000/second"

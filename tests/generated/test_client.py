@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.generated.generator import in_generator, is_installed
 from tests.harness import token
 from tests.reference import OPENAPI
@@ -15,6 +17,8 @@ from tests.requirements import missing
 
 if TYPE_CHECKING:
     from tests.harness import Node
+
+pytestmark = pytest.mark.long
 
 CALLER = Path(__file__).parent / "caller.py"
 KNOWN = ["WARNING parsing POST /v1/alerts/batch within alerts.", "Unsupported content type application/x-ndjson"]

@@ -148,6 +148,7 @@ def test_a_token_is_never_sent_back(rest: httpx2.Client) -> None:
     assert bad not in answer.text + str(answer.headers)
 
 
+@pytest.mark.unit
 async def test_a_defect_of_ours_shows_nothing_internal() -> None:
     app = FastAPI()
     problems.install(app)
@@ -168,6 +169,7 @@ def refused(*errors: dict[str, Any]) -> RequestRefused:
     return invalid(errors)
 
 
+@pytest.mark.unit
 def test_a_fault_is_pointed_at() -> None:
     fault = {"loc": ("links", 0, "a/b~c"), "msg": "Value error, must not be blank", "type": "value_error"}
     refusal = refused(fault)
@@ -176,10 +178,12 @@ def test_a_fault_is_pointed_at() -> None:
     assert refusal.detail == "/links/0/a~1b~0c: must not be blank."
 
 
+@pytest.mark.unit
 def test_a_fault_of_the_whole_body_points_at_it() -> None:
     assert refused({"loc": (), "msg": "Input should be an object", "type": "x"}).detail.startswith("The body: ")
 
 
+@pytest.mark.unit
 def test_of_very_many_faults_the_first_are_listed() -> None:
     refusal = refused(*({"loc": (f"field{number}",), "msg": "no", "type": "x"} for number in range(5000)))
     assert refusal.errors is not None

@@ -89,6 +89,7 @@ async def test_who_comes_back_as_told_is_served(shared_url: str) -> None:
             await eventually(is_served)
 
 
+@pytest.mark.unit
 def test_of_several_limits_the_tightest_refuses() -> None:
     limits = RestLimits(LimitSettings(write_limit="100/second; 5/hour"))
     for _ in range(5):
@@ -98,6 +99,7 @@ def test_of_several_limits_the_tightest_refuses() -> None:
     assert not limits.would_refuse("read", "billing")
 
 
+@pytest.mark.unit
 def test_asking_whether_it_would_be_refused_counts_nothing() -> None:
     limits = RestLimits(LimitSettings(auth_failure_limit="1/hour"))
     assert not any(limits.would_refuse("refused", "10.0.0.1") for _ in range(5))
@@ -105,6 +107,7 @@ def test_asking_whether_it_would_be_refused_counts_nothing() -> None:
     assert limits.would_refuse("refused", "10.0.0.1")
 
 
+@pytest.mark.unit
 def test_a_connection_may_send_a_burst_and_then_collects_strikes() -> None:
     limits = ConnectionLimits(StreamSettings(message_limit="3/hour", message_violation_limit="2/hour"))
     assert [limits.message("a") for _ in range(5)] == [True] * 3 + [False] * 2
@@ -113,6 +116,7 @@ def test_a_connection_may_send_a_burst_and_then_collects_strikes() -> None:
     assert limits.strike("b")
 
 
+@pytest.mark.unit
 def test_a_connection_that_ended_leaves_no_counters_behind() -> None:
     limits = ConnectionLimits(StreamSettings(message_limit="3/second; 9/hour", message_violation_limit="2/hour"))
     for number in range(100):

@@ -121,6 +121,7 @@ async def test_a_cursor_of_somebody_else_is_refused(lenient: Node, bad: str) -> 
     assert "cursor" in answer.json()["detail"]
 
 
+@pytest.mark.unit
 def test_a_cursor_leads_back_to_its_place() -> None:
     place = (2**63 - 1, uuid.uuid4())
     assert _decode(_encode(*place)) == place

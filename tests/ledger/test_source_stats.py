@@ -191,6 +191,7 @@ async def test_nothing_is_counted_of_a_transaction_that_was_not_committed(
     await counted(node, "billing", alerts=1, refused=1)
 
 
+@pytest.mark.unit
 def test_counts_that_are_put_back_add_up() -> None:
     callers = SourceStats(10)
     callers.count("a", "alerts", 2)

@@ -78,6 +78,7 @@ async def test_each_panel_shows_something_after_an_eventful_hour(node: Node) -> 
         assert [row["topic"] for row in await ask(node, topics)] == ["default", "payments.eu"]
 
 
+@pytest.mark.unit
 def test_the_page_is_laid_out_without_overlap() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
     for panel in PANELS:
@@ -95,6 +96,7 @@ def test_the_page_is_laid_out_without_overlap() -> None:
         assert apart, (one, other)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("panel", PANELS, ids=[panel["title"] for panel in PANELS])
 def test_a_panel_asks_the_data_source_that_is_chosen_on_the_page(panel: dict[str, Any]) -> None:
     names = {variable["name"] for variable in VARIABLES}

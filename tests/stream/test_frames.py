@@ -79,6 +79,7 @@ def parse(data: bytes) -> list[Frame]:
     return [event for event in client.events_received() if isinstance(event, Frame)]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("size", [0, 1, 124, 125, 126, 127, 255, 256, 65_534, 65_535, 65_536, 65_537, 1 << 20])
 def test_a_client_library_reads_a_text_message_of_every_length(size: int) -> None:
     payload = b"x" * size
@@ -86,15 +87,18 @@ def test_a_client_library_reads_a_text_message_of_every_length(size: int) -> Non
     assert frames.text_message(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
 
 
+@pytest.mark.unit
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_messages_that_leave_in_one_write_are_read_one_by_one(payloads: list[bytes]) -> None:
     assert [frame.data for frame in parse(b"".join(map(frames.text_message, payloads)))] == payloads
 
 
+@pytest.mark.unit
 def test_every_type_of_frame_is_here() -> None:
     assert tuple(ONE_OF_EACH) == frames.SERVER_FRAMES
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 def test_a_frame_is_one_json_object_with_its_type_first(kind: str) -> None:
     data, fields = ONE_OF_EACH[kind]
@@ -102,6 +106,7 @@ def test_a_frame_is_one_json_object_with_its_type_first(kind: str) -> None:
     assert list(json.loads(bytes(frame.data)).items()) == [("type", kind), *fields.items()]
 
 
+@pytest.mark.unit
 @given(actor=st.text(min_size=1), body=st.dictionaries(st.text(), st.text()), indent=st.none() | st.integers(0, 3))
 @settings(deadline=None)
 def test_an_event_carries_the_text_of_its_body_as_the_log_holds_it(

@@ -31,6 +31,8 @@ from service.stream.protocol import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.unit
+
 CURSOR = 10
 PENDING = 15
 EXPIRES = 1000.0

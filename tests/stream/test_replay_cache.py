@@ -12,6 +12,8 @@ from service.stream.replay_cache import ReplayCache
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+pytestmark = pytest.mark.unit
+
 BATCHES = st.lists(st.lists(st.integers(1, 60), max_size=6), max_size=20)
 
 

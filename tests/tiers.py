@@ -1,0 +1,98 @@
+"""The tiers of the tests: what a marker promises is held here, and what a run needs does not depend on how it began.
+
+A test with ``pytest.mark.unit`` uses no database, browser, network or process: one that tries fails. ``pytest -m unit``
+and ``pytest -m long`` import only the modules that name the marker, so that a short run does not load the tools of a
+long one.
+
+The property tests choose their examples anew in the long tier, with a seed that is printed, and are the same every time
+in the others.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import socket
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WHOLLY_LONG = r"^pytestmark = \[?pytest\.mark\.long"
+BLOCKED = (
+    (socket.socket, "connect"),
+    (socket.socket, "connect_ex"),
+    (socket.socket, "bind"),
+    (subprocess.Popen, "__init__"),
+)
+"""What opens a connection, or starts a process, such as PostgreSQL, a browser or a node."""
+_ANY_SPEED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+
+settings.register_profile("deterministic", derandomize=True, **_ANY_SPEED)
+settings.register_profile("random", **_ANY_SPEED)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how properties are tested, before Hypothesis reads it, and let a signal do what it does by default."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would nodes
+    if config.option.hypothesis_profile:
+        return
+    if config.option.markexpr == "long":
+        config.option.hypothesis_profile = "random"
+        config.option.hypothesis_seed = config.option.hypothesis_seed or str(random.randrange(2**32))
+    else:
+        config.option.hypothesis_profile = "deterministic"
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Name the seed of a random run."""
+    seed = config.option.hypothesis_seed
+    return f"repeat the same examples with --hypothesis-seed={seed}" if seed else None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out modules that have no test of the tier."""
+    if collection_path.suffix != ".py":
+        return None
+    code = collection_path.read_text()
+    match config.option.markexpr:
+        case "unit" | "long" as tier:
+            return f"pytest.mark.{tier}" not in code or None
+        case "not long":
+            return re.search(WHOLLY_LONG, code, re.MULTILINE) is not None or None
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Hold the fixtures of a test to its tier."""
+    with _held(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Hold a test to its tier."""
+    with _held(item):
+        return (yield)
+
+
+@contextmanager
+def _held(item: pytest.Item) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("unit"):
+            for owner, name in BLOCKED:
+                patch.setattr(owner, name, _fail)
+        yield
+
+
+def _fail(*_: Any, **__: Any) -> NoReturn:
+    pytest.fail("a unit test opened a connection or started a process: take its marker, or what it needs, away")
