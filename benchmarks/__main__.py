@@ -8,7 +8,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from benchmarks import connections, fanout, growth, latency, ledger, page, publish, report, workers
+from benchmarks import commands, connections, fanout, growth, latency, ledger, page, publish, report, workers
 from benchmarks.nodes import bench, sql
 from tests.harness import ROOT
 
@@ -30,6 +30,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[report.Row]]] = {
     "replay": growth.replay,
     "long_log": growth.long_log,
     "page": page.page,
+    "commands": commands.commands,
 }
 
 

@@ -10,15 +10,13 @@ import difflib
 import json
 import os
 import re
-from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
-from limits import parse_many
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.errors import ConfigurationError
 
@@ -27,6 +25,9 @@ if TYPE_CHECKING:
 
 PREFIX = "TOCSIN_"
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d+)?")
+_RATE = r"\s*\d+\s*(?:/|per)\s*\d*\s*(?:second|minute|hour|day|month|year)s?\s*"
+_RATES = re.compile(f"{_RATE}(?:[,;|]{_RATE})*", re.ASCII | re.IGNORECASE)
+"""What ``limits.parse_many`` reads. Importing ``limits`` would double the time that a command takes to start."""
 Severity = Literal["info", "warning", "error", "critical"]
 SEVERITIES: dict[str, Severity] = {
     "critical": "critical",
@@ -41,7 +42,8 @@ SEVERITIES: dict[str, Severity] = {
 
 def _rate(value: str) -> str:
     """Accept the notation of the ``limits`` library: ``10/second; 300/minute``."""
-    parse_many(value)
+    if not _RATES.fullmatch(value):
+        raise ValueError("write a rate such as 10/second, or several: 10/second; 300/minute")
     return value
 
 
@@ -113,15 +115,8 @@ PublicKeyAlgorithm = Literal["RS256", "PS256", "ES256", "EdDSA"]
 YEAR_SECONDS = 366 * 86400
 
 
-class _Group(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_file=".env",
-        extra="ignore",
-        frozen=True,
-        env_ignore_empty=True,
-        use_attribute_docstrings=True,
-    )
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class ServerSettings(_Group):
@@ -212,7 +207,7 @@ class AuthSettings(_Group):
     """How far an issuer's clock may be ahead of ours (``iat``, ``nbf``). Never applied to ``exp``."""
     jwt_max_lifetime_seconds: float = Field(YEAR_SECONDS, gt=0, le=10 * YEAR_SECONDS)
     """The longest life of a token (``exp`` - ``iat``); a longer one is refused. Revocations are kept as long."""
-    issuers: Annotated[tuple[IssuerSettings, ...], NoDecode, BeforeValidator(_json)] = ()
+    issuers: Annotated[tuple[IssuerSettings, ...], BeforeValidator(_json)] = ()
     """More issuers of tokens: a JSON list of ``{"issuer", "audience"}``, each with its keys (see "Keys" below)."""
     jwks_ttl_seconds: Seconds = 300
     """How long keys from a JWKS URL are used before they are fetched again: so long a withdrawn one still counts."""
@@ -240,7 +235,7 @@ class LimitSettings(_Group):
 class StreamSettings(_Group):
     """The stream: WebSocket, SSE and long poll."""
 
-    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
     """Origins of other sites whose pages may open the stream; ``*`` allows all. The service's own is always allowed."""
     connections_max: int = Field(20_000, ge=1)
     """Streams that one node holds."""
@@ -324,7 +319,7 @@ class IntegrationSettings(_Group):
     """The topic of alerts without that label."""
     alertmanager_severity_label: str = "severity"
     """The label whose value says how bad it is."""
-    alertmanager_severity_map: Annotated[dict[str, Severity], NoDecode, BeforeValidator(_pairs)] = SEVERITIES
+    alertmanager_severity_map: Annotated[dict[str, Severity], BeforeValidator(_pairs)] = SEVERITIES
     """What its values mean, such as ``ticket=warning, p1=critical``, beside the defaults."""
     alertmanager_default_severity: Severity = "warning"
     """The severity of alerts without that label, or with another value."""
@@ -341,7 +336,7 @@ class ConsoleSettings(_Group):
     """The scopes that are asked for, separated by spaces; ``offline_access`` is for renewing without a person."""
     oidc_resource: str | None = None
     """The ``resource`` (RFC 8707) for which the access token is to be, where the provider wants it named."""
-    oidc_parameters: Annotated[dict[str, str], NoDecode, BeforeValidator(_parameters)] = {}
+    oidc_parameters: Annotated[dict[str, str], BeforeValidator(_parameters)] = {}
     """More parameters of the authorization request, such as ``audience=tocsin, prompt=consent``."""
 
 
@@ -356,42 +351,45 @@ class CallerSettings(_Group):
     """A file that holds it; it is read for each connection, so that it may be renewed."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(_Group):
     """All settings of one process."""
 
-    server: ServerSettings = field(default_factory=ServerSettings)
-    storage: StorageSettings = field(default_factory=StorageSettings)
-    auth: AuthSettings = field(default_factory=AuthSettings)
-    limits: LimitSettings = field(default_factory=LimitSettings)
-    stream: StreamSettings = field(default_factory=StreamSettings)
-    ledger: LedgerSettings = field(default_factory=LedgerSettings)
-    retention: RetentionSettings = field(default_factory=RetentionSettings)
-    integrations: IntegrationSettings = field(default_factory=IntegrationSettings)
-    console: ConsoleSettings = field(default_factory=ConsoleSettings)
-    caller: CallerSettings = field(default_factory=CallerSettings)
+    server: ServerSettings = ServerSettings()
+    storage: StorageSettings = StorageSettings()
+    auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
+    stream: StreamSettings = StreamSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    retention: RetentionSettings = RetentionSettings()
+    integrations: IntegrationSettings = IntegrationSettings()
+    console: ConsoleSettings = ConsoleSettings()
+    caller: CallerSettings = CallerSettings()
 
 
-def groups() -> Iterator[type[_Group]]:
-    """Yield the settings classes in the order of ``Settings``."""
-    for group in fields(Settings):
-        factory = group.default_factory
-        if isinstance(factory, type) and issubclass(factory, _Group):
-            yield factory
+def groups() -> dict[str, type[_Group]]:
+    """Return the classes of the fields of ``Settings``, by their names."""
+    return {name: type(group.default) for name, group in Settings.model_fields.items()}
 
 
 def load() -> Settings:
-    """Read the settings.
+    """Read the settings: the environment before ``.env``; an empty variable is one that is not set.
 
     Raises:
         ConfigurationError: a variable holds something that it may not; the message names it.
 
     """
     try:
-        return Settings()
+        variables = {**dotenv_values(".env"), **os.environ}
+        given = {name.removeprefix(PREFIX).lower(): text for name, text in variables.items() if name.startswith(PREFIX)}
+        return Settings.model_validate(
+            {
+                group: {name: given[name] for name in cls.model_fields if given.get(name)}
+                for group, cls in groups().items()
+            }
+        )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        setting, *within = (str(part) for part in first["loc"])
+        _group, setting, *within = (str(part) for part in first["loc"])
         place = f"{PREFIX}{setting.upper()}: " + "".join(f"{part}: " for part in within)
         raise ConfigurationError(place + first["msg"].removeprefix("Value error, ")) from None
     except UnicodeDecodeError:
@@ -400,7 +398,7 @@ def load() -> Settings:
 
 def unknown_variables() -> Iterator[tuple[str, str | None]]:
     """Yield each ``TOCSIN_…`` variable that is no setting, with the setting that it resembles."""
-    known = [name.upper() for group in groups() for name in group.model_fields]
+    known = [name.upper() for group in groups().values() for name in group.model_fields]
     for variable in sorted(os.environ):
         name = variable.removeprefix(PREFIX)
         if name != variable and name not in known:

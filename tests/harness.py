@@ -29,7 +29,7 @@ from websockets.typing import Subprotocol
 from service.alerts.schemas import AlertShown
 from service.app import create_app
 from service.auth.issuers import Keyring, load_keyring
-from service.auth.tokens import mint
+from service.auth.shared_secret import mint
 from service.cli.serve import server_config
 from service.database.engine import parse_url
 from service.events.hash_chain import digest, event_line

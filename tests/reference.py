@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -53,12 +56,25 @@ def shown(default: Any) -> str:
     return f"`{default}`"
 
 
+def docstrings(group: type) -> dict[str, str]:
+    """Return the docstring under each attribute of a class."""
+    [definition] = ast.parse(inspect.getsource(group)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        statement.target.id: below.value.value
+        for statement, below in pairwise(definition.body)
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    }
+
+
 def settings() -> str:
     """Return a table of the settings for each group."""
     parts = []
-    for group in groups():
+    for group in groups().values():
+        described = docstrings(group)
         rows = [
-            (f"`{PREFIX}{name.upper()}`", shown(info.default), plain(info.description))
+            (f"`{PREFIX}{name.upper()}`", shown(info.default), plain(described[name]))
             for name, info in group.model_fields.items()
         ]
         parts.append(f"### {plain(group.__doc__)}\n\n{table(('variable', 'default', 'what it does'), rows)}")

@@ -4,10 +4,11 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from limits import parse_many
 from pydantic import ValidationError
 
 from service.errors import ConfigurationError
-from service.settings import PREFIX, Settings, groups, load, unknown_variables
+from service.settings import PREFIX, LimitSettings, Settings, groups, load, unknown_variables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_misspelt_variable_is_found_with_what_it_resembles(monkeypatch: pytest
 
 
 def test_no_two_settings_share_a_variable() -> None:
-    names = [name for group in groups() for name in group.model_fields]
+    names = [name for group in groups().values() for name in group.model_fields]
     assert len(names) == len(set(names))
 
 
@@ -141,3 +142,17 @@ def test_settings_do_not_change() -> None:
 def test_the_parameters_of_the_authorization_request_are_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOCSIN_OIDC_PARAMETERS", "audience=https://tocsin.example, prompt = consent")
     assert load().console.oidc_parameters == {"audience": "https://tocsin.example", "prompt": "consent"}
+
+
+@pytest.mark.parametrize(
+    "rate", ["1/second", "5 per 2 Minutes", "10/hour;20/day", "7/month, 9 per year|1/day", " 3/ 4 hour "]
+)
+def test_a_rate_is_what_the_library_of_limits_reads(rate: str) -> None:
+    assert LimitSettings(write_limit=rate).write_limit == rate
+    assert parse_many(rate)
+    for bad in (f"{rate};", f"{rate} 5", rate.replace("e", "é"), f"x{rate}", f"{rate}/second", rate[1:]):
+        try:
+            parse_many(bad)
+        except ValueError:
+            with pytest.raises(ValidationError):
+                LimitSettings(write_limit=bad)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.auth.jwks import InvalidKeySet, RotatingKeys
-from service.auth.keys import FixedKeys, VerificationKey, read_public_key, read_secret
+from service.auth.keys import FixedKeys, VerificationKey, read_public_key
+from service.auth.shared_secret import read_secret
 from service.errors import ConfigurationError
 from service.settings import IssuerSettings
 

@@ -28,7 +28,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import InvalidKeyError
 
-from service.auth.keys import UnacceptableKey, VerificationKey, public_key, shared_secret
+from service.auth.keys import VerificationKey, public_key, shared_secret
+from service.auth.shared_secret import UnacceptableKey
 from service.errors import KeysUnavailable, RequestRefused, TocsinError, TokenInvalid
 from service.logs import get_logger
 from service.periodic import PeriodicTask

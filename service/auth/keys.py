@@ -6,9 +6,6 @@ The algorithm belongs to the key and is fixed when it is configured; what the to
 
 from __future__ import annotations
 
-import os
-import secrets
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,23 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt.algorithms import HMACAlgorithm
-from jwt.exceptions import InvalidKeyError
 
-from service.errors import ConfigurationError, TocsinError
+from service.auth.shared_secret import UnacceptableKey, check_secret
+from service.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pydantic import SecretStr
-
-SECRET_MIN_BYTES = 32
 RSA_MIN_BITS = 2048
-DEV_KEY_FILE = "dev-secret"
-
-
-class UnacceptableKey(TocsinError):
-    """A key is too weak, or of a kind that is not used. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,39 +71,11 @@ def shared_secret(secret: bytes) -> VerificationKey:
     """Bind a shared secret to HS256.
 
     Raises:
-        UnfitKey: it is too short, or not a secret but a key.
+        UnacceptableKey: it is too short, or not a secret but a key.
 
     """
-    try:
-        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
-    except InvalidKeyError:
-        raise UnacceptableKey(
-            "this is a key, not a secret: put it in a file and set TOCSIN_JWT_PUBLIC_KEY_FILE"
-        ) from None
-    if len(secret) < SECRET_MIN_BYTES:
-        raise UnacceptableKey(
-            f"the secret has {len(secret)} bytes; HS256 needs {SECRET_MIN_BYTES} or more (RFC 7518, 3.2)"
-        )
+    check_secret(secret)
     return VerificationKey("HS256", secret)
-
-
-def read_secret(secret: SecretStr | None, setting: str = "TOCSIN_JWT_SECRET") -> bytes | None:
-    """Return a configured shared secret, None where there is none.
-
-    Raises:
-        ConfigurationError: it cannot be used; the message names the setting, not the secret.
-
-    """
-    if secret is None:
-        return None
-    try:
-        text = secret.get_secret_value().encode()
-        shared_secret(text)
-    except UnicodeEncodeError:
-        raise ConfigurationError(f"{setting} is not UTF-8: write random bytes in hex or base64") from None
-    except UnacceptableKey as error:
-        raise ConfigurationError(f"{setting}: {error}") from None
-    return text
 
 
 def read_public_key(path: Path, algorithm: str | None, setting: str) -> VerificationKey:
@@ -133,45 +93,3 @@ def read_public_key(path: Path, algorithm: str | None, setting: str) -> Verifica
         raise ConfigurationError(f"{setting}: {path} holds no public key in PEM form") from None
     except UnacceptableKey as error:
         raise ConfigurationError(f"{setting}: {error}") from None
-
-
-def read_dev_secret(data_dir: Path) -> bytes | None:
-    """Return the development secret kept in ``data_dir``, if one was made.
-
-    Raises:
-        ConfigurationError: the file is damaged.
-
-    """
-    try:
-        secret = (data_dir / DEV_KEY_FILE).read_bytes()
-    except FileNotFoundError:
-        return None
-    if len(secret) < SECRET_MIN_BYTES:
-        raise ConfigurationError(f"{data_dir / DEV_KEY_FILE} is damaged: delete it, and a new one is made")
-    return secret
-
-
-def make_dev_secret(data_dir: Path) -> bytes:
-    """Return the development secret, made once and kept with mode 0600.
-
-    The file appears whole: of processes that start together all get the same secret.
-
-    Raises:
-        ConfigurationError: the file is damaged.
-
-    """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    if (known := read_dev_secret(data_dir)) is not None:
-        return known
-    secret = secrets.token_urlsafe(48).encode()
-    file, name = tempfile.mkstemp(prefix=f"{DEV_KEY_FILE}.", dir=data_dir)  # with mode 0600
-    draft = data_dir / name
-    with os.fdopen(file, "wb") as stream:
-        stream.write(secret)
-    try:
-        os.link(draft, data_dir / DEV_KEY_FILE)
-    except FileExistsError:
-        return make_dev_secret(data_dir)
-    finally:
-        draft.unlink()
-    return secret

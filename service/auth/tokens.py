@@ -32,8 +32,6 @@ from service.auth.revocations import RevokedTokens
 from service.errors import TokenExpired, TokenInvalid, TokenRevoked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from service.auth.issuers import Issuer, Keyring
     from service.settings import AuthSettings
 
@@ -236,30 +234,3 @@ def _topics(claims: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(topics, list) or len(topics) > TOPICS_MAX or not all(map(is_topic_pattern, topics)):
         raise TokenInvalid("The token's topics must be a list of at most 100 topic patterns.")
     return tuple(topics)
-
-
-def mint(  # noqa: PLR0913 - a token's claims, each named at the call
-    secret: bytes,
-    settings: AuthSettings,
-    *,
-    subject: str,
-    scope: str,
-    topics: Iterable[str] | None = None,
-    ttl_seconds: float = 3600,
-    token_id: str | None = None,
-) -> str:
-    """Sign a token with a shared secret (HS256), as ``tocsin token`` and the tests need it."""
-    now = time.time()
-    claims: dict[str, Any] = {
-        "iss": settings.jwt_issuer,
-        "aud": settings.jwt_audience,
-        "sub": subject,
-        "scope": scope,
-        "iat": now,
-        "exp": now + ttl_seconds,
-    }
-    if topics is not None:
-        claims["topics"] = list(topics)
-    if token_id is not None:
-        claims["jti"] = token_id
-    return jwt.encode(claims, secret, algorithm="HS256", headers={"typ": "at+jwt"})

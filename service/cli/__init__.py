@@ -1,43 +1,31 @@
 """The ``tocsin`` command.
 
 Every command exits 0 on success, 2 on wrong usage, and 1 on failure with one line on standard error that says what to
-do.
+do. A command imports only what it needs: ``tocsin send`` waits for no web framework and no database driver.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from typing import Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
-
+from service.cli.lazy_group import LazyGroup
 from service.errors import TocsinError
 
-NAMES = ("serve", "migrate", "token", "send", "tail", "sql", "archive", "purge", "demo", "audit")
-
-
-class Commands(TyperGroup):
-    """Each is imported when it is asked for: ``tocsin send`` waits for no web framework and no database driver."""
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # Typer keeps the types of both to itself.
-        """Return the function, or the group, of that name from the module of that name."""
-        if cmd_name not in self.commands:
-            return super().get_command(ctx, cmd_name)
-        found = getattr(import_module(f"service.cli.{cmd_name}"), cmd_name)
-        if not isinstance(found, typer.Typer):
-            command = found
-            found = typer.Typer(add_completion=False)
-            found.command()(command)
-        return typer.main.get_command(found)
-
-
-app = Commands(
-    name="tocsin",
-    help="JWT-secured notifications: stored before answered, pushed at once, audited in SQL.",
-    commands={name: TyperCommand(name) for name in NAMES},
-    no_args_is_help=True,
+app = LazyGroup(
+    "tocsin",
+    "JWT-secured notifications: stored before answered, pushed at once, audited in SQL.",
+    {
+        "serve": ("service.cli.serve", "Serve the REST API, the stream and the console."),
+        "migrate": ("service.cli.migrate", "Bring the schema of the database up to date."),
+        "token": ("service.cli.token", "Print a token and nothing else."),
+        "send": ("service.cli.send", "Post an alert and print its id and its seq."),
+        "tail": ("service.cli.tail", "Print events as they happen, until Ctrl-C."),
+        "sql": ("service.cli.sql", "Open psql on the database that the service uses."),
+        "archive": ("service.cli.archive", "Archive, list, verify and restore partitions of the log."),
+        "purge": ("service.cli.purge", "Delete what is older than the retention."),
+        "demo": ("service.cli.demo", "Show the whole path on a throwaway instance."),
+        "audit": ("service.cli.audit", "Answer who was sent what, who received it, and who has not."),
+    },
 )
 
 

@@ -1,22 +1,20 @@
-"""``tocsin audit``: the questions of operators, asked of the database in use."""
+"""``tocsin audit``: what operators ask, answered from the database in use."""
 
 from __future__ import annotations
 
-import typer
+from service.cli.lazy_group import LazyGroup
 
-from service.cli import audit_lists, audit_reports, audit_verify
-
-audit = typer.Typer(
-    name="audit",
-    help="Who was sent what, who received it, and who has not: from the database, in UTC.",
-    no_args_is_help=True,
-    add_completion=False,
+audit = LazyGroup(
+    "audit",
+    "Answer who was sent what, who received it, and who has not: from the database, in UTC.",
+    {
+        "alert": ("service.cli.audit_reports", "Show who was sent an alert, who received it, and what happened to it."),
+        "recipient": ("service.cli.audit_lists", "List what an admin was sent, and when they received it."),
+        "unreceived": ("service.cli.audit_lists", "List who has not received which alert that they may see."),
+        "connections": ("service.cli.audit_lists", "List the connections of admins."),
+        "rejections": ("service.cli.audit_lists", "List the streams that were rejected at the handshake."),
+        "callers": ("service.cli.audit_lists", "List what each source posted, by the hour."),
+        "report": ("service.cli.audit_reports", "Sum up a period on one page."),
+        "verify": ("service.cli.audit_verify", "Prove that nobody altered the log or the ledger."),
+    },
 )
-audit.command()(audit_reports.alert)
-audit.command()(audit_lists.recipient)
-audit.command()(audit_lists.unreceived)
-audit.command()(audit_lists.connections)
-audit.command()(audit_lists.rejections)
-audit.command()(audit_lists.callers)
-audit.command()(audit_reports.report)
-audit.command()(audit_verify.verify)

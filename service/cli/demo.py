@@ -27,7 +27,7 @@ from websockets.typing import Subprotocol
 from service import logs
 from service.app import create_app
 from service.auth.issuers import load_keyring
-from service.auth.tokens import mint
+from service.auth.shared_secret import mint
 from service.cli.serve import server_config
 from service.database.embedded import embedded_postgres
 from service.database.engine import address_of, parse_url

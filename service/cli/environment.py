@@ -1,4 +1,4 @@
-"""Where the commands find the database and the keys: what is configured, or the data folder."""
+"""The database of the commands: the configured one, or the embedded one in the data folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from service.auth.issuers import plain_issuer
-from service.auth.keys import make_dev_secret, read_dev_secret, read_secret
 from service.database.embedded import embedded_postgres
 from service.database.engine import CONNECTION_LOST, address_of, parse_url
-from service.errors import CommandFailed, ConfigurationError
+from service.errors import CommandFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,21 +47,3 @@ async def _probe(url: URL, patience: float) -> None:
             " check TOCSIN_DATABASE_URL and that PostgreSQL runs"
         ) from None
     await connection.close()
-
-
-def signing_secret(settings: Settings, *, dev: bool = False) -> bytes:
-    """Return the shared secret that tokens are signed with; ``dev`` makes one where there is none.
-
-    Raises:
-        ConfigurationError: only a public key is configured, or there is no usable secret at all.
-
-    """
-    plain = plain_issuer(settings.auth)
-    if (plain.public_key_file or plain.jwks_file or plain.jwks_url) is not None:
-        raise ConfigurationError("only public keys are configured: ask your token issuer, Tocsin cannot sign tokens")
-    if (configured := read_secret(settings.auth.jwt_secret)) is not None:
-        return configured
-    secret = make_dev_secret(settings.server.data_dir) if dev else read_dev_secret(settings.server.data_dir)
-    if secret is None:
-        raise ConfigurationError("there is no key to sign with: run tocsin serve --dev once, or set TOCSIN_JWT_SECRET")
-    return secret

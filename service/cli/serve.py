@@ -25,8 +25,9 @@ import uvicorn
 from service import logs
 from service.app import NodeTasks, create_app
 from service.auth.issuers import load_keyring
-from service.auth.tokens import mint
-from service.cli.environment import database_url, signing_secret
+from service.auth.shared_secret import mint
+from service.cli.environment import database_url
+from service.cli.signing_secret import signing_secret
 from service.cli.worker_supervisor import Workers
 from service.database.migrate import is_current, migrate
 from service.errors import CommandFailed

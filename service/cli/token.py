@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from service.auth.principal import Scope, is_subject, is_topic_pattern
-from service.auth.tokens import mint
-from service.cli.environment import signing_secret
+from service.auth.shared_secret import mint
+from service.cli.signing_secret import signing_secret
 from service.settings import load
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from service.auth.issuers import load_keyring
 from service.auth.jwks import UnknownKeyId
-from service.auth.tokens import TokenVerifier, mint
+from service.auth.shared_secret import mint
+from service.auth.tokens import TokenVerifier
 from service.errors import ConfigurationError, RequestRefused, TokenInvalid
 from service.settings import PREFIX, AuthSettings, load
 from tests.auth.issuer import ED25519, P256, jwk_set, public_jwk, signed

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import stat
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from service.auth.issuers import load_keyring
-from service.auth.keys import DEV_KEY_FILE, FixedKeys, VerificationKey, make_dev_secret, read_dev_secret
+from service.auth.keys import FixedKeys, VerificationKey
 from service.errors import ConfigurationError
 from service.settings import AuthSettings
 
@@ -126,27 +124,3 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_the_development_secret_is_used_only_where_no_key_is_configured() -> None:
     assert [key.key for key in keys_of(AuthSettings(), b"d" * 64)] == [b"d" * 64]
     assert [key.key for key in keys_of(AuthSettings(jwt_secret=STRONG), b"d" * 64)] == [STRONG.encode()]
-
-
-def test_the_development_secret_is_made_once_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "new"
-    assert read_dev_secret(folder) is None
-    secret = make_dev_secret(folder)
-    assert len(secret) >= 32
-    assert make_dev_secret(folder) == read_dev_secret(folder) == secret
-    assert stat.S_IMODE((folder / DEV_KEY_FILE).stat().st_mode) == 0o600
-    assert [path.name for path in folder.iterdir()] == [DEV_KEY_FILE]
-
-
-def test_all_who_start_together_get_the_same_development_secret(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(16) as pool:
-        secrets = set(pool.map(make_dev_secret, [tmp_path] * 64))
-    assert len(secrets) == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"short"])
-def test_a_damaged_development_secret_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / DEV_KEY_FILE).write_bytes(content)
-    for read in (read_dev_secret, make_dev_secret):
-        with pytest.raises(ConfigurationError, match="delete it"):
-            read(tmp_path)

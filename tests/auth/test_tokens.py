@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.auth.issuers import load_keyring
-from service.auth.tokens import TokenVerifier, mint
+from service.auth.shared_secret import mint
+from service.auth.tokens import TokenVerifier
 from service.errors import RequestRefused, TokenExpired, TokenInvalid
 from service.settings import AuthSettings
 from tests.harness import SECRET

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.auth.issuers import load_keyring
-from service.auth.keys import make_dev_secret
+from service.auth.shared_secret import make_dev_secret
 from service.auth.tokens import TokenVerifier
 from service.cli import main
 from service.settings import AuthSettings

@@ -16,7 +16,7 @@ from cloudevents.core.bindings.http import to_structured_event
 from playwright.async_api import Error, expect
 
 from service.app import CONSOLE
-from service.auth.tokens import mint
+from service.auth.shared_secret import mint
 from service.settings import AuthSettings
 from tests.console.proxy import Proxy
 from tests.console.tab import REFUSED, UNREACHABLE, Tab, received_at

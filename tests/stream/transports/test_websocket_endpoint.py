@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from websockets.asyncio.client import connect
 
-from service.auth.tokens import mint
+from service.auth.shared_secret import mint
 from service.errors import CloseReason
 from service.settings import AuthSettings, LimitSettings, Settings, StreamSettings
 from tests.harness import WRITE, Node, Stream, eventually, serving, token

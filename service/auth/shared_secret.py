@@ -1,0 +1,149 @@
+"""Shared secrets: what makes one good enough, the development secret, and signing tokens with them (HS256).
+
+Imports neither PyJWT nor cryptography, which would take most of the time of ``tocsin token``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+from service.errors import ConfigurationError, TocsinError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from pydantic import SecretStr
+
+    from service.settings import AuthSettings
+
+SECRET_MIN_BYTES = 32
+DEV_KEY_FILE = "dev-secret"
+_ASYMMETRIC_KEY = re.compile(rb"\A(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp)|----[- ]BEGIN ")
+"""An SSH key, or anything in PEM form: more than PyJWT refuses as an HMAC secret."""
+
+
+class UnacceptableKey(TocsinError):
+    """A key is too weak, or of a kind that is not used. The message says why."""
+
+
+def check_secret(secret: bytes) -> None:
+    """Check that a shared secret is good enough for HS256.
+
+    Raises:
+        UnacceptableKey: it is too short, or not a secret but a key.
+
+    """
+    if _ASYMMETRIC_KEY.search(secret):
+        raise UnacceptableKey("this is a key, not a secret: put it in a file and set TOCSIN_JWT_PUBLIC_KEY_FILE")
+    if len(secret) < SECRET_MIN_BYTES:
+        raise UnacceptableKey(
+            f"the secret has {len(secret)} bytes; HS256 needs {SECRET_MIN_BYTES} or more (RFC 7518, 3.2)"
+        )
+
+
+def read_secret(secret: SecretStr | None, setting: str = "TOCSIN_JWT_SECRET") -> bytes | None:
+    """Return a configured shared secret, None where there is none.
+
+    Raises:
+        ConfigurationError: it cannot be used; the message names the setting, not the secret.
+
+    """
+    if secret is None:
+        return None
+    try:
+        text = secret.get_secret_value().encode()
+        check_secret(text)
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{setting} is not UTF-8: write random bytes in hex or base64") from None
+    except UnacceptableKey as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
+    return text
+
+
+def read_dev_secret(data_dir: Path) -> bytes | None:
+    """Return the development secret kept in ``data_dir``, if one was made.
+
+    Raises:
+        ConfigurationError: the file is damaged.
+
+    """
+    try:
+        secret = (data_dir / DEV_KEY_FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    if len(secret) < SECRET_MIN_BYTES:
+        raise ConfigurationError(f"{data_dir / DEV_KEY_FILE} is damaged: delete it, and a new one is made")
+    return secret
+
+
+def make_dev_secret(data_dir: Path) -> bytes:
+    """Return the development secret, made once and kept with mode 0600.
+
+    The file appears whole: of processes that start together all get the same secret.
+
+    Raises:
+        ConfigurationError: the file is damaged.
+
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    if (known := read_dev_secret(data_dir)) is not None:
+        return known
+    secret = secrets.token_urlsafe(48).encode()
+    file, name = tempfile.mkstemp(prefix=f"{DEV_KEY_FILE}.", dir=data_dir)  # with mode 0600
+    draft = data_dir / name
+    with os.fdopen(file, "wb") as stream:
+        stream.write(secret)
+    try:
+        os.link(draft, data_dir / DEV_KEY_FILE)
+    except FileExistsError:
+        return make_dev_secret(data_dir)
+    finally:
+        draft.unlink()
+    return secret
+
+
+def mint(  # noqa: PLR0913 - a token's claims, each named at the call
+    secret: bytes,
+    settings: AuthSettings,
+    *,
+    subject: str,
+    scope: str,
+    topics: Iterable[str] | None = None,
+    ttl_seconds: float = 3600,
+    token_id: str | None = None,
+) -> str:
+    """Sign a token with a shared secret (HS256), as ``tocsin token`` and the tests need it."""
+    now = time.time()
+    claims: dict[str, Any] = {
+        "iss": settings.jwt_issuer,
+        "aud": settings.jwt_audience,
+        "sub": subject,
+        "scope": scope,
+        "iat": now,
+        "exp": now + ttl_seconds,
+    }
+    if topics is not None:
+        claims["topics"] = list(topics)
+    if token_id is not None:
+        claims["jti"] = token_id
+    signed = f"{_base64url(_json({'alg': 'HS256', 'typ': 'at+jwt'}))}.{_base64url(_json(claims))}"
+    return f"{signed}.{_base64url(hmac.digest(secret, signed.encode(), hashlib.sha256))}"
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _base64url(data: bytes) -> str:
+    """Encode without padding (RFC 7515, section 2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
