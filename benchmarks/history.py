@@ -41,10 +41,10 @@ _COLUMNS = {
     "alerts": "id seq source topic severity title attributes links recipients status status_by status_at occurrences"
     " created_at updated_at",
     "recipients": "id topics first_seen_at last_seen_at received_seq",
-    "connections": "id node_id recipient transport topics min_severity remote_addr user_agent token_jti"
+    "connections": "id node_id recipient transport topics min_severity remote_addr user_agent jti"
     " token_expires_at opened_at after_seq sent_seq closed_at close_code close_reason",
-    "dispatches": "node_id connection_id after_seq up_to_seq at link",
-    "receipts": "connection_id seq received_at link",
+    "dispatches": "node_id connection_id after_seq up_to_seq at ledger_link_id",
+    "receipts": "connection_id seq received_at ledger_link_id",
 }
 _INDEXED = ("events", "alerts", "dispatches", "receipts")
 """The tables whose indexes are built in the end."""

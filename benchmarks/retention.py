@@ -40,7 +40,7 @@ FROM (SELECT least(n * 10000 - 1, $1::bigint) AS last_seq FROM generate_series(1
 _STATE = """
 SELECT count(*) FILTER (WHERE dropped_at IS NOT NULL), coalesce(sum(alerts), 0)::bigint,
        extract(epoch FROM min(at))::float8
-FROM purges
+FROM retention_runs
 """
 
 
@@ -119,7 +119,7 @@ def purge_under_load(made: Bench, millions: int, rate: float) -> None:
     print(f"during  {posts.between(purged, ended)}")
     print(f"after   {posts.between(ended, ended + AFTER_SECONDS)}")
     for name, at in sql(
-        database, "SELECT 'partition ' || last_seq, extract(epoch FROM dropped_at)::float8 FROM purges"
+        database, "SELECT 'partition ' || last_seq, extract(epoch FROM dropped_at)::float8 FROM retention_runs"
     ):
         print(f"        dropped {name} after {at - purged:.1f} s")
     print(f"The log holds {count:,} events to {head:,}: {'no hole' if count == head - going + 1 else 'A HOLE'}.")

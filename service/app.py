@@ -155,7 +155,7 @@ class Node:
         self.figures = Figures(database, hub, ledger)
         self.dashboard = Dashboard(database, self.figures, self.verifier, settings.stream)
 
-        self.committer = Committer(database, settings.storage, self.fanout.offer, ledger.callers)
+        self.committer = Committer(database, settings.storage, self.fanout.offer, ledger.source_stats)
         self.due_alerts = DueAlerts(database, self.committer)
         self.search_indexer = SearchIndexer(database)
         self.housekeeping = Housekeeping(database, ledger, settings)
@@ -190,7 +190,7 @@ class Node:
             self.dashboard,
             *(getattr(self._settings, group.name) for group in fields(self._settings)),
         )
-        parts.add(SourceCounter, self.ledger.callers)
+        parts.add(SourceCounter, self.ledger.source_stats)
         return parts
 
     @asynccontextmanager

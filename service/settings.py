@@ -296,7 +296,7 @@ class RetentionSettings(_Group):
     """How long the log and the ledger are kept."""
 
     retention_days: float | None = Field(None, gt=0)
-    """What is older is let go, and noted in ``audit.purges``; without it everything is kept for ever."""
+    """What is older is let go, and noted in ``audit.retention_runs``; without it everything is kept for ever."""
     retention_interval_seconds: Seconds = 3600
     """How often one of the nodes looks for what is old."""
     partition_events: int = Field(1_000_000, ge=10_000, multiple_of=10_000)

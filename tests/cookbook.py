@@ -53,7 +53,7 @@ async def incident(url: str) -> AsyncIterator[dict[str, str]]:
                 "connections WHERE recipient = 'alice' AND closed_at IS NOT NULL",
                 "rejections",
                 "tokens WHERE revoked_at IS NOT NULL AND open = 0",
-                "callers WHERE refused > 0 AND repeated > 0",
+                "sources WHERE refused > 0 AND repeated > 0",
                 "deliveries WHERE received_at IS NOT NULL AND kind = 'alert.commented'",
             ):
                 await eventually(lambda w=what: node.sql(f"SELECT FROM audit.{w}"))  # type: ignore[misc]
@@ -65,7 +65,7 @@ async def incident(url: str) -> AsyncIterator[dict[str, str]]:
 async def _an_evening(node: Node, alice: Stream) -> dict[str, Any]:
     eu = {"title": "Card acceptance below 80 %", "topic": "payments.eu", "severity": "critical", "dedup_key": "eu"}
     async with (
-        await node.live("carol", claims={"token_id": "carol-phone"}) as carol,
+        await node.live("carol", claims={"jti": "carol-phone"}) as carol,
         node.http("root", "admin") as root,
         node.http("alice", f"{READ} alerts:manage") as duty,
         node.http() as billing,

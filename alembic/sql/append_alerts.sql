@@ -3,9 +3,9 @@
 -- One round trip: lock, number, insert, link, notify; the autocommit of the statement releases the
 -- lock. `alerts` is a JSON array, in the order of the log. `digests` holds the 32 bytes of each
 -- event's hash; they come from the service, because PostgreSQL without OpenSSL hashes no faster than
--- 250 MB/s, and would do it under the lock. `keys` and `hashes` (idempotency keys, and the hashes of
--- their requests) run beside `alerts`, or are null where no alert has a key. An alert whose key is
--- known, from before or from earlier in the same call, is not stored; its result is the first one's.
+-- 250 MB/s, and would do it under the lock. `keys` and `request_hashes` (idempotency keys, and the hashes of
+-- their requests) are parallel to `alerts`, or null where no alert has a key. An alert whose key is known,
+-- from before or from earlier in the same call, is not stored; its result is that of the first one.
 --
 -- The head is read in a statement of its own: a statement's snapshot is taken when it starts, and one
 -- taken before the lock was granted would not contain the last commit.
@@ -13,10 +13,10 @@
 -- Keys are handled in statements of their own, because most calls have none: on two cores and with
 -- 500 alerts a call that makes 43,000 alerts/s, where one statement for both cases made 33,000.
 --
--- Alerts with a dedup key or an escalation are not appended here: what becomes of them depends on
--- what is there, and is decided in service/alerts/lifecycle.py.
+-- Alerts with a dedup key or an escalation are not appended here: their outcome depends on the stored
+-- alerts, and is decided in service/alerts/lifecycle.py.
 
-CREATE FUNCTION append_alerts(alerts json, digests bytea, keys text[], hashes text[])
+CREATE FUNCTION append_alerts(alerts json, digests bytea, keys text[], request_hashes text[])
 RETURNS TABLE (ordinal bigint, seq bigint, replayed boolean, mismatch boolean, body json)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -30,11 +30,11 @@ BEGIN
     IF keys IS NOT NULL THEN
         SELECT array_agg(i.ordinal) INTO repeats
         FROM (
-            SELECT *, row_number() OVER (PARTITION BY source, keys[ordinal] ORDER BY ordinal) AS turn
+            SELECT *, row_number() OVER (PARTITION BY source, keys[ordinal] ORDER BY ordinal) AS nth
             FROM ROWS FROM (json_to_recordset(alerts) AS (source text)) WITH ORDINALITY AS a (source, ordinal)
             WHERE keys[ordinal] IS NOT NULL
         ) AS i LEFT JOIN idempotency_keys k ON k.source = i.source AND k.key = keys[i.ordinal]
-        WHERE i.turn > 1 OR k.seq IS NOT NULL;
+        WHERE i.nth > 1 OR k.seq IS NOT NULL;
     END IF;
     RETURN QUERY
     WITH fresh AS MATERIALIZED (
@@ -54,15 +54,15 @@ BEGIN
         INSERT INTO events (seq, alert_id, kind, topic, severity, recipients, actor, occurred_at, body)
         SELECT seq, id, 'alert.created', topic, severity, recipients, source, created_at, alert FROM fresh
     ), stored_keys AS (
-        INSERT INTO idempotency_keys (source, key, body_hash, seq, created_at)
-        SELECT source, keys[ordinal], decode(hashes[ordinal], 'hex'), seq, created_at FROM fresh
+        INSERT INTO idempotency_keys (source, key, request_hash, seq, created_at)
+        SELECT source, keys[ordinal], decode(request_hashes[ordinal], 'hex'), seq, created_at FROM fresh
         WHERE keys[ordinal] IS NOT NULL
     )
     SELECT ordinal, seq, false, false, NULL::json FROM fresh;
     GET DIAGNOSTICS stored = ROW_COUNT;
     IF repeats <> '{}' THEN
         RETURN QUERY
-        SELECT i.ordinal, k.seq, true, k.body_hash <> decode(hashes[i.ordinal], 'hex'), e.body
+        SELECT i.ordinal, k.seq, true, k.request_hash <> decode(request_hashes[i.ordinal], 'hex'), e.body
         FROM ROWS FROM (json_to_recordset(alerts) AS (source text)) WITH ORDINALITY AS i (source, ordinal)
         JOIN idempotency_keys k ON k.source = i.source AND k.key = keys[i.ordinal]
         LEFT JOIN events e ON e.seq = k.seq

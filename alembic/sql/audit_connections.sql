@@ -2,7 +2,7 @@
 
 CREATE VIEW audit.connections AS
 SELECT c.id AS connection, c.node_id AS node, n.host, c.recipient, c.transport, c.topics, c.min_severity,
-       c.remote_addr, c.user_agent, c.token_jti AS token_id, c.token_expires_at, c.opened_at, c.closed_at,
+       c.remote_addr, c.user_agent, c.jti, c.token_expires_at, c.opened_at, c.closed_at,
        coalesce(c.closed_at, now()) - c.opened_at AS duration, c.close_code, c.close_reason, c.after_seq,
        coalesce(c.sent_seq, n.sent_seq) AS sent_seq,
        (SELECT max(seq) FROM receipts WHERE connection_id = c.id) AS received_seq
@@ -12,18 +12,17 @@ COMMENT ON VIEW audit.connections IS
     'One row for each connection of an admin: a WebSocket, an event stream, or a series of long'
     ' polls.';
 COMMENT ON COLUMN audit.connections.connection IS 'the connection';
-COMMENT ON COLUMN audit.connections.node IS 'the serving process that held it';
+COMMENT ON COLUMN audit.connections.node IS 'the node that held it';
 COMMENT ON COLUMN audit.connections.host IS 'the machine or container that the node ran on';
 COMMENT ON COLUMN audit.connections.recipient IS
     'the admin: the subject of the token that opened it';
-COMMENT ON COLUMN audit.connections.transport IS 'how it was connected, such as websocket';
+COMMENT ON COLUMN audit.connections.transport IS 'its transport, such as websocket';
 COMMENT ON COLUMN audit.connections.topics IS
-    'what it was to see: patterns of topics, already narrowed to what the token covers';
-COMMENT ON COLUMN audit.connections.min_severity IS
-    'what it was to see: nothing less severe than this';
-COMMENT ON COLUMN audit.connections.remote_addr IS 'the address that it came from';
-COMMENT ON COLUMN audit.connections.user_agent IS 'what the client said of itself';
-COMMENT ON COLUMN audit.connections.token_id IS
+    'its filter: patterns of topics, narrowed to those that the token covers';
+COMMENT ON COLUMN audit.connections.min_severity IS 'its filter: nothing less severe than this';
+COMMENT ON COLUMN audit.connections.remote_addr IS 'the address of the client';
+COMMENT ON COLUMN audit.connections.user_agent IS 'the User-Agent header of the client';
+COMMENT ON COLUMN audit.connections.jti IS
     'the jti of its token, the newest where it was renewed; null: the token has none';
 COMMENT ON COLUMN audit.connections.token_expires_at IS 'when that token expires';
 COMMENT ON COLUMN audit.connections.opened_at IS 'when it was accepted';
@@ -38,4 +37,4 @@ COMMENT ON COLUMN audit.connections.after_seq IS 'the position in the log after 
 COMMENT ON COLUMN audit.connections.sent_seq IS
     'the position in the log up to which it was sent everything that matches';
 COMMENT ON COLUMN audit.connections.received_seq IS
-    'the position up to which the client acknowledged; null: it acknowledged nothing';
+    'the position up to which the client confirmed receipt; null: it confirmed nothing';

@@ -1,7 +1,7 @@
--- audit.deliveries: which event went over which connection, and when it was received.
+-- audit.deliveries: which event was sent over which connection, and when its receipt was confirmed.
 --
 -- The ledger keeps one range of seqs per connection, not one row per delivery; this view turns the
--- ranges back into rows. Which connections an event went to is a comparison of ranges
+-- ranges back into rows. Which connections an event was sent to is a comparison of ranges
 -- (after_seq < seq <= sent_seq), for which PostgreSQL would have to compare every event with every
 -- connection. The view therefore also says which blocks of 100,000 events a connection touches
 -- (log_blocks): that is an equality, which can be hashed. Patterns of topics become patterns of LIKE
@@ -9,21 +9,20 @@
 
 CREATE VIEW audit.deliveries AS
 SELECT e.seq, e.alert_id, e.kind, e.topic, e.severity, c.recipient, c.id AS connection, c.node_id AS node,
-       e.occurred_at, went.sent_at, went.received_at, went.received_at - went.sent_at AS latency
+       e.occurred_at, times.sent_at, times.received_at, times.received_at - times.sent_at AS latency
 FROM connections c
 JOIN nodes n ON n.id = c.node_id AND coalesce(c.sent_seq, n.sent_seq) > c.after_seq
 CROSS JOIN LATERAL (
-    -- OFFSET 0 keeps the planner from evaluating this once per event.
     SELECT topic_likes(c.topics) AS likes,
            (SELECT max(up_to_seq) FROM dispatches WHERE connection_id = c.id) AS dispatched_seq
-    OFFSET 0
+    OFFSET 0  -- keeps the planner from evaluating this once per event
 ) AS own
 CROSS JOIN LATERAL log_blocks(c.after_seq, coalesce(c.sent_seq, n.sent_seq)) AS block (number)
 JOIN events e ON e.seq / 100000 = block.number
              AND e.seq > c.after_seq AND e.seq <= coalesce(c.sent_seq, n.sent_seq)
-             AND filter_matches(own.likes, c.min_severity, c.recipient, e.topic, e.severity, e.recipients)
+             AND event_matches(own.likes, c.min_severity, c.recipient, e.topic, e.severity, e.recipients)
 CROSS JOIN LATERAL (
-    -- Where the connection replayed or lagged, its own dispatch; otherwise the pass of its node.
+    -- Sent: by the connection's own dispatch while it replayed or lagged, otherwise by the pass of its node.
     SELECT coalesce(
                CASE WHEN e.seq <= own.dispatched_seq THEN (
                    SELECT CASE WHEN after_seq < e.seq THEN at END FROM dispatches
@@ -38,12 +37,12 @@ CROSS JOIN LATERAL (
            (SELECT received_at FROM receipts
             WHERE connection_id = c.id AND receipts.seq >= e.seq ORDER BY receipts.seq LIMIT 1) AS received_at
     OFFSET 0
-) AS went;
+) AS times;
 
 COMMENT ON VIEW audit.deliveries IS
-    'One row for each event and each connection that it was sent to. Name an alert_id, or a time'
-    ' of occurred_at, or a connection: these are looked up; the whole view is as long as the log'
-    ' times the admins.';
+    'One row for each event and each connection that it was sent to. Name an alert_id, a time of'
+    ' occurred_at, or a connection: these are looked up. The whole view is as long as the log times'
+    ' the admins.';
 COMMENT ON COLUMN audit.deliveries.seq IS 'position of the event in the log';
 COMMENT ON COLUMN audit.deliveries.alert_id IS 'the alert that the event is about';
 COMMENT ON COLUMN audit.deliveries.kind IS 'what happened to the alert, such as alert.created';
@@ -51,11 +50,11 @@ COMMENT ON COLUMN audit.deliveries.topic IS 'the topic of the alert';
 COMMENT ON COLUMN audit.deliveries.severity IS 'the severity of the alert when the event happened';
 COMMENT ON COLUMN audit.deliveries.recipient IS
     'the admin: the subject of the token that opened the connection';
-COMMENT ON COLUMN audit.deliveries.connection IS 'the connection that the event went to';
-COMMENT ON COLUMN audit.deliveries.node IS 'the serving process that sent it';
+COMMENT ON COLUMN audit.deliveries.connection IS 'the connection that the event was sent to';
+COMMENT ON COLUMN audit.deliveries.node IS 'the node that sent it';
 COMMENT ON COLUMN audit.deliveries.occurred_at IS
     'when the event happened: just before it was committed';
-COMMENT ON COLUMN audit.deliveries.sent_at IS 'when the last of its bytes had gone to the socket';
+COMMENT ON COLUMN audit.deliveries.sent_at IS 'when the last of its bytes was at the socket';
 COMMENT ON COLUMN audit.deliveries.received_at IS
-    'when the client acknowledged it; null: not yet, or never';
+    'when the client confirmed its receipt; null: not yet, or never';
 COMMENT ON COLUMN audit.deliveries.latency IS 'from sent_at to received_at';

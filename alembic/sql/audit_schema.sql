@@ -5,4 +5,4 @@
 
 CREATE SCHEMA audit;
 
-COMMENT ON SCHEMA audit IS 'What operators read: who was sent what, who received it, and when.';
+COMMENT ON SCHEMA audit IS 'For operators: what was sent to whom, who received it, and when.';

@@ -1,7 +1,7 @@
 -- Grant the schema audit to the role tocsin_auditor, and nothing else.
 --
--- Called again by every migration that adds a function; views are readable by default. Roles belong to
--- the whole cluster, in which other databases may be migrated at the same moment.
+-- Call it again after adding a function; new views are readable by default. Roles belong to the whole
+-- cluster, in which other databases may be migrated at the same moment.
 
 CREATE FUNCTION grant_audit() RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,4 +1,4 @@
--- The hash chain over the log (see service/events/chain.py).
+-- The hash chain over the log (see service/events/hash_chain.py).
 
 CREATE FUNCTION microseconds(at timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (extract(epoch FROM at) * 1000000)::bigint;

@@ -32,10 +32,10 @@ down_revision = None
 
 SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
-    *("event_filter", "log_blocks", "event_partitions", "link_log", "append_alerts", "write_ledger"),
+    *("event_filter", "log_blocks", "event_partitions", "link_log", "append_alerts", "write_ledger", "serving_nodes"),
     *("audit_schema", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency", "audit_connections"),
-    *("audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_callers", "audit_log_gaps"),
-    *("audit_purges", "grant_audit"),
+    *("audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources", "audit_log_gaps"),
+    *("audit_retention_runs", "grant_audit"),
 )
 
 SEVERITY = ENUM("info", "warning", "error", "critical", name="severity", create_type=False)
@@ -88,8 +88,8 @@ def create_log() -> None:
         Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
         Column("actor", Text, nullable=False, comment="the subject of the token that caused the event"),
         Column("occurred_at", TIME, nullable=False),
-        Column("body", JSON, nullable=False, comment="the alert as the event shows it on the wire"),
-        Column("extra", JSON, comment="what the kind adds to the frame, such as a comment"),
+        Column("body", JSON, nullable=False, comment="the alert as it is on the wire"),
+        Column("details", JSON, comment="what the kind adds to the frame, such as a comment"),
         Index("ix_events_alert_id", "alert_id"),
         Index(
             "ix_events_occurred_at",
@@ -105,8 +105,8 @@ def create_log() -> None:
         Column("last_seq", BigInteger, primary_key=True, autoincrement=False),
         Column("first_seq", BigInteger, nullable=False),
         Column("linked_at", TIME, nullable=False),
-        Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/events/chain.py"),
-        comment="One row a batch that was appended to the log, each linked to the one before; the last is the head.",
+        Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/events/hash_chain.py"),
+        comment="One row per batch that was appended to the log, linked to the previous one; the last is the head.",
     )
 
 
@@ -129,7 +129,7 @@ def create_alerts() -> None:
             "status_by",
             Text,
             nullable=False,
-            comment="who brought it where it stands: the source while it was never touched",
+            comment="who set the status: the source until somebody acts",
         ),
         Column("status_at", TIME, nullable=False),
         Column("occurrences", Integer, nullable=False, server_default=text("1")),
@@ -140,15 +140,15 @@ def create_alerts() -> None:
         Column(
             "escalate_at",
             TIME,
-            comment="when it goes to all who may see its topic; null: not, or no longer",
+            comment="when it is sent to all who may see its topic; null: never, or done",
         ),
-        Column("repeated_at", TIME, comment="of the last alert.repeated in the log"),
-        Column("repeat_at", TIME, comment="when repetitions that are only counted so far go to the log"),
+        Column("last_repeat_event_at", TIME, comment="when the last alert.repeated event was appended"),
+        Column("repeat_event_due_at", TIME, comment="when repeats that are only counted so far become an event"),
         Column(
             "due_at",
             TIME,
-            Computed("least(expires_at, escalate_at, repeat_at)", persisted=True),
-            comment="when the service has to look at it next",
+            Computed("least(expires_at, escalate_at, repeat_event_due_at)", persisted=True),
+            comment="when the service must process it next",
         ),
         Index("ix_alerts_topic_seq", "topic", "seq"),
         Index("ix_alerts_unresolved", "seq", postgresql_where=text(UNRESOLVED)),
@@ -168,7 +168,7 @@ def create_alerts() -> None:
 def create_search_and_keys() -> None:
     op.create_table(
         "alert_search",
-        Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="the alert's"),
+        Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="of the alert"),
         Column("words", TSVECTOR, nullable=False, comment="of the title and the body"),
         Column("attributes", JSONB, nullable=False),
         Index("ix_alert_search_words", "words", postgresql_using="gin"),
@@ -178,18 +178,18 @@ def create_search_and_keys() -> None:
             postgresql_using="gin",
             postgresql_ops={"attributes": "jsonb_path_ops"},
         ),
-        comment="What alerts are searched by, up to its last seq; the service fills it behind the log.",
+        comment="The search index of the alerts up to its last seq; filled after they are stored.",
     )
     op.create_table(
         "idempotency_keys",
-        Column("source", Text, primary_key=True, comment="keys of different callers never meet"),
+        Column("source", Text, primary_key=True, comment="keys of different sources are separate"),
         Column("key", Text, primary_key=True),
-        Column("body_hash", LargeBinary, nullable=False, comment="SHA-256 of the canonical request"),
+        Column("request_hash", LargeBinary, nullable=False, comment="SHA-256 of the canonical request"),
         Column("seq", BigInteger, nullable=False, comment="the event whose body is the first answer"),
         Column("answer", JSON, comment="the first answer where it is not the body of that event"),
         Column("created_at", TIME, nullable=False),
         Index("ix_idempotency_keys_created_at", "created_at"),
-        comment="What was posted with an Idempotency-Key, for a day.",
+        comment="Requests with an Idempotency-Key, kept for a day.",
     )
 
 
@@ -201,17 +201,22 @@ def create_connections() -> None:
         Column("pid", Integer, nullable=False),
         Column("started_at", TIME, nullable=False),
         Column("seen_at", TIME, nullable=False, comment="the lease: renewed with each flush"),
-        Column("sent_seq", BigInteger, nullable=False, comment="how far every connection that keeps up was sent"),
+        Column(
+            "sent_seq",
+            BigInteger,
+            nullable=False,
+            comment="up to here every connection that keeps up was sent its events",
+        ),
         Column("ended_at", TIME, comment="null while it serves"),
         Column(
             "lease_seconds",
             Double,
             nullable=False,
             server_default=text("10"),
-            comment="without a flush for so long it is lost",
+            comment="seconds without a flush after which it counts as lost",
         ),
         Index("ix_nodes_serving", "seen_at", postgresql_where=text("ended_at IS NULL")),
-        comment="One row a serving process.",
+        comment="One row per node, which is a serving process.",
     )
     op.create_table(
         "connections",
@@ -223,19 +228,19 @@ def create_connections() -> None:
         Column("min_severity", SEVERITY, nullable=False),
         Column("remote_addr", Text),
         Column("user_agent", Text),
-        Column("token_jti", Text),
+        Column("jti", Text),
         Column("token_expires_at", TIME, nullable=False),
         Column("opened_at", TIME, nullable=False),
-        Column("after_seq", BigInteger, nullable=False, comment="the cursor that it started from"),
-        Column("sent_seq", BigInteger, comment="null while it keeps up with its node: read the node's"),
+        Column("after_seq", BigInteger, nullable=False, comment="the position after which it began"),
+        Column("sent_seq", BigInteger, comment="null while it keeps up with its node: the node's counts"),
         Column("closed_at", TIME),
         Column("close_code", Integer),
         Column("close_reason", Text),
-        Column("link", BigInteger, comment="the link of the ledger's chain that covers its end"),
+        Column("ledger_link_id", BigInteger, comment="the link of the ledger's chain that covers its end"),
         Index("ix_connections_recipient_opened_at", "recipient", "opened_at"),
         Index("ix_connections_open", "node_id", "recipient", postgresql_where=text("closed_at IS NULL")),
-        Index("ix_connections_link", "link", postgresql_where=text("link IS NOT NULL")),
-        comment="One row a connection: it was sent (after_seq, sent_seq], seen through its filter.",
+        Index("ix_connections_ledger_link_id", "ledger_link_id", postgresql_where=text("ledger_link_id IS NOT NULL")),
+        comment="One row per connection: it was sent what its filter passes of (after_seq, sent_seq].",
     )
 
 
@@ -246,8 +251,8 @@ def create_dispatches() -> None:
         Column("connection_id", Uuid, comment="null: every connection of the node that kept up"),
         Column("after_seq", BigInteger, nullable=False),
         Column("up_to_seq", BigInteger, nullable=False),
-        Column("at", TIME, nullable=False, comment="when the last byte had gone to the sockets"),
-        Column("link", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
+        Column("at", TIME, nullable=False, comment="when the last byte was at the sockets"),
+        Column("ledger_link_id", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
         Index(
             "uq_dispatches_node",
             "node_id",
@@ -262,17 +267,17 @@ def create_dispatches() -> None:
             unique=True,
             postgresql_where=text("connection_id IS NOT NULL"),
         ),
-        Index("ix_dispatches_link", "link", **BRIN),
-        comment="When (after_seq, up_to_seq] had gone to the sockets: one row a fan-out pass or replayed chunk.",
+        Index("ix_dispatches_ledger_link_id", "ledger_link_id", **BRIN),
+        comment="When (after_seq, up_to_seq] was sent: one row per fan-out pass or replayed chunk.",
     )
     op.create_table(
         "receipts",
         Column("connection_id", Uuid, primary_key=True),
         Column("seq", BigInteger, primary_key=True, comment="cumulative: this and all before it"),
         Column("received_at", TIME, nullable=False),
-        Column("link", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
-        Index("ix_receipts_link", "link", **BRIN),
-        comment="What clients acknowledged.",
+        Column("ledger_link_id", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
+        Index("ix_receipts_ledger_link_id", "ledger_link_id", **BRIN),
+        comment="Receipts that clients confirmed.",
     )
 
 
@@ -283,7 +288,7 @@ def create_recipients() -> None:
         Column("topics", ARRAY(Text), nullable=False, comment="what the last token covered"),
         Column("first_seen_at", TIME, nullable=False),
         Column("last_seen_at", TIME, nullable=False),
-        Column("received_seq", BigInteger, comment="acknowledged on any connection, or where they began"),
+        Column("received_seq", BigInteger, comment="the last receipt on any connection, or where they began"),
         Column(
             "topics_at",
             TIME,
@@ -291,7 +296,7 @@ def create_recipients() -> None:
             server_default=text("now()"),
             comment="when the connection with that token was opened",
         ),
-        comment="Every admin ever seen, and their cursor.",
+        comment="Every admin who ever connected, and their cursor.",
     )
     op.create_table(
         "handshake_rejections",
@@ -305,30 +310,34 @@ def create_recipients() -> None:
         Column("origin", Text),
         Column("user_agent", Text),
         Index("ix_handshake_rejections_at", "at"),
-        comment="Streams that were refused at the handshake.",
+        comment="Streams that were rejected at the handshake.",
     )
     op.create_table(
-        "callers",
-        Column("source", Text, primary_key=True, comment="the subject of the token; empty: those beyond the limit"),
-        Column("hour", TIME, primary_key=True, comment="when the hour began, in UTC"),
+        "source_hours",
+        Column(
+            "source", Text, primary_key=True, comment="the subject of the token; empty: all sources beyond the limit"
+        ),
+        Column("hour", TIME, primary_key=True, comment="the start of the hour, in UTC"),
         Column("alerts", BigInteger, nullable=False),
         Column("repeated", BigInteger, nullable=False),
         Column("replayed", BigInteger, nullable=False),
         Column("refused", BigInteger, nullable=False),
         Column("first_at", TIME, nullable=False),
         Column("last_at", TIME, nullable=False),
-        Index("ix_callers_hour", "hour"),
-        comment="One row a source of alerts and hour: what became of what it posted.",
+        Index("ix_source_hours_hour", "hour"),
+        comment="One row per source and hour: the outcomes of what it posted.",
     )
 
 
 def create_ledger_chain() -> None:
     op.create_table(
         "ledger_chain",
-        Column("number", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3, … without a hole"),
+        Column(
+            "ledger_link_id", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3, … without a hole"
+        ),
         Column("linked_at", TIME, nullable=False),
-        Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/audit/chain.py"),
-        comment="One row a flush of the ledger that wrote closings, dispatches or receipts, linked to the one before.",
+        Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/integrity/link_checks.py"),
+        comment="One row per flush that wrote closings, dispatches or receipts, linked to the previous one.",
     )
 
 
@@ -336,38 +345,38 @@ def create_revocations() -> None:
     op.create_table(
         "revocations",
         Column("id", BigInteger, Identity(always=True), primary_key=True, comment="grows in the order of the commits"),
-        Column("token_id", Text, comment="the jti of a token"),
+        Column("jti", Text, comment="the jti of a token"),
         Column("subject", Text, comment="the sub of tokens"),
         Column("issued_before", TIME, comment="of a subject: tokens whose iat is before it"),
-        Column("connection_id", Uuid, comment="a stream to close; its token stays good"),
+        Column("connection_id", Uuid, comment="a connection to close; its token stays valid"),
         Column("reason", Text),
-        Column("revoked_by", Text, nullable=False, comment="the subject of the token that asked for it"),
+        Column("revoked_by", Text, nullable=False, comment="the subject of the token that requested it"),
         Column("revoked_at", TIME, nullable=False),
-        Column("expires_at", TIME, nullable=False, comment="what it covers is over by then"),
-        CheckConstraint("num_nonnulls(token_id, subject, connection_id) = 1", name="one_target"),
+        Column("expires_at", TIME, nullable=False, comment="what it covers has expired by then"),
+        CheckConstraint("num_nonnulls(jti, subject, connection_id) = 1", name="one_target"),
         CheckConstraint("(subject IS NULL) = (issued_before IS NULL)", name="subject_before"),
         Index("ix_revocations_expires_at", "expires_at"),
-        comment="What was taken back before its time, until it would have ended by itself.",
+        comment="Revoked tokens, subjects and connections, kept until what they cover has expired.",
     )
 
 
 def create_retention() -> None:
     op.create_table(
-        "purges",
+        "retention_runs",
         Column("id", BigInteger, Identity(always=True), primary_key=True),
         Column("at", TIME, nullable=False),
         Column("older_than", TIME, nullable=False),
-        Column("partition", Text, comment="the partition of the log that goes; null: none"),
+        Column("partition", Text, comment="the deleted partition of the log; null: none"),
         Column("first_seq", BigInteger),
         Column("last_seq", BigInteger, unique=True),
         Column("log_hash", LargeBinary, comment="of the link that ended at last_seq"),
-        Column("archive", Text, comment="the file that keeps its events"),
+        Column("archive", Text, comment="the file that holds its events"),
         Column(
             "dropped_at",
             TIME,
-            comment="when the partition was gone; null: it is to go yet, or there is none",
+            comment="when the partition was dropped; null: not yet, or there is none",
         ),
-        Column("ledger_number", BigInteger, comment="the last link of the ledger's chain that went"),
+        Column("ledger_link_id", BigInteger, comment="the last deleted link of the ledger's chain"),
         Column("ledger_hash", LargeBinary, comment="of that link"),
         count_of("events"),
         count_of("alerts"),
@@ -377,8 +386,8 @@ def create_retention() -> None:
         count_of("receipts"),
         count_of("rejections"),
         count_of("idempotency_keys"),
-        count_of("callers"),
-        comment="What retention let go: one row a partition, and one a run that let go something else.",
+        count_of("source_hours"),
+        comment="What retention deleted: one row per partition, and one per run that deleted something else.",
     )
 
 

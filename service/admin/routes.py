@@ -107,7 +107,7 @@ class RevocationOut(BaseModel):
         """Show a stored revocation."""
         return cls(
             id=revocation.id,
-            jti=revocation.token_id,
+            jti=revocation.jti,
             subject=revocation.subject,
             before=revocation.issued_before,
             connection=revocation.connection_id,
@@ -144,7 +144,7 @@ async def post_revocation(
     latest = time.time() + settings.jwt_leeway_seconds
     if wanted.before is not None and not 0 <= wanted.before.timestamp() <= latest:
         raise InvalidRequest("/before: no token has been issued before 1970, nor in the future.")
-    target = Target(token_id=wanted.jti, subject=wanted.subject, issued_before=wanted.before)
+    target = Target(jti=wanted.jti, subject=wanted.subject, issued_before=wanted.before)
     async with database.transaction() as tx:
         revocation, is_new = await revoke(tx, target, by=principal.subject, reason=wanted.reason, settings=settings)
     if not is_new:

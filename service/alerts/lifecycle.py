@@ -95,8 +95,8 @@ class Alert:
     expires_at: datetime | None
     escalate_after: int | None = None
     escalate_at: datetime | None = None
-    repeated_at: datetime | None = None
-    repeat_at: datetime | None = None
+    last_repeat_event_at: datetime | None = None
+    repeat_event_due_at: datetime | None = None
 
     @property
     def is_unresolved(self) -> bool:
@@ -105,7 +105,7 @@ class Alert:
 
     def is_due(self, at: datetime) -> bool:
         """Say whether time makes something of it by ``at``."""
-        times = (self.expires_at, self.escalate_at, self.repeat_at)
+        times = (self.expires_at, self.escalate_at, self.repeat_event_due_at)
         return self.is_unresolved and any(time is not None and time <= at for time in times)
 
     def shown(self) -> dict[str, Any]:
@@ -188,9 +188,12 @@ def repeat(alert: Alert, repeated: Alert, at: datetime) -> Transition:
     if graver and alert.status == "acknowledged":
         escalate_at = at + timedelta(seconds=alert.escalate_after) if alert.escalate_after is not None else None
         changed = replace(changed, status="open", status_by=repeated.source, status_at=at, escalate_at=escalate_at)
-    if graver or alert.repeated_at is None or at - alert.repeated_at >= REPEATED_EVERY:
-        return Transition(replace(changed, repeated_at=at, repeat_at=None), "alert.repeated")
-    return Transition(replace(changed, repeat_at=alert.repeat_at or alert.repeated_at + REPEATED_EVERY), None)
+    if graver or alert.last_repeat_event_at is None or at - alert.last_repeat_event_at >= REPEATED_EVERY:
+        return Transition(replace(changed, last_repeat_event_at=at, repeat_event_due_at=None), "alert.repeated")
+    return Transition(
+        replace(changed, repeat_event_due_at=alert.repeat_event_due_at or alert.last_repeat_event_at + REPEATED_EVERY),
+        None,
+    )
 
 
 def comment(alert: Alert, at: datetime) -> Transition:
@@ -200,8 +203,8 @@ def comment(alert: Alert, at: datetime) -> Transition:
 
 def fall_due(alert: Alert, at: datetime) -> Iterator[Transition]:
     """Yield what time has made of an unresolved alert, in order: its repetitions, its escalation, its end."""
-    if alert.repeat_at is not None and alert.repeat_at <= at:
-        alert = replace(alert, repeated_at=at, repeat_at=None)
+    if alert.repeat_event_due_at is not None and alert.repeat_event_due_at <= at:
+        alert = replace(alert, last_repeat_event_at=at, repeat_event_due_at=None)
         yield Transition(alert, "alert.repeated")
     if alert.expires_at is not None and alert.expires_at <= at:
         changed = replace(alert, status="expired", status_by=SERVICE, status_at=at, escalate_at=None)
@@ -213,4 +216,4 @@ def fall_due(alert: Alert, at: datetime) -> Iterator[Transition]:
 
 def _announced(alert: Alert, at: datetime) -> Alert:
     """Return an alert whose event is due now: it holds the whole count, so no other has to tell it."""
-    return replace(alert, updated_at=at, repeat_at=None)
+    return replace(alert, updated_at=at, repeat_event_due_at=None)

@@ -145,7 +145,7 @@ async def find_timeline(
             events.c.severity,
             state["status"].astext.label("status"),
             state["occurrences"].as_integer().label("occurrences"),
-            events.c.extra,
+            events.c.details,
         )
         .where(events.c.alert_id == alert_id)
         .order_by(order)
@@ -163,7 +163,7 @@ async def find_timeline(
             "status": row["status"],
             "severity": row["severity"],
             "occurrences": row["occurrences"],
-            **(row["extra"] or {}),
+            **(row["details"] or {}),
         }
         for row in rows[:limit]
     ]

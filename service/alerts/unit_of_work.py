@@ -31,8 +31,8 @@ SWEEP_MAX = 500
 
 _COLUMNS = (
     "id, seq, source, topic, severity::text, title, body, attributes, links, recipients, dedup_key, status::text,"
-    " status_by, status_at, occurrences, created_at, updated_at, expires_at, escalate_after, escalate_at, repeated_at,"
-    " repeat_at"
+    " status_by, status_at, occurrences, created_at, updated_at, expires_at, escalate_after, escalate_at,"
+    " last_repeat_event_at, repeat_event_due_at"
 )
 _UNRESOLVED = "status IN ('open', 'acknowledged')"
 
@@ -55,7 +55,7 @@ SELECT {_COLUMNS} FROM alerts WHERE id IN (
 """  # noqa: S608 - constant
 
 _READ_ANSWERS = """
-SELECT k.source, k.key, encode(k.body_hash, 'hex'), k.seq, coalesce(k.answer, e.body)::text
+SELECT k.source, k.key, encode(k.request_hash, 'hex'), k.seq, coalesce(k.answer, e.body)::text
 FROM unnest($1::text[], $2::text[]) AS asked (source, key)
 JOIN idempotency_keys k USING (source, key) LEFT JOIN events e ON e.seq = k.seq
 """
@@ -64,24 +64,25 @@ _WRITE = f"""
 WITH changed AS (
     INSERT INTO alerts (id, seq, source, topic, severity, title, body, attributes, links, recipients, dedup_key, status,
                         status_by, status_at, occurrences, created_at, updated_at, expires_at, escalate_after,
-                        escalate_at, repeated_at, repeat_at)
+                        escalate_at, last_repeat_event_at, repeat_event_due_at)
     SELECT * FROM json_to_recordset($1::json) AS (
         id uuid, seq bigint, source text, topic text, severity severity, title text, body text, attributes jsonb,
         links jsonb, recipients text[], dedup_key text, status alert_status, status_by text, status_at timestamptz,
         occurrences integer, created_at timestamptz, updated_at timestamptz, expires_at timestamptz,
-        escalate_after integer, escalate_at timestamptz, repeated_at timestamptz, repeat_at timestamptz)
+        escalate_after integer, escalate_at timestamptz, last_repeat_event_at timestamptz,
+        repeat_event_due_at timestamptz)
     ON CONFLICT (id) DO UPDATE SET
         severity = excluded.severity, recipients = excluded.recipients, status = excluded.status,
         status_by = excluded.status_by, status_at = excluded.status_at, occurrences = excluded.occurrences,
         updated_at = excluded.updated_at, expires_at = excluded.expires_at, escalate_at = excluded.escalate_at,
-        repeated_at = excluded.repeated_at, repeat_at = excluded.repeat_at
+        last_repeat_event_at = excluded.last_repeat_event_at, repeat_event_due_at = excluded.repeat_event_due_at
 ), appended AS (
-    INSERT INTO events (seq, alert_id, kind, topic, severity, recipients, actor, occurred_at, body, extra)
+    INSERT INTO events (seq, alert_id, kind, topic, severity, recipients, actor, occurred_at, body, details)
     SELECT * FROM json_to_recordset($2::json) AS (
         seq bigint, alert_id uuid, kind text, topic text, severity severity, recipients text[], actor text,
-        occurred_at timestamptz, body json, extra json)
+        occurred_at timestamptz, body json, details json)
 ), answered AS (
-    INSERT INTO idempotency_keys (source, key, body_hash, seq, created_at, answer)
+    INSERT INTO idempotency_keys (source, key, request_hash, seq, created_at, answer)
     SELECT source, key, decode(hash, 'hex'), seq, created_at, answer FROM json_to_recordset($3::json) AS (
         source text, key text, hash text, seq bigint, created_at timestamptz, answer json)
 )
@@ -167,7 +168,7 @@ class UnitOfWork:
         alert_id = self.holders.get((topic, dedup_key))
         return self.alerts[alert_id] if alert_id is not None else None
 
-    def take(self, step: Transition, actor: str, at: datetime, extra: dict[str, Any] | None = None) -> Alert:
+    def take(self, step: Transition, actor: str, at: datetime, details: dict[str, Any] | None = None) -> Alert:
         """Put an alert where ``step`` leaves it, and append its event, if any."""
         alert = step.alert
         if step.kind is not None:
@@ -186,7 +187,7 @@ class UnitOfWork:
                     actor,
                     at,
                     alert.wire(),
-                    orjson.dumps(extra) if extra else None,
+                    orjson.dumps(details) if details else None,
                 )
             )
         self.alerts[alert.id] = self.touched[alert.id] = alert
@@ -241,5 +242,5 @@ def _event_row(event: Event) -> dict[str, Any]:
         **event._asdict(),
         "recipients": sorted(event.recipients) if event.recipients is not None else None,
         "body": orjson.Fragment(event.body),
-        "extra": orjson.Fragment(event.extra) if event.extra is not None else None,
+        "details": orjson.Fragment(event.details) if event.details is not None else None,
     }

@@ -88,12 +88,12 @@ TIMELINE_KEYSET = (datetime, int, int, str, UUID)
 async def timeline(tx: AsyncConnection, alert_id: UUID, page: Slice) -> tuple[list[Row], Keyset]:
     """Return what happened to an alert, oldest first: its events, each sending and each receipt."""
     view = views.timeline
-    step = case((view.c.what == "sent", 2), (view.c.what == "received", 3), else_=1).label("step")
-    connection = func.coalesce(view.c.connection, literal(NOBODY, Uuid)).label("place")
-    keys = (view.c.at, view.c.seq, step, view.c.who, connection)
-    statement = select(*view.c, step, connection).where(view.c.alert_id == alert_id)
+    rank = case((view.c.action == "sent", 2), (view.c.action == "received", 3), else_=1).label("rank")
+    connection = func.coalesce(view.c.connection, literal(NOBODY, Uuid)).label("connection_or_nobody")
+    keys = (view.c.at, view.c.seq, rank, view.c.actor, connection)
+    statement = select(*view.c, rank, connection).where(view.c.alert_id == alert_id)
     rows, more = await _page(tx, statement, keys, page, newest_first=False)
-    return [_without(row, "alert_id", "step", "place") for row in rows], more
+    return [_without(row, "alert_id", "rank", "connection_or_nobody") for row in rows], more
 
 
 def _recipients_of(alert_id: UUID) -> Subquery:
@@ -137,7 +137,7 @@ async def alert_recipients(tx: AsyncConnection, alert_id: UUID, page: Slice) -> 
     return await _page(tx, select(every), (every.c.recipient,), page, newest_first=False)
 
 
-async def alert_reach(tx: AsyncConnection, alert_id: UUID) -> Row:
+async def recipient_counts(tx: AsyncConnection, alert_id: UUID) -> Row:
     """Return how many admins an alert is for, was sent to, and was received by."""
     every = _recipients_of(alert_id)
     statement = select(
@@ -240,12 +240,12 @@ async def rejections(tx: AsyncConnection, reason: str | None, period: Period, pa
     return rows, (last, sum(row["at"] == last for row in rows) + (shown if last == at else 0))
 
 
-CALLERS_KEYSET = (datetime, str)
+SOURCES_KEYSET = (datetime, str)
 
 
-async def callers(tx: AsyncConnection, source: str | None, period: Period, page: Slice) -> tuple[list[Row], Keyset]:
+async def sources(tx: AsyncConnection, source: str | None, period: Period, page: Slice) -> tuple[list[Row], Keyset]:
     """Return what each source did in each hour that a period touches, the newest hour first."""
-    view = views.callers
+    view = views.sources
     statement = select(*view.c).where(*Period(hour_of(period.since), period.until).holds(view.c.hour))
     if source is not None:
         statement = statement.where(view.c.source == source)

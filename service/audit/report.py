@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 TOP = 10
-"""How many topics, admins and callers are shown."""
+"""How many topics, admins and sources are shown."""
 
 _PERCENTILES = ("p50", "p95", "p99")
 
@@ -79,12 +79,12 @@ _REJECTIONS = _of_period(
     """
 )
 
-_CALLERS = _of_period(
+_SOURCES = _of_period(
     """
     SELECT source, sum(alerts)::bigint AS alerts, sum(repeated)::bigint AS repeated, sum(replayed)::bigint AS replayed,
            sum(refused)::bigint AS refused
-    FROM audit.callers WHERE hour >= :since AND hour < :until
-    GROUP BY source ORDER BY sum(callers.alerts) DESC, sum(callers.refused) DESC, source LIMIT :top
+    FROM audit.sources WHERE hour >= :since AND hour < :until
+    GROUP BY source ORDER BY sum(sources.alerts) DESC, sum(sources.refused) DESC, source LIMIT :top
     """
 )
 
@@ -92,7 +92,7 @@ _LOG_GAPS = text("SELECT after_seq, before_seq, missing FROM audit.log_gaps ORDE
 
 
 async def report(tx: AsyncConnection, since: datetime, until: datetime) -> dict[str, Any]:
-    """Return the report of a period. Callers are counted by the hour: all hours that the period touches."""
+    """Return the report of a period. Sources are counted by the hour: every hour that the period touches."""
     period = {"since": since, "until": until}
     top = {**period, "top": TOP}
     whole, *topics = await _rows(tx, _DELIVERIES, top)
@@ -106,7 +106,7 @@ async def report(tx: AsyncConnection, since: datetime, until: datetime) -> dict[
         "connections": connections,
         "closes": await _rows(tx, _CLOSES, period),
         "rejections": await _rows(tx, _REJECTIONS, period),
-        "callers": await _rows(tx, _CALLERS, {**top, "since": hour_of(since)}),
+        "sources": await _rows(tx, _SOURCES, {**top, "since": hour_of(since)}),
         "log_gaps": await _rows(tx, _LOG_GAPS, {"top": TOP}),
     }
 

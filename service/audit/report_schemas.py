@@ -100,7 +100,7 @@ class AuditReport(BaseModel):
                     "connections": {"opened": 14, "open_now": 3},
                     "closes": [{"reason": "token_expired", "code": 1008, "connections": 5}],
                     "rejections": [{"reason": "scope_missing", "rejections": 2}],
-                    "callers": [{"source": "billing", "alerts": 512, "repeated": 31, "replayed": 2, "refused": 1}],
+                    "sources": [{"source": "billing", "alerts": 512, "repeated": 31, "replayed": 2, "refused": 1}],
                     "log_gaps": [{"after_seq": 17, "before_seq": 19, "missing": 1}],
                 }
             ]
@@ -116,5 +116,5 @@ class AuditReport(BaseModel):
     connections: ConnectionCounts
     closes: list[Close] = Field(description="connections that ended in the period")
     rejections: list[RejectionCount]
-    callers: list[Counts] = Field(description="in all hours that the period touches")
+    sources: list[Counts] = Field(description="in all hours that the period touches")
     log_gaps: list[LogGap] = Field(description="of the whole log; empty, or something is wrong")

@@ -1,7 +1,7 @@
 """``/v1/audit/…``: the questions that operators ask, with the scope ``audit:read``.
 
 A token whose ``topics`` do not cover everything sees what concerns alerts of its topics only. What is not about alerts,
-connections, refusals, callers and the report, is for tokens that cover every topic.
+connections, rejections, sources and the report, is for tokens that cover every topic.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ async def audit_alert(
         head = await queries.alert_head(tx, alert_id)
         if head is None or not principal.covers(head["topic"]):
             raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
-        reach = await queries.alert_reach(tx, alert_id)
+        counts = await queries.recipient_counts(tx, alert_id)
         recipients, people = await queries.alert_recipients(tx, alert_id, Slice(limit, people))
         timeline, times = await queries.timeline(tx, alert_id, Slice(limit, times))
     more = encode_cursor(people, times)
     return schemas.AlertAudit.model_validate(
-        {"alert": head, "reach": reach, "recipients": recipients, "timeline": timeline, "next": more}
+        {"alert": head, "counts": counts, "recipients": recipients, "timeline": timeline, "next": more}
     )
 
 
@@ -179,21 +179,21 @@ async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query
     return schemas.RejectionPage.model_validate({"rejections": rows, "next": encode_cursor(more)})
 
 
-@router.get("/callers", responses=refusals(TopicForbidden))
-async def audit_callers(  # noqa: PLR0913, PLR0917 - the filters of the query string
+@router.get("/sources", responses=refusals(TopicForbidden))
+async def audit_sources(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: ProvidedDatabase,
     principal: OfEverything,  # noqa: ARG001 - asked for its scope
     source: Annotated[Name | None, Query(description="who posted: the subject of the token")] = None,
     since: Annotated[Time | None, Query(description="hours that end after this time")] = None,
     until: Annotated[Time | None, Query(description="hours that begin before this time")] = None,
-    cursor: Annotated[str | None, _cursor("caller")] = None,
+    cursor: Annotated[str | None, _cursor("source")] = None,
     limit: Limit = 200,
-) -> schemas.CallerPage:
+) -> schemas.SourcePage:
     """List what became of what each source of alerts posted in each hour, the newest hour first."""
-    [after] = decode_cursor(cursor, queries.CALLERS_KEYSET)
+    [after] = decode_cursor(cursor, queries.SOURCES_KEYSET)
     async with database.transaction(snapshot=True) as tx:
-        rows, more = await queries.callers(tx, source, Period(since, until), Slice(limit, after))
-    return schemas.CallerPage.model_validate({"callers": rows, "next": encode_cursor(more)})
+        rows, more = await queries.sources(tx, source, Period(since, until), Slice(limit, after))
+    return schemas.SourcePage.model_validate({"sources": rows, "next": encode_cursor(more)})
 
 
 @router.get("/report", responses=refusals(TopicForbidden))

@@ -46,7 +46,7 @@ class AuditedAlert(BaseModel):
     updated_at: AwareDatetime
 
 
-class Reach(BaseModel):
+class RecipientCounts(BaseModel):
     """How many admins an alert is for, how many of them it was sent to, and how many received it."""
 
     recipients: int
@@ -70,10 +70,10 @@ class TimelineEntry(BaseModel):
 
     at: AwareDatetime
     seq: int
-    what: str = Field(description="the kind of the event, such as alert.created; or sent, or received")
-    who: str = Field(description="who caused the event, was sent it, or received it")
+    action: str = Field(description="the kind of the event, such as alert.created; or sent, or received")
+    actor: str = Field(description="who caused the event, was sent it, or received it")
     connection: UUID | None = Field(description="null: it is the event itself")
-    detail: dict[str, Any] | None
+    details: dict[str, Any] | None
 
 
 class AlertAudit(BaseModel):
@@ -95,7 +95,7 @@ class AlertAudit(BaseModel):
             "created_at": _CREATED,
             "updated_at": _CREATED,
         },
-        reach={"recipients": 2, "sent_to": 1, "received_by": 1},
+        counts={"recipients": 2, "sent_to": 1, "received_by": 1},
         recipients=[
             {
                 "recipient": "alice",
@@ -110,17 +110,17 @@ class AlertAudit(BaseModel):
             {
                 "at": _SENT,
                 "seq": 4711,
-                "what": "sent",
-                "who": "alice",
+                "action": "sent",
+                "actor": "alice",
                 "connection": _CONNECTION,
-                "detail": {"node": _NODE},
+                "details": {"node": _NODE},
             }
         ],
         next=_NEXT,
     )
 
     alert: AuditedAlert
-    reach: Reach
+    counts: RecipientCounts
     recipients: list[AlertRecipient] = Field(description="by name")
     timeline: list[TimelineEntry] = Field(description="oldest first")
     next: str | None = _more()
@@ -226,7 +226,7 @@ class AuditedConnection(BaseModel):
     min_severity: Severity
     remote_addr: str | None
     user_agent: str | None
-    token_id: str | None
+    jti: str | None
     token_expires_at: AwareDatetime
     opened_at: AwareDatetime
     closed_at: AwareDatetime | None = Field(description="null: it is open")
@@ -253,7 +253,7 @@ class ConnectionPage(BaseModel):
                 "min_severity": "info",
                 "remote_addr": "192.0.2.7",
                 "user_agent": "Mozilla/5.0",
-                "token_id": "4f6d0c52",
+                "jti": "4f6d0c52",
                 "token_expires_at": "2026-11-21T17:00:00Z",
                 "opened_at": "2026-11-21T08:58:01.000123Z",
                 "closed_at": "2026-11-21T09:58:01.000123Z",
@@ -318,7 +318,7 @@ class Counts(BaseModel):
     refused: int = Field(description="requests, and items of batches, that were answered with an error")
 
 
-class Caller(Counts):
+class SourceCounts(Counts):
     """What became of what one source posted in one hour."""
 
     hour: AwareDatetime = Field(description="when the hour began")
@@ -326,11 +326,11 @@ class Caller(Counts):
     last_at: AwareDatetime
 
 
-class CallerPage(BaseModel):
-    """A page of callers, the newest hour first."""
+class SourcePage(BaseModel):
+    """A page of the hours of sources, the newest hour first."""
 
     model_config = _example(
-        callers=[
+        sources=[
             {
                 "source": "billing",
                 "hour": "2026-11-21T09:00:00Z",
@@ -345,5 +345,5 @@ class CallerPage(BaseModel):
         next=_NEXT,
     )
 
-    callers: list[Caller]
+    sources: list[SourceCounts]
     next: str | None = _more()

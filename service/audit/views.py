@@ -50,7 +50,9 @@ unreceived = _view(
     sent_at=_TIME,
 )
 
-timeline = _view("timeline", alert_id=Uuid, at=_TIME, seq=BigInteger, what=Text, who=Text, connection=Uuid, detail=JSON)
+timeline = _view(
+    "timeline", alert_id=Uuid, at=_TIME, seq=BigInteger, action=Text, actor=Text, connection=Uuid, details=JSON
+)
 
 connections = _view(
     "connections",
@@ -63,7 +65,7 @@ connections = _view(
     min_severity=severity_type,
     remote_addr=Text,
     user_agent=Text,
-    token_id=Text,
+    jti=Text,
     token_expires_at=_TIME,
     opened_at=_TIME,
     closed_at=_TIME,
@@ -87,8 +89,8 @@ rejections = _view(
     user_agent=Text,
 )
 
-callers = _view(
-    "callers",
+sources = _view(
+    "sources",
     source=Text,
     hour=_TIME,
     alerts=BigInteger,

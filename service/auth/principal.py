@@ -91,7 +91,7 @@ class Principal:
     scopes: frozenset[str]
     topics: tuple[str, ...]
     expires_at: float
-    token_id: str | None = None
+    jti: str | None = None
     issued_at: float = 0
 
     def may(self, scope: Scope) -> bool:

@@ -44,15 +44,15 @@ FORGET_SECONDS = 60
 CLOSED_STREAM_SECONDS = 3600
 """How long the row of a stream that was closed is kept: for those who ask who closed it."""
 
-_COLUMNS = "id, token_id, subject, issued_before, connection_id, reason, revoked_by, revoked_at, expires_at"
-_TARGETS = ("token_id", "subject", "issued_before", "connection_id")
+_COLUMNS = "id, jti, subject, issued_before, connection_id, reason, revoked_by, revoked_at, expires_at"
+_TARGETS = ("jti", "subject", "issued_before", "connection_id")
 _LOCK = text("SELECT pg_advisory_xact_lock(7405005)")
 _COUNT = text("SELECT count(*) FROM revocations WHERE connection_id IS NULL AND expires_at > clock_timestamp()")
 _IN_FORCE = text(
     f"""
     SELECT {_COLUMNS} FROM revocations
     WHERE expires_at > clock_timestamp()
-      AND (token_id = :token_id OR subject = :subject AND issued_before >= :issued_before)
+      AND (jti = :jti OR subject = :subject AND issued_before >= :issued_before)
     ORDER BY id DESC LIMIT 1
     """  # noqa: S608 - constants
 )
@@ -60,8 +60,8 @@ _INSERT = text(
     f"""
     WITH stored AS (
         INSERT INTO revocations
-            (token_id, subject, issued_before, connection_id, reason, revoked_by, revoked_at, expires_at)
-        VALUES (:token_id, :subject, :issued_before, :connection_id, :reason, :revoked_by, :now,
+            (jti, subject, issued_before, connection_id, reason, revoked_by, revoked_at, expires_at)
+        VALUES (:jti, :subject, :issued_before, :connection_id, :reason, :revoked_by, :now,
                 cast(:since AS timestamptz) + make_interval(secs => :kept))
         RETURNING *
     )
@@ -83,7 +83,7 @@ _PURGE = text("DELETE FROM revocations WHERE expires_at < clock_timestamp()")
 class Target:
     """What is revoked: just one of a token, a subject's tokens that were issued before a time (None: now), a stream."""
 
-    token_id: str | None = None
+    jti: str | None = None
     subject: str | None = None
     issued_before: datetime | None = None
     connection_id: UUID | None = None
@@ -94,7 +94,7 @@ class Revocation:
     """A revocation as it is stored."""
 
     id: int
-    token_id: str | None
+    jti: str | None
     subject: str | None
     issued_before: datetime | None
     connection_id: UUID | None
@@ -116,7 +116,7 @@ class RevokedTokens:
 
     def covers(self, principal: Principal) -> bool:
         """Say whether the token of this bearer is revoked."""
-        if principal.token_id in self._until:
+        if principal.jti in self._until:
             return True
         entry = self._before.get(principal.subject)
         return entry is not None and principal.issued_at < entry[0]
@@ -124,8 +124,8 @@ class RevokedTokens:
     def add(self, revocation: Revocation) -> None:
         """Refuse what a revocation covers from now on. Those of one subject are one: the latest counts."""
         until = revocation.expires_at.timestamp()
-        if revocation.token_id is not None:
-            self._until[revocation.token_id] = max(until, self._until.get(revocation.token_id, 0))
+        if revocation.jti is not None:
+            self._until[revocation.jti] = max(until, self._until.get(revocation.jti, 0))
         elif revocation.subject is not None and revocation.issued_before is not None:
             entry = (revocation.issued_before.timestamp(), until)
             self._before[revocation.subject] = max(entry, self._before.get(revocation.subject, entry))
@@ -189,7 +189,7 @@ async def revoke(
     now: datetime = (await tx.execute(_NOW)).scalar_one()
     issued_before = target.issued_before or now
     values: dict[str, Any] = {
-        "token_id": target.token_id,
+        "jti": target.jti,
         "subject": target.subject,
         "issued_before": issued_before if target.subject is not None else None,
     }

@@ -120,7 +120,7 @@ def mint(  # noqa: PLR0913 - a token's claims, each named at the call
     scope: str,
     topics: Iterable[str] | None = None,
     ttl_seconds: float = 3600,
-    token_id: str | None = None,
+    jti: str | None = None,
 ) -> str:
     """Sign a token with a shared secret (HS256), as ``tocsin token`` and the tests need it."""
     now = time.time()
@@ -134,8 +134,8 @@ def mint(  # noqa: PLR0913 - a token's claims, each named at the call
     }
     if topics is not None:
         claims["topics"] = list(topics)
-    if token_id is not None:
-        claims["jti"] = token_id
+    if jti is not None:
+        claims["jti"] = jti
     signed = f"{_base64url(_json({'alg': 'HS256', 'typ': 'at+jwt'}))}.{_base64url(_json(claims))}"
     return f"{signed}.{_base64url(hmac.digest(secret, signed.encode(), hashlib.sha256))}"
 

@@ -212,10 +212,10 @@ def _principal(claims: dict[str, Any], settings: AuthSettings) -> Principal:
     scope = claims.get("scope", "")
     if not isinstance(scope, str):
         raise TokenInvalid("The token's scope must be one string, separated by spaces.")
-    token_id = claims.get("jti")
-    if token_id is not None and not is_subject(token_id):
+    jti = claims.get("jti")
+    if jti is not None and not is_subject(jti):
         raise TokenInvalid("The token's jti must be 1 to 200 printable characters.")
-    return Principal(subject, frozenset(scope.split()), _topics(claims), expires_at, token_id, issued_at)
+    return Principal(subject, frozenset(scope.split()), _topics(claims), expires_at, jti, issued_at)
 
 
 def _numeric_date(claims: dict[str, Any], name: str) -> float:

@@ -92,7 +92,9 @@ def _verify(path: Path) -> None:
     print(f"{path.name} holds the events {header.first_seq:,} to {header.last_seq:,}, and they fit their chain.")
     print(f"It follows {header.previous_hash.hex()}")
     print(f"and ends   {found.last_hash.hex()}")
-    print("Compare the last with log_hash in its row of audit.purges, and the first with that of the row before.")
+    print(
+        "Compare the last with log_hash in its row of audit.retention_runs, and the first with that of the row before."
+    )
 
 
 def _list(folder: Path) -> None:

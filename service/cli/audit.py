@@ -13,7 +13,7 @@ audit = LazyGroup(
         "unreceived": ("service.cli.audit_lists", "List who has not received which alert that they may see."),
         "connections": ("service.cli.audit_lists", "List the connections of admins."),
         "rejections": ("service.cli.audit_lists", "List the streams that were rejected at the handshake."),
-        "callers": ("service.cli.audit_lists", "List what each source posted, by the hour."),
+        "sources": ("service.cli.audit_lists", "List what each source posted, by the hour."),
         "report": ("service.cli.audit_reports", "Sum up a period on one page."),
         "verify": ("service.cli.audit_verify", "Prove that nobody altered the log or the ledger."),
     },

@@ -164,7 +164,7 @@ def rejections(  # noqa: PLR0913 - the options of a list
     show(listed(told, sheet, told.rejections, schemas.AuditedRejection, bounds, more=more is not None), form)
 
 
-def callers(  # noqa: PLR0913 - the options of a list
+def sources(  # noqa: PLR0913 - the options of a list
     *,
     source: Annotated[str | None, typer.Option(help="Who posted: the subject of the token.")] = None,
     since: Since = None,
@@ -177,12 +177,12 @@ def callers(  # noqa: PLR0913 - the options of a list
     form = form_of(as_json=as_json, as_csv=as_csv)
     _name(source, "--source")
     bounds = period(since, until)
-    rows, more = ask(lambda tx: queries.callers(tx, source, bounds, Slice(limit)))
-    told = schemas.CallerPage.model_validate({"callers": rows, "next": None})
+    rows, more = ask(lambda tx: queries.sources(tx, source, bounds, Slice(limit)))
+    told = schemas.SourcePage.model_validate({"sources": rows, "next": None})
     columns = ("hour", "source", "alerts", "repeated", "replayed", "refused", "first", "last")
     cells = [
         (c.hour, c.source or "(others)", c.alerts, c.repeated, c.replayed, c.refused, c.first_at, c.last_at)
-        for c in told.callers
+        for c in told.sources
     ]
-    sheet = Sheet("Callers by the hour, newest first", columns, cells)
-    show(listed(told, sheet, told.callers, schemas.Caller, bounds, more=more is not None), form)
+    sheet = Sheet("Sources by the hour, newest first", columns, cells)
+    show(listed(told, sheet, told.sources, schemas.SourceCounts, bounds, more=more is not None), form)

@@ -31,7 +31,7 @@ _RECIPIENT = {
     "first received": "first_received_at",
     "waiting": "waiting",
 }
-_STEP = {name: name for name in ("at", "seq", "what", "who", "connection", "detail")}
+_ENTRY = {name: name for name in ("at", "seq", "action", "actor", "connection", "details")}
 
 AlertId = Annotated[UUID, typer.Argument(help="The alert's id.", metavar="ID")]
 
@@ -51,15 +51,15 @@ def alert(
             return None
         people, more_people = await queries.alert_recipients(tx, alert_id, Slice(limit))
         times, more_times = await queries.timeline(tx, alert_id, Slice(limit))
-        reach = await queries.alert_reach(tx, alert_id)
-        told = {"alert": head, "reach": reach, "recipients": people, "timeline": times, "next": None}
+        counts = await queries.recipient_counts(tx, alert_id)
+        told = {"alert": head, "counts": counts, "recipients": people, "timeline": times, "next": None}
         return {"told": told, "more": more_people or more_times}
 
     found = ask(question)
     if found is None:
         raise CommandFailed(f"there is no alert {alert_id}; tocsin audit unreceived and GET /v1/alerts list ids")
     told = schemas.AlertAudit.model_validate(found["told"])
-    head, reach = told.alert, told.reach
+    head, counts = told.alert, told.counts
     answer = Answer(
         told,
         [
@@ -67,11 +67,11 @@ def alert(
             f"{head.id}, seq {head.seq}, {head.severity}, {head.topic}",
             f"posted by {head.source} at {at(head.created_at)} UTC",
             f"{head.status} since {at(head.status_at)} UTC by {head.status_by}, {head.occurrences} times",
-            f"For {reach.recipients} admins: sent to {reach.sent_to}, received by {reach.received_by}",
+            f"For {counts.recipients} admins: sent to {counts.sent_to}, received by {counts.received_by}",
         ],
         [
             Sheet.of("Recipients", _RECIPIENT, told.recipients, "nobody may see it"),
-            Sheet.of("Timeline (UTC)", _STEP, told.timeline),
+            Sheet.of("Timeline (UTC)", _ENTRY, told.timeline),
         ],
         fields(schemas.TimelineEntry),
         records(told.timeline),
@@ -103,7 +103,7 @@ def _measured(row: Measured) -> tuple[Any, ...]:
 def _sheets(told: AuditReport) -> list[Sheet]:
     connections = told.connections
     everybody = "nothing: everybody has received what they may see"
-    callers = [(c.source or "(others)", c.alerts, c.repeated, c.replayed, c.refused) for c in told.callers]
+    sources = [(c.source or "(others)", c.alerts, c.repeated, c.replayed, c.refused) for c in told.sources]
     return [
         _sheet("Alerts", told.alerts, "severity", "alerts", "unresolved"),
         Sheet("Deliveries", _MEASURED, [_measured(told.deliveries)]),
@@ -115,7 +115,7 @@ def _sheets(told: AuditReport) -> list[Sheet]:
             *("code", "reason", "connections"),
         ),
         _sheet("Refused streams", told.rejections, "reason", "rejections"),
-        Sheet("Callers, by whole hours", ("source", "alerts", "repeated", "replayed", "refused"), callers),
+        Sheet("Sources, by whole hours", ("source", "alerts", "repeated", "replayed", "refused"), sources),
         _sheet("Holes in the log", told.log_gaps, "after_seq", "before_seq", "missing", nothing="none"),
     ]
 
@@ -130,7 +130,7 @@ _NAMED_BY = {
     "unreceived": "recipient",
     "closes": "reason",
     "rejections": "reason",
-    "callers": "source",
+    "sources": "source",
     "log_gaps": "after_seq",
 }
 

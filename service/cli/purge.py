@@ -49,7 +49,7 @@ async def _purge(settings: Settings, url: URL, older_than: datetime) -> None:
             raise CommandFailed("another process is letting go what is old: wait until it has done so")
     finally:
         await database.close()
-    print("Done: SELECT * FROM audit.purges tells what went.")
+    print("Done: SELECT * FROM audit.retention_runs tells what went.")
 
 
 async def _foresee(settings: Settings, url: URL, older_than: datetime) -> None:

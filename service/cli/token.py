@@ -34,4 +34,4 @@ def token(
     if not ttl <= settings.auth.jwt_max_lifetime_seconds:
         raise typer.BadParameter(f"at most {settings.auth.jwt_max_lifetime_seconds:g} are allowed", param_hint="--ttl")
     secret = signing_secret(settings)
-    print(mint(secret, settings.auth, subject=sub, scope=scope, topics=patterns, ttl_seconds=ttl, token_id=jti))
+    print(mint(secret, settings.auth, subject=sub, scope=scope, topics=patterns, ttl_seconds=ttl, jti=jti))

@@ -29,8 +29,7 @@ _NOW = """
     SELECT clock_timestamp() AS at,
            coalesce((SELECT max(last_seq) FROM log_chain), 0) AS head,
            coalesce((SELECT min(seq) FROM events), 1) AS first,
-           (SELECT count(*) FROM nodes
-            WHERE ended_at IS NULL AND seen_at >= clock_timestamp() - make_interval(secs => lease_seconds)) AS nodes
+           (SELECT count(*) FROM serving_nodes) AS nodes
 """
 
 _BYTES = """

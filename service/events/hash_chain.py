@@ -34,15 +34,15 @@ LINK_GRID = 10_000
 """No link crosses a multiple of this ``seq``, so that whole partitions of the log hold whole links."""
 
 
-def event_line(kind: str, at: datetime, actor: str, alert: bytes, extra: bytes | None = None) -> bytes:
-    """Return an event as it is shown and chained: a JSON object, with the members of ``extra``, another one."""
+def event_line(kind: str, at: datetime, actor: str, alert: bytes, details: bytes | None = None) -> bytes:
+    """Return an event as it is shown and chained: a JSON object, with the members of ``details``, another one."""
     line = b'{"kind":"%b","at":"%b","actor":%b,"alert":%b}' % (
         kind.encode(),
         rfc3339(at).encode(),
         orjson.dumps(actor),
         alert,
     )
-    return line if extra is None else b"%b,%b" % (line[:-1], extra[1:])
+    return line if details is None else b"%b,%b" % (line[:-1], details[1:])
 
 
 def digest(line: bytes) -> bytes:

@@ -36,7 +36,7 @@ PARTITIONS_AHEAD_MAX = 64
 class Event(NamedTuple):
     """One event of the log.
 
-    ``body`` is the alert as JSON text, ``extra`` an object of what the kind adds to the frame, if anything;
+    ``body`` is the alert as JSON text, ``details`` an object of what the kind adds to the frame, if anything;
     ``recipients`` is None where all may see it.
     """
 
@@ -49,12 +49,12 @@ class Event(NamedTuple):
     actor: str
     occurred_at: datetime
     body: bytes
-    extra: bytes | None = None
+    details: bytes | None = None
 
     @property
     def line(self) -> bytes:
         """The event as it is shown and chained: a JSON object without its ``seq``."""
-        return event_line(self.kind, self.occurred_at, self.actor, self.body, self.extra)
+        return event_line(self.kind, self.occurred_at, self.actor, self.body, self.details)
 
 
 class Appended(NamedTuple):
@@ -109,7 +109,7 @@ async def read_first(tx: AsyncConnection) -> int:
     return int(await tx.scalar(text("SELECT coalesce(min(seq), 1) FROM events")) or 1)
 
 
-_COLUMNS = "seq, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, extra::text"
+_COLUMNS = "seq, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, details::text"
 _READ_TAIL = text(f"SELECT {_COLUMNS} FROM events WHERE seq > :after ORDER BY seq LIMIT :limit")  # noqa: S608 - constant
 # The inner query stops at `limit` rows, the outer one at `max_bytes`. The patterns are made ready once for all events.
 _READ_MATCHING = text(
@@ -121,8 +121,8 @@ _READ_MATCHING = text(
         FROM (
             SELECT * FROM events
             WHERE seq > :after AND seq <= :up_to
-              AND filter_matches((SELECT topic_likes(:topics)), cast(:min_severity AS severity), :recipient,
-                                 topic, severity, recipients)
+              AND event_matches((SELECT topic_likes(:topics)), cast(:min_severity AS severity), :recipient,
+                                topic, severity, recipients)
             ORDER BY seq LIMIT :limit
         ) AS matching
     ) AS measured
@@ -176,9 +176,9 @@ def _events(rows: Sequence[Any]) -> list[Event]:
             actor,
             at,
             body.encode(),
-            extra.encode() if extra is not None else None,
+            details.encode() if details is not None else None,
         )
-        for seq, alert_id, kind, topic, severity, to, actor, at, body, extra in rows
+        for seq, alert_id, kind, topic, severity, to, actor, at, body, details in rows
     ]
 
 

@@ -23,8 +23,8 @@ events = Table(
     Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
     Column("actor", Text, nullable=False, comment="the subject of the token that caused the event"),
     Column("occurred_at", DateTime(timezone=True), nullable=False),
-    Column("body", JSON, nullable=False, comment="the alert as the event shows it on the wire"),
-    Column("extra", JSON, comment="what the kind adds to the frame, such as a comment"),
+    Column("body", JSON, nullable=False, comment="the alert as it is on the wire"),
+    Column("details", JSON, comment="what the kind adds to the frame, such as a comment"),
     Index("ix_events_alert_id", "alert_id"),
     Index(
         "ix_events_occurred_at",
@@ -43,6 +43,6 @@ log_chain = Table(
     Column("last_seq", BigInteger, primary_key=True, autoincrement=False),
     Column("first_seq", BigInteger, nullable=False),
     Column("linked_at", DateTime(timezone=True), nullable=False),
-    Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/events/chain.py"),
-    comment="One row a batch that was appended to the log, each linked to the one before; the last is the head.",
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/events/hash_chain.py"),
+    comment="One row per batch that was appended to the log, linked to the previous one; the last is the head.",
 )

@@ -1,10 +1,10 @@
 """Whether rows fit their links: a range of the log's chain, or of the ledger's, computed again.
 
-The log's links are defined in ``service/events/chain.py``. A link of the ledger covers what one flush made final, the
-closings of connections, the dispatches and the receipts, a line each::
+The log's links are defined in ``service/events/hash_chain.py``. A link of the ledger covers what one flush made
+final, the closings of connections, the dispatches and the receipts, a line each::
 
     hash = sha256(previous hash (32 bytes; zeros before the first)
-                  || number of the link, 8 bytes || microseconds since 1970-01-01 UTC, 8 bytes, both big-endian
+                  || ledger_link_id, 8 bytes || microseconds since 1970-01-01 UTC, 8 bytes, both big-endian
                   || the lines, as UTF-8, in the order of their bytes, with a newline between them)
 
 PostgreSQL only delivers rows here. Whoever can alter them can alter our SQL functions too, so hashes are made in Python
@@ -100,23 +100,26 @@ SELECT first_seq, last_seq, {time_of("linked_at")} FROM log_chain WHERE last_seq
 """  # noqa: S608 - constant
 _EVENTS = f"""
 SELECT seq, alert_id::text, kind, topic, severity::text, recipients, actor, {time_of("occurred_at")}, body::text,
-       extra::text
+       details::text
 FROM events WHERE seq > $1 AND seq <= $2 ORDER BY seq
 """  # noqa: S608 - constant
 _LEDGER_LINKS = f"""
-SELECT number, {time_of("linked_at")}, hash FROM ledger_chain WHERE number > $1 AND number <= $2 ORDER BY number
+SELECT ledger_link_id, {time_of("linked_at")}, hash FROM ledger_chain
+WHERE ledger_link_id > $1 AND ledger_link_id <= $2 ORDER BY ledger_link_id
 """  # noqa: S608 - constant
 _LINES = f"""
-SELECT link, json_build_array('closing', id, node_id, recipient, transport, topics, min_severity, remote_addr,
-                              user_agent, token_jti, {_microseconds("token_expires_at")}, {_microseconds("opened_at")},
-                              after_seq, sent_seq, {_microseconds("closed_at")}, close_code, close_reason)::text
-FROM connections WHERE link > $1 AND link <= $2
+SELECT ledger_link_id, json_build_array(
+    'closing', id, node_id, recipient, transport, topics, min_severity, remote_addr, user_agent, jti,
+    {_microseconds("token_expires_at")}, {_microseconds("opened_at")}, after_seq, sent_seq,
+    {_microseconds("closed_at")}, close_code, close_reason)::text
+FROM connections WHERE ledger_link_id > $1 AND ledger_link_id <= $2
 UNION ALL
-SELECT link, json_build_array('dispatch', node_id, connection_id, after_seq, up_to_seq, {_microseconds("at")})::text
-FROM dispatches WHERE link > $1 AND link <= $2
+SELECT ledger_link_id, json_build_array(
+    'dispatch', node_id, connection_id, after_seq, up_to_seq, {_microseconds("at")})::text
+FROM dispatches WHERE ledger_link_id > $1 AND ledger_link_id <= $2
 UNION ALL
-SELECT link, json_build_array('receipt', connection_id, seq, {_microseconds("received_at")})::text
-FROM receipts WHERE link > $1 AND link <= $2
+SELECT ledger_link_id, json_build_array('receipt', connection_id, seq, {_microseconds("received_at")})::text
+FROM receipts WHERE ledger_link_id > $1 AND ledger_link_id <= $2
 ORDER BY 1
 """  # noqa: S608 - constant
 
@@ -163,7 +166,7 @@ async def _digest_of(events: AsyncIterator[Any], seq: int, batch: tuple[int, int
     event = await anext(events, None)
     if event is None or event[0] > seq:
         raise DoesNotFit(*batch, f"event {seq} is missing")
-    found, alert_id, kind, topic, severity, recipients, actor, at, body, extra = event
+    found, alert_id, kind, topic, severity, recipients, actor, at, body, details = event
     if found < seq:
         raise DoesNotFit(*batch, f"event {found} is there twice")
     if kind is None or actor is None or at is None or body is None:
@@ -171,7 +174,7 @@ async def _digest_of(events: AsyncIterator[Any], seq: int, batch: tuple[int, int
     alert = body.encode()
     if column := _disagrees(alert, alert_id, topic, severity, recipients):
         raise DoesNotFit(*batch, f"event {seq}: its {column} is not what its body says")
-    return digest(event_line(kind, at, actor, alert, extra.encode() if extra is not None else None))
+    return digest(event_line(kind, at, actor, alert, details.encode() if details is not None else None))
 
 
 def _disagrees(

@@ -47,16 +47,16 @@ SELECT min(seq), max(seq), min({time_of("occurred_at")}), 'they stand beyond the
 WHERE seq > $2 HAVING count(*) > 0
 """  # noqa: S608 - constant
 _STRAY_ROWS = f"""
-SELECT min(link), max(link), min({time_of("at")}),
+SELECT min(ledger_link_id), max(ledger_link_id), min({time_of("at")}),
        format('%s row(s) of %s stand outside the chain', count(*), source)
 FROM (
-    SELECT 'connections' AS source, link, closed_at AS at FROM connections
-    WHERE closed_at IS NOT NULL OR link IS NOT NULL
-    UNION ALL SELECT 'dispatches', link, at FROM dispatches
-    UNION ALL SELECT 'receipts', link, received_at FROM receipts
+    SELECT 'connections' AS source, ledger_link_id, closed_at AS at FROM connections
+    WHERE closed_at IS NOT NULL OR ledger_link_id IS NOT NULL
+    UNION ALL SELECT 'dispatches', ledger_link_id, at FROM dispatches
+    UNION ALL SELECT 'receipts', ledger_link_id, received_at FROM receipts
 ) AS rows
-WHERE link IS NULL OR link <= $1 OR link > $2
-GROUP BY source, link
+WHERE ledger_link_id IS NULL OR ledger_link_id <= $1 OR ledger_link_id > $2
+GROUP BY source, ledger_link_id
 """  # noqa: S608 - constant
 
 
@@ -75,15 +75,16 @@ class Chain:
 
 
 _PURGED_LOG = """
-SELECT last_seq, log_hash, dropped_at IS NULL FROM purges WHERE last_seq IS NOT NULL ORDER BY last_seq DESC LIMIT 1
+SELECT last_seq, log_hash, dropped_at IS NULL FROM retention_runs
+WHERE last_seq IS NOT NULL ORDER BY last_seq DESC LIMIT 1
 """
 _PURGED_LEDGER = """
-SELECT ledger_number, ledger_hash, false FROM purges
-WHERE ledger_number IS NOT NULL ORDER BY ledger_number DESC LIMIT 1
+SELECT ledger_link_id, ledger_hash, false FROM retention_runs
+WHERE ledger_link_id IS NOT NULL ORDER BY ledger_link_id DESC LIMIT 1
 """
 
 LOG = Chain("log", "log_chain", "last_seq", _PURGED_LOG, _STRAY_EVENTS, check_log, 20_000)
-LEDGER = Chain("ledger", "ledger_chain", "number", _PURGED_LEDGER, _STRAY_ROWS, check_ledger, 500)
+LEDGER = Chain("ledger", "ledger_chain", "ledger_link_id", _PURGED_LEDGER, _STRAY_ROWS, check_ledger, 500)
 
 
 class Purged(NamedTuple):

@@ -28,16 +28,7 @@ _DELIVERIES = text(
     """
 )
 
-# A node counts while its lease holds: the janitor needs a moment to close the connections of one that died.
-_PRESENT = text(
-    """
-    SELECT c.recipient, count(*) AS connections, min(c.opened_at) AS since
-    FROM connections c JOIN nodes n ON n.id = c.node_id
-    WHERE c.closed_at IS NULL AND n.ended_at IS NULL
-      AND n.seen_at >= clock_timestamp() - make_interval(secs => :lease)
-    GROUP BY c.recipient ORDER BY c.recipient LIMIT :limit
-    """
-)
+_PRESENT = text("SELECT recipient, connections, since FROM audit.presence ORDER BY recipient LIMIT :limit")
 
 _IS_OPEN = text(
     """
@@ -78,7 +69,7 @@ async def is_open(tx: AsyncConnection, connection_id: UUID) -> bool:
     return held
 
 
-async def present(tx: AsyncConnection, lease_seconds: float, limit: int) -> list[Present]:
+async def present(tx: AsyncConnection, limit: int) -> list[Present]:
     """Return who is connected to any node, by name."""
-    rows = (await tx.execute(_PRESENT, {"lease": lease_seconds, "limit": limit})).all()
+    rows = (await tx.execute(_PRESENT, {"limit": limit})).all()
     return [Present(*row) for row in rows]

@@ -14,7 +14,7 @@ counts for it; one row update a flush, however many connections. While it replay
                (replays)  ◄──── (keeps up)                 (closed)
                          lags
 
-A flush can be repeated: every row has a key made here, but for the counts of callers, which are written once or not at
+A flush can be repeated: every row has a key made here, but for the counts of sources, which are written once or not at
 all. While PostgreSQL is away the facts wait, and ``is_full`` tells the handshake to refuse. A node whose lease lapsed
 was declared lost by another's janitor; it drops its connections, whose clients resume, and goes on under a new id.
 """
@@ -68,7 +68,7 @@ class Ledger:
         self._settings = settings
         self._facts = PendingRecords()
         self._being_written = PendingRecords()
-        self.callers = SourceStats(settings.source_stats_max)
+        self.source_stats = SourceStats(settings.source_stats_max)
         self._flushing = asyncio.Lock()
         self._renewed = 0.0
         self.node_id = uuid7()
@@ -93,9 +93,9 @@ class Ledger:
         entry.sent_seq = None
         self._change(entry)
 
-    def renewed(self, entry: ConnectionEntry, token_id: str | None, token_expires_at: datetime) -> None:
+    def renewed(self, entry: ConnectionEntry, jti: str | None, token_expires_at: datetime) -> None:
         """Note the fresh token of a connection."""
-        entry.token_id = token_id
+        entry.jti = jti
         entry.token_expires_at = token_expires_at
         self._change(entry)
 
@@ -252,7 +252,7 @@ class Ledger:
             # A fact that PostgreSQL refuses, which is a defect of ours, must not stop the node; nor may it be
             # forgotten alone, for the row of a connection that has ended would go on to claim what the node sends.
             log.exception("ledger flush refused: dropping all connections", forgotten=len(self._facts))
-            self.callers.take()
+            self.source_stats.take()
             await self._start_over(drop_connections)
         except LeaseLost:
             log.warning("node lease lost: dropping all connections")
@@ -284,7 +284,7 @@ class Ledger:
             now = time.monotonic()
             if (
                 not len(self._facts)
-                and not len(self.callers)
+                and not len(self.source_stats)
                 and now - self._renewed < self._settings.node_lease_seconds / 5
             ):
                 return
@@ -293,8 +293,8 @@ class Ledger:
             node = {"id": self.node_id, "sent_seq": self.sent_seq}
             for receipt in facts.receipts:
                 receipt.open = False
-            calls = self.callers.take()
-            rows, final = {**facts.rows(), "callers": calls}, facts.final_rows()
+            calls = self.source_stats.take()
+            rows, final = {**facts.rows(), "source_hours": calls}, facts.final_rows()
             committing = False
             try:
                 async with self._database.transaction() as tx:
@@ -305,7 +305,7 @@ class Ledger:
                 self.flushes_since = None
                 self._facts.put_back(facts)
                 if not committing:  # once it is asked to commit nobody knows, and counts must not be written twice
-                    self.callers.put_back(calls)
+                    self.source_stats.put_back(calls)
                 raise
             finally:
                 self._being_written = PendingRecords()

@@ -38,7 +38,7 @@ class ConnectionEntry:
     token_topics: tuple[str, ...]
     remote_addr: str | None
     user_agent: str | None
-    token_id: str | None
+    jti: str | None
     token_expires_at: datetime
     after_seq: int
     sent_seq: int | None
@@ -155,7 +155,7 @@ def _connection_row(entry: ConnectionEntry) -> dict[str, Any]:
         "min_severity": entry.filter.min_severity,
         "remote_addr": entry.remote_addr,
         "user_agent": entry.user_agent,
-        "token_jti": entry.token_id,
+        "jti": entry.jti,
         "token_expires_at": entry.token_expires_at,
         "opened_at": entry.opened_at,
         "after_seq": entry.after_seq,

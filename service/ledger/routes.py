@@ -17,7 +17,7 @@ from service.http.authentication import Bearer
 from service.http.openapi import refusals
 from service.http.provided import provided
 from service.ledger.queries import deliveries_of, may_audit, present
-from service.settings import LedgerSettings, StreamSettings
+from service.settings import StreamSettings
 
 router = APIRouter(prefix="/v1", tags=["deliveries"])
 
@@ -138,13 +138,12 @@ async def get_deliveries(
 @router.get("/presence")
 async def get_presence(
     database: ProvidedDatabase,
-    ledger: Annotated[LedgerSettings, Depends(provided(LedgerSettings))],
     stream: Annotated[StreamSettings, Depends(provided(StreamSettings))],
     principal: Reader,  # noqa: ARG001 - asked for its scope
 ) -> PresenceOut:
     """List the admins who are connected."""
     async with database.transaction() as tx:
-        rows = await present(tx, ledger.node_lease_seconds, stream.presence_max)
+        rows = await present(tx, stream.presence_max)
     return PresenceOut(
         present=[PresentOut(recipient=row.recipient, connections=row.connections, since=row.since) for row in rows]
     )

@@ -1,4 +1,4 @@
-"""What callers did with their alerts, counted by source and hour until the ledger's flush writes it.
+"""The outcomes of posted alerts, counted by source and hour until the ledger's flush writes it.
 
 The counts never overstate: alerts are counted after their commit, and a flush whose commit has an unknown outcome is
 not written again. At most ``source_stats_max`` sources are kept apart between two flushes; all others together are

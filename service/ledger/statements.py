@@ -55,7 +55,7 @@ FLUSH = {
     "connections": _insert(
         "connections",
         """(id) DO UPDATE SET
-            token_jti = excluded.token_jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq
+            jti = excluded.jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq
         WHERE known.closed_at IS NULL""",
     ),
     "recipients": _insert(
@@ -68,8 +68,8 @@ FLUSH = {
     ),
     "handshake_rejections": _insert("handshake_rejections", "DO NOTHING"),
     # Counts add up, so these rows alone must not be written a second time.
-    "callers": _insert(
-        "callers",
+    "source_hours": _insert(
+        "source_hours",
         """(source, hour) DO UPDATE SET
             alerts = known.alerts + excluded.alerts, repeated = known.repeated + excluded.repeated,
             replayed = known.replayed + excluded.replayed, refused = known.refused + excluded.refused,

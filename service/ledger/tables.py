@@ -28,17 +28,19 @@ nodes = Table(
     Column("pid", Integer, nullable=False),
     Column("started_at", DateTime(timezone=True), nullable=False),
     Column("seen_at", DateTime(timezone=True), nullable=False, comment="the lease: renewed with each flush"),
-    Column("sent_seq", BigInteger, nullable=False, comment="how far every connection that keeps up was sent"),
+    Column(
+        "sent_seq", BigInteger, nullable=False, comment="up to here every connection that keeps up was sent its events"
+    ),
     Column("ended_at", DateTime(timezone=True), comment="null while it serves"),
     Column(
         "lease_seconds",
         Double,
         nullable=False,
         server_default=text("10"),
-        comment="without a flush for so long it is lost",
+        comment="seconds without a flush after which it counts as lost",
     ),
     Index("ix_nodes_serving", "seen_at", postgresql_where=text("ended_at IS NULL")),
-    comment="One row a serving process.",
+    comment="One row per node, which is a serving process.",
 )
 
 connections = Table(
@@ -52,19 +54,19 @@ connections = Table(
     Column("min_severity", severity_type, nullable=False),
     Column("remote_addr", Text),
     Column("user_agent", Text),
-    Column("token_jti", Text),
+    Column("jti", Text),
     Column("token_expires_at", DateTime(timezone=True), nullable=False),
     Column("opened_at", DateTime(timezone=True), nullable=False),
-    Column("after_seq", BigInteger, nullable=False, comment="the cursor that it started from"),
-    Column("sent_seq", BigInteger, comment="null while it keeps up with its node: read the node's"),
+    Column("after_seq", BigInteger, nullable=False, comment="the position after which it began"),
+    Column("sent_seq", BigInteger, comment="null while it keeps up with its node: the node's counts"),
     Column("closed_at", DateTime(timezone=True)),
     Column("close_code", Integer),
     Column("close_reason", Text),
-    Column("link", BigInteger, comment="the link of the ledger's chain that covers its end"),
+    Column("ledger_link_id", BigInteger, comment="the link of the ledger's chain that covers its end"),
     Index("ix_connections_recipient_opened_at", "recipient", "opened_at"),
     Index("ix_connections_open", "node_id", "recipient", postgresql_where=text("closed_at IS NULL")),
-    Index("ix_connections_link", "link", postgresql_where=text("link IS NOT NULL")),
-    comment="One row a connection: it was sent (after_seq, sent_seq], seen through its filter.",
+    Index("ix_connections_ledger_link_id", "ledger_link_id", postgresql_where=text("ledger_link_id IS NOT NULL")),
+    comment="One row per connection: it was sent what its filter passes of (after_seq, sent_seq].",
 )
 
 dispatches = Table(
@@ -74,8 +76,8 @@ dispatches = Table(
     Column("connection_id", Uuid, comment="null: every connection of the node that kept up"),
     Column("after_seq", BigInteger, nullable=False),
     Column("up_to_seq", BigInteger, nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False, comment="when the last byte had gone to the sockets"),
-    Column("link", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
+    Column("at", DateTime(timezone=True), nullable=False, comment="when the last byte was at the sockets"),
+    Column("ledger_link_id", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
     Index(
         "uq_dispatches_node",
         "node_id",
@@ -91,12 +93,12 @@ dispatches = Table(
         postgresql_where=text("connection_id IS NOT NULL"),
     ),
     Index(
-        "ix_dispatches_link",
-        "link",
+        "ix_dispatches_ledger_link_id",
+        "ledger_link_id",
         postgresql_using="brin",
         postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
     ),
-    comment="When (after_seq, up_to_seq] had gone to the sockets: one row a fan-out pass or replayed chunk.",
+    comment="When (after_seq, up_to_seq] was sent: one row per fan-out pass or replayed chunk.",
 )
 
 receipts = Table(
@@ -105,14 +107,14 @@ receipts = Table(
     Column("connection_id", Uuid, primary_key=True),
     Column("seq", BigInteger, primary_key=True, comment="cumulative: this and all before it"),
     Column("received_at", DateTime(timezone=True), nullable=False),
-    Column("link", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
+    Column("ledger_link_id", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
     Index(
-        "ix_receipts_link",
-        "link",
+        "ix_receipts_ledger_link_id",
+        "ledger_link_id",
         postgresql_using="brin",
         postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
     ),
-    comment="What clients acknowledged.",
+    comment="Receipts that clients confirmed.",
 )
 
 recipients = Table(
@@ -122,7 +124,7 @@ recipients = Table(
     Column("topics", ARRAY(Text), nullable=False, comment="what the last token covered"),
     Column("first_seen_at", DateTime(timezone=True), nullable=False),
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
-    Column("received_seq", BigInteger, comment="acknowledged on any connection, or where they began"),
+    Column("received_seq", BigInteger, comment="the last receipt on any connection, or where they began"),
     Column(
         "topics_at",
         DateTime(timezone=True),
@@ -130,7 +132,7 @@ recipients = Table(
         server_default=text("now()"),
         comment="when the connection with that token was opened",
     ),
-    comment="Every admin ever seen, and their cursor.",
+    comment="Every admin who ever connected, and their cursor.",
 )
 
 handshake_rejections = Table(
@@ -146,29 +148,29 @@ handshake_rejections = Table(
     Column("origin", Text),
     Column("user_agent", Text),
     Index("ix_handshake_rejections_at", "at"),
-    comment="Streams that were refused at the handshake.",
+    comment="Streams that were rejected at the handshake.",
 )
 
-callers = Table(
-    "callers",
+source_hours = Table(
+    "source_hours",
     metadata,
-    Column("source", Text, primary_key=True, comment="the subject of the token; empty: those beyond the limit"),
-    Column("hour", DateTime(timezone=True), primary_key=True, comment="when the hour began, in UTC"),
+    Column("source", Text, primary_key=True, comment="the subject of the token; empty: all sources beyond the limit"),
+    Column("hour", DateTime(timezone=True), primary_key=True, comment="the start of the hour, in UTC"),
     Column("alerts", BigInteger, nullable=False),
     Column("repeated", BigInteger, nullable=False),
     Column("replayed", BigInteger, nullable=False),
     Column("refused", BigInteger, nullable=False),
     Column("first_at", DateTime(timezone=True), nullable=False),
     Column("last_at", DateTime(timezone=True), nullable=False),
-    Index("ix_callers_hour", "hour"),
-    comment="One row a source of alerts and hour: what became of what it posted.",
+    Index("ix_source_hours_hour", "hour"),
+    comment="One row per source and hour: the outcomes of what it posted.",
 )
 
 ledger_chain = Table(
     "ledger_chain",
     metadata,
-    Column("number", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3, … without a hole"),
+    Column("ledger_link_id", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3, … without a hole"),
     Column("linked_at", DateTime(timezone=True), nullable=False),
-    Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/audit/chain.py"),
-    comment="One row a flush of the ledger that wrote closings, dispatches or receipts, linked to the one before.",
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/integrity/link_checks.py"),
+    comment="One row per flush that wrote closings, dispatches or receipts, linked to the previous one.",
 )

@@ -51,7 +51,7 @@ _CLOSE_CONNECTIONS = text(
     )
     SELECT count(*), write_ledger(json_agg(to_jsonb(closing) || jsonb_build_object(
         'sent_seq', coalesce(sent_seq, node_sent_seq), 'closed_at', seen_at, 'close_reason', 'node_lost'
-    ) - 'link'), '[]', '[]')
+    ) - 'ledger_link_id'), '[]', '[]')
     FROM closing HAVING count(*) > 0
     """
 )

@@ -3,12 +3,12 @@
 JSON lines, compressed with gzip::
 
     {"archive":"tocsin","version":1,"first_seq":1,"last_seq":9999,"previous_hash":"00…"}
-    {"seq":1,"alert_id":"…","kind":"alert.created","topic":"…",…,"body":"{…}","extra":null}      an event
+    {"seq":1,"alert_id":"…","kind":"alert.created","topic":"…",…,"body":"{…}","details":null}      an event
     {"link":"9f…","first_seq":1,"last_seq":1,"linked_at":"2026-11-21T09:41:07.123456Z"}       the link over those above
 
-``body`` and ``extra`` are JSON in a string, so that they stay as they are to the byte, as the links need them. Reading
-an archive computes each link again from the events, so that what it yields is what was appended: the last hash is that
-of ``audit.purges``. Nothing here holds more than the events of one link's digests in memory.
+``body`` and ``details`` are JSON in a string, so that they stay as they are to the byte, as the links need them.
+Reading an archive computes each link again from the events, so that what it yields is what was appended: the last hash
+is that of ``audit.retention_runs``. Nothing here holds more than the events of one link's digests in memory.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Link(NamedTuple):
 
 
 class Row(NamedTuple):
-    """An event as the table ``events`` holds it; ``body`` and ``extra`` are JSON text."""
+    """An event as the table ``events`` holds it; ``body`` and ``details`` are JSON text."""
 
     seq: int
     alert_id: UUID
@@ -60,12 +60,12 @@ class Row(NamedTuple):
     actor: str
     occurred_at: datetime
     body: str
-    extra: str | None
+    details: str | None
 
     def digest(self) -> bytes:
         """Return the digest that the event's link covers."""
-        extra = self.extra.encode() if self.extra is not None else None
-        return digest(event_line(self.kind, self.occurred_at, self.actor, self.body.encode(), extra))
+        details = self.details.encode() if self.details is not None else None
+        return digest(event_line(self.kind, self.occurred_at, self.actor, self.body.encode(), details))
 
     def is_as_shown(self) -> bool:
         """Say whether the columns that its link does not cover are as in the body, which it covers."""

@@ -39,7 +39,8 @@ _FULL = """
 SELECT p.name, p.ends - 1 AS last_seq, link.hash, link.linked_at,
        (SELECT first_seq FROM log_chain WHERE last_seq >= p.begins ORDER BY last_seq LIMIT 1) AS first_seq
 FROM event_partitions() p LEFT JOIN log_chain link ON link.last_seq = p.ends - 1
-WHERE p.ends <= (SELECT max(last_seq) FROM log_chain) AND p.begins > coalesce((SELECT max(last_seq) FROM purges), -1)
+WHERE p.ends <= (SELECT max(last_seq) FROM log_chain)
+  AND p.begins > coalesce((SELECT max(last_seq) FROM retention_runs), -1)
 ORDER BY p.begins
 """
 _IS_DETACHING = "SELECT detaching FROM event_partitions() WHERE name = $1"

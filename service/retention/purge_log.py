@@ -15,20 +15,21 @@ if TYPE_CHECKING:
 
     from service.retention.partitions import Partition
 
-_OPEN = "INSERT INTO purges (at, older_than) VALUES (clock_timestamp(), $1) RETURNING id"
+_OPEN = "INSERT INTO retention_runs (at, older_than) VALUES (clock_timestamp(), $1) RETURNING id"
 _OPEN_PARTITION = """
-INSERT INTO purges (at, older_than, partition, first_seq, last_seq, log_hash, archive, events)
+INSERT INTO retention_runs (at, older_than, partition, first_seq, last_seq, log_hash, archive, events)
 VALUES (clock_timestamp(), $1, $2, $3, $4, $5, $6, (SELECT count(*) FROM events WHERE seq BETWEEN $3 AND $4))
 RETURNING id
 """
 _ADD = """
-UPDATE purges SET alerts = alerts + $2, unresolved_alerts = unresolved_alerts + $3, connections = connections + $4,
-       dispatches = dispatches + $5, receipts = receipts + $6, rejections = rejections + $7,
-       idempotency_keys = idempotency_keys + $8, callers = callers + $9
+UPDATE retention_runs
+SET alerts = alerts + $2, unresolved_alerts = unresolved_alerts + $3, connections = connections + $4,
+    dispatches = dispatches + $5, receipts = receipts + $6, rejections = rejections + $7,
+    idempotency_keys = idempotency_keys + $8, source_hours = source_hours + $9
 WHERE id = $1
 """
 _UNFINISHED = """
-SELECT id, partition, first_seq, last_seq FROM purges WHERE partition IS NOT NULL AND dropped_at IS NULL
+SELECT id, partition, first_seq, last_seq FROM retention_runs WHERE partition IS NOT NULL AND dropped_at IS NULL
 ORDER BY id LIMIT 1
 """
 
@@ -43,7 +44,7 @@ class Counts(NamedTuple):
     receipts: int = 0
     rejections: int = 0
     idempotency_keys: int = 0
-    callers: int = 0
+    source_hours: int = 0
 
 
 class Unfinished(NamedTuple):
@@ -83,7 +84,7 @@ class PurgeLog:
     async def unlinked(self, number: int, last_hash: bytes) -> None:
         """Note the last link of the ledger's chain that the transaction deletes."""
         await self._connection.execute(
-            "UPDATE purges SET ledger_number = $2, ledger_hash = $3 WHERE id = $1",
+            "UPDATE retention_runs SET ledger_link_id = $2, ledger_hash = $3 WHERE id = $1",
             await self._current(),
             number,
             last_hash,
@@ -99,11 +100,11 @@ class PurgeLog:
 
     async def finish(self, purge: int) -> None:
         """Note that a partition is gone."""
-        await self._connection.execute("UPDATE purges SET dropped_at = clock_timestamp() WHERE id = $1", purge)
+        await self._connection.execute("UPDATE retention_runs SET dropped_at = clock_timestamp() WHERE id = $1", purge)
 
     async def purged_seq(self) -> int:
         """Return the last event that is gone, 0 where none is."""
-        return int(await self._connection.fetchval("SELECT coalesce(max(last_seq), 0) FROM purges"))
+        return int(await self._connection.fetchval("SELECT coalesce(max(last_seq), 0) FROM retention_runs"))
 
     async def _current(self) -> int:
         if self._purge is None:

@@ -35,7 +35,7 @@ ALERTS = 500
 KEYS = 200
 LINKS = 100
 NODES = 20
-REJECTIONS = CALLERS = 1_000
+REJECTIONS = SOURCE_HOURS = 1_000
 """The most that one batch looks at."""
 PAGES_PER_RANGE = 32
 """Of the indexes over the links of dispatches and receipts."""
@@ -48,8 +48,8 @@ SELECT array_agg(source), array_agg(key) FROM (
 ) AS found
 """  # noqa: S608 - constant
 _DELETE_KEYS = """
-DELETE FROM idempotency_keys k USING unnest($1::text[], $2::text[]) AS gone (source, key)
-WHERE k.source = gone.source AND k.key = gone.key AND answer IS NULL AND seq BETWEEN $3 AND $4
+DELETE FROM idempotency_keys k USING unnest($1::text[], $2::text[]) AS old (source, key)
+WHERE k.source = old.source AND k.key = old.key AND answer IS NULL AND seq BETWEEN $3 AND $4
 """
 
 # An alert that changed has events beside the one that created it, and goes with the last of them.
@@ -61,36 +61,39 @@ WITH batch AS MATERIALIZED (
     WHERE a.updated_at < $3
       AND (a.updated_at = a.created_at OR NOT EXISTS (SELECT FROM events e WHERE e.alert_id = a.id))
     FOR UPDATE OF a SKIP LOCKED
-), gone AS (
+), deleted AS (
     DELETE FROM alerts a USING free WHERE a.id = free.id RETURNING a.seq, a.status
-), unsearchable AS (
-    DELETE FROM alert_search s USING gone WHERE s.seq = gone.seq
+), unindexed AS (
+    DELETE FROM alert_search s USING deleted WHERE s.seq = deleted.seq
 )
 SELECT (SELECT max(seq) FROM batch) AS last_seq, count(*) AS alerts,
        count(*) FILTER (WHERE status IN ('open', 'acknowledged')) AS unresolved
-FROM gone
+FROM deleted
 """  # noqa: S608 - constant
 _INDEXER_LOCK = "SELECT pg_advisory_xact_lock(7405006)"
 
-# The last link of ($1, $2] that may go with all before it: everything up to event $4 is gone, $3 is the age. The last
-# link of all stays, for the next one follows it.
+# The last link of ($1, $2] that may be deleted with all before it: everything up to event $4 is deleted, $3 is the age.
+# The last link of all stays, for the next one follows it.
 LAST_LINK = """
 SELECT least(
     $2::bigint,
-    (SELECT max(number) - 1 FROM ledger_chain),
-    (SELECT min(number) - 1 FROM ledger_chain WHERE number > $1 AND number <= $2 AND linked_at >= $3),
-    (SELECT min(link) - 1 FROM connections WHERE link > $1 AND link <= $2 AND sent_seq > greatest(after_seq, $4)),
-    (SELECT min(link) - 1 FROM dispatches WHERE link > $1 AND link <= $2 AND up_to_seq > $4),
-    (SELECT min(link) - 1 FROM receipts WHERE link > $1 AND link <= $2 AND seq > $4)
+    (SELECT max(ledger_link_id) - 1 FROM ledger_chain),
+    (SELECT min(ledger_link_id) - 1 FROM ledger_chain
+     WHERE ledger_link_id > $1 AND ledger_link_id <= $2 AND linked_at >= $3),
+    (SELECT min(ledger_link_id) - 1 FROM connections
+     WHERE ledger_link_id > $1 AND ledger_link_id <= $2 AND sent_seq > greatest(after_seq, $4)),
+    (SELECT min(ledger_link_id) - 1 FROM dispatches
+     WHERE ledger_link_id > $1 AND ledger_link_id <= $2 AND up_to_seq > $4),
+    (SELECT min(ledger_link_id) - 1 FROM receipts WHERE ledger_link_id > $1 AND ledger_link_id <= $2 AND seq > $4)
 )
 """
 _BLOCK = "(ctid::text::point)[0]::bigint AS block"
 _DELETE_LINKS = f"""
-WITH links AS (DELETE FROM ledger_chain WHERE number BETWEEN $1 AND $2 RETURNING number, hash),
-     closed AS (DELETE FROM connections WHERE link BETWEEN $1 AND $2 RETURNING 1),
-     sent AS (DELETE FROM dispatches WHERE link BETWEEN $1 AND $2 RETURNING {_BLOCK}),
-     received AS (DELETE FROM receipts WHERE link BETWEEN $1 AND $2 RETURNING {_BLOCK})
-SELECT (SELECT hash FROM links ORDER BY number DESC LIMIT 1) AS hash,
+WITH links AS (DELETE FROM ledger_chain WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING ledger_link_id, hash),
+     closed AS (DELETE FROM connections WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING 1),
+     sent AS (DELETE FROM dispatches WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING {_BLOCK}),
+     received AS (DELETE FROM receipts WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING {_BLOCK})
+SELECT (SELECT hash FROM links ORDER BY ledger_link_id DESC LIMIT 1) AS hash,
        (SELECT count(*) FROM closed) AS connections,
        (SELECT count(*) FROM sent) AS dispatches,
        (SELECT count(*) FROM received) AS receipts,
@@ -113,9 +116,9 @@ DELETE FROM handshake_rejections WHERE id IN (
     SELECT id FROM handshake_rejections WHERE at < $1 ORDER BY at LIMIT {REJECTIONS}
 )
 """  # noqa: S608 - constant
-_DELETE_CALLERS = f"""
-DELETE FROM callers WHERE (source, hour) IN (
-    SELECT source, hour FROM callers WHERE hour < $1 ORDER BY hour LIMIT {CALLERS}
+_DELETE_SOURCE_HOURS = f"""
+DELETE FROM source_hours WHERE (source, hour) IN (
+    SELECT source, hour FROM source_hours WHERE hour < $1 ORDER BY hour LIMIT {SOURCE_HOURS}
 )
 """  # noqa: S608 - constant
 
@@ -174,7 +177,7 @@ async def delete_alerts(connection: asyncpg.Connection, books: PurgeLog, purged_
 
 async def delete_ledger(connection: asyncpg.Connection, books: PurgeLog, purged_seq: int, older_than: datetime) -> None:
     """Let go the links of the ledger's chain, from the first, that are old and are about no event of the log."""
-    first = await connection.fetchval("SELECT min(number) FROM ledger_chain")
+    first = await connection.fetchval("SELECT min(ledger_link_id) FROM ledger_chain")
     while first is not None:
         async with _batch(connection):
             last = await connection.fetchval(LAST_LINK, first - 1, first - 1 + LINKS, older_than, purged_seq)
@@ -185,8 +188,8 @@ async def delete_ledger(connection: asyncpg.Connection, books: PurgeLog, purged_
             await books.add(
                 Counts(connections=gone["connections"], dispatches=gone["dispatches"], receipts=gone["receipts"])
             )
-        await _summarize(connection, "ix_dispatches_link", gone["sent_ranges"])
-        await _summarize(connection, "ix_receipts_link", gone["received_ranges"])
+        await _summarize(connection, "ix_dispatches_ledger_link_id", gone["sent_ranges"])
+        await _summarize(connection, "ix_receipts_ledger_link_id", gone["received_ranges"])
         first = last + 1
 
 
@@ -212,10 +215,10 @@ async def delete_rejections(connection: asyncpg.Connection, books: PurgeLog, old
         await books.add(Counts(rejections=deleted))
 
 
-async def delete_callers(connection: asyncpg.Connection, books: PurgeLog, older_than: datetime) -> None:
-    """Forget the hours of callers that began so long ago."""
-    async for deleted in _delete_by_age(connection, _DELETE_CALLERS, CALLERS, older_than):
-        await books.add(Counts(callers=deleted))
+async def delete_source_hours(connection: asyncpg.Connection, books: PurgeLog, older_than: datetime) -> None:
+    """Delete the hours of sources that began before ``older_than``."""
+    async for deleted in _delete_by_age(connection, _DELETE_SOURCE_HOURS, SOURCE_HOURS, older_than):
+        await books.add(Counts(source_hours=deleted))
 
 
 async def _delete_by_age(

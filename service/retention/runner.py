@@ -3,14 +3,14 @@
 One node at a time does it (an advisory lock). A partition of the log goes when the last event in it is older than the
 retention; the one that holds the head never does::
 
-    due ──► archived ──► noted in purges ──► keys, links of the chain ──► detached ──► dropped
+    due ──► archived ──► run is recorded ──► keys, links of the chain ──► detached ──► dropped
         (if wanted)   ▲                                                                  │
                       └───────────── a run that was interrupted is taken up here ◄───────┘ noted: dropped_at
 
 Once it is noted it counts as gone, and whoever comes next carries on; every step may be repeated. Its links go before
 it is detached, so that at no time the chain covers events that are not there. Then goes, in small batches
 (``batches.py``), what was about its events only: alerts, connections with what they were sent and received; and by age
-refused handshakes, ended nodes and the hours of callers. Revocations end by themselves.
+refused handshakes, ended nodes and the hours of sources. Revocations end by themselves.
 
 What is not old enough keeps all that the ledger has on it: ``audit.deliveries`` of it stays the same.
 """
@@ -129,7 +129,7 @@ class _Run:
         await purge_steps.delete_ledger(connection, books, purged_seq, older_than)
         await purge_steps.delete_nodes(connection, older_than)
         await purge_steps.delete_rejections(connection, books, older_than)
-        await purge_steps.delete_callers(connection, books, older_than)
+        await purge_steps.delete_source_hours(connection, books, older_than)
 
     async def _let_partitions_go(self, older_than: datetime) -> None:
         for partition in await partitions.due(self._connection, older_than):

@@ -1,4 +1,4 @@
-"""The books of retention. Operators read the view ``audit.purges`` instead."""
+"""The books of retention. Operators read the view ``audit.retention_runs`` instead."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ def _count(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False, server_default=text("0"))
 
 
-purges = Table(
-    "purges",
+retention_runs = Table(
+    "retention_runs",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("at", DateTime(timezone=True), nullable=False),
     Column("older_than", DateTime(timezone=True), nullable=False),
-    Column("partition", Text, comment="the partition of the log that goes; null: none"),
+    Column("partition", Text, comment="the deleted partition of the log; null: none"),
     Column("first_seq", BigInteger),
     Column("last_seq", BigInteger, unique=True),
     Column("log_hash", LargeBinary, comment="of the link that ended at last_seq"),
-    Column("archive", Text, comment="the file that keeps its events"),
+    Column("archive", Text, comment="the file that holds its events"),
     Column(
         "dropped_at",
         DateTime(timezone=True),
-        comment="when the partition was gone; null: it is to go yet, or there is none",
+        comment="when the partition was dropped; null: not yet, or there is none",
     ),
-    Column("ledger_number", BigInteger, comment="the last link of the ledger's chain that went"),
+    Column("ledger_link_id", BigInteger, comment="the last deleted link of the ledger's chain"),
     Column("ledger_hash", LargeBinary, comment="of that link"),
     _count("events"),
     _count("alerts"),
@@ -37,6 +37,6 @@ purges = Table(
     _count("receipts"),
     _count("rejections"),
     _count("idempotency_keys"),
-    _count("callers"),
-    comment="What retention let go: one row a partition, and one a run that let go something else.",
+    _count("source_hours"),
+    comment="What retention deleted: one row per partition, and one per run that deleted something else.",
 )

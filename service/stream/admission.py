@@ -178,7 +178,7 @@ class Admission:
             token_topics=principal.topics,
             remote_addr=client.remote_addr,
             user_agent=client.user_agent,
-            token_id=principal.token_id,
+            jti=principal.jti,
             token_expires_at=datetime.fromtimestamp(principal.expires_at, UTC),
             after_seq=cursor,
             sent_seq=cursor,

@@ -270,9 +270,9 @@ class Connection:
         """Go on under a fresh token, which was found to allow this stream."""
         self.principal = principal
         expires_at = datetime.fromtimestamp(principal.expires_at, UTC)
-        if (principal.token_id, expires_at) != (self._entry.token_id, self._entry.token_expires_at):
+        if (principal.jti, expires_at) != (self._entry.jti, self._entry.token_expires_at):
             self._protocol.renewed(principal.expires_at)
-            self._ledger.renewed(self._entry, principal.token_id, expires_at)
+            self._ledger.renewed(self._entry, principal.jti, expires_at)
 
     # Catching up.
 

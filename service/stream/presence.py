@@ -30,7 +30,6 @@ class Presence:
     def __init__(self, database: Database, hub: Hub, settings: Settings) -> None:
         self._database = database
         self._hub = hub
-        self._lease = settings.ledger.node_lease_seconds
         self._max = settings.stream.presence_max
         self._known: dict[str, Present] = {}
         self.task = PeriodicTask("presence", self._announce, POLL_SECONDS, rest_seconds=PAUSE_SECONDS)
@@ -43,7 +42,7 @@ class Presence:
         if not self._hub.has_listeners and not self._known:
             return
         async with self._database.transaction() as tx:
-            now = {one.recipient: one for one in await present(tx, self._lease, self._max)}
+            now = {one.recipient: one for one in await present(tx, self._max)}
         joined = [one for name, one in now.items() if name not in self._known]
         left = [name for name in self._known if name not in now]
         changed = [

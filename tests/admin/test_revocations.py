@@ -63,9 +63,9 @@ async def handshake(node: Node, bearer: str) -> Stream:
 
 async def test_a_revoked_token_is_refused_and_its_streams_are_closed_on_every_node(nodes: tuple[Node, Node]) -> None:
     jti, other = unique(), unique()
-    bearer, another = token("alice", token_id=jti), token("alice", token_id=other)
-    streams = [await node.live("alice", claims={"token_id": jti}) for node in nodes for _ in range(2)]
-    staying = [await node.live("alice", claims={"token_id": other}) for node in nodes]
+    bearer, another = token("alice", jti=jti), token("alice", jti=other)
+    streams = [await node.live("alice", claims={"jti": jti}) for node in nodes for _ in range(2)]
+    staying = [await node.live("alice", claims={"jti": other}) for node in nodes]
     for node in nodes:
         assert await ask(node, bearer) == (200, None)  # verified, and remembered
     stored = await revoke(nodes[0], jti=jti, reason="the laptop was stolen")
@@ -111,7 +111,7 @@ async def test_only_what_was_issued_before_the_time_is_revoked(nodes: tuple[Node
     await revoke(nodes[0], subject=subject, before=(datetime.now(UTC) - timedelta(hours=1)).isoformat())
     jti = unique()
     await revoke(nodes[0], jti=jti)
-    await eventually(lambda: refused(nodes[1], token("alice", token_id=jti)))  # so the one before has come too
+    await eventually(lambda: refused(nodes[1], token("alice", jti=jti)))  # so the one before has come too
     assert await ask(nodes[1], old) == (200, None)
 
 
@@ -119,7 +119,7 @@ async def test_a_fresh_token_that_is_revoked_does_not_extend_a_stream(nodes: tup
     subject, jti = unique(), unique()
     async with await nodes[0].live(subject) as stream:
         await revoke(nodes[0], jti=jti)
-        bearer = token(subject, token_id=jti)
+        bearer = token(subject, jti=jti)
         await eventually(lambda: refused(nodes[0], bearer))
         await stream.send({"type": "authenticate", "token": bearer})
         assert (await stream.next_of("error"))["code"] == "token_revoked"
@@ -129,11 +129,11 @@ async def test_a_fresh_token_that_is_revoked_does_not_extend_a_stream(nodes: tup
 
 async def test_a_stream_goes_by_its_latest_token(nodes: tuple[Node, Node]) -> None:
     subject, first, second = unique(), unique(), unique()
-    async with await nodes[1].live(subject, claims={"token_id": first}) as stream:
-        await stream.send({"type": "authenticate", "token": token(subject, token_id=second)})
+    async with await nodes[1].live(subject, claims={"jti": first}) as stream:
+        await stream.send({"type": "authenticate", "token": token(subject, jti=second)})
         await stream.next_of("authenticated")
         await revoke(nodes[0], jti=first)
-        await eventually(lambda: refused(nodes[1], token(subject, token_id=first)))
+        await eventually(lambda: refused(nodes[1], token(subject, jti=first)))
         await stream.send({"type": "ping", "data": 1})
         await stream.next_of("pong")
         await revoke(nodes[0], jti=second)
@@ -143,9 +143,9 @@ async def test_a_stream_goes_by_its_latest_token(nodes: tuple[Node, Node]) -> No
 async def test_a_lost_notification_costs_no_more_than_the_poll(nodes: tuple[Node, Node]) -> None:
     """The row is there, and nobody was told."""
     jti = unique()
-    async with await nodes[1].live("alice", claims={"token_id": jti}) as stream:
+    async with await nodes[1].live("alice", claims={"jti": jti}) as stream:
         await nodes[0].sql(
-            "INSERT INTO revocations (token_id, revoked_by, revoked_at, expires_at)"
+            "INSERT INTO revocations (jti, revoked_by, revoked_at, expires_at)"
             " VALUES ($1, 'root', clock_timestamp(), clock_timestamp() + interval '1 hour')",
             jti,
         )
@@ -157,7 +157,7 @@ async def test_a_notification_is_enough(nodes: tuple[Node, Node], monkeypatch: p
     monkeypatch.setattr(revocations, "POLL_SECONDS", PATIENCE * 4)
     for _ in range(3):
         jti = unique()
-        async with await nodes[1].live("alice", claims={"token_id": jti}) as stream:
+        async with await nodes[1].live("alice", claims={"jti": jti}) as stream:
             await revoke(nodes[0], jti=jti)
             assert await stream.closed() == (1008, "token_revoked")
 
@@ -169,7 +169,7 @@ async def test_a_node_that_starts_knows_what_is_revoked(database_url: str, monke
         """Read nothing."""
 
     jti, subject = unique(), unique()
-    bearers = [token("alice", token_id=jti), token(subject)]
+    bearers = [token("alice", jti=jti), token(subject)]
     with serving(database_url) as node:
         await revoke(node, jti=jti)
         await revoke(node, subject=subject)
@@ -189,14 +189,14 @@ async def test_a_handshake_that_is_under_way_while_its_token_is_revoked_is_refus
     try:
         async with locked.transaction():
             await locked.execute("SELECT FROM recipients WHERE id = $1 FOR UPDATE", subject)
-            entering = await handshake(nodes[1], token(subject, token_id=jti))
+            entering = await handshake(nodes[1], token(subject, jti=jti))
             await eventually(
                 lambda: nodes[1].sql(
                     "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'recipients'"
                 )
             )
             await revoke(nodes[0], jti=jti)
-            await eventually(lambda: refused(nodes[1], token(subject, token_id=jti)))
+            await eventually(lambda: refused(nodes[1], token(subject, jti=jti)))
         assert await entering.closed() == (1008, "token_revoked")
         assert entering.seen == []
     finally:
@@ -275,7 +275,7 @@ async def test_the_list_says_who_revoked_what_when_and_why(nodes: tuple[Node, No
         for bad in ("x", "é", "LTE", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5"):
             answer = await client.get("/v1/revocations", params={"cursor": bad})
             assert (answer.status_code, "cursor" in answer.json()["detail"]) == (422, True)
-    [row] = await nodes[0].sql("SELECT * FROM audit.revocations WHERE token_id = 'jti 3'")
+    [row] = await nodes[0].sql("SELECT * FROM audit.revocations WHERE jti = 'jti 3'")
     assert (row["revoked_by"], row["reason"]) == ("admin 3", "reason 3")
 
 
@@ -289,7 +289,7 @@ async def test_a_revocation_is_kept_until_its_tokens_have_expired_and_then_purge
         kept = datetime.fromisoformat(of_token["expires_at"]) - datetime.fromisoformat(of_token["revoked_at"])
         assert kept == life + timedelta(seconds=30)
         assert datetime.fromisoformat(of_subject["expires_at"]) == now - timedelta(minutes=10) + life
-        await node.sql("UPDATE revocations SET expires_at = clock_timestamp() WHERE token_id = 'a'")
+        await node.sql("UPDATE revocations SET expires_at = clock_timestamp() WHERE jti = 'a'")
         await eventually(lambda: only(node, ["b"]))
 
 
@@ -306,7 +306,7 @@ async def test_one_more_than_the_most_is_refused(database_url: str) -> None:
             assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
             assert "Retry-After" in answer.headers
         assert (await revoke(node, jti="a"))["status"] == 200
-        assert await ask(node, token("alice", token_id="c")) == (200, None)
+        assert await ask(node, token("alice", jti="c")) == (200, None)
 
 
 async def test_revocations_at_once_through_two_nodes_are_each_learnt_by_both(nodes: tuple[Node, Node]) -> None:
@@ -314,7 +314,7 @@ async def test_revocations_at_once_through_two_nodes_are_each_learnt_by_both(nod
     await asyncio.gather(*(revoke(nodes[n % 2], jti=name) for n, name in enumerate(names)))
     for name in names:
         for node in nodes:
-            await eventually(partial(refused, node, token("alice", token_id=name)))
+            await eventually(partial(refused, node, token("alice", jti=name)))
 
 
 # Streams.

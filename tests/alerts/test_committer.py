@@ -221,10 +221,10 @@ class Tried:
 
     def __init__(self, database: Database, settings: StorageSettings) -> None:
         self.committed: list[Event] = []
-        self.callers = SourceStats(10)
+        self.source_stats = SourceStats(10)
         self.database = database
         self.stop_after: int | None = None
-        self.committer = Committer(database, settings, self._hear, self.callers)
+        self.committer = Committer(database, settings, self._hear, self.source_stats)
         self.running = asyncio.create_task(self.committer.run())
 
     def _hear(self, events: Sequence[Event]) -> None:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from tests.harness import Node, Stream
 
 AUDIT = "audit:read"
-LISTS = ("recipients/alice", "unreceived", "connections", "rejections", "callers")
+LISTS = ("recipients/alice", "unreceived", "connections", "rejections", "sources")
 ABOUT_ALERTS = ("recipients/alice", "unreceived")
-NOT_ABOUT_ALERTS = ("connections", "rejections", "callers", "report")
+NOT_ABOUT_ALERTS = ("connections", "rejections", "sources", "report")
 EVERY = ("alerts/01a1fd87-65c3-71a6-ba06-3929d3197295", *LISTS, "report")
 PAGES_MAX = 50
 NOBODY = uuid.UUID(int=0)
@@ -85,7 +85,7 @@ async def test_an_alert_is_told_with_who_received_it_who_did_not_and_all_that_ha
     assert told["next"] is None
     head = {key: told["alert"][key] for key in ("id", "seq", "source", "topic", "title", "status", "recipients")}
     assert head == {key: alert[key] for key in head}
-    assert told["reach"] == {"recipients": 3, "sent_to": 2, "received_by": 1}
+    assert told["counts"] == {"recipients": 3, "sent_to": 2, "received_by": 1}
     assert [row["recipient"] for row in told["recipients"]] == [alice, bob, carol]
     first, second, third = told["recipients"]
     assert [(row["sent"], row["received"]) for row in told["recipients"]] == [(1, 1), (1, 0), (0, 0)]
@@ -94,7 +94,7 @@ async def test_an_alert_is_told_with_who_received_it_who_did_not_and_all_that_ha
     assert third["waiting"] > 0
     assert first["first_sent_at"] < first["first_received_at"]
     assert (second["first_received_at"], third["first_sent_at"]) == (None, None)
-    steps = [(step["what"], step["who"]) for step in told["timeline"]]
+    steps = [(step["action"], step["actor"]) for step in told["timeline"]]
     assert steps[0] == ("alert.created", "billing")
     assert sorted(steps[1:]) == sorted([("sent", alice), ("sent", bob), ("received", alice)])
     assert [step["at"] for step in told["timeline"]] == sorted(step["at"] for step in told["timeline"])
@@ -199,7 +199,7 @@ async def test_what_was_not_received_is_listed_and_narrowed(lenient: Node) -> No
     assert row["waiting"] > 0
 
 
-# Of connections, refusals and callers.
+# Of connections, rejections and sources.
 
 
 async def test_connections_are_listed_open_and_closed(lenient: Node) -> None:
@@ -253,7 +253,7 @@ async def test_refused_streams_are_listed_with_the_reason(lenient: Node) -> None
         assert await found(until=row["at"]) == []
 
 
-async def test_callers_are_listed_by_the_hour(lenient: Node) -> None:
+async def test_sources_are_listed_by_the_hour(lenient: Node) -> None:
     source = name()
     async with lenient.http(source) as client:
         for body in ({"title": "a"}, {"title": ""}):
@@ -262,7 +262,7 @@ async def test_callers_are_listed_by_the_hour(lenient: Node) -> None:
     async with lenient.http("auditor", AUDIT) as client:
 
         async def found(**query: Any) -> list[dict[str, Any]]:
-            rows: list[dict[str, Any]] = (await asked(client, "callers", source=source, **query))["callers"]
+            rows: list[dict[str, Any]] = (await asked(client, "sources", source=source, **query))["sources"]
             return rows if sum(row["alerts"] + row["refused"] for row in rows) == 2 else []
 
         rows = await eventually(found)
@@ -299,10 +299,10 @@ async def insert_rejections(node: Node, reason: str, count: int) -> None:
     )
 
 
-async def insert_callers(node: Node, count: int) -> None:
+async def insert_sources(node: Node, count: int) -> None:
     """Count two sources an hour, in a time of their own."""
     await node.sql(
-        "INSERT INTO callers SELECT CASE i % 2 WHEN 0 THEN '' ELSE 'billing' END,"
+        "INSERT INTO source_hours SELECT CASE i % 2 WHEN 0 THEN '' ELSE 'billing' END,"
         " '2020-11-21T09:00:00Z'::timestamptz - make_interval(hours => i / 2), i, 0, 0, 0, now(), now()"
         " FROM generate_series(0, $1::int - 1) AS i",
         count,
@@ -310,7 +310,7 @@ async def insert_callers(node: Node, count: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 11, 12, 1000])
-@pytest.mark.parametrize("what", ["recipient", "unreceived", "connections", "rejections", "callers"])
+@pytest.mark.parametrize("what", ["recipient", "unreceived", "connections", "rejections", "sources"])
 async def test_pages_lose_nothing_and_repeat_nothing(lenient: Node, what: str, limit: int) -> None:
     who, count = name(), 12
     async with lenient.http("auditor", AUDIT) as client:
@@ -334,9 +334,9 @@ async def test_pages_lose_nothing_and_repeat_nothing(lenient: Node, what: str, l
                 path, rows, query = "rejections", "rejections", {"reason": who}
                 await insert_rejections(lenient, who, count)
             case _:
-                path, rows, query = "callers", "callers", {"until": "2020-11-21T10:00:00Z"}
-                await lenient.sql("DELETE FROM callers WHERE hour < '2021-01-01'")
-                await insert_callers(lenient, count)
+                path, rows, query = "sources", "sources", {"until": "2020-11-21T10:00:00Z"}
+                await lenient.sql("DELETE FROM source_hours WHERE hour < '2021-01-01'")
+                await insert_sources(lenient, count)
         [whole] = await all_pages(client, path, rows, limit=1000, **query)
         assert len(whole) == count
         [paged] = await all_pages(client, path, rows, limit=limit, **query)
@@ -364,7 +364,7 @@ async def test_the_report_sums_up_a_period(node: Node) -> None:
         async with node.http("billing") as client:
             await client.post("/v1/alerts", json={"title": ""})
         query = "SELECT (SELECT count(*) FROM audit.rejections) = 2 AND EXISTS (SELECT FROM audit.connections WHERE"
-        query += " close_code = 1000) AND (SELECT sum(refused) FROM audit.callers) = 1 AS done"
+        query += " close_code = 1000) AND (SELECT sum(refused) FROM audit.sources) = 1 AS done"
 
         async def done() -> bool:
             return bool((await node.sql(query))[0]["done"])
@@ -390,9 +390,9 @@ async def test_the_report_sums_up_a_period(node: Node) -> None:
     assert report["connections"] == {"opened": 1, "open_now": 1}
     assert [(close["code"], close["connections"]) for close in report["closes"]] == [(1000, 1)]
     assert report["rejections"] == [{"reason": "scope_missing", "rejections": 2}]
-    assert report["callers"] == [{"source": "billing", "alerts": 3, "repeated": 0, "replayed": 0, "refused": 1}]
+    assert report["sources"] == [{"source": "billing", "alerts": 3, "repeated": 0, "replayed": 0, "refused": 1}]
     assert report["log_gaps"] == []
-    assert earlier["alerts"] == earlier["slowest_topics"] == earlier["unreceived"] == earlier["callers"] == []
+    assert earlier["alerts"] == earlier["slowest_topics"] == earlier["unreceived"] == earlier["sources"] == []
     assert earlier["deliveries"] == dict.fromkeys(deliveries) | {"sent": 0, "received": 0}
 
 
@@ -503,9 +503,9 @@ async def test_a_cursor_of_an_alert_has_both_of_its_places(lenient: Node, bad: s
         ("unreceived", {"recipient": " "}),
         ("connections", {"open": "perhaps"}),
         ("rejections", {"limit": 0}),
-        ("callers", {"limit": 1001}),
+        ("sources", {"limit": 1001}),
         ("recipients/%20", {}),
-        ("callers", {"since": "0001-01-01T00:00:00+14:00"}),
+        ("sources", {"since": "0001-01-01T00:00:00+14:00"}),
     ],
 )
 async def test_a_question_that_cannot_be_understood_is_refused(lenient: Node, path: str, query: Any) -> None:

@@ -73,12 +73,12 @@ def test_a_good_token_names_its_bearer(verifier: TokenVerifier) -> None:
     assert principal.scopes == {"alerts:read", "admin"}
     assert principal.topics == ("payments.*", "a")
     assert principal.expires_at == expires_at
-    assert principal.token_id == "7"
+    assert principal.jti == "7"
 
 
 def test_absent_claims_mean_every_topic_and_no_scope(verifier: TokenVerifier) -> None:
     principal = verifier.verify(signed(scope=ABSENT))
-    assert (principal.topics, principal.scopes, principal.token_id) == (("*",), frozenset(), None)
+    assert (principal.topics, principal.scopes, principal.jti) == (("*",), frozenset(), None)
 
 
 def test_an_empty_list_of_topics_covers_none(verifier: TokenVerifier) -> None:
@@ -86,9 +86,9 @@ def test_an_empty_list_of_topics_covers_none(verifier: TokenVerifier) -> None:
 
 
 def test_a_minted_token_is_believed(verifier: TokenVerifier) -> None:
-    token = mint(SECRET_BYTES, SETTINGS, subject="zoë", scope="admin", topics=["a"], ttl_seconds=5, token_id="x")
+    token = mint(SECRET_BYTES, SETTINGS, subject="zoë", scope="admin", topics=["a"], ttl_seconds=5, jti="x")
     principal = verifier.verify(token)
-    assert (principal.subject, principal.topics, principal.token_id) == ("zoë", ("a",), "x")
+    assert (principal.subject, principal.topics, principal.jti) == ("zoë", ("a",), "x")
     assert principal.scopes == {"admin"}
 
 

@@ -60,12 +60,12 @@ async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
         ["0", "receipts"],
         ["0", "rejections"],
         ["0", "idempotency keys"],
-        ["0", "hours of callers"],
+        ["0", "hours of sources"],
     ]
     assert "0  events" in await run("purge", "--dry-run")  # nothing is a day old
-    assert await run("purge", "--before", FAR) == "Done: SELECT * FROM audit.purges tells what went.\n"
+    assert await run("purge", "--before", FAR) == "Done: SELECT * FROM audit.retention_runs tells what went.\n"
     connection = await asyncpg.connect(filled)
-    log_hash, events, alerts = await connection.fetchrow("SELECT log_hash, events, alerts FROM audit.purges")
+    log_hash, events, alerts = await connection.fetchrow("SELECT log_hash, events, alerts FROM audit.retention_runs")
     assert (events, alerts) == (9_999, 9_999)
     assert f"and ends   {log_hash.hex()}" in said
     restored = await run("archive", "--restore", path)

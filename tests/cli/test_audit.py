@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Tocsin = Callable[..., subprocess.CompletedProcess[str]]
 
-LISTS = ("recipient alice", "unreceived", "connections", "rejections", "callers")
+LISTS = ("recipient alice", "unreceived", "connections", "rejections", "sources")
 HOSTILE = "\x1b[31mred\u202e [bold]not[/bold]"
 
 
@@ -58,7 +58,7 @@ async def incident(lenient: Node) -> Incident:
         async def written() -> bool:
             (row,) = await lenient.sql(
                 "SELECT (SELECT count(*) FROM audit.rejections) = 1 AND (SELECT count(*) FROM receipts) > 0"
-                " AND (SELECT sum(refused) FROM audit.callers) = 1 AS done"
+                " AND (SELECT sum(refused) FROM audit.sources) = 1 AS done"
             )
             return bool(row["done"])
 
@@ -101,11 +101,11 @@ def test_an_alert_is_told_on_one_page(audit: Callable[..., str], incident: Incid
 
 def test_an_alert_is_told_as_json_and_csv(audit: Callable[..., str], incident: Incident) -> None:
     told = json.loads(audit("alert", incident.alert["id"], "--json"))
-    assert sorted(told) == ["alert", "reach", "recipients", "timeline"]
-    assert told["reach"] == {"recipients": 2, "sent_to": 1, "received_by": 1}
+    assert sorted(told) == ["alert", "counts", "recipients", "timeline"]
+    assert told["counts"] == {"recipients": 2, "sent_to": 1, "received_by": 1}
     steps = rows(audit("alert", incident.alert["id"], "--csv"))
-    assert [(row["what"], row["who"]) for row in steps] == [(s["what"], s["who"]) for s in told["timeline"]]
-    assert json.loads(steps[0]["detail"])["severity"] == "critical"
+    assert [(row["action"], row["actor"]) for row in steps] == [(s["action"], s["actor"]) for s in told["timeline"]]
+    assert json.loads(steps[0]["details"])["severity"] == "critical"
     assert len(steps) == 3
     audit("alert", incident.alert["id"], "--limit", "1", more=True)
 
@@ -176,11 +176,11 @@ def test_refused_streams_are_listed(audit: Callable[..., str]) -> None:
     assert json.loads(audit("rejections", "--reason", "token_expired", "--json")) == {"rejections": []}
 
 
-def test_callers_are_listed(audit: Callable[..., str]) -> None:
-    assert " billing " in audit("callers")
-    counted = rows(audit("callers", "--csv", "--source", "billing", "--since", "2h"))
+def test_sources_are_listed(audit: Callable[..., str]) -> None:
+    assert " billing " in audit("sources")
+    counted = rows(audit("sources", "--csv", "--source", "billing", "--since", "2h"))
     assert sum(int(row["alerts"]) for row in counted) == sum(int(row["refused"]) for row in counted) == 1
-    assert json.loads(audit("callers", "--source", "nobody", "--json")) == {"callers": []}
+    assert json.loads(audit("sources", "--source", "nobody", "--json")) == {"sources": []}
 
 
 def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
@@ -198,7 +198,7 @@ def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
     assert [row["recipient"] for row in told["unreceived"]] == ["bob"]
     figures = {(row["section"], row["name"], row["figure"]): row["value"] for row in rows(audit("report", "--csv"))}
     assert figures["alerts", "critical", "unresolved"] == "1"
-    assert figures["callers", "billing", "refused"] == "1"
+    assert figures["sources", "billing", "refused"] == "1"
     assert figures["deliveries", "", "sent"] == "1"
     assert float(figures["slowest_topics", "payments.eu", "sent_p95"]) > 0
 
@@ -238,8 +238,8 @@ def test_a_time_that_is_none_is_refused(bad: str) -> None:
         (["unreceived", "--topic", "No Topic"], "payments.*"),
         (["unreceived", "--severity", "bad"], "critical"),
         (["unreceived", "--recipient", ""], "printable"),
-        (["callers", "--limit", "0"], "--limit"),
-        (["callers", "--json", "--csv"], "--json"),
+        (["sources", "--limit", "0"], "--limit"),
+        (["sources", "--json", "--csv"], "--json"),
         (["rejections", "--open"], "--open"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_token_carries_what_was_asked_for(token: Callable[..., tuple[int, str,
     )
     assert code == 0
     principal = bearer(output.strip(), jwt_issuer="us")
-    assert (principal.subject, principal.topics, principal.token_id) == ("Zoë", ("payments.*", "shop"), "7")
+    assert (principal.subject, principal.topics, principal.jti) == ("Zoë", ("payments.*", "shop"), "7")
     assert principal.scopes == {"alerts:read", "alerts:manage"}
     assert 80 < principal.expires_at - time.time() <= 90
 

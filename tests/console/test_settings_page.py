@@ -24,7 +24,7 @@ async def open_settings(tab: Tab) -> None:
 
 
 async def test_the_page_says_what_the_token_may_do(node: Node, tab: Tab) -> None:
-    await tab.open(node, scope=f"{READ} alerts:manage odd:scope", topics=["payments.*", "infra"], token_id="token-7")
+    await tab.open(node, scope=f"{READ} alerts:manage odd:scope", topics=["payments.*", "infra"], jti="token-7")
     await open_settings(tab)
     facts = tab["token-facts"]
     for text in (
@@ -52,7 +52,7 @@ async def test_a_token_without_topics_and_id_says_so(node: Node, tab: Tab) -> No
 
 async def test_hostile_claims_are_text(node: Node, tab: Tab) -> None:
     hostile = "<img src=x onerror=alert(1)>"
-    await tab.open(node, subject=hostile, token_id=hostile, scope=f"{READ} <b>bold</b>")
+    await tab.open(node, subject=hostile, jti=hostile, scope=f"{READ} <b>bold</b>")
     await open_settings(tab)
     await expect(tab["token-facts"].locator("bdi").first).to_have_text(hostile)
     assert await tab["settings"].locator("img, b").count() == 0
@@ -113,6 +113,6 @@ async def test_axe_finds_nothing_in_the_settings(node: Node, tab: Tab) -> None:
 
 @pytest.mark.parametrize("tab", [{"viewport": {"width": 360, "height": 740}}], indirect=True, ids=["phone"])
 async def test_the_settings_fit_a_phone(node: Node, tab: Tab) -> None:
-    await tab.open(node, scope=f"{READ} {WRITE}", token_id="a-rather-long-id-of-a-token-that-has-to-break-somewhere")
+    await tab.open(node, scope=f"{READ} {WRITE}", jti="a-rather-long-id-of-a-token-that-has-to-break-somewhere")
     await open_settings(tab)
     assert await tab.page.evaluate("document.documentElement.scrollWidth") == 360

@@ -305,7 +305,7 @@ async def test_the_figures_end_with_the_token(node: Node) -> None:
 
 async def test_the_figures_end_when_the_token_is_revoked(node: Node) -> None:
     jti = uuid.uuid4().hex
-    async with Looking(node, token_id=jti) as alice, Looking(node, "bob") as bob:
+    async with Looking(node, jti=jti) as alice, Looking(node, "bob") as bob:
         await alice.open()
         await bob.open()
         async with node.http("root", "admin") as client:

@@ -14,8 +14,8 @@ from service.events.filter import RANK, EventFilter, Severity, Visible, is_for
 
 MATCHES = """
 SELECT event_matches(
-    ARRAY (SELECT json_array_elements_text(given->'topics')), (given->>'min_severity')::severity, given->>'recipient',
-    given->>'topic', (given->>'severity')::severity,
+    topic_likes(ARRAY (SELECT json_array_elements_text(given->'topics'))),
+    (given->>'min_severity')::severity, given->>'recipient', given->>'topic', (given->>'severity')::severity,
     CASE WHEN json_typeof(given->'recipients') = 'array'
          THEN ARRAY (SELECT json_array_elements_text(given->'recipients')) END
 ) FROM json_array_elements($1::json) WITH ORDINALITY AS a (given, place) ORDER BY place

@@ -157,7 +157,7 @@ async def _play(nodes: list[Node], plan: list[Deed]) -> None:
         assert {done.status for done in play.done if done.deed.verb == "post"} <= {200, 201}
 
         async def is_told() -> bool:
-            query = "SELECT count(*) FROM alerts WHERE topic = $1 AND repeat_at IS NOT NULL"
+            query = "SELECT count(*) FROM alerts WHERE topic = $1 AND repeat_event_due_at IS NOT NULL"
             return [tuple(row) for row in await nodes[0].sql(query, play.topic)] == [(0,)]
 
         # Repetitions that are only counted so far are told within a second, unless the alert is no longer unresolved.

@@ -76,7 +76,7 @@ async def test_nothing_is_revoked_while_postgres_is_away_and_what_was_is_still_r
     own_postgres: Postgres, two_nodes: list[Process]
 ) -> None:
     node, other = two_nodes
-    stolen, kept = token("alice", token_id="stolen"), token("alice", token_id="kept")
+    stolen, kept = token("alice", jti="stolen"), token("alice", jti="kept")
     async with node.http("root", "admin") as admin, other.http() as client:
 
         async def code(bearer: str) -> str | None:

@@ -68,7 +68,7 @@ for _name, _places in {
     "unreceived": (((4711, "alice"),), ((0, "a b"),)),
     "connection": (((AT, UUID(CONNECTION)),),),
     "rejection": (((AT, 0),), ((AT, 17),)),
-    "caller": (((AT, ""),), ((AT, "billing"),)),
+    "source": (((AT, ""),), ((AT, "billing"),)),
 }.items():
     schemathesis.openapi.format(f"{_name}-cursor", st.sampled_from([str(encode_cursor(*places)) for places in _places]))
 schemathesis.openapi.format(

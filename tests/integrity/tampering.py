@@ -17,7 +17,7 @@ LOG = {
     "body": "UPDATE events SET body = replace(body::text, 'open', 'over')::json WHERE seq = {seq}",
     "body that says the same": "UPDATE events SET body = (body::text || ' ')::json WHERE seq = {seq}",
     "body that is no alert": "UPDATE events SET body = '[5]' WHERE seq = {seq}",
-    "extra": "UPDATE events SET extra = '{{\"comment\": {{}}}}' WHERE seq = {seq}",
+    "details": "UPDATE events SET details = '{{\"comment\": {{}}}}' WHERE seq = {seq}",
     "a deleted event": "DELETE FROM events WHERE seq = {seq}",
     "a deleted last event of a batch": "DELETE FROM events WHERE seq = {last}",
     "an inserted last event of a batch": "ALTER TABLE events DROP CONSTRAINT pk_events;"
@@ -78,49 +78,54 @@ OUTSIDE_THE_LOG = {
 
 
 # {link} covers several dispatches and receipts, {closing} a closing.
-ONE = "WHERE ctid = (SELECT ctid FROM {table} WHERE link = {link} LIMIT 1)"
+ONE = "WHERE ctid = (SELECT ctid FROM {table} WHERE ledger_link_id = {link} LIMIT 1)"
 LEDGER = {
     "the time of a receipt": "UPDATE receipts SET received_at = received_at - interval '1 microsecond' " + ONE,
     "no time of a receipt that a link can hold": "UPDATE receipts SET received_at = '-infinity' " + ONE,
     "how far a receipt goes": "UPDATE receipts SET seq = seq + 1000 " + ONE,
     "whose receipt it is": "UPDATE receipts SET connection_id = gen_random_uuid() " + ONE,
     "a deleted receipt": "DELETE FROM receipts " + ONE,
-    "an inserted receipt": "INSERT INTO receipts SELECT connection_id, seq + 1000, received_at, link FROM receipts "
-    + ONE,
-    "a receipt that was there before": "UPDATE receipts SET link = {link} "
-    "WHERE ctid = (SELECT ctid FROM receipts WHERE link > {link} LIMIT 1)",
-    "a receipt that is there later": "UPDATE receipts SET link = link + 1 " + ONE,
+    "an inserted receipt": "INSERT INTO receipts SELECT connection_id, seq + 1000, received_at, ledger_link_id"
+    " FROM receipts " + ONE,
+    "a receipt that was there before": "UPDATE receipts SET ledger_link_id = {link} "
+    "WHERE ctid = (SELECT ctid FROM receipts WHERE ledger_link_id > {link} LIMIT 1)",
+    "a receipt that is there later": "UPDATE receipts SET ledger_link_id = ledger_link_id + 1 " + ONE,
     "the time of a dispatch": "UPDATE dispatches SET at = at - interval '1 second' " + ONE,
     "how far a dispatch goes": "UPDATE dispatches SET up_to_seq = up_to_seq + 1000 " + ONE,
     "where a dispatch begins": "UPDATE dispatches SET after_seq = after_seq - 1 " + ONE,
     "whose dispatch it is": "UPDATE dispatches SET connection_id = gen_random_uuid() " + ONE,
     "a deleted dispatch": "DELETE FROM dispatches " + ONE,
     "an inserted dispatch": "INSERT INTO dispatches SELECT node_id, connection_id, after_seq, up_to_seq + 1000, at,"
-    " link FROM dispatches " + ONE,
-    "a deleted closing": "DELETE FROM connections WHERE link = {closing}",
+    " ledger_link_id FROM dispatches " + ONE,
+    "a deleted closing": "DELETE FROM connections WHERE ledger_link_id = {closing}",
     "an inserted closing": "INSERT INTO connections SELECT (jsonb_populate_record(c,"
-    " jsonb_build_object('id', gen_random_uuid()))).* FROM connections c WHERE link = {closing}",
-    "a connection that was opened again": "UPDATE connections SET closed_at = NULL WHERE link = {closing}",
-    "a closing that is there later": "UPDATE connections SET link = link + 1 WHERE link = {closing}",
-    "a deleted link": "DELETE FROM ledger_chain WHERE number = {link}",
-    "the hash of a link": "UPDATE ledger_chain SET hash = sha256(hash) WHERE number = {link}",
-    "the time of a link": "UPDATE ledger_chain SET linked_at = 'infinity' WHERE number = {link}",
+    " jsonb_build_object('id', gen_random_uuid()))).* FROM connections c WHERE ledger_link_id = {closing}",
+    "a connection that was opened again": "UPDATE connections SET closed_at = NULL WHERE ledger_link_id = {closing}",
+    "a closing that is there later": "UPDATE connections SET ledger_link_id = ledger_link_id + 1"
+    " WHERE ledger_link_id = {closing}",
+    "a deleted link": "DELETE FROM ledger_chain WHERE ledger_link_id = {link}",
+    "the hash of a link": "UPDATE ledger_chain SET hash = sha256(hash) WHERE ledger_link_id = {link}",
+    "the time of a link": "UPDATE ledger_chain SET linked_at = 'infinity' WHERE ledger_link_id = {link}",
     "two links in each other's place": "UPDATE ledger_chain a SET hash = b.hash, linked_at = b.linked_at"
-    " FROM ledger_chain b WHERE (a.number, b.number) IN (({link}, {link} + 1), ({link} + 1, {link}))",
-    "a deleted flush": "DELETE FROM ledger_chain WHERE number = {link}; DELETE FROM receipts WHERE link = {link};"
-    "DELETE FROM dispatches WHERE link = {link}; DELETE FROM connections WHERE link = {link}",
+    " FROM ledger_chain b WHERE (a.ledger_link_id, b.ledger_link_id) IN (({link}, {link} + 1), ({link} + 1, {link}))",
+    "a deleted flush": "DELETE FROM ledger_chain WHERE ledger_link_id = {link};"
+    "DELETE FROM receipts WHERE ledger_link_id = {link};"
+    "DELETE FROM dispatches WHERE ledger_link_id = {link}; DELETE FROM connections WHERE ledger_link_id = {link}",
 }
 
 
 OUTSIDE_THE_LEDGER = {
     "a closed connection without a link": ("UPDATE connections SET closed_at = now() WHERE closed_at IS NULL", None),
     "a closing that lost its link": (
-        "UPDATE connections SET link = NULL WHERE link = (SELECT max(link) FROM connections)",
+        (
+            "UPDATE connections SET ledger_link_id = NULL"
+            " WHERE ledger_link_id = (SELECT max(ledger_link_id) FROM connections)"
+        ),
         -1,
     ),
     "a receipt without a link": (
         (
-            "ALTER TABLE receipts ALTER link DROP NOT NULL;"
+            "ALTER TABLE receipts ALTER ledger_link_id DROP NOT NULL;"
             "INSERT INTO receipts SELECT connection_id, seq + 1000, received_at, NULL FROM receipts LIMIT 1"
         ),
         None,
@@ -136,7 +141,7 @@ OUTSIDE_THE_LEDGER = {
         ),
         1,
     ),
-    "rows that lost their last link": ("DELETE FROM ledger_chain WHERE number = {head}", 0),
+    "rows that lost their last link": ("DELETE FROM ledger_chain WHERE ledger_link_id = {head}", 0),
     "a link before the first": ("INSERT INTO ledger_chain SELECT 0, linked_at, hash FROM ledger_chain LIMIT 1", 0),
     "a link without rows": (
         "INSERT INTO ledger_chain SELECT {head} + 1, linked_at, hash FROM ledger_chain LIMIT 1",

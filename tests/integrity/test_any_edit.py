@@ -119,7 +119,7 @@ async def is_found(url: str, table: str, column: str, row: int, value: str | Non
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(edits())
-@example(("connections", "link", 0, None))
+@example(("connections", "ledger_link_id", 0, None))
 @example(("connections", "close_reason", 0, None))
 @example(("connections", "topics", 0, '["*"]'))
 @example(("events", "body", 0, "{}"))

@@ -53,7 +53,7 @@ async def test_what_nobody_touched_fits(altered_url: str, intruder: asyncpg.Conn
     assert (log.head, log.reached, log.rows) == ((last, hash_, at), (last, hash_), last)
     assert log.links == await intruder.fetchval("SELECT count(*) FROM log_chain") > 10
     number, rows = await intruder.fetchrow(
-        "SELECT (SELECT max(number) FROM ledger_chain), (SELECT count(*) FROM receipts)"
+        "SELECT (SELECT max(ledger_link_id) FROM ledger_chain), (SELECT count(*) FROM receipts)"
         " + (SELECT count(*) FROM dispatches) + (SELECT count(*) FROM connections WHERE closed_at IS NOT NULL)"
     )
     assert (ledger.head.position, ledger.links, ledger.rows) == (number, number, rows)
@@ -106,9 +106,12 @@ async def test_what_is_altered_in_the_ledger_is_found_and_its_link_is_named(
     altered_url: str, intruder: asyncpg.Connection, case: str
 ) -> None:
     number = await intruder.fetchval(
-        "SELECT link FROM receipts JOIN dispatches USING (link) GROUP BY link ORDER BY link OFFSET 1 LIMIT 1"
+        "SELECT ledger_link_id FROM receipts JOIN dispatches USING (ledger_link_id)"
+        " GROUP BY 1 ORDER BY 1 OFFSET 1 LIMIT 1"
     )
-    closing = await intruder.fetchval("SELECT link FROM connections WHERE link IS NOT NULL ORDER BY 1 OFFSET 1 LIMIT 1")
+    closing = await intruder.fetchval(
+        "SELECT ledger_link_id FROM connections WHERE ledger_link_id IS NOT NULL ORDER BY 1 OFFSET 1 LIMIT 1"
+    )
     table = "dispatches" if "dispatch" in case else "receipts"
     await intruder.execute(
         tampering.LEDGER[case]
@@ -125,8 +128,8 @@ async def test_what_is_altered_in_the_ledger_is_found_and_its_link_is_named(
 async def test_what_stands_outside_the_ledger_is_found(
     altered_url: str, intruder: asyncpg.Connection, case: str
 ) -> None:
-    head = await intruder.fetchval("SELECT max(number) FROM ledger_chain")
-    last_closing = await intruder.fetchval("SELECT max(link) FROM connections")
+    head = await intruder.fetchval("SELECT max(ledger_link_id) FROM ledger_chain")
+    last_closing = await intruder.fetchval("SELECT max(ledger_link_id) FROM connections")
     statement, place = tampering.OUTSIDE_THE_LEDGER[case]
     await intruder.execute(statement.format(head=head))
     found = await misfits(altered_url)
@@ -155,17 +158,20 @@ async def relink_log(url: str, seq: int, count: int) -> None:
 
 
 async def relink_ledger(connection: asyncpg.Connection, first: int, count: int) -> None:
-    previous = await connection.fetchval("SELECT hash FROM ledger_chain WHERE number = $1", first - 1)
+    previous = await connection.fetchval("SELECT hash FROM ledger_chain WHERE ledger_link_id = $1", first - 1)
     for number, at in await connection.fetch(
-        "SELECT number, linked_at FROM ledger_chain WHERE number >= $1 ORDER BY 1 LIMIT $2", first, count
+        "SELECT ledger_link_id, linked_at FROM ledger_chain WHERE ledger_link_id >= $1 ORDER BY 1 LIMIT $2",
+        first,
+        count,
     ):
         lines = await connection.fetch(
-            "SELECT closing_line(c) FROM connections c WHERE link = $1 UNION ALL SELECT dispatch_line(d)"
-            " FROM dispatches d WHERE link = $1 UNION ALL SELECT receipt_line(r) FROM receipts r WHERE link = $1",
+            "SELECT closing_line(c) FROM connections c WHERE ledger_link_id = $1"
+            " UNION ALL SELECT dispatch_line(d) FROM dispatches d WHERE ledger_link_id = $1"
+            " UNION ALL SELECT receipt_line(r) FROM receipts r WHERE ledger_link_id = $1",
             number,
         )
         previous = ledger_link(previous, number, at, [row[0].encode() for row in lines])
-        await connection.execute("UPDATE ledger_chain SET hash = $1 WHERE number = $2", previous, number)
+        await connection.execute("UPDATE ledger_chain SET hash = $1 WHERE ledger_link_id = $2", previous, number)
 
 
 async def test_an_event_that_was_linked_anew_does_not_fit_the_next_link(
@@ -204,8 +210,8 @@ async def test_a_ledger_that_was_linked_anew_is_found_by_the_next_link_or_by_a_n
     altered_url: str, intruder: asyncpg.Connection
 ) -> None:
     noted = (await verdict_of(altered_url, LEDGER)).head
-    number = await intruder.fetchval("SELECT min(link) FROM receipts WHERE link > 1")
-    await intruder.execute("UPDATE receipts SET received_at = now() WHERE link = $1", number)
+    number = await intruder.fetchval("SELECT min(ledger_link_id) FROM receipts WHERE ledger_link_id > 1")
+    await intruder.execute("UPDATE receipts SET received_at = now() WHERE ledger_link_id = $1", number)
     await relink_ledger(intruder, number, 1)
     assert (await misfits(altered_url))["ledger"].first == number + 1
     await relink_ledger(intruder, number, 1_000)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 VIEWS = "SELECT relname FROM pg_class WHERE relnamespace = 'audit'::regnamespace ORDER BY 1"
 TABLES = """
-SELECT c.oid::regclass::text AS name, min(quote_ident(a.attname)) AS column
+SELECT c.oid::regclass::text AS name, c.relkind::text AS kind, min(quote_ident(a.attname)) AS column
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     AND a.attnum > 0 AND a.attidentity = '' AND a.attgenerated = '' AND NOT a.attisdropped
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f') GROUP BY c.oid
@@ -42,7 +42,7 @@ SELECT format('%s(%s)', oid::regproc, (
     FROM unnest(proargtypes) WITH ORDINALITY AS a (type, place))) AS call
 FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND provolatile <> 'i'
 """
-PURE = {"event_matches", "filter_matches", "topic_likes", "log_blocks", "microseconds"}
+PURE = {"event_matches", "topic_like", "topic_likes", "log_blocks", "microseconds"}
 ELSEWHERE = [
     "CREATE TABLE audit.mine (a int)",
     "CREATE TABLE public.mine (a int)",
@@ -170,7 +170,7 @@ async def test_an_auditor_changes_no_view_and_locks_none(auditor: asyncpg.Connec
 async def test_an_auditor_touches_no_table(auditor: asyncpg.Connection, database_url: str) -> None:
     tables = await asked(database_url, TABLES)
     assert {"events", "events_p0", "alerts", "receipts", "alembic_version"} < {row["name"] for row in tables}
-    for table, column in tables:
+    for table, kind, column in tables:
         for statement in (
             f"SELECT FROM {table}",
             f"SELECT {column} FROM {table}",
@@ -184,7 +184,11 @@ async def test_an_auditor_touches_no_table(auditor: asyncpg.Connection, database
             f"CREATE TRIGGER mine BEFORE DELETE ON {table} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
             f"DROP TABLE {table}",
         ):
-            await refused(auditor, statement)
+            # PostgreSQL finds that a view is not a table before it checks privileges.
+            no_table = kind == "v" and statement.startswith(("TRUNCATE", "DROP"))
+            await refused(
+                auditor, statement, asyncpg.WrongObjectTypeError if no_table else asyncpg.InsufficientPrivilegeError
+            )
     for (sequence,) in await asked(database_url, SEQUENCES):
         for statement in (f"SELECT nextval('{sequence}')", f"SELECT setval('{sequence}', 1)", f"TABLE {sequence}"):
             await refused(auditor, statement)

@@ -23,7 +23,7 @@ async def revoke(node: Node, **target: Any) -> None:
 
 
 async def test_a_connection_says_who_from_where_to_see_what_how_far_and_for_how_long(node: Node) -> None:
-    claims = {"token_id": "jti 1", "topics": ["payments.*", "search"]}
+    claims = {"jti": "jti 1", "topics": ["payments.*", "search"]}
     options = {"additional_headers": {"Origin": node.base}, "user_agent_header": "Mozilla/5.0 (test)"}
     opened = datetime.now(UTC)
     alice = await node.live("alice", claims=claims, options=options, topics="payments.eu,search", min_severity="error")
@@ -39,7 +39,7 @@ async def test_a_connection_says_who_from_where_to_see_what_how_far_and_for_how_
     assert (row["recipient"], row["transport"]) == ("alice", "websocket")
     assert (sorted(row["topics"]), row["min_severity"]) == (["payments.eu", "search"], "error")
     assert (row["remote_addr"], row["user_agent"]) == ("127.0.0.1", "Mozilla/5.0 (test)")
-    assert row["token_id"] == "jti 1"
+    assert row["jti"] == "jti 1"
     assert row["token_expires_at"] > datetime.now(UTC)
     assert opened <= row["opened_at"] <= datetime.now(UTC)
     assert (row["closed_at"], row["close_code"], row["close_reason"]) == (None, None, None)
@@ -107,14 +107,14 @@ async def test_a_rejection_says_why_and_whose_token_it_was(node: Node) -> None:
 
 
 async def tokens(node: Node) -> dict[Any, Any]:
-    return {row["token_id"] or row["recipient"]: row for row in await node.sql("SELECT * FROM audit.tokens")}
+    return {row["jti"] or row["recipient"]: row for row in await node.sql("SELECT * FROM audit.tokens")}
 
 
 async def test_tokens_are_told_with_their_use_and_what_revoked_them(node: Node) -> None:
-    kept = [await node.live("alice", claims={"token_id": "kept"}) for _ in range(2)]
-    past = await node.live("alice", claims={"token_id": "past"})
+    kept = [await node.live("alice", claims={"jti": "kept"}) for _ in range(2)]
+    past = await node.live("alice", claims={"jti": "past"})
     await past.close()
-    stolen = await node.live("bob", claims={"token_id": "stolen"})
+    stolen = await node.live("bob", claims={"jti": "stolen"})
     await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL"))
     await revoke(node, jti="stolen", reason="a laptop was lost")
     await revoke(node, jti="never used")
@@ -123,14 +123,14 @@ async def test_tokens_are_told_with_their_use_and_what_revoked_them(node: Node) 
     rows = await tokens(node)
     assert sorted(rows) == ["kept", "never used", "past", "stolen"]
     (connections,) = await node.sql(
-        "SELECT min(opened_at) AS first, max(token_expires_at) AS expires FROM connections WHERE token_jti = 'kept'"
+        "SELECT min(opened_at) AS first, max(token_expires_at) AS expires FROM connections WHERE jti = 'kept'"
     )
     row = rows["kept"]
     assert (row["recipient"], row["connections"], row["open"]) == ("alice", 2, 2)
     assert (row["first_used_at"], row["expires_at"]) == (connections["first"], connections["expires"])
     assert row["last_used_at"] > row["first_used_at"]
     assert (row["revoked_at"], row["revoked_by"], row["reason"]) == (None, None, None)
-    closed = (await node.sql("SELECT closed_at FROM connections WHERE token_jti = 'past'"))[0][0]
+    closed = (await node.sql("SELECT closed_at FROM connections WHERE jti = 'past'"))[0][0]
     assert (rows["past"]["open"], rows["past"]["last_used_at"], rows["past"]["revoked_at"]) == (0, closed, None)
     row = rows["stolen"]
     assert (row["connections"], row["open"]) == (1, 0)
@@ -144,21 +144,21 @@ async def test_tokens_are_told_with_their_use_and_what_revoked_them(node: Node) 
 
 
 async def test_a_revocation_of_a_subject_covers_its_tokens_that_were_issued_before_and_no_others(node: Node) -> None:
-    used = await node.live("alice", claims={"token_id": "used before"})
+    used = await node.live("alice", claims={"jti": "used before"})
     await used.close()
     await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL"))
-    cut_off = await node.live("alice", claims={"token_id": "cut off"})
+    cut_off = await node.live("alice", claims={"jti": "cut off"})
     nameless = await node.live("alice")
-    of_another = await node.live("bob", claims={"token_id": "another's"})
+    of_another = await node.live("bob", claims={"jti": "another's"})
     await eventually(lambda: node.sql("SELECT FROM connections OFFSET 3"))
     before = datetime.now(UTC) + timedelta(seconds=1)  # of those who take their time
     await revoke(node, subject="alice", before=before.isoformat(), reason="she left")
     for stream in (cut_off, nameless):
         assert await stream.closed() == (1008, "token_revoked")
     await eventually(lambda: datetime.now(UTC) > before + timedelta(seconds=1))  # a token says when in whole seconds
-    fresh = await node.live("alice", claims={"token_id": "fresh"})
+    fresh = await node.live("alice", claims={"jti": "fresh"})
     await eventually(lambda: node.sql("SELECT FROM connections WHERE close_reason = 'token_revoked' OFFSET 1"))
-    await eventually(lambda: node.sql("SELECT FROM connections WHERE token_jti = 'fresh'"))
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE jti = 'fresh'"))
     rows = await tokens(node)
     assert {name: row["reason"] for name, row in rows.items()} == {
         "used before": "she left",

@@ -301,7 +301,7 @@ async def test_a_node_that_ends_signs_off_and_flushes(open_ledger: Callable[...,
 
 
 async def test_a_stream_says_in_the_ledger_who_opened_it_and_how_it_ended(node: Node) -> None:
-    stream = await node.live(claims={"token_id": "token 1"}, min_severity="error", topics="payments.*,search")
+    stream = await node.live(claims={"jti": "token 1"}, min_severity="error", topics="payments.*,search")
     welcome = stream.seen[0]
     await stream.close()
     rows = await eventually(lambda: node.sql("SELECT * FROM connections WHERE closed_at IS NOT NULL"))
@@ -309,6 +309,6 @@ async def test_a_stream_says_in_the_ledger_who_opened_it_and_how_it_ended(node: 
     assert str(found["id"]) == welcome["connection"]
     assert (found["recipient"], found["transport"], found["remote_addr"]) == ("alice", "websocket", "127.0.0.1")
     assert (found["topics"], found["min_severity"]) == (["payments.*", "search"], "error")
-    assert (found["token_jti"], found["close_code"], found["close_reason"]) == ("token 1", 1000, "client")
+    assert (found["jti"], found["close_code"], found["close_reason"]) == ("token 1", 1000, "client")
     assert found["opened_at"] <= found["closed_at"] < found["token_expires_at"]
     assert "bearer" not in json.dumps(found, default=str).lower()

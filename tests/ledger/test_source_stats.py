@@ -30,7 +30,7 @@ async def counted(node: Node, source: str, **expected: int) -> None:
     async def told() -> dict[str, int]:
         (row,) = await node.sql(
             "SELECT sum(alerts)::int AS alerts, sum(repeated)::int AS repeated, sum(replayed)::int AS replayed,"
-            " sum(refused)::int AS refused FROM audit.callers WHERE source = $1",
+            " sum(refused)::int AS refused FROM audit.sources WHERE source = $1",
             source,
         )
         return dict(row)
@@ -92,7 +92,7 @@ async def test_refusals_have_a_source_only_with_a_valid_token(lenient: Node) -> 
         assert (await client.post("/v1/alerts", json={"title": "a", "topic": "billing"})).status_code == 403
     await counted(lenient, "bound", refused=1)
     await counted(lenient, "reader", refused=1)
-    assert await lenient.sql("SELECT FROM audit.callers WHERE source = ''") == []
+    assert await lenient.sql("SELECT FROM audit.sources WHERE source = ''") == []
 
 
 async def test_actions_are_no_alerts(lenient: Node) -> None:
@@ -109,10 +109,10 @@ async def test_the_hour_and_the_times_are_those_of_the_calls(open_ledger: Callab
     opened = await open_ledger()
     before = datetime.now(UTC)
     for _ in range(2):
-        opened.ledger.callers.count("billing", "alerts", 2)
+        opened.ledger.source_stats.count("billing", "alerts", 2)
         await opened.ledger.flush()
     after = datetime.now(UTC)
-    rows = await opened.rows("SELECT hour, alerts, first_at, last_at FROM audit.callers ORDER BY hour")
+    rows = await opened.rows("SELECT hour, alerts, first_at, last_at FROM audit.sources ORDER BY hour")
     assert sum(row[1] for row in rows) == 4
     assert before <= rows[0][2] <= rows[-1][3] <= after
     assert all(row[0] <= row[2] <= row[3] < row[0] + timedelta(hours=1) for row in rows)
@@ -120,35 +120,35 @@ async def test_the_hour_and_the_times_are_those_of_the_calls(open_ledger: Callab
 
 async def test_two_nodes_add_up(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
     for opened in (await open_ledger(), await open_ledger()):
-        opened.ledger.callers.count("billing", "alerts")
+        opened.ledger.source_stats.count("billing", "alerts")
         await opened.ledger.flush()
-    assert await opened.rows("SELECT sum(alerts)::int FROM audit.callers") == [(2,)]
+    assert await opened.rows("SELECT sum(alerts)::int FROM audit.sources") == [(2,)]
 
 
 async def test_sources_beyond_the_limit_are_counted_together(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
     opened = await open_ledger(source_stats_max=2)
     for source in ("a", "b", "c", "d", "a"):
-        opened.ledger.callers.count(source, "refused")
+        opened.ledger.source_stats.count(source, "refused")
     await opened.ledger.flush()
-    rows = await opened.rows("SELECT source, sum(refused)::int FROM audit.callers GROUP BY 1 ORDER BY 1")
+    rows = await opened.rows("SELECT source, sum(refused)::int FROM audit.sources GROUP BY 1 ORDER BY 1")
     assert rows == [("", 2), ("a", 2), ("b", 1)]
-    opened.ledger.callers.count("c", "refused")  # those that are written make room
+    opened.ledger.source_stats.count("c", "refused")  # those that are written make room
     await opened.ledger.flush()
-    assert ("c", 1) in await opened.rows("SELECT source, sum(refused)::int FROM audit.callers GROUP BY 1")
+    assert ("c", 1) in await opened.rows("SELECT source, sum(refused)::int FROM audit.sources GROUP BY 1")
 
 
 async def test_what_could_not_be_written_is_written_later_and_once(
     open_ledger: Callable[..., Awaitable[OpenLedger]],
 ) -> None:
     opened = await open_ledger(storage=BRIEF)
-    opened.ledger.callers.count("billing", "alerts")
+    opened.ledger.source_stats.count("billing", "alerts")
     async with opened.locked():
         with pytest.raises(DatabaseUnavailable):
             await opened.ledger.flush()
-    opened.ledger.callers.count("billing", "alerts")
+    opened.ledger.source_stats.count("billing", "alerts")
     await opened.ledger.flush()
     await opened.ledger.flush()
-    assert await opened.rows("SELECT sum(alerts)::int FROM audit.callers") == [(2,)]
+    assert await opened.rows("SELECT sum(alerts)::int FROM audit.sources") == [(2,)]
 
 
 @asynccontextmanager
@@ -171,12 +171,12 @@ async def test_counts_whose_commit_was_not_heard_of_are_not_written_twice(
     open_ledger: Callable[..., Awaitable[OpenLedger]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = await open_ledger()
-    opened.ledger.callers.count("billing", "alerts")
+    opened.ledger.source_stats.count("billing", "alerts")
     async with commits_unheard_of(opened, monkeypatch):
         with pytest.raises(DatabaseUnavailable):
             await opened.ledger.flush()
     await opened.ledger.flush()
-    assert await opened.rows("SELECT sum(alerts)::int FROM audit.callers") == [(1,)]
+    assert await opened.rows("SELECT sum(alerts)::int FROM audit.sources") == [(1,)]
 
 
 async def test_nothing_is_counted_of_a_transaction_that_was_not_committed(
@@ -193,13 +193,13 @@ async def test_nothing_is_counted_of_a_transaction_that_was_not_committed(
 
 @pytest.mark.unit
 def test_counts_that_are_put_back_add_up() -> None:
-    callers = SourceStats(10)
-    callers.count("a", "alerts", 2)
-    older = callers.take()
-    callers.count("a", "alerts")
-    callers.count("a", "replayed")
-    callers.put_back(older)
-    calls = callers.take()
+    stats = SourceStats(10)
+    stats.count("a", "alerts", 2)
+    older = stats.take()
+    stats.count("a", "alerts")
+    stats.count("a", "replayed")
+    stats.put_back(older)
+    calls = stats.take()
     assert sum(one.alerts for one in calls) == 3
     assert min(one.first_at for one in calls) == older[0].first_at
-    assert len(callers) == 0
+    assert len(stats) == 0

@@ -35,7 +35,9 @@ async def test_the_timeline_of_an_alert_is_told_in_order(node: Node) -> None:
         rows = await node.sql("SELECT * FROM audit.timeline WHERE alert_id = $1::text::uuid", alert["id"])
         connection = alice.seen[0]["connection"]
         assert [frame["type"] for frame in bob.seen] == ["welcome", "caught_up"]
-    told = sorted((row["seq"], row["what"], row["who"], row["connection"] and str(row["connection"])) for row in rows)
+    told = sorted(
+        (row["seq"], row["action"], row["actor"], row["connection"] and str(row["connection"])) for row in rows
+    )
     assert told == [
         (1, "alert.created", "billing", None),
         (1, "received", "alice", connection),
@@ -46,8 +48,8 @@ async def test_the_timeline_of_an_alert_is_told_in_order(node: Node) -> None:
         (3, "sent", "alice", connection),
     ]
     assert [row["at"] for row in rows] == sorted(row["at"] for row in rows)
-    assert [row["what"] for row in rows][:3] == ["alert.created", "sent", "received"]
-    details = {(row["seq"], row["what"]): json.loads(row["detail"]) for row in rows}
+    assert [row["action"] for row in rows][:3] == ["alert.created", "sent", "received"]
+    details = {(row["seq"], row["action"]): json.loads(row["details"]) for row in rows}
     created = {"severity": "warning", "status": "open", "recipients": ["alice", "bob"]}
     assert details[1, "alert.created"] == created
     commented = details[2, "alert.commented"]
@@ -55,7 +57,7 @@ async def test_the_timeline_of_an_alert_is_told_in_order(node: Node) -> None:
     assert details[3, "alert.resolved"]["status"] == "resolved"
     (node_row,) = await node.sql("SELECT id FROM nodes")
     assert details[1, "sent"] == {"node": str(node_row["id"])}
-    took = {row["what"]: row["at"] for row in rows if row["seq"] == 1}
+    took = {row["action"]: row["at"] for row in rows if row["seq"] == 1}
     assert details[1, "received"]["latency"] == (took["received"] - took["sent"]).total_seconds()
 
 

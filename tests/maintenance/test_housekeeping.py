@@ -143,7 +143,8 @@ async def test_idempotency_keys_are_forgotten_when_they_are_old_enough(
     opened = await open_ledger(storage=StorageSettings(idempotency_key_ttl_hours=24))
     for key, hours in (("old", 24.1), ("young", 23.9)):
         await opened.database.execute(
-            "INSERT INTO idempotency_keys VALUES ('billing', $1, '', 1, now() - make_interval(secs => $2))",
+            "INSERT INTO idempotency_keys (source, key, request_hash, seq, created_at)"
+            " VALUES ('billing', $1, '', 1, now() - make_interval(secs => $2))",
             key,
             hours * 3600,
         )
@@ -171,7 +172,8 @@ async def test_a_janitor_goes_on_after_the_database_could_not_be_reached(
         housekeeping_interval_seconds=0.05, storage=StorageSettings(database_timeout_seconds=0.2)
     )
     await opened.database.execute(
-        "INSERT INTO idempotency_keys VALUES ('billing', 'old', '', 1, now() - interval '9 d')"
+        "INSERT INTO idempotency_keys (source, key, request_hash, seq, created_at)"
+        " VALUES ('billing', 'old', '', 1, now() - interval '9 d')"
     )
     working = asyncio.create_task(opened.janitor.task.run())
     try:

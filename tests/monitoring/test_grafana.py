@@ -55,7 +55,7 @@ async def an_eventful_hour(node: Node) -> None:
         await gone.close()
         refused = await node.stream("dave", scope="alerts:write")
         assert (await refused.closed())[0] == 1008
-        for view, count in (("rejections", 1), ("connections WHERE closed_at IS NOT NULL", 1), ("callers", 1)):
+        for view, count in (("rejections", 1), ("connections WHERE closed_at IS NOT NULL", 1), ("sources", 1)):
             await eventually(lambda v=view, c=count: has(node, v, c))  # type: ignore[misc]
         await eventually(lambda: has(node, "deliveries WHERE received_at IS NOT NULL", 2))
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.fixtures.small_log import Log
     from tests.harness import Node
 
-EVENTS = "SELECT seq, alert_id, kind, topic, severity, recipients, actor, occurred_at, body::text, extra::text FROM "
+EVENTS = "SELECT seq, alert_id, kind, topic, severity, recipients, actor, occurred_at, body::text, details::text FROM "
 LINKS = "SELECT last_seq, first_seq, linked_at, hash FROM "
 
 
@@ -58,7 +58,7 @@ def proved(path: Path) -> ArchiveReader:
 async def test_what_is_purged_is_in_its_archive_to_the_byte(lively: Log, tmp_path: Path) -> None:
     events, links = await lively.rows(EVENTS + "events ORDER BY seq"), await lively.rows(LINKS + "log_chain ORDER BY 1")
     await lively.let_go(await lively.now(), tmp_path / "new" / "folder")
-    purges = await lively.rows("SELECT first_seq, last_seq, log_hash, archive FROM audit.purges ORDER BY purge")
+    purges = await lively.rows("SELECT first_seq, last_seq, log_hash, archive FROM audit.retention_runs ORDER BY run")
     found = find_archives(tmp_path / "new" / "folder")
     assert [(first, last, str(path)) for first, last, path in found] == [(a, b, path) for a, b, _, path in purges]
     assert [(purge[0], purge[1]) for purge in purges] == [(1, SIZE - 1), (SIZE, 2 * SIZE - 1)]
@@ -164,7 +164,7 @@ async def test_a_log_that_was_altered_is_neither_archived_nor_purged(log: Log, t
     with pytest.raises(ArchiveFailed):
         await log.let_go(await log.now(), tmp_path)
     assert find_archives(tmp_path) == []
-    assert await log.rows("SELECT * FROM audit.purges") == []
+    assert await log.rows("SELECT * FROM audit.retention_runs") == []
     assert await log.value("SELECT count(*) FROM events") == before
 
 
@@ -174,7 +174,7 @@ async def test_what_cannot_be_archived_is_not_purged(log: Log, tmp_path: Path) -
     blocked.write_text("")
     with pytest.raises(ArchiveFailed, match=r"the events 1 to 9999 were not archived: .*a file"):
         await log.let_go(await log.now(), blocked)
-    assert await log.rows("SELECT * FROM audit.purges") == []
+    assert await log.rows("SELECT * FROM audit.retention_runs") == []
     assert await log.value("SELECT count(*) FROM events") == SIZE + 5
     await check(log.url)
     await log.let_go(await log.now(), tmp_path)
@@ -203,7 +203,7 @@ async def test_a_disk_that_is_full_leaves_neither_a_hole_nor_half_an_archive(log
         said = await asyncio.to_thread(with_little_disk, command, "--before", "2999-01-01", folder=folder, url=log.url)
         assert "File too large" in said
     assert list(folder.iterdir()) == []
-    assert await log.rows("SELECT * FROM audit.purges") == []
+    assert await log.rows("SELECT * FROM audit.retention_runs") == []
     assert await log.value("SELECT count(*) FROM events") == SIZE + 5
 
 

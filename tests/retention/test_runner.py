@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COUNTS = (
     "SELECT sum(events), sum(alerts), sum(unresolved_alerts), sum(connections), sum(dispatches), sum(receipts),"
-    " sum(rejections), sum(idempotency_keys) FROM audit.purges"
+    " sum(rejections), sum(idempotency_keys) FROM audit.retention_runs"
 )
 
 
@@ -40,7 +40,7 @@ async def test_whole_partitions_that_are_older_go_and_the_books_say_which(log: L
     assert await log.rows("SELECT min(seq), max(seq), count(*) FROM events") == [(2 * SIZE, 3 * SIZE + 5, SIZE + 6)]
     assert await log.partitions() == ["events_p20000", "events_p30000"]
     assert await log.rows(
-        "SELECT first_seq, last_seq, older_than, events, log_hash, archive, dropped_at >= at FROM audit.purges"
+        "SELECT first_seq, last_seq, older_than, events, log_hash, archive, dropped_at >= at FROM audit.retention_runs"
     ) == [
         (1, SIZE - 1, old, SIZE - 1, hashes[SIZE - 1], None, True),
         (SIZE, 2 * SIZE - 1, old, SIZE, hashes[2 * SIZE - 1], None, True),
@@ -54,7 +54,7 @@ async def test_what_is_not_old_stays(log: Log) -> None:
     old = await log.now()
     await log.fill(SIZE + 5)
     await log.let_go(old)
-    assert await log.rows("SELECT * FROM audit.purges") == []
+    assert await log.rows("SELECT * FROM audit.retention_runs") == []
     assert await log.value("SELECT count(*) FROM events") == SIZE + 5
     assert await log.value("SELECT count(*) FROM alerts") == SIZE + 5
 
@@ -64,7 +64,7 @@ async def test_the_partition_of_the_head_stays_however_old_it_is(log: Log) -> No
         await log.fill(head)
         await log.let_go(await log.now() + timedelta(days=1))
         assert await log.value("SELECT max(seq) FROM events") == head
-    assert await log.rows("SELECT last_seq FROM audit.purges") == [(SIZE - 1,)]
+    assert await log.rows("SELECT last_seq FROM audit.retention_runs") == [(SIZE - 1,)]
 
 
 async def test_the_log_and_its_chain_go_on_after_a_purge(log: Log) -> None:
@@ -82,7 +82,7 @@ async def test_two_nodes_at_once_purge_once(log: Log) -> None:
     now = await log.now()
     for _ in range(2):
         assert any(await asyncio.gather(*(log.try_to_let_go(now) for _ in range(4))))
-    assert await log.rows("SELECT first_seq, last_seq, events FROM audit.purges") == [
+    assert await log.rows("SELECT first_seq, last_seq, events FROM audit.retention_runs") == [
         (1, SIZE - 1, SIZE - 1),
         (SIZE, 2 * SIZE - 1, SIZE),
     ]
@@ -93,7 +93,7 @@ async def test_without_a_retention_nothing_goes(log: Log) -> None:
     await log.fill(SIZE + 5)
     await log.let_go(None)
     assert await log.value("SELECT count(*) FROM events") == SIZE + 5
-    assert await log.rows("SELECT * FROM audit.purges") == []
+    assert await log.rows("SELECT * FROM audit.retention_runs") == []
 
 
 # What goes with them.
@@ -105,19 +105,19 @@ async def test_keys_go_before_the_events_that_they_answer_with(log: Log) -> None
     await log.fill(2 * SIZE + 5)
     for key, seq, answer in (("gone", 7, None), ("answers itself", 7, "{}"), ("young", 2 * SIZE + 1, None)):
         await log.connection.execute(
-            "INSERT INTO idempotency_keys (source, key, body_hash, seq, answer, created_at)"
+            "INSERT INTO idempotency_keys (source, key, request_hash, seq, answer, created_at)"
             " VALUES ('billing', $1, '', $2, $3, now())",
             key,
             seq,
             answer,
         )
     await log.connection.execute(
-        "INSERT INTO idempotency_keys (source, key, body_hash, seq, created_at)"
+        "INSERT INTO idempotency_keys (source, key, request_hash, seq, created_at)"
         " SELECT 'billing', 'many ' || n, '', n, now() FROM generate_series(1, 5500) AS n"
     )
     await log.let_go(old)
     assert await log.rows("SELECT key FROM idempotency_keys ORDER BY key") == [("answers itself",), ("young",)]
-    assert await log.rows("SELECT idempotency_keys FROM audit.purges ORDER BY purge") == [(5501,), (0,)]
+    assert await log.rows("SELECT idempotency_keys FROM audit.retention_runs ORDER BY run") == [(5501,), (0,)]
 
 
 async def test_alerts_go_with_their_last_event_whatever_their_status(log: Log) -> None:
@@ -134,7 +134,7 @@ async def test_alerts_go_with_their_last_event_whatever_their_status(log: Log) -
     await log.let_go(old)
     assert await log.rows("SELECT seq FROM alerts WHERE seq < $1 ORDER BY 1", SIZE) == [(3,), (4,)]
     assert await log.rows("SELECT seq FROM alert_search WHERE seq < $1 ORDER BY 1", SIZE) == [(3,), (4,)]
-    assert await log.rows("SELECT alerts, unresolved_alerts FROM audit.purges") == [(SIZE - 3, SIZE - 4)]
+    assert await log.rows("SELECT alerts, unresolved_alerts FROM audit.retention_runs") == [(SIZE - 3, SIZE - 4)]
     await log.fill(2 * SIZE)
     await log.let_go(await log.now())
     assert await log.rows("SELECT min(seq) FROM alerts WHERE seq <> 4") == [(2 * SIZE,)]
@@ -213,23 +213,23 @@ async def test_what_is_left_of_the_chain_of_the_ledger_can_be_proved(
     await log.fill(SIZE + 20)
     opened.ledger.closed(opened.connection("young", after_seq=SIZE, sent_seq=SIZE), 1000, "client")
     await opened.ledger.flush()
-    hashes = dict(await log.rows("SELECT number, hash FROM ledger_chain"))
+    hashes = dict(await log.rows("SELECT ledger_link_id, hash FROM ledger_chain"))
     assert list(hashes) == [1, 2, 3, 4, 5, 6]
     await log.let_go(old)
-    assert await log.rows("SELECT ledger_number, ledger_hash FROM audit.purges") == [(5, hashes[5])]
+    assert await log.rows("SELECT ledger_link_id, ledger_hash FROM audit.retention_runs") == [(5, hashes[5])]
     assert (await log.rows(COUNTS))[0][3:6] == (5, 5, 5)
-    assert await log.rows("SELECT number FROM ledger_chain") == [(6,)]
+    assert await log.rows("SELECT ledger_link_id FROM ledger_chain") == [(6,)]
     assert await log.value(LEDGER_HASH, hashes[5], 6) == hashes[6]
 
 
 LEDGER_HASH = """
-SELECT sha256($1 || int8send(number) || int8send(microseconds(linked_at)) || convert_to((
+SELECT sha256($1 || int8send(chain.ledger_link_id) || int8send(microseconds(linked_at)) || convert_to((
     SELECT string_agg(line, E'\\n' ORDER BY line COLLATE "C") FROM (
-        SELECT closing_line(c) FROM connections c WHERE link = number
-        UNION ALL SELECT dispatch_line(d) FROM dispatches d WHERE link = number
-        UNION ALL SELECT receipt_line(r) FROM receipts r WHERE link = number
+        SELECT closing_line(c) FROM connections c WHERE ledger_link_id = chain.ledger_link_id
+        UNION ALL SELECT dispatch_line(d) FROM dispatches d WHERE ledger_link_id = chain.ledger_link_id
+        UNION ALL SELECT receipt_line(r) FROM receipts r WHERE ledger_link_id = chain.ledger_link_id
     ) AS rows (line)
-), 'UTF8')) FROM ledger_chain WHERE number = $2
+), 'UTF8')) FROM ledger_chain chain WHERE ledger_link_id = $2
 """
 
 
@@ -242,14 +242,16 @@ async def test_the_last_link_of_the_ledger_stays_so_that_the_next_one_follows_it
         opened.ledger.closed(entry, 1000, "client")
         await opened.ledger.flush()
     await log.let_go(await log.now())
-    assert await log.rows("SELECT number FROM ledger_chain") == [(2,)]
-    assert await log.rows("SELECT first_seq, last_seq, ledger_number, connections FROM audit.purges") == [
+    assert await log.rows("SELECT ledger_link_id FROM ledger_chain") == [(2,)]
+    assert await log.rows("SELECT first_seq, last_seq, ledger_link_id, connections FROM audit.retention_runs") == [
         (None, None, 1, 1)
     ]
-    hashes = dict(await log.rows("SELECT number, hash FROM ledger_chain"))
+    hashes = dict(await log.rows("SELECT ledger_link_id, hash FROM ledger_chain"))
     opened.ledger.closed(opened.connection(), 1000, "client")
     await opened.ledger.flush()
-    assert await log.value(LEDGER_HASH, hashes[2], 3) == await log.value("SELECT hash FROM ledger_chain WHERE number=3")
+    assert await log.value(LEDGER_HASH, hashes[2], 3) == await log.value(
+        "SELECT hash FROM ledger_chain WHERE ledger_link_id = 3"
+    )
     assert hashes[2] != NO_HASH
 
 
@@ -277,14 +279,14 @@ async def test_the_index_of_the_links_does_not_point_at_what_is_gone(
     assert await log.value("SELECT pg_relation_size('dispatches')") < 1.5 * pages
     await log.connection.execute("SET enable_seqscan = off")
     [(plan,)] = await log.rows(
-        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT count(*) FROM dispatches WHERE link BETWEEN 5 AND 15"
+        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT count(*) FROM dispatches WHERE ledger_link_id BETWEEN 5 AND 15"
     )
     scan = json.loads(plan)[0]["Plan"]["Plans"][0]
     assert scan["Node Type"] == "Bitmap Heap Scan"
     assert scan["Lossy Heap Blocks"] < PAGES_PER_RANGE < pages / 8192 / 2  # the last range has no summary yet
 
 
-async def test_refused_handshakes_hours_of_callers_and_ended_nodes_go_by_age(
+async def test_refused_handshakes_hours_of_sources_and_ended_nodes_go_by_age(
     log: Log, open_ledger: Callable[..., Awaitable[OpenLedger]]
 ) -> None:
     opened, other, serving = await open_ledger(), await open_ledger(), await open_ledger()
@@ -294,7 +296,7 @@ async def test_refused_handshakes_hours_of_callers_and_ended_nodes_go_by_age(
         " FROM generate_series(1, 2500) AS n"
     )
     await log.connection.execute(
-        "INSERT INTO callers SELECT 'billing', date_trunc('hour', now()) - make_interval(hours => n), 1, 0, 0, 0,"
+        "INSERT INTO source_hours SELECT 'billing', date_trunc('hour', now()) - make_interval(hours => n), 1, 0, 0, 0,"
         " now(), now() FROM generate_series(1, 1300) AS n"
     )
     opened.connection(after_seq=0, sent_seq=0)
@@ -305,10 +307,15 @@ async def test_refused_handshakes_hours_of_callers_and_ended_nodes_go_by_age(
     await late.ledger.end()
     await log.let_go(old - timedelta(hours=100, minutes=30))
     assert await log.value("SELECT count(*) FROM handshake_rejections") == 100
-    assert await log.value("SELECT count(*) FROM callers WHERE hour < $1", old - timedelta(hours=100, minutes=30)) == 0
-    [(rejections, callers, *others)] = await log.rows("SELECT rejections, callers, alerts, last_seq FROM audit.purges")
+    assert (
+        await log.value("SELECT count(*) FROM source_hours WHERE hour < $1", old - timedelta(hours=100, minutes=30))
+        == 0
+    )
+    [(rejections, source_hours, *others)] = await log.rows(
+        "SELECT rejections, source_hours, alerts, last_seq FROM audit.retention_runs"
+    )
     assert (rejections, others) == (2400, [0, None])
-    assert callers == 1300 - await log.value("SELECT count(*) FROM callers") >= 1199
+    assert source_hours == 1300 - await log.value("SELECT count(*) FROM source_hours") >= 1199
     await log.let_go(old)
     kept = {row[0] for row in await log.rows("SELECT id FROM nodes")}
     assert kept == {opened.ledger.node_id, serving.ledger.node_id, late.ledger.node_id}

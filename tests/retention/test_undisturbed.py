@@ -101,7 +101,7 @@ async def test_a_purge_that_waits_for_a_long_report_disturbs_neither_it_nor_thos
     assert await log.rows("SELECT min(seq), max(seq), count(*) FROM events") == [
         (2 * SIZE, max(posted), max(posted) - 2 * SIZE + 1)
     ]
-    assert await log.rows("SELECT first_seq, events, dropped_at IS NOT NULL FROM audit.purges ORDER BY 1") == [
+    assert await log.rows("SELECT first_seq, events, dropped_at IS NOT NULL FROM audit.retention_runs ORDER BY 1") == [
         (1, SIZE - 1, True),
         (SIZE, SIZE, True),
     ]
@@ -116,12 +116,12 @@ async def hold(connection: asyncpg.Connection, statement: str) -> None:
 
 
 POINTS = {
-    "before it is noted": "LOCK TABLE purges IN SHARE MODE",
+    "before it is noted": "LOCK TABLE retention_runs IN SHARE MODE",
     "while keys are forgotten": "SELECT pg_advisory_xact_lock(7405002)",
     "while links of the log are deleted": "SELECT FROM log_chain WHERE last_seq = 9999 FOR UPDATE",
     "while it is detached": "SELECT count(*) FROM events",
     "while alerts are deleted": "SELECT pg_advisory_xact_lock(7405006)",
-    "while the ledger is deleted": "SELECT FROM ledger_chain WHERE number = 2 FOR UPDATE",
+    "while the ledger is deleted": "SELECT FROM ledger_chain WHERE ledger_link_id = 2 FOR UPDATE",
     "while refused handshakes are deleted": "SELECT FROM handshake_rejections FOR UPDATE",
 }
 
@@ -141,7 +141,7 @@ async def test_a_purge_that_was_killed_is_carried_on_by_the_next_and_is_in_the_b
         opened.ledger.closed(entry, 1000, "client")
         await opened.ledger.flush()
     await log.connection.execute(
-        "INSERT INTO idempotency_keys (source, key, body_hash, seq, created_at)"
+        "INSERT INTO idempotency_keys (source, key, request_hash, seq, created_at)"
         " SELECT 'billing', n, '', n, now() FROM generate_series(1, 300) AS n"
     )
     await log.connection.execute(
@@ -169,16 +169,18 @@ async def test_a_purge_that_was_killed_is_carried_on_by_the_next_and_is_in_the_b
     assert await log.rows("SELECT min(seq), count(*) FROM events") == [(SIZE, 6)]
     assert await log.rows("SELECT min(seq), count(*) FROM alerts") == [(SIZE, 6)]
     assert await log.value("SELECT min(first_seq) FROM log_chain") == SIZE
-    assert await log.rows("SELECT number FROM ledger_chain") == [(4,)]
-    assert await log.rows("SELECT first_seq, last_seq, events FROM audit.purges WHERE events > 0 ORDER BY purge") == [
+    assert await log.rows("SELECT ledger_link_id FROM ledger_chain") == [(4,)]
+    assert await log.rows(
+        "SELECT first_seq, last_seq, events FROM audit.retention_runs WHERE events > 0 ORDER BY run"
+    ) == [
         (1, SIZE - 1, SIZE - 1),
     ]
     assert await log.rows(
         "SELECT sum(alerts), sum(unresolved_alerts), sum(connections), sum(dispatches), sum(receipts), sum(rejections),"
-        " sum(idempotency_keys) FROM audit.purges"
+        " sum(idempotency_keys) FROM audit.retention_runs"
     ) == [(SIZE - 1, SIZE - 1, 3, 3, 3, 1, 300)]
     for first_seq, path, log_hash in await log.rows(
-        "SELECT first_seq, archive, log_hash FROM purges WHERE events > 0 ORDER BY 1"
+        "SELECT first_seq, archive, log_hash FROM retention_runs WHERE events > 0 ORDER BY 1"
     ):
         found = proved(path)
         assert (found.header.first_seq, found.last_hash) == (first_seq, log_hash)
@@ -209,10 +211,10 @@ async def test_a_partition_that_was_detached_and_not_dropped_is_dropped(log: Log
     now = await log.now()
     await log.let_go(now)
     await log.connection.execute("CREATE TABLE events_p0 (LIKE events)")
-    await log.connection.execute("UPDATE purges SET dropped_at = NULL")
+    await log.connection.execute("UPDATE retention_runs SET dropped_at = NULL")
     await log.let_go(None)
     assert await log.partitions() == ["events_p10000"]
-    assert await log.value("SELECT count(*) FROM purges WHERE dropped_at IS NOT NULL") == 1
+    assert await log.value("SELECT count(*) FROM retention_runs WHERE dropped_at IS NOT NULL") == 1
 
 
 # Those who ask for what is gone.

@@ -52,9 +52,9 @@ async def test_a_fresh_token_of_the_same_admin_extends_the_stream(shared: Node, 
         await shared.live("another", claims={"ttl_seconds": 2.2}) as without,
     ):
         first = await ledger(shared, subject)
-        await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=600, token_id="fresh")})
+        await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=600, jti="fresh")})
         answer = await stream.next_of("authenticated")
-        row = await ledger(shared, subject, "token_jti = 'fresh'")
+        row = await ledger(shared, subject, "jti = 'fresh'")
         assert row["token_expires_at"] > first["token_expires_at"] + timedelta(seconds=500)
         assert answer["token_expires_at"] == row["token_expires_at"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         assert await without.closed() == (1008, "token_expired")

@@ -49,7 +49,7 @@ async def test_no_token_reaches_the_log_whatever_way_it_comes(start: Callable[..
     tokens: list[str] = []
 
     def fresh(subject: str = "alice", scope: str = f"{READ} {WRITE}", ttl_seconds: float = 600) -> str:
-        tokens.append(token(subject, scope, ttl_seconds=ttl_seconds, token_id=f"jti {len(tokens)}"))
+        tokens.append(token(subject, scope, ttl_seconds=ttl_seconds, jti=f"jti {len(tokens)}"))
         return tokens[-1]
 
     def broken() -> str:
