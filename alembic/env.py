@@ -16,11 +16,10 @@ import service.retention.tables  # noqa: F401 - each registers its tables with t
 from alembic import context
 from service.database.base import metadata
 from service.database.engine import migration_engine
+from service.database.leases import AdvisoryLock
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-MIGRATION_LOCK = 7_405_001
 
 
 def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
@@ -37,7 +36,7 @@ def run(connection: Connection) -> None:
         compare_server_default=True,
     )
     with context.begin_transaction():
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        connection.execute(text(AdvisoryLock.MIGRATION.lock))
         context.run_migrations()
 
 

@@ -21,8 +21,7 @@ from service.alerts.committer import Committer
 from service.alerts.due_alerts import DueAlerts
 from service.alerts.search_index import SearchIndexer
 from service.audit import routes as audit_routes
-from service.auth.revocations import NOTIFY_CHANNEL as REVOCATIONS_CHANNEL
-from service.auth.revocations import RevocationFeed, RevokedTokens
+from service.auth.revocations import REVOCATIONS_CHANNEL, RevocationFeed, RevokedTokens
 from service.auth.tokens import TokenVerifier
 from service.dashboard import routes as dashboard_routes
 from service.dashboard.node_stats import ASK_CHANNEL, Figures
@@ -30,8 +29,7 @@ from service.dashboard.subscribers import Dashboard
 from service.database.engine import Database
 from service.database.notifications import NotificationListener
 from service.errors import CloseReason
-from service.events.log import NOTIFY_CHANNEL as EVENTS_CHANNEL
-from service.events.log import read_head
+from service.events.log import EVENTS_CHANNEL, read_head
 from service.http import health, openapi, problems, static_console, swagger_ui
 from service.http.provided import Parts, provide
 from service.http.rate_limits import ConnectionLimits, RestLimits

@@ -16,6 +16,7 @@ from sqlalchemy import func, insert, literal, literal_column, select, text, unio
 from sqlalchemy.dialects.postgresql import JSONB
 
 from service.alerts.tables import alert_search, alerts
+from service.database.leases import AdvisoryLock
 from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ PAUSE_SECONDS = 0.5
 REST = 9
 BATCH = 1_000
 
-_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(7405006)")
+_TRY_LOCK = text(AdvisoryLock.SEARCH_INDEX.try_lock)
 _DICTIONARY: ColumnElement[str] = literal_column("'simple'")
 _some = alerts.alias("some")
 _WORDS = func.to_tsvector(_DICTIONARY, _some.c.title + "\n" + func.coalesce(_some.c.body, ""))

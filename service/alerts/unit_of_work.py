@@ -15,9 +15,10 @@ import orjson
 
 from service.alerts.lifecycle import Alert, Transition
 from service.alerts.queue_items import Stored
+from service.database.leases import AdvisoryLock
 from service.errors import IdempotencyMismatch, NotFound
 from service.events.hash_chain import digest
-from service.events.log import APPEND_LOCK, NOTIFY_CHANNEL, Event
+from service.events.log import EVENTS_CHANNEL, Event
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ WITH changed AS (
     SELECT source, key, decode(hash, 'hex'), seq, created_at, answer FROM json_to_recordset($3::json) AS (
         source text, key text, hash text, seq bigint, created_at timestamptz, answer json)
 )
-SELECT link_log($4, $5), pg_notify('{NOTIFY_CHANNEL}', $6::text) WHERE $6 IS NOT NULL
+SELECT link_log($4, $5), pg_notify('{EVENTS_CHANNEL}', $6::text) WHERE $6 IS NOT NULL
 """  # noqa: S608 - constant
 
 
@@ -123,7 +124,7 @@ class UnitOfWork:
     @classmethod
     async def open(cls, connection: asyncpg.Connection, wanted: Wanted) -> UnitOfWork:
         """Take the lock of the log, and read. The snapshot of each statement after the lock is newer than it."""
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", APPEND_LOCK)
+        await connection.execute(AdvisoryLock.LOG.lock)
         head, xid = await connection.fetchrow(
             "SELECT coalesce(max(last_seq), 0), pg_current_xact_id()::text FROM log_chain"
         )

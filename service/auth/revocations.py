@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from service.database.leases import AdvisoryLock
 from service.errors import Overloaded
 from service.logs import get_logger
 from service.periodic import PeriodicTask
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-NOTIFY_CHANNEL = "tocsin_revocations"
+REVOCATIONS_CHANNEL = "tocsin_revocations"
 POLL_SECONDS = 0.5
 """What a lost notification costs; with the time to close, a revocation is carried out within a second."""
 FORGET_SECONDS = 60
@@ -46,7 +47,7 @@ CLOSED_STREAM_SECONDS = 3600
 
 _COLUMNS = "id, jti, subject, issued_before, connection_id, reason, revoked_by, revoked_at, expires_at"
 _TARGETS = ("jti", "subject", "issued_before", "connection_id")
-_LOCK = text("SELECT pg_advisory_xact_lock(7405005)")
+_LOCK = text(AdvisoryLock.REVOCATIONS.lock)
 _COUNT = text("SELECT count(*) FROM revocations WHERE connection_id IS NULL AND expires_at > clock_timestamp()")
 _IN_FORCE = text(
     f"""
@@ -65,7 +66,7 @@ _INSERT = text(
                 cast(:since AS timestamptz) + make_interval(secs => :kept))
         RETURNING *
     )
-    SELECT {_COLUMNS}, pg_notify('{NOTIFY_CHANNEL}', '') FROM stored
+    SELECT {_COLUMNS}, pg_notify('{REVOCATIONS_CHANNEL}', '') FROM stored
     """  # noqa: S608 - constants
 )
 _NOW = text("SELECT clock_timestamp()")

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from service.events.filter import EventFilter, Severity
 
-APPEND_LOCK = 7405002
-NOTIFY_CHANNEL = "tocsin_events"
+EVENTS_CHANNEL = "tocsin_events"
 ROOM_AHEAD = 3_000_000
 """For how many events there are partitions ahead of the head: 80 seconds of a flood of 36,000 a second."""
 PARTITIONS_AHEAD_MAX = 64

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from service.auth.revocations import purge as purge_revocations
+from service.database.leases import AdvisoryLock
 from service.events.log import ensure_partitions
 from service.ledger.statements import NOTIFY_PRESENCE
 from service.logs import get_logger
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-# One janitor at a time; a second finds the lock taken and leaves the work to the first.
-_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(7405004)")
+_TRY_LOCK = text(AdvisoryLock.HOUSEKEEPING.try_lock)
 
 _END_LOST_NODES = text(
     """

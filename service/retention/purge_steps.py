@@ -19,8 +19,8 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from service.database.leases import AdvisoryLock
 from service.events.hash_chain import LINK_GRID
-from service.events.log import APPEND_LOCK
 from service.retention.purge_log import Counts
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ SELECT (SELECT max(seq) FROM batch) AS last_seq, count(*) AS alerts,
        count(*) FILTER (WHERE status IN ('open', 'acknowledged')) AS unresolved
 FROM deleted
 """  # noqa: S608 - constant
-_INDEXER_LOCK = "SELECT pg_advisory_xact_lock(7405006)"
 
 # The last link of ($1, $2] that may be deleted with all before it: everything up to event $4 is deleted, $3 is the age.
 # The last link of all stays, for the next one follows it.
@@ -147,7 +146,7 @@ async def delete_keys(connection: asyncpg.Connection, books: PurgeLog, first_seq
         for start in range(0, len(found[0]), KEYS):
             sources, keys = (column[start : start + KEYS] for column in found)
             async with _batch(connection):
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", APPEND_LOCK)
+                await connection.execute(AdvisoryLock.LOG.lock)
                 deleted = await connection.execute(_DELETE_KEYS, sources, keys, first_seq, last_seq)
                 await books.add(Counts(idempotency_keys=_rows(deleted)))
 
@@ -170,7 +169,9 @@ async def delete_alerts(connection: asyncpg.Connection, books: PurgeLog, purged_
     after: int | None = 0
     while after is not None:
         async with _batch(connection):
-            await connection.execute(_INDEXER_LOCK)  # or it would put an alert into its index that has just gone
+            await connection.execute(
+                AdvisoryLock.SEARCH_INDEX.lock
+            )  # or it would put an alert into its index that has just gone
             after, alerts, unresolved = await connection.fetchrow(_DELETE_ALERTS, after, purged_seq, older_than)
             await books.add(Counts(alerts=alerts, unresolved_alerts=unresolved))
 

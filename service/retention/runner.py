@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from service.database.engine import CONNECTION_LOST, close_quietly
+from service.database.leases import AdvisoryLock
 from service.errors import ArchiveFailed
 from service.logs import get_logger
 from service.periodic import PeriodicTask
@@ -45,8 +46,6 @@ FIRST_PAUSE_SECONDS = 60
 """A node that has just begun has better things to do."""
 PATIENCE = 3600
 """Seconds that one statement of retention may take: it stands in nobody's way."""
-
-_TRY_LOCK = "SELECT pg_try_advisory_lock(7405009)"
 
 
 class Retention:
@@ -85,7 +84,7 @@ class Retention:
         """
         connection = await self._database.connect(patience=PATIENCE)
         try:
-            alone = bool(await connection.fetchval(_TRY_LOCK))
+            alone = bool(await connection.fetchval(AdvisoryLock.RETENTION.try_session_lock))
             books = PurgeLog(connection, older_than or datetime.now(UTC))
             if alone:
                 await _Run(connection, books, self._database.url, self._folder).go(older_than)

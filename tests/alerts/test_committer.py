@@ -16,6 +16,7 @@ from service.alerts.committer import Committer
 from service.alerts.queue_items import NewAlert, Stored, idempotency_key
 from service.alerts.schemas import AlertIn
 from service.database.engine import Database, parse_url
+from service.database.leases import AdvisoryLock
 from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded
 from service.ledger.source_stats import SourceStats
 from service.settings import Settings, StorageSettings
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from service.events.log import Event
-
-APPEND_LOCK = 7405002
 
 
 # What a client sees when PostgreSQL goes away in the middle of a commit.
@@ -200,13 +199,13 @@ async def test_a_change_whose_connection_was_cut_is_answered_as_what_became_of_i
 async def append_lock(database_url: str) -> AsyncIterator[Callable[[], Any]]:
     """Keep every append waiting, and yield the condition that one waits."""
     connection = await asyncpg.connect(database_url)
-    await connection.execute("SELECT pg_advisory_lock($1)", APPEND_LOCK)
+    await connection.execute(f"SELECT pg_advisory_lock({AdvisoryLock.LOG:d})")
 
     async def waiting() -> bool:
         waits = await connection.fetchval(
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1 AND NOT granted"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            APPEND_LOCK,
+            AdvisoryLock.LOG,
         )
         return bool(waits)
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.database.engine import Database, parse_url
+from service.database.leases import AdvisoryLock
 from service.ledger.recorder import Ledger
 from service.maintenance.housekeeping import Housekeeping
 from service.settings import Settings, StorageSettings
@@ -343,7 +344,7 @@ async def test_a_full_queue_refuses_at_once_and_stores_the_rest(database_url: st
     with serving(database_url, Settings(storage=storage)) as node:
         blocker = await asyncpg.connect(database_url)
         async with node.http() as client:
-            await blocker.execute("SELECT pg_advisory_lock(7405002)")  # what every append asks for first
+            await blocker.execute(f"SELECT pg_advisory_lock({AdvisoryLock.LOG:d})")  # what every append asks for first
             posts = [asyncio.create_task(client.post("/v1/alerts", json={"title": "in flight"}))]
             await eventually(lambda: node.sql("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
             posts += [asyncio.create_task(client.post("/v1/alerts", json={"title": f"{n}"})) for n in range(9)]

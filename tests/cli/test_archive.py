@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from service.database.leases import AdvisoryLock
 from service.events.log import append_alerts
 from tests.events.test_log import item
 from tests.fixtures.small_log import make_small
@@ -102,7 +103,7 @@ def test_what_is_asked_for_wrongly_is_refused_with_two(
 
 async def test_only_one_lets_go_at_a_time(filled: str, refused: Callable[..., str]) -> None:
     connection = await asyncpg.connect(filled)
-    await connection.execute("SELECT pg_advisory_lock(7405009)")
+    await connection.execute(f"SELECT pg_advisory_lock({AdvisoryLock.RETENTION:d})")
     said = await asyncio.to_thread(refused, "purge", "--before", FAR, TOCSIN_DATABASE_URL=filled)
     assert "another process is letting go" in said
     await connection.close()

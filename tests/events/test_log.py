@@ -13,7 +13,7 @@ from service.database.engine import Database, parse_url
 from service.database.ids import uuid7
 from service.events.filter import EventFilter, is_for
 from service.events.log import (
-    NOTIFY_CHANNEL,
+    EVENTS_CHANNEL,
     PARTITIONS_AHEAD_MAX,
     ROOM_AHEAD,
     IdempotencyKey,
@@ -162,7 +162,7 @@ async def test_whatever_appends_at_once_the_log_has_no_hole_at_any_moment(databa
 async def test_an_append_wakes_those_who_listen(database_url: str, connection: asyncpg.Connection) -> None:
     heard: list[str] = []
     listener = await asyncpg.connect(database_url)
-    await listener.add_listener(NOTIFY_CHANNEL, lambda *message: heard.append(message[3]))
+    await listener.add_listener(EVENTS_CHANNEL, lambda *message: heard.append(message[3]))
     await append(connection, item(), item("k"), item())
     await append(connection, item("k"))  # stores nothing, and says nothing
     await append(connection, item())

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from service.database.leases import AdvisoryLock
 from service.settings import StorageSettings
 from tests.harness import eventually
 
@@ -128,10 +129,10 @@ async def test_a_janitor_that_finds_another_at_work_leaves_it_to_that_one(
 ) -> None:
     judge, other = two_nodes
     await other.age(other.ledger.node_id, 2 * LEASE)
-    await other.database.execute("SELECT pg_advisory_lock(7405004)")
+    await other.database.execute(f"SELECT pg_advisory_lock({AdvisoryLock.HOUSEKEEPING:d})")
     await judge.janitor.keep_house()
     assert await judge.rows(LOST) == []
-    await other.database.execute("SELECT pg_advisory_unlock(7405004)")
+    await other.database.execute(f"SELECT pg_advisory_unlock({AdvisoryLock.HOUSEKEEPING:d})")
     await judge.ledger.flush()
     await judge.janitor.keep_house()
     assert await judge.rows(LOST) == [(other.ledger.node_id,)]

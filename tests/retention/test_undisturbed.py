@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from service.database.leases import AdvisoryLock
 from service.integrity import verifier
 from service.settings import LimitSettings, RetentionSettings, Settings
 from tests.fixtures.small_log import SIZE
@@ -117,10 +118,10 @@ async def hold(connection: asyncpg.Connection, statement: str) -> None:
 
 POINTS = {
     "before it is noted": "LOCK TABLE retention_runs IN SHARE MODE",
-    "while keys are forgotten": "SELECT pg_advisory_xact_lock(7405002)",
+    "while keys are forgotten": AdvisoryLock.LOG.lock,
     "while links of the log are deleted": "SELECT FROM log_chain WHERE last_seq = 9999 FOR UPDATE",
     "while it is detached": "SELECT count(*) FROM events",
-    "while alerts are deleted": "SELECT pg_advisory_xact_lock(7405006)",
+    "while alerts are deleted": AdvisoryLock.SEARCH_INDEX.lock,
     "while the ledger is deleted": "SELECT FROM ledger_chain WHERE ledger_link_id = 2 FOR UPDATE",
     "while refused handshakes are deleted": "SELECT FROM handshake_rejections FOR UPDATE",
 }
