@@ -19,6 +19,8 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from service.errors import ConfigurationError
+from service.severity import Severity
+from service.topics import TOPIC_MAX, TOPIC_REGEX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +30,7 @@ _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d+)?")
 _RATE = r"\s*\d+\s*(?:/|per)\s*\d*\s*(?:second|minute|hour|day|month|year)s?\s*"
 _RATES = re.compile(f"{_RATE}(?:[,;|]{_RATE})*", re.ASCII | re.IGNORECASE)
 """What ``limits.parse_many`` reads. Importing ``limits`` would double the time that a command takes to start."""
-Severity = Literal["info", "warning", "error", "critical"]
-SEVERITIES: dict[str, Severity] = {
+DEFAULT_SEVERITY_MAP: dict[str, Severity] = {
     "critical": "critical",
     "page": "critical",
     "error": "error",
@@ -88,7 +89,7 @@ def _pairs(value: object) -> object:
     if not isinstance(value, str):
         return value
     pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-    return {**SEVERITIES, **{name.strip().lower(): severity.strip() for name, _, severity in pairs}}
+    return {**DEFAULT_SEVERITY_MAP, **{name.strip().lower(): severity.strip() for name, _, severity in pairs}}
 
 
 def _issuer_url(value: str) -> str:
@@ -313,13 +314,11 @@ class IntegrationSettings(_Group):
 
     alertmanager_topic_label: str = "topic"
     """The label whose value is the topic; what no topic may hold becomes ``-``."""
-    alertmanager_default_topic: Annotated[str, Field(pattern=r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$", max_length=100)] = (
-        "default"
-    )
+    alertmanager_default_topic: Annotated[str, Field(pattern=TOPIC_REGEX, max_length=TOPIC_MAX)] = "default"
     """The topic of alerts without that label."""
     alertmanager_severity_label: str = "severity"
     """The label whose value says how bad it is."""
-    alertmanager_severity_map: Annotated[dict[str, Severity], BeforeValidator(_pairs)] = SEVERITIES
+    alertmanager_severity_map: Annotated[dict[str, Severity], BeforeValidator(_pairs)] = DEFAULT_SEVERITY_MAP
     """What its values mean, such as ``ticket=warning, p1=critical``, beside the defaults."""
     alertmanager_default_severity: Severity = "warning"
     """The severity of alerts without that label, or with another value."""

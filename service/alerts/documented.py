@@ -25,10 +25,6 @@ KEY = f"^{_IN_LINE}*$"
 """The name of an attribute."""
 NAME = f"^{_SHOWN}({_IN_LINE}*{_SHOWN})?$"
 """Printable characters, without blanks at the ends."""
-TOPIC = r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$"
-"""Dot-separated parts."""
-TOPIC_PATTERN = r"^(\*|[a-z0-9_-]+(\.[a-z0-9_-]+)*(\.\*)?)$"
-"""A topic, all beneath one, or all."""
 URL = f"^https?://{_SHOWN}+$"
 
 

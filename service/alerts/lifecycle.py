@@ -30,14 +30,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import orjson
 
 from service.errors import ActionConflict
-from service.events.filter import RANK
+from service.severity import RANK
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from service.events.filter import Severity
+    from service.severity import Severity
 
 Status = Literal["open", "acknowledged", "resolved", "expired"]
 EventKind = Literal[

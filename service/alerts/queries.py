@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, and_, any_, cast, false, literal, or_, select, true
+from sqlalchemy import Text, and_, any_, cast, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from service.alerts.lifecycle import Alert
 from service.alerts.search_index import found
 from service.alerts.tables import alerts
-from service.auth.principal import EVERY_TOPIC
 from service.database.base import severity_type
 from service.events.log import read_head
 from service.events.tables import events
 from service.http import pagination
 from service.timestamps import rfc3339
+from service.topics import EVERY_TOPIC, is_topic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,17 +70,14 @@ def decode_cursor(cursor: str) -> int:
     return int(digits)
 
 
-def _topic_matches(topic: ColumnElement[str], pattern: str) -> ColumnElement[bool]:
-    if pattern == "*":
-        return true()
-    if pattern.endswith(".*"):
-        return topic.startswith(pattern[:-1], autoescape=True)
-    return topic == pattern
-
-
 def any_topic(topic: ColumnElement[str], patterns: Sequence[str]) -> ColumnElement[bool]:
-    """Return the condition that one of ``patterns`` covers ``topic``."""
-    return or_(false(), *(_topic_matches(topic, pattern) for pattern in patterns))
+    """Return the condition that one of ``patterns`` covers ``topic``.
+
+    A pattern that is a topic is compared by equality, so that the index on topic and seq gives the order.
+    """
+    topics = [pattern for pattern in patterns if is_topic(pattern)]
+    wildcards = (pattern for pattern in patterns if not is_topic(pattern))
+    return or_(topic.in_(topics), *(topic.like(func.topic_like(pattern)) for pattern in wildcards))
 
 
 def visible_to(principal: Principal) -> ColumnElement[bool]:

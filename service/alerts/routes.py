@@ -20,10 +20,9 @@ from service.alerts.committer import Committer
 from service.alerts.lifecycle import Status
 from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
 from service.alerts.queue_items import Stored, idempotency_key
-from service.auth.principal import TOPIC_MAX, Principal, Scope, is_subject, is_topic_pattern
+from service.auth.principal import Principal, Scope, is_subject
 from service.database.engine import Database
 from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, OutcomeUnknown, Overloaded, TopicForbidden
-from service.events.filter import Severity
 from service.http.authentication import Bearer
 from service.http.fast_route import FastRoute
 from service.http.openapi import body as body_of
@@ -34,10 +33,12 @@ from service.http.rate_limits import RestLimits
 from service.http.request_body import media_type, read_body, read_model, require_json
 from service.http.source_requests import count_refused
 from service.settings import ServerSettings
+from service.severity import Severity
+from service.topics import PATTERN_REGEX, TOPIC_MAX, is_topic_pattern
 
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
-TopicPattern = Annotated[str, doc.documented(pattern=doc.TOPIC_PATTERN, maxLength=TOPIC_MAX)]
+TopicPattern = Annotated[str, doc.documented(pattern=PATTERN_REGEX, maxLength=TOPIC_MAX)]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")

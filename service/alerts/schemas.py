@@ -30,9 +30,10 @@ from pydantic import (
 from service.alerts import documented as doc
 from service.alerts.documented import documented
 from service.alerts.lifecycle import EventKind, Status
-from service.auth.principal import SUBJECT_MAX, TOPIC_MAX, is_subject, is_topic
-from service.events.filter import Severity
+from service.auth.principal import SUBJECT_MAX, is_subject
+from service.severity import Severity
 from service.timestamps import rfc3339
+from service.topics import TOPIC_MAX, TOPIC_REGEX, is_topic
 
 TITLE_MAX = 200
 BODY_MAX_BYTES = 16 * 1024
@@ -121,7 +122,7 @@ Line = Annotated[str, AfterValidator(_line), documented(pattern=doc.LINE, minLen
 Topic = Annotated[
     str,
     AfterValidator(_topic),
-    documented(pattern=doc.TOPIC, minLength=1, maxLength=TOPIC_MAX, examples=["payments.eu"]),
+    documented(pattern=TOPIC_REGEX, minLength=1, maxLength=TOPIC_MAX, examples=["payments.eu"]),
 ]
 Name = Annotated[
     str,

@@ -16,8 +16,8 @@ from sqlalchemy import Double, Uuid, case, cast, extract, func, literal, select,
 from service.alerts.queries import any_topic
 from service.alerts.tables import alerts
 from service.audit import views
-from service.auth.principal import EVERY_TOPIC
 from service.http.pagination import START
+from service.topics import EVERY_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

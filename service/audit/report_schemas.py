@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.audit.schemas import Counts
-from service.events.filter import Severity
+from service.severity import Severity
 
 
 class SeverityCount(BaseModel):

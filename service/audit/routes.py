@@ -21,11 +21,11 @@ from service.audit.report_schemas import AuditReport
 from service.auth.principal import Principal, Scope
 from service.database.engine import Database
 from service.errors import NotFound, TopicForbidden
-from service.events.filter import Severity
 from service.http.authentication import Bearer
 from service.http.openapi import refusals
 from service.http.pagination import CURSOR_MAX, decode_cursor, encode_cursor
 from service.http.provided import provided
+from service.severity import Severity
 
 if TYPE_CHECKING:
     from fastapi.params import Query as QueryParameter

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.alerts.lifecycle import Status
-from service.events.filter import Severity
+from service.severity import Severity
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

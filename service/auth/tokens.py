@@ -27,9 +27,10 @@ import jwt
 from jwt.utils import base64url_decode
 
 from service.auth.jwks import UnknownKeyId
-from service.auth.principal import EVERY_TOPIC, Principal, is_subject, is_topic_pattern
+from service.auth.principal import Principal, is_subject
 from service.auth.revocations import RevokedTokens
 from service.errors import TokenExpired, TokenInvalid, TokenRevoked
+from service.topics import EVERY_TOPIC, is_topic_pattern
 
 if TYPE_CHECKING:
     from service.auth.issuers import Issuer, Keyring

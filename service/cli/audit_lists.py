@@ -8,11 +8,13 @@ import typer
 
 from service.audit import queries, schemas
 from service.audit.queries import Period, Slice
-from service.auth.principal import EVERY_TOPIC, is_subject, is_topic_pattern
+from service.auth.principal import is_subject
 from service.cli.database_query import ask
 from service.cli.output import AsCsv, AsJson, Limit, Sheet, form_of, listed, show
 from service.cli.time_options import Since, Until, day, period
-from service.database.base import SEVERITIES, STATUSES
+from service.database.base import STATUSES
+from service.severity import SEVERITIES
+from service.topics import EVERY_TOPIC, is_topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

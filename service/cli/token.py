@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from service.auth.principal import Scope, is_subject, is_topic_pattern
+from service.auth.principal import Scope, is_subject
 from service.auth.shared_secret import mint
 from service.cli.signing_secret import signing_secret
 from service.settings import load
+from service.topics import is_topic_pattern
 
 
 def token(

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import asyncpg
 
+    from service.severity import Severity
+
 KINDS = ["alert.created", "alert.repeated"]
 """The events that are an alert that was posted."""
 
@@ -96,7 +98,7 @@ class Now(NamedTuple):
 class Counted(NamedTuple):
     """Alerts by minute and severity. ``every`` is 1 where all were counted, n where every n-th event was."""
 
-    alerts: dict[tuple[datetime, str], int]
+    alerts: dict[tuple[datetime, Severity], int]
     every: int
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.dashboard import database_stats as ledger
 from service.dashboard.node_stats import ANSWER_CHANNEL, ASK_CHANNEL, WITH_MINUTES, Figures, NodeFigures, read_answer
-from service.database.base import SEVERITIES
 from service.database.engine import CONNECTION_LOST, close_quietly
+from service.severity import SEVERITIES
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import MetaData
 from sqlalchemy.dialects.postgresql import ENUM
 
-SEVERITIES = ("info", "warning", "error", "critical")
+from service.severity import SEVERITIES
+
 STATUSES = ("open", "acknowledged", "resolved", "expired")
 
 metadata = MetaData(

@@ -6,13 +6,10 @@ The live path asks this one, the replay and the audit views ask the SQL; a prope
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from service.auth.principal import EVERY_TOPIC, any_covers
-from service.database.base import SEVERITIES
-
-Severity = Literal["info", "warning", "error", "critical"]
-RANK = {severity: rank for rank, severity in enumerate(SEVERITIES)}
+from service.severity import RANK, Severity
+from service.topics import EVERY_TOPIC, any_covers
 
 
 class Visible(Protocol):

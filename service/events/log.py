@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import asyncpg
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from service.events.filter import EventFilter, Severity
+    from service.events.filter import EventFilter
+    from service.severity import Severity
 
 EVENTS_CHANNEL = "tocsin_events"
 ROOM_AHEAD = 3_000_000

@@ -30,8 +30,8 @@ from service.errors import InvalidRequest
 from service.integrations import sanitize
 
 if TYPE_CHECKING:
-    from service.events.filter import Severity
     from service.settings import IntegrationSettings
+    from service.severity import Severity
 
 _LINKS = (("Runbook", "runbook_url"), ("Dashboard", "dashboard_url"))
 

@@ -12,10 +12,10 @@ from typing import Any, cast, get_args
 
 from service.alerts.schemas import KEY_MAX, AlertIn
 from service.errors import InvalidRequest
-from service.events.filter import Severity
 from service.integrations import sanitize
+from service.severity import Severity
 
-SEVERITIES: dict[str, Severity] = {"info": "info", "success": "info", "warning": "warning", "failure": "error"}
+SEVERITY_OF_TYPE: dict[str, Severity] = {"info": "info", "success": "info", "warning": "warning", "failure": "error"}
 _OURS = {"title", "message", "type", "version", "attachments", "topic", "severity", "dedup_key"}
 
 
@@ -52,7 +52,7 @@ def _shown(value: Any) -> str:
 def _severity(payload: dict[str, Any]) -> Severity:
     if (wanted := payload.get("severity")) in get_args(Severity):
         return cast("Severity", wanted)
-    return SEVERITIES.get(str(payload.get("type")).lower(), "info")
+    return SEVERITY_OF_TYPE.get(str(payload.get("type")).lower(), "info")
 
 
 def _files(attachments: Any) -> list[dict[str, Any]]:

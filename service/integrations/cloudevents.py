@@ -29,10 +29,10 @@ from pydantic import ValidationError
 
 from service.alerts.schemas import KEY_MAX, AlertIn
 from service.errors import InvalidRequest, UnsupportedMedia
-from service.events.filter import Severity
 from service.events.log import IdempotencyKey
 from service.http.request_body import parse_json
 from service.integrations import sanitize
+from service.severity import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,12 +19,12 @@ from service.alerts.schemas import (
     TITLE_MAX,
     Link,
 )
-from service.auth.principal import TOPIC_MAX, is_topic
+from service.topics import TOPIC_CHARACTERS, TOPIC_MAX, is_topic
 
 CUT = "…"
 _LENGTHS = (4096, 1024, 256, 64)
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_NOT_TOPIC = re.compile(r"[^a-z0-9_-]+")
+_NOT_TOPIC = re.compile(rf"[^{TOPIC_CHARACTERS}]+")
 
 
 def cut(value: str, length: int) -> str:

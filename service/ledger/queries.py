@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from service.auth.principal import any_covers
+from service.topics import any_covers
 
 if TYPE_CHECKING:
     from datetime import datetime

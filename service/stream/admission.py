@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
-from service.auth.principal import EVERY_TOPIC, Principal, intersect, is_topic_pattern
 from service.errors import CloseReason, DatabaseUnavailable, RateLimited, TokenRevoked
-from service.events.filter import EventFilter, Severity
+from service.events.filter import EventFilter
 from service.ledger.records import ConnectionEntry, Rejection, plain
 from service.logs import get_logger
 from service.metrics import HANDSHAKES_REJECTED
+from service.severity import Severity
 from service.stream import frames
 from service.stream.connection import Connection, Transport
 from service.stream.protocol import SEQ_MAX, StreamProtocol, Timing
+from service.topics import EVERY_TOPIC, intersect, is_topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from service.auth.principal import Principal
     from service.auth.tokens import TokenVerifier
     from service.http.rate_limits import ConnectionLimits, RestLimits
     from service.ledger.recorder import Ledger

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from service import __version__
 from service.errors import CloseReason
-from service.events.filter import Severity
+from service.severity import Severity
 from service.stream.frame_schemas import ClientFrame, Event, Frame, ServerFrame, final, kind_of, shown, type_of
 from service.stream.frames import SUBPROTOCOL
 from service.stream.transports.websocket_endpoint import PATH

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, assert_never, cast
 
 from service.auth.jwks import UnknownKeyId
-from service.auth.principal import Scope, any_covers
+from service.auth.principal import Scope
 from service.errors import CloseReason, DatabaseUnavailable, RequestRefused
 from service.logs import get_logger
 from service.metrics import STREAM_CLOSES
@@ -29,6 +29,7 @@ from service.stream.protocol import (
     SendHeartbeat,
     StreamProtocol,
 )
+from service.topics import any_covers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from service.events.filter import Severity
     from service.events.log import Event
+    from service.severity import Severity
 
 SUBPROTOCOL = "tocsin.v1"
 

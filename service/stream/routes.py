@@ -21,11 +21,11 @@ from service.errors import (
     ScopeMissing,
     TopicForbidden,
 )
-from service.events.filter import Severity
 from service.http.authentication import Bearer
 from service.http.openapi import refusals, takes
 from service.http.provided import part, provided
 from service.http.request_body import json_body
+from service.severity import Severity
 from service.stream.transports.http_streams import HttpStreams
 from service.stream.transports.sse import MEDIA_TYPE, read_event_id
 

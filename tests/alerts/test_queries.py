@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.alerts.queries import decode_cursor, encode_cursor
-from service.auth.principal import any_covers
-from service.database.base import SEVERITIES
 from service.errors import InvalidRequest
-from service.events.filter import RANK
 from service.events.log import append_alerts
+from service.severity import RANK, SEVERITIES, Severity
+from service.topics import any_covers
 from tests.harness import created, eventually, token
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def test_a_list_holds_exactly_what_the_bearer_may_see_and_asked_for(  # noqa: PL
     subject: str,
     wanted: list[str],
     severities: list[str],
-    least: str | None,
+    least: Severity | None,
     statuses: list[str],
     limit: int,
 ) -> None:

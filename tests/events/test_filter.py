@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.database.base import SEVERITIES
-from service.events.filter import RANK, EventFilter, Severity, Visible, is_for
+from service.events.filter import EventFilter, Visible, is_for
+from service.severity import RANK, SEVERITIES, Severity
 
 MATCHES = """
 SELECT event_matches(
@@ -86,11 +86,7 @@ def test_the_log_and_the_live_path_agree_on_what_one_may_see(shared_url: str, as
 
 
 def test_severities_are_in_the_order_of_the_database(shared_url: str) -> None:
-    everything = [
-        Case(["*"], least, "alice", "a", severity, None)  # type: ignore[arg-type]
-        for least in SEVERITIES
-        for severity in SEVERITIES
-    ]
+    everything = [Case(["*"], least, "alice", "a", severity, None) for least in SEVERITIES for severity in SEVERITIES]
     expected = [RANK[case.severity] >= RANK[case.min_severity] for case in everything]
     assert asyncio.run(in_sql(shared_url, everything)) == expected == list(map(in_python, everything))
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from service.severity import SEVERITIES
+
 if TYPE_CHECKING:
     from tests.faults.client_sockets import Line
 
-SEVERITIES = ("info", "warning", "error", "critical")
 _EVENT = re.compile(rb'\{"type":"event","seq":(\d+),')
 NEVER = datetime.max.replace(tzinfo=UTC)
 FRAME_MAX = 14

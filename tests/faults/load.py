@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from service.severity import SEVERITIES
 from tests.contract import checked_frame
 from tests.harness import READ, WRITE, token
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 UNLIMITED = {"TOCSIN_WRITE_LIMIT": "1000000/second", "TOCSIN_AUTH_FAILURE_LIMIT": "1000000/second"}
 TOPICS = ("payments.eu", "payments.us", "search", "default")
-SEVERITIES = ("info", "warning", "error", "critical")
 
 
 def alerts() -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.settings import LimitSettings, Settings
+from service.severity import SEVERITIES
 from tests.harness import eventually, serving
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 ADMINS = ("ann", "bob", "cyd")
 BACKENDS = ("billing", "search")
 SCOPE = "alerts:read alerts:write alerts:manage"
-SEVERITIES = ["info", "warning", "error", "critical"]
 KIND = {"acknowledge": "acknowledged", "resolve": "resolved", "reopen": "reopened"}
 LEADS = {"acknowledge": "acknowledged", "resolve": "resolved", "reopen": "open"}
 MAY_BEGIN = {

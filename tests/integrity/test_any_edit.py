@@ -17,6 +17,7 @@ from service.events.tables import events, log_chain
 from service.integrity.link_checks import ORIGIN, DoesNotFit
 from service.integrity.verifier import LEDGER, LOG, survey
 from service.ledger.tables import connections, dispatches, ledger_chain, receipts
+from service.severity import SEVERITIES
 from tests.harness import new_database
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ VALUES: dict[str, st.SearchStrategy[str | None]] = {
     "DATETIME": _times,
     "JSON": _json.map(json.dumps),
     "BLOB": st.binary(max_size=40).map(lambda value: "\\x" + value.hex()),
-    "VARCHAR(8)": st.sampled_from(["info", "warning", "error", "critical"]),
+    "VARCHAR(8)": st.sampled_from(SEVERITIES),
 }
 
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from service.settings import LedgerSettings, LimitSettings, Settings
+from service.severity import SEVERITIES
 from tests.harness import PATIENCE, Node, serving
 from tests.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-SEVERITIES = ("info", "warning", "error", "critical")
 NAMES = ("alice", "bob", "carol")
 TOPICS = ("payments.eu", "payments.us", "search")
 PATTERNS = ("*", "*", "payments.*", "payments.eu,search")

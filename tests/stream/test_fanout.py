@@ -11,14 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.settings import Settings, StreamSettings
+from service.severity import SEVERITIES
 from tests.fixtures.notifications import kill_listeners
 from tests.harness import PATIENCE, Node, Stream, eventually, serving
 from tests.stream.conftest import raw_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-SEVERITIES = ["info", "warning", "error", "critical"]
 
 
 def seqs(stream: Stream) -> list[int]:
