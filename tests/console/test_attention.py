@@ -243,7 +243,7 @@ async def test_quiet_hours_end_when_they_say_and_spare_what_they_say(  # noqa: P
     await tab.page.goto(node.base)
     preferences = {"quiet": True, "quietFrom": quiet_from, "quietTo": quiet_to, "criticalAlways": critical_always}
     asked = """async ([preferences, severity]) => {
-        const { mayNotifyAt } = await import("/console/settings/preferences.js");
+        const { mayNotifyAt } = await import("/console/ui/notification-preferences.js");
         return mayNotifyAt(preferences, severity, new Date(2026, 0, 15, 12, 30));
     }"""
     assert await tab.page.evaluate(asked, [preferences, severity]) == calls

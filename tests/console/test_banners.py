@@ -86,7 +86,11 @@ async def test_a_token_that_lives_long_is_not_worth_a_word(node: Node, tab: Tab)
 
 @pytest.mark.parametrize(
     ("skew", "words"),
-    [(60_000, "(59|60|61) s ahead of the server's"), (-3_600_000, "60 min behind the server's"), (2_500, None)],
+    [
+        (60_000, "(59 s|1 min|1 min 1 s) ahead of the server's"),
+        (-3_600_000, r"(59 min 5\d s|1 h) behind the server's"),
+        (2_500, None),
+    ],
 )
 async def test_a_clock_that_is_off_by_more_than_5_s_is_said_once(
     node: Node, tab: Tab, skew: int, words: str | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from contextlib import asynccontextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import expect
 
-from scripts.node_tools import INSTALL, node
 from service.app import CONSOLE
-from service.errors import CloseReason
 from service.settings import Settings, StreamSettings
 from tests.console.test_tabs import connections
 from tests.harness import READ, ROOT, eventually, serving, token
-from tests.requirements import missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,12 +32,6 @@ COPIED = {
         for folder in re.findall(r"`(\w+/)`", INSTRUCTIONS)
         for file in (CONSOLE / folder).iterdir()
     ),
-}
-SAID = {
-    "refresh": "ask for a fresh token, then resume; stop where there is none",
-    "stop": "stop",
-    "retry": "back off, then resume",
-    "retry-later": "long back off, then resume",
 }
 
 
@@ -122,23 +112,3 @@ def test_every_option_and_state_is_documented() -> None:
 def first_cells(heading: str) -> set[str]:
     section = TEXT.split(heading, maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
     return set(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE))
-
-
-async def test_the_table_of_closes_is_what_the_client_does_at_the_service_s_closes() -> None:
-    executable = node()
-    if executable is None:
-        missing(f"there is no Node of version 20.19 or newer: {INSTALL}")
-        return
-    reasons = json.dumps([[close.code, close.reason] for close in CloseReason])
-    ask = (
-        f"import {{ closePolicy }} from {json.dumps((CONSOLE / 'stream' / 'close-policy.js').as_uri())};"
-        f"console.log(JSON.stringify({reasons}.map(([code, reason]) => closePolicy(code, reason))))"
-    )
-    command = [executable, "--no-warnings", "--input-type=module", "--eval", ask]
-    run = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    output, _ = await run.communicate()
-    rows = [
-        f"| {close.code} | `{close.reason}` | {SAID[policy]} |"
-        for close, policy in zip(CloseReason, json.loads(output), strict=True)
-    ]
-    assert "\n".join(rows) == TEXT.split("<!-- closes -->")[1].split("<!-- /closes -->")[0].strip().split("\n", 2)[2]

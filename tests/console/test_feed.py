@@ -428,7 +428,7 @@ async def test_from_an_alert_that_left_the_list_the_keys_go_to_the_ones_beside_i
             await tab.shows(*left)
 
 
-async def test_a_graver_repetition_of_what_was_acknowledged_calls_whether_it_is_loaded_or_not(
+async def test_a_more_severe_repetition_of_an_acknowledged_alert_notifies_whether_it_is_loaded_or_not(
     node: Node, tab: Tab
 ) -> None:
     far, near = ({"title": title, "dedup_key": title, "severity": "warning"} for title in ("Far down", "In sight"))

@@ -1,8 +1,8 @@
 /**
- * What an admin does to an alert: acknowledge, resolve, reopen.
+ * The actions on an alert: acknowledge, resolve, reopen.
  *
- * What it leads to is shown at once, as a prediction, and taken back where the server says otherwise: somebody else was
- * first, the token does not allow it, or nobody answered.
+ * The expected result is shown at once, as a prediction, and withdrawn if the action fails: because somebody else was
+ * first, the token does not allow it, or the server did not answer.
  */
 
 import { ApiError } from "../auth/rest-api.js";
@@ -14,15 +14,15 @@ import { timeOfDay } from "../ui/format.js";
 
 /** @typedef {"acknowledge" | "resolve" | "reopen"} Action */
 /** @typedef {Pick<Alert, "status" | "status_by">} Prediction */
-/** @typedef {Pick<Alert, "status" | "source">} ActionableAlert  What has to be known of an alert to act on it. */
+/** @typedef {Pick<Alert, "status" | "source">} ActionableAlert */
 
 /**
- * @typedef {object} ActionHost  Where an action shows.
+ * @typedef {object} ActionHost
  * @property {() => Session | null} session
  * @property {(id: string) => ActionableAlert | null} find
- * @property {(id: string, prediction: Prediction | null) => void} predict  Null: the prediction is over.
- * @property {(alert: Alert) => void} applyResponse  What the server says the alert is now.
- * @property {(id: string, message: string) => void} showError  Empty: nothing is wrong.
+ * @property {(id: string, prediction: Prediction | null) => void} predict  Null: the action is over.
+ * @property {(alert: Alert) => void} applyResponse  The alert as the server has it.
+ * @property {(id: string, message: string) => void} showError  Empty: clears it.
  */
 
 export const MANAGE = "alerts:manage";
@@ -41,7 +41,7 @@ export function isApplicable(action, { status }) {
 }
 
 /**
- * Whether a token lets its bearer do it: whoever posted an alert may resolve it.
+ * Whether the token allows an action: with `alerts:write`, a source may resolve its own alerts.
  * @param {Session} session
  * @param {Action} action
  * @param {ActionableAlert} alert
@@ -52,7 +52,7 @@ export function isAllowed(session, action, { source }) {
 
 export class Actions {
   #host;
-  /** What is under way, by alert. @type {Map<string, Promise<void>>} */ #running = new Map();
+  /** The running action of each alert. @type {Map<string, Promise<void>>} */ #running = new Map();
 
   /** @param {ActionHost} host */
   constructor(host) {
@@ -60,8 +60,8 @@ export class Actions {
   }
 
   /**
-   * Does the first action that leads on from where the alert stands now, once what is under way for it is over, and shows
-   * what becomes of it. Where nothing can be done, it says why. Nothing is done, nor shown, for who signs in meanwhile.
+   * Runs the first of the actions that applies to the alert's status, after the one that is running for it, and shows
+   * the result or why it failed. Does nothing if somebody else signed in meanwhile.
    * @param {string} id
    * @param {...Action} actions
    */
@@ -105,9 +105,9 @@ export class Actions {
 }
 
 /**
- * Why something was not done, and what to do about it.
+ * Why a request failed, and what to do about it.
  * @param {ApiError} error
- * @param {string} doing  "acknowledge", "comment".
+ * @param {string} doing  Such as "acknowledge".
  */
 export function explainFailure({ reason, status, retryAfter, problem }, doing) {
   if (status === 409) return problem.alert ? describeConflict(problem.alert) : String(problem.detail);

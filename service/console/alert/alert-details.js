@@ -1,8 +1,7 @@
 /**
- * What an alert says, as elements: its text, its attributes, its links, and the facts about it.
+ * The content and the details of an alert, as elements.
  *
- * Every string here was written by someone else. It becomes text in a bidi isolate, and a link only where it leads to
- * the web.
+ * All strings of an alert are untrusted. Each becomes text in a bidi isolate, and a link only if it is a web address.
  */
 
 import { element, foreign } from "../ui/dom.js";
@@ -13,7 +12,7 @@ import { render } from "./markdown.js";
 
 /** @import { Alert } from "../stream/wire-types.js" */
 
-/** What it is about. @param {Alert} alert @returns {HTMLElement[]} */
+/** Body, attributes and links. @param {Alert} alert @returns {HTMLElement[]} */
 export function contentOf({ body, attributes, links }) {
   const parts = [];
   if (body) parts.push(element("div", { class: "markdown", "data-testid": "body" }, ...render(body)));
@@ -36,9 +35,9 @@ export function contentOf({ body, attributes, links }) {
 }
 
 /**
- * Who, when, for whom, and what time will make of it.
+ * Source, times, recipients, and what is due.
  * @param {Alert} alert
- * @param {string | null} occurredAt  The last time, where it is known.
+ * @param {string | null} occurredAt  When it occurred last; null: unknown.
  * @returns {HTMLElement[]}
  */
 export function factsOf(alert, occurredAt) {

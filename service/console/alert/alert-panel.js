@@ -1,20 +1,19 @@
 /**
- * One alert, beside the feed: what it says, what happened to it, who has it, and what to do about it.
+ * The open alert, beside the feed: its content, its timeline, its receipts and its actions.
  *
- *     closed --open(id)--> loading --its timeline and itself--> shown, placed in the log
- *                             |                                   ^
- *                             +--> missing: it says why ----------+  (on events, and when the stream is live again)
+ *     closed --open(id)--> loading --alert and timeline--> shown, position in the log known
+ *                             |                              ^
+ *                             +--> missing, with the reason -+  (on events, and when the stream is live again)
  *
- * An event of the stream is newer than those before it, by `seq`. What a request brings is shown where it is not older
- * than what is shown, by `updated_at`. Events are compared with it in the same way until its timeline is there, which
- * tells where in the log it stands: the stream may still be catching up with what it says already.
+ * An event of the stream is newer than the events before it, by `seq`. A response is shown unless it is older than what
+ * is shown, by `updated_at`. Events are compared in the same way until the timeline is loaded, which tells the log
+ * position of the response: the stream may still be catching up to it.
  */
 
 import { ApiError } from "../auth/rest-api.js";
 import { statusOf } from "../feed/alert-row.js";
 import { byId, element, foreign } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
-import { keepAgesCurrent, keepCountdownsCurrent } from "../ui/live-times.js";
 import { isAllowed, isApplicable, MANAGE } from "./actions.js";
 import { contentOf, factsOf } from "./alert-details.js";
 import { CommentForm } from "./comment-form.js";
@@ -52,18 +51,18 @@ export class AlertPanel {
   /** @type {Alert | null} */ #alert = null;
   /** @type {Prediction | null} */ #prediction = null;
   #position = -1;
-  #isPositionKnown = false; // Whether that holds for what was loaded too.
-  #openId = ""; // The id that is open, whether or not there is such an alert.
-  #attempt = 0; // Numbers the loads: what an earlier one brings is ignored.
+  #isPositionKnown = false; // Whether `#position` includes the response that is shown.
+  #openId = ""; // Whether or not there is such an alert.
+  #attempt = 0; // Numbers the loads: responses to an earlier one are ignored.
   /** @type {string | null} */ #next = null;
-  #isIncomplete = false; // What was asked for last did not all come.
-  /** What could not be loaded, and why. @type {Map<string, string>} */ #problems = new Map();
+  #isIncomplete = false; // A part could not be loaded.
+  /** Why a part could not be loaded. @type {Map<string, string>} */ #problems = new Map();
   #shownContent = "";
   #focusCommentWhenLoaded = false;
 
   /**
    * @param {(action: Action, id: string) => void} runAction
-   * @param {(id: string, message: string) => void} showError  Says what went wrong, also of an alert that is no longer open.
+   * @param {(id: string, message: string) => void} showError  Also for an alert that is no longer open.
    */
   constructor(runAction, showError) {
     this.#comments = new CommentForm(this.#timeline, showError);
@@ -74,19 +73,17 @@ export class AlertPanel {
     }
     this.#retry.addEventListener("click", () => this.#load());
     this.#more.addEventListener("click", () => this.#try(TIMELINE, () => this.#loadTimeline(this.#attempt)));
-    keepAgesCurrent(this.#panel);
-    keepCountdownsCurrent(this.#panel);
   }
 
-  /** The alert that is shown. */
+  /** The shown alert. */
   get alert() {
     return this.#alert;
   }
 
   /**
-   * Opens an alert, or closes the one that is open.
+   * Opens an alert, or closes the open one.
    * @param {string} id     Empty: none.
-   * @param {string} title  Where it is known: the focus is about to go there.
+   * @param {string} title  Empty: unknown.
    */
   open(id, title) {
     if (id === this.#openId) return;
@@ -96,14 +93,14 @@ export class AlertPanel {
     if (id) this.#load();
   }
 
-  /** Somebody is signed in, or what is shown may have been passed over. @param {Session} session @param {string} title */
+  /** A session began, or events may have been missed. @param {Session} session @param {string} title */
   refresh(session, title) {
     this.#session = session;
     if (!this.#alert) this.#showTitle(title);
     if (this.#openId) this.#load();
   }
 
-  /** Somebody signed out. */
+  /** The session ended. */
   clear() {
     this.#session = null;
     this.#reset();
@@ -114,14 +111,14 @@ export class AlertPanel {
     this.#title.focus();
   }
 
-  /** Puts the cursor where one writes a comment, once the alert is there, or says why one may not. */
+  /** Moves the focus to the comment field, once the alert is loaded, or says why commenting is not allowed. */
   comment() {
     this.#focusCommentWhenLoaded = !this.#alert;
     if (!this.#alert || this.#comments.focus()) return;
     this.showError(this.#alert.id, `To comment, your token needs the scope ${MANAGE}.`);
   }
 
-  /** The stream is live again: what could not be loaded may be there now. */
+  /** The stream is live again: what could not be loaded is asked for again. */
   onLive() {
     if (this.#openId && this.#isIncomplete) this.#load();
     else this.#receipts.reloadSoon();
@@ -142,7 +139,7 @@ export class AlertPanel {
     this.#receipts.reloadSoon();
   }
 
-  /** What a request brought. @param {Alert} alert */
+  /** Shows an alert as a response has it. @param {Alert} alert */
   applyResponse(alert) {
     if (alert.id !== this.#openId) return;
     if (this.#alert && alert.updated_at < this.#alert.updated_at) return;
@@ -157,7 +154,7 @@ export class AlertPanel {
     this.#render();
   }
 
-  /** Says what went wrong. Returns whether the alert is here. @param {string} id @param {string} message */
+  /** Shows an error. Returns whether its alert is open. @param {string} id @param {string} message */
   showError(id, message) {
     if (id !== this.#openId) return false;
     this.#message.textContent = message;
@@ -182,7 +179,7 @@ export class AlertPanel {
     this.#showTitle("");
   }
 
-  /** @param {string} title  Empty: it is not known yet. */
+  /** @param {string} title  Empty: unknown. */
   #showTitle(title) {
     this.#title.replaceChildren(title ? foreign("", title) : "Loading …");
   }
@@ -208,7 +205,7 @@ export class AlertPanel {
     return alert;
   }
 
-  /** From the newest events back. Returns whether they are here. @param {number} attempt */
+  /** Loads events from the newest back. Returns whether they were loaded. @param {number} attempt */
   async #loadTimeline(attempt) {
     const [session, id] = [this.#session, this.#openId];
     for (let pages = 0; session && pages < MAX_PAGES; pages += 1) {
@@ -221,15 +218,15 @@ export class AlertPanel {
       if (!next) break;
     }
     this.#more.hidden = !this.#next;
-    this.#render(); // Only the timeline tells when it occurred.
+    this.#render(); // When the alert last occurred is only in the timeline.
     return true;
   }
 
-  /** The timeline of what was loaded is here, and with it the place in the log. @param {Alert} alert */
+  /** Finds the log position of a loaded alert in its timeline. @param {Alert} alert */
   #setPosition(alert) {
     const position = this.#timeline.positionAt(alert.updated_at);
     this.#isPositionKnown = true;
-    if (position <= this.#position) return; // An event that came meanwhile is newer.
+    if (position <= this.#position) return; // An event that arrived meanwhile is newer.
     this.#position = position;
     this.#alert = alert;
     this.#render();
@@ -237,7 +234,7 @@ export class AlertPanel {
 
   /**
    * @template Part
-   * @param {string} name  Of what is loaded.
+   * @param {string} name  Of the part.
    * @param {() => Promise<Part>} load
    * @returns {Promise<Part | null>}  Null: it could not be.
    */
@@ -274,11 +271,11 @@ export class AlertPanel {
     this.#showProblems();
   }
 
-  /** Says what could not be loaded, and why. */
+  /** Shows which part could not be loaded, and why. */
   #showProblems() {
     const text = this.#problems.get(ALERT) ?? this.#problems.get(TIMELINE) ?? "";
     const mayRetry = text !== "" && this.#isIncomplete;
-    if (!mayRetry && document.activeElement === this.#retry) this.focus(); // The button would take the focus with it.
+    if (!mayRetry && document.activeElement === this.#retry) this.focus(); // The button with the focus is about to be hidden.
     this.#missing.textContent = text;
     this.#missing.hidden = !text;
     this.#retry.hidden = !mayRetry;
@@ -303,7 +300,7 @@ export class AlertPanel {
     if (this.#focusCommentWhenLoaded) this.comment();
   }
 
-  /** Only when it changed: replacing a link would take the focus from whoever is on it. @param {Alert} alert */
+  /** Replaces the content only if it changed: a link in it may have the focus. @param {Alert} alert */
   #renderContent(alert) {
     const content = JSON.stringify([alert.body, alert.attributes, alert.links]);
     if (content === this.#shownContent) return;
@@ -315,7 +312,7 @@ export class AlertPanel {
   #renderButtons(session, alert) {
     for (const button of this.#buttons) {
       const action = /** @type {Action} */ (button.dataset.action);
-      // Not `disabled`, which would take the focus from the button that was just pressed.
+      // Not `disabled`: the button that was just pressed would lose the focus.
       button.ariaDisabled = String(!isApplicable(action, alert) || !isAllowed(session, action, alert));
     }
     this.#hint.hidden = session.hasScope(MANAGE);

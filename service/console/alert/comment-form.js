@@ -1,5 +1,5 @@
 /**
- * Writing a comment. What was typed stays until the server has it, for each alert apart, whatever happens meanwhile.
+ * The comment form. What was typed is kept, for each alert, until the server has stored it.
  */
 
 import { ApiError } from "../auth/rest-api.js";
@@ -10,7 +10,7 @@ import { explainFailure, MANAGE } from "./actions.js";
 /** @import { Session } from "../auth/session.js" */
 /** @import { Timeline } from "./timeline.js" */
 
-/** @typedef {{text: string, key: string}} UnsentComment  Sent again with the same key, it is stored once. */
+/** @typedef {{text: string, key: string}} UnsentComment  With the same key, it is stored only once. */
 
 export class CommentForm {
   #form = byId("comment-form");
@@ -21,11 +21,11 @@ export class CommentForm {
   /** @type {Session | null} */ #session = null;
   #id = "";
   /** @type {Map<string, UnsentComment>} By alert. */ #unsent = new Map();
-  /** @type {Set<string>} The alerts whose comment is on its way. */ #sending = new Set();
+  /** @type {Set<string>} The alerts whose comment is being sent. */ #sending = new Set();
 
   /**
    * @param {Timeline} timeline
-   * @param {(id: string, message: string) => void} showError  Says what went wrong, also when another alert is open by then.
+   * @param {(id: string, message: string) => void} showError  Also for an alert that is no longer open.
    */
   constructor(timeline, showError) {
     this.#timeline = timeline;
@@ -45,7 +45,7 @@ export class CommentForm {
     this.#update();
   }
 
-  /** Puts the cursor there. Returns whether one may write. */
+  /** Moves the focus to the field. Returns whether the token allows comments. */
   focus() {
     if (!this.#session?.hasScope(MANAGE)) return false;
     this.#field.focus();
@@ -53,7 +53,7 @@ export class CommentForm {
     return true;
   }
 
-  /** Forgets what was typed: somebody else signs in. */
+  /** The session ended: drops what was typed. */
   clear() {
     this.#session = null;
     this.#unsent.clear();

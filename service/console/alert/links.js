@@ -1,11 +1,11 @@
 /**
- * Links that somebody else wrote: they lead to the web or are no links, and say where they lead whatever they claim.
+ * Untrusted links: only web addresses become links, and each shows the host it leads to.
  */
 
 import { element, foreign } from "../ui/dom.js";
 
 /**
- * The address of a page of the web; null for what is none.
+ * A web address, or null for anything else.
  * @param {string} url
  */
 export function webAddress(url) {
@@ -14,7 +14,7 @@ export function webAddress(url) {
 }
 
 /**
- * A link, and beside it the host, unless the text is the address and so names it already.
+ * A link with its host beside it, unless the text is the address itself.
  * @param {string} text
  * @param {string} url
  */

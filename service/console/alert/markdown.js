@@ -3,9 +3,9 @@
  *
  *     text --parse--> blocks of inlines, plain objects --render--> DOM nodes
  *
- * There is no markup in it: whatever the text, the nodes are those that `render` names, and text is text. What is not
- * understood stays as it was written, backslashes and indentation too, because most alerts are written by programs that
- * never heard of Markdown. Each pattern is bounded, so that a hostile text costs about as much as any other.
+ * HTML is not parsed: whatever the text, the nodes are those that `render` creates. Anything else is shown as it is
+ * written, with backslashes and indentation, because most alerts are written by programs that do not use Markdown. Each
+ * pattern is bounded, so that a hostile text costs about as much as any other.
  */
 
 import { element, foreign } from "../ui/dom.js";
@@ -27,7 +27,7 @@ const BIDI_CONTROL = /[\u202a-\u202e\u2066-\u2069]/;
 
 /** @typedef {(found: RegExpExecArray, depth: number) => Inline | null} Read */
 
-/** What may stand in a line; the first that fits at a place is taken. @type {[RegExp, Read][]} */
+/** The inline elements; the first that matches is used. @type {[RegExp, Read][]} */
 const INLINES = [
   [/(?<!`)(`{1,3})(?!`)([^\n]{1,2000}?)(?<!`)\1(?!`)/y, ([, , text]) => ({ type: "code", text: unpadded(text) })],
   [/\[([^[\]\n]{1,300})\]\((https?:\/\/[^\s()<>]{1,2000})\)/y, ([, text, url]) => link(text, url)],
@@ -40,7 +40,7 @@ const INLINES = [
   [/(?<![\p{L}\p{N}_])_(?=[^\s_])([^\n]{1,500}?)(?<=[^\s_])_(?![\p{L}\p{N}_])/uy, emphasis],
 ];
 
-/** Where one of them may begin. */
+/** Where one of them may start. */
 const BEGINNING = /[`[*_]|https?:/g;
 
 /**
@@ -91,14 +91,14 @@ export function parse(text) {
   return blocks;
 }
 
-/** A code block that nothing closes goes to the end. @param {string[]} lines @param {number} from @param {string} fence */
+/** A code block without an end continues to the last line. @param {string[]} lines @param {number} from @param {string} fence */
 function endOfCode(lines, from, fence) {
   const closing = new RegExp(`^ {0,3}${fence[0]}{${fence.length},}\\s*$`);
   const end = lines.findIndex((line, index) => index >= from && closing.test(line));
   return end < 0 ? lines.length : end;
 }
 
-/** A list goes on with more items, and with lines that are indented. @param {string[]} lines @param {number} from */
+/** A list continues with items and indented lines. @param {string[]} lines @param {number} from */
 function endOfList(lines, from) {
   let end = from + 1;
   while (end < lines.length && (ITEM.test(lines[end]) || /^ {2,}\S/.test(lines[end])) && !FENCE.test(lines[end]))
@@ -107,7 +107,7 @@ function endOfList(lines, from) {
 }
 
 /**
- * The first line is an item; one that is indented further than it belongs to the item before.
+ * The first line is an item; an item that is indented further belongs to the one before it.
  * @param {string[]} lines
  * @param {number} depth
  * @returns {List[]}
@@ -147,7 +147,7 @@ function indentOf(line) {
 
 /**
  * @param {string} text
- * @param {number} depth  How far inside of emphasis this is.
+ * @param {number} depth  Of nested emphasis.
  * @returns {Inline[]}
  */
 function inlines(text, depth) {
@@ -199,7 +199,7 @@ function link(text, url) {
   return webAddress(url) && { type: "link", text, url };
 }
 
-/** Code that begins or ends with a backtick is written with blanks around it. @param {string} text */
+/** Code that starts or ends with a backtick is written with spaces around it. @param {string} text */
 function unpadded(text) {
   return /^ .*\S.* $/.test(text) ? text.slice(1, -1) : text;
 }
@@ -228,7 +228,7 @@ function listNode({ ordered, start, items }) {
 function inlineNode(inline) {
   switch (inline.type) {
     case "text":
-      // An override that nobody ends would turn what stands behind it.
+      // An unterminated override would affect the text behind it.
       return BIDI_CONTROL.test(inline.text) ? foreign("", inline.text) : inline.text;
     case "code":
       return element("code", { dir: "auto" }, inline.text);

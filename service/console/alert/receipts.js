@@ -1,8 +1,8 @@
 /**
- * Who has received an alert and who has not, from the ledger, for tokens with the scope `audit:read`.
+ * The receipts of the open alert: who has received it, from the ledger, for tokens with the scope `audit:read`.
  *
- * It is asked for while the alert is open and the page is looked at: at a calm pace, and soon after each event of the
- * alert, because the ledger is written a moment after what it tells of.
+ * They are reloaded while the page is visible: every 10 s, and soon after each event of the alert, because the ledger is
+ * written a moment later.
  */
 
 import { ApiError } from "../auth/rest-api.js";
@@ -31,8 +31,8 @@ export class Receipts {
   #loading = false;
 
   /**
-   * @param {HTMLElement} summary  How many; or why nobody can be named.
-   * @param {HTMLElement} list     Who.
+   * @param {HTMLElement} summary  How many have received it, or why that is unknown.
+   * @param {HTMLElement} list     The recipients.
    */
   constructor(summary, list) {
     this.#summary = summary;
@@ -62,12 +62,12 @@ export class Receipts {
     this.#list.replaceChildren();
   }
 
-  /** Something happened that may have changed it. */
+  /** The receipts may have changed. */
   reloadSoon() {
     if (this.#session?.hasScope(SCOPE)) this.#loadIn(RELOAD_AFTER_EVENT_MS);
   }
 
-  /** @param {number} delay  In ms; what is due earlier stays so. */
+  /** @param {number} delay  In ms; an earlier load stays due. */
   #loadIn(delay) {
     const dueAt = Date.now() + delay;
     if (dueAt >= this.#dueAt) return;

@@ -1,9 +1,8 @@
 /**
- * What is selected in the feed and what is open beside it: keeps the two, the address and the keyboard together.
+ * The selected alert of the feed and the open alert beside it, kept in step with each other, the address and the keyboard.
  *
- * An action is for the pinned alert that has the focus, or else for the alert that is open, or else for the one that is
- * selected. Opening moves the focus to the alert,
- * and closing brings it back to where it was in the feed.
+ * A shortcut acts on the pinned alert with the focus, or else on the open alert, or else on the selected one. Opening an
+ * alert moves the focus to it, and closing moves the focus back to its row.
  */
 
 import { byId, isolated } from "../ui/dom.js";
@@ -27,7 +26,7 @@ export class Selection {
   /**
    * @param {Feed} feed
    * @param {() => Session | null} session
-   * @param {(message: string) => void} showNotice  Says something about an alert that is not open.
+   * @param {(message: string) => void} showNotice  For alerts that are not open.
    */
   constructor(feed, session, showNotice) {
     this.#feed = feed;
@@ -49,7 +48,7 @@ export class Selection {
     this.#addShortcuts();
   }
 
-  /** The list was loaded, and with it what is open. @param {Session} session */
+  /** The list was loaded: loads the open alert too. @param {Session} session */
   refresh(session) {
     this.#panel.refresh(session, this.#feed.find(this.#opened)?.title ?? "");
   }
@@ -67,7 +66,7 @@ export class Selection {
     this.#panel.clear();
   }
 
-  /** Puts the focus where the work is. */
+  /** Moves the focus to the open alert, or to the feed. */
   focus() {
     if (this.#opened) this.#panel.focus();
     else byId("feed-title").focus();
@@ -80,7 +79,7 @@ export class Selection {
     byId("workspace").classList.toggle("with-alert", this.#opened !== "");
     this.#panel.open(this.#opened, this.#feed.find(this.#opened)?.title ?? "");
     if (this.#opened) {
-      this.#feed.reveal(this.#opened); // So that j and k go on from there.
+      this.#feed.reveal(this.#opened); // So that j and k continue from there.
       this.#panel.focus();
     } else if (before && open.name === "feed" && !this.#feed.reveal(before)) {
       byId("feed-title").focus();
@@ -111,7 +110,7 @@ export class Selection {
     const id = this.#feed.selected;
     if (this.#opened && id) {
       go({ name: "alert", id }, { instead: true });
-      this.#panel.focus(); // Also where there was no further one to go to.
+      this.#panel.focus(); // Also if there was no further alert.
     }
     return true;
   }
@@ -123,12 +122,12 @@ export class Selection {
     return true;
   }
 
-  /** @param {...Action} actions  The first that leads on from where the alert is. */
+  /** @param {...Action} actions  The first that applies is run. */
   #run(...actions) {
     const id = this.#target();
     if (!id) return false;
     if (id === this.#opened || this.#find(id)) this.#actions.run(id, ...actions);
-    else go({ name: "alert", id }); // A pinned one may be far down in the list: what is not loaded is looked at first.
+    else go({ name: "alert", id }); // A pinned alert that is not loaded is opened first.
     return true;
   }
 
@@ -143,12 +142,12 @@ export class Selection {
   #search() {
     if (!this.#isFeedVisible()) return false;
     const field = byId("filter-text");
-    if (!field.checkVisibility()) this.#close(); // On a phone the alert stands in its place.
+    if (!field.checkVisibility()) this.#close(); // On a phone the open alert covers the feed.
     field.focus();
     return true;
   }
 
-  /** The alert that keys are for. */
+  /** The alert that shortcuts act on. */
   #target() {
     return this.#isFeedVisible() ? focusedPinnedAlert() || this.#opened || this.#feed.selected : null;
   }
@@ -180,7 +179,7 @@ export class Selection {
   }
 }
 
-/** The id of the pinned alert that has the focus; empty: none has. */
+/** The id of the pinned alert with the focus, or an empty string. */
 function focusedPinnedAlert() {
   const link = /** @type {HTMLAnchorElement | null | undefined} */ (document.activeElement?.closest("#pinned a"));
   const target = link && routeOf(link.hash);

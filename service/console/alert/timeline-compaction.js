@@ -1,12 +1,12 @@
 /**
- * What of an alert's log is worth keeping and showing: everything, but of a run of repetitions the first and the last.
+ * Compaction of an alert's timeline: of a run of repetitions, only the first and the last are kept.
  *
  *     created  repeated  repeated  repeated  acknowledged  repeated  repeated  repeated
  *     kept     kept                kept      kept          kept                kept
- *     shown                        shown                                       shown      (and what is no repetition)
+ *     shown                        shown         shown                         shown
  *
- * An alert that flaps is repeated once a second, day and night. The first of a run is kept because it is the one that may
- * have raised the severity, which only the event before it tells: a page that has not come yet.
+ * A flapping alert may be repeated once a second for days. The first of a run is kept because it may have changed the
+ * severity, which only the event before it shows, and that one may be on a page that is not loaded yet.
  */
 
 /** @import { TimelineEvent } from "../stream/wire-types.js" */
@@ -16,7 +16,7 @@
 const REPEATED = "alert.repeated";
 
 /**
- * Events with others among them, in the order of the log, thinned out.
+ * Merges events in the order of the log, and compacts them.
  * @param {readonly TimelineEvent[]} events  In order.
  * @param {readonly TimelineEvent[]} others
  * @returns {TimelineEvent[]}
@@ -28,13 +28,13 @@ export function mergeEvents(events, others) {
 }
 
 /**
- * One step an event, but one for each run of repetitions, which keeps its key while it grows.
+ * One entry for each event, or for a run of repetitions, whose key stays the same while the run grows.
  * @param {readonly TimelineEvent[]} events  In order.
  * @returns {TimelineEntry[]}
  */
 export function entriesOf(events) {
   /** @type {TimelineEntry[]} */ const entries = [];
-  let run = ""; // The key of the one that the step before belongs to; empty: to none.
+  let run = ""; // The key of the current run; empty: none.
   events.forEach((event, index) => {
     const before = events[index - 1];
     const severityChanged = before !== undefined && before.severity !== event.severity;

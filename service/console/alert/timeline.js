@@ -1,8 +1,8 @@
 /**
- * What happened to an alert, oldest first, with what was said about it: loaded from its end, then kept current by events.
+ * The timeline of an alert: its events and comments, oldest first, loaded from the end and then kept current by events.
  *
- * Each event has its place in the log, so it does not matter whether the page of it or its frame comes first. A comment
- * that is being sent stands at the end until the log has it.
+ * Events are ordered by `seq`, so it does not matter whether a page or a frame brings them first. A comment that is being
+ * sent is shown at the end until its event arrives.
  */
 
 import { element, foreign } from "../ui/dom.js";
@@ -16,7 +16,7 @@ import { entriesOf, mergeEvents } from "./timeline-compaction.js";
 /** @import { TimelineEntry } from "./timeline-compaction.js" */
 
 /**
- * A comment that is not in the log yet, as far as we know.
+ * A comment whose event has not arrived yet.
  * @typedef {{actor: string, text: string, after: number, id: string | null, at: string}} Draft
  */
 
@@ -34,7 +34,7 @@ const ACTIONS = {
 
 export class Timeline {
   #list;
-  /** In the order of the log, of repetitions in a row the first and the last. @type {TimelineEvent[]} */ #events = [];
+  /** In the order of the log, compacted. @type {TimelineEvent[]} */ #events = [];
   /** @type {Draft[]} */ #drafts = [];
 
   /** @param {HTMLElement} list */
@@ -49,8 +49,8 @@ export class Timeline {
   }
 
   /**
-   * The log position at which an alert was last changed, by the time of that; -1 where it is not known. The event of that
-   * very time counts first: two servers' clocks may differ.
+   * The log position of an alert's last change, found by its time; -1: unknown. An event with
+   * exactly that time comes first: the clocks of two servers may differ.
    * @param {string} updatedAt  RFC 3339, of the server.
    */
   positionAt(updatedAt) {
@@ -59,7 +59,7 @@ export class Timeline {
     return event?.seq ?? -1;
   }
 
-  /** When an alert occurred for the last time; null: the log does not say yet. @param {number} occurrences */
+  /** When an alert occurred last; null: not loaded yet. @param {number} occurrences */
   occurredAt(occurrences) {
     const last = this.#events.findLast(({ kind }) => kind === REPEATED || kind === CREATED);
     return last?.occurrences === occurrences ? last.at : null;
@@ -75,7 +75,7 @@ export class Timeline {
    * Shows a comment that is being sent.
    * @param {string} actor
    * @param {string} text
-   * @returns {{stored: (comment: CommentStored) => void, failed: () => void}}  To be told what became of it.
+   * @returns {{stored: (comment: CommentStored) => void, failed: () => void}}  To be called with the outcome.
    */
   draft(actor, text) {
     /** @type {Draft} */ const draft = { actor, text, after: this.#events.at(-1)?.seq ?? -1, id: null, at: "" };
@@ -100,7 +100,7 @@ export class Timeline {
   }
 }
 
-/** Whether an event is what became of a draft; it may be here before the answer. @param {Draft} draft @param {TimelineEvent} event */
+/** Whether an event is that of a draft; it may arrive before the response. @param {Draft} draft @param {TimelineEvent} event */
 function isEventOf({ id, actor, text, after }, { seq, actor: by, comment }) {
   return id ? comment?.id === id : seq > after && by === actor && comment?.text === text;
 }

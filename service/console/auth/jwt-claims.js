@@ -1,10 +1,10 @@
 /**
- * What a token says about itself. Nothing here is verified: only the server can tell whether it is true.
+ * The claims of a JWT. Nothing here is verified: only the server can do that.
  */
 
 /**
  * @param {string} token
- * @returns {Record<string, any> | null}  Null where this is no JWT.
+ * @returns {Record<string, any> | null}  Null: not a JWT.
  */
 export function claimsOf(token) {
   try {
@@ -16,18 +16,18 @@ export function claimsOf(token) {
   }
 }
 
-/** When it expires, in s since the epoch; 0 where it does not say. @param {string} token */
+/** `exp`, in s since the epoch; 0: none. @param {string} token */
 export function expiryOf(token) {
   return Number(claimsOf(token)?.exp) || 0;
 }
 
-/** How long it lives from its issue on, in s; NaN where it does not say. @param {string} token */
+/** The lifetime from `iat` to `exp`, in s; NaN: unknown. @param {string} token */
 export function lifeOf(token) {
   const { exp, iat } = claimsOf(token) ?? {};
   return typeof exp === "number" && typeof iat === "number" ? exp - iat : NaN;
 }
 
-/** Whose it is and what it lets them see: tokens for which this is equal bring the same stream. @param {string} token */
+/** Who the token is for and what it lets them see: tokens with an equal view get the same stream. @param {string} token */
 export function viewOf(token) {
   const { iss = null, sub = null, topics = null } = claimsOf(token) ?? {};
   return JSON.stringify([iss, sub, Array.isArray(topics) ? [...topics].sort() : topics]);

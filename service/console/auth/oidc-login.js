@@ -1,12 +1,12 @@
 /**
- * Signing in with OpenID Connect, as far as the page is concerned: there and back, renewing in time, signing out.
+ * A login with OpenID Connect: redirect, renewal and logout.
  *
- *     out --begin()--> away --finish()--> in --renew()--> in … --signOut()--> away --> out
+ *     out --begin()--> at the provider --finish()--> in --renew()--> in … --signOut()--> at the provider --> out
  *
- * The tokens live in this object's memory and nowhere else. Renewal starts before the access token expires: a minute, or
- * a third of a short life. It counts from when the token came, by the life that it says it has, so a clock that is wrong
- * does no harm. A provider that is down is asked again until it is there; one that refuses wants the person. So does a
- * server that refuses one fresh token after the other. Tokens that are forgotten are revoked at the provider.
+ * Tokens are kept in memory only. Renewal starts a minute before the access token expires, or a third of a short
+ * lifetime. The time is counted from the arrival of the token, so a wrong clock does no harm. If the provider is down,
+ * renewal is retried; if it refuses, or if the server refuses several fresh tokens in a row, the person has to sign in
+ * again. Tokens that are discarded are revoked at the provider.
  */
 
 import { backoff } from "../stream/close-policy.js";
@@ -18,13 +18,13 @@ import { providerAnswer, redirectAddress, rememberSignIn } from "./oidc-redirect
 
 /**
  * @typedef {object} OidcLoginListener
- * @property {(token: string) => void} onSignedIn   The person came back with a token.
+ * @property {(token: string) => void} onSignedIn   The person is back with a token.
  * @property {(token: string) => void} onRenewed
- * @property {(problem: string | null) => void} onRenewalProblem  Renewing fails, or, with null, no longer does.
+ * @property {(problem: string | null) => void} onRenewalProblem  Null: renewal works again.
  */
 
 const RENEW_BEFORE_EXPIRY_MS = 60_000;
-const RENEWAL_MIN_MS = 5_000; // However short a life a token says it has.
+const RENEWAL_MIN_MS = 5_000; // However short the lifetime of a token is.
 const REFUSED_TOKENS_MAX = 3;
 const TIMER_MAX_MS = 2 ** 31 - 1;
 
@@ -46,24 +46,24 @@ export class OidcLogin {
     this.#listener = listener;
     const wake = () => Date.now() >= this.#renewAt && this.#renewQuietly();
     addEventListener("online", wake);
-    document.addEventListener("visibilitychange", () => document.hidden || wake()); // A laptop's sleep stops timers.
+    document.addEventListener("visibilitychange", () => document.hidden || wake()); // Timers stop while a laptop sleeps.
   }
 
   get issuer() {
     return this.#settings.issuer;
   }
 
-  /** Whether tokens are renewed without a person, and the last attempt did not fail. */
+  /** Whether tokens are renewed without the person, and the last renewal did not fail. */
   get renews() {
     return Boolean(this.#tokens?.refresh) && this.#failures === 0;
   }
 
-  /** Whether the token that is in use came from here. */
+  /** Whether the token in use is from this login. */
   get signedIn() {
     return this.#tokens !== null;
   }
 
-  /** Sends the person to the provider. Throws an OidcError where that cannot be done. */
+  /** Sends the person to the provider. Throws an OidcError if that is not possible. */
   async begin() {
     this.#startedSignIns += 1;
     if (!isSecureContext) throw new OidcError("Signing in with a provider needs this page to be served over https.");
@@ -78,7 +78,7 @@ export class OidcLogin {
     location.assign(url);
   }
 
-  /** Goes on where the person came back from the provider. Throws an OidcError where the answer will not do. */
+  /** Redeems the provider's answer. Throws an OidcError if it is not valid. */
   async finish() {
     if (!providerAnswer) return;
     const { pending, answer } = providerAnswer;
@@ -89,8 +89,7 @@ export class OidcLogin {
   }
 
   /**
-   * A fresh access token, or null where the person has to sign in again.
-   * Throws an OidcError where the provider may have one later.
+   * A fresh access token, or null if the person has to sign in again. Throws an OidcError if a retry may succeed.
    */
   renew() {
     if (!this.#tokens?.refresh) return Promise.resolve(null);
@@ -101,30 +100,30 @@ export class OidcLogin {
   }
 
   /**
-   * The same for a token that the server refused. Where it refuses the fresh ones too, the login is forgotten: another
-   * would be refused as well, and the person may have another way.
+   * The same for a token that the server refused. If it refuses several fresh tokens, this login is discarded: another
+   * token would be refused as well, and the person may have a token from elsewhere.
    */
   async replaceRefusedToken() {
-    if (this.#unconfirmedTokens >= REFUSED_TOKENS_MAX) this.forget();
+    if (this.#unconfirmedTokens >= REFUSED_TOKENS_MAX) this.discard();
     const token = await this.renew();
     if (token) this.#unconfirmedTokens += 1;
     return token;
   }
 
-  /** The server takes the tokens. */
+  /** The server accepted the last token. */
   confirmTokens() {
     this.#unconfirmedTokens = 0;
   }
 
-  /** Forgets the tokens, here without waiting for anybody. */
-  forget() {
+  /** Discards the tokens, and revokes them in the background. */
+  discard() {
     const tokens = this.#clear();
     if (tokens) this.#revokeQuietly(tokens);
   }
 
   /**
-   * Signs out here, and then at the provider. Returns where to send the person to end their session there; null where that
-   * cannot be done, or they are signing in again. Throws an OidcError where the provider is not there.
+   * Signs out here, and then at the provider. Returns where to send the person to end their session there; null if there
+   * is no such address, or they are signing in again. Throws an OidcError if the provider cannot be reached.
    */
   async signOut() {
     const [started, renewing] = [this.#startedSignIns, this.#renewing];
@@ -132,8 +131,8 @@ export class OidcLogin {
     if (!this.#provider || !tokens) return null;
     const [revoked, there] = await Promise.allSettled([
       revoke(this.#settings, this.#provider, tokens),
-      discover(this.#settings), // A person who is sent to a provider that is down would be left with nothing.
-      renewing, // What it brings is to be revoked too.
+      discover(this.#settings), // Do not send the person to a provider that is down.
+      renewing, // Its tokens are to be revoked too.
     ]);
     if (started !== this.#startedSignIns) return null;
     if (there.status === "rejected") throw there.reason;
@@ -152,7 +151,7 @@ export class OidcLogin {
     return tokens;
   }
 
-  /** Nobody waits for it, and nobody can help where it fails. @param {Tokens} tokens */
+  /** Ignores failures. @param {Tokens} tokens */
   async #revokeQuietly(tokens) {
     try {
       await revoke(this.#settings, /** @type {Provider} */ (this.#provider), tokens);

@@ -1,9 +1,10 @@
 /**
- * Leaving for the OpenID provider, and coming back from it: `/?code=…&state=…`, wiped from the address at once.
+ * The redirect to the OpenID provider and back. The provider's answer (`/?code=…&state=…`) is removed from the address at
+ * once.
  *
- * What the exchange needs on the way back (RFC 7636's verifier, state, nonce) is in `sessionStorage` while the page is
- * away, and nowhere else; the first thing that a page does is to take it out of there. So main.js imports this module
- * before all others: they find the address that the person left from.
+ * Verifier (RFC 7636), state and nonce are kept in `sessionStorage` while the person is at the provider, and removed
+ * first thing when the page is back. So main.js imports this module before all others: they read the address after it
+ * was restored.
  */
 
 /**
@@ -12,22 +13,22 @@
  * @property {string} nonce
  * @property {string} verifier
  * @property {string} issuer
- * @property {string} returnTo  The search and hash of the page that was left.
+ * @property {string} returnTo  Search and hash of the address to restore.
  */
 
 /** @typedef {{pending: PendingSignIn | null, answer: URLSearchParams}} ProviderAnswer */
 
 const KEY = "tocsin.sign-in";
 
-/** What the provider sent back with this page, if it did. @type {ProviderAnswer | null} */
+/** The provider's answer, if the page was opened with one. @type {ProviderAnswer | null} */
 export const providerAnswer = readAnswer();
 
-/** Where the provider sends people back to; this has to be registered there. */
+/** The redirect URI; it has to be registered with the provider. */
 export function redirectAddress() {
   return `${location.origin}/`;
 }
 
-/** Throws where the browser lets the page keep nothing. @param {Omit<PendingSignIn, "returnTo">} pending */
+/** Throws if the browser blocks storage. @param {Omit<PendingSignIn, "returnTo">} pending */
 export function rememberSignIn(pending) {
   sessionStorage.setItem(KEY, JSON.stringify({ ...pending, returnTo: location.search + location.hash }));
 }
@@ -48,9 +49,9 @@ function takePendingSignIn() {
     sessionStorage.removeItem(KEY);
     return kept ? JSON.parse(kept) : null;
   } catch {
-    return null; // This browser lets the page keep nothing.
+    return null; // Storage is blocked.
   }
 }
 
-// Who presses "back" at the provider may get this page as it was, from the browser's memory.
+// Pressing "back" at the provider may restore this page from the back/forward cache.
 addEventListener("pageshow", ({ persisted }) => persisted && takePendingSignIn());

@@ -1,12 +1,12 @@
 /**
- * OpenID Connect for a page that can keep no secret: authorization code with PKCE, and what follows from it.
+ * OpenID Connect for a public client: authorization code with PKCE, renewal, revocation and logout.
  *
  *     discover -> authorizationUrl -> (the person signs in there) -> redeem -> renew, renew, … -> revoke, logoutUrl
  *
  * OpenID Connect Core 1.0 and Discovery 1.0, RFC 7636 (PKCE, S256 only), RFC 8707 (`resource`), RFC 9207 (`iss` of the
- * answer), RFC 7009 (revocation), RP-Initiated Logout 1.0, and RFC 9700 (best current practice). It keeps nothing: login.js
- * does. The ID token comes from the token endpoint over TLS, which stands for its signature (Core, 3.1.3.7, step 6); it is
- * never sent to Tocsin. What Tocsin gets is the access token, and whether that is good only the server can tell.
+ * answer), RFC 7009 (revocation), RP-Initiated Logout 1.0, and RFC 9700 (best current practice). This module keeps no
+ * state: oidc-login.js does. The ID token comes from the token endpoint over TLS, which replaces checking its signature
+ * (Core, 3.1.3.7, step 6); it is never sent to Tocsin. Tocsin gets the access token and verifies it.
  */
 
 import { claimsOf, lifeOf } from "./jwt-claims.js";
@@ -20,7 +20,7 @@ import { claimsOf, lifeOf } from "./jwt-claims.js";
  * @property {Record<string, string>} parameters  More of the authorization request.
  */
 
-/** What a provider says of itself (Discovery 1.0, section 3). @typedef {Record<string, any>} Provider */
+/** The metadata of a provider (Discovery 1.0, section 3). @typedef {Record<string, any>} Provider */
 
 /**
  * @typedef {object} Tokens
@@ -29,13 +29,13 @@ import { claimsOf, lifeOf } from "./jwt-claims.js";
  * @property {string} id  The ID token.
  */
 
-/** @typedef {{state: string, nonce: string, verifier: string}} Secrets  One sign-in, fresh for each. */
+/** @typedef {{state: string, nonce: string, verifier: string}} Secrets  Fresh for each sign-in. */
 
 const TIMEOUT_MS = 10_000;
 const SKEW_SECONDS = 300;
 
 /** @type {Record<string, string>} */
-const REFUSALS = {
+const ERRORS = {
   access_denied: "The sign-in was cancelled, or you may not use Tocsin.",
   login_required: "The provider wants you to sign in there first.",
   interaction_required: "The provider wants to ask you something first.",
@@ -49,13 +49,13 @@ const REFUSALS = {
   server_error: "The provider had an internal error.",
 };
 
-const PASSING = new Set(["temporarily_unavailable", "server_error"]);
+const TRANSIENT = new Set(["temporarily_unavailable", "server_error"]);
 
-/** A sign-in that came to nothing. The message is for a person. */
+/** A sign-in failed. The message is shown to the person. */
 export class OidcError extends Error {
   /**
    * @param {string} message
-   * @param {{isTransient?: boolean}} [how]  Whether the same may succeed later.
+   * @param {{isTransient?: boolean}} [how]  `isTransient`: a retry may succeed.
    */
   constructor(message, { isTransient = false } = {}) {
     super(message);
@@ -63,7 +63,7 @@ export class OidcError extends Error {
   }
 }
 
-/** The name of a provider, for a person. @param {string} issuer */
+/** The display name of a provider. @param {string} issuer */
 export function nameOf(issuer) {
   return new URL(issuer).host;
 }
@@ -120,10 +120,10 @@ export async function authorizationUrl(settings, provider, { state, nonce, verif
 }
 
 /**
- * Changes the code for tokens.
+ * Exchanges the code for tokens.
  * @param {OidcSettings} settings
  * @param {Provider} provider
- * @param {URLSearchParams} answer  What the provider put into the address.
+ * @param {URLSearchParams} answer  From the address.
  * @param {Secrets} secrets
  * @param {string} redirect
  * @returns {Promise<Tokens>}
@@ -144,7 +144,7 @@ export async function redeem(settings, provider, answer, { state, nonce, verifie
 }
 
 /**
- * Changes the refresh token for an access token. The refresh token may be a new one, and the old one is dead then.
+ * Exchanges the refresh token for an access token. If there is a new refresh token, the old one is no longer valid.
  * @param {OidcSettings} settings
  * @param {Provider} provider
  * @param {Tokens} tokens
@@ -159,7 +159,7 @@ export async function renew(settings, provider, { refresh, id }) {
 }
 
 /**
- * Has the provider forget the refresh token, and with it what it could renew.
+ * Revokes the refresh token at the provider.
  * @param {OidcSettings} settings
  * @param {Provider} provider
  * @param {Tokens} tokens
@@ -168,11 +168,11 @@ export async function revoke(settings, provider, { refresh }) {
   const { revocation_endpoint: endpoint } = provider;
   if (!refresh || !endpoint || !isOf(settings.issuer, endpoint)) return;
   const body = new URLSearchParams({ token: refresh, token_type_hint: "refresh_token", client_id: settings.client_id });
-  await send(endpoint, settings.issuer, { method: "POST", body, keepalive: true }); // The page may be going.
+  await send(endpoint, settings.issuer, { method: "POST", body, keepalive: true }); // The page may be closing.
 }
 
 /**
- * Where to send the person to end their session at the provider, or null where that cannot be done.
+ * Where to send the person to end their session at the provider; null: not supported.
  * @param {OidcSettings} settings
  * @param {Provider} provider
  * @param {Tokens} tokens
@@ -216,7 +216,7 @@ async function grant(settings, provider, type, fields) {
 }
 
 /**
- * The claims of an ID token that is of this provider, for this console, and still good (Core, 3.1.3.7).
+ * The claims of a valid ID token of this provider for this console (Core, 3.1.3.7).
  * @param {OidcSettings} settings
  * @param {unknown} token
  */
@@ -235,8 +235,7 @@ function idClaims(settings, token) {
 }
 
 /**
- * The document at an address. One that cannot be read says nothing about the sign-in: a proxy in between may have answered,
- * or the line may have been cut.
+ * The document at an address. If it cannot be parsed, a proxy may have answered, or the connection may have been cut.
  * @param {string} url
  * @param {string} issuer
  * @param {RequestInit} request
@@ -249,11 +248,11 @@ async function ask(url, issuer, request) {
 }
 
 /**
- * Throws an OidcError where the answer is no success. Only an error in the words of OAuth (RFC 6749, section 5.2) is final.
+ * Throws an OidcError on failure. Only an OAuth error (RFC 6749, section 5.2) is final; others are transient.
  * @param {string} url
  * @param {string} issuer
  * @param {RequestInit} request
- * @returns {Promise<Provider | null>}  Null where it is no JSON object.
+ * @returns {Promise<Provider | null>}  Null: not a JSON object.
  */
 async function send(url, issuer, request) {
   let response;
@@ -276,15 +275,15 @@ async function send(url, issuer, request) {
   throw new OidcError(`${nameOf(issuer)} answered ${response.status}.`, { isTransient: true });
 }
 
-/** Whether OAuth has such errors: others put a sentence there, or an object. @param {unknown} error */
+/** Whether this is an OAuth error code: some providers put a sentence or an object there. @param {unknown} error */
 function isCode(error) {
   return typeof error === "string" && /^[a-z_]+$/.test(error);
 }
 
 /** @param {string} error @param {string | null | undefined} description */
 function refusal(error, description) {
-  const sentence = REFUSALS[error] ?? "The provider refused the sign-in.";
-  const isTransient = PASSING.has(error);
+  const sentence = ERRORS[error] ?? "The provider refused the sign-in.";
+  const isTransient = TRANSIENT.has(error);
   return new OidcError(`${sentence} (${[error, description].filter(Boolean).join(": ")})`, { isTransient });
 }
 
@@ -298,7 +297,7 @@ function isHttp(url) {
   return typeof url === "string" && URL.canParse(url) && /^https?:$/.test(new URL(url).protocol);
 }
 
-/** Whether the policy of this page lets it talk to an address. @param {string} issuer @param {string} url */
+/** Whether the Content Security Policy allows requests to an address. @param {string} issuer @param {string} url */
 function isOf(issuer, url) {
   return URL.canParse(url) && new URL(url).origin === new URL(issuer).origin;
 }

@@ -1,5 +1,5 @@
 /**
- * The REST API as the console uses it, with errors that can be told to a person.
+ * Requests to the REST API, and the error that they fail with.
  */
 
 import { compareClocks } from "../ui/clock-skew.js";
@@ -10,13 +10,13 @@ import { compareClocks } from "../ui/clock-skew.js";
 const TIMEOUT_MS = 10_000;
 const SHOWN_AT_SIGN_IN = 50;
 
-/** A request that brought no answer we can use. `reason` is the problem's `code`, or `unreachable`. */
+/** A request failed. `reason` is the problem's `code`, or `unreachable`. */
 export class ApiError extends Error {
   /**
    * @param {string} reason
-   * @param {number} status      The HTTP status, 0 where none came.
-   * @param {number} retryAfter  In ms, 0 where the server did not say.
-   * @param {Record<string, any>} [problem]  The problem document; empty where none came.
+   * @param {number} status      The HTTP status; 0: no response.
+   * @param {number} retryAfter  In ms; 0: unknown.
+   * @param {Record<string, any>} [problem]  The problem document.
    */
   constructor(reason, status, retryAfter, problem = {}) {
     super(reason);
@@ -26,14 +26,14 @@ export class ApiError extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** Whether the same request may do better later. */
+  /** Whether the same request may succeed later. */
   get isTransient() {
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
   }
 }
 
 /**
- * What the server's settings say to this page.
+ * The settings of the server that concern this page.
  * @returns {Promise<{oidc: OidcSettings | null}>}
  */
 export function fetchSettings() {
@@ -41,7 +41,7 @@ export function fetchSettings() {
 }
 
 /**
- * The newest alerts, and the log position at which this list was true.
+ * The newest alerts, and the log position at which the list is true.
  * @param {string} token
  * @returns {Promise<AlertPage>}
  */
@@ -50,7 +50,7 @@ export function fetchAlerts(token) {
 }
 
 /**
- * The admins who are connected now.
+ * The connected admins.
  * @param {string} token
  * @returns {Promise<PresenceList>}
  */
@@ -69,7 +69,7 @@ export function get(path, token) {
 /**
  * @param {string} path
  * @param {string} token
- * @param {{body?: object, idempotencyKey?: string}} [content]  A key makes it safe to send the same again.
+ * @param {{body?: object, idempotencyKey?: string}} [content]  With a key, a repetition has no effect.
  */
 export function post(path, token, { body, idempotencyKey } = {}) {
   /** @type {Record<string, string>} */ const headers = {};
@@ -101,7 +101,7 @@ async function request(path, token, options) {
   } catch {
     throw new ApiError("unreachable", 0, 0);
   }
-  const problem = await response.json().catch(() => ({})); // A proxy in between answers in HTML.
+  const problem = await response.json().catch(() => ({})); // A proxy answers in HTML.
   const retryAfter = Number(response.headers.get("Retry-After")) || 0;
   throw new ApiError(problem.code ?? `http_${response.status}`, response.status, retryAfter * 1000, problem);
 }

@@ -1,9 +1,9 @@
 /**
- * What one signed-in admin has going on: the list as it is now, then the stream from that position on.
+ * The session of a signed-in admin: loads the list of alerts, then follows the stream from that position on.
  *
- *     begin() -> GET /v1/alerts -> the stream after its `head` -> (token gone) -> resume(token) -> on from the cursor
+ *     begin() -> GET /v1/alerts -> the stream after its `head` -> (token expired) -> resume(token) -> on from the cursor
  *
- * It has no DOM. The token lives in this object's memory, and in that of the tabs that share the stream, and nowhere else.
+ * The token is kept in memory only, in this tab and in those that share the stream. This module uses no DOM.
  */
 
 import { backoff, mayRenew } from "../stream/close-policy.js";
@@ -22,10 +22,10 @@ import { ApiError, fetchAlerts, fetchPresence, get, post } from "./rest-api.js";
  * @property {(frame: EventFrame) => void} onEvent
  * @property {(frame: GapFrame) => void} onGap
  * @property {(error: ApiError) => void} onReloadFailed     The list could not be loaded again after a gap.
- * @property {() => void} onReloaded                    After that it was.
+ * @property {() => void} onReloaded                    A later reload succeeded.
  * @property {(seq: number) => void} onCursor
  * @property {(list: PresenceList) => void} onPresenceList
- * @property {(frame: PresenceFrame) => boolean} onPresence  False: the names do not add up, load them again.
+ * @property {(frame: PresenceFrame) => boolean} onPresence  Returns false if the list has to be loaded again.
  */
 
 const PRESENCE_DELAY_MS = 1_000;
@@ -35,7 +35,7 @@ export class Session {
   #renewToken;
   #listener;
   /** The token that the stream was given last. @type {string | null} */ #lastToken = null;
-  /** The one that the server turned down last, and why. @type {{token: string, reason: string} | null} */ #refusedToken =
+  /** The token that the server refused last, and why. @type {{token: string, reason: string} | null} */ #refusedToken =
     null;
   /** @type {SharedStream | null} */ #client = null;
   #isEnded = false;
@@ -43,16 +43,16 @@ export class Session {
   /** @type {number | null} */ #failingSince = null;
   /** @type {number | undefined} */ #retryTimer;
   /** @type {number | undefined} */ #presenceTimer;
-  /** Loads of the list after a gap that failed, in a row. */ #failedReloads = 0;
-  #reloadAttempt = 0; // Numbers them: the answer to an earlier one is late.
+  #failedReloads = 0; // In a row, after a gap.
+  #reloadAttempt = 0; // The response to an earlier one is ignored.
   /** @type {number | undefined} */ #reloadTimer;
 
   /**
    * @param {string} subject  Who the token says it is; the server checks.
    * @param {string} token
    * @param {SessionListener} listener
-   * @param {() => Promise<string | null>} renew  A fresh token where the old one was refused; null: a person has to bring it.
-   *   It throws where there may be one later.
+   * @param {() => Promise<string | null>} renew  Returns a fresh token after the old one was refused; null: the person
+   *   has to sign in again. Throws if a retry may succeed.
    */
   constructor(subject, token, listener, renew) {
     this.subject = subject;
@@ -61,27 +61,27 @@ export class Session {
     this.#renewToken = renew;
   }
 
-  /** Whether a token lets the same admin see the same. @param {string} token */
+  /** Whether a token is for the same admin with the same topics. @param {string} token */
   hasSameView(token) {
     return viewOf(token) === viewOf(this.#token);
   }
 
-  /** Whether this session can go on with a token. @param {string} token */
+  /** Whether this session can continue with a token. @param {string} token */
   canContinueWith(token) {
     return this.started && this.hasSameView(token);
   }
 
-  /** Whether there is a cursor to go on from. */
+  /** Whether the stream was opened, so that there is a cursor to continue from. */
   get started() {
     return this.#client !== null;
   }
 
-  /** Whether this tab is the one of several that has the stream. */
+  /** Whether this tab runs the stream for all tabs. */
   get isLeader() {
     return this.#client?.isLeader ?? false;
   }
 
-  /** Whether the token says that it has a scope; only the server knows. @param {string} scope */
+  /** Whether the token claims to have a scope. @param {string} scope */
   hasScope(scope) {
     return String(claimsOf(this.#token)?.scope ?? "")
       .split(" ")
@@ -113,29 +113,26 @@ export class Session {
     }
   }
 
-  /** Goes on with a fresh token of the same admin. @param {string} token */
+  /** Continues with a fresh token after the stream ended. @param {string} token */
   resume(token) {
     this.#setToken(token);
     if (this.#client) this.#client.start();
     else this.begin();
   }
 
-  /**
-   * Has a fresh token of the same admin, before the old one expires: the stream takes it when it has to.
-   * @param {string} token
-   */
+  /** Uses a fresh token from the next connection on. @param {string} token */
   updateToken(token) {
     this.#setToken(token);
     this.#client?.renew();
   }
 
-  /** The person says that now is a good time. */
+  /** The person asked to retry now. */
   retry() {
     if (!this.#retryTimer) this.#client?.wake();
     this.wake();
   }
 
-  /** The machine woke up, or is online: asks now for the list that it waits for. The stream wakes itself (lifecycle.js). */
+  /** The machine woke up, or is online: retries the list now. The stream wakes itself (page-lifecycle.js). */
   wake() {
     if (this.#reloadTimer) this.#reload();
     if (this.#retryTimer) this.begin();
@@ -199,12 +196,12 @@ export class Session {
   /** @param {string} token */
   #setToken(token) {
     this.#token = token;
-    if (this.#failedReloads > 0) this.#reload(); // The last one may have been why the list could not be loaded.
+    if (this.#failedReloads > 0) this.#reload(); // The last token may have been why the list could not be loaded.
   }
 
   /**
-   * A token that was refused is given again only where there is no fresh one: a person has to bring that, see resume().
-   * It was perhaps another tab's that the server refused.
+   * The token for the stream. A refused token is returned again if there is no fresh one: the refusal may have been of
+   * another tab's token, and otherwise the person has to bring one, see resume().
    * @param {string | null} refused
    */
   async #tokenFor(refused) {
@@ -216,13 +213,13 @@ export class Session {
     return this.#lastToken;
   }
 
-  /** The events are gone, but what they led to can be read. @param {GapFrame} frame */
+  /** The events of the gap are no longer stored, but the current alerts can be loaded. @param {GapFrame} frame */
   #recoverFromGap(frame) {
     this.#listener.onGap(frame);
     this.#reload();
   }
 
-  /** Tries until the list is there: without it, what came before the gap is missing. */
+  /** Loads the list until it succeeds. */
   async #reload() {
     clearTimeout(this.#reloadTimer);
     this.#reloadTimer = undefined;
@@ -248,7 +245,7 @@ export class Session {
   async #loadPresence() {
     clearTimeout(this.#presenceTimer);
     this.#presenceTimer = undefined;
-    const list = await fetchPresence(this.#token).catch(() => null); // Nice to know; the feed does not wait for it.
+    const list = await fetchPresence(this.#token).catch(() => null); // Optional.
     if (list && !this.#isEnded) this.#listener.onPresenceList(list);
   }
 }

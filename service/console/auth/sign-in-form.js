@@ -1,17 +1,16 @@
 /**
- * The form of the sign-in: a token, or the OpenID provider where the settings name one; and the question before a link
- * signs in somebody else.
+ * The sign-in form, with a token or an OpenID provider, and the dialog that asks before a link signs in somebody else.
  */
 
 import { byId } from "../ui/dom.js";
 
 /**
  * @typedef {object} SignInListener
- * @property {(token: string) => void} onToken  One was pasted.
- * @property {() => void} onProvider            The person wants to sign in there.
+ * @property {(token: string) => void} onToken  A token was entered.
+ * @property {() => void} onProvider            The provider was chosen.
  */
 
-/** Asks before a link signs somebody in over somebody else: whoever made it may not mean well. */
+/** Asks before a link replaces the signed-in person: the link may be an attack. */
 export class SwitchDialog {
   #dialog = /** @type {HTMLDialogElement} */ (byId("switch"));
   #text = byId("switch-text");
@@ -28,7 +27,7 @@ export class SwitchDialog {
    */
   ask(from, to) {
     this.#text.textContent = `A link wants to sign you in as ${to} instead of ${from}.`;
-    this.#answer(false); // To the link before: it is this one that is asked about now.
+    this.#answer(false); // For an earlier link, which this one replaces.
     this.#dialog.returnValue = "";
     if (!this.#dialog.open) this.#dialog.showModal();
     return new Promise((resolve) => (this.#answer = resolve));
@@ -55,7 +54,7 @@ export class SignInForm {
       onToken(this.#token.value.trim());
     });
     this.#button.addEventListener("click", onProvider);
-    // The browser's memory may bring the page back from the provider as it was left.
+    // The back/forward cache may restore the page as it was left.
     addEventListener("pageshow", () => this.setBusy(false));
   }
 
@@ -67,7 +66,7 @@ export class SignInForm {
     return this.#form.contains(document.activeElement);
   }
 
-  /** Offers the provider, before the token. @param {string} name */
+  /** Offers the provider above the token field. @param {string} name */
   offer(name) {
     this.#name = name;
     this.#provider.hidden = false;
@@ -77,7 +76,7 @@ export class SignInForm {
   }
 
   /**
-   * @param {string | null} subject  Whose session goes on with a new token; null where none does.
+   * @param {string | null} subject  Whose session continues with a new token; null: nobody's.
    * @param {string | null} reason   A sentence.
    */
   open(subject, reason) {
@@ -94,7 +93,7 @@ export class SignInForm {
     this.say(null);
   }
 
-  /** @param {string | null} reason  Why it came to nothing: a sentence. */
+  /** @param {string | null} reason  Why the sign-in failed: a sentence. */
   say(reason) {
     this.#reason.textContent = reason;
     this.#reason.hidden = !reason;

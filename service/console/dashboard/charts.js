@@ -1,8 +1,8 @@
 /**
  * Line charts, drawn as SVG, each with the table that it is drawn from.
  *
- * The last hour has most of the width, a point a minute; the last two minutes have the rest, a point a sample, on a
- * ground of its own. So the shape of the hour is seen at a glance, and that something moves is seen as well.
+ * The last hour has most of the width, one point a minute; the last two minutes have the rest, one point a sample, on
+ * their own background. So both the shape of the hour and the latest changes are visible.
  *
  *     |  -60 min        -30 min        | live       now |
  */
@@ -16,22 +16,22 @@ import { timeOfDay } from "../ui/format.js";
  * @property {string} className  A class that gives colour and dashes: `series-critical`, say.
  */
 
-/** @typedef {{at: number, values: (number | null)[]}} Point  `at` in ms since the epoch; null: not known. */
+/** @typedef {{at: number, values: (number | null)[]}} Point  `at` in ms since the epoch; null: unknown. */
 
 /**
  * @typedef {object} Plan
  * @property {string} title
- * @property {string} about  What is measured, in a sentence.
+ * @property {string} about  A sentence on what is measured.
  * @property {Series[]} series
  * @property {(value: number | null) => string} format
- * @property {(values: (number | null)[]) => number | null} [sum]  The one large number; absent: that of the first series.
- * @property {number} least  The top of the axis while everything is below.
+ * @property {(values: (number | null)[]) => number | null} [sum]  The large number; absent: that of the first series.
+ * @property {number} least  The minimum for the top of the axis.
  * @property {string} id
  */
 
 const HOUR_MS = 3_600_000;
 export const LIVE_MS = 120_000;
-const BREAK_MS = 100_000; // Between points further apart than two minutes' middles there is no line.
+const BREAK_MS = 100_000; // Points further apart are not connected: a minute is missing.
 const HEIGHT = 168;
 const MARGIN = { top: 10, right: 6, bottom: 22, left: 56 };
 const LIVE_SHARE = 0.28;
@@ -81,7 +81,7 @@ export class ChartPanel extends HTMLElement {
     this.#tabulate();
   }
 
-  /** What is now: the large number, the legend, and the words in the place of the picture. */
+  /** Shows the current values: the large number, the legend and the text alternative. */
   #showCurrent() {
     if (!this.#plan) return;
     const { format, series, sum, title } = this.#plan;
@@ -135,7 +135,7 @@ export class ChartPanel extends HTMLElement {
     this.#svg.replaceChildren(svg("rect", { class: "live-ground", ...ground }), ...grid, ...ticks, ...lines);
   }
 
-  /** The minutes, each in its middle, up to the first sample; then the samples. @returns {Point[]} */
+  /** The minutes, each at its middle, up to the first sample; then the samples. @returns {Point[]} */
   #drawn() {
     const end = this.#live.at(-1)?.at ?? this.#minutes.at(-1)?.at ?? 0;
     const live = this.#live.filter(({ at }) => at >= end - LIVE_MS);
@@ -144,7 +144,7 @@ export class ChartPanel extends HTMLElement {
     return [...minutes.filter(({ at }) => at < from && at > end - HOUR_MS), ...live];
   }
 
-  /** The rows are there only while somebody reads them. */
+  /** Fills the table while it is open. */
   #tabulate() {
     if (!this.#plan) return;
     if (!this.#details.open) return this.#rows.replaceChildren();
@@ -166,7 +166,7 @@ export class ChartPanel extends HTMLElement {
 customElements.define("tocsin-chart", ChartPanel);
 
 /**
- * A line through what is known.
+ * A line through the known values.
  * @param {Point[]} points
  * @param {number} index
  * @param {(at: number) => number} x
@@ -189,7 +189,7 @@ function path(points, index, x, y) {
 }
 
 /**
- * Where the line ends now.
+ * A dot at the end of the line.
  * @param {Point[]} points
  * @param {number} index
  * @param {(at: number) => number} x

@@ -1,10 +1,10 @@
 /**
- * The dashboard: how the service itself stands. It looks only while it is looked at: with another place open, or the tab
- * in the background, the stream is closed, and the server takes no samples for it.
+ * The dashboard: the state of the service. Its stream is open only while the dashboard is visible: with another route open
+ * or the tab in the background, the stream is closed and the server takes no samples.
  */
 
 import { closePolicy } from "../stream/close-policy.js";
-import { SEVERITIES } from "../stream/severity.js";
+import { SEVERITIES } from "../stream/wire-constants.js";
 import { byId, element, write } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
 import { bytes, count, duration, rate, secondOfDay, UNKNOWN } from "../ui/format.js";
@@ -121,7 +121,7 @@ export class Dashboard {
     });
   }
 
-  /** Looks with this token from here on; null: nobody is signed in. @param {string | null} token */
+  /** @param {string | null} token  Null: nobody is signed in. */
   use(token) {
     if (token === this.#token) return;
     const before = this.#token;
@@ -131,7 +131,7 @@ export class Dashboard {
     this.#updateStream();
   }
 
-  /** Opens the stream, or closes it, by whether anybody can see the figures. */
+  /** Opens the stream if the dashboard is visible, or closes it. */
   #updateStream() {
     const isSeen = this.#isOpen && !document.hidden && this.#token !== null;
     if (isSeen === (this.#stream !== null)) return;
@@ -169,7 +169,7 @@ export class Dashboard {
   #onFigures(figures) {
     const at = Date.parse(figures.at);
     this.#lostReason = null;
-    const goesOn = at - (this.#live.at(-1)?.at ?? 0) < STALE_MS; // What was missed meanwhile is in the last hour.
+    const goesOn = at - (this.#live.at(-1)?.at ?? 0) < STALE_MS; // What was missed is in the history.
     const before = goesOn ? this.#live.filter((sample) => sample.at > at - LIVE_MS) : [];
     this.#live = [...before, { at, figures, receivedAt: Date.now() }];
     this.#show();
@@ -187,7 +187,7 @@ export class Dashboard {
     this.#facts.replaceChildren(...factsOf(this.#live.at(-1)?.figures ?? null));
   }
 
-  /** Says how fresh the figures are. It is a live region, so the words change only with what they say. */
+  /** Shows how current the figures are, in a live region: the text changes only if its meaning does. */
   #showFreshness() {
     const [state, words] = this.#freshness();
     this.#section.dataset.state = state;

@@ -1,17 +1,18 @@
 /**
- * The figures of the service, as `GET /v1/dashboard` pushes them: read while somebody looks, and only then.
+ * The statistics of the service, as `GET /v1/dashboard` streams them.
  *
- * The server samples for as long as this is open, so whoever opens it closes it as soon as nobody sees the figures.
+ * The server takes samples only while such a stream is open, so it is closed as soon as nobody sees the dashboard.
  */
 
 import { backoff, closePolicy } from "../stream/close-policy.js";
+import { openStream, readEvents, StreamClosed } from "../stream/http-stream.js";
 
 /** @import { Severity } from "../stream/wire-types.js" */
 
 /** @typedef {Record<Severity, number>} BySeverity */
 
 /**
- * In seconds: from the event to the socket, and from there to the acknowledgement.
+ * In seconds: from the event to the socket, and from there to the receipt.
  * @typedef {object} Latency
  * @property {number} deliveries
  * @property {number | null} sent_p50
@@ -24,7 +25,7 @@ import { backoff, closePolicy } from "../stream/close-policy.js";
  * @typedef {object} Minute
  * @property {string} at
  * @property {BySeverity} alerts  How many in the minute.
- * @property {number | null} deliveries  How many in the minute; null: nobody knows any more.
+ * @property {number | null} deliveries  How many in the minute; null: unknown.
  * @property {number | null} connections
  * @property {Latency} latency
  */
@@ -35,9 +36,9 @@ import { backoff, closePolicy } from "../stream/close-policy.js";
  * @typedef {object} Figures
  * @property {"figures"} type
  * @property {string} at
- * @property {string | null} measured_at  When PostgreSQL last answered; what it knows is of then.
- * @property {BySeverity | null} alerts  A second.
- * @property {number | null} deliveries  A second.
+ * @property {string | null} measured_at  When PostgreSQL last answered.
+ * @property {BySeverity | null} alerts  Per second.
+ * @property {number | null} deliveries  Per second.
  * @property {Latency | null} latency
  * @property {number} connections
  * @property {number} lagging
@@ -51,7 +52,7 @@ import { backoff, closePolicy } from "../stream/close-policy.js";
  * @typedef {object} StatsListener
  * @property {(history: History) => void} onHistory
  * @property {(figures: Figures) => void} onFigures
- * @property {(reason: string) => void} onLost  Nothing comes for now, or for good: see `closePolicy`.
+ * @property {(reason: string) => void} onLost  The stream ended, for now or for good: see `closePolicy`.
  */
 
 const SILENT_MS = 15_000;
@@ -79,59 +80,36 @@ export class StatsStream {
   async #connect() {
     const attempt = new AbortController();
     this.#attempt = attempt;
-    let end = { code: 1006, reason: "connection_lost" };
-    try {
-      end = (await this.#read(attempt)) ?? end;
-    } catch {
-      // The network did it, or the silence.
-    }
+    const end = await this.#read(attempt);
     if (attempt !== this.#attempt) return;
-    this.#listener.onLost(end.reason);
-    const policy = closePolicy(end.code, end.reason);
+    const reason = end.reason || "connection_lost";
+    this.#listener.onLost(reason);
+    const policy = closePolicy(end.code, reason);
     if (policy === "refresh" || policy === "stop") return; // A fresh token comes with a new stream.
     this.#failures += 1;
     this.#timer = setTimeout(() => this.#connect(), backoff(this.#failures, policy));
   }
 
-  /**
-   * Reads until the end.
-   * @param {AbortController} attempt
-   * @returns {Promise<{code: number, reason: string} | null>}
-   */
+  /** Reads until the end, and returns why it ended. @param {AbortController} attempt */
   async #read(attempt) {
-    const silence = () => {
+    const restartTimeout = () => {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => attempt.abort(), SILENT_MS);
     };
-    silence();
-    const headers = { Authorization: `Bearer ${this.#token}`, Accept: "text/event-stream" };
-    const options = { headers, cache: /** @type {const} */ ("no-store"), signal: attempt.signal };
-    const response = await fetch("/v1/dashboard", { ...options, credentials: "omit" });
-    if (!response.ok) {
-      const problem = await response.json().catch(() => ({})); // A proxy's own page is no problem document.
-      return { code: response.status < 500 ? 1008 : 1006, reason: problem.code ?? `http_${response.status}` };
-    }
-    const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-    const decoder = new TextDecoder();
-    let text = "";
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done || attempt.signal.aborted) return null;
-      silence();
-      const messages = (text + decoder.decode(value, { stream: true })).split("\n\n");
-      text = messages.pop() ?? "";
-      for (const message of messages) {
-        const frame = JSON.parse(message.slice("data: ".length));
-        if (frame.type === "close") return frame;
-        this.#dispatch(frame);
+    restartTimeout();
+    try {
+      const options = { token: this.#token, accept: "text/event-stream", signal: attempt.signal };
+      for await (const data of readEvents(await openStream("/v1/dashboard", options))) {
+        restartTimeout();
+        this.#failures = 0;
+        const frame = JSON.parse(data);
+        if (frame.type === "history") this.#listener.onHistory(frame);
+        else if (frame.type === "figures") this.#listener.onFigures(frame);
       }
+    } catch (error) {
+      if (error instanceof StreamClosed) return error;
+      // Anything else is a failure of the network, or the timeout.
     }
-  }
-
-  /** @param {History | Figures} frame */
-  #dispatch(frame) {
-    this.#failures = 0;
-    if (frame.type === "history") this.#listener.onHistory(frame);
-    else if (frame.type === "figures") this.#listener.onFigures(frame);
+    return new StreamClosed(1006, "");
   }
 }

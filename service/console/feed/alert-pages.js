@@ -1,5 +1,5 @@
 /**
- * How far back into the past the alerts of one question are loaded: page by page, as somebody scrolls there.
+ * The pages of one query for alerts, loaded from the newest back.
  */
 
 import { ApiError } from "../auth/rest-api.js";
@@ -12,52 +12,48 @@ const PAGE_SIZE = 200;
 export class AlertPages {
   #query;
   /** @type {string | null} */ #next = null;
-  #isAnswered = false;
-  /** Every alert from here on that answers the question is loaded; Infinity: none has come. */ loadedDownTo = Infinity;
-  /** Whether a page is on its way. */ loading = false;
-  /** @type {string | null} Why the last page did not come. */ problem = null;
-  /** Whether older ones were dropped, so that this ends before all are loaded. */ cut = false;
+  /** Whether a page has been loaded. */ answered = false;
+  /** Every alert of the query from this sort key on is loaded; Infinity: none is. */ loadedDownTo = Infinity;
+  /** Whether a page is being loaded. */ loading = false;
+  /** @type {string | null} Why the last page could not be loaded. */ problem = null;
+  /** Whether older alerts were dropped or are not wanted, so that this ends before all are loaded. */ cut = false;
 
   /** @param {URLSearchParams} query */
   constructor(query) {
     this.#query = query;
   }
 
-  get answered() {
-    return this.#isAnswered;
-  }
-
   get complete() {
-    return this.#isAnswered && this.#next === null && !this.cut;
+    return this.answered && this.#next === null && !this.cut;
   }
 
-  /** Whether there is another page to ask for. */
+  /** Whether there is another page to load. */
   get hasMore() {
-    return !this.cut && (!this.#isAnswered || this.#next !== null);
+    return !this.cut && (!this.answered || this.#next !== null);
   }
 
-  /** Takes in a page that came. @param {AlertPage} page */
-  take({ alerts, next }) {
-    this.#isAnswered = true;
+  /** Adds the next page. @param {AlertPage} page */
+  add({ alerts, next }) {
+    this.answered = true;
     this.#next = next;
     this.problem = null;
     this.loadedDownTo = next === null ? 0 : (alerts.at(-1)?.seq ?? 0);
   }
 
-  /** What is older than this was dropped to keep memory bounded. @param {number} sortKey */
+  /** Alerts older than this were dropped to bound memory. @param {number} sortKey */
   cutAt(sortKey) {
     if (sortKey <= this.loadedDownTo) return;
     this.loadedDownTo = sortKey;
     this.cut = true;
   }
 
-  /** Enough is loaded. */
+  /** Loads no further pages. */
   stop() {
     this.cut = true;
   }
 
-  /** Asks for the next page; null where it did not come. @param {FetchPage} fetchPage */
-  async more(fetchPage) {
+  /** Fetches the next page; null if that failed. @param {FetchPage} fetchPage */
+  async fetchNext(fetchPage) {
     const query = new URLSearchParams(this.#query);
     query.set("limit", String(PAGE_SIZE));
     if (this.#next) query.set("cursor", this.#next);

@@ -1,7 +1,7 @@
 /**
- * One alert as a row: its severity, what happened, where, since when, how often, and who has it.
+ * One alert as a row of the feed.
  *
- * Every string here was written by someone else. It becomes text in a bidi isolate.
+ * All strings of an alert are untrusted. Each becomes text in a bidi isolate.
  */
 
 import { element, foreign } from "../ui/dom.js";
@@ -20,7 +20,7 @@ export class AlertRow {
     this.element = element("div", attributes);
   }
 
-  /** Shows what became of the alert since the last time. @param {Item} item */
+  /** Shows the alert, if it changed since the last call. @param {Item} item */
   update(item) {
     if (item.version === this.#version) return;
     this.#version = item.version;
@@ -38,41 +38,41 @@ export class AlertRow {
   }
 
   /**
-   * Tells a screen reader which of how many this is.
+   * Sets the position in the list, for screen readers.
    * @param {number} position  From 1.
-   * @param {number} size      -1: it is not known.
+   * @param {number} size      -1: unknown.
    * @param {boolean} selected
    */
   setPosition(position, size, selected) {
     const { element } = this;
-    // Written only where it changed: with hundreds of news a second, each write would be one too many.
+    // Only if changed: with hundreds of alerts a second, each write matters.
     if (element.ariaPosInSet !== String(position)) element.ariaPosInSet = String(position);
     if (element.ariaSetSize !== String(size)) element.ariaSetSize = String(size);
     if (element.ariaSelected !== String(selected)) element.ariaSelected = String(selected);
   }
 
-  /** Draws the eye to the row, once. */
+  /** Highlights the row once. */
   #highlight() {
     this.element.classList.add("fresh");
     this.element.addEventListener("animationend", () => this.element.classList.remove("fresh"), { once: true });
   }
 }
 
-/** The title, which may be cut off in the row, and is whole in the tooltip. @param {AlertSummary} alert */
+/** The title; where it is cut off, the tooltip has all of it. @param {AlertSummary} alert */
 export function titleOf({ title }) {
   const node = foreign("title", title);
   node.title = title;
   return node;
 }
 
-/** Where it happened, and how often. @param {AlertSummary} alert */
+/** Topic, source and number of occurrences. @param {AlertSummary} alert */
 export function originOf({ topic, source, occurrences }) {
   const origin = element("span", "origin", foreign("topic", topic), " from ", foreign("source", source));
   if (occurrences > 1) origin.append(element("span", "occurrences", `${occurrences} times`));
   return origin;
 }
 
-/** Where it stands: who has it, or who brought it to an end. @param {Pick<AlertSummary, "status" | "status_by">} alert */
+/** The status, and who acknowledged or resolved the alert. @param {Pick<AlertSummary, "status" | "status_by">} alert */
 export function statusOf({ status, status_by }) {
   const by = status === "acknowledged" || status === "resolved" ? [" by ", foreign("", status_by)] : [];
   return element("span", "status", status, ...by);

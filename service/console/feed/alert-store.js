@@ -1,8 +1,8 @@
 /**
- * The alerts that are loaded, as far as the feed shows them, in the order in which they were raised.
+ * The loaded alerts, without what the feed does not show, in the order in which they were raised.
  *
- * An alert knows the log position at which it is true, and only moves forward. So a page that was loaded while events
- * arrived, and events that are replayed over a newer page, end in the same whichever came first.
+ * Each alert knows the log position at which it is true, and only moves forward. So a page that was loaded while events
+ * arrived, and events that are replayed over a newer page, lead to the same result in any order.
  */
 
 /** @import { Prediction } from "../alert/actions.js" */
@@ -12,28 +12,26 @@
 /**
  * @typedef {object} Item
  * @property {string} id
- * @property {number} sortKey     The seq of the event that raised it. Alerts with a higher one are above it.
+ * @property {number} sortKey   The seq of the event that raised it. Alerts with a higher one are above it.
  * @property {number} position  The log position at which this is true.
- * @property {number} seq       The last event that we know of.
- * @property {AlertSummary} alert       Without what is only shown where it is open.
- * @property {Prediction | null} prediction  Where an action leads that is under way.
+ * @property {number} seq       The last known event.
+ * @property {AlertSummary} alert
+ * @property {Prediction | null} prediction  What a running action will lead to.
  * @property {number} version   Counts the changes.
  * @property {boolean} shown    Whether it is in the list.
- * @property {number} changedAt When an event changed it, in ms since the epoch; 0: not while we looked.
+ * @property {number} changedAt When an event changed it, in ms since the epoch; 0: no event has since the page opened.
  */
 
-/** Without a `place`, an alert that is not loaded yet stands where `seq` is. */
+/** An alert that is not loaded yet gets the `sortKey`, or else `seq`. */
 /** @typedef {{position: number, seq: number, isEvent: boolean, sortKey?: number}} UpdateInfo */
+/** @typedef {{alert: Alert, at: UpdateInfo}} Update */
 
 const UNLOADED_MAX = 1_000;
 
 export class AlertStore {
-  /** @type {Item[]} Oldest first: the newest is the one that comes, and goes to the end. */ #items = [];
+  /** @type {Item[]} Oldest first: a new alert goes to the end. */ #items = [];
   /** @type {Map<string, Item>} */ #byId = new Map();
-  /**
-   * News of alerts that are not loaded. A page that is on its way may bring them as they were before.
-   * @type {Map<string, {alert: Alert, at: UpdateInfo}>}
-   */
+  /** Events of alerts that are not loaded: a page on its way may bring older versions. @type {Map<string, Update>} */
   #unloaded = new Map();
 
   /** Oldest first. @type {readonly Item[]} */
@@ -41,19 +39,16 @@ export class AlertStore {
     return this.#items;
   }
 
-  /**
-   * Takes in alerts, each as it was at a log position, and returns those that this changed.
-   * @param {{alert: Alert, at: UpdateInfo}[]} all
-   */
-  put(all) {
+  /** Stores alerts, each as it was at a log position, and returns the items that changed. @param {Update[]} updates */
+  put(updates) {
     /** @type {Item[]} */ const added = [];
     /** @type {Item[]} */ const changed = [];
-    for (const given of all) {
-      const { alert, at } = this.latest(given);
+    for (const update of updates) {
+      const { alert, at } = this.#latest(update);
       let item = this.#byId.get(alert.id);
       if (item && at.position <= item.position) continue;
       if (!item) {
-        item = newItem(alert, given.at.sortKey ?? given.at.seq);
+        item = newItem(alert, update.at.sortKey ?? update.at.seq);
         added.push(item);
         this.#byId.set(alert.id, item);
         this.#unloaded.delete(alert.id);
@@ -67,10 +62,16 @@ export class AlertStore {
     return changed;
   }
 
-  /** The alert as it is by all that came, loaded or not. @param {{alert: Alert, at: UpdateInfo}} given */
-  latest(given) {
-    const unloaded = this.#unloaded.get(given.alert.id);
-    return unloaded && unloaded.at.position > given.at.position ? unloaded : given;
+  /** The newest known version of an alert. @param {Update} update @returns {AlertSummary} */
+  newest(update) {
+    const item = this.#byId.get(update.alert.id);
+    return item && item.position > update.at.position ? item.alert : this.#latest(update).alert;
+  }
+
+  /** @param {Update} update */
+  #latest(update) {
+    const unloaded = this.#unloaded.get(update.alert.id);
+    return unloaded && unloaded.at.position > update.at.position ? unloaded : update;
   }
 
   /** @param {string} id */
@@ -78,19 +79,19 @@ export class AlertStore {
     return this.#byId.get(id);
   }
 
-  /** What we last learnt of an alert, loaded or not. @param {string} id @returns {AlertSummary | null} */
+  /** The last known version of an alert, loaded or not. @param {string} id @returns {AlertSummary | null} */
   known(id) {
     return this.#byId.get(id)?.alert ?? this.#unloaded.get(id)?.alert ?? null;
   }
 
-  /** News of alerts that are not loaded, later than a log position. @param {number} position */
+  /** Events of alerts that are not loaded, later than a log position. @param {number} position */
   unloadedAfter(position) {
     return [...this.#unloaded.values()].filter(({ at }) => at.position > position);
   }
 
   /**
-   * Where an alert stands of which we do not know the event that raised it: below all that were not created before it.
-   * A batch is created at one moment, so among its alerts this may be too low, and never so high that it seems loaded.
+   * A sort key for an alert whose raising event is unknown: below all alerts that were not created before it. The alerts
+   * of a batch are created at one moment, so among them this may be too low, but never so high that it seems loaded.
    * @param {Alert} alert
    */
   sortKeyOf({ created_at }) {
@@ -108,7 +109,7 @@ export class AlertStore {
     item.version += 1;
   }
 
-  /** What a request says that an alert is now; its event is on its way. @param {Alert} alert */
+  /** Stores an alert as a response shows it; its event follows on the stream. @param {Alert} alert */
   applyResponse(alert) {
     const item = this.#byId.get(alert.id);
     if (!item || alert.updated_at < item.alert.updated_at) return;
@@ -116,7 +117,7 @@ export class AlertStore {
     item.version += 1;
   }
 
-  /** Remembers, for a while, what became of an alert that is not loaded. @param {Alert} alert @param {UpdateInfo} at */
+  /** Remembers the newest events of alerts that are not loaded. @param {Alert} alert @param {UpdateInfo} at */
   keepUnloaded(alert, at) {
     this.#unloaded.delete(alert.id);
     this.#unloaded.set(alert.id, { alert, at });
@@ -124,7 +125,7 @@ export class AlertStore {
     if (this.#unloaded.size > UNLOADED_MAX) this.#unloaded.delete(oldest);
   }
 
-  /** Drops what is not to be kept, and returns it. @param {(item: Item) => boolean} keep */
+  /** Drops the items that are not to be kept, and returns them. @param {(item: Item) => boolean} keep */
   retain(keep) {
     const dropped = this.#items.filter((item) => !keep(item));
     if (dropped.length) this.#items = this.#items.filter(keep);
@@ -140,7 +141,7 @@ export class AlertStore {
 }
 
 /**
- * Adds to a list that is in order. What is new belongs at its end; a page of older ones is one run, sorted in one pass.
+ * Adds items to a list that is in order. New alerts belong at its end; a page of older ones is sorted in one pass.
  * @param {Item[]} list
  * @param {Item[]} added
  */
@@ -153,8 +154,8 @@ export function addInOrder(list, added) {
 
 /** @param {Alert} alert @param {number} sortKey @returns {Item} */
 function newItem(alert, sortKey) {
-  const news = { position: -1, seq: sortKey, alert, prediction: null, version: 0 };
-  return { id: alert.id, sortKey, shown: false, changedAt: 0, ...news };
+  const state = { position: -1, seq: sortKey, alert, prediction: null, version: 0 };
+  return { id: alert.id, sortKey, shown: false, changedAt: 0, ...state };
 }
 
 /** @param {Alert} alert @returns {AlertSummary} */

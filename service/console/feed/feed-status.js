@@ -1,5 +1,5 @@
 /**
- * How much of the past the list shows, and what stands in its place while it is empty.
+ * The line below the feed that says how many alerts are loaded, and the text shown while the feed is empty.
  */
 
 import { byId, write } from "../ui/dom.js";
@@ -16,21 +16,21 @@ export class FeedStatus {
   #explanation = "";
 
   /**
-   * @param {() => void} onReset  Somebody wants no filters.
-   * @param {() => void} onRetry  Somebody wants the page that did not come.
+   * @param {() => void} onReset  "Clear filters" was pressed.
+   * @param {() => void} onRetry  "Try again" was pressed.
    */
   constructor(onReset, onRetry) {
     this.#reset.addEventListener("click", onReset);
     this.#retry.addEventListener("click", onRetry);
   }
 
-  /** Says what stands in the place of alerts, before the first page came. @param {string} text */
+  /** Sets the text that is shown until the first page is there. @param {string} text */
   explain(text) {
     this.#explanation = text;
   }
 
   /** Before the first page. @param {boolean} isEmpty */
-  showNothing(isEmpty) {
+  showExplanation(isEmpty) {
     this.#empty.hidden = !isEmpty || !this.#explanation;
     this.#reset.hidden = this.#retry.hidden = true;
     write(this.#text, this.#explanation);

@@ -1,9 +1,10 @@
 /**
- * The form of the filters, and their place in the address: back and forward go through what was looked for.
+ * The filter form. Its state is part of the address, so the browser's back and forward go through earlier filters.
  */
 
+import { isTopicPattern } from "../stream/topics.js";
 import { byId, element } from "../ui/dom.js";
-import { isPattern, NO_FILTERS, parse, toQuery } from "./filters.js";
+import { NO_FILTERS, parse, toQuery } from "./filters.js";
 
 /** @import { Filters } from "./filters.js" */
 
@@ -22,7 +23,7 @@ export class FilterBar {
   /** @type {Set<string>} */ #known = new Set();
   #onChange;
   /** @type {number | undefined} */ #timer;
-  #typing = false; // The letters of one word are one step of the history, not eight.
+  #typing = false; // The letters of a word are one entry of the history.
 
   /** @param {(filters: Filters) => void} onChange */
   constructor(onChange) {
@@ -57,14 +58,14 @@ export class FilterBar {
     this.#write();
   }
 
-  /** Topics that exist, to choose from. @param {string} topic */
+  /** Offers a topic as a suggestion. @param {string} topic */
   suggest(topic) {
     if (this.#known.size >= SUGGESTED || this.#known.has(topic)) return;
     this.#known.add(topic);
     this.#suggestions.append(element("option", { value: topic }));
   }
 
-  forgetSuggestions() {
+  clearSuggestions() {
     this.#known.clear();
     this.#suggestions.replaceChildren();
   }
@@ -89,7 +90,7 @@ export class FilterBar {
       .toLowerCase()
       .split(/[\s,]+/)
       .filter(Boolean);
-    const wrong = topics.find((topic) => !isPattern(topic));
+    const wrong = topics.find((topic) => !isTopicPattern(topic));
     this.#problem.hidden = !wrong;
     this.#problem.textContent = wrong ? `“${wrong}” is no topic, and no pattern such as payments.* either.` : "";
     this.#topics.ariaInvalid = String(Boolean(wrong));
@@ -126,7 +127,7 @@ export class FilterBar {
     this.#onChange(filters);
   }
 
-  /** Shows in the form what holds. */
+  /** Shows the filters in the form. */
   #write() {
     const { text, topics, severity, status } = this.filters;
     this.#text.value = text;

@@ -1,45 +1,66 @@
 /**
- * The critical alerts that nobody has acknowledged, above the list for as long as that is so.
+ * The unacknowledged critical alerts, pinned above the list.
  *
- * They do not heed the filters: a filter says what one wants to read now, and not that the house may burn meanwhile. All
- * that this admin may see count; the newest few are shown, and a button lists them all.
+ * Pinned alerts ignore the filters: a filter must never hide an unacknowledged critical alert. The newest few are shown,
+ * and a button lists them all.
  */
 
 import { byId, element } from "../ui/dom.js";
 import { renderKeyed } from "../ui/keyed-list.js";
 import { age } from "../ui/live-times.js";
 import { hashOf } from "../ui/router.js";
+import { AlertPages } from "./alert-pages.js";
 import { originOf, titleOf } from "./alert-row.js";
 
-/** @import { AlertSummary } from "./alert-store.js" */
+/** @import { AlertPage } from "../stream/wire-types.js" */
+/** @import { FetchPage } from "./alert-pages.js" */
+/** @import { AlertSummary, Item, Update } from "./alert-store.js" */
 
 const SHOWN = 3;
-const KEPT = 1_000;
+const KNOWN_MAX = 1_000;
+const CRITICAL = new URLSearchParams({ severity: "critical", status: "open" });
+
+/**
+ * @typedef {object} PinnedHost
+ * @property {FetchPage} fetchPage
+ * @property {(update: Update) => AlertSummary} newest  The newest known version of an alert.
+ * @property {() => void} onChange
+ * @property {() => void} onShowAll
+ */
 
 export class PinnedAlerts {
+  #host;
   #section = byId("pinned");
   #title = byId("pinned-title");
   #all = byId("pinned-all");
   #list = byId("pinned-list");
   /** @type {Map<string, {alert: AlertSummary, sortKey: number}>} */ #alerts = new Map();
-  /** Whether there are some that we do not know one by one. @type {"none" | "some" | "unknown"} */ #unloaded = "none";
+  /** Whether there are pinned alerts that are not in `#alerts`. @type {"none" | "some" | "unknown"} */ #others =
+    "none";
+  /** The request for them. @type {AlertPages | null} */ #pages = null;
   #changed = false;
 
-  /**
-   * @param {() => void} onAll  Somebody wants the list of all.
-   */
-  constructor(onAll) {
-    this.#all.addEventListener("click", onAll);
+  /** @param {PinnedHost} host */
+  constructor(host) {
+    this.#host = host;
+    this.#all.addEventListener("click", host.onShowAll);
   }
 
-  /** Learns of an alert as it is now. @param {AlertSummary} alert @param {number} sortKey */
+  /** Begins with the newest alerts. @param {readonly Item[]} items @param {AlertPage} page */
+  restart(items, page) {
+    this.clear();
+    for (const { alert, sortKey } of items) this.update(alert, sortKey);
+    if (page.next !== null) this.#load();
+  }
+
+  /** @param {AlertSummary} alert @param {number} sortKey */
   update(alert, sortKey) {
     const isPinned = alert.severity === "critical" && alert.status === "open";
     if (!isPinned && !this.#alerts.has(alert.id)) return;
     if (isPinned) this.#alerts.set(alert.id, { alert, sortKey: this.#alerts.get(alert.id)?.sortKey ?? sortKey });
     else this.#alerts.delete(alert.id);
     this.#changed = true;
-    if (this.#alerts.size > KEPT) this.#dropOldest();
+    if (this.#alerts.size > KNOWN_MAX) this.#dropOldest();
   }
 
   /** Whether an alert is known to be pinned. @param {string} id */
@@ -47,55 +68,72 @@ export class PinnedAlerts {
     return this.#alerts.has(id);
   }
 
-  /** Whether others would have to be shown, if we knew them. */
-  get needsMore() {
-    return this.#unloaded === "some" && this.#alerts.size < SHOWN;
-  }
-
-  /** Says whether there are more than those that we learnt of. @param {"none" | "some" | "unknown"} unloaded */
-  setUnloaded(unloaded) {
-    this.#unloaded = unloaded;
-    this.#changed = true;
+  /** The connection is back: asks again if the last request failed. */
+  onLive() {
+    if (this.#pages?.problem) this.#load();
   }
 
   clear() {
+    this.#pages = null;
     this.#alerts.clear();
-    this.setUnloaded("none");
+    this.#setOthers("none");
   }
 
   /** Brings the page up to date, and returns by how many pixels this moved what is below. */
   render() {
+    if (this.#others === "some" && this.#alerts.size < SHOWN && !this.#pages?.loading) this.#load();
     if (!this.#changed) return 0;
     this.#changed = false;
     const newest = [...this.#alerts.values()].sort((one, other) => other.sortKey - one.sortKey).slice(0, SHOWN);
-    const isEmpty = this.#alerts.size === 0 && this.#unloaded === "none";
-    // Each row has one line, whatever it says.
+    const isEmpty = this.#alerts.size === 0 && this.#others === "none";
+    // Each row has one line, so the same number of rows has the same height.
     const isAsHigh = newest.length === this.#list.childElementCount && isEmpty === this.#section.hidden;
     const before = isAsHigh ? 0 : this.#height();
     this.#title.textContent = this.#summary();
-    this.#all.hidden = this.#alerts.size <= SHOWN && this.#unloaded === "none";
+    this.#all.hidden = this.#alerts.size <= SHOWN && this.#others === "none";
     this.#section.hidden = isEmpty;
-    // Rows that stay, stay: the focus may be on one, or somebody is just about to click it.
+    // Existing rows are kept: one may have the focus, or be about to be clicked.
     renderKeyed(
       this.#list,
       newest.map(({ alert }) => ({ key: alert.id, state: "", build: () => rowOf(alert) })),
     );
-    for (const [index, { alert }] of newest.entries()) update(this.#list.children[index], alert);
+    for (const [index, { alert }] of newest.entries()) updateRow(this.#list.children[index], alert);
     return isAsHigh ? 0 : this.#height() - before;
+  }
+
+  /** Loads pinned alerts that may be far down in the list. */
+  async #load() {
+    const pages = new AlertPages(CRITICAL);
+    this.#pages = pages;
+    const page = await pages.fetchNext(this.#host.fetchPage);
+    if (pages !== this.#pages) return; // A later request replaced this one.
+    if (page) pages.add(page);
+    for (const { seq, ...alert } of page?.alerts ?? []) {
+      const at = { position: page?.head ?? 0, seq, isEvent: false };
+      this.update(this.#host.newest({ alert, at }), seq);
+    }
+    this.#setOthers(pages.problem ? "unknown" : pages.hasMore ? "some" : "none");
+    this.#host.onChange();
+  }
+
+  /** @param {"none" | "some" | "unknown"} others */
+  #setOthers(others) {
+    this.#others = others;
+    this.#changed = true;
   }
 
   #summary() {
     const count = this.#alerts.size;
-    if (!count && this.#unloaded === "unknown") return "Critical alerts could not all be loaded";
-    const known = `${count.toLocaleString("en")}${this.#unloaded === "none" ? "" : " or more"}`;
+    if (!count && this.#others === "unknown") return "Critical alerts could not all be loaded";
+    const known = `${count.toLocaleString("en")}${this.#others === "none" ? "" : " or more"}`;
     return `${count ? known : "More"} critical, not acknowledged`;
   }
 
-  /** Far more than can be shown: the oldest are no longer known one by one. */
+  /** Bounds memory: the oldest are no longer known one by one. */
   #dropOldest() {
     const [id] = [...this.#alerts].reduce((one, other) => (other[1].sortKey < one[1].sortKey ? other : one));
     this.#alerts.delete(id);
-    this.#unloaded = "some";
+    this.#others = "some";
   }
 
   #height() {
@@ -111,8 +149,8 @@ function rowOf(alert) {
   return element("li", attributes, link, originOf(alert), age(alert.created_at));
 }
 
-/** Writes into a row what may change of an alert for as long as it is pinned. @param {Element} row @param {AlertSummary} alert */
-function update(row, alert) {
+/** Updates what may change while an alert is pinned. @param {Element} row @param {AlertSummary} alert */
+function updateRow(row, alert) {
   const origin = originOf(alert);
   const before = row.querySelector(".origin");
   if (before && !before.isEqualNode(origin)) before.replaceWith(origin);

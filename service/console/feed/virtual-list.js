@@ -1,21 +1,20 @@
 /**
- * A list of which only what is visible is in the document: rows of one height, so that where each stands is arithmetic.
+ * A list that keeps only the visible rows in the document.
  *
- *     scroller (listbox, takes the focus)
+ *     scroller (listbox, has the focus)
  *       └ sizer (as high as all rows)
- *           └ window (moved to where its first row belongs)
- *               └ rows in view, and some before and after
+ *           └ window (moved to the position of its first row)
+ *               └ the rows in view, and some before and after
  *
  * The row height comes from `--row-height` of the style sheet. The focus stays on the scroller, which names the selected
- * row: a row that had the focus would lose it by being scrolled away.
+ * row: a row with the focus would lose it when it is scrolled out of view.
  */
 
 import { element } from "../ui/dom.js";
 import { AlertRow } from "./alert-row.js";
+import { firstWholeRow, rowsPerPage, rowsToRender, scrollTopToReveal } from "./row-range.js";
 
 /** @import { Item } from "./alert-store.js" */
-
-const MARGIN_ROWS = 4;
 
 export class VirtualList {
   #scroller;
@@ -25,12 +24,12 @@ export class VirtualList {
   /** @type {Map<string, AlertRow>} */ #rows = new Map();
   /** @type {string | null} */ #selected = null;
   #rowHeight = 0;
-  /** The position after that of the last row that is in the document. */ end = 0;
+  /** The position after the last row that is in the document. */ end = 0;
   #complete = true;
 
   /**
    * @param {HTMLElement} scroller
-   * @param {() => void} onView  What is in view changed, by scrolling or by another size.
+   * @param {() => void} onView  The visible range changed, by scrolling or resizing.
    */
   constructor(scroller, onView) {
     this.#scroller = scroller;
@@ -43,34 +42,28 @@ export class VirtualList {
     }).observe(scroller);
   }
 
-  /** The rows in view and those beside them, as positions from the top. */
-  #range() {
+  get #viewport() {
     const { scrollTop, clientHeight } = this.#scroller;
-    if (!this.#rowHeight) return { first: 0, last: 0 };
-    // The list may have become shorter, of which the browser's scroll position will only learn in its next layout.
-    const inView = Math.ceil(clientHeight / this.#rowHeight) + 1;
-    const top = Math.max(0, Math.min(Math.floor(scrollTop / this.#rowHeight), this.#items.length - inView));
-    const last = Math.min(this.#items.length, top + inView + MARGIN_ROWS);
-    return { first: Math.max(0, top - MARGIN_ROWS), last };
+    return { scrollTop, clientHeight, rowHeight: this.#rowHeight };
   }
 
   /** The first row that is wholly in view. */
   get top() {
-    return this.#rowHeight ? Math.ceil(this.#scroller.scrollTop / this.#rowHeight) : 0;
+    return firstWholeRow(this.#viewport);
   }
 
   get isAtTop() {
     return this.#scroller.scrollTop < 1;
   }
 
-  /** How many rows fit, at least 1. */
+  /** By how many rows Page Down moves, at least 1. */
   get page() {
-    return Math.max(1, Math.floor(this.#scroller.clientHeight / (this.#rowHeight || 1)) - 1);
+    return rowsPerPage(this.#viewport);
   }
 
   /**
    * @param {readonly Item[]} items  Oldest first.
-   * @param {boolean} complete       Whether these are all that there are.
+   * @param {boolean} complete       Whether there are no others.
    * @param {string | null} selected
    */
   show(items, complete, selected) {
@@ -78,7 +71,7 @@ export class VirtualList {
     this.#complete = complete;
     this.#selected = selected;
     if (!this.#rowHeight) this.#measure();
-    const { first, last } = this.#range();
+    const { first, last } = rowsToRender(this.#viewport, items.length);
     this.end = last;
     this.#sizer.style.height = `${items.length * this.#rowHeight}px`;
     this.#window.style.transform = `translateY(${first * this.#rowHeight}px)`;
@@ -92,14 +85,9 @@ export class VirtualList {
     this.#scroller.scrollTop = 0;
   }
 
-  /** Scrolls as little as brings a row into view. @param {number} index  From the top. */
+  /** Scrolls a row into view. @param {number} index  From the top. */
   reveal(index) {
-    const top = index * this.#rowHeight;
-    const { scrollTop, clientHeight } = this.#scroller;
-    if (top < scrollTop) this.#scroller.scrollTop = top;
-    else if (top + this.#rowHeight > scrollTop + clientHeight) {
-      this.#scroller.scrollTop = top + this.#rowHeight - clientHeight;
-    }
+    this.#scroller.scrollTop = scrollTopToReveal(this.#viewport, index);
   }
 
   /** @param {number} px */
@@ -119,20 +107,19 @@ export class VirtualList {
 
   /** @param {number} first @param {number} last */
   #render(first, last) {
-    const visible = new Set();
-    for (let index = first; index < last; index += 1) visible.add(this.#itemAt(index).id);
+    const items = Array.from({ length: last - first }, (_, index) => this.#itemAt(first + index));
+    const visible = new Set(items.map(({ id }) => id));
     for (const [id, row] of this.#rows) {
       if (visible.has(id)) continue;
       row.element.remove();
       this.#rows.delete(id);
     }
-    const size = this.#complete ? this.#items.length : -1; // -1: nobody knows how many there are.
+    const size = this.#complete ? this.#items.length : -1; // -1: unknown (WAI-ARIA).
     /** @type {Element | null} */ let next = this.#window.firstElementChild;
-    for (let index = first; index < last; index += 1) {
-      const item = this.#itemAt(index);
+    for (const [index, item] of items.entries()) {
       const row = this.#rows.get(item.id) ?? this.#add(item);
       row.update(item);
-      row.setPosition(index + 1, size, item.id === this.#selected);
+      row.setPosition(first + index + 1, size, item.id === this.#selected);
       if (row.element === next) next = next.nextElementSibling;
       else this.#window.insertBefore(row.element, next);
     }

@@ -1,11 +1,11 @@
 /**
- * The form in which an admin chooses when to be called. What is chosen holds at once.
+ * The form in which an admin chooses when to be notified. A choice takes effect at once.
  */
 
 import { element } from "../ui/dom.js";
 
 /** @import { Notifications } from "../ui/notifications.js" */
-/** @import { Threshold } from "./preferences.js" */
+/** @import { Threshold } from "../ui/notification-preferences.js" */
 /** @import { Severity } from "../stream/wire-types.js" */
 
 /** @type {[Threshold, string][]} */
@@ -49,7 +49,7 @@ export class NotificationForm {
     this.show();
   }
 
-  /** Shows what holds now. */
+  /** Shows the current preferences. */
   show() {
     const { notify, sound, quiet, quietFrom, quietTo, criticalAlways } = this.#notifications.preferences;
     this.#notify.value = notify;
@@ -74,7 +74,7 @@ export class NotificationForm {
       quietTo: this.#to.value || before.quietTo,
       criticalAlways: this.#critical.checked,
     });
-    if (changed === this.#notify && this.#notify.value !== "off" && "Notification" in globalThis) {
+    if (changed === this.#notify && this.#notify.value !== "off" && !this.#notifications.isUnsupported) {
       await Notification.requestPermission(); // A browser asks only upon a click.
     }
     this.show();
@@ -82,14 +82,13 @@ export class NotificationForm {
 
   #hintText() {
     const { notify } = this.#notifications.preferences;
-    if (notify !== "off" && (this.#notifications.isUnsupported || !("Notification" in globalThis))) {
-      return "This browser shows no desktop notifications of a page.";
+    if (notify !== "off") {
+      if (this.#notifications.isUnsupported) return "This browser shows no desktop notifications of a page.";
+      if (Notification.permission === "denied") {
+        return "The browser blocks notifications of this page. Allow them in its settings for this site.";
+      }
+      if (Notification.permission === "default") return "The browser has not allowed notifications yet.";
     }
-    if (notify !== "off" && Notification.permission === "denied") {
-      return "The browser blocks notifications of this page. Allow them in its settings for this site.";
-    }
-    if (notify !== "off" && Notification.permission === "default")
-      return "The browser has not allowed notifications yet.";
     return this.#notifications.muted ? "The browser makes no sound until you click somewhere in this page." : "";
   }
 }

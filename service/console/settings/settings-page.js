@@ -1,5 +1,5 @@
 /**
- * The page at `#/settings`: what this sign-in may do, how the stream comes, when to call, and a test alert.
+ * The settings page: the token, the stream, notifications, and a test alert.
  */
 
 import { claimsOf } from "../auth/jwt-claims.js";
@@ -87,13 +87,13 @@ export class SettingsPage {
     );
   }
 
-  /** Nobody is signed in any more. */
+  /** The session ended. */
   clear() {
     this.#token.replaceChildren();
     this.#test.clear();
   }
 
-  /** Shows what another tab chose, too. */
+  /** The preferences may have changed in another tab. */
   showPreferences() {
     this.#form.show();
   }

@@ -1,9 +1,9 @@
 /**
- * A test alert: raised like any other, so it shows that everything on the way works, and how fast it is.
+ * A test alert: posted like any other, so that it shows whether and how fast alerts arrive.
  */
 
 import { ApiError } from "../auth/rest-api.js";
-import { SEVERITIES } from "../stream/severity.js";
+import { SEVERITIES } from "../stream/wire-constants.js";
 import { element } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
 
@@ -26,7 +26,7 @@ export class TestAlertForm {
   #outcome = element("p", { class: "outcome", "data-testid": "test-outcome", role: "status" });
   #form;
   #scopeHint = element("p", { class: "hint", "data-testid": "test-refusal" });
-  /** When the newest alerts arrived, by id: ours may be here before the answer. @type {Map<string, number>} */ #arrivedAt =
+  /** When the newest alerts arrived, by id: the event may arrive before the response. @type {Map<string, number>} */ #arrivedAt =
     new Map();
   /** @type {{id: string, sentAt: number, accepted: string} | null} */ #sent = null;
 
@@ -70,7 +70,7 @@ export class TestAlertForm {
     this.#showRoundTrip();
   }
 
-  /** Nobody is signed in any more. */
+  /** The session ended. */
   clear() {
     this.#sent = null;
     this.#arrivedAt.clear();
@@ -99,7 +99,7 @@ export class TestAlertForm {
     }
   }
 
-  /** Says how long the way was, as soon as both ends of it are known. */
+  /** Shows how long the round trip took, once both response and event are there. */
   #showRoundTrip() {
     const arrivedAt = this.#sent && this.#arrivedAt.get(this.#sent.id);
     if (!this.#sent || arrivedAt === null || arrivedAt === undefined) return;

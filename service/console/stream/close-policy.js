@@ -1,39 +1,41 @@
 /**
- * What a client does when its connection ends: the table of close codes, and how long to wait before coming back.
+ * What a client does when its stream ends, and how long it waits before it connects again.
  */
 
-/** @typedef {"refresh" | "stop" | "retry" | "retry-later"} ClosePolicy */
+import { CLOSE_POLICIES } from "./wire-constants.js";
 
-const REFRESH = new Set(["token_expired", "token_revoked", "token_invalid", "token_missing"]);
-const STOP = new Set(["scope_missing", "topic_forbidden", "origin_forbidden", "kicked", "bad_message"]);
+/**
+ * `refresh`: ask for a fresh token. `stop`: no retry helps. `retry`: connect again soon. `retry-later`: connect again
+ * later, because there are too many connections or requests.
+ * @typedef {"refresh" | "stop" | "retry" | "retry-later"} ClosePolicy
+ */
 
 const BACKOFF = { retry: { base: 500, cap: 30_000 }, "retry-later": { base: 15_000, cap: 120_000 } };
 
 /**
- * Get a fresh token, stop for good, or come back: soon, or later where we were told that we are too many.
- * @param {number} code    A close code of RFC 6455, section 7.4; 1008 is the server refusing us.
- * @param {string} reason  The close reason, one word for programs.
+ * The policy for a close of the stream. A reason that this version does not know is judged by its code.
+ * @param {number} code    Of RFC 6455, section 7.4; 1008 is a refusal by the server.
+ * @param {string} reason
  * @returns {ClosePolicy}
  */
 export function closePolicy(code, reason) {
-  if ([1003, 1007, 1009].includes(code)) return "stop"; // The same message would be refused again.
-  if (code !== 1008) return "retry";
-  if (REFRESH.has(reason)) return "refresh";
-  return STOP.has(reason) ? "stop" : "retry-later";
+  if (Object.hasOwn(CLOSE_POLICIES, reason)) return CLOSE_POLICIES[reason];
+  if ([1003, 1007, 1009].includes(code)) return "stop"; // The server would refuse the same message again.
+  return code === 1008 ? "retry-later" : "retry";
 }
 
 /**
- * Whether a page may get a fresh token without asking the person. Not after a revocation: somebody wants them out, and what
- * their browser still holds must not bring them back.
+ * Whether the page may get a fresh token without asking the person. Not after a revocation: somebody decided to sign
+ * this person out, and what their browser still holds must not bring them back.
  * @param {string} reason
  */
 export function mayRenew(reason) {
-  return reason !== "token_revoked" && REFRESH.has(reason);
+  return reason !== "token_revoked" && closePolicy(1008, reason) === "refresh";
 }
 
 /**
- * How long to wait before the next attempt, in ms. Full jitter (anywhere between nothing and the bound) spreads the
- * clients of a restarted server evenly, where a fixed delay would bring them all back at once.
+ * How long to wait before the next attempt, in ms. Full jitter (anywhere between zero and the bound) spreads the
+ * clients of a restarted server evenly; a fixed delay would bring them all back at once.
  * @param {number} failures  Attempts in a row that did not last, at least 1.
  * @param {"retry" | "retry-later"} [policy]
  */

@@ -1,5 +1,5 @@
 /**
- * The newest events of a stream, for a tab that joins: every event that matches in `(floor, head]`, and no hole.
+ * A buffer of the newest events of a stream, for tabs that join: all matching events in `(floor, head]`, without a gap.
  */
 
 /** @import { EventFrame } from "./wire-types.js" */
@@ -7,12 +7,12 @@
 const EVENTS_MAX = 1_000;
 
 export class EventBuffer {
-  /** Nothing at or before this position is known; null while the position is not. @type {number | null} */ floor =
+  /** Events up to this position are not in the buffer; null: the position is unknown. @type {number | null} */ floor =
     null;
   /** The position of the stream. */ head = 0;
   /** @type {EventFrame[]} */ #events = [];
 
-  /** Forgets all, and begins at a position. @param {number} seq */
+  /** Empties the buffer and starts at a position. @param {number} seq */
   reset(seq) {
     this.floor = this.head = seq;
     this.#events = [];
@@ -27,13 +27,13 @@ export class EventBuffer {
     this.floor = /** @type {EventFrame} */ (this.#events.shift()).seq;
   }
 
-  /** Nothing up to here is outstanding. @param {number} seq */
+  /** Every event up to here was added. @param {number} seq */
   advance(seq) {
     if (this.floor === null) this.reset(seq);
     this.head = Math.max(this.head, seq);
   }
 
-  /** Whether every event after a position is here. @param {number} seq */
+  /** Whether all events after a position are in the buffer. @param {number} seq */
   covers(seq) {
     return this.floor !== null && seq >= this.floor;
   }

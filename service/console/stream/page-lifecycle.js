@@ -1,15 +1,15 @@
 /**
- * The life of a page, as far as a stream must know of it. A page that is frozen, or kept for the back button, runs no code:
- * a connection that it held would time out, and would keep the browser from freezing it in the first place.
+ * The page lifecycle, for a stream. A page that is frozen or in the back/forward cache runs no code: its connection would
+ * time out, and would keep the browser from freezing the page in the first place.
  */
 
 /** @typedef {{pause: () => void, wake: () => void}} Pausable */
 
 /**
- * Pauses a stream while the page is frozen or in the back/forward cache, and wakes it when the page is there again, is
- * looked at, or is online.
+ * Pauses a stream while the page is frozen or in the back/forward cache, and wakes it when the page is resumed, becomes
+ * visible, or is online.
  * @param {Pausable} stream
- * @returns {() => void}  Ends it.
+ * @returns {() => void}  Removes the listeners.
  */
 export function keepAlive(stream) {
   const ended = new AbortController();

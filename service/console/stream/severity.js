@@ -1,13 +1,12 @@
 /**
- * Severities, and their order.
+ * The order of severities.
  */
+
+import { SEVERITIES } from "./wire-constants.js";
 
 /** @import { Severity } from "./wire-types.js" */
 
-/** The least severe first. @type {readonly Severity[]} */
-export const SEVERITIES = ["info", "warning", "error", "critical"];
-
-/** Above 0 where one is more severe than the other, below 0 where it is less severe. @param {Severity} one @param {Severity} other */
+/** Positive where one is more severe than the other, negative where it is less. @param {Severity} one @param {Severity} other */
 export function compareSeverity(one, other) {
   return SEVERITIES.indexOf(one) - SEVERITIES.indexOf(other);
 }

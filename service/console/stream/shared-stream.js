@@ -1,5 +1,5 @@
 /**
- * One stream for all tabs of a browser that show the same: a `StreamClient` whose connection is shared.
+ * One stream for all tabs of a browser with the same view: a `StreamClient` whose connection is shared.
  *
  *     const stream = new SharedStream({ share: viewOf(token), url, after: page.head, token: () => token, onEvent: show });
  *     stream.start();
@@ -9,19 +9,19 @@
  *      |                 |    +----- lock stolen --------+
  *      +--- stop(), pause() --+--------------------------+
  *
- * Whoever holds a Web Lock leads and runs the stream (tab-leader.js); the others follow over a BroadcastChannel. The browser
- * gives the lock to the next tab when the one that leads closes, crashes, navigates away or is frozen, and that one goes
- * on from its own cursor.
+ * The tab that holds a Web Lock is the leader and runs the stream (tab-leader.js); the others follow over a
+ * BroadcastChannel. When the leader closes, crashes, navigates away or is frozen, the browser gives the lock to another
+ * tab, which continues from its own cursor.
  *
- * What holds, beyond what StreamClient promises:
- * - Each tab keeps a cursor of its own, and its `onEvent` sees strictly increasing `seq`, none missing from where the tab
- *   started, whoever leads. A tab listens to one leader only, from its answer to "hello, I have everything up to …" on;
- *   what is still under way from an earlier one is left out, so nothing can overtake.
+ * Invariants, beyond those of StreamClient:
+ * - Each tab has its own cursor, and its `onEvent` is called with strictly increasing `seq`, none missing since the tab
+ *   started, whichever tab leads. A tab accepts messages of one leader only, from its `joined` on; late messages of an
+ *   earlier leader are ignored, so that nothing arrives out of order.
  * - Tabs share only where `share`, `url`, `topics` and `minSeverity` are equal. `share` has to name the admin and what their
  *   token lets them see: `viewOf` of jwt-claims.js does. Share only after the server accepted the tab's token (as by loading a
  *   list with it): the channel asks for none.
  * - A leader that does not answer, because its page hangs, is replaced after `REPLY_TIMEOUT_MS`.
- * - Without locks or channels (an old browser, a page without TLS) each tab has its own stream.
+ * - Without locks or channels (an old browser, a page without TLS), each tab has its own stream.
  */
 
 import { EventBuffer } from "./event-buffer.js";
@@ -42,7 +42,7 @@ const TIMER_TOLERANCE_MS = 1_000;
 export class SharedStream {
   #options;
   #name;
-  #id = ""; // New each time that this tab joins: the leader may still be told that the last one has gone.
+  #id = ""; // New for each join: the leader may yet learn that the last one has left.
   /** @type {Status} */ #status = {
     state: "signed-out",
     reason: null,
@@ -54,10 +54,10 @@ export class SharedStream {
   #buffer = new EventBuffer();
 
   /** Until this tab leaves. @type {AbortController | null} */ #membership = null;
-  /** Until it leaves, or somebody takes the lock away. @type {AbortController | null} */ #candidacy = null;
+  /** Until this tab leaves, or another one steals the lock. @type {AbortController | null} */ #candidacy = null;
   /** @type {BroadcastChannel | null} */ #channel = null;
   /** @type {Leader | null} */ #leader = null;
-  /** The tab that leads, once it has answered. @type {string | null} */ #followedTab = null;
+  /** The leader, once it has replied. @type {string | null} */ #followedTab = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   #endKeepAlive = () => {};
   #paused = false;
@@ -79,12 +79,12 @@ export class SharedStream {
     return this.#cursor;
   }
 
-  /** Whether this tab has the stream: for what only one tab of a browser is to do. */
+  /** Whether this tab runs the stream: for what only one tab of a browser should do. */
   get isLeader() {
     return this.#leader !== null;
   }
 
-  /** Connects or joins, or goes on from the cursor after `signed-out`. Does nothing while the stream is under way. */
+  /** Connects or joins, or goes on from the cursor after `signed-out`; does nothing in any other state. */
   start() {
     if (this.#status.state !== "signed-out") return;
     this.#setState("connecting");
@@ -94,7 +94,7 @@ export class SharedStream {
     this.#join({ start: true });
   }
 
-  /** Leaves; the other tabs go on. */
+  /** Leaves; the other tabs continue. */
   stop() {
     this.#endKeepAlive();
     this.#paused = false;
@@ -102,7 +102,7 @@ export class SharedStream {
     this.#setState("signed-out");
   }
 
-  /** Leaves until `wake()`: the page is about to be frozen, and must not keep the others waiting. */
+  /** Leaves until `wake()`: the page is about to be frozen, and the other tabs must not wait for it. */
   pause() {
     if (!this.#membership) return;
     this.#paused = true;
@@ -110,7 +110,7 @@ export class SharedStream {
     if (this.#status.state !== "signed-out") this.#setState("waiting");
   }
 
-  /** For when the machine woke up or is online again: joins again, retries now, or finds out that the server is gone. */
+  /** The machine woke up or is online again: joins again, retries now, or checks whether the server is silent. */
   wake() {
     if (this.#paused) return this.#join({ start: false });
     this.#reportVisibility();
@@ -118,7 +118,7 @@ export class SharedStream {
     else this.#post({ type: "wake", from: this.#id });
   }
 
-  /** Tells whoever leads that this tab has a fresh token. */
+  /** Sends the leader this tab's fresh token. */
   renew() {
     if (this.#membership && !this.#leader) this.#sendJoin({ start: false });
   }
@@ -148,7 +148,7 @@ export class SharedStream {
     this.#membership = null;
   }
 
-  /** Waits for the lock, or takes it from a leader who does not answer. @param {{steal: boolean}} how */
+  /** Waits for the lock, or steals it from a leader that does not reply. @param {{steal: boolean}} how */
   async #requestLeadership({ steal }) {
     this.#candidacy?.abort();
     this.#candidacy = new AbortController();
@@ -158,7 +158,7 @@ export class SharedStream {
     } catch {
       if (signal.aborted) return;
       const wasLeading = this.#leader !== null;
-      if (!wasLeading) return this.#becomeLeader(); // There are no locks here after all, as where storage is blocked.
+      if (!wasLeading) return this.#becomeLeader(); // Locks do not work, for example because storage is blocked.
       this.#followLeader(null);
       this.#sendJoin({ start: false });
       this.#requestLeadership({ steal: false });
@@ -187,18 +187,18 @@ export class SharedStream {
     this.#leader.begin();
   }
 
-  /** Listens to this tab only, and leads no longer. @param {string | null} leader */
+  /** Follows a leader, or nobody, and stops leading. @param {string | null} leader */
   #followLeader(leader) {
     this.#followedTab = leader;
     clearTimeout(this.#timer);
     if (!this.#leader) return;
     this.#leader.stop();
     this.#leader = null;
-    // After a rewind the memory may end before our cursor: what lies between was passed on, and is not kept.
+    // After a rewind, the buffer may end before the cursor: the events between were passed on and are not kept.
     if (this.#cursor !== null && this.#buffer.head < this.#cursor) this.#buffer.reset(this.#cursor);
   }
 
-  /** Joins whoever leads, or asks whether it is still there. @param {{start: boolean}} how */
+  /** Joins the leader, or checks whether it is still there. @param {{start: boolean}} how */
   async #sendJoin({ start }) {
     const member = this.#membership;
     this.#expectReply();
@@ -207,7 +207,7 @@ export class SharedStream {
     this.#post({ type: "join", from: this.#id, cursor: this.#cursor, visible: isVisible(), token, start });
   }
 
-  /** The token that this tab can give; null: another tab's has to do. */
+  /** This tab's token; null: another tab's has to do. */
   async #ownToken() {
     try {
       return await this.#options.token(null);
@@ -216,7 +216,7 @@ export class SharedStream {
     }
   }
 
-  /** Takes the lead where nobody answers in time, unless it was we who slept. */
+  /** Steals the lock if nobody replies in time, unless this tab was suspended meanwhile. */
   #expectReply() {
     clearTimeout(this.#timer);
     const due = Date.now() + REPLY_TIMEOUT_MS;
@@ -227,7 +227,7 @@ export class SharedStream {
     }, REPLY_TIMEOUT_MS);
   }
 
-  /** Asks now and then whether the leader is still there: it may be silent because nothing happens. */
+  /** Checks later whether the leader is still there: it is silent while nothing happens. */
   #checkLeaderLater() {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#sendJoin({ start: false }), LEADER_CHECK_INTERVAL_MS);
@@ -275,7 +275,7 @@ export class SharedStream {
     }
   }
 
-  /** What we have comes again when another tab had to go back. @param {EventFrame} event */
+  /** Events repeat when the stream was rewound for another tab. @param {EventFrame} event */
   #onEvent(event) {
     if (event.seq <= (this.#cursor ?? 0)) return;
     this.#buffer.add(event);
@@ -300,7 +300,7 @@ export class SharedStream {
     this.#options.onGap?.(frame);
   }
 
-  /** Tells what this tab has shown, and whether anybody can see it. */
+  /** Reports up to where this tab has shown events, and whether it is visible. */
   #reportVisibility() {
     if (this.#leader) this.#leader.acknowledge();
     else this.#post({ type: "visibility", from: this.#id, visible: isVisible(), shown: this.#cursor ?? 0 });

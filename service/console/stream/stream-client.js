@@ -1,6 +1,6 @@
 /**
- * The stream client: one admin's live view of the event log, over `GET /v1/ws`, or where WebSockets are blocked over
- * `GET /v1/events`. It knows no DOM and needs nothing but `WebSocket` and `fetch`, so any page or script can import it.
+ * The stream client: one recipient's live view of the event log, over `GET /v1/ws`, or over `GET /v1/events` where
+ * WebSockets are blocked. It uses no DOM, only `WebSocket` and `fetch`, so any page or script can import it.
  *
  *     const client = new StreamClient({
  *       url: "wss://tocsin.example/v1/ws",
@@ -12,27 +12,29 @@
  *
  *     signed-out --start()--> connecting --welcome--> catching-up --caught_up--> live
  *         ^                    ^     |                     |                       |
- *         |      timer, wake() |     +---------------------+------ dropped --------+
+ *         |      timer, wake() |     +---------------------+-- connection lost ----+
  *         |                    |     v
  *         |                   waiting
  *         +--- from any state: stop(), or a refusal that no retry cures
  *
- * What holds:
- * - `onEvent` sees strictly increasing `seq`, none twice, across reconnects too: each resumes after the cursor. Only a
+ * Invariants:
+ * - `onEvent` is called with strictly increasing `seq`, also across reconnects: each resumes after the cursor. Only a
  *   `gap` of reason `reset` (another log) starts the numbers over.
  * - An event is acknowledged only after `onEvent` returned, so return when it has been shown or stored. Acks are
- *   cumulative: an event whose `onEvent` threw is covered by the next. With `acknowledge: "manual"` nothing is, until
- *   `acknowledge(seq)` says so (but long polls acknowledge what came with the next poll).
- * - A WebSocket that cannot be opened (one that is refused says why) is followed at once by server-sent events, and an
- *   answer that does not come through by long polls. What worked is kept, and the WebSocket tried again now and then.
- * - A server that fell silent is noticed after 2.5 heartbeats, whatever the operating system thinks of the socket. Time is
- *   the wall clock's, looked at each second: timers stand still while a laptop sleeps, so on waking the dead socket, or the
- *   attempt that is due, is noticed at once.
+ *   cumulative: an event whose `onEvent` threw is covered by the next. With `acknowledge: "manual"` nothing is
+ *   acknowledged until `acknowledge(seq)` is called (but a long poll acknowledges what the one before it returned).
+ * - If a WebSocket cannot be opened, server-sent events are tried at once, and long polls if their answer is held back.
+ *   A WebSocket that the server refuses is no reason to fall back. The transport that worked is kept, and the WebSocket
+ *   is tried again every 5 minutes.
+ * - A silent server is noticed after 2.5 heartbeats. Time is the wall clock's, checked every second: timers stand still
+ *   while a laptop sleeps, so a dead connection or an attempt that is due is noticed as soon as it wakes up.
  *
- * In a page, `keepAlive` of page-lifecycle.js lets go of the connection while the page is frozen or in the back/forward cache;
- * `SharedStream` of shared-stream.js has the same options and one connection for all tabs. docs/receiving-alerts.md tells of all three.
+ * In a page, `keepAlive` of page-lifecycle.js closes the connection while the page is frozen or in the back/forward
+ * cache; `SharedStream` of shared-stream.js has the same options and one connection for all tabs. All three are
+ * documented in docs/receiving-alerts.md.
  */
 
+import { Acknowledgements } from "./acknowledgements.js";
 import { backoff, closePolicy } from "./close-policy.js";
 import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
 
@@ -55,8 +57,8 @@ import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
  * @typedef {object} StreamOptions
  * @property {string} url  `ws://` or `wss://`, without a query.
  * @property {(refused: string | null) => string | null | Promise<string | null>} token
- *   Gives the token for the next connection. `refused` is null, or why the server turned the last token down: then only
- *   a fresh one helps. Null, or the same token again, ends in `signed-out`; `start()` then goes on from the cursor.
+ *   Returns the token for the next connection. `refused` is null, or why the server refused the last token: then only a
+ *   fresh one helps. Null, or the same token again, ends in `signed-out`; `start()` then goes on from the cursor.
  * @property {number | "latest"} [after]  Start after this seq; absent: after what this admin acknowledged last.
  * @property {string[]} [topics]
  * @property {Severity} [minSeverity]
@@ -71,7 +73,6 @@ import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
  * @property {(seq: number) => void} [onDuplicate]  An event came twice or out of order, and was not passed on.
  */
 
-const ACK_DELAY_MS = 250;
 const CHECK_INTERVAL_MS = 1_000;
 const WELCOME_TIMEOUT_MS = 15_000;
 const SILENT_HEARTBEATS = 2.5;
@@ -92,9 +93,9 @@ export class StreamClient {
   /** @type {Transport | null} */ #transport = null;
   /** @type {TransportName} */ #transportName = "websocket";
   /** @type {string | null} */ #connection = null;
-  /** @type {string | null} */ #resumedConnection = null; // What a resume acknowledges on; polls find theirs by themselves.
-  #isWelcomed = false; // Whether this connection has brought anything yet.
-  #hasResponse = false;
+  /** @type {string | null} */ #resumedConnection = null; // Long polls find theirs by themselves.
+  #isWelcomed = false;
+  #isOpen = false; // A streamed answer has begun.
 
   /** @type {string | null} */ #token = null;
   #attempt = 0; // Numbers the attempts: a token that arrives for an earlier one is ignored.
@@ -106,13 +107,12 @@ export class StreamClient {
   #silenceLimit = WELCOME_TIMEOUT_MS;
   /** @type {number | null} */ #cursor;
   #start = 0;
-  #received = 0; // The last event that was passed on,
-  #shown = 0; // the last that may be acknowledged,
-  #acked = 0; // and the last that was.
-  #ackDueAt = 0;
+  #acks = new Acknowledgements((seq) =>
+    this.#transport && this.#connection ? this.#transport.ack(this.#connection, seq) : false,
+  );
 
-  /** @type {Record<"ack" | "retry" | "watchdog" | "websocket", ReturnType<typeof setTimeout> | undefined>} */
-  #timers = { ack: undefined, retry: undefined, watchdog: undefined, websocket: undefined };
+  /** @type {Record<"retry" | "watchdog" | "websocket", ReturnType<typeof setTimeout> | undefined>} */
+  #timers = { retry: undefined, watchdog: undefined, websocket: undefined };
 
   /** @param {StreamOptions} options */
   constructor(options) {
@@ -125,25 +125,25 @@ export class StreamClient {
     return this.#status;
   }
 
-  /** Nothing up to here is outstanding: who keeps it can start there again. Null until the server has said where. */
+  /** Everything up to here was passed on: a later client can start from it. Null until the server has said where. */
   get cursor() {
     return this.#cursor;
   }
 
-  /** Connects, or goes on from the cursor after `signed-out`. Does nothing while the client is under way. */
+  /** Connects, or goes on from the cursor after `signed-out`; does nothing in any other state. */
   start() {
     if (this.#status.state !== "signed-out") return;
     this.#failures = 0;
     this.#connect(null);
   }
 
-  /** Acknowledges what was shown, and leaves. */
+  /** Acknowledges what was shown, and disconnects. */
   stop() {
     this.flush();
     this.#end(null);
   }
 
-  /** Lets go of the connection until `wake()`: the page is about to be frozen. */
+  /** Disconnects until `wake()`: the page is about to be frozen. */
   pause() {
     if (this.#status.state === "signed-out") return;
     this.flush();
@@ -152,37 +152,29 @@ export class StreamClient {
     this.#setState("waiting");
   }
 
-  /** For when the machine woke up or is online again: retries now, or finds out now that the server is gone. */
+  /** The machine woke up or is online again: retries now, or checks now whether the server is silent. */
   wake() {
     if (this.#status.state === "waiting") this.#connect(null);
     else if (this.#transport) this.#checkLiveness();
   }
 
-  /** Streams again from an earlier position: what came since comes again. @param {number} seq */
+  /** Streams again from an earlier position: later events are passed on again. @param {number} seq */
   rewind(seq) {
     this.#cursor = Math.min(this.#cursor ?? seq, seq);
-    this.#received = this.#shown = Math.min(this.#shown, seq);
+    this.#acks.rewind(seq);
     if (!this.#transport) return; // The next connection starts there.
     this.flush();
     this.#connect(null);
   }
 
-  /** Everything up to `seq` was received; what has not come yet is left out. @param {number} seq */
+  /** Acknowledges everything up to `seq`, as far as it was passed on. @param {number} seq */
   acknowledge(seq) {
-    this.#shown = Math.max(this.#shown, Math.min(seq, this.#received));
-    this.#scheduleAck();
+    this.#acks.acknowledge(seq);
   }
 
   /** Sends the acknowledgement that is due, without waiting for its timer. */
   flush() {
-    clearTimeout(this.#timers.ack);
-    this.#timers.ack = undefined;
-    const transport = this.#transport;
-    if (!transport || !this.#connection || this.#shown <= this.#acked) return;
-    this.#acked = this.#shown;
-    Promise.resolve(transport.ack(this.#connection, this.#acked)).then((sent) => {
-      if (!sent && transport === this.#transport) this.#acked = 0; // The next heartbeat sends it again.
-    });
+    this.#acks.flush();
   }
 
   /** @param {string | null} refused */
@@ -200,7 +192,7 @@ export class StreamClient {
     if (attempt !== this.#attempt) return;
     if (!token || (refused && token === this.#token)) return this.#end(refused ?? "token_missing");
     this.#token = token;
-    // A fresh token that was refused too: without a pause, server and provider could play ping-pong.
+    // A fresh token was refused too: without a wait, the client would go back and forth between server and provider.
     if (refused && this.#failures > 1) this.#retryLater(refused, "retry");
     else this.#open(token, this.#transportName);
   }
@@ -208,19 +200,19 @@ export class StreamClient {
   /** @param {string} token @param {TransportName} transport */
   #open(token, transport) {
     this.#transportName = transport;
-    this.#isWelcomed = this.#hasResponse = false;
-    this.#acked = 0; // The last ack may have died with its connection. Acks are cumulative, so it is sent again.
+    this.#isWelcomed = this.#isOpen = false;
+    this.#acks.resend();
     this.#silenceLimit = WELCOME_TIMEOUT_MS;
     this.#lastReceivedAt = Date.now();
-    const start = { url: this.#options.url, query: this.#query(), token, resumed: this.#resumedConnection };
+    const options = { url: this.#options.url, query: this.#query(), token, resumed: this.#resumedConnection };
     try {
-      this.#transport = TRANSPORTS[transport](start, {
+      this.#transport = TRANSPORTS[transport](options, {
         onOpen: () => this.#onOpen(),
         onFrame: (text) => this.#onFrame(text),
         onClose: (code, reason) => this.#onClose(code, reason),
       });
     } catch {
-      return this.#end("token_invalid"); // It holds characters that no subprotocol, and no JWT, may have.
+      return this.#end("token_invalid"); // It has characters that are allowed in no subprotocol, nor in a JWT.
     }
     this.#connection = null;
     this.#checkLiveness();
@@ -236,9 +228,9 @@ export class StreamClient {
     return query;
   }
 
-  /** A streamed answer has its head: unless it is held back on its way, the welcome follows at once. */
+  /** A streamed answer has begun: unless a proxy holds it back, the welcome frame follows at once. */
   #onOpen() {
-    this.#hasResponse = true;
+    this.#isOpen = true;
     this.#silenceLimit = BUFFERED_RESPONSE_TIMEOUT_MS;
     this.#lastReceivedAt = Date.now();
     this.#checkLiveness();
@@ -250,21 +242,16 @@ export class StreamClient {
     this.#onLost(reason || (code === 1009 ? "message_too_big" : "connection_lost"), closePolicy(code, reason));
   }
 
-  /** Nothing has come by this transport: the next one may be open. @param {string} reason */
+  /** This transport has brought nothing: tries the next one. @param {string} reason */
   #fallBack(reason) {
-    const transport =
-      this.#transportName === "websocket"
-        ? "sse"
-        : this.#transportName === "sse" && this.#hasResponse
-          ? "longpoll"
-          : null;
+    const transport = nextTransport(this.#transportName, this.#isOpen);
     this.#transportName = "websocket";
     if (!transport || !this.#token) return this.#onLost(reason, "retry");
     this.#disconnect();
     this.#open(this.#token, transport);
   }
 
-  /** Changes back to the WebSocket as soon as one can be opened; until then nothing is interrupted. */
+  /** Changes back to the WebSocket once one can be opened; until then the stream goes on. */
   #tryWebSocket() {
     const { url } = this.#options;
     const token = this.#token ?? "";
@@ -304,7 +291,7 @@ export class StreamClient {
     this.#dispatch(frame);
   }
 
-  /** A type that is not listed is a newer server's, and not for us. @param {Frame} frame */
+  /** A type that is not listed belongs to a newer server and is ignored. @param {Frame} frame */
   #dispatch(frame) {
     switch (frame.type) {
       case "welcome":
@@ -317,7 +304,7 @@ export class StreamClient {
         this.#lostAt = null;
         return this.#setState("live", { reason: null });
       case "heartbeat":
-        this.#scheduleAck();
+        this.#acks.schedule();
         return this.#advance(frame.seq);
       case "gap":
         return this.#onGap(frame);
@@ -340,14 +327,14 @@ export class StreamClient {
     this.#setState("catching-up");
     this.#options.onWelcome?.(frame);
     this.#advance(this.#cursor ?? frame.after);
-    this.#scheduleAck();
+    this.#acks.schedule();
   }
 
   /** @param {EventFrame} frame */
   #onEvent(frame) {
     if (frame.seq <= (this.#cursor ?? 0)) return this.#options.onDuplicate?.(frame.seq);
     this.#options.onEvent?.(frame);
-    this.#received = frame.seq;
+    this.#acks.received(frame.seq);
     this.#advance(frame.seq);
     if (this.#options.acknowledge !== "manual") this.acknowledge(frame.seq);
   }
@@ -355,9 +342,9 @@ export class StreamClient {
   /** @param {GapFrame} frame */
   #onGap(frame) {
     if (frame.reason === "reset") {
-      // Our cursor is ahead of this log: it is another one, or a restored one, and our numbers mean nothing in it.
+      // The cursor is ahead of this log: it is another log, or a restored one, and the old numbers mean nothing in it.
       this.#cursor = this.#start;
-      this.#received = this.#shown = this.#acked = 0;
+      this.#acks.reset();
     } else {
       this.#advance(frame.to);
     }
@@ -370,16 +357,7 @@ export class StreamClient {
     this.#options.onCursor?.(this.#cursor);
   }
 
-  /** In a hidden tab a timer may be a minute late: then the next event sends what is due. */
-  #scheduleAck() {
-    if (this.#shown <= this.#acked) return;
-    if (this.#timers.ack && Date.now() > this.#ackDueAt) return this.flush();
-    if (this.#timers.ack) return;
-    this.#ackDueAt = Date.now() + ACK_DELAY_MS;
-    this.#timers.ack = setTimeout(() => this.flush(), ACK_DELAY_MS);
-  }
-
-  /** Whether the server fell silent, or the next attempt is due: looks now, and each second, however many frames come. */
+  /** Checks, now and every second, whether the server is silent or the next attempt is due. */
   #checkLiveness() {
     clearTimeout(this.#timers.watchdog);
     const now = Date.now();
@@ -417,12 +395,13 @@ export class StreamClient {
     this.#setState("signed-out", { reason });
   }
 
-  /** Lets go of the socket without waiting for its close, which takes minutes on a dead network. */
+  /** Closes the transport without waiting for its end, which takes minutes on a dead network. */
   #disconnect() {
     this.#attempt += 1;
     this.#liveAt = Infinity;
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
-    this.#timers = { ack: undefined, retry: undefined, watchdog: undefined, websocket: undefined };
+    this.#timers = { retry: undefined, watchdog: undefined, websocket: undefined };
+    this.#acks.pause();
     this.#transport?.close();
     this.#transport = null;
   }
@@ -439,4 +418,10 @@ export class StreamClient {
     };
     this.#options.onState?.(this.#status);
   }
+}
+
+/** The transport to try after one that brought nothing. @param {TransportName} transport @param {boolean} isOpen  Whether its answer began. @returns {TransportName | null} */
+function nextTransport(transport, isOpen) {
+  if (transport === "websocket") return "sse";
+  return transport === "sse" && isOpen ? "longpoll" : null;
 }

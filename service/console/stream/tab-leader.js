@@ -1,12 +1,12 @@
 /**
  * The leader among the tabs that share a stream (see shared-stream.js): it runs the stream for all of them.
  *
- * - Everything that comes is passed on to the tabs that have joined, in order, and to this tab.
- * - A tab that joins says up to where it has everything. What came since is sent to it from memory; where memory does not
- *   reach back that far, the stream is rewound to there, and the other tabs leave out what they have. So there is no hole.
- * - An event is acknowledged when a visible tab has shown it; while no tab is visible, when this one has.
- * - Of the tokens that the tabs hold the one that lives longest is used, and none again that was refused. A tab that
- *   leaves takes its token along: it opens no further connection.
+ * - Every frame is passed on, in order, to the tabs that have joined and to this tab.
+ * - A tab that joins sends its cursor, and gets the later events from the buffer. If the buffer does not reach back that
+ *   far, the stream is rewound to the cursor, and the other tabs ignore the repetitions. So no event is missing.
+ * - An event is acknowledged when a visible tab has shown it or, if no tab is visible, when this tab has.
+ * - Of the tabs' tokens, the one that expires last is used, and none that was refused. When a tab leaves, its token is no
+ *   longer used.
  */
 
 import { expiryOf } from "../auth/jwt-claims.js";
@@ -21,13 +21,13 @@ import { StreamClient } from "./stream-client.js";
 /** @typedef {{visible: boolean, shown: number, token: string | null}} Tab */
 
 /**
- * @typedef {object} LeaderContext  What the leader needs of the tab that it is in.
+ * @typedef {object} LeaderContext  The leader's own tab.
  * @property {Status} status
  * @property {number | null} cursor
  * @property {EventBuffer} buffer
- * @property {() => {visible: boolean, shown: number}} visibility  Up to where it has shown all, and whether anybody can see it.
- * @property {(callback: StreamCallback) => void} dispatch    This tab gets its part.
- * @property {(message: LeaderMessage) => void} post    The other tabs get theirs.
+ * @property {() => {visible: boolean, shown: number}} visibility  `shown`: up to where events were shown.
+ * @property {(callback: StreamCallback) => void} dispatch    To this tab.
+ * @property {(message: LeaderMessage) => void} post    To the other tabs.
  * @property {(tab: string, onClosed: () => void) => void} onTabClosed
  */
 
@@ -39,7 +39,7 @@ export class Leader {
   #status;
   /** @type {WelcomeFrame | null} */ #welcome = null;
   /** @type {Map<string, Tab>} The other tabs, by id. */ #tabs = new Map();
-  #highestSeq; // Where the log was at least. One that ends before it is another log.
+  #highestSeq; // Of the log, as far as is known. A log that ends before it is another log.
   /** @type {Set<string>} */ #refusedTokens = new Set();
   /** @type {string | null} */ #usedToken = null;
 
@@ -71,13 +71,13 @@ export class Leader {
     if (context.cursor !== null && !context.buffer.covers(context.cursor)) context.buffer.reset(context.cursor);
   }
 
-  /** Calls the other tabs, and begins where the last leader ended: with the stream, or signed out. */
+  /** Announces the leader, and continues as the last one ended: with the stream, or signed out. */
   begin() {
     this.#context.post({ type: "leader" });
     if (this.#status.state !== "signed-out") this.#client.start();
   }
 
-  /** A person brought a token, or wants to go on. */
+  /** The person brought a token, or asked to continue. */
   start() {
     this.#refusedTokens.clear();
     this.#client.start();
@@ -127,7 +127,7 @@ export class Leader {
     if (start) this.#refusedTokens.clear();
     if (this.#status.state === "signed-out" && (start || this.#canRestartWith(token))) this.#client.start();
     post({ type: "joined", to: from });
-    if (known && !start) return; // It asked whether we are still there, and has had everything.
+    if (known && !start) return; // It only checked whether the leader is still there.
     this.#sendMissed(from, cursor ?? buffer.head);
     if (!known) onTabClosed(from, () => this.#removeTab(from));
   }
@@ -147,7 +147,7 @@ export class Leader {
     if (!this.#isStopped) this.acknowledge();
   }
 
-  /** Whether the stream ended for want of a token, and this one may do. @param {string | null} token */
+  /** Whether the stream ended because of its token, and this one may work. @param {string | null} token */
   #canRestartWith(token) {
     return (
       token !== null && !this.#refusedTokens.has(token) && closePolicy(1008, this.#status.reason ?? "") === "refresh"
@@ -178,7 +178,7 @@ export class Leader {
   #onWelcome(frame) {
     this.#welcome = frame;
     this.#broadcast({ call: "onWelcome", value: frame });
-    // The server tells of another log only where our position is beyond its end; after a rewind another tab's is.
+    // The server reports another log only to a cursor beyond its end; after a rewind, that of another tab may be.
     const isOther = frame.head < this.#highestSeq && (this.#client.cursor ?? 0) <= frame.head;
     if (isOther) this.#onGap({ type: "gap", from: frame.head + 1, to: this.#highestSeq, reason: "reset" }, frame.after);
   }
@@ -192,14 +192,14 @@ export class Leader {
   /** @param {number} seq */
   #onCursor(seq) {
     const { buffer } = this.#context;
-    const isNews = buffer.floor === null || seq > buffer.head; // An event has moved the tabs' cursors already.
+    const isNew = buffer.floor === null || seq > buffer.head; // Events have moved the tabs' cursors already.
     buffer.advance(seq);
     this.#highestSeq = Math.max(this.#highestSeq, seq);
-    if (isNews) this.#broadcast({ call: "onCursor", value: seq });
+    if (isNew) this.#broadcast({ call: "onCursor", value: seq });
     this.acknowledge();
   }
 
-  /** What memory holds is on the other side of the gap. @param {GapFrame} frame @param {number} cursor */
+  /** The buffer would have a gap, so it starts again. @param {GapFrame} frame @param {number} cursor */
   #onGap(frame, cursor) {
     if (frame.reason === "reset") this.#highestSeq = cursor;
     this.#context.buffer.reset(cursor);

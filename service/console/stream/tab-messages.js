@@ -1,13 +1,12 @@
 /**
- * What the tabs that share a stream say to one another over their channel, as types (JSDoc; nothing here runs).
- * `from` is the tab that says it.
+ * The messages between the tabs that share a stream, as types (JSDoc only). `from` is the id of the sending tab.
  */
 
 /** @import { ErrorFrame, EventFrame, GapFrame, PresenceFrame, WelcomeFrame } from "./wire-types.js" */
 /** @import { Status } from "./stream-client.js" */
 
 /**
- * What the stream brought: which callback of the tab it is for, and with what.
+ * A call of one of the tab's stream callbacks.
  * @typedef {{call: "onState", value: Status}
  *   | {call: "onWelcome", value: WelcomeFrame}
  *   | {call: "onEvent", value: EventFrame}
@@ -18,25 +17,25 @@
  */
 
 /**
- * From the leader. `leader`: it leads from now on, join it. `joined`: the answer to `join`; what came since the
- * cursor follows. `stream` is for all that have joined where `to` is null.
+ * From the leader. `leader`: it leads from now on; join it. `joined`: the reply to `join`; the events after the cursor
+ * follow. `stream`: to one tab, or with `to` null to all that have joined.
  * @typedef {{type: "leader"} | {type: "joined", to: string} | {type: "stream", to: string | null, callback: StreamCallback}} LeaderMessage
  */
 
 /**
- * "I have shown everything up to `cursor`; send me what comes after." From a tab that has joined: "are you still there?"
- * `start`: a person wants the stream, whatever ended it.
+ * A tab joins: it has shown all events up to `cursor`. From a tab that has joined: a check whether the leader is there.
+ * `start`: the person asked for the stream, whatever ended it.
  * @typedef {object} JoinMessage
  * @property {"join"} type
  * @property {string} from
- * @property {number | null} cursor  Null: from where the stream is now.
+ * @property {number | null} cursor  Null: from the current position.
  * @property {boolean} visible
  * @property {string | null} token
  * @property {boolean} start
  */
 
 /**
- * To the tab that leads. `visibility`: up to where all was shown, and whether anybody can see it.
+ * To the leader. `shown`: up to where the tab has shown events.
  * @typedef {JoinMessage
  *   | {type: "visibility", from: string, visible: boolean, shown: number}
  *   | {type: "wake", from: string}

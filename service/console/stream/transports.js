@@ -1,48 +1,49 @@
 /**
- * The ways by which the stream comes: a WebSocket, server-sent events, long polls. What comes is the same, so whoever
- * listens does not care which it is. The two that are plain HTTP are for networks that block WebSockets, and the last for
- * proxies that hold back an answer until it is complete. Both send the token in a header: an `EventSource` could only
- * put it into the address, where it would reach logs.
+ * The transports of the stream: a WebSocket, server-sent events, long polls. All bring the same frames. The two over
+ * plain HTTP are for networks that block WebSockets, and long polls for proxies that hold back an answer until it is
+ * complete.
  */
 
-/** @typedef {"websocket" | "sse" | "longpoll"} TransportName */
+import { openStream, readEvents, StreamClosed } from "./http-stream.js";
+
+/** Named as in the ledger. @typedef {"websocket" | "sse" | "longpoll"} TransportName */
 
 /**
  * @typedef {object} TransportOptions
  * @property {string} url         `ws://` or `wss://`, the address of the WebSocket.
  * @property {URLSearchParams} query
  * @property {string} token
- * @property {string | null} resumed  The connection that this goes on from.
+ * @property {string | null} resumed  The connection that this one resumes.
  */
 
 /**
  * @typedef {object} TransportListener
- * @property {() => void} onOpen  The server answered, though nothing has come yet.
- * @property {(text: string) => void} onFrame  A frame.
- * @property {(code: number, reason: string) => void} onClose  It is over. 1006 without a reason: the network did it.
+ * @property {() => void} onOpen  The server answered; no frame has arrived yet.
+ * @property {(frame: string) => void} onFrame
+ * @property {(code: number, reason: string) => void} onClose  1006 without a reason: the network failed.
  */
 
 /**
  * @typedef {object} Transport
- * @property {(connection: string, seq: number) => boolean | Promise<boolean>} ack  Whether the ack was sent.
- * @property {() => void} close  Lets go at once; the listener hears nothing more.
+ * @property {(connection: string, seq: number) => boolean | Promise<boolean>} ack  Returns whether the ack was sent.
+ * @property {() => void} close  Closes at once; the listener is not called any more.
  */
 
 const POLL_SECONDS = 25;
 
-/** @param {TransportOptions} start @param {TransportListener} listener @returns {Transport} */
+/** @param {TransportOptions} options @param {TransportListener} listener @returns {Transport} */
 export function openWebSocket({ url, query, token }, listener) {
   const socket = new WebSocket(`${url}?${query}`, ["tocsin.v1", `bearer.${token}`]);
-  let over = false;
+  let isClosed = false;
   socket.onmessage = ({ data }) => listener.onFrame(data);
-  socket.onclose = ({ code, reason }) => end(code, reason);
-  // A browser says the same again in `close`; Node 20 does not, where no WebSocket could be opened.
-  socket.onerror = () => socket.readyState !== WebSocket.OPEN && !socket.protocol && end(1006, "");
+  socket.onclose = ({ code, reason }) => onClose(code, reason);
+  // Browsers follow this with `close`; Node 20 does not where the WebSocket could not be opened.
+  socket.onerror = () => socket.readyState !== WebSocket.OPEN && !socket.protocol && onClose(1006, "");
 
   /** @param {number} code @param {string} reason */
-  function end(code, reason) {
-    if (!over) listener.onClose(code, reason);
-    over = true;
+  function onClose(code, reason) {
+    if (!isClosed) listener.onClose(code, reason);
+    isClosed = true;
   }
 
   return {
@@ -52,52 +53,25 @@ export function openWebSocket({ url, query, token }, listener) {
       return true;
     },
     close() {
-      over = true;
+      isClosed = true;
       socket.onmessage = null;
       socket.close(1000);
     },
   };
 }
 
-/** @param {TransportOptions} start @param {TransportListener} listener @returns {Transport} */
-export function openEventStream(start, listener) {
-  return openHttp(start, listener, async (get) => {
-    const query = new URLSearchParams(start.query);
-    if (start.resumed && query.has("after")) query.set("connection", start.resumed);
+/** @param {TransportOptions} options @param {TransportListener} listener @returns {Transport} */
+export function openEventStream(options, listener) {
+  return openHttp(options, listener, async (get, query) => {
     const response = await get(query, "text/event-stream");
     listener.onOpen();
-    const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-    const decoder = new TextDecoder();
-    let text = "";
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      const messages = (text + decoder.decode(value, { stream: true })).split("\n\n");
-      text = messages.pop() ?? "";
-      for (const message of messages) read(message);
-    }
+    for await (const data of readEvents(response)) listener.onFrame(data);
   });
-
-  /** @param {string} message */
-  function read(message) {
-    const data = message
-      .split("\n")
-      .find((line) => line.startsWith("data: "))
-      ?.slice("data: ".length);
-    if (!data) return;
-    if (data.startsWith('{"type":"close",')) {
-      const { code, reason } = JSON.parse(data);
-      throw new StreamClosed(code, reason);
-    }
-    listener.onFrame(data);
-  }
 }
 
-/** @param {TransportOptions} start @param {TransportListener} listener @returns {Transport} */
-export function openLongPoll(start, listener) {
-  return openHttp(start, listener, async (get) => {
-    const query = new URLSearchParams(start.query);
-    if (start.resumed && query.has("after")) query.set("connection", start.resumed);
+/** @param {TransportOptions} options @param {TransportListener} listener @returns {Transport} */
+export function openLongPoll(options, listener) {
+  return openHttp(options, listener, async (get, query) => {
     let wait = 0;
     for (;;) {
       query.set("wait", String(wait));
@@ -111,61 +85,41 @@ export function openLongPoll(start, listener) {
   });
 }
 
-/** What a stream would have sent. The next poll acknowledges it. @param {any} answer */
+/** The frames that a stream would have sent. The next poll acknowledges them. @param {any} answer */
 function framesOf({ welcome, gap, events, next, caught_up: caughtUp }) {
-  const isNews = events.length > 0 && !welcome;
-  const end = { type: caughtUp && !isNews ? "caught_up" : "heartbeat", seq: next };
-  return [welcome, gap, ...events, end].filter(Boolean);
-}
-
-class StreamClosed extends Error {
-  /** @param {number} code @param {string} reason */
-  constructor(code, reason) {
-    super(reason);
-    this.code = code;
-    this.reason = reason;
-  }
+  const isCaughtUp = caughtUp && (welcome || events.length === 0);
+  return [welcome, gap, ...events, { type: isCaughtUp ? "caught_up" : "heartbeat", seq: next }].filter(Boolean);
 }
 
 /**
- * @param {TransportOptions} start
+ * @param {TransportOptions} options
  * @param {TransportListener} listener
- * @param {(get: (query: URLSearchParams, accept: string) => Promise<Response>) => Promise<void>} run
+ * @param {(get: (query: URLSearchParams, accept: string) => Promise<Response>, query: URLSearchParams) => Promise<void>} run
  * @returns {Transport}
  */
-function openHttp({ url, token }, listener, run) {
+function openHttp({ url, query: original, token, resumed }, listener, run) {
   const address = url.replace(/^ws/, "http").replace(/\/ws$/, "/events");
-  const headers = { Authorization: `Bearer ${token}` };
+  const query = new URLSearchParams(original);
+  if (resumed && query.has("after")) query.set("connection", resumed);
   const abort = new AbortController();
-  run(get).then(
-    () => end(1006, ""),
-    (error) => (error instanceof StreamClosed ? end(error.code, error.reason) : end(1006, "")),
+  const { signal } = abort;
+  run((query, accept) => openStream(`${address}?${query}`, { token, accept, signal }), query).then(
+    () => onClose(1006, ""),
+    (error) => (error instanceof StreamClosed ? onClose(error.code, error.reason) : onClose(1006, "")),
   );
 
-  /** @param {URLSearchParams} query @param {string} accept */
-  async function get(query, accept) {
-    const options = {
-      headers: { ...headers, Accept: accept },
-      signal: abort.signal,
-      cache: /** @type {const} */ ("no-store"),
-    };
-    const response = await fetch(`${address}?${query}`, options);
-    if (response.ok) return response;
-    const problem = await response.json().catch(() => ({})); // A proxy's own page is no problem document.
-    throw new StreamClosed(problem.code && response.status < 500 ? 1008 : 1006, problem.code ?? "");
-  }
-
   /** @param {number} code @param {string} reason */
-  function end(code, reason) {
-    if (!abort.signal.aborted) listener.onClose(code, reason);
+  function onClose(code, reason) {
+    if (!signal.aborted) listener.onClose(code, reason);
   }
 
   return {
     async ack(connection, seq) {
+      const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
       const body = JSON.stringify({ connection, seq });
-      const options = { method: "POST", headers: { ...headers, "Content-Type": "application/json" }, body };
       try {
-        const response = await fetch(`${address}/ack`, { ...options, keepalive: true }); // The page may be going.
+        // `keepalive`: the page may be closing.
+        const response = await fetch(`${address}/ack`, { method: "POST", headers, body, keepalive: true });
         return response.ok && (await response.json()).seq >= seq;
       } catch {
         return false;

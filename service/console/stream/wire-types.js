@@ -1,9 +1,9 @@
 /**
- * The JSON that crosses the wire, as types (JSDoc; nothing here runs). The AsyncAPI and OpenAPI files are the contract;
- * this is the part of it that a browser sees.
+ * The JSON of the wire format, as types (JSDoc only): the part of the AsyncAPI and OpenAPI contracts that the console uses.
  */
 
 /** @typedef {"info" | "warning" | "error" | "critical"} Severity */
+/** @typedef {"open" | "acknowledged" | "resolved" | "expired"} AlertStatus */
 
 /**
  * @typedef {object} Alert
@@ -17,7 +17,7 @@
  * @property {{title: string, url: string}[]} links
  * @property {string[] | null} recipients
  * @property {string | null} dedup_key
- * @property {"open" | "acknowledged" | "resolved" | "expired"} status
+ * @property {AlertStatus} status
  * @property {string} status_by
  * @property {string} status_at
  * @property {number} occurrences

@@ -1,19 +1,19 @@
 /**
- * What an admin must not overlook: that nothing comes any more, and that the token is about to expire.
+ * Banners for what must not be overlooked: the stream is down, or the token is about to expire.
  */
 
 import { serverNow } from "./clock-skew.js";
 import { byId, write } from "./dom.js";
 import { explain } from "./error-messages.js";
-import { secondOfDay } from "./format.js";
+import { formatDuration, secondOfDay } from "./format.js";
 
 /** @import { Status } from "../stream/stream-client.js" */
 
-const GRACE_MS = 2_000; // A connection that comes back at once is nobody's business.
+const GRACE_MS = 2_000; // A shorter interruption is not shown.
 const REFRESH_MS = 1_000;
 const WARN_MS = 300_000;
 
-/** The stream is down: since when, and what may be missing; afterwards, what was made up for. */
+/** The stream is down: since when; and afterwards, how many events arrived late. */
 export class OutageBanner {
   #banner = byId("outage");
   #text = byId("outage-text");
@@ -39,17 +39,17 @@ export class OutageBanner {
     clearInterval(this.#timer);
     if (state === "signed-out")
       return this.#showOutage(`Sign in again, and the page goes on from there. ${explain(reason ?? "")}`);
-    if (!this.#banner.hidden && !this.#dismiss.hidden) this.#banner.hidden = true; // It tells of the outage before.
+    if (!this.#banner.hidden && !this.#dismiss.hidden) this.#banner.hidden = true; // It is about the outage before.
     this.#timer = setInterval(() => this.#update(), REFRESH_MS);
     this.#update();
   }
 
-  /** An event came. */
+  /** An event arrived. */
   count() {
     this.#events += 1;
   }
 
-  /** There is no stream that could be down. */
+  /** There is no stream. */
   clear() {
     clearInterval(this.#timer);
     this.#since = null;
@@ -62,14 +62,14 @@ export class OutageBanner {
     this.#showOutage("It will be loaded as soon as the connection is back.");
   }
 
-  /** The duration is not for screen readers: they would read the banner again each second. @param {string} hope */
+  /** The duration is hidden from screen readers, which would read the banner again each second. @param {string} hope */
   #showOutage(hope) {
     const since = /** @type {number} */ (this.#since);
     write(
       this.#text,
       `Nothing has come since ${secondOfDay(since)}: what was raised since then is missing here. ${hope}`,
     );
-    write(this.#duration, inWords(Date.now() - since));
+    write(this.#duration, formatDuration(Date.now() - since, 1));
     this.#show("down");
   }
 
@@ -97,7 +97,7 @@ export class OutageBanner {
   }
 }
 
-/** The token is about to expire, and nobody but the person can renew it. */
+/** The token is about to expire, and only the person can renew it. */
 export class ExpiryBanner {
   #banner = byId("expiry");
   #text = byId("expiry-text");
@@ -113,14 +113,14 @@ export class ExpiryBanner {
     setInterval(() => this.#update(), REFRESH_MS);
   }
 
-  /** @param {number} expiry  In s since the epoch. @param {() => boolean} renews  Whether that happens without the person. */
+  /** @param {number} expiry  In s since the epoch. @param {() => boolean} renews  Whether it is renewed without the person. */
   watch(expiry, renews) {
     this.#expiresAt = expiry * 1000;
     this.#renews = renews;
     this.#update();
   }
 
-  /** Why it could not be renewed. @param {string | null} problem */
+  /** Why the token could not be renewed. @param {string | null} problem */
   explain(problem) {
     this.#renewalProblem = problem ? `Your sign-in could not be renewed. ${problem} ` : "";
     this.#update();
@@ -133,8 +133,8 @@ export class ExpiryBanner {
   }
 
   /**
-   * Once it has expired the form says so, unless it is the provider that everybody waits for. Where another tab's token
-   * carries the stream, no form opens by itself.
+   * Once the token has expired, the sign-in form says so if it is open. It does not open by itself while another tab's
+   * token keeps the stream running.
    */
   #update() {
     const left = this.#expiresAt - serverNow();
@@ -144,11 +144,4 @@ export class ExpiryBanner {
     const verb = left > 0 ? "expires" : "expired";
     write(this.#text, `${this.#renewalProblem}Your token ${verb} at ${secondOfDay(this.#expiresAt)}.`);
   }
-}
-
-/** @param {number} ms */
-function inWords(ms) {
-  const seconds = Math.floor(ms / 1000);
-  if (seconds < 60) return `${seconds} s`;
-  return seconds < 3600 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
 }

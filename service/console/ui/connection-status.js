@@ -1,12 +1,13 @@
 /**
- * The line that always says how the connection is.
+ * The status of the connection, in the header.
  *
- * It is a live region, so what a screen reader hears must not change by the second: the countdown is hidden from it, and
- * the attempts of one outage all read "Reconnecting, offline since …".
+ * It is a live region, so its text must not change every second: the countdown is hidden from screen readers, and all
+ * attempts of an outage read "Reconnecting, offline since …".
  */
 
 import { byId, write } from "./dom.js";
 import { secondOfDay } from "./format.js";
+import { countdown } from "./live-times.js";
 
 /** @import { Status } from "../stream/stream-client.js" */
 
@@ -24,7 +25,6 @@ export class ConnectionStatus {
   #countdown = byId("state-countdown");
   #detail = byId("state-detail");
   #retry = byId("retry");
-  /** @type {number | undefined} */ #timer;
 
   /** @param {() => void} onRetry  "Retry now" was pressed. */
   constructor(onRetry) {
@@ -39,22 +39,14 @@ export class ConnectionStatus {
     write(this.#label, interrupted ? LABELS.waiting : LABELS[state]);
     write(this.#detail, detailOf(state, reason, interrupted ? since : null));
     this.#showRetry(state === "waiting" || interrupted);
-    clearInterval(this.#timer);
-    this.#showCountdown(retryAt);
-    if (retryAt) this.#timer = setInterval(() => this.#showCountdown(retryAt), 250);
+    this.#countdown.replaceChildren(retryAt ? countdown(new Date(retryAt).toISOString()) : "");
   }
 
-  /** It stays for the whole of an outage: who pressed it has the focus there. @param {boolean} offered */
+  /** The button stays for the whole outage: it may have the focus. @param {boolean} offered */
   #showRetry(offered) {
     const hadFocus = document.activeElement === this.#retry;
     this.#retry.hidden = !offered;
     if (hadFocus && !offered) this.#line.focus();
-  }
-
-  /** @param {number | null} retryAt */
-  #showCountdown(retryAt) {
-    const seconds = retryAt && Math.ceil((retryAt - Date.now()) / 1000);
-    write(this.#countdown, seconds && seconds > 0 ? `in ${seconds} s` : "");
   }
 }
 

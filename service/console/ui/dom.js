@@ -1,5 +1,5 @@
 /**
- * Building elements from data that may be hostile: text only ever becomes a text node, never markup.
+ * Elements from untrusted data: text becomes a text node, never markup.
  */
 
 /**
@@ -18,7 +18,7 @@ export function element(tag, attributes, ...children) {
 }
 
 /**
- * Text from outside, in a bidi isolate: a right-to-left override in it cannot turn what stands beside it.
+ * Untrusted text in a bidi isolate: a right-to-left override in it does not affect the text beside it.
  * @param {string} className
  * @param {string} text
  */
@@ -27,7 +27,7 @@ export function foreign(className, text) {
 }
 
 /**
- * The same for a text that is to be part of a sentence.
+ * The same as plain text, for use in a sentence.
  * @param {string} text
  */
 export function isolated(text) {
@@ -35,7 +35,7 @@ export function isolated(text) {
 }
 
 /**
- * Sets a text, unless it is there: writing it again would be announced again, and cost a layout.
+ * Sets a text if it differs: setting it again would be announced again and cost a layout.
  * @param {Element} node
  * @param {string} text
  */

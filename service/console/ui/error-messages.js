@@ -1,5 +1,5 @@
 /**
- * Why there is no stream, in words: the server's close reasons and problem codes, and the client's own.
+ * Messages for close reasons and problem codes of the server, and for the client's own.
  */
 
 /** @type {Record<string, string>} */
@@ -31,7 +31,7 @@ const SENTENCES = {
 };
 
 /**
- * One sentence for a person. A code that is not listed is shown as it is: better a strange word than none.
+ * A sentence for a code. A code that is not listed is shown as it is.
  * @param {string} reason
  */
 export function explain(reason) {

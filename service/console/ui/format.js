@@ -8,8 +8,14 @@ const exact = style({ dateStyle: "medium", timeStyle: "long" });
 const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 2 });
 const longer = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
+const DURATION_UNITS = [
+  { size: 1, name: "s" },
+  { size: 60, name: "min" },
+  { size: 3_600, name: "h" },
+  { size: 86_400, name: "d" },
+];
 
-/** What stands in the place of a number that is not known. */
+/** Shown in the place of a number that is not known. */
 export const UNKNOWN = "–";
 
 /**
@@ -37,17 +43,30 @@ export function exactTime(timestamp) {
 }
 
 /**
- * How long ago something was: `just now`, `20 s ago`, `3 min ago`, `1 day ago`.
+ * A duration: `0.4 ms`, `41 ms`, `3.2 s`, `4 min 12 s`, `2 h 5 min`, `1 d 3 h`.
+ * @param {number} ms
+ * @param {1 | 2} [units]  How many units to show at most: with 1, `4 min`, `2 h`, `1 d`.
+ */
+export function formatDuration(ms, units = 2) {
+  if (ms < 1_000) return `${(ms < 100 ? short : longer).format(Math.max(0, ms))} ms`;
+  if (ms < 10_000) return `${short.format(ms / 1_000)} s`;
+  const seconds = Math.floor(ms / 1_000);
+  if (seconds < 60) return `${seconds} s`;
+  const first = DURATION_UNITS.findLastIndex(({ size }) => seconds >= size);
+  const { size, name } = DURATION_UNITS[first];
+  const smaller = DURATION_UNITS[first - 1];
+  const rest = Math.floor((seconds % size) / smaller.size);
+  return `${Math.floor(seconds / size)} ${name}${units > 1 && rest ? ` ${rest} ${smaller.name}` : ""}`;
+}
+
+/**
+ * How long ago something was: `just now`, `20 s ago`, `3 min ago`, `1 d ago`.
  * @param {string} timestamp  RFC 3339.
  */
 export function ago(timestamp) {
-  const seconds = (Date.now() - Date.parse(timestamp)) / 1000;
-  if (seconds < 10) return "just now"; // Also where the server's clock is ahead of the browser's.
-  if (seconds < 60) return `${Math.floor(seconds / 10) * 10} s ago`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
-  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
-  const days = Math.floor(seconds / 86_400);
-  return days === 1 ? "1 day ago" : `${days} days ago`;
+  const ms = Date.now() - Date.parse(timestamp);
+  if (ms < 10_000) return "just now"; // Also where the server's clock is ahead of the browser's.
+  return `${formatDuration(ms < 60_000 ? ms - (ms % 10_000) : ms, 1)} ago`;
 }
 
 /**
@@ -55,18 +74,8 @@ export function ago(timestamp) {
  * @param {string} timestamp  RFC 3339.
  */
 export function untilTime(timestamp) {
-  const left = Date.parse(timestamp) - Date.now();
-  return left > 0 ? `in ${inWholeSeconds(left)}` : "now";
-}
-
-/**
- * A duration in at most two units: `41 ms`, `3.2 s`, `4 min 12 s`, `2 h 5 min`.
- * @param {number} ms
- */
-export function formatDuration(ms) {
-  if (ms < 1_000) return `${Math.max(0, Math.round(ms))} ms`;
-  if (ms < 10_000) return `${(ms / 1_000).toFixed(1)} s`;
-  return inWholeSeconds(ms);
+  const seconds = Math.ceil((Date.parse(timestamp) - Date.now()) / 1_000);
+  return seconds > 0 ? `in ${formatDuration(seconds * 1_000)}` : "now";
 }
 
 /** @param {number | null} value */
@@ -82,10 +91,7 @@ export function rate(value) {
 
 /** @param {number | null} value  In seconds. */
 export function duration(value) {
-  if (value === null) return UNKNOWN;
-  if (value >= 100) return `${whole.format(value)} s`;
-  if (value >= 1) return `${longer.format(value)} s`;
-  return value > 0 ? `${value < 0.1 ? short.format(value * 1000) : longer.format(value * 1000)} ms` : "0 ms";
+  return value === null ? UNKNOWN : formatDuration(value * 1_000);
 }
 
 /** @param {number | null} value */
@@ -94,21 +100,6 @@ export function bytes(value) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   const step = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(value) / 10));
   return `${longer.format(value / 1024 ** step)} ${units[step]}`;
-}
-
-/** @param {number} ms */
-function inWholeSeconds(ms) {
-  const seconds = Math.ceil(ms / 1_000);
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3_600) return `${Math.floor(seconds / 60)} min${unlessZero(seconds % 60, "s")}`;
-  if (seconds < 86_400)
-    return `${Math.floor(seconds / 3_600)} h${unlessZero(Math.floor((seconds % 3_600) / 60), "min")}`;
-  return `${Math.floor(seconds / 86_400)} d${unlessZero(Math.floor((seconds % 86_400) / 3_600), "h")}`;
-}
-
-/** @param {number} count @param {string} unit */
-function unlessZero(count, unit) {
-  return count ? ` ${count} ${unit}` : "";
 }
 
 /** @param {number} ms */

@@ -1,6 +1,5 @@
 /**
- * Lists that change under the eyes of a reader: what did not change stays the element that it is, and so keeps the
- * focus, and the text that is selected in it.
+ * Lists that are updated in place: an item that did not change keeps its element, and with it the focus and selection.
  */
 
 /** @typedef {{key: string, state: string, build: () => HTMLElement}} KeyedItem */
@@ -8,7 +7,7 @@
 /** @type {WeakMap<Element, {key: string, state: string}>} */ const known = new WeakMap();
 
 /**
- * Makes the children of a list these items, in this order. An item whose state is another is built anew.
+ * Sets the children of a list. An item is built again only if its state changed.
  * @param {HTMLElement} list
  * @param {KeyedItem[]} items
  */

@@ -1,45 +1,31 @@
 /**
- * `<time>` elements that show an age or a countdown, with the exact time as a tooltip, and the timers that keep them current.
+ * `<time>` elements that show an age or a countdown, with the exact time as a tooltip. They are updated every second while
+ * they are in the document.
  */
 
 import { element, write } from "./dom.js";
 import { ago, exactTime, untilTime } from "./format.js";
 
-const AGE_REFRESH_MS = 5_000;
-const COUNTDOWN_REFRESH_MS = 1_000;
+/** @type {Record<string, (timestamp: string) => string>} */
+const FORMATS = { age: ago, countdown: untilTime };
 
-/**
- * An age. `keepAgesCurrent` updates it while it is in the document.
- * @param {string} timestamp  RFC 3339.
- */
+/** @param {string} timestamp  RFC 3339. */
 export function age(timestamp) {
-  return element("time", { class: "age", datetime: timestamp, title: exactTime(timestamp) }, ago(timestamp));
+  return liveTime("age", timestamp);
 }
 
-/**
- * A countdown. `keepCountdownsCurrent` updates it while it is in the document.
- * @param {string} timestamp  RFC 3339.
- */
+/** @param {string} timestamp  RFC 3339. */
 export function countdown(timestamp) {
-  return element(
-    "time",
-    { class: "countdown", datetime: timestamp, title: exactTime(timestamp) },
-    untilTime(timestamp),
-  );
+  return liveTime("countdown", timestamp);
 }
 
-/** @param {ParentNode} root */
-export function keepAgesCurrent(root) {
-  setInterval(() => refresh(root, "time.age", ago), AGE_REFRESH_MS);
+/** @param {"age" | "countdown"} kind @param {string} timestamp */
+function liveTime(kind, timestamp) {
+  return element("time", { class: kind, datetime: timestamp, title: exactTime(timestamp) }, FORMATS[kind](timestamp));
 }
 
-/** @param {ParentNode} root */
-export function keepCountdownsCurrent(root) {
-  setInterval(() => refresh(root, "time.countdown", untilTime), COUNTDOWN_REFRESH_MS);
-}
-
-/** @param {ParentNode} root @param {string} selector @param {(timestamp: string) => string} format */
-function refresh(root, selector, format) {
-  const times = /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll(selector));
-  for (const time of times) write(time, format(time.dateTime));
-}
+setInterval(() => {
+  for (const time of document.querySelectorAll("time")) {
+    if (time.className in FORMATS) write(time, FORMATS[time.className](time.dateTime));
+  }
+}, 1_000);

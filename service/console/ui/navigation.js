@@ -1,5 +1,5 @@
 /**
- * The way around the page: which of its parts are shown, and which link of the header stands for them.
+ * Navigation: shows the parts of the page that belong to the current route, and marks its link in the header.
  *
  * A part with `data-route="feed alert"` is shown while one of these routes is open.
  */
@@ -7,7 +7,7 @@
 import { byId } from "./dom.js";
 import { onRoute } from "./router.js";
 
-/** Keeps the parts and the links with the place. */
+/** Follows the current route. */
 export function followRoutes() {
   const parts = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("main [data-route]"));
   const links = /** @type {NodeListOf<HTMLElement>} */ (byId("nav").querySelectorAll("[data-route]"));

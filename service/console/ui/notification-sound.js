@@ -1,8 +1,7 @@
 /**
- * Tones by severity, made here: no file, and each told apart from the others without looking.
+ * The notification sound: synthesized tones, different for each severity.
  *
- * A browser lets a page make no sound, and complains if it tries, before the person has clicked or typed in it. Until then
- * `muted` says so.
+ * Browsers block sound, and log a warning, until the person has clicked or typed in the page. Until then, `muted` is true.
  */
 
 /** @import { Severity } from "../stream/wire-types.js" */
@@ -22,20 +21,20 @@ export class NotificationSound {
   #isNeeded = false;
   #onChange;
 
-  /** @param {() => void} onChange  `muted` is another. */
+  /** @param {() => void} onChange  `muted` changed. */
   constructor(onChange) {
     this.#onChange = onChange;
     for (const kind of ["pointerup", "keydown"]) addEventListener(kind, () => this.muted && this.#onUserActivation());
   }
 
-  /** Gets ready, as soon as the browser allows it. */
+  /** Prepares to play, if the browser allows it. */
   prepare() {
     this.#isNeeded = true;
     if (this.#context || !navigator.userActivation.hasBeenActive) return;
     this.#context = new AudioContext();
   }
 
-  /** Whether the browser waits for a click. */
+  /** Whether the browser blocks the sound. */
   get muted() {
     return this.#isNeeded && !this.#context;
   }
@@ -44,7 +43,7 @@ export class NotificationSound {
   async play(severity) {
     this.prepare();
     const context = this.#context;
-    if (!context) return; // Later it would sound out of season.
+    if (!context) return; // Blocked; a late sound would be misleading.
     await context.resume();
     for (const [index, frequency] of TONES[severity].entries()) {
       tone(context, frequency, context.currentTime + index * TONE_SECONDS);
@@ -57,7 +56,7 @@ export class NotificationSound {
   }
 }
 
-/** @param {AudioContext} context @param {number} frequency @param {number} start  In s of the context's own time. */
+/** @param {AudioContext} context @param {number} frequency @param {number} start  In s of the context's time. */
 function tone(context, frequency, start) {
   const end = start + TONE_SECONDS;
   const oscillator = new OscillatorNode(context, { frequency, type: "triangle" });

@@ -1,16 +1,16 @@
 /**
- * Calling an admin who does not look: desktop notifications and sound, from the severity on that they chose.
+ * Desktop notifications and sound for new alerts, from the severity on that the admin chose.
  *
- * Only one tab of a browser calls, the one that has the stream. What comes within a second is one call, and more than
- * three alerts are one notification: after an outage nobody wants two hundred. A notification has the alert's id as its
- * tag, so an alert that comes again replaces what is there.
+ * Only one tab of a browser notifies: the one that runs the stream. Alerts that arrive within a second are collected, and
+ * more than three become one notification, so that an outage does not raise two hundred. A notification has the alert's
+ * id as its tag: if the alert comes again, the new notification replaces the old one.
  */
 
-import { load, mayNotifyAt, meetsThreshold, onChangedInOtherTab, save } from "../settings/preferences.js";
 import { compareSeverity } from "../stream/severity.js";
+import { load, mayNotifyAt, meetsThreshold, onSavedInOtherTab, save } from "./notification-preferences.js";
 import { NotificationSound } from "./notification-sound.js";
 
-/** @import { Preferences } from "../settings/preferences.js" */
+/** @import { Preferences } from "./notification-preferences.js" */
 /** @import { Alert, Severity } from "../stream/wire-types.js" */
 
 const COLLECT_MS = 1_000;
@@ -19,27 +19,29 @@ const ICON = "/console/ui/favicons/favicon.svg";
 
 /**
  * @typedef {object} NotificationHost
- * @property {() => boolean} isLeader             Whether this tab is the one that calls.
+ * @property {() => boolean} isLeader            Whether this tab runs the stream.
  * @property {(id: string | null) => void} open  A notification was clicked: show the alert, or with null the feed.
- * @property {() => void} onChange               Another tab changed the preferences, or what the browser allows is another.
+ * @property {() => void} onChange               The preferences, or what the browser allows, have changed.
  */
 
 export class Notifications {
   #host;
   #sound;
   #preferences = load();
-  /** @type {Alert[]} To be shown */ #toShow = [];
-  /** @type {Alert[]} and to be played. */ #toPlay = [];
+  /** @type {Alert[]} To be shown. */ #toShow = [];
+  /** @type {Severity[]} To be played. */ #toPlay = [];
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
-  /** @type {Set<Notification>} Those that stay until somebody has seen them. */ #persistent = new Set();
-  /** Whether the browser turned out to show none of a page's notifications, as on Android. */ isUnsupported = false;
+  /** @type {Set<Notification>} Those that stay on the screen until they are dismissed. */ #persistent = new Set();
+  /** Whether the browser shows no notifications of a page, as on Android. */ isUnsupported = !(
+    "Notification" in globalThis
+  );
 
   /** @param {NotificationHost} host */
   constructor(host) {
     this.#host = host;
     this.#sound = new NotificationSound(host.onChange);
     this.#use(this.#preferences);
-    onChangedInOtherTab((preferences) => {
+    onSavedInOtherTab((preferences) => {
       this.#use(preferences);
       host.onChange();
     });
@@ -49,32 +51,32 @@ export class Notifications {
     return this.#preferences;
   }
 
-  /** Whether the browser keeps the sound back until the person clicks somewhere. */
+  /** Whether the browser plays no sound until the person clicks somewhere. */
   get muted() {
     return this.#sound.muted;
   }
 
-  /** Uses and remembers what the person chose. @param {Preferences} preferences */
+  /** Uses and stores the preferences. @param {Preferences} preferences */
   choose(preferences) {
     save(preferences);
     this.#use(preferences);
   }
 
-  /** Lets a person hear it. @param {Severity} severity */
+  /** Plays the sound of a severity. @param {Severity} severity */
   preview(severity) {
     this.#sound.play(severity);
   }
 
-  /** Something is new. What holds now counts, whatever is chosen before the call. @param {Alert} alert */
+  /** Notifies of a new alert, by the preferences as they are now. @param {Alert} alert */
   add(alert) {
     const { notify, sound } = this.#preferences;
     if (!this.#host.isLeader() || !mayNotifyAt(this.#preferences, alert.severity, new Date())) return;
     if (meetsThreshold(notify, alert.severity)) this.#toShow.push(alert);
-    if (meetsThreshold(sound, alert.severity)) this.#toPlay.push(alert);
+    if (meetsThreshold(sound, alert.severity)) this.#toPlay.push(alert.severity);
     this.#timer ??= setTimeout(() => this.#flush(), COLLECT_MS);
   }
 
-  /** Nobody is signed in any more. */
+  /** The person signed out. */
   clear() {
     this.#clearPending();
     for (const notification of this.#persistent) notification.close();
@@ -94,31 +96,36 @@ export class Notifications {
   }
 
   #flush() {
-    const [toShow, severity] = [this.#toShow, mostSevere(this.#toPlay)];
+    const alerts = this.#toShow;
+    const [mostSevere] = this.#toPlay.sort((one, other) => compareSeverity(other, one));
     this.#clearPending();
-    if (severity) this.#sound.play(severity);
-    this.#notify(toShow);
+    if (mostSevere) this.#sound.play(mostSevere);
+    if (alerts.length && !this.isUnsupported && Notification.permission === "granted") this.#show(alerts);
   }
 
   /** @param {Alert[]} alerts */
-  #notify(alerts) {
-    if (!alerts.length || !("Notification" in globalThis) || Notification.permission !== "granted") return;
+  #show(alerts) {
     if (alerts.length <= SINGLE_MAX) {
-      for (const { id, severity, topic, title } of alerts) this.#show(title, `${severity} · ${topic}`, id, severity);
+      for (const { id, severity, topic, title } of alerts) this.#notify(title, `${severity} · ${topic}`, id, severity);
       return;
     }
     const critical = alerts.filter(({ severity }) => severity === "critical").length;
     const topics = [...new Set(alerts.map(({ topic }) => topic))].slice(0, SINGLE_MAX).join(", ");
-    this.#show(`${alerts.length} new alerts, ${critical} critical`, topics, null, critical ? "critical" : "info");
+    this.#notify(`${alerts.length} new alerts, ${critical} critical`, topics, null, critical ? "critical" : "info");
   }
 
   /** @param {string} title @param {string} body @param {string | null} id @param {Severity} severity */
-  #show(title, body, id, severity) {
-    const stays = severity === "critical"; // It stays on the screen until somebody has seen it.
-    const options = { body, tag: id ?? "tocsin", renotify: true, icon: ICON, requireInteraction: stays, silent: true };
-    const notification = this.#notification(title, options);
-    if (!notification) return;
-    if (stays) this.#persistent.add(notification);
+  #notify(title, body, id, severity) {
+    const isPersistent = severity === "critical";
+    const options = { body, tag: id ?? "tocsin", icon: ICON, requireInteraction: isPersistent, silent: true };
+    let notification;
+    try {
+      notification = new Notification(title, /** @type {NotificationOptions} */ ({ ...options, renotify: true }));
+    } catch {
+      this.isUnsupported = true;
+      return this.#host.onChange();
+    }
+    if (isPersistent) this.#persistent.add(notification);
     notification.onclose = () => this.#persistent.delete(notification);
     notification.onclick = () => {
       window.focus();
@@ -126,21 +133,4 @@ export class Notifications {
       this.#host.open(id);
     };
   }
-
-  /** @param {string} title @param {NotificationOptions} options */
-  #notification(title, options) {
-    try {
-      return new Notification(title, options);
-    } catch {
-      this.isUnsupported = true;
-      this.#host.onChange();
-      return null;
-    }
-  }
-}
-
-/** @param {Alert[]} alerts @returns {Severity | null} */
-function mostSevere(alerts) {
-  const [first] = alerts.map(({ severity }) => severity).sort((one, other) => compareSeverity(other, one));
-  return first ?? null;
 }

@@ -1,6 +1,6 @@
 /**
- * Which admins are connected, since when and on how many screens: loaded once, then kept current by the stream's presence
- * frames. Somebody who joins is marked for a moment; nothing else moves.
+ * The connected admins, since when and on how many screens: loaded once, then kept current by presence frames. Somebody
+ * who joins is highlighted for a moment.
  */
 
 import { byId, element, foreign, write } from "./dom.js";
@@ -19,7 +19,7 @@ export class PresencePanel {
   /** @type {Map<string, HTMLLIElement>} */ #shown = new Map();
 
   constructor() {
-    this.#details.open = !matchMedia("(max-width: 48rem)").matches; // On a phone the alerts need the room.
+    this.#details.open = !matchMedia("(max-width: 48rem)").matches; // On a phone, the alerts need the space.
   }
 
   /** @param {Admin[]} present */
@@ -30,27 +30,27 @@ export class PresencePanel {
 
   /**
    * @param {PresenceFrame} frame
-   * @returns {boolean}  Whether the names add up to the server's count. If not, something was missed: load them again.
+   * @returns {boolean}  Whether the list has as many names as the server counts. If not, it has to be loaded again.
    */
   apply({ joined, left, changed, present }) {
-    const news = new Set(joined.map(({ recipient }) => recipient).filter((name) => !this.#present.has(name)));
+    const names = new Set(joined.map(({ recipient }) => recipient).filter((name) => !this.#present.has(name)));
     for (const admin of [...joined, ...changed]) this.#present.set(admin.recipient, admin);
     for (const recipient of left) this.#present.delete(recipient);
-    this.#render(news);
+    this.#render(names);
     return this.#present.size === present;
   }
 
-  /** Offline, the list is only a memory, and says so. @param {boolean} current */
+  /** Marks the list as outdated while offline. @param {boolean} current */
   setCurrent(current) {
     this.#panel.classList.toggle("stale", !current);
     this.#render(new Set());
   }
 
-  /** Keeps the rows of those who stay, so that nothing that is read or marked is made anew. @param {Set<string>} news */
-  #render(news) {
+  /** Keeps existing rows, which may be selected or highlighted. @param {Set<string>} joined */
+  #render(joined) {
     const admins = [...this.#present.values()].sort((a, b) => a.recipient.localeCompare(b.recipient));
     const rows = new Map(
-      admins.slice(0, MAX_NAMES).map((admin) => [admin.recipient, this.#row(admin, news.has(admin.recipient))]),
+      admins.slice(0, MAX_NAMES).map((admin) => [admin.recipient, this.#row(admin, joined.has(admin.recipient))]),
     );
     this.#shown = rows;
     const more = admins.length - rows.size;

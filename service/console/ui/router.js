@@ -1,6 +1,6 @@
 /**
- * What is open in the page, by its address: `#/` the feed, `#/alerts/<id>` one alert beside it, `#/dashboard`, `#/settings`.
- * The search part of the address (the filters of the feed) stays as it is.
+ * The routes of the page, in the hash of the address: `#/` is the feed, `#/alerts/<id>` an alert beside it, `#/dashboard`,
+ * `#/settings`. The search part of the address (the filters of the feed) does not change with the route.
  */
 
 /** @typedef {{name: "feed" | "dashboard" | "settings"} | {name: "alert", id: string}} Route */
@@ -10,13 +10,12 @@ const SIMPLE_ROUTES = /** @type {const} */ (["dashboard", "settings"]);
 /** @type {Route} */ let current = routeOf(location.hash) ?? { name: "feed" };
 /** @type {Set<(route: Route) => void>} */ const listeners = new Set();
 
-/** What is open. */
 export function currentRoute() {
   return current;
 }
 
 /**
- * Calls back now, and whenever something else is opened.
+ * Calls back now, and whenever the route changes.
  * @param {(route: Route) => void} callback
  */
 export function onRoute(callback) {
@@ -25,9 +24,9 @@ export function onRoute(callback) {
 }
 
 /**
- * Opens a place; the browser's back button returns from it to where one was.
+ * Opens a route.
  * @param {Route} next
- * @param {{instead?: boolean}} [how]  `instead`: the back button leads to where it led before, as in leafing through.
+ * @param {{instead?: boolean}} [how]  `instead`: replaces the current entry of the history.
  */
 export function go(next, { instead = false } = {}) {
   history[instead ? "replaceState" : "pushState"](null, "", hashOf(next));
@@ -47,9 +46,9 @@ export function hashOf(target) {
 }
 
 /**
- * The place that an address, or a link, leads to.
+ * The route of an address or a link.
  * @param {string} hash
- * @returns {Route | null}  Null for one that is not about what is open: `#token=…`, or the target of the skip link.
+ * @returns {Route | null}  Null: not a route, such as `#token=…` or the target of the skip link.
  */
 export function routeOf(hash) {
   if (hash === "" || hash === "#") return { name: "feed" };

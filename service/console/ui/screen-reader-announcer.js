@@ -1,5 +1,5 @@
 /**
- * New alerts for those who do not see the page: spoken by a screen reader.
+ * Announces new alerts to screen readers.
  */
 
 import { byId } from "./dom.js";
@@ -18,14 +18,14 @@ export class ScreenReaderAnnouncer {
 
   /** @param {Alert} alert */
   add(alert) {
-    // A burst is spoken as one sentence: a queue of fifty would go on long after everybody has seen them. One that goes
-    // on is spoken of now and then, so that other things can still be heard.
+    // A burst is announced in one sentence: fifty titles would be read out long after they are on the screen. While it
+    // lasts, announcements are rare, so that other things can be heard.
     if (this.#pending.push(alert) === 1) {
       this.#timer = setTimeout(() => this.#announce(), Math.max(COLLECT_MS, this.#silentUntil - Date.now()));
     }
   }
 
-  /** Nobody is signed in any more: what was news to one is not for the next. */
+  /** The session ended: the next one must not hear of these alerts. */
   clear() {
     clearTimeout(this.#timer);
     this.#pending = [];

@@ -1,6 +1,6 @@
 /**
- * What a tab says of itself among fifty others, in its title and its icon: how many alerts came while it was hidden, and
- * that it is offline. The icons are files, one a number: the policy of the page forbids drawn ones (`data:`).
+ * The title and icon of the tab: how many alerts arrived while it was hidden, and whether it is offline. The icons are
+ * files, one for each number: the Content Security Policy forbids generated ones (`data:`).
  */
 
 const TITLE = document.title;
@@ -15,7 +15,7 @@ export class TabBadge {
     document.addEventListener("visibilitychange", () => document.hidden || this.#set(0, this.#offline));
   }
 
-  /** An alert came. */
+  /** An alert arrived. */
   add() {
     if (document.hidden) this.#set(this.#count + 1, this.#offline);
   }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import test from "node:test";
 
-import { StreamClient } from "../../service/console/stream/stream-client.js";
+import { StreamClient } from "../../../service/console/stream/stream-client.js";
 import { Queue, Server } from "./server.mjs";
 
 const HOUR = 3_600_000;

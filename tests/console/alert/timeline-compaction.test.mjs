@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { entriesOf, mergeEvents } from "../../service/console/alert/timeline-compaction.js";
+import { entriesOf, mergeEvents } from "../../../service/console/alert/timeline-compaction.js";
 
 const event = (seq, kind, severity = "warning") => ({ seq, kind: `alert.${kind}`, severity });
 const repeated = (from, to, severity) =>

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { claimsOf, expiryOf, viewOf } from "../../service/console/auth/jwt-claims.js";
+import { claimsOf, expiryOf, viewOf } from "../../../service/console/auth/jwt-claims.js";
 
 const tokenOf = (claims) => `e30.${Buffer.from(JSON.stringify(claims)).toString("base64url")}.c2ln`;
 

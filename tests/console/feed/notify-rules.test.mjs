@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { shouldNotify } from "../../service/console/feed/notify-rules.js";
+import { shouldNotify } from "../../../service/console/feed/notify-rules.js";
 
 const LONG_AGO = "2026-01-01T00:00:00.000000Z";
 const NOW = "2026-01-01T12:00:00.000000Z";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { EventBuffer } from "../../service/console/stream/event-buffer.js";
+import { EventBuffer } from "../../../service/console/stream/event-buffer.js";
 
 const seqs = (events) => events.map(({ seq }) => seq);
 

@@ -1,12 +1,14 @@
 /**
- * How an admin wants to be called, remembered in `localStorage`: for this browser, and for all of its tabs.
+ * When an admin wants to be notified, kept in this browser for all of its tabs.
  */
 
-import { compareSeverity, SEVERITIES } from "../stream/severity.js";
+import { compareSeverity } from "../stream/severity.js";
+import { SEVERITIES } from "../stream/wire-constants.js";
+import { onWrittenInOtherTab, read, write } from "./local-storage.js";
 
 /** @import { Severity } from "../stream/wire-types.js" */
 
-/** From which severity on; "off" for never. @typedef {Severity | "off"} Threshold */
+/** The least severe alert that notifies; "off": none does. @typedef {Severity | "off"} Threshold */
 
 /**
  * @typedef {object} Preferences
@@ -14,8 +16,8 @@ import { compareSeverity, SEVERITIES } from "../stream/severity.js";
  * @property {Threshold} sound
  * @property {boolean} quiet     Whether there are quiet hours.
  * @property {string} quietFrom  Local time, `22:00`.
- * @property {string} quietTo    Before `quietFrom`: of the next day.
- * @property {boolean} criticalAlways  Critical alerts call in quiet hours too.
+ * @property {string} quietTo    Earlier than `quietFrom`: on the next day.
+ * @property {boolean} criticalAlways  Critical alerts notify in quiet hours too.
  */
 
 const KEY = "tocsin.notifications";
@@ -30,27 +32,19 @@ const DEFAULTS = {
   criticalAlways: true,
 };
 
-/** What is kept, or the default where it cannot be read. */
+/** The stored preferences, or the defaults. */
 export function load() {
-  try {
-    return sanitize(JSON.parse(localStorage.getItem(KEY) ?? "{}"));
-  } catch {
-    return DEFAULTS;
-  }
+  return parse(read(KEY));
 }
 
 /** @param {Preferences} preferences */
 export function save(preferences) {
-  try {
-    localStorage.setItem(KEY, JSON.stringify(preferences));
-  } catch {
-    // Storage is blocked in this browser: then they hold until the page is closed.
-  }
+  write(KEY, JSON.stringify(preferences));
 }
 
-/** Calls back when another tab has saved. @param {(preferences: Preferences) => void} callback */
-export function onChangedInOtherTab(callback) {
-  addEventListener("storage", ({ key }) => key === KEY && callback(load()));
+/** Calls back when another tab saves. @param {(preferences: Preferences) => void} callback */
+export function onSavedInOtherTab(callback) {
+  onWrittenInOtherTab(KEY, (text) => callback(parse(text)));
 }
 
 /** @param {Threshold} threshold @param {Severity} severity */
@@ -59,7 +53,7 @@ export function meetsThreshold(threshold, severity) {
 }
 
 /**
- * Whether an alert may call at a time of day, by this computer's clock.
+ * Whether the quiet hours let an alert notify, by this computer's clock.
  * @param {Preferences} preferences
  * @param {Severity} severity
  * @param {Date} now
@@ -71,17 +65,23 @@ export function mayNotifyAt({ quiet, quietFrom, quietTo, criticalAlways }, sever
   return !isQuiet;
 }
 
-/** What another version of this page wrote may be anything. @param {any} kept @returns {Preferences} */
-function sanitize(kept) {
+/** Another version of this page may have written anything. @param {string | null} text @returns {Preferences} */
+function parse(text) {
+  /** @type {any} */ let stored;
+  try {
+    stored = JSON.parse(text ?? "{}") ?? {};
+  } catch {
+    return DEFAULTS;
+  }
   const threshold = (/** @type {unknown} */ value) => SEVERITIES.find((known) => known === value) ?? "off";
   const time = (/** @type {unknown} */ value, /** @type {string} */ other) =>
     typeof value === "string" && /^([01]\d|2[0-3]):[0-5]\d$/.test(value) ? value : other;
   return {
-    notify: threshold(kept.notify),
-    sound: threshold(kept.sound),
-    quiet: kept.quiet === true,
-    quietFrom: time(kept.quietFrom, DEFAULTS.quietFrom),
-    quietTo: time(kept.quietTo, DEFAULTS.quietTo),
-    criticalAlways: kept.criticalAlways !== false,
+    notify: threshold(stored.notify),
+    sound: threshold(stored.sound),
+    quiet: stored.quiet === true,
+    quietFrom: time(stored.quietFrom, DEFAULTS.quietFrom),
+    quietTo: time(stored.quietTo, DEFAULTS.quietTo),
+    criticalAlways: stored.criticalAlways !== false,
   };
 }
