@@ -7,11 +7,9 @@ import json
 import os
 import signal
 import ssl
-import subprocess
-import sys
 import threading
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -34,9 +32,11 @@ from service.cli.serve import server_config
 from service.database.engine import parse_url
 from service.events.hash_chain import digest, event_line
 from service.settings import AuthSettings, Settings
+from tests import prefork
 from tests.contract import checked_answer, checked_frame, ends
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 SECRET = "a secret of the tests, of more than 32 bytes"
@@ -224,6 +224,28 @@ class Node:
         return rows[0][0] is not None and rows[0][0] >= seq
 
 
+class _Server(uvicorn.Server):
+    """uvicorn, which looks every 100 ms whether it is to stop: this one is woken."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        """Serve until ``stop()``."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 1)
+
+    def stop(self) -> None:
+        """Stop, from another thread."""
+        self.should_exit = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+
 @contextmanager
 def serving(database_url: str, settings: Settings | None = None, keyring: Keyring | None = None) -> Iterator[Node]:
     """Run a node in a thread of this process, with uvicorn and uvloop as in production."""
@@ -232,7 +254,7 @@ def serving(database_url: str, settings: Settings | None = None, keyring: Keyrin
     app = create_app(settings, parse_url(database_url), keyring)
     config = server_config(settings, app)
     config.port = 0
-    server = uvicorn.Server(config)
+    server = _Server(config)
     thread = threading.Thread(target=server.run, name="node")
     thread.start()
     try:
@@ -243,7 +265,7 @@ def serving(database_url: str, settings: Settings | None = None, keyring: Keyrin
             time.sleep(0.01)
         yield Node(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", database_url)
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join(PATIENCE)
 
 
@@ -286,14 +308,7 @@ def start_process(database_url: str, folder: Path, port: int = 0, **variables: s
         **variables,
     }
     with log.open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve"],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        )
+        process = prefork.start(["serve"], env=environment, cwd=ROOT, stderr=errors)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("Tocsin serves "), log.read_text()
