@@ -17,7 +17,7 @@ from service.database.embedded import embedded_postgres
 from service.database.engine import parse_url
 from service.database.migrate import migrate
 from service.settings import LimitSettings, Settings
-from tests.harness import Node, Process, new_database, serving, start_process, with_database
+from tests.harness import Node, Process, memory_folder, new_database, serving, start_process, with_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,14 +31,12 @@ pytest_plugins = [
 ]
 
 TEMPLATE = "tocsin_template"
-ROOM_BYTES = 8 * 1024**3
-"""Free, for the databases and the write-ahead logs of the workers of a run to be in memory."""
 
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """The address of a PostgreSQL 18 for the whole run."""
-    folder = Path(tempfile.mkdtemp(prefix="tocsin-tests-", dir=_in_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="tocsin-tests-", dir=memory_folder()))
     try:
         with embedded_postgres(folder) as embedded:
             url = embedded.render_as_string(hide_password=False)
@@ -46,12 +44,6 @@ def server_url() -> Iterator[str]:
             yield url
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _in_memory() -> str | None:
-    """Return a folder in memory that has room, or None: a database is copied there in a tenth of the time."""
-    memory = Path("/dev/shm")
-    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > ROOM_BYTES else None
 
 
 async def _without_fsync(url: str) -> None:

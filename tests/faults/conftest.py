@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from service.database.embedded import BINARIES, embedded_postgres
 from service.database.engine import parse_url
 from service.database.migrate import migrate
-from tests.harness import with_database
+from tests.harness import memory_folder, with_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -51,7 +51,7 @@ class Postgres:
 @pytest.fixture(scope="package")
 def own_postgres() -> Iterator[Postgres]:
     """A PostgreSQL 18 that may be stopped; it runs again in the end."""
-    folder = Path(tempfile.mkdtemp(prefix="tocsin-outage-"))
+    folder = Path(tempfile.mkdtemp(prefix="tocsin-outage-", dir=memory_folder()))
     try:
         with embedded_postgres(folder) as url:
             postgres = Postgres(folder / "postgres", url.render_as_string(hide_password=False))

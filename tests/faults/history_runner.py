@@ -34,7 +34,7 @@ from tests.faults.simulated_clients import EventsGuest, Guest, PollGuest, WebSoc
 from tests.harness import PATIENCE, WRITE, eventually, new_database, start_process, token, with_database
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from tests.harness import Process
@@ -89,12 +89,15 @@ class Seat:
 class History:
     """Everything that happens, from one seed."""
 
-    def __init__(self, database_url: str, folder: Path, seed: int, posts: int = POSTS) -> None:
+    def __init__(
+        self, database_url: str, folder: Path, seed: int, posts: int = POSTS, faults: Sequence[str] = FAULTS
+    ) -> None:
         self.database_url = database_url
         self.folder = folder
         self.seed = seed
         self.random = Random(f"{seed}")
         self.posts = posts
+        self.faults = faults
         self.settings = SETTINGS | {name: self.random.choice(values) for name, values in CHOICES.items()}
         self.seats: list[Seat] = []
         self.guests: list[Guest] = []
@@ -262,7 +265,7 @@ class History:
             "pause": self._pause,
             "cut": self._cut,
         }
-        names, began = self.random.sample(FAULTS, len(FAULTS)), time.monotonic()
+        names, began = self.random.sample(self.faults, len(self.faults)), time.monotonic()
         for number, name in enumerate(names, 1):
             due = self.posts * number // (len(names) + 1)
             await eventually(lambda due=due: self._stored >= due, 4 * PATIENCE)  # type: ignore[misc]

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from service.severity import SEVERITIES
 from tests.contract import checked_frame
-from tests.harness import READ, WRITE, token
+from tests.harness import PATIENCE, READ, WRITE, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -138,7 +138,7 @@ class Load:
                 for alert in todo:
                     self.stored.append(await backend.insist(alert, f"key of {alert['title']}", self.refusals))
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(4 * PATIENCE):
             await asyncio.gather(*(poster() for _ in range(posters)))
 
     async def assert_stored_once(self, node: Node) -> None:

@@ -8,18 +8,22 @@ import os
 import socket
 import struct
 import time
+import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from service.stream.transports.websocket import FRAGMENTS_MAX
-from tests.harness import BODY, PATIENCE, READ, Node, Process, eventually, token
+from tests.harness import BODY, PATIENCE, READ, Node, Process, eventually, start_process, token
+from tests.reader import SMALL_BUFFER, SMALL_SEGMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MIB = 1024 * 1024
+REQUESTS = 20
 PING, TEXT, CONTINUATION, CLOSE = 9, 1, 0, 8
 
 
@@ -29,9 +33,16 @@ def resident(process: Process) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def dial(node: Node) -> socket.socket:
+def dial(node: Node, *, small: bool = False) -> socket.socket:
+    """Connect. With ``small`` buffers little fits between the node and the client."""
+    client = socket.socket()
+    if small:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SMALL_SEGMENT)
+    client.settimeout(PATIENCE)
     host, port = node.base.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+    client.connect((host, int(port)))
+    return client
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
@@ -40,19 +51,29 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
     return bytes([(0x80 if fin else 0) | opcode]) + size + bytes(4) + payload
 
 
-@pytest.fixture
-def process(start: Callable[..., Process]) -> Process:
-    return start(TOCSIN_REQUEST_TIMEOUT_SECONDS="2", TOCSIN_READ_LIMIT="10000/second")
+@pytest.fixture(scope="module")
+def process(shared_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """One node, which outlives all that is done to it here."""
+    folder = tmp_path_factory.mktemp("node")
+    node = start_process(shared_url, folder, TOCSIN_REQUEST_TIMEOUT_SECONDS="1", TOCSIN_READ_LIMIT="10000/second")
+    yield node
+    node.end()
 
 
 @pytest.fixture
-def stream(process: Process) -> Iterator[socket.socket]:
+def mallory() -> str:
+    """Return the name of a client of the test's own."""
+    return f"mallory {uuid.uuid4()}"
+
+
+@pytest.fixture
+def stream(process: Process, mallory: str) -> Iterator[socket.socket]:
     """A stream opened by hand, which reads no further than the answer to its handshake."""
     opened = dial(process)
     opened.sendall(
         b"GET /v1/ws?after=latest HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        b"Authorization: Bearer %b\r\n\r\n" % token("mallory", READ).encode()
+        b"Authorization: Bearer %b\r\n\r\n" % token(mallory, READ).encode()
     )
     assert opened.recv(12) == b"HTTP/1.1 101"
     with opened:
@@ -69,6 +90,13 @@ def pour(into: socket.socket, data: bytes, at_most: int) -> int:
     return sent
 
 
+async def closed(node: Process, name: str) -> tuple[int, str]:
+    """Return how the stream of a client was closed, once the ledger has it."""
+    query = "SELECT close_code, close_reason FROM connections WHERE recipient = $1 AND closed_at IS NOT NULL"
+    rows = await eventually(lambda: node.sql(query, name))
+    return rows[0]["close_code"], rows[0]["close_reason"]
+
+
 async def serves(node: Process) -> None:
     """Say that the node still stores and delivers."""
     async with await node.live("alice") as stream:
@@ -78,13 +106,12 @@ async def serves(node: Process) -> None:
 
 @pytest.mark.parametrize("reason", [b"a\0b", b"line\nbreak \xe2\x80\xae", b""])
 async def test_whatever_reason_a_client_closes_with_the_ledger_is_written(
-    process: Process, stream: socket.socket, reason: bytes
+    process: Process, stream: socket.socket, mallory: str, reason: bytes
 ) -> None:
     stream.sendall(frame(CLOSE, struct.pack("!H", 1000) + reason))
-    query = "SELECT close_code, close_reason FROM connections WHERE recipient = 'mallory' AND closed_at IS NOT NULL"
-    rows = await eventually(lambda: process.sql(query))
-    assert rows[0]["close_code"] == 1000
-    assert rows[0]["close_reason"].isprintable()
+    code, text = await closed(process, mallory)
+    assert code == 1000
+    assert text.isprintable()
     await serves(process)
 
 
@@ -100,36 +127,39 @@ async def test_trailers_without_end_are_cut_off(process: Process) -> None:
 
 async def test_pings_of_a_client_that_does_not_read_cost_no_memory(process: Process, stream: socket.socket) -> None:
     before = resident(process)
-    pour(stream, frame(PING, b"p" * 125) * 1000, at_most=60 * MIB)
+    pour(stream, frame(PING, b"p" * 125) * 1000, at_most=30 * MIB)
     assert resident(process) - before < 20 * MIB
     await serves(process)
 
 
-async def test_a_message_of_too_many_fragments_closes_the_stream(process: Process, stream: socket.socket) -> None:
+async def test_a_message_of_too_many_fragments_closes_the_stream(
+    process: Process, stream: socket.socket, mallory: str
+) -> None:
     stream.sendall(frame(TEXT, b"{", fin=False) + frame(CONTINUATION, fin=False) * (FRAGMENTS_MAX + 1))
-    query = "SELECT close_code, close_reason FROM connections WHERE recipient = 'mallory' AND closed_at IS NOT NULL"
-    rows = await eventually(lambda: process.sql(query))
-    assert tuple(rows[0]) == (1009, "message_too_big")
+    assert await closed(process, mallory) == (1009, "message_too_big")
 
 
 async def test_an_answer_that_nobody_reads_is_dropped(process: Process) -> None:
     for _ in range(20):
         await process.post(body="x" * 16_000)
-    requests = []
-    for _ in range(40):
-        request = dial(process)
-        request.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        request.sendall(
-            b"GET /v1/alerts?limit=200 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"
-            * 20
-            % ((token("mallory", READ).encode(),) * 20)
-        )
-        requests.append(request)
-    await eventually(lambda: len(established(process)) >= 40)
-    await eventually(lambda: not established(process))
-    for request in requests:
-        request.close()
+    request = b"GET /v1/alerts?limit=200 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"
+    with ExitStack() as stack:
+        clients = [stack.enter_context(dial(process, small=True)) for _ in range(REQUESTS)]
+        for client in clients:
+            client.sendall(request % token("mallory", READ).encode())
+        await eventually(lambda: len(established(process)) >= REQUESTS)
+        await eventually(lambda: not established(process))
+        assert all(received(client) < 20 * 16_000 for client in clients)
     await serves(process)
+
+
+def received(client: socket.socket) -> int:
+    """Read to the end, and return how much came."""
+    size = 0
+    with contextlib.suppress(ConnectionResetError):
+        while data := client.recv(1 << 16):
+            size += len(data)
+    return size
 
 
 def established(process: Process) -> list[str]:
@@ -139,7 +169,9 @@ def established(process: Process) -> list[str]:
     return [row[2] for row in rows if int(row[1].split(":")[1], 16) == port and row[3] == "01"]
 
 
-async def test_a_sparse_replay_of_a_long_log_gets_on(process: Process) -> None:
+@pytest.mark.long
+async def test_a_sparse_replay_of_a_long_log_gets_on(start: Callable[..., Process]) -> None:
+    process = start()
     await process.sql(
         """
         INSERT INTO events (seq, alert_id, kind, topic, severity, actor, occurred_at, body)

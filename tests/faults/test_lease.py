@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from tests.harness import Process
 
-ALERTS = 2_000
 SHORT = {
     **UNLIMITED,
     "TOCSIN_NODE_LEASE_SECONDS": "1.5",
@@ -29,19 +28,20 @@ SHORT = {
 }
 
 
+@pytest.mark.parametrize("alerts", [600, pytest.param(2_000, marks=pytest.mark.long)])
 async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_clients_miss_nothing(
-    start: Callable[..., Process],
+    start: Callable[..., Process], alerts: int
 ) -> None:
     node, frozen = start(**SHORT), start(**SHORT)
     on_frozen = [Admin(frozen, "alice"), Admin(frozen, "bob", topics=("payments.*",))]
     elsewhere = Admin(node, "carol")
-    load = Load(ALERTS)
+    load = Load(alerts)
     async with AsyncExitStack() as stack:
         for admin in (*on_frozen, elsewhere):
             await stack.enter_async_context(admin)
         await eventually(lambda: all(admin.sessions for admin in (*on_frozen, elsewhere)))
         posting = asyncio.create_task(load.run(node))
-        await eventually(lambda: len(load.stored) > ALERTS // 4)
+        await eventually(lambda: len(load.stored) > alerts // 4)
         frozen.process.send_signal(signal.SIGSTOP)
         try:
             # On a machine that is busy with other things, the other node trusts no lease until the load is over.
@@ -54,7 +54,7 @@ async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_c
         await posting
         await eventually(await received_all((*on_frozen, elsewhere)))
         await eventually(lambda: all(len(admin.sessions) == 2 for admin in on_frozen))
-        await node.flushed(ALERTS)
+        await node.flushed(alerts)
     for admin in (*on_frozen, elsewhere):
         assert admin.seqs == await admin.expected()
     for admin in on_frozen:

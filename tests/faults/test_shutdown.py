@@ -13,38 +13,37 @@ import pytest
 
 from service.database.embedded import embedded_postgres
 from tests.faults.load import UNLIMITED, Admin, Load, assert_ledger_is_complete, assert_ledger_within
-from tests.harness import eventually, start_process
+from tests.harness import eventually, memory_folder, start_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ALERTS = 3_000
-
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="tocsin-shutdown-"))
+    path = Path(tempfile.mkdtemp(prefix="tocsin-shutdown-", dir=memory_folder()))
     yield path
     shutil.rmtree(path)
 
 
-async def test_a_node_that_is_told_to_stop_under_load_keeps_what_it_answered_and_stops_its_postgres(
-    folder: Path,
+@pytest.mark.parametrize("alerts", [600, pytest.param(3_000, marks=pytest.mark.long)])
+async def test_a_node_that_is_asked_to_stop_under_load_keeps_what_it_answered_and_stops_its_postgres(
+    folder: Path, alerts: int
 ) -> None:
     node = start_process("", folder, 0, **UNLIMITED)
     silent, acknowledging = Admin(node, "alice", topics=("payments.*", "search")), Admin(node, "bob", acks=True)
-    load = Load(ALERTS)
+    load = Load(alerts)
     try:
         async with AsyncExitStack() as stack:
             for admin in (silent, acknowledging):
                 await stack.enter_async_context(admin)
             await eventually(lambda: silent.sessions and acknowledging.sessions)
             posting = asyncio.create_task(load.run(node))
-            await eventually(lambda: len(load.stored) > ALERTS // 3)
+            await eventually(lambda: len(load.stored) > alerts // 3)
             assert (folder / "postgres" / "postmaster.pid").exists()
             assert await asyncio.to_thread(node.stop) == 0
             assert not (folder / "postgres" / "postmaster.pid").exists()
-            assert len(load.stored) < ALERTS
+            assert len(load.stored) < alerts
             await eventually(lambda: silent.sessions[0].code)
             posting.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from tests.harness import Node, Process
 
 READERS = 10
-ALERTS = 1_000
+ALERTS = 400
+POLLED_ALERTS = 40
+"""They fill the answer to a poll."""
 BODY = "x" * 16_000
-MAY_GROW = 48 * MB
-"""Far below what was published for the readers: 1,000 times 16 kB for each of 10."""
+MAY_GROW = 20 * MB
+"""Far below what was published for the readers: 400 times 16 kB for each of 10."""
 
 
 class Reader:
@@ -89,13 +91,13 @@ class Reader:
 async def test_event_readers_that_stop_reading_cost_little_memory_and_are_told_why_they_were_dropped(
     start: Callable[..., Process],
 ) -> None:
-    node = start(**UNLIMITED, TOCSIN_SLOW_CONSUMER_SECONDS="2", TOCSIN_REPLAY_CACHE_BYTES=str(8 * MB))
+    node = start(**UNLIMITED, TOCSIN_SLOW_CONSUMER_SECONDS="2", TOCSIN_REPLAY_CACHE_BYTES=str(2 * MB))
     names = [f"reader {number}" for number in range(READERS)]
     stuck = [Reader(node, name, "after=latest", "text/event-stream") for name in names]
     for reader in stuck:
         await asyncio.to_thread(reader.read_until, b'"type":"caught_up"')
     before = highest_memory(node)
-    await publish(node)
+    await publish(node, ALERTS)
     assert await eventually(lambda: reasons(node, READERS)) == {("sse", 1013, "slow_consumer")}
     assert highest_memory(node) - before < MAY_GROW < ALERTS * len(BODY) * READERS / 3
     for reader in stuck:
@@ -110,7 +112,7 @@ async def test_event_readers_that_stop_reading_cost_little_memory_and_are_told_w
 
 async def test_an_answer_to_a_poll_that_is_not_read_counts_as_not_sent(start: Callable[..., Process]) -> None:
     node = start(**UNLIMITED, TOCSIN_SLOW_CONSUMER_SECONDS="1")
-    await publish(node)
+    await publish(node, POLLED_ALERTS)
     reader = Reader(node, "alice", "after=0", "application/json")
     assert await eventually(lambda: reasons(node, 1)) == {("longpoll", 1013, "slow_consumer")}
     assert await node.sql("SELECT FROM audit.deliveries") == []
@@ -124,7 +126,7 @@ async def test_an_answer_to_a_poll_that_is_read_late_counts_once_all_of_it_has_g
     start: Callable[..., Process],
 ) -> None:
     node = start(**UNLIMITED)
-    await publish(node)
+    await publish(node, POLLED_ALERTS)
     with Reader(node, "alice", "after=0", "application/json") as reader:
         await asyncio.to_thread(reader.read_until, b'"events":[')
         assert await node.sql("SELECT FROM audit.deliveries") == []
@@ -149,8 +151,8 @@ async def test_what_a_client_sends_after_its_request_does_not_disturb_the_stream
         assert b"HTTP/1.1 4" not in reader.data
 
 
-async def publish(node: Process) -> None:
-    todo = iter(range(ALERTS))
+async def publish(node: Process, alerts: int) -> None:
+    todo = iter(range(alerts))
 
     async def poster() -> None:
         async with Backend(node) as backend:
