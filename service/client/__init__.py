@@ -1,4 +1,4 @@
-"""A client of Tocsin, to import: post alerts so that none is lost and none doubled, and follow the stream.
+"""A client of Tocsin, to import: post alerts so that none is lost and none stored twice, and follow the stream.
 
 ::
 
@@ -9,19 +9,19 @@
             async for event in events:
                 show(event.alert.title)
 
-``Client`` is the same without ``async``. It needs the standard library, httpx2 and websockets, and nothing of the
-server, whose rules it follows: ``docs/reference.md`` states them.
+``Client`` is the same without ``async``. Both need the standard library, httpx2 and websockets, and nothing of the
+server, whose rules they follow (``docs/reference.md``).
 
-- **A post** gets an ``Idempotency-Key`` that its retries share, so what was stored before the answer got lost is not
-  stored again. Broken connections, 429, 502, 503 and 504 are retried with growing random pauses, never sooner than
-  ``Retry-After``, until ``Retry.total_seconds`` are over; then the last error is raised.
-- **A stream** resumes after the last event that it gave out, whatever happened to the connection. An event counts as
-  received, and is acknowledged, when the body of the loop has finished with it.
-- **A token** is text, or a callable that is asked for each request and each connection, and again where a token was
+- **A post** gets an ``Idempotency-Key`` that its retries share, so an alert that was stored before the answer got lost
+  is not stored again. Broken connections, 429, 502, 503 and 504 are retried with growing random pauses, never sooner
+  than ``Retry-After``, until ``Retry.total_seconds`` are over; then the last error is raised.
+- **A stream** resumes after the last event that it returned, whatever happened to the connection. An event counts as
+  received, and is acknowledged, when the loop body has finished with it.
+- **A token** is text, or a callable that is asked for each request and each connection, and again when a token was
   refused. It is sent in the ``Authorization`` header and nowhere else.
 
-The modules: ``posting.py`` and ``following.py`` decide, without any I/O, what is sent and when; ``asynchronous.py`` and
-``synchronous.py`` do it.
+``post_retry.py`` and ``stream_base.py`` decide what is sent and when, ``stream_state.py`` what the frames mean;
+``aio.py`` and ``sync.py`` do the I/O.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ from service.client.aio import AsyncClient, AsyncStream
 from service.client.errors import (
     BatchRefused,
     ClientError,
+    ErrorResponse,
     Forbidden,
-    InvalidRequest,
-    RateLimited,
-    RequestRefused,
     ServiceFailed,
-    StreamRefused,
+    StreamRejected,
+    TooManyRequests,
     Unauthorized,
+    UnprocessableRequest,
     Unreachable,
 )
-from service.client.models import Alert, AlertFields, Event, Link, NewAlert, Severity
+from service.client.models import Alert, AlertEvent, AlertFields, Link, NewAlert, Severity
 from service.client.post_retry import Posted, Retry
 from service.client.stream_state import Connected, Disconnected, Gap, Notice
 from service.client.sync import Client, Stream
 
 __all__ = [
     "Alert",
+    "AlertEvent",
     "AlertFields",
     "AsyncClient",
     "AsyncStream",
@@ -54,21 +55,20 @@ __all__ = [
     "ClientError",
     "Connected",
     "Disconnected",
-    "Event",
+    "ErrorResponse",
     "Forbidden",
     "Gap",
-    "InvalidRequest",
     "Link",
     "NewAlert",
     "Notice",
     "Posted",
-    "RateLimited",
-    "RequestRefused",
     "Retry",
     "ServiceFailed",
     "Severity",
     "Stream",
-    "StreamRefused",
+    "StreamRejected",
+    "TooManyRequests",
     "Unauthorized",
+    "UnprocessableRequest",
     "Unreachable",
 ]

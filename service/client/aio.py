@@ -1,38 +1,34 @@
-"""``AsyncClient``: the client for asyncio. What is sent and when is decided in ``posting.py`` and ``following.py``."""
+"""``AsyncClient``: the client for asyncio. The logic is in ``post_retry.py`` and ``stream_base.py``."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import math
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import httpx2
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
-from service.client import websocket_options
-from service.client.errors import StreamRefused, Unreachable
-from service.client.post_retry import Call, Pause, Reply, Retry, posting, posting_batch
+from service.client.errors import Unreachable
+from service.client.post_retry import Poster, Reply, Retry
+from service.client.stream_base import StreamBase, connect_options
 from service.client.stream_state import StreamState
 from service.client.validation import authorization, checked_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from types import TracebackType
     from typing import Unpack
 
     from websockets.asyncio.client import ClientConnection
 
-    from service.client.models import AlertFields, Event, NewAlert, Severity
-    from service.client.post_retry import Outcome, Posted
+    from service.client.models import AlertEvent, AlertFields, NewAlert, Severity
+    from service.client.post_retry import Call, Posted
     from service.client.stream_state import Notice
 
 Token = str | Callable[[], str] | Callable[[], Awaitable[str]]
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -63,21 +59,21 @@ class AsyncClient:
         """Post one alert, and return where it stands in the log: it is committed.
 
         Raises:
-            RequestRefused: the service refused it, the last time.
+            ErrorResponse: the service refused it, the last time.
             Unreachable: no answer came in the time for retries.
 
         """
-        return await self._drive(posting(title, fields, self._retry, refreshable=callable(self._token)))
+        return await self._poster().post(title, fields)
 
     async def post_batch(self, alerts: Iterable[NewAlert]) -> list[Posted]:
         """Post any number of alerts, and return where each stands in the log, in order.
 
         Raises:
             BatchRefused: some were not stored; it says which, and where the others are.
-            RequestRefused, Unreachable: none was stored, all for this reason.
+            ErrorResponse, Unreachable: none was stored, all for this reason.
 
         """
-        return await self._drive(posting_batch(alerts, self._retry, refreshable=callable(self._token)))
+        return await self._poster().post_batch(alerts)
 
     def stream(
         self,
@@ -90,33 +86,20 @@ class AsyncClient:
     ) -> AsyncStream:
         """Follow the events: ``async with client.stream() as events: async for event in events: …``.
 
-        ``after`` is a cursor of an earlier stream; without it the service goes on after what this admin acknowledged
-        last. ``on_notice`` is told of connections, drops and gaps; without it they are logged. A service that was
-        reached once is awaited for ever; one that never was, for ``first_connection_seconds`` (None: for ever).
+        ``after`` is the cursor of an earlier stream; without it the service continues after what this admin
+        acknowledged last. ``on_notice`` is called with connections, drops and gaps; without it they are logged. Once
+        the service was reached, the stream reconnects without a limit; before, for ``first_connection_seconds`` (None:
+        without a limit).
         """
-        follower = StreamState(after, topics, min_severity, on_notice)
-        return AsyncStream(
-            follower, self._url, self._bearer, trust_env=self._trust_env, patience=first_connection_seconds
-        )
+        state = StreamState(after, topics, min_severity, on_notice)
+        return AsyncStream(state, self._url, first_connection_seconds, self._bearer, trust_env=self._trust_env)
 
     async def _bearer(self) -> str:
         token = self._token if isinstance(self._token, str) else self._token()
         return await token if inspect.isawaitable(token) else token
 
-    async def _drive(self, steps: Generator[Call | Pause, Outcome, Result]) -> Result:
-        outcome: Outcome = None
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                    outcome = None
-                else:
-                    outcome = await self._send(step)
-                step = steps.send(outcome)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
+    def _poster(self) -> Poster:
+        return Poster(self._retry, self._send, asyncio.sleep, refreshable=callable(self._token))
 
     async def _send(self, call: Call) -> Reply | Unreachable:
         headers = {**call.headers, "Authorization": authorization(await self._bearer())}
@@ -128,118 +111,51 @@ class AsyncClient:
         return Reply(response.status_code, response.headers, response.content)
 
 
-class AsyncStream:
+class AsyncStream(StreamBase):
     """The events, one after the other, over as many connections as it takes.
 
     An event is acknowledged when the next one is asked for, or when the block ends without an exception. ``cursor`` is
-    where to resume in another process: hand it to ``stream(after=…)``.
+    where another process resumes with ``stream(after=…)``.
     """
 
-    def __init__(
-        self,
-        follower: StreamState,
-        url: str,
-        bearer: Callable[[], Awaitable[str]],
-        *,
-        trust_env: bool,
-        patience: float | None,
-    ) -> None:
-        self._follower = follower
-        self._url = url
-        self._bearer = bearer
-        self._trust_env = trust_env
-        self._patience = patience
-        self._socket: ClientConnection | None = None
-        self._refused: tuple[str, str] | None = None
-        self._token = ""
-        self._started = time.monotonic()
-
-    @property
-    def cursor(self) -> int | None:
-        """The last event that was given out, or further; None before the first connection."""
-        return self._follower.cursor
+    _socket: ClientConnection
 
     async def __aenter__(self) -> Self:
-        self._started = time.monotonic()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._socket is None:
-            return
-        if kind is None:
-            self._follower.taken()
-        with contextlib.suppress(ConnectionClosed):
-            await self._ack()
-        await self._socket.close()
+        await self._finish(processed=kind is None)
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[AlertEvent]:
         return self
 
-    async def __anext__(self) -> Event:
-        """Return the next event, whenever it comes.
+    async def __anext__(self) -> AlertEvent:
+        """Return the next event, whenever it comes. It may be cancelled, and called again.
 
         Raises:
-            StreamRefused: the service closed the stream for good.
-            Unreachable: it was never reached in the time for it.
+            StreamRejected: the service closed the stream for good.
+            Unreachable: the first connection was not made in time.
 
         """
-        self._follower.taken()
-        while True:
-            if self._socket is None:
-                await self._connect()
-                continue
-            try:
-                event = self._follower.receive(await self._next_message(self._socket))
-            except ConnectionClosed as error:
-                await self._lost(*websocket_options.close_of(error))
-            except TimeoutError:
-                await self._lost(None, "server_silent")
-            except ValueError:
-                await self._lost(None, "unreadable_frame")
-            else:
-                if event is not None:
-                    return event
+        return await self._next_event()
 
-    async def _next_message(self, socket: ClientConnection) -> str:
-        """Return the next message, sending the ack that comes due meanwhile."""
-        silent_at = time.monotonic() + self._follower.silence_seconds
-        while True:
-            due = self._follower.ack_in()
-            if due == 0:
-                await self._ack()
-                continue
-            try:
-                async with asyncio.timeout(min(silent_at - time.monotonic(), due or self._follower.silence_seconds)):
-                    return await socket.recv(decode=True)
-            except TimeoutError:
-                if time.monotonic() >= silent_at:
-                    raise
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
-    async def _ack(self) -> None:
-        if self._socket is not None and (ack := self._follower.ack()) is not None:
-            await self._socket.send(ack)
+    async def _open(self, address: str, token: str) -> None:
+        self._socket = await connect(address, **connect_options(token, trust_env=self._trust_env))
 
-    async def _connect(self) -> None:
-        self._token = await self._bearer()
-        if self._refused is not None and self._refused[0] == self._token:
-            raise StreamRefused(self._refused[1], 1008)
-        address = self._follower.address(self._url)
-        try:
-            self._socket = await connect(address, **websocket_options.options(self._token, trust_env=self._trust_env))
-        except websocket_options.FAILURES as error:
-            reason = websocket_options.failed(error, self._url)
-            waited = time.monotonic() - self._started
-            left = websocket_options.patience_left(error, self._follower, self._url, waited, self._patience)
-            await self._lost(None, reason, left)
-        else:
-            self._follower.opened()
+    async def _receive(self, seconds: float) -> str | bytes:
+        async with asyncio.timeout(seconds):
+            return await self._socket.recv()
 
-    async def _lost(self, code: int | None, reason: str, longest: float = math.inf) -> None:
-        if self._socket is not None:
+    async def _send(self, text: str) -> None:
+        await self._socket.send(text)
+
+    async def _close(self, *, abruptly: bool) -> None:
+        if abruptly:
             self._socket.transport.abort()
-            self._socket = None
-        comeback = self._follower.lost(code, reason)
-        self._refused = (self._token, reason) if comeback.fresh_token else None
-        await asyncio.sleep(min(comeback.pause_seconds, longest))
+        else:
+            await self._socket.close()

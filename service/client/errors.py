@@ -3,19 +3,20 @@
 ::
 
     ClientError
-    ├── RequestRefused         the service answered with a problem document (RFC 9457)
-    │   ├── Unauthorized       401: the token is missing, invalid or expired
-    │   ├── Forbidden          403: it lacks a scope or a topic
-    │   ├── InvalidRequest     any other 4xx: the alert is not one
-    │   ├── RateLimited        429, until the time for retries was over
-    │   └── ServiceFailed      5xx, until the time for retries was over
-    ├── Unreachable            no answer came, until the time for retries was over
-    ├── BatchRefused           some alerts of a batch were not stored; ``results`` says which
-    └── StreamRefused          the stream was closed for a reason that coming back would not mend
+    ├── ErrorResponse              the service answered with a problem document (RFC 9457)
+    │   ├── Unauthorized           401: the token is missing, invalid or expired
+    │   ├── Forbidden              403: the token lacks a scope or a topic
+    │   ├── UnprocessableRequest   any other 4xx: the request is not acceptable
+    │   ├── TooManyRequests        429, until the time for retries was over
+    │   └── ServiceFailed          5xx, until the time for retries was over
+    ├── Unreachable                no answer came, until the time for retries was over
+    ├── BatchRefused               some alerts of a batch were not stored; ``results`` says which
+    └── StreamRejected             the stream was closed for a reason that reconnecting cannot cure
 """
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ class ClientError(Exception):
     """Base of every error that the client raises on purpose."""
 
 
-class RequestRefused(ClientError):
-    """The service refused a request. ``code`` is stable, to program against; None: the answer was not the service's.
+class ErrorResponse(ClientError):
+    """The service answered with an error.
 
-    ``errors`` lists single faults, each with ``pointer`` and ``detail``. ``retry_after`` is in seconds.
+    ``code`` is stable, to program against; None means that the answer was not the service's. ``errors`` lists single
+    faults, each with ``pointer`` and ``detail``. ``retry_after`` is in seconds.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any], retry_after: float | None = None) -> None:
@@ -44,52 +46,62 @@ class RequestRefused(ClientError):
         super().__init__(f"{self.detail} ({self.code or status})")
 
     @classmethod
-    def of(cls, status: int, problem: Mapping[str, Any], retry_after: float | None = None) -> RequestRefused:
-        """Return the error that a status means."""
-        kinds = {401: Unauthorized, 403: Forbidden, 429: RateLimited}
-        return kinds.get(status, ServiceFailed if status >= 500 else InvalidRequest)(status, problem, retry_after)  # noqa: PLR2004 - RFC 9110, section 15.6
+    def of(cls, status: int, problem: Mapping[str, Any], retry_after: float | None = None) -> ErrorResponse:
+        """Return the error for a status."""
+        kinds = {401: Unauthorized, 403: Forbidden, 429: TooManyRequests}
+        other = ServiceFailed if status >= HTTPStatus.INTERNAL_SERVER_ERROR else UnprocessableRequest
+        return kinds.get(status, other)(status, problem, retry_after)
 
 
-class Unauthorized(RequestRefused):
+class Unauthorized(ErrorResponse):
     """The token is missing, invalid or expired."""
 
 
-class Forbidden(RequestRefused):
+class Forbidden(ErrorResponse):
     """The token lacks a scope, or does not cover the topic."""
 
 
-class InvalidRequest(RequestRefused):
-    """What was sent is not acceptable, and would not be the next time."""
+class UnprocessableRequest(ErrorResponse):
+    """The request is not acceptable; sending it again changes nothing."""
 
 
-class RateLimited(RequestRefused):
-    """Too much was sent, and the limit would not have passed in the time for retries."""
+class TooManyRequests(ErrorResponse):
+    """The rate limit was exceeded, and would not have passed in the time for retries."""
 
 
-class ServiceFailed(RequestRefused):
-    """The service could not do it in the time for retries. After ``outcome_unknown`` it may have been stored."""
+class ServiceFailed(ErrorResponse):
+    """The service failed until the time for retries was over.
+
+    After ``outcome_unknown`` it may have stored the alert.
+    """
 
 
 class Unreachable(ClientError):
-    """No answer came. What was sent last may have been stored: the same ``idempotency_key`` makes sure of it."""
+    """No answer came.
+
+    The last request may have been stored; sending it again with the same ``idempotency_key`` stores nothing twice.
+    """
 
 
 class BatchRefused(ClientError):
-    """Some alerts of a batch were not stored. ``results`` has one for each alert, in order: where it is, or why not."""
+    """Some alerts of a batch were not stored.
+
+    ``results`` has one entry per alert, in order: where it stands in the log, or the error.
+    """
 
     def __init__(self, results: Sequence[Posted | ClientError]) -> None:
         self.results = results
-        refused = [(number, one) for number, one in enumerate(results, 1) if isinstance(one, ClientError)]
+        refused = [(number, result) for number, result in enumerate(results, 1) if isinstance(result, ClientError)]
         number, first = refused[0]
         super().__init__(
             f"{len(refused)} of {len(results)} alerts were not stored; the first, number {number}: {first}"
         )
 
 
-class StreamRefused(ClientError):
-    """The stream was closed, and coming back would not mend it. ``reason`` is the service's close reason."""
+class StreamRejected(ClientError):
+    """The stream was closed, and reconnecting cannot cure that. ``reason`` is the service's close reason."""
 
     def __init__(self, reason: str, code: int | None = None) -> None:
         self.reason = reason
         self.code = code
-        super().__init__(f"the stream was refused: {reason}" + (f" ({code})" if code else ""))
+        super().__init__(f"the stream was rejected: {reason}" + (f" ({code})" if code else ""))

@@ -1,6 +1,6 @@
-"""The values that go over the wire, typed: the alert that is posted, and the alert and event that come back.
+"""The values on the wire, typed: the alert to post, and the alerts and events that the service sends.
 
-What comes back is read leniently: a newer service may send fields and kinds that this client does not know.
+Reading is lenient: a newer service may send fields and kinds that this client does not know.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ Severity = Literal["info", "warning", "error", "critical"]
 
 
 class Link(TypedDict):
-    """A link that is shown under an alert."""
+    """A link shown under an alert."""
 
     title: str
     url: str
 
 
 class AlertFields(TypedDict, total=False):
-    """What an alert may have beside its title.
+    """The optional fields of an alert.
 
-    ``expires_at`` is a time with a zone, ``escalate_after`` is in seconds. ``idempotency_key`` names this very post:
-    the client makes one up unless the caller has a better one, such as the id of the job that failed, which holds
-    across restarts of the caller too.
+    ``expires_at`` is a time with a zone, ``escalate_after`` is in seconds. ``idempotency_key`` identifies this post:
+    the client generates one unless it is given, for example the id of a failed job, which survives restarts of the
+    source.
     """
 
     topic: str
@@ -47,7 +47,7 @@ class NewAlert(AlertFields, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """An alert as everybody is shown it."""
+    """The current state of an alert."""
 
     id: str
     source: str
@@ -89,8 +89,8 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to an alert. ``raw`` is the whole frame, with what ``kind`` adds."""
+class AlertEvent:
+    """An event of the log. ``raw`` is the whole frame, including the fields that only this ``kind`` has."""
 
     seq: int
     kind: str
@@ -100,7 +100,7 @@ class Event:
     raw: dict[str, Any]
 
     @classmethod
-    def of(cls, frame: dict[str, Any]) -> Event:
+    def of(cls, frame: dict[str, Any]) -> AlertEvent:
         """Read an ``event`` frame."""
         return cls(
             seq=frame["seq"],

@@ -1,11 +1,7 @@
-"""How alerts are posted, without any I/O: generators say what to send and how long to pause, and are told what came.
+"""Posting alerts with retries: what is sent and when, without the I/O.
 
-::
-
-    steps = posting("It happened", {}, Retry(), refreshable=False)
-    step = next(steps)                    a Call to make, or a Pause to sit out
-    step = steps.send(outcome)            a Reply, or why none came; None after a pause
-    …                                     StopIteration.value is what was posted; else a ClientError was raised
+The logic is written once, as coroutines. ``AsyncClient`` awaits them; ``Client`` runs them with I/O
+that blocks, so that they never suspend (``sync.run``).
 """
 
 from __future__ import annotations
@@ -14,16 +10,15 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from service.client.errors import BatchRefused, ClientError, RequestRefused, Unreachable
+from service.client.errors import BatchRefused, ClientError, ErrorResponse, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from service.client.models import AlertFields, NewAlert
 
@@ -31,20 +26,20 @@ TRANSIENT = frozenset({429, 502, 503, 504})
 """The statuses after which the same request may succeed."""
 
 ATTEMPT_MIN_SECONDS = 1.0
-"""What an attempt that was begun has at least, though the time for retries may end in the middle of it."""
+"""The least time of an attempt, also where the time for retries ends sooner."""
 
 BATCH_ITEMS_MAX = 1_000
 BATCH_BYTES_MAX = 2 * 1024 * 1024
-"""How much goes into one request of a batch: half of what the service takes unless it is told otherwise."""
+"""The most bytes in one request of a batch: half of the service's default limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How long and how eagerly to try. All in seconds.
+    """How long and how often to retry. All in seconds.
 
-    ``attempt_seconds`` is how long one answer may take, ``total_seconds`` how long a post may take with all its
-    retries. The pause before retry n is random, between nothing and ``base_seconds`` doubled n times, at most
-    ``cap_seconds``: full jitter spreads callers whose service came back evenly.
+    ``attempt_seconds`` bounds one attempt, ``total_seconds`` a post with all its retries. The pause before retry n is
+    random, between zero and ``base_seconds`` doubled n times, at most ``cap_seconds``: full jitter spreads the clients
+    of a service that comes back.
     """
 
     total_seconds: float = 60
@@ -59,7 +54,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A POST to make; the bearer token is the driver's to add."""
+    """A POST request, to which its sender adds the bearer token."""
 
     path: str
     content: bytes
@@ -68,35 +63,39 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
-    """A while to wait."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
     content: bytes
 
     def json(self) -> dict[str, Any]:
-        """Return the JSON object of the body; where a proxy answered in HTML, an empty one."""
+        """Return the JSON object of the body; an empty one where a proxy answered in HTML."""
         try:
             value = json.loads(self.content)
         except ValueError:
             return {}
         return value if isinstance(value, dict) else {}
 
+    def retry_after(self) -> float | None:
+        """Return ``Retry-After`` in seconds, which may be written as a date (RFC 9110, section 10.2.3)."""
+        value = self.headers.get("retry-after", "").strip()
+        if value.isdecimal():
+            return float(value)
+        try:
+            at = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
 
 @dataclass(frozen=True, slots=True)
 class Posted:
     """Where an alert stands in the log.
 
-    ``replayed``: this very post had been stored before. ``repeated``: it repeated an open alert with its
-    ``dedup_key``, whose ``id`` this is.
+    ``replayed``: this post had been stored before. ``repeated``: it repeated an open alert with the same
+    ``dedup_key``, to which ``id`` belongs.
     """
 
     id: str
@@ -105,84 +104,115 @@ class Posted:
     repeated: bool = False
 
 
-Outcome = Reply | Unreachable | None
-Steps = Generator[Call | Pause, Outcome, "Posted"]
-BatchSteps = Generator[Call | Pause, Outcome, "list[Posted]"]
+class Poster:
+    """Posts with retries: one post, single or batch, for each instance.
 
-
-def posting(title: str, fields: AlertFields, retry: Retry, *, refreshable: bool) -> Steps:
-    """Post one alert; ``refreshable`` says that asking for the token again may yield a better one.
-
-    Raises:
-        RequestRefused: the service refused it, the last time.
-        Unreachable: no answer came in the time for retries.
-
+    ``send`` returns the reply, or why none came. ``refreshable`` says that asking for the token again may give another.
     """
-    alert: dict[str, Any] = {"title": title, **fields}
-    key = alert.pop("idempotency_key", None) or _new_key()
-    headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-    until = time.monotonic() + retry.total_seconds
-    reply = yield from _answered("/v1/alerts", _encode(alert), headers, retry, until, refreshable=refreshable)
-    answer = reply.json()
-    replayed = reply.headers.get("idempotency-replayed") == "true"
-    return Posted(answer["id"], answer["seq"], replayed=replayed, repeated=reply.status == 200)  # noqa: PLR2004
+
+    def __init__(
+        self,
+        retry: Retry,
+        send: Callable[[Call], Awaitable[Reply | Unreachable]],
+        sleep: Callable[[float], Awaitable[None]],
+        *,
+        refreshable: bool,
+    ) -> None:
+        self._retry = retry
+        self._send = send
+        self._sleep = sleep
+        self._refreshable = refreshable
+        self._deadline = time.monotonic() + retry.total_seconds
+
+    async def post(self, title: str, fields: AlertFields) -> Posted:
+        """Post one alert.
+
+        Raises:
+            ErrorResponse: the service refused it, the last time.
+            Unreachable: no answer came in the time for retries.
+
+        """
+        alert: dict[str, Any] = {"title": title, **fields}
+        key = alert.pop("idempotency_key", None) or _new_key()
+        reply = await self._call("/v1/alerts", _encode(alert), {"Idempotency-Key": key})
+        answer = reply.json()
+        replayed = reply.headers.get("idempotency-replayed") == "true"
+        return Posted(answer["id"], answer["seq"], replayed=replayed, repeated=reply.status == 200)  # noqa: PLR2004
+
+    async def post_batch(self, alerts: Iterable[NewAlert]) -> list[Posted]:
+        """Post many alerts in as many requests as they need, and again those that could not be stored at first.
+
+        Raises:
+            BatchRefused: some were not stored.
+            ErrorResponse, Unreachable: none was, all for this reason.
+
+        """
+        items = [_encode({"idempotency_key": _new_key(), **alert}) for alert in alerts]
+        results: list[Posted | ClientError | None] = [None] * len(items)
+        try:
+            for chunk in _chunks(items):
+                await self._post_chunk(items, chunk, results)
+        except ClientError as error:
+            if all(result is None for result in results):
+                raise
+            results = [error if result is None else result for result in results]
+        stored = [result for result in results if isinstance(result, Posted)]
+        if len(stored) < len(items):
+            raise BatchRefused([result for result in results if result is not None])
+        return stored
+
+    async def _post_chunk(
+        self, items: Sequence[bytes], chunk: Sequence[int], results: list[Posted | ClientError | None]
+    ) -> None:
+        """Post the items with the indexes of ``chunk``, and set their results."""
+        failures = 0
+        while chunk:
+            body = b"[" + b",".join(items[index] for index in chunk) + b"]"
+            reply = await self._call("/v1/alerts/batch", body, {})
+            again = []
+            for index, answer in zip(chunk, reply.json()["results"], strict=True):
+                results[index] = _read_result(answer)
+                if answer["status"] in TRANSIENT:
+                    again.append(index)
+            chunk = again
+            failures += 1
+            pause = self._retry.pause(failures)
+            if time.monotonic() + pause >= self._deadline:
+                return
+            if chunk:
+                await self._sleep(pause)
+
+    async def _call(self, path: str, content: bytes, headers: Mapping[str, str]) -> Reply:
+        """Call until there is a successful reply, and return it."""
+        headers = {"Content-Type": "application/json", **headers}
+        refreshable = self._refreshable
+        failures = 0
+        while True:
+            seconds = min(self._retry.attempt_seconds, self._deadline - time.monotonic())
+            outcome = await self._send(Call(path, content, headers, max(ATTEMPT_MIN_SECONDS, seconds)))
+            least = 0.0
+            if isinstance(outcome, Unreachable):
+                error: ClientError = outcome
+            else:
+                if 200 <= outcome.status < 300:  # noqa: PLR2004 - RFC 9110, section 15.3
+                    return outcome
+                error = ErrorResponse.of(outcome.status, outcome.json(), outcome.retry_after())
+                if outcome.status == 401 and refreshable:  # noqa: PLR2004 - once: a fresh token that is refused too is bad
+                    refreshable = False
+                    continue
+                if outcome.status not in TRANSIENT:
+                    raise error
+                least = outcome.retry_after() or 0
+            failures += 1
+            pause = least + self._retry.pause(failures)
+            if time.monotonic() + pause >= self._deadline:
+                raise error
+            await self._sleep(pause)
 
 
-def posting_batch(alerts: Iterable[NewAlert], retry: Retry, *, refreshable: bool) -> BatchSteps:
-    """Post many alerts, in as many requests as they need, and those again that could not be stored the first time.
-
-    Raises:
-        BatchRefused: some were not stored.
-        RequestRefused, Unreachable: none was, all for this reason.
-
-    """
-    items = [_encode({"idempotency_key": _new_key(), **alert}) for alert in alerts]
-    results: list[Posted | ClientError | None] = [None] * len(items)
-    until = time.monotonic() + retry.total_seconds
-    try:
-        for chunk in _chunks(items):
-            yield from _post_chunk(items, chunk, results, retry, until, refreshable=refreshable)
-    except ClientError as error:
-        if all(result is None for result in results):
-            raise
-        results = [error if result is None else result for result in results]
-    stored = [result for result in results if isinstance(result, Posted)]
-    if len(stored) < len(items):
-        raise BatchRefused([result for result in results if result is not None])
-    return stored
-
-
-def _post_chunk(  # noqa: PLR0913 - a step of the above
-    items: Sequence[bytes],
-    chunk: Sequence[int],
-    results: list[Posted | ClientError | None],
-    retry: Retry,
-    until: float,
-    *,
-    refreshable: bool,
-) -> Generator[Call | Pause, Outcome, None]:
-    failures = 0
-    while chunk:
-        body = b"[" + b",".join(items[index] for index in chunk) + b"]"
-        headers = {"Content-Type": "application/json"}
-        reply = yield from _answered("/v1/alerts/batch", body, headers, retry, until, refreshable=refreshable)
-        again = []
-        for index, answer in zip(chunk, reply.json()["results"], strict=True):
-            results[index] = _read_result(answer)
-            if answer["status"] in TRANSIENT:
-                again.append(index)
-        chunk = again
-        failures += 1
-        pause = retry.pause(failures)
-        if time.monotonic() + pause >= until:
-            return
-        if chunk:
-            yield Pause(pause)
-
-
-def _read_result(answer: dict[str, Any]) -> Posted | RequestRefused:
+def _read_result(answer: dict[str, Any]) -> Posted | ErrorResponse:
     if "seq" not in answer:
-        return RequestRefused.of(answer["status"], answer)
+        return ErrorResponse.of(answer["status"], answer)
     replayed = bool(answer.get("replayed"))
     return Posted(answer["id"], answer["seq"], replayed=replayed, repeated=answer["status"] == 200)  # noqa: PLR2004
 
@@ -201,57 +231,12 @@ def _chunks(items: Sequence[bytes]) -> Iterator[list[int]]:
         yield chunk
 
 
-def _answered(  # noqa: PLR0913 - a request and how to insist on it
-    path: str, content: bytes, headers: Mapping[str, str], retry: Retry, until: float, *, refreshable: bool
-) -> Generator[Call | Pause, Outcome, Reply]:
-    """Call until there is an answer that is one, and return it."""
-    failures = 0
-    while True:
-        left = until - time.monotonic()
-        outcome = yield Call(path, content, headers, max(ATTEMPT_MIN_SECONDS, min(retry.attempt_seconds, left)))
-        least = 0.0
-        if isinstance(outcome, Reply):
-            if 200 <= outcome.status < 300:  # noqa: PLR2004 - RFC 9110, section 15.3
-                return outcome
-            error: ClientError = _refusal(outcome)
-            if outcome.status == 401 and refreshable:  # noqa: PLR2004 - once: a fresh token that is refused too is bad
-                refreshable = False
-                continue
-            if outcome.status not in TRANSIENT:
-                raise error
-            least = _retry_after(outcome) or 0
-        else:
-            assert outcome is not None  # noqa: S101 - a call has an outcome
-            error = outcome
-        failures += 1
-        pause = least + retry.pause(failures)
-        if time.monotonic() + pause >= until:
-            raise error
-        yield Pause(pause)
-
-
-def _refusal(reply: Reply) -> RequestRefused:
-    return RequestRefused.of(reply.status, reply.json(), _retry_after(reply))
-
-
-def _retry_after(reply: Reply) -> float | None:
-    """Return ``Retry-After`` in seconds, which may be written as a date (RFC 9110, section 10.2.3)."""
-    value = reply.headers.get("retry-after", "").strip()
-    if value.isdecimal():
-        return float(value)
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-
-
 def _encode(alert: Mapping[str, Any]) -> bytes:
     return json.dumps(alert, default=_as_text, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _as_text(value: object) -> str:
-    """Write a time as RFC 3339 has it."""
+    """Write a time as in RFC 3339."""
     if not isinstance(value, datetime):
         raise TypeError(f"{type(value).__name__} is no JSON")
     if value.tzinfo is None:

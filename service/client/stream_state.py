@@ -1,14 +1,14 @@
-"""How a stream is followed, without any I/O: what to ask for, what a frame means, when to ack, when to come back.
+"""The state of a stream, without any I/O: where it starts, what a frame means, when to ack, when to reconnect.
 
 ::
 
-             address()          receive()             lost()
-    (start) ──────────► connected ──────► event ──► … ──────► Comeback: pause, maybe a fresh token, and again
-                                   taken()  │ the loop's body has finished with it
-                                   ack()    ▼ at most four times a second
-                                                              └───► StreamRefused: coming back would not mend it
+             address()          receive()              lost()
+    (start) ──────────► connected ──────► event ──► … ──────► Reconnect: after a pause, maybe with a fresh token
+                               processed()  │ the loop body has finished
+                                     ack()  ▼ at most four times a second
+                                                              └───► StreamRejected: reconnecting cannot cure it
 
-The cursor is the last event that was given out, or further where the service says that nothing between was for us.
+The cursor is the last event that was returned, or further where the service says that nothing between was for us.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from service.client.errors import StreamRefused
-from service.client.models import Event
+from service.client.errors import StreamRejected
+from service.client.models import AlertEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,14 +41,15 @@ MESSAGE_MAX_BYTES = 4 * 1024 * 1024
 Policy = Literal["refresh", "stop", "retry", "retry_later"]
 REFRESH = frozenset({"token_missing", "token_invalid", "token_expired", "token_revoked"})
 STOP = frozenset({"scope_missing", "topic_forbidden", "origin_forbidden", "kicked", "bad_message"})
-_REFUSED = 1008
-_OUR_FAULT = frozenset({1003, 1007, 1009})
+POLICY_VIOLATION = 1008
+_CLIENT_FAULTS = frozenset({1003, 1007, 1009})
 _BACKOFF = {"retry": (0.5, 30.0), "refresh": (0.5, 30.0), "retry_later": (15.0, 120.0)}
+"""The first and the longest back-off of each policy, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The stream is open, and goes on after ``after``; the log stands at ``head``."""
+    """The stream is open and continues after ``after``; the log stands at ``head``."""
 
     after: int
     head: int
@@ -64,7 +65,7 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The events ``first`` to ``last`` cannot be had: ``purged`` from the log, or (``reset``) it is another log."""
+    """The events ``first`` to ``last`` are not available: ``purged`` from the log, or (``reset``) of another log."""
 
     first: int
     last: int
@@ -75,18 +76,18 @@ Notice = Connected | Disconnected | Gap
 
 
 @dataclass(frozen=True, slots=True)
-class Comeback:
-    """When to connect again, and with which token: where ``fresh_token``, not with the one that was refused."""
+class Reconnect:
+    """When to connect again. With ``fresh_token`` the token that was refused is not sent again."""
 
     pause_seconds: float
     fresh_token: bool
 
 
 def close_policy(code: int | None, reason: str) -> Policy:
-    """Say what a client does when its stream was closed: the table of ``docs/reference.md``."""
-    if code in _OUR_FAULT:
+    """Return what a client does when its stream was closed: the table of ``docs/reference.md``."""
+    if code in _CLIENT_FAULTS:
         return "stop"  # the same message would be refused again
-    if code != _REFUSED:
+    if code != POLICY_VIOLATION:
         return "retry"
     if reason in REFRESH:
         return "refresh"
@@ -94,7 +95,7 @@ def close_policy(code: int | None, reason: str) -> Policy:
 
 
 class StreamState:
-    """One stream, over as many connections as it takes. ``cursor`` is where it would resume."""
+    """The state of one stream over all its connections. ``cursor`` is where it would resume."""
 
     def __init__(
         self,
@@ -102,6 +103,7 @@ class StreamState:
         topics: Sequence[str],
         min_severity: Severity | None,
         on_notice: Callable[[Notice], None] | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cursor: int | None = after if isinstance(after, int) else None
         self.silence_seconds = WELCOME_SECONDS
@@ -110,8 +112,9 @@ class StreamState:
         self._topics = topics
         self._min_severity = min_severity
         self._on_notice = on_notice or _log
+        self._clock = clock
         self._start = 0
-        self._given = self._taken = self._acked = 0
+        self._returned = self._processed = self._acked = 0
         self._ack_due: float | None = None
         self._live_since: float | None = None
         self._failures = 0
@@ -130,19 +133,19 @@ class StreamState:
         return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/v1/ws", urlencode(query), ""))
 
     def opened(self) -> None:
-        """Note that a new connection is there. The last ack may have died with its connection: it is sent again."""
+        """Start on a new connection. The last ack may be lost with the old one, so it is sent again."""
         self.silence_seconds = WELCOME_SECONDS
         self._acked = 0
         self._live_since = None
 
-    def receive(self, text: str) -> Event | None:
-        """Take a message; return the event that it is, if it is one, and not one that was given out before.
+    def receive(self, message: str | bytes) -> AlertEvent | None:
+        """Process a message; return its event, if it is one that was not returned before.
 
         Raises:
             ValueError: it is no frame.
 
         """
-        frame = json.loads(text)
+        frame = json.loads(message)
         if not isinstance(frame, dict):
             raise ValueError("a frame must be an object")  # noqa: TRY004 - the same as unreadable JSON
         try:
@@ -150,24 +153,24 @@ class StreamState:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a {frame.get('type')} frame lacks {error}") from error
 
-    def _frame(self, frame: dict[str, Any]) -> Event | None:
+    def _frame(self, frame: dict[str, Any]) -> AlertEvent | None:
         match frame.get("type"):
             case "welcome":
                 self._welcomed(frame)
             case "event" if frame["seq"] > (self.cursor or 0):
-                event = Event.of(frame)
-                self.cursor = self._given = event.seq
+                event = AlertEvent.of(frame)
+                self.cursor = self._returned = event.seq
                 return event
             case "caught_up":
                 self._advance(frame["seq"])
-                self._live_since = self._live_since or time.monotonic()
+                self._live_since = self._live_since or self._clock()
             case "heartbeat":
                 self._advance(frame["seq"])
             case "gap":
                 self._gap(Gap(frame["from"], frame["to"], frame["reason"]))
             case "error":
                 log.warning("the service refused a message: %s", frame["code"])
-        return None  # a type that is not listed is a newer service's, and not for us
+        return None  # unknown types are those of a newer service, and are ignored
 
     def _welcomed(self, frame: dict[str, Any]) -> None:
         self.silence_seconds = SILENT_HEARTBEATS * frame["heartbeat_seconds"]
@@ -176,13 +179,13 @@ class StreamState:
         if self.cursor is None:
             self.cursor = frame["after"]
         self._on_notice(Connected(self.cursor, frame["head"]))
-        self._due_soon()
+        self._schedule_ack()
 
     def _gap(self, gap: Gap) -> None:
         if gap.reason == "reset":
-            # The cursor is ahead of this log: it is another one, or a restored one, where our numbers mean nothing.
+            # The cursor is ahead of this log: another one, or a restored one, in which our numbers mean nothing.
             self.cursor = self._start
-            self._given = self._taken = self._acked = 0
+            self._returned = self._processed = self._acked = 0
         else:
             self._advance(gap.last)
         self._on_notice(gap)
@@ -190,46 +193,46 @@ class StreamState:
     def _advance(self, seq: int) -> None:
         self.cursor = max(self.cursor or 0, seq)
 
-    def taken(self) -> None:
-        """Note that the event that was given out last was dealt with."""
-        self._taken = self._given
-        self._due_soon()
+    def processed(self) -> None:
+        """Note that the event that was returned last has been processed."""
+        self._processed = self._returned
+        self._schedule_ack()
 
-    def _due_soon(self) -> None:
-        if self._taken > self._acked and self._ack_due is None:
-            self._ack_due = time.monotonic() + (ACK_SECONDS if self._acked else 0)
+    def _schedule_ack(self) -> None:
+        if self._processed > self._acked and self._ack_due is None:
+            self._ack_due = self._clock() + (ACK_SECONDS if self._acked else 0)
 
     def ack_in(self) -> float | None:
         """Return in how many seconds an ack is due; None: there is nothing to acknowledge."""
-        return None if self._ack_due is None else max(0.0, self._ack_due - time.monotonic())
+        return None if self._ack_due is None else max(0.0, self._ack_due - self._clock())
 
     def ack(self) -> str | None:
-        """Return the ack of what was taken, if it has not been sent."""
+        """Return the ack of all processed events, unless it was sent already."""
         self._ack_due = None
-        if self._taken <= self._acked:
+        if self._processed <= self._acked:
             return None
-        self._acked = self._taken
+        self._acked = self._processed
         return json.dumps({"type": "ack", "seq": self._acked})
 
-    def lost(self, code: int | None, reason: str) -> Comeback:
-        """Say when to come back; ``code`` is that of a close frame, or None.
+    def lost(self, code: int | None, reason: str) -> Reconnect:
+        """Return when to reconnect; ``code`` is that of a close frame, or None.
 
         Raises:
-            StreamRefused: coming back would not mend it.
+            StreamRejected: reconnecting cannot cure it.
 
         """
         policy = close_policy(code, reason)
         if policy == "stop":
-            raise StreamRefused(reason or "message_too_big", code)
-        lasted = self._live_since is not None and time.monotonic() - self._live_since > STABLE_SECONDS
-        self._failures = 1 if lasted else self._failures + 1
+            raise StreamRejected(reason or "message_too_big", code)
+        was_stable = self._live_since is not None and self._clock() - self._live_since > STABLE_SECONDS
+        self._failures = 1 if was_stable else self._failures + 1
         self._live_since = None
         base, cap = _BACKOFF[policy]
         pause = random.random() * min(cap, base * 2.0 ** min(self._failures, 30))  # noqa: S311 - jitter
         if policy == "refresh" and self._failures == 1:
-            pause = 0.0  # the service is well; only when a fresh token is refused too does it need a rest
+            pause = 0.0  # the service is well; only when a fresh token is refused too, back off
         self._on_notice(Disconnected(reason or "connection_lost", pause))
-        return Comeback(pause, fresh_token=policy == "refresh")
+        return Reconnect(pause, fresh_token=policy == "refresh")
 
 
 def _log(notice: Notice) -> None:

@@ -1,36 +1,33 @@
-"""``Client``: the client for threads. What is sent and when is decided in ``posting.py`` and ``following.py``."""
+"""``Client``: the client for threads. The logic is in ``post_retry.py`` and ``stream_base.py``."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import httpx2
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from service.client import websocket_options
-from service.client.errors import StreamRefused, Unreachable
-from service.client.post_retry import Call, Pause, Reply, Retry, posting, posting_batch
+from service.client.errors import Unreachable
+from service.client.post_retry import Poster, Reply, Retry
+from service.client.stream_base import StreamBase, connect_options
 from service.client.stream_state import StreamState
 from service.client.validation import authorization, checked_url
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Unpack
 
     from websockets.sync.client import ClientConnection
 
-    from service.client.models import AlertFields, Event, NewAlert, Severity
-    from service.client.post_retry import Outcome, Posted
+    from service.client.models import AlertEvent, AlertFields, NewAlert, Severity
+    from service.client.post_retry import Call, Posted
     from service.client.stream_state import Notice
 
 Token = str | Callable[[], str]
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class Client:
@@ -61,21 +58,21 @@ class Client:
         """Post one alert, and return where it stands in the log: it is committed.
 
         Raises:
-            RequestRefused: the service refused it, the last time.
+            ErrorResponse: the service refused it, the last time.
             Unreachable: no answer came in the time for retries.
 
         """
-        return self._drive(posting(title, fields, self._retry, refreshable=callable(self._token)))
+        return run(self._poster().post(title, fields))
 
     def post_batch(self, alerts: Iterable[NewAlert]) -> list[Posted]:
         """Post any number of alerts, and return where each stands in the log, in order.
 
         Raises:
             BatchRefused: some were not stored; it says which, and where the others are.
-            RequestRefused, Unreachable: none was stored, all for this reason.
+            ErrorResponse, Unreachable: none was stored, all for this reason.
 
         """
-        return self._drive(posting_batch(alerts, self._retry, refreshable=callable(self._token)))
+        return run(self._poster().post_batch(alerts))
 
     def stream(
         self,
@@ -90,29 +87,17 @@ class Client:
 
         The arguments are those of ``AsyncClient.stream``.
         """
-        follower = StreamState(after, topics, min_severity, on_notice)
-        return Stream(follower, self._url, self._bearer, trust_env=self._trust_env, patience=first_connection_seconds)
+        state = StreamState(after, topics, min_severity, on_notice)
+        return Stream(state, self._url, first_connection_seconds, self._bearer, trust_env=self._trust_env)
 
-    def _bearer(self) -> str:
+    async def _bearer(self) -> str:
         return self._token if isinstance(self._token, str) else self._token()
 
-    def _drive(self, steps: Generator[Call | Pause, Outcome, Result]) -> Result:
-        outcome: Outcome = None
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                    outcome = None
-                else:
-                    outcome = self._send(step)
-                step = steps.send(outcome)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
+    def _poster(self) -> Poster:
+        return Poster(self._retry, self._send, _sleep, refreshable=callable(self._token))
 
-    def _send(self, call: Call) -> Reply | Unreachable:
-        headers = {**call.headers, "Authorization": authorization(self._bearer())}
+    async def _send(self, call: Call) -> Reply | Unreachable:
+        headers = {**call.headers, "Authorization": authorization(await self._bearer())}
         try:
             response = self._http.post(call.path, content=call.content, headers=headers, timeout=call.seconds)
         except httpx2.RequestError as error:
@@ -120,111 +105,52 @@ class Client:
         return Reply(response.status_code, response.headers, response.content)
 
 
-class Stream:
+class Stream(StreamBase):
     """The events, one after the other, over as many connections as it takes; see ``AsyncStream``."""
 
-    def __init__(
-        self,
-        follower: StreamState,
-        url: str,
-        bearer: Callable[[], str],
-        *,
-        trust_env: bool,
-        patience: float | None,
-    ) -> None:
-        self._follower = follower
-        self._url = url
-        self._bearer = bearer
-        self._trust_env = trust_env
-        self._patience = patience
-        self._socket: ClientConnection | None = None
-        self._refused: tuple[str, str] | None = None
-        self._token = ""
-        self._started = time.monotonic()
-
-    @property
-    def cursor(self) -> int | None:
-        """The last event that was given out, or further; None before the first connection."""
-        return self._follower.cursor
+    _socket: ClientConnection
 
     def __enter__(self) -> Self:
-        self._started = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._socket is None:
-            return
-        if kind is None:
-            self._follower.taken()
-        with contextlib.suppress(ConnectionClosed):
-            self._ack()
-        self._socket.close()
+        run(self._finish(processed=kind is None))
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[AlertEvent]:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> AlertEvent:
         """Return the next event, whenever it comes; raises what ``AsyncStream`` does."""
-        self._follower.taken()
-        while True:
-            if self._socket is None:
-                self._connect()
-                continue
-            try:
-                event = self._follower.receive(self._next_message(self._socket))
-            except ConnectionClosed as error:
-                self._lost(*websocket_options.close_of(error))
-            except TimeoutError:
-                self._lost(None, "server_silent")
-            except ValueError:
-                self._lost(None, "unreadable_frame")
-            else:
-                if event is not None:
-                    return event
+        return run(self._next_event())
 
-    def _next_message(self, socket: ClientConnection) -> str:
-        """Return the next message, sending the ack that comes due meanwhile."""
-        silent_at = time.monotonic() + self._follower.silence_seconds
-        while True:
-            due = self._follower.ack_in()
-            if due == 0:
-                self._ack()
-                continue
-            left = max(0.0, silent_at - time.monotonic())
-            try:
-                return socket.recv(timeout=min(left, due or left), decode=True)
-            except TimeoutError:
-                if time.monotonic() >= silent_at:
-                    raise
+    async def _sleep(self, seconds: float) -> None:
+        await _sleep(seconds)
 
-    def _ack(self) -> None:
-        if self._socket is not None and (ack := self._follower.ack()) is not None:
-            self._socket.send(ack)
+    async def _open(self, address: str, token: str) -> None:
+        # With legacy=True it returns a connection, as the asyncio one does when it is awaited.
+        self._socket = connect(address, legacy=True, **connect_options(token, trust_env=self._trust_env))
 
-    def _connect(self) -> None:
-        self._token = self._bearer()
-        if self._refused is not None and self._refused[0] == self._token:
-            raise StreamRefused(self._refused[1], 1008)
-        address = self._follower.address(self._url)
-        try:
-            # With legacy=True it returns a connection, as the asyncio one does when it is awaited.
-            self._socket = connect(
-                address, legacy=True, **websocket_options.options(self._token, trust_env=self._trust_env)
-            )
-        except websocket_options.FAILURES as error:
-            reason = websocket_options.failed(error, self._url)
-            waited = time.monotonic() - self._started
-            left = websocket_options.patience_left(error, self._follower, self._url, waited, self._patience)
-            self._lost(None, reason, left)
-        else:
-            self._follower.opened()
+    async def _receive(self, seconds: float) -> str | bytes:
+        return self._socket.recv(timeout=seconds)
 
-    def _lost(self, code: int | None, reason: str, longest: float = math.inf) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        comeback = self._follower.lost(code, reason)
-        self._refused = (self._token, reason) if comeback.fresh_token else None
-        time.sleep(min(comeback.pause_seconds, longest))
+    async def _send(self, text: str) -> None:
+        self._socket.send(text)
+
+    async def _close(self, *, abruptly: bool) -> None:  # noqa: ARG002 - its own time-out bounds a close without an answer
+        self._socket.close()
+
+
+async def _sleep(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251 - it runs under run(), outside any event loop
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends, because all I/O in it blocks, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("the coroutine suspended")

@@ -1,4 +1,4 @@
-"""What both clients check before anything is sent: the address of the service, and the token that a callable gave."""
+"""Checks before anything is sent: the address of the service, and the token that a callable returned."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _TOKEN = re.compile(r"[!-~]+")
 
 
 def checked_url(url: str) -> str:
-    """Return the address of a service.
+    """Return the address of a service, without a slash at its end.
 
     Raises:
-        ClientError: it is none.
+        ClientError: it is no ``http`` or ``https`` URL.
 
     """
     parts = urlsplit(url)

@@ -16,12 +16,12 @@ from service.client import (
     Client,
     ClientError,
     Forbidden,
-    InvalidRequest,
     Posted,
-    RateLimited,
     Retry,
     ServiceFailed,
+    TooManyRequests,
     Unauthorized,
+    UnprocessableRequest,
     Unreachable,
 )
 from service.settings import LimitSettings, Settings
@@ -146,7 +146,7 @@ async def test_retries_end_in_time_with_the_last_error(line: Line) -> None:
 
 async def test_a_wait_that_would_end_too_late_is_not_begun(line: Line) -> None:
     line.faults = [answer("429 Too Many Requests", "Retry-After: 3600")] * 10
-    with pytest.raises(RateLimited) as refused:
+    with pytest.raises(TooManyRequests) as refused:
         await post(line.base)
     assert refused.value.retry_after == 3600
     assert line.connections == 1
@@ -171,7 +171,7 @@ async def test_the_rate_limit_of_the_service_is_waited_out(database_url: str) ->
 
 
 async def test_what_is_wrong_is_refused_at_once_and_typed(node: Node, line: Line) -> None:
-    with pytest.raises(InvalidRequest) as invalid:
+    with pytest.raises(UnprocessableRequest) as invalid:
         await post(line.base, topic="No Topic")
     assert (invalid.value.status, invalid.value.code) == (422, "invalid_request")
     assert invalid.value.errors[0]["pointer"] == "/topic"
@@ -212,7 +212,7 @@ async def test_a_batch_says_of_each_alert_what_became_of_it(node: Node) -> None:
                 ]
             )
     kinds = [type(result) for result in refused.value.results]
-    assert kinds == [Posted, InvalidRequest, Forbidden, Posted]
+    assert kinds == [Posted, UnprocessableRequest, Forbidden, Posted]
 
 
 async def test_a_batch_that_breaks_off_says_what_was_stored(node: Node, line: Line) -> None:

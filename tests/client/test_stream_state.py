@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.client import AsyncClient, Client, Connected, Disconnected, Gap, StreamRefused, Unreachable, stream_state
+from service.client import AsyncClient, Client, Connected, Disconnected, Gap, StreamRejected, Unreachable, stream_state
 from service.errors import CloseReason
 from service.settings import Settings, StreamSettings
 from service.stream.frames import SUBPROTOCOL
@@ -184,7 +184,7 @@ async def test_a_stream_that_would_be_refused_again_ends(
     node: Node, bearer: str, options: dict[str, Any], reason: str
 ) -> None:
     async with follower(node.base, bearer) as tocsin, tocsin.stream(**options) as events:
-        with pytest.raises(StreamRefused) as refused:
+        with pytest.raises(StreamRejected) as refused:
             await anext(events)
     assert (refused.value.reason, refused.value.code) == (reason, 1008)
 
@@ -192,14 +192,14 @@ async def test_a_stream_that_would_be_refused_again_ends(
         with Client(node.base, bearer, trust_env=False) as synchronous, synchronous.stream(**options) as stream:
             next(stream)
 
-    with pytest.raises(StreamRefused, match=reason):
+    with pytest.raises(StreamRejected, match=reason):
         await asyncio.to_thread(follow)
 
 
 async def test_a_service_without_a_stream_is_not_asked_again(line: Line) -> None:
     line.faults = [answer("404 Not Found")] * 2
     async with follower(line.base) as tocsin, tocsin.stream() as events:
-        with pytest.raises(StreamRefused, match="404"):
+        with pytest.raises(StreamRejected, match="404"):
             await anext(events)
     assert line.connections == 1
 
@@ -217,7 +217,7 @@ async def test_a_silent_service_is_left(database_url: str) -> None:
         async with follower(node.base) as tocsin, tocsin.stream(after=0, on_notice=notices.append) as events:
             waiting = asyncio.ensure_future(anext(events))
             await eventually(lambda: notices)
-            events._follower.silence_seconds = 0.2
+            events._state.silence_seconds = 0.2
             await node.post("It is heard, and then nothing")
             await waiting
             waiting = asyncio.ensure_future(anext(events))

@@ -1,0 +1,202 @@
+"""Following a stream over as many connections as it takes: what both streams share, without I/O.
+
+The logic is written once, as coroutines. ``AsyncStream`` awaits them; ``Stream`` runs them with I/O
+that blocks, so that they never suspend (``sync.run``). ``StreamState`` says what the frames mean.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+import time
+from abc import ABC, abstractmethod
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.typing import Subprotocol
+
+from service.client.errors import ClientError, StreamRejected, Unreachable
+from service.client.post_retry import TRANSIENT
+from service.client.stream_state import MESSAGE_MAX_BYTES, SUBPROTOCOL
+from service.client.validation import authorization
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from service.client.models import AlertEvent
+    from service.client.stream_state import StreamState
+
+OPEN_SECONDS = 10
+CLOSE_SECONDS = 2
+CONNECT_FAILURES = (OSError, InvalidHandshake, InvalidURI)
+"""What connecting raises; a time-out is an ``OSError``."""
+
+
+class StreamBase(ABC):
+    """A stream to the service at ``url``; ``bearer`` returns the token for the next connection.
+
+    ``first_connection_seconds`` bounds the attempts until the service is reached for the first
+    time; None: no limit.
+    """
+
+    def __init__(
+        self,
+        state: StreamState,
+        url: str,
+        first_connection_seconds: float | None,
+        bearer: Callable[[], Awaitable[str]],
+        *,
+        trust_env: bool,
+    ) -> None:
+        self._state = state
+        self._url = url
+        self._give_up_at = math.inf if first_connection_seconds is None else time.monotonic() + first_connection_seconds
+        self._bearer = bearer
+        self._trust_env = trust_env
+        self._connected = False
+        self._token = ""
+        self._refused: tuple[str, str] | None = None
+        """The token that the service refused last, and why."""
+
+    @property
+    def cursor(self) -> int | None:
+        """The last event that was returned, or further; None before the first connection."""
+        return self._state.cursor
+
+    @abstractmethod
+    async def _sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    @abstractmethod
+    async def _open(self, address: str, token: str) -> None:
+        """Open a connection; raises ``CONNECT_FAILURES``."""
+
+    @abstractmethod
+    async def _receive(self, seconds: float) -> str | bytes:
+        """Return the next message; raises ``TimeoutError`` and ``ConnectionClosed``, as ``_send()`` does."""
+
+    @abstractmethod
+    async def _send(self, text: str) -> None:
+        """Send a message."""
+
+    @abstractmethod
+    async def _close(self, *, abruptly: bool) -> None:
+        """Close the connection; ``abruptly`` because it seems to be dead."""
+
+    async def _next_event(self) -> AlertEvent:
+        """Note that the last event was processed, and wait for the next.
+
+        Raises:
+            StreamRejected: the service closed the stream for good.
+            Unreachable: the first connection was not made in time.
+
+        """
+        self._state.processed()
+        while True:
+            if not self._connected:
+                await self._connect()
+                continue
+            try:
+                event = self._state.receive(await self._next_message())
+            except ConnectionClosed as error:
+                frame = error.rcvd or error.sent
+                await (self._reconnect(frame.code, frame.reason) if frame else self._reconnect(None, ""))
+            except TimeoutError:
+                await self._reconnect(None, "server_silent")
+            except ValueError:
+                await self._reconnect(None, "unreadable_frame")
+            else:
+                if event is not None:
+                    return event
+
+    async def _finish(self, *, processed: bool) -> None:
+        """Send the last ack and close; ``processed`` says that the last event is to be acknowledged too."""
+        if not self._connected:
+            return
+        if processed:
+            self._state.processed()
+        try:
+            await self._ack()
+        except ConnectionClosed:
+            return
+        await self._close(abruptly=False)
+
+    async def _next_message(self) -> str | bytes:
+        """Return the next message, and send acks that become due meanwhile."""
+        silent_at = time.monotonic() + self._state.silence_seconds
+        while True:
+            due = self._state.ack_in()
+            if due == 0:
+                await self._ack()
+                continue
+            left = max(0.0, silent_at - time.monotonic())
+            try:
+                return await self._receive(min(left, due or left))
+            except TimeoutError:
+                if time.monotonic() >= silent_at:
+                    raise
+
+    async def _ack(self) -> None:
+        if (ack := self._state.ack()) is not None:
+            await self._send(ack)
+
+    async def _connect(self) -> None:
+        self._token = await self._bearer()
+        if self._refused is not None and self._refused[0] == self._token:
+            raise StreamRejected(self._refused[1], 1008)
+        try:
+            await self._open(self._state.address(self._url), self._token)
+        except CONNECT_FAILURES as failure:
+            reason = _reason(failure, self._url)
+            left = math.inf if self._state.connected_once else self._give_up_at - time.monotonic()
+            if left <= 0:
+                raise Unreachable(f"{self._url} cannot be reached: {str(failure) or type(failure).__name__}") from None
+            await self._reconnect(None, reason, left)
+        else:
+            self._connected = True
+            self._state.opened()
+
+    async def _reconnect(self, code: int | None, reason: str, pause_max: float = math.inf) -> None:
+        """Abandon the connection, and pause before the next."""
+        if self._connected:
+            self._connected = False
+            await self._close(abruptly=True)
+        reconnect = self._state.lost(code, reason)
+        self._refused = (self._token, reason) if reconnect.fresh_token else None
+        await self._sleep(min(reconnect.pause_seconds, pause_max))
+
+
+def connect_options(token: str, *, trust_env: bool) -> dict[str, Any]:
+    """Return the options of a connection, for both clients of ``websockets``."""
+    return {
+        "subprotocols": [Subprotocol(SUBPROTOCOL)],
+        "additional_headers": {"Authorization": authorization(token)},
+        "compression": None,
+        "open_timeout": OPEN_SECONDS,
+        "close_timeout": CLOSE_SECONDS,
+        # The service pings, and its heartbeats show that it is alive. Pings of ours would time out, and end a healthy
+        # connection, while a slow loop body leaves messages unread.
+        "ping_interval": None,
+        "max_size": MESSAGE_MAX_BYTES,
+        "proxy": True if trust_env else None,
+    }
+
+
+def _reason(failure: Exception, url: str) -> str:
+    """Return why an attempt to connect failed, if another may succeed.
+
+    Raises:
+        ClientError: none will.
+
+    """
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        raise ClientError(f"the certificate of {url} cannot be trusted: {failure.verify_message}") from failure
+    if isinstance(failure, InvalidURI):
+        raise ClientError(f"{url} is no address of a stream") from failure
+    if isinstance(failure, InvalidStatus):
+        status = failure.response.status_code
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in TRANSIENT:
+            raise StreamRejected(f"{url} answered with HTTP status {status}") from failure
+        return f"http_{status}"
+    return "unreachable"
