@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,7 +185,7 @@ class Node:
             self.hub,
             self.streams,
             self.dashboard,
-            *(getattr(self._settings, group.name) for group in fields(self._settings)),
+            *(getattr(self._settings, group) for group in type(self._settings).model_fields),
         )
         parts.add(SourceCounter, self.ledger.source_stats)
         return parts
