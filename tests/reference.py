@@ -16,17 +16,17 @@ import yaml
 from prometheus_client import REGISTRY
 
 import service.metrics  # noqa: F401 - registers the metrics
-from service.alerts import documented
 from service.app import create_app
 from service.auth.issuers import load_keyring
-from service.auth.principal import TOPIC_MAX
-from service.database.base import SEVERITIES, STATUSES
+from service.database.base import STATUSES
 from service.database.engine import parse_url
 from service.errors import CloseReason
 from service.http.openapi import every_refusal
 from service.settings import PREFIX, Settings, groups
+from service.severity import SEVERITIES
 from service.stream.asyncapi import document as asyncapi_document
 from service.stream.frames import ErrorCode
+from service.topics import PATTERN_REGEX, TOPIC_MAX, TOPIC_REGEX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -149,8 +149,8 @@ export const SEVERITIES = {json.dumps(SEVERITIES)};
 /** @type {{readonly AlertStatus[]}} */
 export const STATUSES = {json.dumps(STATUSES)};
 
-export const TOPIC = /{documented.TOPIC}/;
-export const TOPIC_PATTERN = /{documented.TOPIC_PATTERN}/;
+export const TOPIC = /{TOPIC_REGEX}/;
+export const TOPIC_PATTERN = /{PATTERN_REGEX}/;
 export const TOPIC_MAX_LENGTH = {TOPIC_MAX};
 """
 

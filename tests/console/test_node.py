@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.node_tools import INSTALL, node
-from service.auth.principal import covers
+from service.topics import covers
 from tests.requirements import missing
 
 FOLDER = Path(__file__).parent
