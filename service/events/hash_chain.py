@@ -1,18 +1,19 @@
-"""The chain over the log: each batch that was appended is linked to the one before it.
+"""The hash chain over the log: each batch that was appended is linked to the one before it.
 
-A link's hash is SHA-256 over the hash before it, where its batch begins and when it was appended, and the digests of
-its events::
+The hash of a link is SHA-256 over the hash before it, the first seq of its batch, the time of the
+append, and the digests of its events::
 
     hash = sha256(previous hash (32 bytes; zeros before the first)
                   || first seq, 8 bytes || microseconds since 1970-01-01 UTC, 8 bytes, both big-endian
                   || sha256(line) of each event, in order)
 
-An event's line is its frame without ``type`` and ``seq``: what admins were shown is what is proved. So nothing that a
-link covers can be altered, left out, added or moved without every later hash being another; a hash that was noted
-elsewhere proves all that came before it.
+The line of an event is its frame without ``type`` and ``seq``, so the chain covers exactly what
+clients receive. Nothing that a link covers can be altered, removed, added or moved without changing
+every later hash; a hash that was recorded elsewhere proves all that came before it.
 
-The digests are made here and the links in the append function (``link_log`` in the migrations), which alone knows where
-a batch begins: see docs/decisions/0016-a-chain-over-the-log.md.
+The digests are made here, and nowhere else; the links are made by the append function
+(``alembic/sql/link_log.sql``), which alone knows where a batch begins. See
+docs/decisions/0016-a-chain-over-the-log.md.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 NO_HASH = bytes(32)
-"""What the first link follows."""
+"""The hash before the first link."""
 LINK_GRID = 10_000
 """No link crosses a multiple of this ``seq``, so that whole partitions of the log hold whole links."""
 
 
 def event_line(kind: str, at: datetime, actor: str, alert: bytes, details: bytes | None = None) -> bytes:
-    """Return an event as it is shown and chained: a JSON object, with the members of ``details``, another one."""
+    """Return the line of an event: a JSON object that includes the members of ``details``, another one."""
     line = b'{"kind":"%b","at":"%b","actor":%b,"alert":%b}' % (
         kind.encode(),
         rfc3339(at).encode(),

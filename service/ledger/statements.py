@@ -1,7 +1,7 @@
 """The SQL of the ledger's flush. Each statement takes its rows as one JSON array: one round trip, however many rows.
 
 The rows are read with the row type of their table (``json_populate_recordset``), so a column is named once, in
-``tables.py``, and once, where its value comes from, in ``facts.py``.
+``tables.py``, and once, where its value comes from, in ``records.py``.
 """
 
 from __future__ import annotations
