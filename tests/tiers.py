@@ -1,6 +1,7 @@
 """The tiers of the tests: what a marker promises is held here, and what a run needs does not depend on how it began.
 
-A test with ``pytest.mark.unit`` uses no database, browser, network or process: one that tries fails. ``pytest -m unit``
+A test with ``pytest.mark.unit`` uses no database, browser, network or process: one that tries fails. With
+``pytest.mark.unit(process=True)`` it may start one, which runs the console's modules. ``pytest -m unit``
 and ``pytest -m long`` import only the modules that name the marker, so that a short run does not load the tools of a
 long one.
 
@@ -88,9 +89,10 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 @contextmanager
 def _held(item: pytest.Item) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        if item.get_closest_marker("unit"):
+        if unit := item.get_closest_marker("unit"):
             for owner, name in BLOCKED:
-                patch.setattr(owner, name, _fail)
+                if not (owner is subprocess.Popen and unit.kwargs.get("process")):
+                    patch.setattr(owner, name, _fail)
         yield
 
 

@@ -45,6 +45,7 @@ async def run(*files: Path) -> None:
     assert b"skipped 0" in output
 
 
+@pytest.mark.unit(process=True)
 async def test_pure_modules() -> None:
     await run(*PURE)
 

@@ -9,7 +9,7 @@ export function isTopicPattern(text) {
   return text.length <= TOPIC_MAX_LENGTH && TOPIC_PATTERN.test(text);
 }
 
-/** Whether a pattern covers a topic; the twin of `covers` in service/auth/principal.py. @param {string} pattern @param {string} topic */
+/** Whether a pattern covers a topic; the twin of `covers` in service/topics.py. @param {string} pattern @param {string} topic */
 export function covers(pattern, topic) {
   return pattern === "*" || pattern === topic || (pattern.endsWith(".*") && topic.startsWith(pattern.slice(0, -1)));
 }

@@ -3,7 +3,7 @@ import test from "node:test";
 
 import { covers, isTopicPattern } from "../../../service/console/stream/topics.js";
 
-/** What `service.auth.principal` says, computed by test_node.py: `[pattern, topic, whether it covers it]`. */
+/** What `service.topics` says, computed by test_node.py: `[pattern, topic, whether it covers it]`. */
 const CASES = JSON.parse(process.env.TOPIC_CASES ?? "[]");
 
 test("a pattern covers the topics that it covers in the service", () => {
