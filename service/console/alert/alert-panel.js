@@ -5,9 +5,7 @@
  *                             |                              ^
  *                             +--> missing, with the reason -+  (on events, and when the stream is live again)
  *
- * An event of the stream is newer than the events before it, by `seq`. A response is shown unless it is older than what
- * is shown, by `updated_at`. Events are compared in the same way until the timeline is loaded, which tells the log
- * position of the response: the stream may still be catching up to it.
+ * newest-version.js decides which of the versions that events and responses bring is shown.
  */
 
 import { ApiError } from "../auth/rest-api.js";
@@ -17,6 +15,7 @@ import { explain } from "../ui/error-messages.js";
 import { isAllowed, isApplicable, MANAGE } from "./actions.js";
 import { contentOf, factsOf } from "./alert-details.js";
 import { CommentForm } from "./comment-form.js";
+import { NewestVersion } from "./newest-version.js";
 import { Receipts } from "./receipts.js";
 import { Timeline } from "./timeline.js";
 
@@ -48,10 +47,8 @@ export class AlertPanel {
   #comments;
 
   /** @type {Session | null} */ #session = null;
-  /** @type {Alert | null} */ #alert = null;
+  #newest = new NewestVersion();
   /** @type {Prediction | null} */ #prediction = null;
-  #position = -1;
-  #isPositionKnown = false; // Whether `#position` includes the response that is shown.
   #openId = ""; // Whether or not there is such an alert.
   #attempt = 0; // Numbers the loads: responses to an earlier one are ignored.
   /** @type {string | null} */ #next = null;
@@ -77,7 +74,7 @@ export class AlertPanel {
 
   /** The shown alert. */
   get alert() {
-    return this.#alert;
+    return this.#newest.alert;
   }
 
   /**
@@ -96,7 +93,7 @@ export class AlertPanel {
   /** A session began, or events may have been missed. @param {Session} session @param {string} title */
   refresh(session, title) {
     this.#session = session;
-    if (!this.#alert) this.#showTitle(title);
+    if (!this.alert) this.#showTitle(title);
     if (this.#openId) this.#load();
   }
 
@@ -113,9 +110,9 @@ export class AlertPanel {
 
   /** Moves the focus to the comment field, once the alert is loaded, or says why commenting is not allowed. */
   comment() {
-    this.#focusCommentWhenLoaded = !this.#alert;
-    if (!this.#alert || this.#comments.focus()) return;
-    this.showError(this.#alert.id, `To comment, your token needs the scope ${MANAGE}.`);
+    this.#focusCommentWhenLoaded = !this.alert;
+    if (!this.alert || this.#comments.focus()) return;
+    this.showError(this.alert.id, `To comment, your token needs the scope ${MANAGE}.`);
   }
 
   /** The stream is live again: what could not be loaded is asked for again. */
@@ -130,21 +127,13 @@ export class AlertPanel {
     const { alert, seq, kind, at, actor, comment } = event;
     const { status, severity, occurrences } = alert;
     this.#timeline.add([{ seq, kind, at, actor, comment, status, severity, occurrences }]);
-    const isOlder = !this.#isPositionKnown && this.#alert !== null && alert.updated_at < this.#alert.updated_at;
-    if (seq > this.#position && !isOlder) {
-      this.#position = seq;
-      this.#alert = alert;
-      this.#render();
-    }
+    if (this.#newest.applyEvent(event)) this.#render();
     this.#receipts.reloadSoon();
   }
 
   /** Shows an alert as a response has it. @param {Alert} alert */
   applyResponse(alert) {
-    if (alert.id !== this.#openId) return;
-    if (this.#alert && alert.updated_at < this.#alert.updated_at) return;
-    this.#alert = alert;
-    this.#render();
+    if (alert.id === this.#openId && this.#newest.applyResponse(alert)) this.#render();
   }
 
   /** Shows what a running action will lead to; null: the action is over. @param {string} id @param {Prediction | null} prediction */
@@ -164,9 +153,9 @@ export class AlertPanel {
 
   #reset() {
     this.#attempt += 1;
-    this.#alert = this.#prediction = this.#next = null;
-    this.#position = -1;
-    this.#isPositionKnown = this.#isIncomplete = this.#focusCommentWhenLoaded = false;
+    this.#newest.reset();
+    this.#prediction = this.#next = null;
+    this.#isIncomplete = this.#focusCommentWhenLoaded = false;
     this.#timeline.clear();
     this.#receipts.close();
     this.showError(this.#openId, "");
@@ -188,14 +177,16 @@ export class AlertPanel {
     const [session, id] = [this.#session, this.#openId];
     if (!session) return;
     const attempt = ++this.#attempt;
-    this.#isPositionKnown = this.#isIncomplete = false;
+    this.#newest.expectResponse();
+    this.#isIncomplete = false;
     if (!ID.test(id)) return this.#showMissing(`There is no alert “${id}”.`);
     this.#next = null;
     const [alert, hasTimeline] = await Promise.all([
       this.#try(ALERT, () => this.#loadAlert(session, attempt)),
       this.#try(TIMELINE, () => this.#loadTimeline(attempt)),
     ]);
-    if (alert && hasTimeline && attempt === this.#attempt) this.#setPosition(alert);
+    if (!alert || !hasTimeline || attempt !== this.#attempt) return;
+    if (this.#newest.applyPosition(alert, this.#timeline.positionAt(alert.updated_at))) this.#render();
   }
 
   /** @param {Session} session @param {number} attempt */
@@ -220,16 +211,6 @@ export class AlertPanel {
     this.#more.hidden = !this.#next;
     this.#render(); // When the alert last occurred is only in the timeline.
     return true;
-  }
-
-  /** Finds the log position of a loaded alert in its timeline. @param {Alert} alert */
-  #setPosition(alert) {
-    const position = this.#timeline.positionAt(alert.updated_at);
-    this.#isPositionKnown = true;
-    if (position <= this.#position) return; // An event that arrived meanwhile is newer.
-    this.#position = position;
-    this.#alert = alert;
-    this.#render();
   }
 
   /**
@@ -262,7 +243,7 @@ export class AlertPanel {
   /** @param {string} text */
   #showMissing(text) {
     this.#attempt += 1;
-    this.#alert = null;
+    this.#newest.reset();
     this.#isIncomplete = false;
     this.#shown.hidden = true;
     this.#receipts.close();
@@ -282,7 +263,7 @@ export class AlertPanel {
   }
 
   #render() {
-    const [session, actual] = [this.#session, this.#alert];
+    const [session, actual] = [this.#session, this.alert];
     if (!session || !actual) return;
     const alert = { ...actual, ...this.#prediction };
     const isNew = this.#shown.hidden;

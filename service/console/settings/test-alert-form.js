@@ -3,7 +3,7 @@
  */
 
 import { ApiError } from "../auth/rest-api.js";
-import { SEVERITIES } from "../stream/wire-constants.js";
+import { SEVERITIES, TOPIC } from "../stream/wire-constants.js";
 import { element } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
 
@@ -34,7 +34,7 @@ export class TestAlertForm {
   constructor(session) {
     this.#session = session;
     this.#topic.required = true;
-    this.#topic.pattern = "[a-z0-9_\\-]+(\\.[a-z0-9_\\-]+)*";
+    this.#topic.pattern = TOPIC.source.replaceAll("_-]", "_\\-]"); // The attribute has the syntax of the flag `v`.
     this.#topic.title = "Parts of a-z, 0-9, _ and -, with dots between them";
     this.#form = element(
       "form",
