@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.alerts.schemas import Name, Time
+from service.alerts.fields import Name, Time
 from service.auth.principal import Principal, Scope
 from service.auth.revocations import Revocation, Target, revocations_before, revoke
 from service.database.engine import Database

@@ -1,27 +1,30 @@
-"""What admins do with an alert: acknowledge, resolve, reopen, comment; and what was done, in its timeline."""
+"""Actions of admins on an alert: acknowledge, resolve, reopen, comment; and its timeline."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
-from uuid import UUID  # noqa: TC003 - FastAPI reads the annotations
+from typing import Annotated, Literal
+from uuid import UUID  # noqa: TC003 - as below
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
 
 from service.alerts import schemas
+from service.alerts.alert_state import AlertState, with_seq
 from service.alerts.commands import AddComment, ChangeStatus
 from service.alerts.committer import Committer
+from service.alerts.fields import AlertId, Name  # noqa: TC001 - FastAPI reads the annotations
 from service.alerts.lifecycle import Action
 from service.alerts.queries import decode_cursor, find_alert, find_timeline
 from service.auth.principal import Principal, Scope
 from service.database.engine import Database
 from service.database.ids import uuid7
 from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded, ScopeMissing
+from service.events.idempotency import IdempotencyKey
 from service.http.authentication import Bearer
 from service.http.openapi import headers, refusals, takes
-from service.http.pagination import Cursor  # noqa: TC001 - as UUID above
+from service.http.pagination import Cursor  # noqa: TC001 - as above
 from service.http.provided import provided
 from service.http.request_body import json_body
 
@@ -38,7 +41,7 @@ _ACTING = refusals(NotFound, ActionConflict, Overloaded, OutcomeUnknown)
 
 @router.post("/acknowledge", response_model=schemas.AlertOut, responses=_ACTING)
 async def acknowledge(
-    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: schemas.AlertId
+    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId
 ) -> Response:
     """Take an open alert. The first who asks has it; others are answered 409 with who that is.
 
@@ -49,7 +52,7 @@ async def acknowledge(
 
 @router.post("/resolve", response_model=schemas.AlertOut, responses=_ACTING)
 async def resolve(
-    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Resolver, alert_id: schemas.AlertId
+    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Resolver, alert_id: AlertId
 ) -> Response:
     """Call an alert done. Whoever posted it may, too."""
     return await _act(database, committer, principal, alert_id, Action.RESOLVE)
@@ -57,7 +60,7 @@ async def resolve(
 
 @router.post("/reopen", response_model=schemas.AlertOut, responses=_ACTING)
 async def reopen(
-    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: schemas.AlertId
+    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId
 ) -> Response:
     """Open an alert again that was resolved or has expired, or give back one that was acknowledged."""
     return await _act(database, committer, principal, alert_id, Action.REOPEN)
@@ -77,14 +80,14 @@ async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is giv
     database: ProvidedDatabase,
     committer: ProvidedCommitter,
     principal: Manager,
-    alert_id: schemas.AlertId,
+    alert_id: AlertId,
     body: Annotated[schemas.CommentIn, Depends(json_body(schemas.CommentIn))],
-    idempotency_key: Annotated[schemas.Name | None, Header(description="makes a retry safe, for 24 hours")] = None,
+    idempotency_key: Annotated[Name | None, Header(description="makes a retry safe, for 24 hours")] = None,
 ) -> Response:
     """Say something about an alert, whatever became of it."""
     await _see(database, principal, alert_id)
-    change = AddComment(principal.subject, datetime.now(UTC), alert_id, uuid7(), body.text, idempotency_key)
-    stored = await committer.store(change)
+    key = IdempotencyKey.of(idempotency_key, [str(alert_id), body.text]) if idempotency_key is not None else None
+    stored = await committer.store(AddComment(principal.subject, datetime.now(UTC), alert_id, uuid7(), body.text, key))
     headers = {"Idempotency-Replayed": "true"} if stored.replayed else {}
     return Response(stored.wire, 201, headers, "application/json")
 
@@ -93,30 +96,30 @@ async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is giv
 async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query string
     database: ProvidedDatabase,
     principal: Reader,
-    alert_id: schemas.AlertId,
+    alert_id: AlertId,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500, description="how many at most")] = 100,
     order: Annotated[Literal["asc", "desc"], Query(description="desc: newest first; the same for each page")] = "asc",
 ) -> Response:
-    """Tell what happened to an alert, oldest first unless asked otherwise, by whom and when."""
+    """List the events of an alert, oldest first unless asked otherwise: what happened, by whom and when."""
     await _see(database, principal, alert_id)
     async with database.transaction() as tx:
         start = decode_cursor(cursor) if cursor is not None else None
-        steps, more = await find_timeline(tx, alert_id, start, limit, newest_first=order == "desc")
-    return Response(orjson.dumps({"events": steps, "next": more}), media_type="application/json")
+        events, more = await find_timeline(tx, alert_id, start, limit, newest_first=order == "desc")
+    return Response(orjson.dumps({"events": events, "next": more}), media_type="application/json")
 
 
 async def _act(
     database: Database, committer: Committer, principal: Principal, alert_id: UUID, action: Action
 ) -> Response:
-    source = (await _see(database, principal, alert_id, own=action is Action.RESOLVE))["source"]
+    source = (await _see(database, principal, alert_id, own=action is Action.RESOLVE)).source
     if not principal.may(Scope.ALERTS_MANAGE) and source != principal.subject:
         raise ScopeMissing(f"{source} posted this alert; to resolve it needs a token with the scope alerts:manage.")
     stored = await committer.store(ChangeStatus(principal.subject, datetime.now(UTC), alert_id, action))
-    return Response(schemas.with_seq(stored.wire, stored.seq), media_type="application/json")
+    return Response(with_seq(stored.wire, stored.seq), media_type="application/json")
 
 
-async def _see(database: Database, principal: Principal, alert_id: UUID, *, own: bool = False) -> dict[str, Any]:
+async def _see(database: Database, principal: Principal, alert_id: UUID, *, own: bool = False) -> AlertState:
     """Return an alert that the bearer may see or, if ``own``, has posted.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Many alerts in one request: each is validated, stored and answered by itself, in the order in which they came.
+"""Many alerts in one request: each is validated, stored and answered by itself, in the order of the request.
 
-A batch is a JSON array or NDJSON. What is wrong with one alert is that one's answer; what is wrong with the request,
-such as JSON that cannot be read or a batch that is too long, refuses it whole, and nothing of it was stored.
+A batch is a JSON array or NDJSON. An alert that is not valid is refused alone. A request that is not valid, because
+its JSON cannot be read or the batch is too long, is refused whole, and nothing of it is stored.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from service.alerts.commands import posted
-from service.alerts.queue_items import QueueItem, Stored, idempotency_key
+from service.alerts.ingest import accept, idempotency_key
+from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
 from service.errors import InvalidRequest, OutcomeUnknown, RequestRefused, TopicForbidden
 from service.http.problems import document, invalid
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from service.alerts.queue_items import Outcome
     from service.auth.principal import Principal
 
-LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 """The media types of NDJSON; none is registered, the first is the usual one."""
 
 ITEMS_MAX = 1_000
-ITEMS_A_TURN = 50
+ITEMS_PER_TURN = 50
 """How many alerts are validated in one turn of the loop: half a millisecond."""
 
 
-class Answer(NamedTuple):
+class BatchResponse(NamedTuple):
     """The answer to a batch, as JSON, and how many of its items were refused."""
 
     body: bytes
@@ -67,7 +67,7 @@ def _array(body: bytes) -> list[Any]:
     return items
 
 
-async def store(items: Sequence[Any], principal: Principal, now: datetime, committer: Committer) -> Answer:
+async def store(items: Sequence[Any], principal: Principal, now: datetime, committer: Committer) -> BatchResponse:
     """Store what can be stored of ``items``, and answer each.
 
     Raises:
@@ -77,12 +77,12 @@ async def store(items: Sequence[Any], principal: Principal, now: datetime, commi
     checked: list[QueueItem | RequestRefused] = []
     for number, item in enumerate(items, 1):
         checked.append(_check(item, principal, now))
-        if number % ITEMS_A_TURN == 0:
+        if number % ITEMS_PER_TURN == 0:
             await asyncio.sleep(0)
     return await answer_each(checked, committer)
 
 
-async def answer_each(checked: Sequence[QueueItem | RequestRefused], committer: Committer) -> Answer:
+async def answer_each(checked: Sequence[QueueItem | RequestRefused], committer: Committer) -> BatchResponse:
     """Store those of ``checked`` that are alerts, and answer each item.
 
     Raises:
@@ -90,14 +90,14 @@ async def answer_each(checked: Sequence[QueueItem | RequestRefused], committer: 
 
     """
     outcomes = await committer.store_all([one for one in checked if isinstance(one, QueueItem)])
-    if outcomes and all(map(_is_failure_of_ours, outcomes)):
-        # The one that promises least stands for all: after the others nothing was stored.
+    if outcomes and all(map(_is_server_error, outcomes)):
+        # OutcomeUnknown stands for all, because it promises least: after the others nothing was stored.
         unknown = (outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown))
         raise next(unknown, cast("RequestRefused", outcomes[0]))
     following = iter(outcomes)
     each = [next(following) if isinstance(one, QueueItem) else one for one in checked]
     refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
-    return Answer(b'{"results":[%b]}' % b",".join(map(_answer, each)), refused)
+    return BatchResponse(b'{"results":[%b]}' % b",".join(map(_answer, each)), refused)
 
 
 def _check(item: Any, principal: Principal, now: datetime) -> QueueItem | RequestRefused:
@@ -105,18 +105,19 @@ def _check(item: Any, principal: Principal, now: datetime) -> QueueItem | Reques
         alert = BatchItem.model_validate_json(item) if isinstance(item, bytes) else BatchItem.model_validate(item)
     except ValidationError as error:
         return invalid(error.errors(include_url=False, include_context=False, include_input=False))
-    if not principal.covers(alert.topic):
-        return TopicForbidden(f"The token's topics do not cover {alert.topic}.")
-    return posted(alert, principal.subject, now, idempotency_key(alert.idempotency_key, alert))
+    try:
+        return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert))
+    except TopicForbidden as refusal:
+        return refusal
 
 
-def _is_failure_of_ours(outcome: Outcome) -> bool:
+def _is_server_error(outcome: Outcome) -> bool:
     return isinstance(outcome, RequestRefused) and outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _answer(outcome: Outcome) -> bytes:
     if isinstance(outcome, RequestRefused):
         return orjson.dumps(document(outcome))
-    assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only a sweep has another
+    assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only ProcessDue has another
     answer = {"status": 200 if outcome.repeated else 201, "id": outcome.id, "seq": outcome.seq}
     return orjson.dumps({**answer, "replayed": True} if outcome.replayed else answer)

@@ -6,19 +6,19 @@ arrives.
 
 Invariants:
 
-- A result is handed out only after its transaction was committed: stored before answered.
-- A commit whose outcome is unknown is settled by asking, never by storing again. The old backend is ended first,
-  because one that still waits for the append lock could commit after it was asked about. Then the alerts' ids, made
-  before the commit, say what was stored; of a transaction of changes PostgreSQL itself is asked, by its number.
+- An outcome is handed out only after its transaction was committed: stored before answered.
+- A commit whose outcome is unknown is recovered by asking, never by storing again (``commit_connection.py``). The
+  alerts' ids, made before the commit, say which alerts were stored; of a transaction of commands PostgreSQL itself is
+  asked, by its number.
 - A full queue refuses at once (``Overloaded``); nothing waits without bound.
 
 ::
 
-             store()      append_alerts(), Book          committed
+             store()      append_alerts(), UnitOfWork    committed
     request ───────► queue ───────► in flight ──────────────► answer, and on to the fan-out
                        │ full            │ connection lost
                        ▼                 ▼           found ► answer
-                   Overloaded        settling ─── not found ► DatabaseUnavailable: nothing was stored
+                   Overloaded        recovery ─── not found ► DatabaseUnavailable: nothing was stored
                                          │ no database in time
                                          ▼
                                    OutcomeUnknown: retry with the same Idempotency-Key
@@ -29,7 +29,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,11 +37,14 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from service.alerts.commands import Command, PostAlert, ResolveByDedupKey, all_wanted, outcomes
-from service.alerts.queue_items import NewAlert, Stored, Waiting
-from service.alerts.unit_of_work import UnitOfWork
-from service.database.engine import CONNECTION_LOST, close_quietly, unavailable
+from service.alerts.commands import Command, PostAlert, ResolveByDedupKey, apply_all
+from service.alerts.commit_connection import CommitConnection
+from service.alerts.queue_items import PendingAlert, Stored, Waiting
+from service.alerts.statements import load_unit_of_work, write_unit_of_work
+from service.alerts.unit_of_work import Lookup
+from service.database.engine import CONNECTION_LOST, unavailable
 from service.errors import IdempotencyMismatch, InternalError, NotFound, OutcomeUnknown, Overloaded, RequestRefused
+from service.events.idempotency import mismatch
 from service.events.log import Appended, append_alerts
 from service.logs import get_logger
 from service.metrics import (
@@ -56,7 +58,7 @@ from service.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from service.alerts.queue_items import Outcome, QueueItem
     from service.database.engine import Database
@@ -66,24 +68,15 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-SETTLE_PAUSE_SECONDS = 0.2
-_POSTED = (NewAlert, PostAlert)
+_POSTED = (PendingAlert, PostAlert)
 
 
 class _Decided(NamedTuple):
-    """What a transaction of changes comes to, once it is committed."""
+    """The outcomes of a transaction of commands, once it is committed; ``xid`` is its id."""
 
     xid: str
     outcomes: list[Outcome]
     events: list[Event]
-
-
-@dataclass(frozen=True, slots=True)
-class _Backend:
-    """A server process of PostgreSQL; a later one may reuse the number, but not the start."""
-
-    pid: int
-    started: datetime
 
 
 class Committer:
@@ -96,18 +89,16 @@ class Committer:
         committed: Callable[[Sequence[Event]], None],
         sources: SourceCounter,
     ) -> None:
-        self._database = database
+        self._connection = CommitConnection(database)
         self._settings = settings
         self._committed = committed
         self._sources = sources
         self._queue: deque[QueueItem] = deque()
         self._arrived = asyncio.Event()
         self._queue_bytes = 0
-        self._connection: asyncpg.Connection | None = None
-        self._backend: _Backend | None = None
         self._stopped = False
 
-    async def store(self, pending: NewAlert | Command) -> Stored:
+    async def store(self, item: PendingAlert | Command) -> Stored:
         """Commit an alert, or a change of one, and return what it is now.
 
         Raises:
@@ -117,10 +108,10 @@ class Committer:
             OutcomeUnknown: the database went away during the commit, and stayed away.
 
         """
-        [outcome] = await self.store_all([pending])
+        [outcome] = await self.store_all([item])
         if isinstance(outcome, RequestRefused):
             raise outcome
-        assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only a sweep has another
+        assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only ProcessDue has another
         return outcome
 
     async def resolve_key(self, topic: str, dedup_key: str, actor: str) -> Stored | None:
@@ -130,30 +121,30 @@ class Committer:
         except NotFound:
             return None
 
-    async def store_all(self, pending: Sequence[QueueItem]) -> list[Outcome]:
-        """Commit ``pending`` and return what became of each, once all are settled.
+    async def store_all(self, items: Sequence[QueueItem]) -> list[Outcome]:
+        """Commit ``items`` and return the outcome of each, once all are known.
 
         Raises:
             Overloaded: the queue has no room for all of them; none was stored.
             DatabaseUnavailable: the node is stopping; none was stored.
 
         """
-        if pending:
-            self._enqueue(pending)
-            waiting = Waiting(len(pending))
-            for item in pending:
+        if items:
+            self._enqueue(items)
+            waiting = Waiting(len(items))
+            for item in items:
                 item.waiting = waiting
             await waiting.done
-        return [item.outcome for item in pending if item.outcome is not None]
+        return [item.outcome for item in items if item.outcome is not None]
 
-    def _enqueue(self, pending: Sequence[QueueItem]) -> None:
+    def _enqueue(self, items: Sequence[QueueItem]) -> None:
         if self._stopped:
             raise unavailable()
         room = self._settings.commit_queue_size - len(self._queue)
-        if len(pending) > room or self._queue_bytes >= self._settings.commit_queue_bytes:
+        if len(items) > room or self._queue_bytes >= self._settings.commit_queue_bytes:
             raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1)
-        self._queue.extend(pending)
-        self._queue_bytes += sum(item.size for item in pending)
+        self._queue.extend(items)
+        self._queue_bytes += sum(item.size for item in items)
         self._arrived.set()
 
     async def run(self) -> None:
@@ -168,23 +159,23 @@ class Committer:
                 batch = [self._queue.popleft() for _ in range(size)]
                 self._queue_bytes -= sum(item.size for item in batch)
                 COMMIT_QUEUE.set(len(self._queue))
-                await self._commit([item for item in batch if isinstance(item, NewAlert)])
-                await self._commit_changes([item for item in batch if isinstance(item, Command)])
+                await self._commit_alerts([item for item in batch if isinstance(item, PendingAlert)])
+                await self._commit_commands([item for item in batch if isinstance(item, Command)])
         finally:
             self._stopped = True
-            _fail(batch, _unknown())  # what was under way; what had its answer keeps it
-            while self._queue:
-                _fail([self._queue.popleft()], unavailable())
-            if self._connection is not None:
-                await close_quietly(self._connection)
+            _fail(batch, _unknown())  # only those whose commit was under way: an outcome stays what it was
+            _fail(self._queue, unavailable())
+            self._queue.clear()
+            await self._connection.close()
 
-    async def _commit(self, batch: list[NewAlert]) -> None:
-        """Append alerts that ask for nothing else: one round trip."""
+    # Alerts that only need to be stored: one round trip.
+
+    async def _commit_alerts(self, batch: list[PendingAlert]) -> None:
         if not batch:
             return
         started = time.perf_counter()
         try:
-            connection = await self._connect()
+            connection = await self._connection.get()
         except CONNECTION_LOST:
             _fail(batch, unavailable())
             return
@@ -196,149 +187,116 @@ class Committer:
                 [alert.key for alert in batch],
             )
         except CONNECTION_LOST as error:
-            log.warning("commit outcome unknown", alerts=len(batch), error=type(error).__name__)
-            await self._settle(batch, partial(self._settle_alerts, batch))
+            await self._recover(batch, partial(self._recover_alerts, batch), error)
         except asyncpg.PostgresError as error:
             await self._commit_one_by_one(batch, error)
         else:
-            COMMIT_SECONDS.observe(time.perf_counter() - started)
-            COMMIT_BATCH.observe(len(batch))
-            self._answer(batch, results)
+            _observe(started, len(batch))
+            self._conclude_alerts(batch, results)
 
-    async def _commit_changes(self, batch: list[Command]) -> None:
-        """Let changes act on what is there: a transaction of six round trips."""
+    async def _recover_alerts(self, batch: list[PendingAlert], connection: asyncpg.Connection) -> None:
+        rows = await connection.fetch("SELECT id, seq FROM alerts WHERE id = ANY ($1)", [alert.id for alert in batch])
+        seqs: dict[UUID, int] = {row[0]: row[1] for row in rows}
+        stored = [alert for alert in batch if alert.id in seqs]
+        log.info("commit recovered", stored=len(stored), not_stored=len(batch) - len(stored))
+        results = [Appended(seqs[alert.id], replayed=False, mismatch=False, body=None) for alert in stored]
+        self._conclude_alerts(stored, results)
+        _fail([alert for alert in batch if alert.id not in seqs], unavailable())
+
+    def _conclude_alerts(self, batch: Sequence[PendingAlert], results: Sequence[Appended]) -> None:
+        events = [alert.event(result.seq) for alert, result in zip(batch, results, strict=True) if not result.replayed]
+        ALERTS_STORED.inc(len(events))
+        ALERTS_REPLAYED.inc(len(batch) - len(events))
+        self._conclude(batch, [_outcome(alert, result) for alert, result in zip(batch, results, strict=True)], events)
+
+    # Commands, whose outcome depends on the alerts that are there: a transaction of six round trips.
+
+    async def _commit_commands(self, batch: list[Command]) -> None:
         if not batch:
             return
         started = time.perf_counter()
         decided: _Decided | None = None
         try:
-            connection = await self._connect()
+            connection = await self._connection.get()
             async with connection.transaction():
-                book = await UnitOfWork.open(connection, all_wanted(batch))
-                decided = _Decided(book.xid, outcomes(batch, book), book.events)
-                if book.touched:
-                    await book.write(connection)
+                lookup = Lookup.union(command.lookup() for command in batch)
+                unit, xid = await load_unit_of_work(connection, lookup)
+                decided = _Decided(xid, apply_all(batch, unit), unit.events)
+                await write_unit_of_work(connection, unit)
         except CONNECTION_LOST as error:
             if decided is None:
                 _fail(batch, unavailable())
                 return
-            log.warning("commit outcome unknown", changes=len(batch), error=type(error).__name__)
-            await self._settle(batch, partial(self._settle_changes, batch, decided))
+            await self._recover(batch, partial(self._recover_commands, batch, decided), error)
         except asyncpg.PostgresError as error:
             await self._commit_one_by_one(batch, error)
         else:
-            COMMIT_SECONDS.observe(time.perf_counter() - started)
-            COMMIT_BATCH.observe(len(batch))
-            self._conclude(batch, decided)
+            _observe(started, len(batch))
+            self._conclude_commands(batch, decided)
 
-    def _conclude(self, batch: Sequence[Command], decided: _Decided) -> None:
-        created = sum(event.kind == "alert.created" for event in decided.events)
-        stored = [outcome for outcome in decided.outcomes if isinstance(outcome, Stored)]
-        ALERTS_STORED.inc(created)
-        ALERTS_REPEATED.inc(sum(outcome.repeated and not outcome.replayed for outcome in stored))
-        ALERTS_REPLAYED.inc(sum(outcome.replayed for outcome in stored))
-        self._count(batch, decided.outcomes)
-        if decided.events:
-            self._committed(decided.events)
-        for change, outcome in zip(batch, decided.outcomes, strict=True):
-            change.conclude(outcome)
-
-    async def _settle_changes(
+    async def _recover_commands(
         self, batch: Sequence[Command], decided: _Decided, connection: asyncpg.Connection
     ) -> None:
         committed = await connection.fetchval("SELECT pg_xact_status($1::text::xid8) = 'committed'", decided.xid)
-        log.info("commit settled", changes=len(batch), committed=committed)
+        log.info("commit recovered", commands=len(batch), committed=committed)
         if committed:
-            self._conclude(batch, decided)
+            self._conclude_commands(batch, decided)
         else:
             _fail(batch, unavailable())
 
+    def _conclude_commands(self, batch: Sequence[Command], decided: _Decided) -> None:
+        stored = [outcome for outcome in decided.outcomes if isinstance(outcome, Stored)]
+        ALERTS_STORED.inc(sum(event.kind == "alert.created" for event in decided.events))
+        ALERTS_REPEATED.inc(sum(outcome.repeated and not outcome.replayed for outcome in stored))
+        ALERTS_REPLAYED.inc(sum(outcome.replayed for outcome in stored))
+        self._conclude(batch, decided.outcomes, decided.events)
+
+    # Both.
+
     async def _commit_one_by_one(
-        self, batch: Sequence[NewAlert] | Sequence[Command], error: asyncpg.PostgresError
+        self, batch: Sequence[PendingAlert] | Sequence[Command], error: asyncpg.PostgresError
     ) -> None:
-        """Let an alert that PostgreSQL refuses, which is a defect of ours, fail alone."""
+        """Let an alert that PostgreSQL refuses, which is an error in this service, fail alone."""
         if len(batch) == 1:
             log.error("refused by PostgreSQL", what=type(batch[0]).__name__, sqlstate=error.sqlstate)
             _fail(batch, InternalError("The alert could not be stored. The service's log has the details."))
             return
         for item in batch:
-            if isinstance(item, NewAlert):
-                await self._commit([item])
+            if isinstance(item, PendingAlert):
+                await self._commit_alerts([item])
             else:
-                await self._commit_changes([item])
+                await self._commit_commands([item])
 
-    def _answer(self, batch: Sequence[NewAlert], results: Sequence[Appended]) -> None:
-        stored = [alert.event(result.seq) for alert, result in zip(batch, results, strict=True) if not result.replayed]
-        ALERTS_STORED.inc(len(stored))
-        ALERTS_REPLAYED.inc(len(batch) - len(stored))
-        outcomes = [_outcome(alert, result) for alert, result in zip(batch, results, strict=True)]
-        self._count(batch, outcomes)
-        if stored:
-            self._committed(stored)
-        for alert, outcome in zip(batch, outcomes, strict=True):
-            alert.conclude(outcome)
-
-    def _count(self, batch: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> None:
-        """Count what became of the alerts of each source."""
-        for (source, outcome), number in Counter(_post_outcomes(batch, outcomes)).items():
-            self._sources.count(source, outcome, number)
-
-    async def _connect(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            connection = await self._database.connect()
-            try:
-                row = await connection.fetchrow(
-                    "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-                )
-            except CONNECTION_LOST:
-                connection.terminate()
-                raise
-            self._connection, self._backend = connection, _Backend(row[0], row[1])
-        return self._connection
-
-    async def _settle(
-        self, batch: Sequence[QueueItem], settle: Callable[[asyncpg.Connection], Awaitable[None]]
+    async def _recover(
+        self,
+        batch: Sequence[QueueItem],
+        ask: Callable[[asyncpg.Connection], Awaitable[None]],
+        error: BaseException,
     ) -> None:
         """Find out what became of a commit whose connection was lost."""
+        log.warning("commit outcome unknown", items=len(batch), error=type(error).__name__)
         COMMIT_RECOVERIES.inc()
-        lost = self._backend
-        if self._connection is not None:
-            self._connection.terminate()
-        deadline = time.monotonic() + self._settings.commit_recovery_timeout_seconds
-        while time.monotonic() < deadline:
-            try:
-                connection = await self._connect()
-                if lost is None or await _is_gone(connection, lost):
-                    await settle(connection)
-                    return
-            except CONNECTION_LOST:
-                if self._connection is not None:
-                    self._connection.terminate()
-            await asyncio.sleep(SETTLE_PAUSE_SECONDS)
-        _fail(batch, _unknown())
+        if not await self._connection.recover(ask, self._settings.commit_recovery_timeout_seconds):
+            _fail(batch, _unknown())
 
-    async def _settle_alerts(self, batch: list[NewAlert], connection: asyncpg.Connection) -> None:
-        rows = await connection.fetch("SELECT id, seq FROM alerts WHERE id = ANY ($1)", [alert.id for alert in batch])
-        seqs: dict[UUID, int] = {row[0]: row[1] for row in rows}
-        stored = [alert for alert in batch if alert.id in seqs]
-        log.info("commit settled", stored=len(stored), not_stored=len(batch) - len(stored))
-        self._answer(stored, [Appended(seqs[alert.id], replayed=False, mismatch=False, body=None) for alert in stored])
-        _fail([alert for alert in batch if alert.id not in seqs], unavailable())
+    def _conclude(self, batch: Sequence[QueueItem], outcomes: Sequence[Outcome], events: Sequence[Event]) -> None:
+        """Count the outcomes of each source, pass the events on to the fan-out, and answer the requests."""
+        for (source, result), number in Counter(_post_outcomes(batch, outcomes)).items():
+            self._sources.count(source, result, number)
+        if events:
+            self._committed(events)
+        for item, outcome in zip(batch, outcomes, strict=True):
+            item.conclude(outcome)
 
 
-async def _is_gone(connection: asyncpg.Connection, backend: _Backend) -> bool:
-    """End a backend that may still be at work, and say whether it has left."""
-    left = await connection.fetchval(
-        "SELECT bool_and(pg_terminate_backend(pid, 2000)) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2",
-        backend.pid,
-        backend.started,
-    )
-    return left is not False
+def _observe(started: float, items: int) -> None:
+    COMMIT_SECONDS.observe(time.perf_counter() - started)
+    COMMIT_BATCH.observe(items)
 
 
-def _outcome(alert: NewAlert, result: Appended) -> Stored | IdempotencyMismatch:
+def _outcome(alert: PendingAlert, result: Appended) -> Stored | IdempotencyMismatch:
     if result.mismatch:
-        return IdempotencyMismatch("The first request with this key held something else. Use a new key.")
+        return mismatch()
     if result.body is None:
         return Stored(alert.id, result.seq, alert.wire, replayed=result.replayed)
     return Stored(UUID(orjson.loads(result.body)["id"]), result.seq, result.body, replayed=result.replayed)
@@ -358,6 +316,6 @@ def _unknown() -> OutcomeUnknown:
     )
 
 
-def _fail(batch: Sequence[QueueItem], error: RequestRefused) -> None:
+def _fail(batch: Iterable[QueueItem], error: RequestRefused) -> None:
     for item in batch:
         item.conclude(error)

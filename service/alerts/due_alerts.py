@@ -1,8 +1,8 @@
-"""The sweeper: looks every second whether an alert has fallen due, and has the committer bring it up to date.
+"""Due alerts: every second, have the committer process the alerts whose expiry, escalation or repeat event is due.
 
-Any node may do it. The look takes no lock and reads one index entry; what is due is read again under the log's lock,
-so each escalation, expiry and count of repetitions is in the log exactly once, however many nodes look, and one that
-fell due while no node ran is brought up to date by the first that does.
+Any node may do it. The query takes no lock and reads one index entry; due alerts are read again under the log's lock,
+so each escalation, expiry and repeat event is in the log exactly once, however many nodes ask, and an alert that
+became due while no node ran is processed by the first that starts.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, select
 
+from service.alerts.alert_state import UNRESOLVED
 from service.alerts.commands import ProcessDue
-from service.alerts.lifecycle import SERVICE, UNRESOLVED
+from service.alerts.lifecycle import SERVICE
 from service.alerts.queue_items import DueProcessed
+from service.alerts.statements import DUE_MAX
 from service.alerts.tables import alerts
-from service.alerts.unit_of_work import SWEEP_MAX
 from service.errors import RequestRefused
 from service.logs import get_logger
 from service.periodic import PeriodicTask
@@ -27,19 +28,19 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-SWEEP_SECONDS = 1
+DUE_INTERVAL_SECONDS = 1
 
 
 class DueAlerts:
-    """The passing of time."""
+    """Processes due alerts."""
 
     def __init__(self, database: Database, committer: Committer) -> None:
         self._database = database
         self._committer = committer
-        self.task = PeriodicTask("due_alerts", self._process, SWEEP_SECONDS)
+        self.task = PeriodicTask("due_alerts", self._process, DUE_INTERVAL_SECONDS)
 
     async def _process(self) -> None:
-        while await self._is_due() and await self._sweep() == SWEEP_MAX:
+        while await self._is_due() and await self._process_some() == DUE_MAX:
             pass
 
     async def _is_due(self) -> bool:
@@ -47,8 +48,8 @@ class DueAlerts:
         async with self._database.transaction() as tx:
             return bool(await tx.scalar(select(due)))
 
-    async def _sweep(self) -> int:
+    async def _process_some(self) -> int:
         [outcome] = await self._committer.store_all([ProcessDue(SERVICE, datetime.now(UTC))])
         if isinstance(outcome, RequestRefused):
-            log.warning("what is due could not be committed", error=outcome.code)
+            log.warning("due alerts could not be committed", error=outcome.code)
         return outcome.alerts if isinstance(outcome, DueProcessed) else 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import Text, and_, any_, cast, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
-from service.alerts.lifecycle import Alert
+from service.alerts.alert_state import FIELDS, AlertState
 from service.alerts.search_index import found
 from service.alerts.tables import alerts
 from service.database.base import severity_type
@@ -21,20 +22,19 @@ from service.topics import EVERY_TOPIC, is_topic
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
-    from uuid import UUID
 
-    from sqlalchemy import ColumnElement, RowMapping
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.auth.principal import Principal
 
 
-_FIELDS = [field.name for field in fields(Alert)]
+_COLUMNS = [alerts.c[name] for name in FIELDS]
 
 
 @dataclass(frozen=True, slots=True)
 class AlertQuery:
-    """What to list: each list empty means any.
+    """A query for a list of alerts; an empty list of values means any.
 
     ``since`` and ``until`` bound when an alert was created, the first included; ``before`` is the cursor's ``seq``.
     """
@@ -61,7 +61,7 @@ def decode_cursor(cursor: str) -> int:
     """Return the ``seq`` that a cursor stands for.
 
     Raises:
-        InvalidRequest: it is none of ours.
+        InvalidRequest: it is not a cursor of a list of alerts.
 
     """
     digits = pagination.decode(cursor)
@@ -90,9 +90,9 @@ def visible_to(principal: Principal) -> ColumnElement[bool]:
 
 async def list_alerts(
     tx: AsyncConnection, principal: Principal, query: AlertQuery
-) -> tuple[list[dict[str, Any]], str | None, int]:
+) -> tuple[list[AlertState], str | None, int]:
     """Return a page of alerts, the cursor of the next one, and the head of the log at that instant."""
-    statement = select(alerts).where(visible_to(principal)).order_by(alerts.c.seq.desc()).limit(query.limit + 1)
+    statement = select(*_COLUMNS).where(visible_to(principal)).order_by(alerts.c.seq.desc()).limit(query.limit + 1)
     if query.topics and "*" not in query.topics:
         statement = statement.where(any_topic(alerts.c.topic, query.topics))
     if query.severities:
@@ -112,25 +112,25 @@ async def list_alerts(
     if query.before is not None:
         statement = statement.where(alerts.c.seq < query.before)
     head = await read_head(tx)
-    rows = (await tx.execute(statement)).mappings().all()
-    page = [_shown(row) for row in rows[: query.limit]]
-    more = encode_cursor(page[-1]["seq"]) if len(rows) > query.limit else None
+    rows = (await tx.execute(statement)).all()
+    page = [_alert(row) for row in rows[: query.limit]]
+    more = encode_cursor(page[-1].seq) if len(rows) > query.limit else None
     return page, more, head
 
 
 async def find_alert(
     tx: AsyncConnection, principal: Principal, alert_id: UUID, *, own: bool = False
-) -> dict[str, Any] | None:
+) -> AlertState | None:
     """Return one alert, or None where there is none that ``principal`` may see, or, if ``own``, has posted."""
     visible = or_(visible_to(principal), alerts.c.source == principal.subject) if own else visible_to(principal)
-    row = (await tx.execute(select(alerts).where(alerts.c.id == alert_id, visible))).mappings().first()
-    return _shown(row) if row else None
+    row = (await tx.execute(select(*_COLUMNS).where(alerts.c.id == alert_id, visible))).first()
+    return _alert(row) if row else None
 
 
 async def find_timeline(
     tx: AsyncConnection, alert_id: UUID, start: int | None, limit: int, *, newest_first: bool
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Return what happened to an alert, from behind the event at ``start`` on, and the cursor of the next page."""
+    """Return the events of an alert after the one at ``start``, and the cursor of the next page."""
     order = events.c.seq.desc() if newest_first else events.c.seq.asc()
     state = cast(events.c.body, JSONB)
     statement = (
@@ -151,7 +151,7 @@ async def find_timeline(
     if start is not None:
         statement = statement.where(events.c.seq < start if newest_first else events.c.seq > start)
     rows = (await tx.execute(statement)).mappings().all()
-    steps = [
+    page = [
         {
             "seq": row["seq"],
             "kind": row["kind"],
@@ -164,8 +164,8 @@ async def find_timeline(
         }
         for row in rows[:limit]
     ]
-    return steps, encode_cursor(steps[-1]["seq"]) if len(rows) > limit else None
+    return page, encode_cursor(page[-1]["seq"]) if len(rows) > limit else None
 
 
-def _shown(row: RowMapping) -> dict[str, Any]:
-    return {**Alert(**{name: row[name] for name in _FIELDS}).shown(), "seq": row["seq"]}
+def _alert(row: Row[Any]) -> AlertState:
+    return AlertState(UUID(int=row[0].int), *row[1:])  # the driver has a UUID of its own, which orjson does not know

@@ -1,7 +1,7 @@
-"""What waits for a commit, and what became of it.
+"""The items of the committer's queue, and their outcomes.
 
-A ``NewAlert`` that asks for nothing but to be stored goes into the log as it is. Everything else is a ``Command``: what
-becomes of it depends on what is there, so it is decided while the log's lock is held (``changes.py``).
+A ``PendingAlert`` only needs to be stored, and is appended to the log as it is. Everything else is a ``Command``
+(``commands.py``): its outcome depends on the alerts that are there, so it is decided while the log's lock is held.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from service.alerts.schemas import content_hash, wire_alert
-from service.database.ids import uuid7
 from service.events.hash_chain import digest, event_line
-from service.events.log import Event, IdempotencyKey
+from service.events.log import Event
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,12 +19,13 @@ if TYPE_CHECKING:
 
     from service.alerts.schemas import AlertIn
     from service.errors import RequestRefused
+    from service.events.idempotency import IdempotencyKey
 
 
 class Stored(NamedTuple):
     """An alert as a commit left it. ``wire`` is its JSON, or that of the comment that was made.
 
-    ``replayed``: it is what the idempotency key was first used for. ``repeated``: it was there, and was counted.
+    ``replayed``: the first answer to the idempotency key. ``repeated``: the alert was there, and was counted.
     """
 
     id: UUID
@@ -46,7 +45,7 @@ Outcome: TypeAlias = "Stored | DueProcessed | RequestRefused"
 
 
 class Waiting:
-    """A request that waits until each of its items has its outcome: ``done`` when none is ``left``."""
+    """A request that waits for the outcomes of its items: ``done`` when ``left`` is 0."""
 
     __slots__ = ("done", "left")
 
@@ -68,7 +67,7 @@ class QueueItem:
         return 0
 
     def conclude(self, outcome: Outcome) -> None:
-        """Note what became of the item, and wake its request if it is the last; an outcome stays what it was."""
+        """Set the outcome, and wake the request if this is its last item. Only the first outcome counts."""
         if self.outcome is not None:
             return
         self.outcome = outcome
@@ -79,8 +78,8 @@ class QueueItem:
 
 
 @dataclass(slots=True)
-class NewAlert(QueueItem):
-    """An alert on its way into the log. ``wire`` is its JSON."""
+class PendingAlert(QueueItem):
+    """An alert to be stored. ``wire`` is its JSON."""
 
     id: UUID
     source: str
@@ -89,12 +88,6 @@ class NewAlert(QueueItem):
     wire: bytes
     key: IdempotencyKey | None = None
 
-    @classmethod
-    def of(cls, alert: AlertIn, source: str, created_at: datetime, key: IdempotencyKey | None = None) -> NewAlert:
-        """Give ``alert`` an id, and its form on the wire."""
-        alert_id = uuid7()
-        return cls(alert_id, source, created_at, alert, wire_alert(alert, alert_id, source, created_at), key)
-
     @property
     def size(self) -> int:
         """How many bytes of the queue it takes."""
@@ -102,7 +95,7 @@ class NewAlert(QueueItem):
 
     @property
     def digest(self) -> bytes:
-        """What the chain holds of its event."""
+        """The digest of its event in the hash chain."""
         return digest(event_line("alert.created", self.created_at, self.source, self.wire))
 
     def event(self, seq: int) -> Event:
@@ -120,8 +113,3 @@ class NewAlert(QueueItem):
             self.created_at,
             self.wire,
         )
-
-
-def idempotency_key(key: str | None, alert: AlertIn) -> IdempotencyKey | None:
-    """Return the key that an alert was posted with, if any, beside what it stands for."""
-    return IdempotencyKey(key, content_hash(alert)) if key is not None else None

@@ -1,6 +1,6 @@
 """``POST /v1/alerts``, one or many, and the reading of alerts.
 
-The POSTs are the hot path: their routes are ``FastRoute``, and what they take is validated here, from bytes.
+The POSTs are the hot path: their routes are ``FastRoute``, and their bodies are validated here, from bytes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from fastapi.responses import Response
 from pydantic import Field, ValidationError
 
 from service.alerts import batch, schemas
-from service.alerts import documented as doc
-from service.alerts.commands import posted
+from service.alerts.alert_state import Status, with_seq
 from service.alerts.committer import Committer
-from service.alerts.lifecycle import Status
+from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Line, Name, Time, TopicPattern, topic_patterns
+from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
-from service.alerts.queue_items import Stored, idempotency_key
+from service.alerts.queue_items import Stored
 from service.auth.principal import Principal, Scope, is_subject
 from service.database.engine import Database
 from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, OutcomeUnknown, Overloaded, TopicForbidden
@@ -34,11 +34,9 @@ from service.http.request_body import media_type, read_body, read_model, require
 from service.http.source_requests import count_refused
 from service.settings import ServerSettings
 from service.severity import Severity
-from service.topics import PATTERN_REGEX, TOPIC_MAX, is_topic_pattern
 
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
-TopicPattern = Annotated[str, doc.documented(pattern=PATTERN_REGEX, maxLength=TOPIC_MAX)]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
@@ -53,13 +51,11 @@ async def post_alert(request: Request) -> Response:
     """
     principal = await _writer(request)
     alert = await read_model(request, schemas.AlertIn)
-    if not principal.covers(alert.topic):
-        raise TopicForbidden(f"The token's topics do not cover {alert.topic}.")
     key = request.headers.get("idempotency-key")
     if key is not None and not is_subject(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
-    pending = posted(alert, principal.subject, datetime.now(UTC), idempotency_key(key, alert))
-    return created(await part(request, Committer).store(pending))
+    item = accept(alert, principal, datetime.now(UTC), idempotency_key(key, alert))
+    return created(await part(request, Committer).store(item))
 
 
 def created(stored: Stored) -> Response:
@@ -68,7 +64,7 @@ def created(stored: Stored) -> Response:
     if stored.replayed:
         headers["Idempotency-Replayed"] = "true"
     status = 200 if stored.repeated else 201
-    return Response(schemas.with_seq(stored.wire, stored.seq), status, headers, "application/json")
+    return Response(with_seq(stored.wire, stored.seq), status, headers, "application/json")
 
 
 async def post_batch(request: Request) -> Response:
@@ -78,7 +74,7 @@ async def post_batch(request: Request) -> Response:
     single POST does. Each alert counts against the write limit.
     """
     principal = await _writer(request)
-    lines = media_type(request) in batch.LINES
+    lines = media_type(request) in batch.NDJSON_TYPES
     if not lines:
         require_json(request)
     body = await read_body(request, max_bytes=part(request, ServerSettings).batch_max_bytes)
@@ -98,7 +94,7 @@ _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "schema": body_of(schemas.Name),
+    "schema": body_of(Name),
     "description": "makes a retry safe, for 24 hours",
 }
 _STORING = (TopicForbidden, IdempotencyMismatch, Overloaded, OutcomeUnknown)
@@ -129,28 +125,19 @@ fast_routes = [
         openapi_extra=reads(
             {
                 "application/json": {"schema": body_of(_BATCH)},
-                batch.LINES[0]: {"schema": {"type": "string", "format": "alerts"}, "example": _BATCH_LINES},
+                batch.NDJSON_TYPES[0]: {"schema": {"type": "string", "format": "alerts"}, "example": _BATCH_LINES},
             }
         ),
     ),
 ]
 
 
-def patterns(values: list[str]) -> list[str]:
-    """Accept topics and patterns of topics, or refuse the request."""
-    for value in values:
-        if not is_topic_pattern(value):
-            raise InvalidRequest(f"/topic: {value!r} is no topic and no pattern such as payments.* or *.")
-    return values
-
-
 def _attributes(value: str) -> dict[str, Any]:
     try:
-        wanted = schemas.Attributes.validate_json(value)
+        return SEARCHED_ATTRIBUTES.validate_json(value)
     except ValidationError as error:
         detail = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise InvalidRequest(f'/query/attributes: {detail}; it takes a JSON object such as {{"rate": 1}}.') from None
-    return wanted
 
 
 @router.get("/alerts", response_model=schemas.AlertPage)
@@ -159,11 +146,11 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     principal: Reader,
     topic: Annotated[list[TopicPattern], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
     severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
-    min_severity: Annotated[Severity | None, Query(description="this severity or a graver one")] = None,
+    min_severity: Annotated[Severity | None, Query(description="this severity or a more severe one")] = None,
     status: Annotated[list[Status], Query(description="repeat for several")] = [],  # noqa: B006
-    source: Annotated[list[schemas.Name], Query(description="who posted it; repeat for several")] = [],  # noqa: B006
+    source: Annotated[list[Name], Query(description="who posted it; repeat for several")] = [],  # noqa: B006
     q: Annotated[
-        schemas.Line | None, Query(max_length=200, description='words of title and body: a b, "a b", a or b, -a')
+        Line | None, Query(max_length=200, description='words of title and body: a b, "a b", a or b, -a')
     ] = None,
     attributes: Annotated[
         str | None,
@@ -173,14 +160,14 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
             json_schema_extra={"format": "json-object", "contentMediaType": "application/json"},
         ),
     ] = None,
-    since: Annotated[schemas.Time | None, Query(description="created at this time or later")] = None,
-    until: Annotated[schemas.Time | None, Query(description="created before this time")] = None,
+    since: Annotated[Time | None, Query(description="created at this time or later")] = None,
+    until: Annotated[Time | None, Query(description="created before this time")] = None,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=200, description="how many at most")] = 50,
 ) -> Response:
     """List the alerts that the bearer may see, newest first; what is given narrows the list, all of it together."""
     query = AlertQuery(
-        topics=patterns(topic),
+        topics=topic_patterns(topic),
         severities=severity,
         min_severity=min_severity,
         statuses=status,
@@ -194,14 +181,15 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     )
     async with database.transaction(snapshot=True) as tx:
         page, more, head = await list_alerts(tx, principal, query)
-    return Response(orjson.dumps({"alerts": page, "next": more, "head": head}), media_type="application/json")
+    shown = [orjson.Fragment(alert.wire_with_seq()) for alert in page]
+    return Response(orjson.dumps({"alerts": shown, "next": more, "head": head}), media_type="application/json")
 
 
 @router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertOut, responses=refusals(NotFound))
-async def get_alert(database: ProvidedDatabase, principal: Reader, alert_id: schemas.AlertId) -> Response:
+async def get_alert(database: ProvidedDatabase, principal: Reader, alert_id: AlertId) -> Response:
     """Return one alert."""
     async with database.transaction() as tx:
         alert = await find_alert(tx, principal, alert_id)
     if alert is None:
         raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
-    return Response(orjson.dumps(alert), media_type="application/json")
+    return Response(alert.wire_with_seq(), media_type="application/json")

@@ -1,8 +1,8 @@
 """Search by text and by attributes: an index beside the alerts, filled behind the log.
 
-Turning text into words and keeping two GIN indexes costs PostgreSQL as much as storing the alert, and would be paid
-under the log's lock. So the indexer of one node at a time does it afterwards, and rests nine times as long as it
-worked. What it has not reached yet is searched without an index: an answer is never behind the log.
+Splitting text into words and keeping two GIN indexes costs PostgreSQL as much as storing the alert, and would be paid
+under the log's lock. So one node at a time does it afterwards, and pauses nine times as long as it worked. Alerts that
+are not indexed yet are searched without an index: an answer is never behind the log.
 
 Alerts never change their words and attributes, so an entry is made once.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from service.database.engine import Database
 
 PAUSE_SECONDS = 0.5
-REST = 9
+PAUSE_FACTOR = 9
 BATCH = 1_000
 
 _TRY_LOCK = text(AdvisoryLock.SEARCH_INDEX.try_lock)
@@ -54,7 +54,7 @@ def found(words: str | None, attributes: dict[str, Any] | None) -> ColumnElement
 
 
 class SearchIndexer:
-    """Fills the index, on whichever node comes first."""
+    """Fills the index, on one node at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -63,10 +63,10 @@ class SearchIndexer:
     async def _index(self) -> float | None:
         begun = time.monotonic()
         entries = await self.advance()
-        return REST * (time.monotonic() - begun) if entries == BATCH else None
+        return PAUSE_FACTOR * (time.monotonic() - begun) if entries == BATCH else None
 
     async def advance(self) -> int:
-        """Index the next alerts, unless another node is at it, and return how many."""
+        """Index the next alerts, unless another node does, and return how many."""
         async with self._database.transaction() as tx:
             if not await tx.scalar(_TRY_LOCK):
                 return 0

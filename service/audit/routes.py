@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
 
-from service.alerts.lifecycle import Status
-from service.alerts.routes import TopicPattern, patterns
-from service.alerts.schemas import AlertId, Name, Time
+from service.alerts.alert_state import Status
+from service.alerts.fields import AlertId, Name, Time, TopicPattern, topic_patterns
 from service.audit import queries, schemas
 from service.audit.queries import Period, Slice
 from service.audit.report import report
@@ -135,7 +134,7 @@ async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query
     A token that covers some topics sees their alerts only.
     """
     [after] = decode_cursor(cursor, queries.UNRECEIVED_KEYSET)
-    wanted = queries.Unreceived(Period(*_day(since, until)), patterns(topic), severity, status, recipient)
+    wanted = queries.Unreceived(Period(*_day(since, until)), topic_patterns(topic), severity, status, recipient)
     async with database.transaction(snapshot=True) as tx:
         rows, more = await queries.unreceived(tx, wanted, principal.topics, Slice(limit, after))
     return schemas.UnreceivedPage.model_validate({"unreceived": rows, "next": encode_cursor(more)})

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.events.filter import EventFilter
+    from service.events.idempotency import IdempotencyKey
     from service.severity import Severity
 
 EVENTS_CHANNEL = "tocsin_events"
@@ -68,13 +69,6 @@ class Appended(NamedTuple):
     replayed: bool
     mismatch: bool
     body: bytes | None
-
-
-class IdempotencyKey(NamedTuple):
-    """What makes a retry safe. ``content`` is the SHA-256, in hex, of what the caller asked for."""
-
-    key: str
-    content: str
 
 
 async def append_alerts(

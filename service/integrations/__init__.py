@@ -1,6 +1,6 @@
-"""What speaks another language than ours: Alertmanager, CloudEvents and Apprise, each posting to its own address.
+"""Webhooks of other systems: Alertmanager, CloudEvents and Apprise, each with an address of its own.
 
-A module a language reads what comes and maps it onto alerts; ``fitting.py`` makes foreign text fit our limits, because
-a caller that knows nothing of them is not served by a refusal; ``routes.py`` has the addresses. What is stored, and
-that it is stored before it is answered, is ``alerts/committer.py``'s as for every other alert.
+A module per format maps what is posted to alerts; ``sanitize.py`` cuts foreign text to the limits of alerts, because a
+source that does not know them gains nothing from a refusal; ``routes.py`` has the addresses. Storing, and answering
+only what is stored, is the job of ``alerts/committer.py``, as for every other alert.
 """

@@ -1,8 +1,8 @@
 """The webhook of Prometheus Alertmanager, version 4 of its payload, read leniently.
 
-A POST tells of a whole group of alerts, firing and resolved mixed, and again every ``group_interval`` in which the
+A POST holds a whole group of alerts, firing and resolved mixed. It is sent again every ``group_interval`` in which the
 group changed and every ``repeat_interval`` in which it did not. It carries no idempotency key: the fingerprint, a hash
-of the labels, is the ``dedup_key``, so that what is told again repeats the open alert.
+of the labels, is the ``dedup_key``, so that an alert that is sent again repeats the open one.
 
 ============== ===============================================================================================
 of an alert     becomes
@@ -19,14 +19,13 @@ all of them     ``attributes``: ``labels``, ``annotations``, ``starts_at``, ``re
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from service.alerts.schemas import KEY_MAX, AlertIn
+from service.alerts.fields import KEY_MAX
+from service.alerts.schemas import AlertIn
 from service.errors import InvalidRequest
+from service.events.idempotency import content_hash
 from service.integrations import sanitize
 
 if TYPE_CHECKING:
@@ -37,28 +36,28 @@ _LINKS = (("Runbook", "runbook_url"), ("Dashboard", "dashboard_url"))
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What Alertmanager says of one alert."""
+class AlertmanagerAlert:
+    """One alert of a notification."""
 
     alert: AlertIn
     dedup_key: str
     firing: bool
 
 
-def read(payload: Any, settings: IntegrationSettings) -> list[Told]:
-    """Return what a POST tells. Entries that are no alerts at all are passed over.
+def read(payload: Any, settings: IntegrationSettings) -> list[AlertmanagerAlert]:
+    """Return the alerts of a notification. Entries that are not objects are skipped.
 
     Raises:
-        InvalidRequest: it has no list of alerts.
+        InvalidRequest: the body has no list of alerts.
 
     """
     if not isinstance(payload, dict) or not isinstance(alerts := payload.get("alerts"), list):
         raise InvalidRequest("The body must be an Alertmanager notification: an object with a list of alerts.")
     receiver = payload.get("receiver")
-    return [_told(alert, receiver, settings) for alert in alerts if isinstance(alert, dict)]
+    return [_read_alert(alert, receiver, settings) for alert in alerts if isinstance(alert, dict)]
 
 
-def _told(alert: dict[str, Any], receiver: Any, settings: IntegrationSettings) -> Told:
+def _read_alert(alert: dict[str, Any], receiver: Any, settings: IntegrationSettings) -> AlertmanagerAlert:
     labels, annotations = _texts(alert.get("labels")), _texts(alert.get("annotations"))
     links = [sanitize.link("Source", alert.get("generatorURL"))]
     links += [sanitize.link(name, annotations.get(annotation)) for name, annotation in _LINKS]
@@ -69,7 +68,7 @@ def _told(alert: dict[str, Any], receiver: Any, settings: IntegrationSettings) -
         "receiver": receiver,
     }
     key = _dedup_key(alert.get("fingerprint"), labels)
-    return Told(
+    return AlertmanagerAlert(
         AlertIn(
             topic=sanitize.topic(labels.get(settings.alertmanager_topic_label), settings.alertmanager_default_topic),
             severity=_severity(labels.get(settings.alertmanager_severity_label), settings),
@@ -95,4 +94,4 @@ def _severity(value: str | None, settings: IntegrationSettings) -> Severity:
 def _dedup_key(fingerprint: Any, labels: dict[str, str]) -> str:
     if isinstance(fingerprint, str) and 0 < len(fingerprint) <= KEY_MAX and sanitize.line(fingerprint) == fingerprint:
         return fingerprint
-    return hashlib.sha256(orjson.dumps(labels, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return content_hash(labels)

@@ -4,7 +4,7 @@
 of an event          becomes
 ==================== ========================================================================================
 ``source`` and ``id``  the idempotency key: an event that is delivered again is stored once, whatever has changed in it
-``type``             ``topic``, unless the extension ``topic`` says another; what no topic may hold becomes ``-``
+``type``             ``topic``, unless the extension ``topic`` names another; invalid characters become ``-``
 ``data.title``       the title; else "type: subject", or the type alone
 ``data.body``        the body, or ``data.message``; or all of the data where it is text
 extensions           ``severity`` (``info``, ``warning``, ``error``, ``critical``; else ``info``) and ``dedupkey``
@@ -27,9 +27,10 @@ from urllib.parse import unquote
 import orjson
 from pydantic import ValidationError
 
-from service.alerts.schemas import KEY_MAX, AlertIn
+from service.alerts.fields import KEY_MAX
+from service.alerts.schemas import AlertIn
 from service.errors import InvalidRequest, UnsupportedMedia
-from service.events.log import IdempotencyKey
+from service.events.idempotency import IdempotencyKey, content_hash
 from service.http.request_body import parse_json
 from service.integrations import sanitize
 from service.severity import Severity
@@ -50,7 +51,7 @@ def read_binary(headers: Mapping[str, str], media: str, body: bytes) -> dict[str
 
     Raises:
         UnsupportedMedia: there are no ``ce-`` headers, and it is in no other mode.
-        MalformedRequest: it says that its data is JSON, and it is not.
+        MalformedRequest: its data is announced as JSON, and is not.
 
     """
     event: dict[str, Any] = {
@@ -79,13 +80,13 @@ def _header(value: str) -> str:
 
 
 def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
-    """Return the alert that an event is, and what it is known by.
+    """Return an event as an alert, and the idempotency key that stands for it.
 
     Raises:
-        InvalidRequest: it is no CloudEvent of version 1.0.
+        InvalidRequest: it is not a CloudEvent of version 1.0.
 
     """
-    event = _checked(event)
+    event = _validate(event)
     data = event.get("data")
     fields = data if isinstance(data, dict) else {}
     subject = f"{event['type']}: {event['subject']}" if event.get("subject") else event["type"]
@@ -96,15 +97,15 @@ def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
         severity=cast("Severity", severity) if severity in get_args(Severity) else "info",
         title=sanitize.title(fields.get("title"), subject),
         body=sanitize.body(fields.get("body"), fields.get("message"), data),
-        attributes={"cloudevent": event} if _is_held(event) else _without_data(event),
+        attributes={"cloudevent": event} if _fits(event) else _without_data(event),
         dedup_key=(sanitize.cut(sanitize.line(key), KEY_MAX) or None) if isinstance(key, str) else None,
     )
-    # The key stands for its content too: what is delivered again is the same event, though a broker added to it.
-    digest = hashlib.sha256(orjson.dumps([event["source"], event["id"]])).hexdigest()
+    # Source and id are the content too: an event that is delivered again is the same, though a broker added to it.
+    digest = content_hash([event["source"], event["id"]])
     return alert, IdempotencyKey(f"cloudevent:{digest}", digest)
 
 
-def _checked(value: Any) -> dict[str, Any]:
+def _validate(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest("A CloudEvent must be a JSON object.")
     event: dict[str, Any] = {name: member for name, member in value.items() if member is not None}
@@ -126,12 +127,12 @@ def _checked(value: Any) -> dict[str, Any]:
 
 
 def _is_integer(value: Any) -> bool:
-    """Say whether it is an integer of 32 bits; to JSON, 1.0 is one."""
+    """Say whether ``value`` is an integer of 32 bits. In JSON, 1.0 is one."""
     return isinstance(value, int | float) and -(2**31) <= value < 2**31 and value == int(value)
 
 
-def _is_held(event: dict[str, Any]) -> bool:
-    """Say whether attributes hold the whole event as it is."""
+def _fits(event: dict[str, Any]) -> bool:
+    """Say whether attributes can hold the whole event."""
     try:
         AlertIn(title="-", attributes={"cloudevent": event})
     except ValidationError:
@@ -140,12 +141,12 @@ def _is_held(event: dict[str, Any]) -> bool:
 
 
 def _without_data(event: dict[str, Any]) -> dict[str, Any]:
-    """Return what attributes hold of an event: its data as text where that fits, else what identifies it."""
+    """Return the attributes of an event that does not fit: its data as text where that fits, else their digest."""
     context = {name: value for name, value in event.items() if name not in {"data", "data_base64"}}
     if len(context) < len(event):
         raw = orjson.dumps(event["data"] if "data" in event else event["data_base64"])
-        in_words = {**context, "data_json": raw.decode()}
-        if _is_held(in_words):
-            return {"cloudevent": in_words}
+        as_text = {**context, "data_json": raw.decode()}
+        if _fits(as_text):
+            return {"cloudevent": as_text}
         context["data_omitted"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
     return sanitize.attributes({"cloudevent": context})

@@ -1,4 +1,4 @@
-"""``/v1/integrations/…``: what other systems post, as they post it."""
+"""``/v1/integrations/…``: the webhooks of other systems."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from service.alerts import batch, schemas
-from service.alerts import documented as doc
-from service.alerts.commands import PostAlert, posted
+from service.alerts.commands import PostAlert
 from service.alerts.committer import Committer
-from service.alerts.queue_items import NewAlert, Outcome, QueueItem, Stored
+from service.alerts.fields import VISIBLE_PATTERN
+from service.alerts.ingest import accept
+from service.alerts.queue_items import Outcome, PendingAlert, QueueItem, Stored
 from service.alerts.routes import created
 from service.auth.principal import Principal, Scope
 from service.errors import (
@@ -43,7 +44,7 @@ from service.settings import IntegrationSettings, ServerSettings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.integrations.alertmanager import Told
+    from service.integrations.alertmanager import AlertmanagerAlert
 
 log = get_logger(__name__)
 
@@ -53,11 +54,6 @@ _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 
 def _max_bytes(request: Request) -> int:
     return part(request, ServerSettings).batch_max_bytes
-
-
-def _covered(principal: Principal, topic: str) -> None:
-    if not principal.covers(topic):
-        raise TopicForbidden(f"The token's topics do not cover {topic}.")
 
 
 # CloudEvents.
@@ -80,7 +76,7 @@ async def post_cloudevents(request: Request) -> Response:
         raise UnsupportedMedia(f"Send {cloudevents.STRUCTURED} or {cloudevents.BATCHED}.")
     else:
         event = cloudevents.read_binary(request.headers, media, body)
-    return created(await part(request, Committer).store(_new_event(event, principal, datetime.now(UTC))))
+    return created(await part(request, Committer).store(_accept_event(event, principal, datetime.now(UTC))))
 
 
 async def _post_events(request: Request, principal: Principal, events: Any) -> Response:
@@ -94,7 +90,7 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     checked: list[QueueItem | RequestRefused] = []
     for event in events:
         try:
-            checked.append(_new_event(event, principal, now))
+            checked.append(_accept_event(event, principal, now))
         except RequestRefused as refusal:
             checked.append(refusal)
     answer = await batch.answer_each(checked, part(request, Committer))
@@ -102,10 +98,9 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     return Response(answer.body, media_type="application/json")
 
 
-def _new_event(event: Any, principal: Principal, now: datetime) -> NewAlert | PostAlert:
+def _accept_event(event: Any, principal: Principal, now: datetime) -> PendingAlert | PostAlert:
     alert, key = cloudevents.alert_of(event)
-    _covered(principal, alert.topic)
-    return posted(alert, principal.subject, now, key)
+    return accept(alert, principal, now, key)
 
 
 # Apprise.
@@ -115,14 +110,12 @@ async def post_apprise(request: Request) -> Response:
     """Store what Apprise's `json://` and `jsons://` post as an alert, and push it."""
     principal = await _writer(request)
     alert = apprise.read(await read_json(request, max_bytes=_max_bytes(request)))
-    _covered(principal, alert.topic)
-    pending = posted(alert, principal.subject, datetime.now(UTC))
-    return created(await part(request, Committer).store(pending))
+    return created(await part(request, Committer).store(accept(alert, principal, datetime.now(UTC))))
 
 
-# Alertmanager. It takes any 2xx for success, sends again at once only after a 5xx, and drops what is answered 4xx until
-# its next group_interval. So whatever may pass is answered 503, and what of it was stored repeats the open alert when
-# it comes again: nothing is lost, and nothing doubled.
+# Alertmanager takes any 2xx for success, sends again at once only after a 5xx, and after a 4xx at its next
+# group_interval. So a failure that may pass is answered 503; alerts of it that were stored repeat the open alerts when
+# they are sent again: none is lost, and none is there twice.
 
 
 async def post_alertmanager(request: Request) -> Response:
@@ -134,26 +127,26 @@ async def post_alertmanager(request: Request) -> Response:
     try:
         principal = await _writer(request)
         payload = await read_json(request, max_bytes=_max_bytes(request))
-        told = alertmanager.read(payload, part(request, IntegrationSettings))
-        if len(told) > 1:
-            part(request, RestLimits).hit_beside("write", principal.subject, len(told) - 1)
+        alerts = alertmanager.read(payload, part(request, IntegrationSettings))
+        if len(alerts) > 1:
+            part(request, RestLimits).hit_beside("write", principal.subject, len(alerts) - 1)
     except RateLimited as refusal:
         raise Overloaded(refusal.detail, retry_after=refusal.retry_after) from None
-    covered = [one for one in told if principal.covers(one.alert.topic)]
-    counts = await _tell(covered, principal, part(request, Committer))
-    if len(covered) < len(told):
-        # Only a 4xx shows in Alertmanager's own metrics that its token does not fit its labels.
-        topics = sorted({one.alert.topic for one in told} - {one.alert.topic for one in covered})
+    covered = [one for one in alerts if principal.covers(one.alert.topic)]
+    counts = await _store(covered, principal, part(request, Committer))
+    if len(covered) < len(alerts):
+        # Only a 4xx shows in Alertmanager's own metrics that its token does not cover its labels.
+        topics = sorted({one.alert.topic for one in alerts} - {one.alert.topic for one in covered})
         raise TopicForbidden(
-            f"The token's topics do not cover {', '.join(topics[:5])}: {len(told) - len(covered)} alerts are refused;"
+            f"The token's topics do not cover {', '.join(topics[:5])}: {len(alerts) - len(covered)} alerts are refused;"
             f" {len(covered)} others are stored or resolved."
         )
     count_refused(request, counts["refused"])
     return Response(orjson.dumps(counts), media_type="application/json")
 
 
-async def _tell(told: Sequence[Told], principal: Principal, committer: Committer) -> dict[str, int]:
-    """Store and resolve, and return how many of each.
+async def _store(alerts: Sequence[AlertmanagerAlert], principal: Principal, committer: Committer) -> dict[str, int]:
+    """Store firing alerts, resolve the resolved ones, and return how many of each.
 
     Raises:
         RequestRefused: something failed that may succeed when the same is sent again.
@@ -161,9 +154,9 @@ async def _tell(told: Sequence[Told], principal: Principal, committer: Committer
     """
     counts = Counter(stored=0, repeated=0, resolved=0, refused=0)
     now = datetime.now(UTC)
-    for start in range(0, len(told), ALERTS_AT_ONCE):
-        some = told[start : start + ALERTS_AT_ONCE]
-        firing = [posted(one.alert, principal.subject, now) for one in some if one.firing]
+    for start in range(0, len(alerts), ALERTS_AT_ONCE):
+        some = alerts[start : start + ALERTS_AT_ONCE]
+        firing = [accept(one.alert, principal, now) for one in some if one.firing]
         counts.update(map(_kind, await committer.store_all(firing)))
         resolved = [one for one in some if not one.firing]
         calls = (committer.resolve_key(one.alert.topic, one.dedup_key, principal.subject) for one in resolved)
@@ -176,8 +169,8 @@ def _kind(outcome: Outcome) -> str:
         return "repeated" if isinstance(outcome, Stored) and outcome.repeated else "stored"
     if outcome.status == HTTPStatus.SERVICE_UNAVAILABLE:
         raise outcome
-    # A defect of ours with this very alert, which would be no better the next time, and must not hold up the others.
-    log.error("an alert of Alertmanager's could not be stored", code=outcome.code)
+    # An error in this service with this alert: sending it again would not help, and must not delay the others.
+    log.error("an alert of Alertmanager could not be stored", code=outcome.code)
     return "refused"
 
 
@@ -190,7 +183,7 @@ _EVENT = {
     "required": ["specversion", "id", "source", "type"],
     "properties": {
         "specversion": {"type": "string", "const": "1.0"},
-        **{name: {"type": "string", "pattern": doc.SHOWN} for name in cloudevents.REQUIRED},
+        **{name: {"type": "string", "pattern": VISIBLE_PATTERN} for name in cloudevents.REQUIRED},
         "data": {},
         "data_base64": {},
     },
@@ -215,17 +208,19 @@ _NOTIFICATION = {
     "schema": {
         "type": "object",
         "anyOf": [
-            {"required": [name], "properties": {name: {"type": "string", "pattern": doc.SHOWN}}}
+            {"required": [name], "properties": {name: {"type": "string", "pattern": VISIBLE_PATTERN}}}
             for name in ("title", "message")
         ],
     },
     "example": {"version": "1.0", "title": "Backup failed", "message": "Disk full on db1", "type": "failure"},
 }
-_TOLD = {
+_ALERTMANAGER = {
     "schema": {
         "type": "object",
         "required": ["alerts"],
-        "properties": {"alerts": {"type": "array", "items": {}, "description": "what is no alert is passed over"}},
+        "properties": {
+            "alerts": {"type": "array", "items": {}, "description": "entries that are not objects are skipped"}
+        },
     },
     "example": {
         "version": "4",
@@ -293,6 +288,6 @@ fast_routes = [
             },
             **refusals(TopicForbidden, Overloaded, OutcomeUnknown),
         },
-        openapi_extra=reads({"application/json": _TOLD}),
+        openapi_extra=reads({"application/json": _ALERTMANAGER}),
     ),
 ]

@@ -1,4 +1,4 @@
-"""Foreign text made to fit our limits: cut, not refused."""
+"""Foreign text cut to the limits of alerts, instead of refused."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from service.alerts.schemas import (
+from service.alerts.fields import (
     ATTRIBUTES_MAX_BYTES,
     ATTRIBUTES_MAX_DEPTH,
     BODY_MAX_BYTES,
     INTEGER_MAX,
-    LARGEST,
-    SMALLEST,
+    NOT_IN_TEXT,
+    NUMBER_MAX,
+    NUMBER_MIN,
     TITLE_MAX,
-    Link,
 )
+from service.alerts.schemas import AlertLink
 from service.topics import TOPIC_CHARACTERS, TOPIC_MAX, is_topic
 
-CUT = "…"
+ELLIPSIS = "…"
 _LENGTHS = (4096, 1024, 256, 64)
-_NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _NOT_TOPIC = re.compile(rf"[^{TOPIC_CHARACTERS}]+")
 
 
 def cut(value: str, length: int) -> str:
     """Return at most ``length`` characters, with a mark where some are missing."""
-    return value if len(value) <= length else value[: length - 1] + CUT
+    return value if len(value) <= length else value[: length - 1] + ELLIPSIS
 
 
 def line(value: str) -> str:
-    """Return text as one line, without what no line may hold."""
-    return " ".join(_NOT_TEXT.sub(" ", value).split())
+    """Return text as one line, without control characters."""
+    return " ".join(NOT_IN_TEXT.sub(" ", value).split())
 
 
 def title(*candidates: object) -> str:
-    """Return the first of ``candidates`` that is text and shows something, as a title."""
-    shown = (line(candidate) for candidate in candidates if isinstance(candidate, str))
-    return cut(next(filter(None, shown), "Untitled"), TITLE_MAX)
+    """Return the first of ``candidates`` that is text and not blank, as a title."""
+    lines = (line(candidate) for candidate in candidates if isinstance(candidate, str))
+    return cut(next(filter(None, lines), "Untitled"), TITLE_MAX)
 
 
 def body(*candidates: object) -> str | None:
-    """Return the first of ``candidates`` that is text and shows something, as a body."""
+    """Return the first of ``candidates`` that is text and not blank, as a body."""
     for candidate in candidates:
-        if isinstance(candidate, str) and (text := _NOT_TEXT.sub(" ", candidate)).strip():
+        if isinstance(candidate, str) and (text := NOT_IN_TEXT.sub(" ", candidate)).strip():
             encoded = text.encode()
             if len(encoded) > BODY_MAX_BYTES:
-                text = encoded[: BODY_MAX_BYTES - len(CUT.encode())].decode(errors="ignore") + CUT
+                text = encoded[: BODY_MAX_BYTES - len(ELLIPSIS.encode())].decode(errors="ignore") + ELLIPSIS
             return text
     return None
 
@@ -65,20 +65,20 @@ def topic(value: object, otherwise: str) -> str:
     return made or otherwise
 
 
-def link(name: str, url: object) -> Link | None:
+def link(name: str, url: object) -> AlertLink | None:
     """Return a link, if ``url`` can be one."""
     if not isinstance(url, str):
         return None
     try:
-        return Link(title=name, url=url)
+        return AlertLink(title=name, url=url)
     except ValidationError:
         return None
 
 
 def attributes(value: dict[str, Any]) -> dict[str, Any]:
-    """Return ``value`` with its texts cut, all to the same length, so that it fits; ``truncated`` says that it was.
+    """Return ``value``, its texts cut to one length so that it fits; then it has the member ``truncated``.
 
-    What cannot be made to fit that way, such as thousands of labels, loses its largest member.
+    Where that is not enough, as with thousands of labels, the largest members are left out.
     """
     value = _clean(value, ATTRIBUTES_MAX_DEPTH)
     if _fits(value):
@@ -110,12 +110,12 @@ def _shorten(value: Any, length: int) -> Any:
 
 
 def _clean(value: Any, depth: int) -> Any:
-    """Return JSON that every reader holds: see ``alerts/schemas.py`` for what it must not have."""
+    """Return JSON that an alert may have as attributes, in depth, characters and numbers (``alerts/fields.py``)."""
     match value:
         case str():
-            return _NOT_TEXT.sub(" ", value)
+            return NOT_IN_TEXT.sub(" ", value)
         case dict() | list() if depth == 0:
-            return cut(_NOT_TEXT.sub(" ", orjson.dumps(value).decode()), _LENGTHS[0])
+            return cut(NOT_IN_TEXT.sub(" ", orjson.dumps(value).decode()), _LENGTHS[0])
         case dict():
             return {line(name): _clean(item, depth - 1) for name, item in value.items()}
         case list():
@@ -126,5 +126,5 @@ def _clean(value: Any, depth: int) -> Any:
 
 def _is_exact(number: float | None) -> bool:
     if isinstance(number, float):
-        return not number or (math.isfinite(number) and SMALLEST <= abs(number) <= LARGEST)
+        return not number or (math.isfinite(number) and NUMBER_MIN <= abs(number) <= NUMBER_MAX)
     return number is None or abs(number) <= INTEGER_MAX

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from service.alerts.schemas import AlertId
+from service.alerts.fields import AlertId
 from service.auth.principal import Principal, Scope
 from service.database.engine import Database
 from service.errors import NotFound

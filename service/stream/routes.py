@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from service.alerts.schemas import INTEGER_MAX, WHOLE
+from service.alerts.fields import INTEGER_MAX, WHOLE
 from service.auth.principal import Principal, Scope
 from service.errors import (
     ConnectionLimit,

@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import make_url
 
 from service.alerts.committer import Committer
-from service.alerts.queue_items import NewAlert, Stored, idempotency_key
-from service.alerts.schemas import AlertIn
+from service.alerts.ingest import accept, idempotency_key
+from service.alerts.queue_items import PendingAlert, Stored
 from service.database.engine import Database, parse_url
 from service.database.leases import AdvisoryLock
 from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded
 from service.ledger.source_stats import SourceStats
 from service.settings import Settings, StorageSettings
+from tests.alerts.examples import BILLING, posted
 from tests.alerts.proxy import Cut, Proxy
 from tests.harness import Node, eventually, serving
 
@@ -263,12 +264,14 @@ def lock(database_url: str) -> AbstractAsyncContextManager[Callable[[], Any]]:
     return append_lock(database_url)
 
 
-def new_alert(title: str, key: str | None = None) -> NewAlert:
-    alert = AlertIn(title=title)
-    return NewAlert.of(alert, "billing", datetime.now(UTC), idempotency_key(key, alert))
+def new_alert(title: str, key: str | None = None) -> PendingAlert:
+    alert = posted(title=title)
+    pending = accept(alert, BILLING, datetime.now(UTC), idempotency_key(key, alert))
+    assert isinstance(pending, PendingAlert)
+    return pending
 
 
-def poisoned_alert() -> NewAlert:
+def poisoned_alert() -> PendingAlert:
     """Make an alert that validation would never let through and that PostgreSQL refuses."""
     alert = new_alert("poison")
     alert.wire = alert.wire.replace(b'"poison"', b'"\\u0000"')
@@ -276,7 +279,7 @@ def poisoned_alert() -> NewAlert:
 
 
 async def store_while_locked(
-    tried: Tried, lock: AbstractAsyncContextManager[Callable[[], Any]], alerts: Sequence[NewAlert]
+    tried: Tried, lock: AbstractAsyncContextManager[Callable[[], Any]], alerts: Sequence[PendingAlert]
 ) -> list[Any]:
     """Store the first alert, let the others come while its commit waits, and return what each was told."""
     async with lock as waiting:

@@ -12,11 +12,11 @@ import pytest
 from service.database.engine import Database, parse_url
 from service.database.ids import uuid7
 from service.events.filter import EventFilter, is_for
+from service.events.idempotency import IdempotencyKey
 from service.events.log import (
     EVENTS_CHANNEL,
     PARTITIONS_AHEAD_MAX,
     ROOM_AHEAD,
-    IdempotencyKey,
     append_alerts,
     ensure_partitions,
     read_first,

@@ -14,8 +14,7 @@ from uuid import UUID
 import schemathesis
 from hypothesis import strategies as st
 
-from service.alerts.documented import KEY, TEXT
-from service.alerts.schemas import INTEGER_MAX
+from service.alerts.fields import ATTRIBUTE_PATTERN, INTEGER_MAX, TEXT_PATTERN
 from service.http import pagination
 from service.http.pagination import encode_cursor
 
@@ -38,10 +37,14 @@ _SCALARS = [
     {"type": ["null", "boolean"]},
     {"type": "integer", "minimum": -INTEGER_MAX, "maximum": INTEGER_MAX},
     {"enum": [0.5, -0.25, 78.25]},
-    {"type": "string", "pattern": TEXT},
+    {"type": "string", "pattern": TEXT_PATTERN},
 ]
 _LISTS = {"type": "array", "items": {"anyOf": _SCALARS}}
-_OBJECTS = {"type": "object", "propertyNames": {"pattern": KEY}, "additionalProperties": {"anyOf": [*_SCALARS, _LISTS]}}
+_OBJECTS = {
+    "type": "object",
+    "propertyNames": {"pattern": ATTRIBUTE_PATTERN},
+    "additionalProperties": {"anyOf": [*_SCALARS, _LISTS]},
+}
 ATTRIBUTES = {"anyOf": [*_SCALARS, _LISTS, _OBJECTS]}
 
 # Of a request that is in itself right: its key was used before, or its time has come.

@@ -1,0 +1,105 @@
+"""The state of an alert: its fields, once.
+
+The fields of ``AlertState`` generate the columns that are read and written (``statements.py``) and
+the wire form: the JSON in the log, in every frame and in every answer. Tests hold the schemas, the
+SQL and the client to them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from service.timestamps import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from uuid import UUID
+
+    from service.severity import Severity
+
+Status = Literal["open", "acknowledged", "resolved", "expired"]
+
+UNRESOLVED: tuple[Status, ...] = ("open", "acknowledged")
+
+
+@dataclass(frozen=True, slots=True)
+class AlertState:
+    """An alert, as a row of the table ``alerts`` holds it. ``escalate_after`` is in seconds."""
+
+    id: UUID
+    seq: int
+    source: str
+    topic: str
+    severity: Severity
+    title: str
+    body: str | None
+    attributes: dict[str, Any]
+    links: list[dict[str, Any]]
+    recipients: list[str] | None
+    dedup_key: str | None
+    status: Status
+    status_by: str
+    status_at: datetime
+    occurrences: int
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None
+    escalate_after: int | None = None
+    escalate_at: datetime | None = None
+    last_repeat_event_at: datetime | None = None
+    repeat_event_due_at: datetime | None = None
+
+    @property
+    def is_unresolved(self) -> bool:
+        """Say whether somebody still has to see to it."""
+        return self.status in UNRESOLVED
+
+    def is_due(self, at: datetime) -> bool:
+        """Say whether the passing of time changes it by ``at``."""
+        times = (self.expires_at, self.escalate_at, self.repeat_event_due_at)
+        return self.is_unresolved and any(time is not None and time <= at for time in times)
+
+    def wire(self) -> bytes:
+        """Return the alert as JSON, without its ``seq``, which stands beside it in a frame."""
+        return encode(dict(zip(WIRE_FIELDS, _wire_values(self), strict=True)))
+
+    def wire_with_seq(self) -> bytes:
+        """Return the alert as JSON, with its ``seq``."""
+        return with_seq(self.wire(), self.seq)
+
+
+FIELDS = tuple(field.name for field in fields(AlertState))
+IMMUTABLE = frozenset(
+    {
+        "id",
+        "seq",
+        "source",
+        "topic",
+        "title",
+        "body",
+        "attributes",
+        "links",
+        "dedup_key",
+        "created_at",
+        "escalate_after",
+    }
+)
+"""The fields that no command changes."""
+_INTERNAL = frozenset({"seq", "escalate_after", "last_repeat_event_at", "repeat_event_due_at"})
+WIRE_FIELDS = tuple(name for name in FIELDS if name not in _INTERNAL)
+_wire_values = attrgetter(*WIRE_FIELDS)
+
+
+def encode(alert: Mapping[str, Any]) -> bytes:
+    """Return the JSON of the fields of an alert, its times in RFC 3339."""
+    return orjson.dumps(alert, default=rfc3339, option=orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def with_seq(alert: bytes, seq: int) -> bytes:
+    """Return the JSON of an alert with its position in the log as a member."""
+    return b'%b,"seq":%d}' % (alert[:-1], seq)

@@ -1,0 +1,152 @@
+"""The SQL of the unit of work: load it under the log's lock, and write it in one statement.
+
+The lists of columns follow from the fields of ``AlertState`` and ``Event``, their types from ``tables.py``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy.dialects import postgresql
+
+from service.alerts.alert_state import FIELDS, IMMUTABLE, AlertState
+from service.alerts.queue_items import Stored
+from service.alerts.tables import alerts, idempotency_keys
+from service.alerts.unit_of_work import FirstAnswer, UnitOfWork
+from service.database.leases import AdvisoryLock
+from service.events.hash_chain import digest
+from service.events.log import EVENTS_CHANNEL, Event
+from service.events.tables import events
+from service.timestamps import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import asyncpg
+    from sqlalchemy import Table
+
+    from service.alerts.unit_of_work import Lookup, NewAnswer
+
+DUE_MAX = 500
+"""The most due alerts that one transaction processes."""
+
+_UNRESOLVED = "status IN ('open', 'acknowledged')"
+# The driver would ask the database what an enum is.
+_COLUMNS = ", ".join(f"{name}::text" if isinstance(alerts.c[name].type, postgresql.ENUM) else name for name in FIELDS)
+
+# $1 ids, $2 and $3 topics and keys, $4 the time where alerts are due, else null. The second part finds who holds the
+# key of an alert that may be reopened. The rows are locked because retention, which alone does not hold the log's lock,
+# may be about to delete one: it passes over those that are locked, and what it deleted is not found here.
+_READ_ALERTS = f"""
+SELECT {_COLUMNS} FROM alerts WHERE id IN (
+    SELECT unnest($1::uuid[])
+    UNION ALL
+    SELECT holder.id FROM alerts named JOIN alerts holder ON holder.topic = named.topic
+           AND holder.dedup_key = named.dedup_key AND holder.{_UNRESOLVED}
+    WHERE named.id = ANY ($1)
+    UNION ALL
+    SELECT id FROM unnest($2::text[], $3::text[]) AS k (topic, dedup_key) JOIN alerts USING (topic, dedup_key)
+    WHERE {_UNRESOLVED}
+    UNION ALL
+    (SELECT id FROM alerts WHERE {_UNRESOLVED} AND due_at <= $4 ORDER BY due_at LIMIT {DUE_MAX})
+) FOR NO KEY UPDATE OF alerts
+"""  # noqa: S608 - constant
+
+_READ_ANSWERS = """
+SELECT k.source, k.key, encode(k.request_hash, 'hex'), k.seq, coalesce(k.answer, e.body)::text
+FROM unnest($1::text[], $2::text[]) AS asked (source, key)
+JOIN idempotency_keys k USING (source, key) LEFT JOIN events e ON e.seq = k.seq
+"""
+
+
+def _insert(table: Table, names: Iterable[str], parameter: int) -> str:
+    """Return the statement that inserts the rows of a JSON array, whose members are named after the columns."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    columns = {name: table.c[name].type.compile(dialect) for name in names}
+    types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    return (
+        f"INSERT INTO {table.name} ({', '.join(columns)})"  # noqa: S608 - constants
+        f" SELECT * FROM json_to_recordset(${parameter}::json) AS ({types})"
+    )
+
+
+_WRITE = f"""
+WITH changed AS (
+    {_insert(alerts, FIELDS, 1)}
+    ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in FIELDS if name not in IMMUTABLE)}
+), appended AS (
+    {_insert(events, Event._fields, 2)}
+), answered AS (
+    {_insert(idempotency_keys, idempotency_keys.c.keys(), 3)}
+)
+SELECT link_log($4, $5), pg_notify('{EVENTS_CHANNEL}', $6::text) WHERE $6 IS NOT NULL
+"""
+
+
+async def load_unit_of_work(connection: asyncpg.Connection, lookup: Lookup) -> tuple[UnitOfWork, str]:
+    """Take the lock of the log, which is held to the commit, and read; return the id of the transaction too.
+
+    The snapshot of each statement after the lock is newer than it.
+    """
+    await connection.execute(AdvisoryLock.LOG.lock)
+    head, xid = await connection.fetchrow(
+        "SELECT coalesce(max(last_seq), 0), pg_current_xact_id()::text FROM log_chain"
+    )
+    topics, keys = [topic for topic, _ in lookup.dedup_keys], [key for _, key in lookup.dedup_keys]
+    rows = await connection.fetch(_READ_ALERTS, lookup.ids, topics, keys, lookup.due_at)
+    answers = {}
+    if lookup.idempotency:
+        sources, keys = [source for source, _ in lookup.idempotency], [key for _, key in lookup.idempotency]
+        for source, key, content, seq, body in await connection.fetch(_READ_ANSWERS, sources, keys):
+            stored = Stored(UUID(orjson.loads(body)["id"]), seq, body.encode())
+            answers[source, key] = FirstAnswer(content, stored)
+    read = [_alert(row) for row in rows]
+    return UnitOfWork(head, {alert.id: alert for alert in read}, answers), xid
+
+
+async def write_unit_of_work(connection: asyncpg.Connection, unit: UnitOfWork) -> None:
+    """Write the alerts that changed, the events, and the answers to idempotency keys."""
+    if not unit.changed:
+        return
+    await connection.execute(
+        _WRITE,
+        _json({name: getattr(alert, name) for name in FIELDS} for alert in unit.changed.values()),
+        _json(map(_event_row, unit.events)),
+        _json(map(_answer_row, unit.new_answers)),
+        unit.start,
+        b"".join(digest(event.line) for event in unit.events),
+        str(unit.head) if unit.events else None,
+    )
+
+
+def _json(rows: Iterable[dict[str, Any]]) -> str:
+    return orjson.dumps(list(rows)).decode()
+
+
+def _alert(row: asyncpg.Record) -> AlertState:
+    state = dict(row)
+    state["id"] = UUID(bytes=state["id"].bytes)  # the driver has a UUID of its own, which orjson does not know
+    state["attributes"], state["links"] = orjson.loads(state["attributes"]), orjson.loads(state["links"])
+    return AlertState(**state)
+
+
+def _event_row(event: Event) -> dict[str, Any]:
+    return {
+        **event._asdict(),
+        "recipients": sorted(event.recipients) if event.recipients is not None else None,
+        "body": orjson.Fragment(event.body),
+        "details": orjson.Fragment(event.details) if event.details is not None else None,
+    }
+
+
+def _answer_row(answer: NewAnswer) -> dict[str, Any]:
+    return {
+        "source": answer.source,
+        "key": answer.key.key,
+        "request_hash": rf"\x{answer.key.content}",
+        "seq": answer.stored.seq,
+        "answer": orjson.Fragment(answer.stored.wire),
+        "created_at": rfc3339(answer.created_at),
+    }
