@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import orjson
 from pydantic import ValidationError
@@ -17,15 +17,14 @@ from pydantic_core import from_json
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
-from service.errors import InvalidRequest, OutcomeUnknown, RequestRefused, TopicForbidden
+from service.errors import InvalidRequest, OutcomeUnknown, RequestRefused
 from service.http.problems import document, invalid
 from service.http.request_body import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
-    from service.alerts.committer import Committer
     from service.alerts.queue_items import Outcome
     from service.auth.principal import Principal
 
@@ -35,6 +34,9 @@ NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl
 ITEMS_MAX = 1_000
 ITEMS_PER_TURN = 50
 """How many alerts are validated in one turn of the loop: half a millisecond."""
+
+StoreAll: TypeAlias = "Callable[[Sequence[QueueItem]], Awaitable[list[Outcome]]]"
+"""``Committer.store_all``."""
 
 
 class BatchResponse(NamedTuple):
@@ -67,48 +69,44 @@ def _array(body: bytes) -> list[Any]:
     return items
 
 
-async def store(items: Sequence[Any], principal: Principal, now: datetime, committer: Committer) -> BatchResponse:
-    """Store what can be stored of ``items``, and answer each.
+def read_item(item: Any, principal: Principal, now: datetime) -> QueueItem:
+    """Return an item that ``principal`` posted, bytes or a value, as an item of the queue.
 
     Raises:
-        RequestRefused: the service could store none of those that are right; the whole batch may be sent again.
+        RequestRefused: it is not valid, or the token's topics do not cover its topic.
+
+    """
+    try:
+        alert = BatchItem.model_validate_json(item) if isinstance(item, bytes) else BatchItem.model_validate(item)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+    return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert))
+
+
+async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_all: StoreAll) -> BatchResponse:
+    """Store the valid ones of ``items``, and answer each.
+
+    Raises:
+        RequestRefused: the service could store none of the valid ones; the whole batch may be sent again.
 
     """
     checked: list[QueueItem | RequestRefused] = []
     for number, item in enumerate(items, 1):
-        checked.append(_check(item, principal, now))
+        try:
+            checked.append(read(item))
+        except RequestRefused as refusal:
+            checked.append(refusal)
         if number % ITEMS_PER_TURN == 0:
             await asyncio.sleep(0)
-    return await answer_each(checked, committer)
-
-
-async def answer_each(checked: Sequence[QueueItem | RequestRefused], committer: Committer) -> BatchResponse:
-    """Store those of ``checked`` that are alerts, and answer each item.
-
-    Raises:
-        RequestRefused: the service could store none of them.
-
-    """
-    outcomes = await committer.store_all([one for one in checked if isinstance(one, QueueItem)])
+    outcomes = await store_all([item for item in checked if isinstance(item, QueueItem)])
     if outcomes and all(map(_is_server_error, outcomes)):
         # OutcomeUnknown stands for all, because it promises least: after the others nothing was stored.
         unknown = (outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown))
         raise next(unknown, cast("RequestRefused", outcomes[0]))
     following = iter(outcomes)
-    each = [next(following) if isinstance(one, QueueItem) else one for one in checked]
+    each = [next(following) if isinstance(item, QueueItem) else item for item in checked]
     refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
     return BatchResponse(b'{"results":[%b]}' % b",".join(map(_answer, each)), refused)
-
-
-def _check(item: Any, principal: Principal, now: datetime) -> QueueItem | RequestRefused:
-    try:
-        alert = BatchItem.model_validate_json(item) if isinstance(item, bytes) else BatchItem.model_validate(item)
-    except ValidationError as error:
-        return invalid(error.errors(include_url=False, include_context=False, include_input=False))
-    try:
-        return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert))
-    except TopicForbidden as refusal:
-        return refusal
 
 
 def _is_server_error(outcome: Outcome) -> bool:

@@ -168,4 +168,5 @@ async def find_timeline(
 
 
 def _alert(row: Row[Any]) -> AlertState:
-    return AlertState(UUID(int=row[0].int), *row[1:])  # the driver has a UUID of its own, which orjson does not know
+    alert_id, *values = tuple[Any, ...](row)
+    return AlertState(UUID(int=alert_id.int), *values)  # the driver has a UUID of its own, which orjson does not know

@@ -6,6 +6,7 @@ The POSTs are the hot path: their routes are ``FastRoute``, and their bodies are
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -80,7 +81,8 @@ async def post_batch(request: Request) -> Response:
     body = await read_body(request, max_bytes=part(request, ServerSettings).batch_max_bytes)
     items = batch.split(body, lines=lines)
     part(request, RestLimits).hit("write", principal.subject, len(items) - 1)  # the first was counted with the request
-    answer = await batch.store(items, principal, datetime.now(UTC), part(request, Committer))
+    read = partial(batch.read_item, principal=principal, now=datetime.now(UTC))
+    answer = await batch.store(items, read, part(request, Committer).store_all)
     count_refused(request, answer.refused)
     return Response(answer.body, media_type="application/json")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from service.alerts.commands import PostAlert
 from service.alerts.committer import Committer
 from service.alerts.fields import VISIBLE_PATTERN
 from service.alerts.ingest import accept
-from service.alerts.queue_items import Outcome, PendingAlert, QueueItem, Stored
+from service.alerts.queue_items import Outcome, PendingAlert, Stored
 from service.alerts.routes import created
 from service.auth.principal import Principal, Scope
 from service.errors import (
@@ -86,14 +87,8 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
         raise InvalidRequest(f"The batch holds {len(events)} events; send at most {batch.ITEMS_MAX} at a time.")
     if len(events) > 1:
         part(request, RestLimits).hit("write", principal.subject, len(events) - 1)
-    now = datetime.now(UTC)
-    checked: list[QueueItem | RequestRefused] = []
-    for event in events:
-        try:
-            checked.append(_accept_event(event, principal, now))
-        except RequestRefused as refusal:
-            checked.append(refusal)
-    answer = await batch.answer_each(checked, part(request, Committer))
+    read = partial(_accept_event, principal=principal, now=datetime.now(UTC))
+    answer = await batch.store(events, read, part(request, Committer).store_all)
     count_refused(request, answer.refused)
     return Response(answer.body, media_type="application/json")
 

@@ -1,216 +1,188 @@
 from __future__ import annotations
 
 import json
-import uuid
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-import httpx2
+import orjson
 import pytest
-from sqlalchemy import make_url
 
-from service.settings import LimitSettings, ServerSettings, Settings, StorageSettings
-from tests.harness import WRITE, eventually, serving, token
+from service.alerts import batch
+from service.alerts.queue_items import PendingAlert, QueueItem, Stored
+from service.database.ids import uuid7
+from service.errors import (
+    DatabaseUnavailable,
+    IdempotencyMismatch,
+    InternalError,
+    InvalidRequest,
+    MalformedRequest,
+    OutcomeUnknown,
+    RequestRefused,
+)
+from tests.alerts.examples import BILLING, NOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-    from tests.harness import Node
+    from service.alerts.queue_items import Outcome
 
-BATCH = "/v1/alerts/batch"
-NDJSON = {"Content-Type": "application/x-ndjson"}
+pytestmark = pytest.mark.unit
 
-
-@pytest.fixture(scope="module")
-def rest(lenient: Node) -> Iterator[httpx2.Client]:
-    with lenient.rest() as client:
-        yield client
+NUMBERS = ["1e400", "NaN", "18446744073709551616", "9007199254740993", "1e-31"]
 
 
-def results(answer: httpx2.Response) -> list[dict[str, Any]]:
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["results"]
-    return found
+@dataclass
+class Committed:
+    """A committer whose outcomes are given: of the first items, the rest is stored."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    items: list[QueueItem] = field(default_factory=list)
+
+    async def store_all(self, items: Sequence[QueueItem]) -> list[Outcome]:
+        self.items = list(items)
+        rest = [Stored(uuid7(), seq, b"{}") for seq in range(len(self.outcomes) + 1, len(items) + 1)]
+        return [*self.outcomes, *rest]
 
 
-def lines(*alerts: Any) -> bytes:
-    return b"\n".join(json.dumps(alert).encode() for alert in alerts)
+read = partial(batch.read_item, principal=BILLING, now=NOW)
 
 
-def test_each_alert_of_a_batch_is_stored_and_answered_in_order(rest: httpx2.Client) -> None:
-    alerts = [{"title": f"alert {number}", "severity": "error", "attributes": {"n": number}} for number in range(120)]
-    found = results(rest.post(BATCH, json=alerts))
-    assert [result["status"] for result in found] == [201] * 120
-    seqs = [result["seq"] for result in found]
-    assert seqs == list(range(seqs[0], seqs[0] + 120))
-    for alert, result in zip(alerts[::40], found[::40], strict=True):
-        stored = rest.get(f"/v1/alerts/{result['id']}").json()
-        assert {name: stored[name] for name in alert} == alert
-        assert (stored["seq"], stored["source"]) == (result["seq"], "billing")
+async def answers(items: Sequence[Any], committer: Committed | None = None) -> list[dict[str, Any]]:
+    response = await batch.store(items, read, (committer or Committed()).store_all)
+    results: list[dict[str, Any]] = orjson.loads(response.body)["results"]
+    assert response.refused == sum(result["status"] >= 400 for result in results)
+    return results
 
 
-async def test_a_batch_reaches_a_stream_as_single_alerts_do(lenient: Node, rest: httpx2.Client) -> None:
-    topic = f"batch-{uuid.uuid4().hex}"
-    async with await lenient.live("alice", topics=topic) as stream:
-        found = results(rest.post(BATCH, json=[{"title": f"{number}", "topic": topic} for number in range(30)]))
-        events = await stream.events(30)
-    assert [(event["seq"], event["alert"]["id"]) for event in events] == [(r["seq"], r["id"]) for r in found]
-    assert [event["alert"]["title"] for event in events] == [str(number) for number in range(30)]
+# Reading.
+
+
+def test_the_items_of_an_array_are_values_and_those_of_ndjson_lines() -> None:
+    assert batch.split(b' [{"title": "a"}, null, 5]', lines=False) == [{"title": "a"}, None, 5]
+    assert batch.split(b'{"title": "a"}\r\n\n \n[1]\nno json\n', lines=True) == [
+        b'{"title": "a"}\r',
+        b"[1]",
+        b"no json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", MalformedRequest),
+        (b"[{]", MalformedRequest),
+        (b'[{"title": "\xff"}]', MalformedRequest),
+        (b"[" * 100_000, MalformedRequest),
+        (b'{"title": "one"}', InvalidRequest),
+        (b"null", InvalidRequest),
+        (b"[]", InvalidRequest),
+        (json.dumps([{"title": "t"}] * 1001).encode(), InvalidRequest),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_body_that_is_no_batch_is_refused_whole(content: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        batch.split(content, lines=False)
+
+
+def test_lines_are_refused_whole_only_where_there_are_none_or_too_many() -> None:
+    assert len(batch.split(b"\n".join([b"{"] * 1000), lines=True)) == 1000
+    for content in (b"", b" \n\n", b"\n".join([b"{}"] * 1001)):
+        with pytest.raises(InvalidRequest):
+            batch.split(content, lines=True)
+
+
+# Answering.
 
 
 @pytest.mark.parametrize("as_lines", [False, True])
-def test_an_alert_that_is_wrong_fails_alone(rest: httpx2.Client, as_lines: bool) -> None:  # noqa: FBT001
-    alerts: list[Any] = [
+async def test_an_item_that_is_wrong_fails_alone(as_lines: bool) -> None:  # noqa: FBT001
+    items: list[Any] = [
         {"title": "good"},
         {"title": ""},
         {"severity": "loud", "title": "wrong", "colour": "red"},
         "no object",
         None,
         {"title": "key", "idempotency_key": " "},
-        {"title": "good too"},
+        {"title": "good too", "dedup_key": "k"},
     ]
-    body = {"content": lines(*alerts), "headers": NDJSON} if as_lines else {"json": alerts}
-    found = results(rest.post(BATCH, **body))
+    committer = Committed()
+    found = await answers([json.dumps(item).encode() for item in items] if as_lines else items, committer)
     assert [result["status"] for result in found] == [201, 422, 422, 422, 422, 422, 201]
-    assert found[6]["seq"] == found[0]["seq"] + 1
     assert found[1]["code"] == "invalid_request"
     assert [error["pointer"] for error in found[2]["errors"]] == ["/severity", "/colour"]
     assert [error["pointer"] for error in found[5]["errors"]] == ["/idempotency_key"]
-    single = rest.post("/v1/alerts", json=alerts[1]).json()
-    assert found[1] == single
+    assert [type(item).__name__ for item in committer.items] == ["PendingAlert", "PostAlert"]
 
 
-def test_a_line_that_is_no_json_fails_alone(rest: httpx2.Client) -> None:
-    content = b'{"title": "first"}\r\n\n{"title": \n{"title": "\xff"}\n{"title": "last"}\n'
-    found = results(rest.post(BATCH, content=content, headers=NDJSON))
-    assert [result["status"] for result in found] == [201, 400, 400, 201]
-    assert found[1]["code"] == "malformed_request"
+async def test_a_line_that_is_no_json_fails_alone() -> None:
+    found = await answers([b'{"title": "first"}\r', b'{"title": ', b'{"title": "\xff"}'])
+    assert [(result["status"], result.get("code")) for result in found] == [
+        (201, None),
+        (400, "malformed_request"),
+        (400, "malformed_request"),
+    ]
 
 
-@pytest.mark.parametrize("number", ["1e400", "NaN", "18446744073709551616", "9007199254740993", "1e-31"])
-def test_a_number_that_a_single_post_refuses_is_refused_in_a_batch(rest: httpx2.Client, number: str) -> None:
+@pytest.mark.parametrize("number", NUMBERS)
+async def test_a_number_that_is_refused_in_an_array_is_refused_in_a_line(number: str) -> None:
     alert = b'{"title": "t", "attributes": {"n": %b}}' % number.encode()
-    single = rest.post("/v1/alerts", content=alert, headers={"Content-Type": "application/json"})
-    in_array = rest.post(BATCH, content=b"[%b]" % alert, headers={"Content-Type": "application/json"})
-    in_lines = rest.post(BATCH, content=alert, headers=NDJSON)
-    assert single.status_code == 422
-    assert results(in_array) == results(in_lines) == [single.json()]
+    [in_array] = await answers(batch.split(b"[%b]" % alert, lines=False))
+    [in_lines] = await answers(batch.split(alert, lines=True))
+    assert in_array == in_lines
+    assert in_array["status"] == 422
 
 
-def test_a_topic_that_the_token_does_not_cover_is_refused_alone(lenient: Node) -> None:
-    with lenient.rest("billing", WRITE, topics=["payments.*"]) as client:
-        found = results(
-            client.post(BATCH, json=[{"title": "a", "topic": "payments.eu"}, {"title": "b", "topic": "hr"}])
-        )
+async def test_a_topic_that_the_token_does_not_cover_is_refused_alone() -> None:
+    narrow = partial(batch.read_item, principal=replace(BILLING, topics=("payments.*",)), now=NOW)
+    items = [{"title": "a", "topic": "payments.eu"}, {"title": "b", "topic": "hr"}]
+    response = await batch.store(items, narrow, Committed().store_all)
+    found = orjson.loads(response.body)["results"]
     assert [(result["status"], result.get("code")) for result in found] == [(201, None), (403, "topic_forbidden")]
 
 
-def test_an_idempotency_key_means_the_same_in_a_batch_and_alone(rest: httpx2.Client) -> None:
-    key = uuid.uuid4().hex
-    alone = rest.post("/v1/alerts", json={"title": "once"}, headers={"Idempotency-Key": key}).json()
-    batch = [
-        {"title": "once", "idempotency_key": key},
-        {"title": "other", "idempotency_key": key},
-        {"title": "new", "idempotency_key": key + "'"},
-        {"title": "new", "idempotency_key": key + "'"},
+async def test_an_item_carries_its_idempotency_key() -> None:
+    committer = Committed()
+    await answers(
+        [{"title": "a", "idempotency_key": "key"}, {"title": "a"}, {"title": "a", "idempotency_key": "l"}], committer
+    )
+    keys = [item.key for item in committer.items if isinstance(item, PendingAlert)]
+    assert [key and key.key for key in keys] == ["key", None, "l"]
+    assert keys[0] is not None
+    assert keys[2] is not None
+    assert keys[0].content == keys[2].content
+
+
+async def test_each_item_is_answered_with_its_outcome_in_order() -> None:
+    outcomes: list[Outcome] = [
+        Stored(uuid7(), 1, b"{}"),
+        IdempotencyMismatch("another"),
+        Stored(uuid7(), 1, b"{}", replayed=True),
+        Stored(uuid7(), 1, b"{}", repeated=True),
+        InternalError("poison"),
     ]
-    first = results(rest.post(BATCH, json=batch))
-    assert first[0] == {"status": 201, "id": alone["id"], "seq": alone["seq"], "replayed": True}
-    assert first[1]["code"] == "idempotency_mismatch"
-    assert first[3] == first[2] | {"replayed": True}
-    again = results(rest.post(BATCH, content=lines(*batch), headers=NDJSON))
-    assert again[2:] == [first[3], first[3]]
-    posted = rest.post("/v1/alerts", json={"title": "new"}, headers={"Idempotency-Key": key + "'"})
-    assert (posted.json()["id"], posted.headers["idempotency-replayed"]) == (first[2]["id"], "true")
+    items = [{"title": "a"}, {"title": ""}, *[{"title": "a"}] * 4]
+    found = await answers(items, Committed(outcomes))
+    assert [result["status"] for result in found] == [201, 422, 422, 201, 200, 500]
+    assert [result.get("replayed") for result in found] == [None, None, None, True, None, None]
+    assert found[0] == {"status": 201, "id": str(outcomes[0].id), "seq": 1} if isinstance(outcomes[0], Stored) else None
 
 
 @pytest.mark.parametrize(
-    ("content", "status", "code"),
+    ("outcomes", "raised"),
     [
-        (b"", 400, "malformed_request"),
-        (b"[{]", 400, "malformed_request"),
-        (b'[{"title": "\xff"}]', 400, "malformed_request"),
-        (b'{"title": "one"}', 422, "invalid_request"),
-        (b"[]", 422, "invalid_request"),
-        (json.dumps([{"title": "t"}] * 1001).encode(), 422, "invalid_request"),
-        (b"[" * 100_000, 400, "malformed_request"),
+        ([DatabaseUnavailable("away"), DatabaseUnavailable("away")], DatabaseUnavailable),
+        ([DatabaseUnavailable("away"), OutcomeUnknown("perhaps")], OutcomeUnknown),
     ],
 )
-def test_a_body_that_is_no_batch_is_refused_whole(rest: httpx2.Client, content: bytes, status: int, code: str) -> None:
-    answer = rest.post(BATCH, content=content, headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
+async def test_a_batch_of_which_the_service_stored_nothing_is_refused_whole(
+    outcomes: list[Outcome], raised: type[RequestRefused]
+) -> None:
+    with pytest.raises(raised):
+        await answers([{"title": ""}, {"title": "a"}, {"title": "b"}], Committed(outcomes))
+    assert [r["status"] for r in await answers([{"title": "a"}, {"title": "b"}], Committed(outcomes[:1]))] == [503, 201]
 
 
-def test_a_batch_needs_json_and_the_scope(lenient: Node, rest: httpx2.Client) -> None:
-    answer = rest.post(BATCH, content=b"[]", headers={"Content-Type": "text/plain"})
-    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
-    with lenient.rest("alice", "alerts:read") as reader:
-        assert reader.post(BATCH, json=[{"title": "t"}]).json()["code"] == "scope_missing"
-
-
-def test_each_alert_of_a_batch_counts_against_the_limit(database_url: str) -> None:
-    with serving(database_url, Settings(limits=LimitSettings(write_limit="10/hour"))) as node, node.rest() as client:
-        assert len(results(client.post(BATCH, json=[{"title": "t"}] * 9))) == 9
-        refused = client.post(BATCH, json=[{"title": "t"}] * 2)
-        assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
-        assert "retry-after" in refused.headers
-
-
-def test_a_batch_that_is_too_large_is_refused(database_url: str) -> None:
-    settings = Settings(server=ServerSettings(batch_max_bytes=2000, request_max_bytes=100_000))
-    with serving(database_url, settings) as node, node.rest() as client:
-        assert client.post(BATCH, json=[{"title": "t" * 100}] * 10).status_code == 200
-        answer = client.post(BATCH, json=[{"title": "t" * 100}] * 20)
-        assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
-
-
-def test_a_batch_that_does_not_fit_the_queue_is_refused_whole(database_url: str) -> None:
-    with serving(database_url, Settings(storage=StorageSettings(commit_queue_size=5))) as node, node.rest() as client:
-        refused = client.post(BATCH, json=[{"title": "t"}] * 6)
-        assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
-        assert results(client.post(BATCH, json=[{"title": "t"}] * 5))[0]["seq"] == 1
-
-
-async def test_a_batch_larger_than_a_commit_is_stored_in_several(database_url: str) -> None:
-    with serving(database_url, Settings(storage=StorageSettings(commit_batch_size=7))) as node, node.rest() as client:
-        found = results(client.post(BATCH, json=[{"title": f"{number}"} for number in range(40)]))
-        assert [result["seq"] for result in found] == list(range(1, 41))
-        rows = await node.sql("SELECT count(DISTINCT xmin::text) AS transactions FROM events")
-        assert rows[0]["transactions"] == 6
-
-
-async def test_a_batch_during_an_outage_is_refused_whole_and_can_be_sent_again(database_url: str) -> None:
-    with (
-        serving(database_url, Settings(storage=StorageSettings(commit_recovery_timeout_seconds=5))) as node,
-        node.rest() as client,
-    ):
-        batch = [{"title": f"{n}", "idempotency_key": f"key {n}"} for n in range(3)] + [{"title": ""}]
-        await refuse_connections(node, refuse=True)
-        refused = client.post(BATCH, json=batch)
-        assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
-        await refuse_connections(node, refuse=False)
-
-        def again() -> list[dict[str, Any]] | None:
-            answer = client.post(BATCH, json=batch)
-            return results(answer) if answer.status_code == 200 else None
-
-        assert [result["status"] for result in await eventually(again)] == [201, 201, 201, 422]
-        assert [row["seq"] for row in await node.sql("SELECT seq FROM events ORDER BY seq")] == [1, 2, 3]
-
-
-async def refuse_connections(node: Node, *, refuse: bool) -> None:
-    """Let nobody but this connection into the database, or everybody again."""
-    name = make_url(node.database_url).database
-    admin = await asyncpg.connect(
-        make_url(node.database_url).set(database="postgres").render_as_string(hide_password=False)
-    )
-    await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {str(not refuse).lower()}')
-    await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
-    await admin.close()
-
-
-def test_a_token_is_asked_for_before_the_batch_is_read(lenient: Node) -> None:
-    answer = httpx2.post(lenient.base + BATCH, content=b"[", headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.json()["code"]) == (401, "token_missing")
-    forged = {"Authorization": f"Bearer {token('billing', WRITE)}x", "Content-Type": "application/json"}
-    assert httpx2.post(lenient.base + BATCH, content=b"[", headers=forged).json()["code"] == "token_invalid"
+async def test_a_batch_of_which_nothing_is_right_is_answered() -> None:
+    assert [result["status"] for result in await answers([{"title": ""}])] == [422]

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import asyncpg
+import orjson
+import pytest
+
+from service.alerts.alert_state import FIELDS
+from service.alerts.commands import AddComment, ChangeStatus, Command, PostAlert, apply_all
+from service.alerts.ingest import accept
+from service.alerts.lifecycle import Action
+from service.alerts.queue_items import PendingAlert, Stored
+from service.alerts.statements import DUE_MAX, load_unit_of_work, write_unit_of_work
+from service.alerts.unit_of_work import FirstAnswer, Lookup, UnitOfWork
+from service.database.engine import Database, parse_url
+from service.database.ids import uuid7
+from service.events.idempotency import IdempotencyKey
+from service.events.log import append_alerts, read_tail
+from service.settings import StorageSettings
+from tests.alerts.examples import BILLING, EVERY_FIELD, NOW, posted, stored
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from service.alerts.queue_items import Outcome
+    from service.events.log import Event
+
+KEY = IdempotencyKey.of("key", "request")
+LATER = NOW + timedelta(minutes=5)
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def load(connection: asyncpg.Connection, lookup: Lookup) -> UnitOfWork:
+    async with connection.transaction():
+        unit, _ = await load_unit_of_work(connection, lookup)
+    return unit
+
+
+async def commit(connection: asyncpg.Connection, *commands: Command) -> tuple[UnitOfWork, list[Outcome]]:
+    async with connection.transaction():
+        unit, _ = await load_unit_of_work(connection, Lookup.union(command.lookup() for command in commands))
+        outcomes = apply_all(commands, unit)
+        await write_unit_of_work(connection, unit)
+    return unit, outcomes
+
+
+async def log_of(database_url: str) -> list[Event]:
+    database = Database(parse_url(database_url), StorageSettings())
+    async with database.transaction() as tx:
+        events = await read_tail(tx, 0, 100)
+    await database.close()
+    return events
+
+
+async def test_a_plain_alert_is_stored_as_its_state(connection: asyncpg.Connection) -> None:
+    fields = EVERY_FIELD | {"dedup_key": None, "escalate_after": None}
+    items = [accept(posted(**some), BILLING, NOW) for some in (fields, {})]
+    plain = [item for item in items if isinstance(item, PendingAlert)]
+    await append_alerts(connection, [i.wire for i in plain], [i.digest for i in plain], [i.key for i in plain])
+    unit = await load(connection, Lookup(ids=[item.id for item in plain]))
+    for seq, (item, made) in enumerate(zip(plain, (fields, {}), strict=True), 1):
+        alert = unit.alerts[item.id]
+        assert orjson.loads(alert.wire()) == orjson.loads(item.wire)  # jsonb has an order of its own
+        other = accept(posted(**made | {"escalate_after": 1}), BILLING, NOW)  # a command, which has the whole state
+        assert isinstance(other, PostAlert)
+        assert alert == replace(other.alert, id=item.id, seq=seq, escalate_after=None, escalate_at=None)
+    assert unit.start == 2
+
+
+async def test_what_a_unit_of_work_writes_is_what_the_next_one_reads(
+    connection: asyncpg.Connection, database_url: str
+) -> None:
+    command = accept(posted(**EVERY_FIELD), BILLING, NOW, KEY)
+    assert isinstance(command, PostAlert)
+    unit, [outcome] = await commit(connection, command)
+    assert isinstance(outcome, Stored)
+    lookup = Lookup(ids=[outcome.id], idempotency=[("billing", "key"), ("billing", "other")])
+    found = await load(connection, lookup)
+    assert found.alerts == unit.changed
+    assert found.answers == {("billing", "key"): FirstAnswer(KEY.content, outcome)}
+    assert (found.start, found.head) == (1, 1)
+
+    again, _ = await commit(
+        connection,
+        PostAlert("billing", LATER, replace(command.alert, id=uuid7())),
+        PostAlert("billing", LATER, replace(command.alert, id=uuid7())),
+        ChangeStatus("ann", LATER, outcome.id, Action.ACKNOWLEDGE),
+        AddComment("ann", LATER, outcome.id, uuid7(), "Looking."),
+    )
+    assert again.changed[outcome.id].occurrences == 3
+    assert (await load(connection, lookup)).alerts == again.changed
+    assert await log_of(database_url) == unit.events + again.events
+
+
+async def test_every_field_that_may_change_is_written_and_no_other(connection: asyncpg.Connection) -> None:
+    first = stored(seq=1, **{name: value for name, value in EVERY_FIELD.items() if name != "expires_at"})
+    changes = {
+        "severity": "error",
+        "recipients": ["ann"],
+        "status": "acknowledged",
+        "status_by": "ann",
+        "occurrences": 9,
+    }
+    times = dict.fromkeys(
+        ["status_at", "updated_at", "expires_at", "escalate_at", "last_repeat_event_at", "repeat_event_due_at"], LATER
+    )
+    second = stored(id=first.id, seq=7, title="Other", **changes, **times)
+    async with connection.transaction():
+        for alert in (first, second):
+            await write_unit_of_work(connection, UnitOfWork(0, changed={alert.id: alert}))
+    [row] = (await load(connection, Lookup(ids=[first.id]))).alerts.values()
+    kept = ("id", "seq", "source", "topic", "title", "body", "attributes", "links", "dedup_key", "created_at")
+    for name in FIELDS:
+        expected = first if name in (*kept, "escalate_after") else second
+        assert getattr(row, name) == getattr(expected, name), name
+
+
+async def test_a_lookup_finds_holders_of_keys_and_due_alerts(connection: asyncpg.Connection) -> None:
+    old = stored(seq=1, dedup_key="k", status="resolved")
+    new, other = stored(seq=2, dedup_key="k"), stored(seq=3, dedup_key="k", topic="another")
+    due, later = stored(seq=4, expires_at=NOW), stored(seq=5, expires_at=LATER)
+    over = stored(seq=6, expires_at=NOW, status="resolved")
+    alerts = {alert.id: alert for alert in (old, new, other, due, later, over)}
+    async with connection.transaction():
+        await write_unit_of_work(connection, UnitOfWork(0, changed=alerts))
+
+    async def found(lookup: Lookup) -> set[int]:
+        return {alert.seq for alert in (await load(connection, lookup)).alerts.values()}
+
+    assert await found(Lookup()) == set()
+    assert await found(Lookup(dedup_keys=[("default", "k"), ("default", "none")])) == {2}
+    assert await found(Lookup(ids=[old.id])) == {1, 2}  # who holds its key, in case it is to be reopened
+    assert await found(Lookup(ids=[other.id, uuid7()])) == {3}
+    assert await found(Lookup(due_at=NOW)) == {4}
+    assert await found(Lookup(due_at=LATER, ids=[due.id])) == {4, 5}
+
+
+async def test_one_transaction_reads_a_bounded_number_of_due_alerts(connection: asyncpg.Connection) -> None:
+    alerts = [stored(seq=number, expires_at=NOW) for number in range(1, DUE_MAX + 2)]
+    async with connection.transaction():
+        await write_unit_of_work(connection, UnitOfWork(0, changed={alert.id: alert for alert in alerts}))
+    assert len((await load(connection, Lookup(due_at=LATER))).alerts) == DUE_MAX
