@@ -1,1 +1,1 @@
-"""Alerts: taken over REST, stored by the committer, listed from the table of their current state."""
+"""Alerts: accepted over REST, stored by the committer, listed from their current state."""

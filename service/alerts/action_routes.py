@@ -43,9 +43,9 @@ _ACTING = refusals(NotFound, ActionConflict, Overloaded, OutcomeUnknown)
 async def acknowledge(
     database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId
 ) -> Response:
-    """Take an open alert. The first who asks has it; others are answered 409 with who that is.
+    """Acknowledge an open alert. Only the first request succeeds; others get 409 with who was first.
 
-    Repeating one's own action changes nothing and is answered with the alert, here and below.
+    An admin who repeats an action, here and below, gets the alert as it is, and changes nothing.
     """
     return await _act(database, committer, principal, alert_id, Action.ACKNOWLEDGE)
 
@@ -54,7 +54,7 @@ async def acknowledge(
 async def resolve(
     database: ProvidedDatabase, committer: ProvidedCommitter, principal: Resolver, alert_id: AlertId
 ) -> Response:
-    """Call an alert done. Whoever posted it may, too."""
+    """Resolve an alert. Its source may do so, too."""
     return await _act(database, committer, principal, alert_id, Action.RESOLVE)
 
 
@@ -62,7 +62,7 @@ async def resolve(
 async def reopen(
     database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId
 ) -> Response:
-    """Open an alert again that was resolved or has expired, or give back one that was acknowledged."""
+    """Reopen an alert that was resolved or has expired, or give up one that was acknowledged."""
     return await _act(database, committer, principal, alert_id, Action.REOPEN)
 
 
@@ -84,7 +84,7 @@ async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is giv
     body: Annotated[schemas.CommentIn, Depends(json_body(schemas.CommentIn))],
     idempotency_key: Annotated[Name | None, Header(description="makes a retry safe, for 24 hours")] = None,
 ) -> Response:
-    """Say something about an alert, whatever became of it."""
+    """Comment on an alert, whatever its status."""
     await _see(database, principal, alert_id)
     key = IdempotencyKey.of(idempotency_key, [str(alert_id), body.text]) if idempotency_key is not None else None
     stored = await committer.store(AddComment(principal.subject, datetime.now(UTC), alert_id, uuid7(), body.text, key))
@@ -101,7 +101,7 @@ async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query stri
     limit: Annotated[int, Query(ge=1, le=500, description="how many at most")] = 100,
     order: Annotated[Literal["asc", "desc"], Query(description="desc: newest first; the same for each page")] = "asc",
 ) -> Response:
-    """List the events of an alert, oldest first unless asked otherwise: what happened, by whom and when."""
+    """List the events of an alert, by default oldest first: what happened, by whom and when."""
     await _see(database, principal, alert_id)
     async with database.transaction() as tx:
         start = decode_cursor(cursor) if cursor is not None else None

@@ -1,7 +1,8 @@
-"""Many alerts in one request: each is validated, stored and answered by itself, in the order of the request.
+"""Many alerts in one request: each is validated, stored and answered by itself, in order.
 
-A batch is a JSON array or NDJSON. An alert that is not valid is refused alone. A request that is not valid, because
-its JSON cannot be read or the batch is too long, is refused whole, and nothing of it is stored.
+A batch is a JSON array or NDJSON. An alert that is not valid is refused alone. A request that is
+not valid, because its JSON cannot be read or the batch is too long, is refused whole, and nothing
+of it is stored.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
     """Store the valid ones of ``items``, and answer each.
 
     Raises:
-        RequestRefused: the service could store none of the valid ones; the whole batch may be sent again.
+        RequestRefused: the service could store none of them; the whole batch may be sent again.
 
     """
     checked: list[QueueItem | RequestRefused] = []
@@ -100,7 +101,7 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
             await asyncio.sleep(0)
     outcomes = await store_all([item for item in checked if isinstance(item, QueueItem)])
     if outcomes and all(map(_is_server_error, outcomes)):
-        # OutcomeUnknown stands for all, because it promises least: after the others nothing was stored.
+        # OutcomeUnknown stands for all, because it promises least: the others stored nothing.
         unknown = (outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown))
         raise next(unknown, cast("RequestRefused", outcomes[0]))
     following = iter(outcomes)

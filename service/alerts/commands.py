@@ -131,7 +131,7 @@ class ResolveByDedupKey(Command):
 
 @dataclass(slots=True)
 class AddComment(Command):
-    """A comment on an alert; ``id`` is the comment's. With an idempotency key, a retry makes no second one."""
+    """A comment on an alert; ``id`` is the comment's. With a key, a retry makes no second one."""
 
     alert_id: UUID
     id: UUID
@@ -178,7 +178,7 @@ class ProcessDue(Command):
 
 
 def apply_all(commands: Iterable[Command], unit: UnitOfWork) -> list[Outcome]:
-    """Apply commands in turn, and return the outcome of each; one that is refused leaves the unit as it was."""
+    """Apply commands in turn, and return their outcomes; a refused one changes nothing."""
 
     def outcome(command: Command) -> Outcome:
         try:

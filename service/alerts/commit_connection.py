@@ -1,8 +1,8 @@
 """The committer's connection, and the recovery of a commit whose outcome is unknown.
 
-When the connection is lost during a commit, the transaction may have been committed or not, and its backend may still
-be at work: one that waits for the log's lock could commit after it was asked about. So the backend is ended first, and
-then the database is asked, over a new connection.
+When the connection is lost during a commit, the transaction may have been committed or not, and its
+backend may still be at work: one that waits for the log's lock could commit after it was asked
+about. So the backend is ended first, and then the database is asked, over a new connection.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class CommitConnection:
             await close_quietly(self._connection)
 
     async def recover(self, ask: Callable[[asyncpg.Connection], Awaitable[None]], timeout_seconds: float) -> bool:
-        """Let ``ask`` find out what became of a commit whose connection was lost; return False if time ran out."""
+        """Let ``ask`` find out what became of a lost commit; return False if time ran out."""
         lost = self._backend
         self._terminate()
         deadline = time.monotonic() + timeout_seconds

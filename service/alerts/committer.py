@@ -1,15 +1,15 @@
 """Group commit: many requests, one transaction.
 
-One task owns one connection. While a commit is under way, new alerts gather in a bounded queue; the next commit takes
-all that have gathered, up to ``commit_batch_size``. There is no timer: an idle service commits an alert the moment it
-arrives.
+One task owns one connection. While a commit is under way, new alerts gather in a bounded queue; the
+next commit takes all that have gathered, up to ``commit_batch_size``. There is no timer: an idle
+service commits an alert the moment it arrives.
 
 Invariants:
 
 - An outcome is handed out only after its transaction was committed: stored before answered.
-- A commit whose outcome is unknown is recovered by asking, never by storing again (``commit_connection.py``). The
-  alerts' ids, made before the commit, say which alerts were stored; of a transaction of commands PostgreSQL itself is
-  asked, by its number.
+- A commit whose outcome is unknown is recovered by asking, never by storing again
+  (``commit_connection.py``). The alerts' ids, made before the commit, say which alerts were stored;
+  of a transaction of commands PostgreSQL itself is asked, by its number.
 - A full queue refuses at once (``Overloaded``); nothing waits without bound.
 
 ::
@@ -103,7 +103,7 @@ class Committer:
 
         Raises:
             Overloaded: the queue is full.
-            RequestRefused: it was not stored; the lifecycle, or an idempotency key, does not allow it.
+            RequestRefused: the lifecycle, or an idempotency key, does not allow it.
             DatabaseUnavailable: it was not stored.
             OutcomeUnknown: the database went away during the commit, and stayed away.
 
@@ -115,7 +115,7 @@ class Committer:
         return outcome
 
     async def resolve_key(self, topic: str, dedup_key: str, actor: str) -> Stored | None:
-        """Resolve the unresolved alert of ``topic`` that holds the key, and return it; None where there is none."""
+        """Resolve the unresolved alert of ``topic`` with the key; return None where there is none."""
         try:
             return await self.store(ResolveByDedupKey(actor, datetime.now(UTC), topic, dedup_key))
         except NotFound:
@@ -209,7 +209,7 @@ class Committer:
         ALERTS_REPLAYED.inc(len(batch) - len(events))
         self._conclude(batch, [_outcome(alert, result) for alert, result in zip(batch, results, strict=True)], events)
 
-    # Commands, whose outcome depends on the alerts that are there: a transaction of six round trips.
+    # Commands, whose outcome depends on what is stored: a transaction of six round trips.
 
     async def _commit_commands(self, batch: list[Command]) -> None:
         if not batch:
@@ -280,7 +280,7 @@ class Committer:
             _fail(batch, _unknown())
 
     def _conclude(self, batch: Sequence[QueueItem], outcomes: Sequence[Outcome], events: Sequence[Event]) -> None:
-        """Count the outcomes of each source, pass the events on to the fan-out, and answer the requests."""
+        """Count the outcomes by source, pass the events to the fan-out, and answer the requests."""
         for (source, result), number in Counter(_post_outcomes(batch, outcomes)).items():
             self._sources.count(source, result, number)
         if events:

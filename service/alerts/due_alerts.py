@@ -1,8 +1,9 @@
-"""Due alerts: every second, have the committer process the alerts whose expiry, escalation or repeat event is due.
+"""Due alerts: process those whose expiry, escalation or repeat event is due, every second.
 
-Any node may do it. The query takes no lock and reads one index entry; due alerts are read again under the log's lock,
-so each escalation, expiry and repeat event is in the log exactly once, however many nodes ask, and an alert that
-became due while no node ran is processed by the first that starts.
+Any node may do it. The query takes no lock and reads one index entry; due alerts are read again
+under the log's lock, so each escalation, expiry and repeat event is in the log exactly once,
+however many nodes ask, and an alert that became due while no node ran is processed by the first
+that starts.
 """
 
 from __future__ import annotations

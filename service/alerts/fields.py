@@ -1,11 +1,12 @@
 """Constrained field types of requests: text, names, topics, times, attributes.
 
-Each type checks a value, with a message that says what was wrong, and says in its JSON Schema what a schema can say.
-The regular expressions are those that ECMAScript, Python and Rust read alike.
+Each type checks a value, with a message that says what was wrong, and says in its JSON Schema what
+a schema can say. The regular expressions are those that ECMAScript, Python and Rust read alike.
 
-Refused is what PostgreSQL, a browser or a log line could not hold: control characters (Unicode category Cc) and
-surrogates (Cs), which UTF-8 has no form for. Numbers are limited to those that every JSON reader holds exactly (RFC
-8259, section 6), and that PostgreSQL, which writes a number out in digits, does not turn into megabytes.
+Refused is what PostgreSQL, a browser or a log line could not hold: control characters (Unicode
+category Cc) and surrogates (Cs), which UTF-8 has no form for. Numbers are limited to those that
+every JSON reader holds exactly (RFC 8259, section 6), and that PostgreSQL, which writes a number
+out in digits, does not turn into megabytes.
 """
 
 from __future__ import annotations

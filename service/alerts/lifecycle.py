@@ -11,13 +11,13 @@
                  ├──────────── resolve ──────────┴──► resolved
                  └──────────── expire ───────────────► expired ── reopen ──► open
 
-Each transition is an event of the log. An action that leads to the status that the alert already has changes nothing
-when the same actor repeats it, and is a conflict when somebody else was first: of two admins who acknowledge at once,
-one succeeds, and the other is answered with who was first.
+Each transition is an event of the log. An action that leads to the status that the alert already
+has changes nothing when the same actor repeats it, and is a conflict when somebody else was first:
+of two admins who acknowledge at once, one succeeds, and the other is answered with who was first.
 
-While an alert is open or acknowledged, another with its ``dedup_key`` in its topic repeats it: the occurrence is
-counted, and raises the severity if it is more severe. The log gets at most one event of repetitions a second; each
-holds the whole count.
+While an alert is open or acknowledged, another with its ``dedup_key`` in its topic repeats it: the
+occurrence is counted, and raises the severity if it is more severe. The log gets at most one event
+of repetitions a second; each holds the whole count.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SERVICE = "tocsin"
 
 
 class Action(Enum):
-    """An action of an admin: its name, the status it leads to, those it may start from, and the kind of the event."""
+    """An action: its name, the status it leads to, those it starts from, the kind of its event."""
 
     ACKNOWLEDGE = ("acknowledge", "acknowledged", ("open",), "alert.acknowledged")
     RESOLVE = ("resolve", "resolved", UNRESOLVED, "alert.resolved")
@@ -68,7 +68,7 @@ class Action(Enum):
 
 
 class Transition(NamedTuple):
-    """An alert after a command, and the kind of the event; ``kind`` is None where the event is due later."""
+    """An alert after a change, and the kind of its event, None where the event is due later."""
 
     alert: AlertState
     kind: EventKind | None
@@ -78,7 +78,7 @@ def act(alert: AlertState, action: Action, actor: str, at: datetime) -> Transiti
     """Return the transition of an action, None where ``actor`` repeats it.
 
     Raises:
-        ActionConflict: somebody else was first, or the action is not allowed in the alert's current status.
+        ActionConflict: somebody else was first, or the current status does not allow it.
 
     """
     if alert.status == action.status and alert.status_by == actor:
@@ -104,9 +104,10 @@ def _describe_status(alert: AlertState) -> str:
 
 
 def repeat(alert: AlertState, repeated: AlertState, at: datetime) -> Transition:
-    """Return the transition of an unresolved alert that ``repeated``, posted with the same key, repeats.
+    """Return the transition of an unresolved alert when ``repeated`` is posted with the same key.
 
-    A more severe one is an event at once, and reopens an acknowledged alert: a less severe one was acknowledged.
+    A more severe one is an event at once, and reopens an acknowledged alert: what somebody
+    acknowledged was less severe.
     """
     is_more_severe = RANK[repeated.severity] > RANK[alert.severity]
     expiries = (alert.expires_at, repeated.expires_at)
@@ -134,7 +135,7 @@ def comment(alert: AlertState, at: datetime) -> Transition:
 
 
 def process_due(alert: AlertState, at: datetime) -> Iterator[Transition]:
-    """Yield the transitions of an unresolved alert that are due at ``at``: repeat event, escalation or expiry."""
+    """Yield the transitions due at ``at``: pending repeat event, escalation or expiry."""
     if alert.repeat_event_due_at is not None and alert.repeat_event_due_at <= at:
         alert = replace(alert, last_repeat_event_at=at, repeat_event_due_at=None)
         yield Transition(alert, "alert.repeated")
@@ -147,5 +148,5 @@ def process_due(alert: AlertState, at: datetime) -> Iterator[Transition]:
 
 
 def _with_event(alert: AlertState, at: datetime) -> AlertState:
-    """Return an alert whose event is due now: the event holds the whole count, so no repeat event is pending."""
+    """Return an alert with an event at ``at``, which holds the whole count: no repeat event is pending."""
     return replace(alert, updated_at=at, repeat_event_due_at=None)

@@ -1,4 +1,4 @@
-"""Reading alerts: one, or pages of them, newest first, and only those that the bearer may see."""
+"""Reading alerts: one, or pages, newest first; only those that the bearer may see."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ _COLUMNS = [alerts.c[name] for name in FIELDS]
 class AlertQuery:
     """A query for a list of alerts; an empty list of values means any.
 
-    ``since`` and ``until`` bound when an alert was created, the first included; ``before`` is the cursor's ``seq``.
+    ``since`` and ``until`` bound when an alert was created, the first included; ``before`` is the
+    cursor's ``seq``.
     """
 
     topics: Sequence[str] = ()
@@ -73,7 +74,8 @@ def decode_cursor(cursor: str) -> int:
 def any_topic(topic: ColumnElement[str], patterns: Sequence[str]) -> ColumnElement[bool]:
     """Return the condition that one of ``patterns`` covers ``topic``.
 
-    A pattern that is a topic is compared by equality, so that the index on topic and seq gives the order.
+    A pattern that is a topic is compared by equality, so that the index on topic and seq gives the
+    order.
     """
     topics = [pattern for pattern in patterns if is_topic(pattern)]
     wildcards = (pattern for pattern in patterns if not is_topic(pattern))
@@ -91,7 +93,7 @@ def visible_to(principal: Principal) -> ColumnElement[bool]:
 async def list_alerts(
     tx: AsyncConnection, principal: Principal, query: AlertQuery
 ) -> tuple[list[AlertState], str | None, int]:
-    """Return a page of alerts, the cursor of the next one, and the head of the log at that instant."""
+    """Return a page of alerts, the cursor of the next one, and the head of the log at that time."""
     statement = select(*_COLUMNS).where(visible_to(principal)).order_by(alerts.c.seq.desc()).limit(query.limit + 1)
     if query.topics and "*" not in query.topics:
         statement = statement.where(any_topic(alerts.c.topic, query.topics))
@@ -121,7 +123,7 @@ async def list_alerts(
 async def find_alert(
     tx: AsyncConnection, principal: Principal, alert_id: UUID, *, own: bool = False
 ) -> AlertState | None:
-    """Return one alert, or None where there is none that ``principal`` may see, or, if ``own``, has posted."""
+    """Return an alert that ``principal`` may see or, if ``own``, has posted; None if there is none."""
     visible = or_(visible_to(principal), alerts.c.source == principal.subject) if own else visible_to(principal)
     row = (await tx.execute(select(*_COLUMNS).where(alerts.c.id == alert_id, visible))).first()
     return _alert(row) if row else None

@@ -1,7 +1,8 @@
 """The items of the committer's queue, and their outcomes.
 
-A ``PendingAlert`` only needs to be stored, and is appended to the log as it is. Everything else is a ``Command``
-(``commands.py``): its outcome depends on the alerts that are there, so it is decided while the log's lock is held.
+A ``PendingAlert`` only needs to be stored, and is appended to the log as it is. Everything else is
+a ``Command`` (``commands.py``): its outcome depends on the alerts that are there, so it is decided
+while the log's lock is held.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 class Stored(NamedTuple):
     """An alert as a commit left it. ``wire`` is its JSON, or that of the comment that was made.
 
-    ``replayed``: the first answer to the idempotency key. ``repeated``: the alert was there, and was counted.
+    ``replayed``: the first answer to the idempotency key. ``repeated``: the alert was there, and
+    was counted.
     """
 
     id: UUID
@@ -67,7 +69,7 @@ class QueueItem:
         return 0
 
     def conclude(self, outcome: Outcome) -> None:
-        """Set the outcome, and wake the request if this is its last item. Only the first outcome counts."""
+        """Set the outcome, unless there is one, and wake the request if this is its last item."""
         if self.outcome is not None:
             return
         self.outcome = outcome

@@ -1,6 +1,7 @@
 """``POST /v1/alerts``, one or many, and the reading of alerts.
 
-The POSTs are the hot path: their routes are ``FastRoute``, and their bodies are validated here, from bytes.
+The POSTs are the hot path: their routes are ``FastRoute``, and their bodies are validated here,
+from bytes.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 async def post_alert(request: Request) -> Response:
     """Store an alert and push it to every admin who may see it.
 
-    The answer means that it is committed. With an ``Idempotency-Key`` a retry is answered as the first request was,
-    with ``Idempotency-Replayed: true``, and stores nothing. An alert with the ``dedup_key`` of an unresolved one in its
-    topic repeats that one: it is counted there, and the answer is 200.
+    The answer means that it is committed. With an ``Idempotency-Key`` a retry is answered as the
+    first request was, with ``Idempotency-Replayed: true``, and stores nothing. An alert with the
+    ``dedup_key`` of an unresolved one in its topic repeats that one: it is counted there, and the
+    answer is 200.
     """
     principal = await _writer(request)
     alert = await read_model(request, schemas.AlertIn)
@@ -69,10 +71,10 @@ def created(stored: Stored) -> Response:
 
 
 async def post_batch(request: Request) -> Response:
-    """Store up to 1,000 alerts, each answered by itself, in order: one that is refused does not hold up the others.
+    """Store up to 1,000 alerts, each answered by itself, in order. A refused one fails alone.
 
-    The body is a JSON array, or NDJSON. An item may carry an ``idempotency_key``, which does what the header of a
-    single POST does. Each alert counts against the write limit.
+    The body is a JSON array, or NDJSON. An item may carry an ``idempotency_key``, which does what
+    the header of a single POST does. Each alert counts against the write limit.
     """
     principal = await _writer(request)
     lines = media_type(request) in batch.NDJSON_TYPES
@@ -167,7 +169,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=200, description="how many at most")] = 50,
 ) -> Response:
-    """List the alerts that the bearer may see, newest first; what is given narrows the list, all of it together."""
+    """List the alerts that the bearer may see and that match all filters, newest first."""
     query = AlertQuery(
         topics=topic_patterns(topic),
         severities=severity,

@@ -1,7 +1,7 @@
 """The JSON of alerts over REST: what a source posts, and what is answered.
 
-Limits are those of the design: title 200 characters, body and attributes 16 KiB of UTF-8, 100 recipients.
-``fields.py`` has the types of the fields.
+Limits are those of the design: title 200 characters, body and attributes 16 KiB of UTF-8, 100
+recipients. ``fields.py`` has the types of the fields.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class AlertIn(BaseModel):
     dedup_key: Annotated[Line, Field(max_length=KEY_MAX)] | None = Field(
         None, description="while an alert of the topic with this key is unresolved, this one repeats it"
     )
-    expires_at: FutureTime | None = Field(None, description="when it is over by itself; in the future")
+    expires_at: FutureTime | None = Field(None, description="when the alert expires; in the future")
     escalate_after: Annotated[int, Field(ge=1, le=ESCALATE_MAX), WHOLE] | None = Field(
-        None, description="seconds without an acknowledgement until all who may see the topic are told"
+        None, description="seconds without an acknowledgement until the alert is sent to all who may see its topic"
     )
 
 
@@ -115,7 +115,7 @@ _ALERT: dict[str, Any] = {
 
 
 class AlertShown(BaseModel):
-    """An alert as everybody is shown it."""
+    """An alert."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_ALERT]})
 
@@ -136,19 +136,19 @@ class AlertShown(BaseModel):
     created_at: AwareDatetime
     updated_at: AwareDatetime
     expires_at: AwareDatetime | None
-    escalate_at: AwareDatetime | None = Field(description="when it goes to all who may see its topic")
+    escalate_at: AwareDatetime | None = Field(description="when it is sent to all who may see its topic")
 
 
 class AlertOut(AlertShown):
-    """An alert as REST shows it; a frame's ``alert`` is the same without ``seq``, which stands beside it there."""
+    """An alert as REST shows it. In a frame, ``seq`` stands beside ``alert`` instead."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_ALERT, "seq": 4711}]})
 
-    seq: int = Field(description="its place in the log: the event that created it")
+    seq: int = Field(description="its position in the log: the event that created it")
 
 
 class CommentIn(BaseModel):
-    """What somebody says about an alert."""
+    """A comment on an alert."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "Acquirer X is aware."}]})
 
@@ -189,7 +189,7 @@ class CommentText(BaseModel):
 
 
 class TimelineEvent(BaseModel):
-    """What happened to an alert, and where it stood then."""
+    """An event of an alert, and the alert's status after it."""
 
     seq: int
     kind: EventKind
@@ -202,7 +202,7 @@ class TimelineEvent(BaseModel):
 
 
 class Timeline(BaseModel):
-    """A page of what happened to an alert, oldest first, or with `order=desc` newest first."""
+    """A page of the events of an alert, oldest first, or with `order=desc` newest first."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -242,12 +242,12 @@ class AlertPage(BaseModel):
 
 
 class BatchResult(BaseModel):
-    """What became of one alert of a batch: where it stands in the log, or, as a problem document, why it is refused."""
+    """The result of one alert of a batch: its position in the log, or a problem document."""
 
     model_config = ConfigDict(extra="allow")
 
     status: int = Field(
-        description="201, or what a single POST of this alert would have been answered: 200 for a repetition"
+        description="the status that a single POST of this alert would have had: 201, 200 for a repetition, or an error"
     )
     id: UUID | None = None
     seq: int | None = None
@@ -256,7 +256,7 @@ class BatchResult(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """One result an alert, in their order."""
+    """One result per alert, in the order of the request."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"results": [{"status": 201, "id": _ALERT["id"], "seq": 4711}]}]}

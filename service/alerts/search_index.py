@@ -1,8 +1,9 @@
 """Search by text and by attributes: an index beside the alerts, filled behind the log.
 
-Splitting text into words and keeping two GIN indexes costs PostgreSQL as much as storing the alert, and would be paid
-under the log's lock. So one node at a time does it afterwards, and pauses nine times as long as it worked. Alerts that
-are not indexed yet are searched without an index: an answer is never behind the log.
+Splitting text into words and keeping two GIN indexes costs PostgreSQL as much as storing the alert,
+and would be paid under the log's lock. So one node at a time does it afterwards, and pauses nine
+times as long as it worked. Alerts that are not indexed yet are searched without an index: an answer
+is never behind the log.
 
 Alerts never change their words and attributes, so an entry is made once.
 """
@@ -40,16 +41,16 @@ _INDEX = insert(alert_search).from_select(
 
 
 def found(words: str | None, attributes: dict[str, Any] | None) -> ColumnElement[bool]:
-    """Return the condition that an alert has all of ``words``, in PostgreSQL's web syntax, and holds ``attributes``."""
+    """Return the condition that an alert has ``words``, in websearch syntax, and ``attributes``."""
     indexed, behind = select(alert_search.c.seq), select(_some.c.seq).where(_IS_BEHIND)
     if words is not None:
         query = func.websearch_to_tsquery(_DICTIONARY, words)
         indexed = indexed.where(alert_search.c.words.bool_op("@@")(query))
         behind = behind.where(_WORDS.bool_op("@@")(query))
     if attributes is not None:
-        wanted = literal(attributes, JSONB)
-        indexed = indexed.where(alert_search.c.attributes.contains(wanted))
-        behind = behind.where(_some.c.attributes.contains(wanted))
+        held = literal(attributes, JSONB)
+        indexed = indexed.where(alert_search.c.attributes.contains(held))
+        behind = behind.where(_some.c.attributes.contains(held))
     return alerts.c.seq.in_(union_all(indexed, behind))
 
 

@@ -1,6 +1,7 @@
 """The SQL of the unit of work: load it under the log's lock, and write it in one statement.
 
-The lists of columns follow from the fields of ``AlertState`` and ``Event``, their types from ``tables.py``.
+The lists of columns follow from the fields of ``AlertState`` and ``Event``, their types from
+``tables.py``.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ _UNRESOLVED = "status IN ('open', 'acknowledged')"
 # The driver would ask the database what an enum is.
 _COLUMNS = ", ".join(f"{name}::text" if isinstance(alerts.c[name].type, postgresql.ENUM) else name for name in FIELDS)
 
-# $1 ids, $2 and $3 topics and keys, $4 the time where alerts are due, else null. The second part finds who holds the
-# key of an alert that may be reopened. The rows are locked because retention, which alone does not hold the log's lock,
-# may be about to delete one: it passes over those that are locked, and what it deleted is not found here.
+# $1 ids, $2 and $3 topics and keys, $4 the time where alerts are due, else null. The second part
+# finds who holds the key of an alert that may be reopened. The rows are locked because retention,
+# which alone does not hold the log's lock, may be about to delete one: it passes over those that
+# are locked, and what it deleted is not found here.
 _READ_ALERTS = f"""
 SELECT {_COLUMNS} FROM alerts WHERE id IN (
     SELECT unnest($1::uuid[])
@@ -62,7 +64,7 @@ JOIN idempotency_keys k USING (source, key) LEFT JOIN events e ON e.seq = k.seq
 
 
 def _insert(table: Table, names: Iterable[str], parameter: int) -> str:
-    """Return the statement that inserts the rows of a JSON array, whose members are named after the columns."""
+    """Return the statement that inserts the objects of a JSON array, members named as columns."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     columns = {name: table.c[name].type.compile(dialect) for name in names}
     types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
@@ -86,9 +88,9 @@ SELECT link_log($4, $5), pg_notify('{EVENTS_CHANNEL}', $6::text) WHERE $6 IS NOT
 
 
 async def load_unit_of_work(connection: asyncpg.Connection, lookup: Lookup) -> tuple[UnitOfWork, str]:
-    """Take the lock of the log, which is held to the commit, and read; return the id of the transaction too.
+    """Take the log's lock, which is held to the commit, and read. Return the transaction's id too.
 
-    The snapshot of each statement after the lock is newer than it.
+    The snapshot of each later statement is newer than the lock.
     """
     await connection.execute(AdvisoryLock.LOG.lock)
     head, xid = await connection.fetchrow(

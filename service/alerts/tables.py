@@ -1,4 +1,4 @@
-"""The tables of alerts: their current state, what they are searched by, and the idempotency keys of their posting."""
+"""The tables of alerts: their current state, their search index, and idempotency keys."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The unit of work of a transaction that changes alerts: what it read under the log's lock, and what it will write.
+"""The unit of work of a transaction: what it read under the log's lock, and what it will write.
 
-Without I/O: ``statements.py`` loads it and writes it. In between each command is applied to it in turn
-(``commands.py``), and sees what those before it left. Nothing is retried and nothing races, on one node or on fifty.
+Without I/O: ``statements.py`` loads it and writes it. In between each command is applied to it in
+turn (``commands.py``), and sees what those before it left. Nothing is retried and nothing races, on
+one node or on fifty.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Lookup(NamedTuple):
-    """What commands need to have read; ``due_at`` is a time where they need the alerts that are due by then."""
+    """What commands need to have read: by id, by key, and the alerts due at ``due_at``."""
 
     ids: Sequence[UUID] = ()
     dedup_keys: Sequence[tuple[str, str]] = ()
@@ -67,8 +68,9 @@ class NewAnswer(NamedTuple):
 class UnitOfWork:
     """What a transaction read, and what it will write.
 
-    ``alerts`` and ``answers`` are kept current: by id, and by source and key. ``changed``, ``events`` and
-    ``new_answers`` are to be written. ``start`` is the head of the log that was found.
+    ``alerts`` and ``answers`` are kept current: by id, and by source and key. ``changed``,
+    ``events`` and ``new_answers`` are to be written. ``start`` is the head of the log that was
+    found.
     """
 
     start: int
@@ -110,7 +112,7 @@ class UnitOfWork:
     def record(
         self, transition: Transition, actor: str, at: datetime, details: dict[str, Any] | None = None
     ) -> AlertState:
-        """Record a transition, and its event, if any, and return the alert; a new alert gets its ``seq``."""
+        """Record a transition and its event, if any. A new alert is returned with its ``seq``."""
         alert, kind = transition
         if kind is not None:
             if kind == "alert.created":
@@ -139,7 +141,7 @@ class UnitOfWork:
         return alert
 
     def first_answer(self, source: str, key: IdempotencyKey | None) -> Stored | None:
-        """Return the first answer to a key of ``source``, None where it is new, or where there is no key.
+        """Return the first answer to a key of ``source``, None where the key is new or there is none.
 
         Raises:
             IdempotencyMismatch: the key was first used for something else.

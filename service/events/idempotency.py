@@ -11,7 +11,7 @@ from service.errors import IdempotencyMismatch
 
 
 def content_hash(value: Any) -> str:
-    """Return the SHA-256, in hex, of the canonical JSON of a value: whatever the spacing and order of its members."""
+    """Return the SHA-256, in hex, of the canonical JSON of a value: its members sorted."""
     return sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 EVENTS_CHANNEL = "tocsin_events"
 ROOM_AHEAD = 3_000_000
-"""For how many events there are partitions ahead of the head: 80 seconds of a flood of 36,000 a second."""
+"""How many events the partitions ahead of the head have room for: 80 s at 36,000 a second."""
 PARTITIONS_AHEAD_MAX = 64
-"""The most partitions ahead: a statement that asks all of them takes a lock on each, and there are only so many."""
+"""The most partitions ahead: a statement over all takes a lock on each, and locks are limited."""
 
 
 class Event(NamedTuple):
     """One event of the log.
 
-    ``body`` is the alert as JSON text, ``details`` an object of what the kind adds to the frame, if anything;
-    ``recipients`` is None where all may see it.
+    ``body`` is the alert as JSON text, ``details`` an object of what the kind adds to the frame, if
+    anything; ``recipients`` is None where all may see it.
     """
 
     seq: int
@@ -61,8 +61,9 @@ class Event(NamedTuple):
 class Appended(NamedTuple):
     """What became of one item of an append.
 
-    ``replayed`` says that the idempotency key was known: ``seq`` and ``body`` are then the first answer's.
-    ``mismatch`` says that it was known with another alert. ``body`` is None where the item itself was stored.
+    ``replayed`` says that the idempotency key was known: ``seq`` and ``body`` are then the first
+    answer's. ``mismatch`` says that it was known with another alert. ``body`` is None where the
+    item itself was stored.
     """
 
     seq: int
@@ -77,10 +78,10 @@ async def append_alerts(
     digests: Sequence[bytes],
     keys: Sequence[IdempotencyKey | None],
 ) -> list[Appended]:
-    """Append alerts, each as JSON, with the digest of its event and its key, if any; return one result each, in order.
+    """Append alerts, as JSON, with the digests of their events and their keys; return their results.
 
-    The transaction is committed when this returns. When it raises because the connection was lost, the outcome is
-    unknown.
+    The transaction is committed when this returns. When it raises because the connection was lost,
+    the outcome is unknown.
     """
     keyed = any(keys)
     rows = await connection.fetch(
@@ -105,7 +106,8 @@ async def read_first(tx: AsyncConnection) -> int:
 
 _COLUMNS = "seq, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, details::text"
 _READ_TAIL = text(f"SELECT {_COLUMNS} FROM events WHERE seq > :after ORDER BY seq LIMIT :limit")  # noqa: S608 - constant
-# The inner query stops at `limit` rows, the outer one at `max_bytes`. The patterns are made ready once for all events.
+# The inner query stops at `limit` rows, the outer one at `max_bytes`. The patterns are made ready
+# once for all events.
 _READ_MATCHING = text(
     f"""
     SELECT {_COLUMNS}, matched
@@ -140,9 +142,10 @@ async def read_matching(  # noqa: PLR0913 - the range, who looks at it through w
     limit: int,
     max_bytes: int,
 ) -> tuple[list[Event], bool]:
-    """Return the next events in ``(after, up_to]`` that ``recipient`` may see, and whether these are all of them.
+    """Return the next events in ``(after, up_to]`` that ``recipient`` may see, and whether these are all.
 
-    At most ``limit`` events are returned, and none after ``max_bytes`` of bodies, but always one where there is one.
+    At most ``limit`` events are returned, and none after ``max_bytes`` of bodies, but always one
+    where there is one.
     """
     parameters = {
         "after": after,
@@ -179,8 +182,8 @@ def _events(rows: Sequence[Any]) -> list[Event]:
 async def ensure_partitions(tx: AsyncConnection, size: int) -> None:
     """Make the partitions, of ``size`` events each, that the next ``ROOM_AHEAD`` events will need.
 
-    They begin where the last one ends, so the size may change. A new partition is made as a table of its own and then
-    attached: attaching does not block appending or reading.
+    They begin where the last one ends, so the size may change. A new partition is made as a table
+    of its own and then attached: attaching does not block appending or reading.
     """
     await tx.execute(
         text("SELECT ensure_event_partitions(:size, :room, :most)"),

@@ -1,20 +1,21 @@
 """The webhook of Prometheus Alertmanager, version 4 of its payload, read leniently.
 
-A POST holds a whole group of alerts, firing and resolved mixed. It is sent again every ``group_interval`` in which the
-group changed and every ``repeat_interval`` in which it did not. It carries no idempotency key: the fingerprint, a hash
-of the labels, is the ``dedup_key``, so that an alert that is sent again repeats the open one.
+A POST holds a whole group of alerts, firing and resolved mixed. It is sent again every
+``group_interval`` in which the group changed and every ``repeat_interval`` in which it did not. It
+carries no idempotency key: the fingerprint, a hash of the labels, is the ``dedup_key``, so that an
+alert that is sent again repeats the open one.
 
-============== ===============================================================================================
-of an alert     becomes
-============== ===============================================================================================
-fingerprint     ``dedup_key``; where there is none, a hash of the labels
-status          ``firing`` posts, ``resolved`` resolves
-a label         ``topic`` and ``severity``: which labels, and what their values mean, is in the settings
-annotations     ``summary`` (or ``title``, or the label ``alertname``) is the title, ``description`` (or ``message``)
-                the body; ``runbook_url`` and ``dashboard_url`` are links
-generatorURL    the link "Source"
-all of them     ``attributes``: ``labels``, ``annotations``, ``starts_at``, ``receiver``
-============== ===============================================================================================
+=============  ====================================================================================
+of an alert    becomes
+=============  ====================================================================================
+fingerprint    ``dedup_key``; where there is none, a hash of the labels
+status         ``firing`` posts, ``resolved`` resolves
+labels         ``topic`` and ``severity``; the settings name the labels and map their values
+annotations    ``summary`` (or ``title``, or the label ``alertname``) is the title, ``description``
+               (or ``message``) the body; ``runbook_url`` and ``dashboard_url`` are links
+generatorURL   the link "Source"
+all of them    ``attributes``: ``labels``, ``annotations``, ``starts_at``, ``receiver``
+=============  ====================================================================================
 """
 
 from __future__ import annotations

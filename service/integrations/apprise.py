@@ -1,9 +1,10 @@
 """The ``json://`` notification of Apprise.
 
-``title`` and ``message`` become title and body; without a title, the first line of the message is the title. ``type``
-is the severity: ``info`` and ``success`` are ``info``, ``warning`` is ``warning``, ``failure`` is ``error``. Of
-attachments the name, type and size are kept, not the content. A member that an Apprise URL adds with ``:name=value``
-sets ``topic``, ``severity`` or ``dedup_key`` where it has that name, and is an attribute otherwise.
+``title`` and ``message`` become title and body; without a title, the first line of the message is
+the title. ``type`` is the severity: ``info`` and ``success`` are ``info``, ``warning`` is
+``warning``, ``failure`` is ``error``. Of attachments the name, type and size are kept, not the
+content. A member that an Apprise URL adds with ``:name=value`` sets ``topic``, ``severity`` or
+``dedup_key`` where it has that name, and is an attribute otherwise.
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
 """CloudEvents 1.0 over HTTP: binary, structured and batched (its HTTP protocol binding, section 3).
 
-==================== ========================================================================================
-of an event          becomes
-==================== ========================================================================================
-``source`` and ``id``  the idempotency key: an event that is delivered again is stored once, whatever has changed in it
-``type``             ``topic``, unless the extension ``topic`` names another; invalid characters become ``-``
-``data.title``       the title; else "type: subject", or the type alone
-``data.body``        the body, or ``data.message``; or all of the data where it is text
-extensions           ``severity`` (``info``, ``warning``, ``error``, ``critical``; else ``info``) and ``dedupkey``
-the event            ``attributes.cloudevent``: the whole, as its JSON format has it
-==================== ========================================================================================
+=====================  ============================================================================
+of an event            becomes
+=====================  ============================================================================
+``source`` and ``id``  the idempotency key: an event is stored once, whatever changed in a redelivery
+``type``               ``topic``, unless the extension ``topic`` names another; invalid characters
+                       become ``-``
+``data.title``         the title; else "type: subject", or the type alone
+``data.body``          the body, or ``data.message``; or all of the data where it is text
+extensions             ``severity`` (a severity of alerts; else ``info``) and ``dedupkey``
+the event              ``attributes.cloudevent``: the whole, as its JSON format has it
+=====================  ============================================================================
 
-Attributes hold 16 KiB, 8 levels deep. Data that is deeper, or has numbers that JSON readers differ on, is kept as the
-text ``data_json``. Data that is larger is left out, and ``data_omitted`` has its length and SHA-256: the event is
-stored all the same.
+Attributes hold 16 KiB, 8 levels deep. Data that is deeper, or has numbers that JSON readers differ
+on, is kept as the text ``data_json``. Data that is larger is left out, and ``data_omitted`` has its
+length and SHA-256: the event is stored all the same.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
         attributes={"cloudevent": event} if _fits(event) else _without_data(event),
         dedup_key=(sanitize.cut(sanitize.line(key), KEY_MAX) or None) if isinstance(key, str) else None,
     )
-    # Source and id are the content too: an event that is delivered again is the same, though a broker added to it.
+    # Source and id are the content too: an event that is delivered again is the same, though a
+    # broker added to it.
     digest = content_hash([event["source"], event["id"]])
     return alert, IdempotencyKey(f"cloudevent:{digest}", digest)
 
@@ -141,7 +143,7 @@ def _fits(event: dict[str, Any]) -> bool:
 
 
 def _without_data(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the attributes of an event that does not fit: its data as text where that fits, else their digest."""
+    """Return attributes for an event that does not fit: its data as text, or else as a digest."""
     context = {name: value for name, value in event.items() if name not in {"data", "data_base64"}}
     if len(context) < len(event):
         raw = orjson.dumps(event["data"] if "data" in event else event["data_base64"])

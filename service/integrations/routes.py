@@ -63,8 +63,9 @@ def _max_bytes(request: Request) -> int:
 async def post_cloudevents(request: Request) -> Response:
     """Store a CloudEvent (1.0; binary, structured or batched) as an alert, and push it.
 
-    An event with the `source` and `id` of one that was stored within 24 hours stores nothing: it is answered as the
-    first was, with `Idempotency-Replayed: true`. A batch is answered like `POST /v1/alerts/batch`.
+    An event with the `source` and `id` of one that was stored within 24 hours stores nothing: it is
+    answered as the first was, with `Idempotency-Replayed: true`. A batch is answered like `POST
+    /v1/alerts/batch`.
     """
     principal = await _writer(request)
     media = media_type(request)
@@ -108,16 +109,16 @@ async def post_apprise(request: Request) -> Response:
     return created(await part(request, Committer).store(accept(alert, principal, datetime.now(UTC))))
 
 
-# Alertmanager takes any 2xx for success, sends again at once only after a 5xx, and after a 4xx at its next
-# group_interval. So a failure that may pass is answered 503; alerts of it that were stored repeat the open alerts when
-# they are sent again: none is lost, and none is there twice.
+# Alertmanager takes any 2xx for success, sends again at once only after a 5xx, and after a 4xx at
+# its next group_interval. So a failure that may pass is answered 503; alerts of it that were stored
+# repeat the open alerts when they are sent again: none is lost, and none is there twice.
 
 
 async def post_alertmanager(request: Request) -> Response:
     """Store the firing alerts of an Alertmanager notification, and resolve the resolved ones.
 
-    Labels and annotations that are longer than alerts may be are cut, not refused. A 503 means that not all of it was
-    done, and that the same may be sent again.
+    Labels and annotations that are longer than alerts may be are cut, not refused. A 503 means that
+    not all of it was done, and that the same may be sent again.
     """
     try:
         principal = await _writer(request)
@@ -164,7 +165,8 @@ def _kind(outcome: Outcome) -> str:
         return "repeated" if isinstance(outcome, Stored) and outcome.repeated else "stored"
     if outcome.status == HTTPStatus.SERVICE_UNAVAILABLE:
         raise outcome
-    # An error in this service with this alert: sending it again would not help, and must not delay the others.
+    # An error in this service with this alert: sending it again would not help, and must not delay
+    # the others.
     log.error("an alert of Alertmanager could not be stored", code=outcome.code)
     return "refused"
 

@@ -76,7 +76,7 @@ def link(name: str, url: object) -> AlertLink | None:
 
 
 def attributes(value: dict[str, Any]) -> dict[str, Any]:
-    """Return ``value``, its texts cut to one length so that it fits; then it has the member ``truncated``.
+    """Return ``value``, its texts cut to one length if it is too large, and then ``truncated``.
 
     Where that is not enough, as with thousands of labels, the largest members are left out.
     """
@@ -110,7 +110,7 @@ def _shorten(value: Any, length: int) -> Any:
 
 
 def _clean(value: Any, depth: int) -> Any:
-    """Return JSON that an alert may have as attributes, in depth, characters and numbers (``alerts/fields.py``)."""
+    """Return ``value`` with a depth, characters and numbers that attributes may have."""
     match value:
         case str():
             return NOT_IN_TEXT.sub(" ", value)

@@ -25,11 +25,12 @@ class Cut(Enum):
 
 
 class Proxy:
-    """Listens on a Unix socket in ``folder``, as PostgreSQL would, and passes on to the one at ``target``.
+    """Listens on a Unix socket in ``folder``, as PostgreSQL would, and passes on to ``target``.
 
-    The first connection that sends the marker is cut, or, where there is more than one, the first that sends them one
-    after the other, in messages of their own. While ``is_open`` is false, nobody can connect. While
-    ``ends_pass`` is not set, the node is not told that PostgreSQL hung up.
+    The first connection that sends the marker is cut, or, where there is more than one, the first
+    that sends them one after the other, in messages of their own. While ``is_open`` is false,
+    nobody can connect. While ``ends_pass`` is not set, the node is not told that PostgreSQL hung
+    up.
     """
 
     def __init__(self, folder: Path, target: Path) -> None:

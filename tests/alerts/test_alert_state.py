@@ -1,4 +1,4 @@
-"""The fields of an alert are spelled once; what has to spell them again is held to ``AlertState``."""
+"""Whatever has to spell the fields of an alert again is held to ``AlertState``."""
 
 from __future__ import annotations
 

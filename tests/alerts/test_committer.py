@@ -281,7 +281,7 @@ def poisoned_alert() -> PendingAlert:
 async def store_while_locked(
     tried: Tried, lock: AbstractAsyncContextManager[Callable[[], Any]], alerts: Sequence[PendingAlert]
 ) -> list[Any]:
-    """Store the first alert, let the others come while its commit waits, and return what each was told."""
+    """Store the first alert, the others while its commit waits, and return their outcomes."""
     async with lock as waiting:
         first = asyncio.create_task(tried.committer.store(alerts[0]))
         await eventually(waiting)

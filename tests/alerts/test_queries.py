@@ -201,7 +201,7 @@ async def test_a_list_and_the_events_after_its_head_are_everything(lenient: Node
 
 
 async def test_a_list_sees_one_instant(lenient: Node) -> None:
-    """The alerts wait for a lock after the head was read; what is committed meanwhile is in neither."""
+    """The list waits for a lock after the head was read; later commits are in neither."""
     before = await lenient.post("before")
     alert = {**before, "id": str(uuid.uuid4()), "title": "meanwhile"}
     other = await asyncpg.connect(lenient.database_url)

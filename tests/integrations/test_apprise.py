@@ -15,7 +15,8 @@ from tests.harness import WRITE, Node, token
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Apprise imports all its plugins when the first address is added, and one of them a module that Python has deprecated.
+# Apprise imports all its plugins when the first address is added, and one of them a module that
+# Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 PATH = "/v1/integrations/apprise"

@@ -1,4 +1,4 @@
-"""What the payloads of other systems become, without a node: the alert, its keys, or the refusal."""
+"""The payloads of other systems as alerts, their keys, or refusals; without a node."""
 
 from __future__ import annotations
 
