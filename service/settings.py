@@ -339,15 +339,15 @@ class ConsoleSettings(_Group):
     """More parameters of the authorization request, such as ``audience=tocsin, prompt=consent``."""
 
 
-class CallerSettings(_Group):
-    """Which service ``tocsin send`` and ``tocsin tail`` talk to."""
+class ClientSettings(_Group):
+    """The service that ``tocsin send`` and ``tocsin tail`` call."""
 
     url: str = "http://127.0.0.1:8000"
     """The address of the service."""
     token: SecretStr | None = None
     """The bearer token."""
     token_file: Path | None = None
-    """A file that holds it; it is read for each connection, so that it may be renewed."""
+    """A file that holds the token. It is read for each connection, so that the token can be renewed."""
 
 
 class Settings(_Group):
@@ -362,7 +362,7 @@ class Settings(_Group):
     retention: RetentionSettings = RetentionSettings()
     integrations: IntegrationSettings = IntegrationSettings()
     console: ConsoleSettings = ConsoleSettings()
-    caller: CallerSettings = CallerSettings()
+    client: ClientSettings = ClientSettings()
 
 
 def groups() -> dict[str, type[_Group]]:

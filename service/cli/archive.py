@@ -1,9 +1,8 @@
-"""``tocsin archive``: archive what is old by hand, and prove, list and restore archives."""
+"""``tocsin archive``: archive old partitions by hand, and list, verify and restore archives."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - typer reads it when it runs
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import asyncpg
 import typer
 
 from service.cli.environment import database_url
+from service.cli.time_options import moment
 from service.database.engine import address_of
 from service.errors import CommandFailed
 from service.retention import archive_process, partitions
@@ -19,35 +19,29 @@ from service.retention.restore import restore
 from service.settings import load
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy import URL
-
-
-def before_option(value: str | None) -> datetime | None:
-    """Read a time such as ``2026-11-21`` or ``2026-11-21T09:41:07Z``; without a zone it is UTC."""
-    if value is None:
-        return None
-    try:
-        at = datetime.fromisoformat(value)
-    except ValueError:
-        raise typer.BadParameter("write a time such as 2026-11-21 or 2026-11-21T09:41:07Z") from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def archive(
     *,
     before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Archive the partitions that hold nothing younger.")
+        str | None, typer.Option(metavar="TIME", help="Archive the partitions whose events are all older.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--dir", help="The folder of the archives; TOCSIN_ARCHIVE_DIR without it.")
+        Path | None, typer.Option("--dir", help="The folder of the archives; default: TOCSIN_ARCHIVE_DIR.")
     ] = None,
-    verify: Annotated[Path | None, typer.Option(metavar="FILE", help="Prove an archive against its own chain.")] = None,
+    verify: Annotated[Path | None, typer.Option(metavar="FILE", help="Verify an archive against its chain.")] = None,
     restore_file: Annotated[
         Path | None,
         typer.Option("--restore", metavar="FILE", help="Load an archive into the schema archive, beside the log."),
     ] = None,
 ) -> None:
-    """Archive partitions of the log, which stay where they are; without an option, list the archives."""
+    """Archive, list, verify and restore partitions of the log.
+
+    Archived partitions stay in the log. Without an option, the archives are listed.
+    """
     if sum(given is not None for given in (before, verify, restore_file)) > 1:
         raise typer.BadParameter("give one of --before, --verify and --restore")
     settings = load()
@@ -58,15 +52,15 @@ def archive(
             rows = asyncio.run(_restore(url, restore_file))
         print(f"{rows:,} events were restored into archive.events; the log is as it was.")
     else:
-        place = folder or settings.retention.archive_dir
-        if place is None:
+        archives = folder or settings.retention.archive_dir
+        if archives is None:
             raise typer.BadParameter("give --dir, or set TOCSIN_ARCHIVE_DIR")
-        older_than = before_option(before)
+        older_than = moment(before, "--before")
         if older_than is None:
-            _list(place)
+            _list(archives)
         else:
             with database_url(settings) as url:
-                asyncio.run(_archive(url, older_than, place))
+                asyncio.run(_archive(url, older_than, archives))
 
 
 async def _archive(url: URL, older_than: datetime, folder: Path) -> None:

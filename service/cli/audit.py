@@ -6,15 +6,18 @@ from service.cli.lazy_group import LazyGroup
 
 audit = LazyGroup(
     "audit",
-    "Answer who was sent what, who received it, and who has not: from the database, in UTC.",
+    "Answer who was sent what, who received it, and who has not.",
     {
         "alert": ("service.cli.audit_reports", "Show who was sent an alert, who received it, and what happened to it."),
         "recipient": ("service.cli.audit_lists", "List what an admin was sent, and when they received it."),
         "unreceived": ("service.cli.audit_lists", "List who has not received which alert that they may see."),
-        "connections": ("service.cli.audit_lists", "List the connections of admins."),
+        "connections": (
+            "service.cli.audit_lists",
+            "List the connections of admins.",
+        ),
         "rejections": ("service.cli.audit_lists", "List the streams that were rejected at the handshake."),
         "sources": ("service.cli.audit_lists", "List what each source posted, by the hour."),
-        "report": ("service.cli.audit_reports", "Sum up a period on one page."),
+        "report": ("service.cli.audit_reports", "Sum up a period on one page; by default the last 24 hours."),
         "verify": ("service.cli.audit_verify", "Prove that nobody altered the log or the ledger."),
     },
 )

@@ -1,190 +1,175 @@
-"""``tocsin audit recipient``, ``unreceived`` and so on: the lists of ``/v1/audit``, directly on the database."""
+"""``tocsin audit recipient``, ``unreceived`` and so on: the lists of ``/v1/audit``, from the database.
+
+A list is a function that makes its query. Its keyword-only parameters are the command's filters, its docstring is the
+command's help; ``audit_list`` adds the period, the limit and the form.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.audit import queries, schemas
-from service.audit.queries import Period, Slice
-from service.auth.principal import is_subject
+from service.audit.queries import Period, Row, Slice
 from service.cli.database_query import ask
-from service.cli.output import AsCsv, AsJson, Limit, Sheet, form_of, listed, show
+from service.cli.option_checks import one_of, subject, topics
+from service.cli.output import AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, records, show, utc
 from service.cli.time_options import Since, Until, day, period
 from service.database.base import STATUSES
+from service.http.pagination import Keyset
 from service.severity import SEVERITIES
-from service.topics import EVERY_TOPIC, is_topic_pattern
+from service.topics import EVERY_TOPIC
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable
+
+    from pydantic import BaseModel
+
+    Query = Callable[..., Awaitable[tuple[list[Row], Keyset]]]
 
 
-def _name(value: str | None, option: str) -> None:
-    if value is not None and not is_subject(value):
-        raise typer.BadParameter("must be 1 to 200 printable characters", param_hint=option)
-
-
-def _one_of(values: Iterable[str], known: Sequence[str], option: str) -> None:
-    if not set(values) <= set(known):
-        raise typer.BadParameter(f"must be one of {', '.join(known)}", param_hint=option)
-
-
-def recipient(  # noqa: PLR0913 - the options of a list
-    name: Annotated[str, typer.Argument(help="The admin: the subject of their tokens.", metavar="NAME")],
+def audit_list(
+    title: str,
+    page: type[BaseModel],
+    fields: str,
     *,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 200,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-) -> None:
-    """List what an admin was sent, and when they received it: of the last day, if not told otherwise."""
-    form = form_of(as_json=as_json, as_csv=as_csv)
-    _name(name, "NAME")
-    start, end = day(since, until)
-    rows, more = ask(lambda tx: queries.deliveries_to(tx, name, Period(start, end), EVERY_TOPIC, Slice(limit)))
-    told = schemas.RecipientAudit.model_validate(
-        {"recipient": name, "since": start, "until": end, "deliveries": rows, "next": None}
-    )
-    columns = {
-        "happened": "occurred_at",
-        "seq": "seq",
-        "kind": "kind",
-        "severity": "severity",
-        "topic": "topic",
-        "alert": "alert_id",
-        "sent": "sent_at",
-        "received": "received_at",
-        "latency": "latency",
-    }
-    sheet = Sheet.of(f"What {name} was sent, newest first", columns, told.deliveries)
-    show(
-        listed(told, sheet, told.deliveries, schemas.RecipientDelivery, Period(start, end), more=more is not None), form
-    )
+    empty: str = "nothing",
+    of_a_day: bool = False,
+) -> Callable[[Query], Callable[..., None]]:
+    """Make a command of a query whose rows are in the only list of ``page``.
+
+    ``of_a_day``: without ``--since`` and ``--until`` it is about the last 24 hours, and not about all that is kept.
+    """
+    rows_field, row = next((name, args[0]) for name, f in page.model_fields.items() if (args := get_args(f.annotation)))
+
+    def command(query: Query) -> Callable[..., None]:
+        def run(
+            *,
+            since: Since = None,
+            until: Until = None,
+            limit: Limit = 200,
+            as_json: AsJson = False,
+            as_csv: AsCsv = False,
+            **filters: Any,
+        ) -> None:
+            form = form_of(as_json=as_json, as_csv=as_csv)
+            start, end = (day if of_a_day else period)(since, until)
+            rows, more = ask(lambda tx: query(tx, Period(start, end), Slice(limit), **filters))
+            bounds = {"since": start, "until": end}
+            document = page.model_validate({**filters, **bounds, rows_field: rows, "next": None})
+            times = "".join(f" {word} {utc(at)}" for word, at in (("from", start), ("until", end)) if at is not None)
+            heading = f"{title.format(**filters)}{times} (UTC)"
+            table = ResultTable(heading, fields, getattr(document, rows_field), empty)
+            csv = records(table.rows)
+            show(QueryResult(document, [], [table], list(row.model_fields), csv, more=more is not None), form)
+
+        filters, options = (inspect.signature(of, eval_str=True).parameters.values() for of in (query, run))
+        kept = [one for one in (*filters, *options) if one.kind is one.KEYWORD_ONLY]
+        run.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined] # typer reads it
+        run.__name__, run.__doc__ = query.__name__, query.__doc__
+        return run
+
+    return command
 
 
-def unreceived(  # noqa: PLR0913 - the options of a list
+@audit_list(
+    "What {recipient} was sent, newest first",
+    schemas.RecipientAudit,
+    "occurred_at seq kind severity topic alert_id sent_at received_at latency",
+    of_a_day=True,
+)
+async def recipient(
+    tx: AsyncConnection,
+    period: Period,
+    page: Slice,
     *,
-    since: Since = None,
-    until: Until = None,
-    topic: Annotated[list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.")] = None,
-    severity: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
-    status: Annotated[list[str] | None, typer.Option(help="Where the alert stands now; repeat for several.")] = None,
-    recipient: Annotated[list[str] | None, typer.Option(help="Who has not received it; repeat for several.")] = None,
-    limit: Limit = 200,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-) -> None:
-    """List who has not received which alert that they may see: of the last day, if not told otherwise."""
-    form = form_of(as_json=as_json, as_csv=as_csv)
-    if not all(map(is_topic_pattern, topic or ())):
-        raise typer.BadParameter("must be topics such as payments, payments.* or *", param_hint="--topic")
-    _one_of(severity or (), SEVERITIES, "--severity")
-    _one_of(status or (), STATUSES, "--status")
-    for name in recipient or ():
-        _name(name, "--recipient")
-    start, end = day(since, until)
-    wanted = queries.Unreceived(Period(start, end), topic or (), severity or (), status or (), recipient or ())
-    rows, more = ask(lambda tx: queries.unreceived(tx, wanted, EVERY_TOPIC, Slice(limit)))
-    told = schemas.UnreceivedPage.model_validate({"unreceived": rows, "next": None})
-    columns = {
-        "recipient": "recipient",
-        "waiting": "waiting",
-        "severity": "severity",
-        "topic": "topic",
-        "title": "title",
-        "status": "status",
-        "alert": "alert_id",
-        "created": "occurred_at",
-        "first sent": "sent_at",
-    }
-    sheet = Sheet.of(
-        "Not received, newest first", columns, told.unreceived, "nothing: everybody has received what they may see"
-    )
-    show(listed(told, sheet, told.unreceived, schemas.NotReceived, Period(start, end), more=more is not None), form)
+    recipient: Annotated[str, typer.Argument(help="The subject of their tokens.", metavar="NAME", callback=subject)],
+) -> tuple[list[Row], Keyset]:
+    """List what an admin was sent, and when they received it."""
+    return await queries.deliveries_to(tx, recipient, period, EVERY_TOPIC, page)
 
 
-def connections(  # noqa: PLR0913 - the options of a list
+@audit_list(
+    "Not received, newest first",
+    schemas.UnreceivedPage,
+    "recipient waiting severity topic title status alert_id occurred_at sent_at",
+    empty="nothing: everybody has received what they may see",
+    of_a_day=True,
+)
+async def unreceived(  # noqa: PLR0913 - the filters of the list
+    tx: AsyncConnection,
+    period: Period,
+    page: Slice,
     *,
-    recipient: Annotated[str | None, typer.Option(help="Whose.")] = None,
-    is_open: Annotated[bool | None, typer.Option("--open/--closed", help="Those that are open, or that ended.")] = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 200,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-) -> None:
-    """List the connections of admins; a period is when they were opened."""
-    form = form_of(as_json=as_json, as_csv=as_csv)
-    _name(recipient, "--recipient")
-    bounds = period(since, until)
-    rows, more = ask(lambda tx: queries.connections(tx, recipient, bounds, Slice(limit), is_open=is_open))
-    told = schemas.ConnectionPage.model_validate({"connections": rows, "next": None})
-    columns = {
-        "opened": "opened_at",
-        "recipient": "recipient",
-        "transport": "transport",
-        "from": "remote_addr",
-        "closed": "closed_at",
-        "lasted": "duration",
-        "code": "close_code",
-        "reason": "close_reason",
-        "sent seq": "sent_seq",
-        "received seq": "received_seq",
-        "connection": "connection",
-    }
-    sheet = Sheet.of("Connections, newest first", columns, told.connections)
-    show(listed(told, sheet, told.connections, schemas.AuditedConnection, bounds, more=more is not None), form)
+    topic: Annotated[
+        list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.", callback=topics)
+    ] = None,
+    severity: Annotated[
+        list[str] | None, typer.Option(help="Repeat for several.", callback=one_of(*SEVERITIES))
+    ] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(help="Of the alert now; repeat for several.", callback=one_of(*STATUSES))
+    ] = None,
+    recipient: Annotated[
+        list[str] | None, typer.Option(help="Who has not received it; repeat for several.", callback=subject)
+    ] = None,
+) -> tuple[list[Row], Keyset]:
+    """List who has not received which alert that they may see."""
+    wanted = queries.Unreceived(period, topic or (), severity or (), status or (), recipient or ())
+    return await queries.unreceived(tx, wanted, EVERY_TOPIC, page)
 
 
-def rejections(  # noqa: PLR0913 - the options of a list
+@audit_list(
+    "Connections, newest first",
+    schemas.ConnectionPage,
+    "opened_at recipient transport remote_addr closed_at duration close_code close_reason sent_seq received_seq"
+    " connection",
+)
+async def connections(
+    tx: AsyncConnection,
+    period: Period,
+    page: Slice,
     *,
-    reason: Annotated[str | None, typer.Option(help="Why, such as scope_missing.")] = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 200,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-) -> None:
-    """List the streams that were refused at the handshake."""
-    form = form_of(as_json=as_json, as_csv=as_csv)
-    _name(reason, "--reason")
-    bounds = period(since, until)
-    rows, more = ask(lambda tx: queries.rejections(tx, reason, bounds, Slice(limit)))
-    told = schemas.RejectionPage.model_validate({"rejections": rows, "next": None})
-    columns = {
-        "at": "at",
-        "reason": "reason",
-        "subject": "subject",
-        "from": "remote_addr",
-        "path": "path",
-        "origin": "origin",
-        "user agent": "user_agent",
-    }
-    sheet = Sheet.of("Refused streams, newest first", columns, told.rejections)
-    show(listed(told, sheet, told.rejections, schemas.AuditedRejection, bounds, more=more is not None), form)
+    recipient: Annotated[str | None, typer.Option(help="Of this admin.", callback=subject)] = None,
+    is_open: Annotated[bool | None, typer.Option("--open/--closed", help="Those that are open, or closed.")] = None,
+) -> tuple[list[Row], Keyset]:
+    """List the connections of admins.
+
+    A period is when they were opened.
+    """
+    return await queries.connections(tx, recipient, period, page, is_open=is_open)
 
 
-def sources(  # noqa: PLR0913 - the options of a list
+@audit_list(
+    "Rejected streams, newest first",
+    schemas.RejectionPage,
+    "at reason subject remote_addr path origin user_agent",
+)
+async def rejections(
+    tx: AsyncConnection,
+    period: Period,
+    page: Slice,
     *,
-    source: Annotated[str | None, typer.Option(help="Who posted: the subject of the token.")] = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 200,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-) -> None:
-    """List what became of what each source of alerts posted, by the hour."""
-    form = form_of(as_json=as_json, as_csv=as_csv)
-    _name(source, "--source")
-    bounds = period(since, until)
-    rows, more = ask(lambda tx: queries.sources(tx, source, bounds, Slice(limit)))
-    told = schemas.SourcePage.model_validate({"sources": rows, "next": None})
-    columns = ("hour", "source", "alerts", "repeated", "replayed", "refused", "first", "last")
-    cells = [
-        (c.hour, c.source or "(others)", c.alerts, c.repeated, c.replayed, c.refused, c.first_at, c.last_at)
-        for c in told.sources
-    ]
-    sheet = Sheet("Sources by the hour, newest first", columns, cells)
-    show(listed(told, sheet, told.sources, schemas.SourceCounts, bounds, more=more is not None), form)
+    reason: Annotated[str | None, typer.Option(help="Such as scope_missing.", callback=subject)] = None,
+) -> tuple[list[Row], Keyset]:
+    """List the streams that were rejected at the handshake."""
+    return await queries.rejections(tx, reason, period, page)
+
+
+@audit_list(
+    "Sources by the hour, newest first",
+    schemas.SourcePage,
+    "hour source alerts repeated replayed refused first_at last_at",
+)
+async def sources(
+    tx: AsyncConnection,
+    period: Period,
+    page: Slice,
+    *,
+    source: Annotated[str | None, typer.Option(help="The subject of the token.", callback=subject)] = None,
+) -> tuple[list[Row], Keyset]:
+    """List what each source posted, by the hour."""
+    return await queries.sources(tx, source, period, page)

@@ -49,13 +49,14 @@ def verify(
     from_start: Annotated[bool, typer.Option("--from-start", help="Forget what earlier runs found.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Prove that no event, delivery, receipt or closed connection was altered, removed or added since it was written.
+    """Prove that nobody altered the log or the ledger.
 
-    Prints the heads of both chains. Note them where nobody can change them who can change the database: a later run
-    with --expect proves that nothing before them was altered. Without it, someone who rewrites all that comes after
-    some point is not found. The service may go on writing.
+    No event, delivery, receipt or closed connection was altered, removed or added since it was written. Prints the
+    heads of both chains. Keep them where nobody who can change the database can change them: a later run with --expect
+    proves that nothing before them was altered. Without it, a rewrite of everything after some point is not detected.
+    The service may keep writing.
 
-    A run that was interrupted is gone on with: what it had checked is not looked at again, unless with --from-start.
+    An interrupted run is continued: what it had checked is not checked again, except with --from-start.
     """
     noted = [_hash(text) for text in expect or ()]
     settings = load()

@@ -1,4 +1,4 @@
-"""What ``tocsin send`` and ``tocsin tail`` have in common: the service, the token, and how a failure is said."""
+"""Options that ``tocsin send`` and ``tocsin tail`` share, and their error messages."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.client import ClientError, Forbidden, RequestRefused, StreamRefused, Unauthorized, Unreachable
+from service.cli.program import suggest
+from service.client import ClientError, ErrorResponse, Forbidden, StreamRejected, Unauthorized, Unreachable
 from service.errors import CommandFailed, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from service.settings import CallerSettings
+    from service.settings import ClientSettings
 
 Url = Annotated[str | None, typer.Option(help="The address of the service; also TOCSIN_URL.")]
 Token = Annotated[
-    str | None, typer.Option(help="The bearer token; better TOCSIN_TOKEN or --token-file: everybody may read this.")
+    str | None,
+    typer.Option(help="The bearer token; TOCSIN_TOKEN or --token-file hide it from other users."),
 ]
 TokenFile = Annotated[Path | None, typer.Option(help="A file that holds the token; also TOCSIN_TOKEN_FILE.")]
 
 
-def bearer(settings: CallerSettings, token: str | None, token_file: Path | None) -> str | Callable[[], str]:
-    """Return the token, or what reads it: an option counts before a variable, a token before a file.
+def bearer(settings: ClientSettings, token: str | None, token_file: Path | None) -> str | Callable[[], str]:
+    """Return the token, or what reads it: options go before variables, a token before a file.
 
     Raises:
         ConfigurationError: there is none.
@@ -38,7 +40,7 @@ def bearer(settings: CallerSettings, token: str | None, token_file: Path | None)
         return settings.token.get_secret_value().strip()
     if (configured := settings.token_file) is not None:
         return lambda: _read(configured)
-    raise ConfigurationError("there is no token: set TOCSIN_TOKEN, or use --token-file; tocsin token makes one")
+    raise ConfigurationError(f"there is no token: set TOCSIN_TOKEN, or use --token-file; {suggest('token')} makes one")
 
 
 def _read(path: Path) -> str:
@@ -51,7 +53,7 @@ def _read(path: Path) -> str:
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Say in one line what went wrong with the service at ``url``, and what to do.
+    """Turn an error of the client into one line that says what to do about it.
 
     Raises:
         CommandFailed: the client gave up.
@@ -67,13 +69,13 @@ def _advice(error: ClientError, url: str) -> str:
     match error:
         case Unreachable():
             advice = f"check that Tocsin runs at {url}, or set --url"
-        case Unauthorized() | StreamRefused(reason="token_missing" | "token_invalid" | "token_expired"):
+        case Unauthorized() | StreamRejected(reason="token_missing" | "token_invalid" | "token_expired"):
             advice = "get a fresh token and set TOCSIN_TOKEN or --token-file"
-        case Forbidden(code="topic_forbidden") | StreamRefused(reason="topic_forbidden"):
+        case Forbidden(code="topic_forbidden") | StreamRejected(reason="topic_forbidden"):
             advice = "ask for a token that covers the topic, or choose another --topic"
-        case Forbidden() | StreamRefused(reason="scope_missing"):
+        case Forbidden() | StreamRejected(reason="scope_missing"):
             advice = "ask for a token with that scope"
-        case RequestRefused(errors=[{"pointer": pointer, "detail": detail}, *_]):
+        case ErrorResponse(errors=[{"pointer": pointer, "detail": detail}, *_]):
             advice = f"correct {_line(pointer)}: {_line(detail)}"
         case _:
             return ""
@@ -85,5 +87,5 @@ def _line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return one line of ``text`` that no terminal takes for a command."""
+    """Return ``text`` as one line without control characters, which a terminal would obey."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in _line(text))

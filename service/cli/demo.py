@@ -97,7 +97,10 @@ class Admin:
 
 
 def demo() -> None:
-    """Show the whole path: two admins, a backend, a drop, and what the ledger says of it."""
+    """Show the whole path on a throwaway instance.
+
+    Two admins, a backend, a lost connection, and the ledger.
+    """
     logs.configure("error", "auto")
     secret = secrets.token_urlsafe(48)
     settings = Settings(

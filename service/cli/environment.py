@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from service.cli.program import suggest
 from service.database.embedded import embedded_postgres
 from service.database.engine import CONNECTION_LOST, address_of, parse_url
+from service.database.migrate import is_current
 from service.errors import CommandFailed
 
 if TYPE_CHECKING:
@@ -38,9 +40,23 @@ def database_url(settings: Settings) -> Iterator[URL]:
     yield url
 
 
-async def _probe(url: URL, patience: float) -> None:
+@contextmanager
+def current_database_url(settings: Settings) -> Iterator[URL]:
+    """Yield the address of the database, which has the schema of this version.
+
+    Raises:
+        CommandFailed: it has another, or cannot be reached.
+
+    """
+    with database_url(settings) as url:
+        if not is_current(url):
+            raise CommandFailed(f"the database has another schema than this version needs: run {suggest('migrate')}")
+        yield url
+
+
+async def _probe(url: URL, timeout_seconds: float) -> None:
     try:
-        connection = await asyncpg.connect(address_of(url), timeout=patience)
+        connection = await asyncpg.connect(address_of(url), timeout=timeout_seconds)
     except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
         raise CommandFailed(
             f"the database {url.render_as_string(hide_password=True)} cannot be used: {error or type(error).__name__};"

@@ -20,7 +20,7 @@ class LazyGroup(TyperGroup):
     """
 
     def __init__(self, name: str, summary: str, commands: Mapping[str, tuple[str, str]]) -> None:
-        listed = {command: TyperCommand(command, help=line) for command, (_, line) in commands.items()}
+        listed: dict[str, Any] = {command: TyperCommand(command, help=line) for command, (_, line) in commands.items()}
         super().__init__(name=name, help=summary, commands=listed, no_args_is_help=True, rich_markup_mode=None)
         self._modules = {command: module for command, (module, _) in commands.items()}
 

@@ -1,4 +1,4 @@
-"""What the commands of ``tocsin audit`` print: tables for people, one JSON document, or CSV."""
+"""The output of ``tocsin audit``: tables for people, one JSON document, or CSV."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -19,11 +19,9 @@ from rich.text import Text
 from service.cli.client_options import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pydantic import BaseModel
-
-    from service.audit.queries import Period
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, as the REST API answers.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV, with all columns.")]
@@ -32,49 +30,54 @@ Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most
 Form: TypeAlias = Literal["table", "json", "csv"]
 
 _PIPE_WIDTH = 10_000
-"""A table in a pipe is as wide as what it holds: nothing is cut."""
+"""The width of a table in a pipe: wide enough that no cell is cut."""
 
-_SPANS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
+_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
-    """A table: its title, its columns and rows, and what is said where it has no rows.
+class ResultTable:
+    """A table of rows: their ``fields``, by names that spaces separate. A float is a number of seconds.
 
-    A float is a number of seconds.
+    ``empty`` is printed where there are no rows.
     """
 
     title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    nothing: str = "nothing"
+    fields: str
+    rows: Sequence[BaseModel]
+    empty: str = "nothing"
 
-    @classmethod
-    def of(cls, title: str, columns: Mapping[str, str], rows: Iterable[BaseModel], nothing: str = "nothing") -> Sheet:
-        """Return a table of rows: the columns' heads, each with the field that it shows."""
-        cells = [[getattr(row, field) for field in columns.values()] for row in rows]
-        return cls(title, list(columns), cells, nothing)
+    def heads(self) -> list[str]:
+        """Return the heads of the columns."""
+        return [field.removesuffix("_at").replace("_", " ") for field in self.fields.split()]
+
+    def cells(self) -> list[list[Any]]:
+        """Return the values of the rows."""
+        return [[_value(row, field) for field in self.fields.split()] for row in self.rows]
+
+
+def _value(row: BaseModel, field: str) -> Any:
+    value = getattr(row, field)
+    return "(others)" if field == "source" and not value else value
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command has to say, in each form: ``lines`` stand above the tables, ``records`` are what CSV shows."""
+class QueryResult:
+    """What a command prints in each form.
+
+    ``document`` is the JSON, ``records`` are the CSV; ``lines`` stand above the tables.
+    """
 
     document: BaseModel
     lines: Sequence[str]
-    sheets: Sequence[Sheet]
+    tables: Sequence[ResultTable]
     header: Sequence[str]
     records: Iterable[Sequence[Any]]
     more: bool = False
 
 
-def fields(model: type[BaseModel]) -> list[str]:
-    """Return the columns of a CSV of such rows."""
-    return list(model.model_fields)
-
-
 def records(rows: Iterable[BaseModel]) -> list[list[Any]]:
-    """Return rows with all that they hold."""
+    """Return all fields of the rows, for CSV."""
     return [list(row.model_dump(mode="json").values()) for row in rows]
 
 
@@ -90,73 +93,66 @@ def form_of(*, as_json: bool, as_csv: bool) -> Form:
     return "json" if as_json else "csv" if as_csv else "table"
 
 
-def listed(  # noqa: PLR0913 - all that there is to say of a list
-    document: BaseModel,
-    sheet: Sheet,
-    rows: Sequence[BaseModel],
-    model: type[BaseModel],
-    period: Period,
-    *,
-    more: bool,
-) -> Answer:
-    """Return a list as an answer."""
-    times = ((" from ", period.since), (" until ", period.until))
-    bounds = "".join(f"{word}{at(time)}" for word, time in times if time is not None)
-    title = f"{sheet.title}{bounds} (UTC)"
-    return Answer(document, [], [replace(sheet, title=title)], fields(model), records(rows), more=more)
-
-
-def show(answer: Answer, form: Form) -> None:
-    """Print an answer, and say on standard error if it is not all there is."""
+def show(result: QueryResult, form: Form) -> None:
+    """Print a result, and say on standard error if there is more."""
     try:
         if form == "json":
-            print(answer.document.model_dump_json(indent=2, exclude={"next"}))
+            print(result.document.model_dump_json(indent=2, exclude={"next"}))
         elif form == "csv":
             writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow(answer.header)
-            writer.writerows([_plain(value) for value in record] for record in answer.records)
+            writer.writerow(result.header)
+            writer.writerows([_csv_value(value) for value in record] for record in result.records)
         else:
-            _print(answer)
+            _print_tables(result)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output has left, as head does. Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if answer.more:
+        leave_pipe()
+    if result.more:
         print("tocsin: there is more; raise --limit", file=sys.stderr)
 
 
-def _plain(value: Any) -> Any:
+def leave_pipe() -> None:
+    """Write to nowhere once the reader of our output has ended, as ``head`` does: Python flushes again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _csv_value(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
-def _print(answer: Answer) -> None:
+def _print_tables(result: QueryResult) -> None:
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-    for line in answer.lines:
+    for line in result.lines:
         console.print(Text(printable(line)))
-    for sheet in answer.sheets:
+    for table in result.tables:
         console.print()
-        console.print(Text(printable(sheet.title), style="bold"))
-        if not sheet.rows:
-            console.print(Text(f"  {sheet.nothing}", style="dim"))
-            continue
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=True, padding=(0, 1), show_edge=False)
-        for number, column in enumerate(sheet.columns):
-            numeric = all(isinstance(row[number], int | float | None) for row in sheet.rows)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-        for row in sheet.rows:
-            table.add_row(*(Text(printable(cell(value))) for value in row))
-        console.print(table)
+        console.print(Text(printable(table.title), style="bold"))
+        if table.rows:
+            console.print(_rich_table(table))
+        else:
+            console.print(Text(f"  {table.empty}", style="dim"))
+
+
+def _rich_table(table: ResultTable) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=True, padding=(0, 1), show_edge=False)
+    rows = table.cells()
+    for head, values in zip(table.heads(), zip(*rows, strict=True), strict=True):
+        numeric = all(isinstance(value, int | float | None) for value in values)
+        shown.add_column(head, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(printable(cell(value))) for value in row))
+    return shown
 
 
 def cell(value: Any) -> str:
-    """Return a value as it stands in a table."""
+    """Return a value as a table shows it."""
     match value:
         case None:
             return "-"
         case datetime():
-            return at(value)
+            return utc(value)
         case float():
-            return lasted(value)
+            return duration_text(value)
         case list():
             return ", ".join(map(str, value))
         case dict():
@@ -165,14 +161,14 @@ def cell(value: Any) -> str:
             return str(value)
 
 
-def at(time: datetime) -> str:
+def utc(time: datetime) -> str:
     """Return a time in UTC, to the millisecond."""
     return time.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
 
 
-def lasted(seconds: float) -> str:
-    """Return how long something took, in its two greatest units."""
-    for unit, name, part, part_name in _SPANS:
+def duration_text(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    for unit, name, part, part_name in _UNITS:
         if seconds >= unit:
             whole, rest = divmod(int(seconds), unit)
             return f"{whole} {name} {rest // part} {part_name}"

@@ -1,4 +1,4 @@
-"""``tocsin purge``: let go what is old now, or see what would go."""
+"""``tocsin purge``: delete what is old now, or preview it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service import logs
-from service.cli.archive import before_option
 from service.cli.environment import database_url
+from service.cli.time_options import moment
 from service.database.engine import Database, close_quietly
 from service.errors import CommandFailed
 from service.retention.preview import foresee
@@ -26,18 +26,22 @@ if TYPE_CHECKING:
 def purge(
     *,
     before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="What is older goes; TOCSIN_RETENTION_DAYS without it.")
+        str | None, typer.Option(metavar="TIME", help="Delete what is older; default: TOCSIN_RETENTION_DAYS ago.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be deleted.")] = False,
 ) -> None:
-    """Let go what is old, as the service does by itself where TOCSIN_RETENTION_DAYS is set."""
+    """Delete what is older than the retention.
+
+    Old events, alerts and rows of the ledger go, in whole partitions of the log. The
+    service does this by itself where TOCSIN_RETENTION_DAYS is set.
+    """
     settings = load()
-    logs.configure(settings.server.log_level, settings.server.log_format)
-    older_than = before_option(before)
+    older_than = moment(before, "--before")
     if older_than is None:
         if settings.retention.retention_days is None:
             raise typer.BadParameter("give --before, or set TOCSIN_RETENTION_DAYS")
         older_than = datetime.now(UTC) - timedelta(days=settings.retention.retention_days)
+    logs.configure(settings.server.log_level, settings.server.log_format)
     with database_url(settings) as url:
         asyncio.run((_foresee if dry_run else _purge)(settings, url, older_than))
 

@@ -1,17 +1,17 @@
-"""``tocsin send``: post an alert, or many, from a shell."""
+"""``tocsin send``: post one alert, or many, from a shell."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, cast
 from urllib.parse import urlsplit
 
 import typer
 
 from service.cli.client_options import Token, TokenFile, Url, bearer, explained
+from service.cli.time_options import duration
 from service.client import BatchRefused, Client, ClientError, Posted
 from service.errors import CommandFailed
 from service.settings import load
@@ -21,32 +21,30 @@ if TYPE_CHECKING:
 
 STDIN_MAX_BYTES = 32 * 1024 * 1024
 TITLE_MAX = 200
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def send(  # noqa: PLR0913 - the fields of an alert
     *,
     stdin: Annotated[str | None, typer.Argument(metavar="[-]", help="- reads JSON, NDJSON or text from stdin.")] = None,
-    title: Annotated[str | None, typer.Option(help="One line that says what happened.")] = None,
+    title: Annotated[str | None, typer.Option(help="What happened, in one line.")] = None,
     topic: Annotated[str | None, typer.Option(help="Such as payments.eu; default: default.")] = None,
     severity: Annotated[str | None, typer.Option(help="info, warning, error or critical; default: info.")] = None,
     body: Annotated[str | None, typer.Option(help="More text.")] = None,
     attribute: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Repeat for several.")] = None,
     link: Annotated[list[str] | None, typer.Option(metavar="[TITLE=]URL", help="Repeat for several.")] = None,
     recipient: Annotated[list[str] | None, typer.Option(help="These admins only; repeat for several.")] = None,
-    dedup_key: Annotated[str | None, typer.Option(help="What makes it the same alert the next time.")] = None,
+    dedup_key: Annotated[str | None, typer.Option(help="Repeats the unresolved alert with this key.")] = None,
     expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="90, 15m, 2h or 1d.")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="What makes it the same post the next time.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="A second post with this key stores nothing.")] = None,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each alert.")] = False,
 ) -> None:
-    """Post an alert and print its id and where it stands in the log. It is stored when this returns.
+    """Post an alert and print its id and its seq.
 
-    With - the alerts come from stdin: a JSON object, an array or NDJSON with the fields of the reference, or text,
-    whose first line is the title. The options stand in for the fields that are not there.
+    It is stored when the command returns. With - the alerts come from stdin: a JSON object, an array or NDJSON with the
+    fields of the reference, or text, whose first line is the title. Options are the defaults of missing fields.
     """
     if stdin not in (None, "-"):
         raise typer.BadParameter("takes only -, which reads stdin; the title goes in --title", param_hint="[-]")
@@ -66,7 +64,7 @@ def send(  # noqa: PLR0913 - the fields of an alert
     alerts = _from_stdin(fields) if stdin else [fields]
     if any("title" not in alert for alert in alerts):
         raise typer.BadParameter("an alert needs a title", param_hint="--title")
-    settings = load().caller
+    settings = load().client
     address = url or settings.url
     with explained(address), Client(address, bearer(settings, token, token_file)) as client:
         _post(client, alerts, as_json=as_json)
@@ -98,7 +96,7 @@ def _shown(posted: Posted, *, as_json: bool) -> str:
 
 
 def _from_stdin(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read alerts; ``fields`` stand in for what they lack."""
+    """Read alerts; ``fields`` are the defaults of their missing fields."""
     data = sys.stdin.buffer.read(STDIN_MAX_BYTES + 1)
     if len(data) > STDIN_MAX_BYTES:
         raise CommandFailed(f"stdin holds more than {STDIN_MAX_BYTES} bytes: send it in parts")
@@ -113,7 +111,7 @@ def _from_stdin(fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _parsed(text: str) -> list[dict[str, Any]] | None:
-    """Return the alerts of JSON or NDJSON; None: it is text."""
+    """Return the alerts of JSON or NDJSON; None where it is text."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -129,7 +127,7 @@ def _parsed(text: str) -> list[dict[str, Any]] | None:
 
 
 def _from_text(text: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Make the first line the title, unless there is one; what does not fit there is the body."""
+    """Make an alert of text: the first line is the title, unless there is one; the rest is the body."""
     if "title" in fields:
         return {**fields, "body": text}
     line, _, rest = text.partition("\n")
@@ -153,12 +151,12 @@ def _link(item: str) -> dict[str, str]:
     return {"title": title, "url": url}
 
 
-def _expiry(duration: str | None) -> datetime | None:
-    if duration is None:
+def _expiry(text: str | None) -> datetime | None:
+    if text is None:
         return None
-    if (found := _DURATION.fullmatch(duration)) is None or not (seconds := float(found[1]) * _SECONDS[found[2]]):
-        raise typer.BadParameter("must be a duration such as 90, 15m, 2h or 1d", param_hint="--expires-in")
     try:
-        return datetime.now(UTC) + timedelta(seconds=seconds)
+        if not (lasts := duration(text)):
+            raise typer.BadParameter("must be a duration such as 90, 15m, 2h or 1d", param_hint="--expires-in")
+        return datetime.now(UTC) + lasts
     except OverflowError:
         raise typer.BadParameter("is beyond the year 9999", param_hint="--expires-in") from None

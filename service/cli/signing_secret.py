@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service.auth.shared_secret import make_dev_secret, read_dev_secret, read_secret
+from service.cli.program import suggest
 from service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,5 +26,7 @@ def signing_secret(settings: Settings, *, dev: bool = False) -> bytes:
         return configured
     secret = make_dev_secret(settings.server.data_dir) if dev else read_dev_secret(settings.server.data_dir)
     if secret is None:
-        raise ConfigurationError("there is no key to sign with: run tocsin serve --dev once, or set TOCSIN_JWT_SECRET")
+        raise ConfigurationError(
+            f"there is no key to sign with: run {suggest('serve --dev')} once, or set TOCSIN_JWT_SECRET"
+        )
     return secret

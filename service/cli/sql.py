@@ -12,6 +12,7 @@ import asyncpg
 import typer
 
 from service.cli.environment import database_url
+from service.cli.program import suggest
 from service.database.embedded import BINARIES
 from service.database.engine import address_of
 from service.errors import CommandFailed
@@ -25,7 +26,7 @@ AUDITOR = "tocsin_auditor"
 
 def sql(
     *,
-    command: Annotated[str | None, typer.Option("-c", "--command", help="Run this and leave.")] = None,
+    command: Annotated[str | None, typer.Option("-c", "--command", help="Run this statement and exit.")] = None,
     auditor: Annotated[
         bool, typer.Option("--auditor", help=f"As the role {AUDITOR}: the views of the schema audit, and to read only.")
     ] = False,
@@ -52,7 +53,7 @@ def sql(
 
 
 async def _become_auditor(url: URL) -> None:
-    """Try it, for psql would say only that a parameter is invalid.
+    """Try to become the auditor, because psql would only say that a parameter is invalid.
 
     Raises:
         CommandFailed: there is no such role, or the user of the database may not become it.
@@ -62,7 +63,7 @@ async def _become_auditor(url: URL) -> None:
         connection = await asyncpg.connect(address_of(url), server_settings={"role": AUDITOR})
     except asyncpg.InvalidParameterValueError:
         raise CommandFailed(
-            f"the database has no role {AUDITOR}: run tocsin migrate, as a user that may create roles"
+            f"the database has no role {AUDITOR}: run {suggest('migrate')} as a user that may create roles"
         ) from None
     except asyncpg.InsufficientPrivilegeError:
         raise CommandFailed(

@@ -19,7 +19,7 @@ from service.settings import load
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from service.client import Event, Notice, Severity
+    from service.client import AlertEvent, Notice, Severity
 
 FIRST_CONNECTION_SECONDS = 5
 LAST_ACK_SECONDS = 1
@@ -38,14 +38,15 @@ def tail(  # noqa: PLR0913 - the options of a stream
     token_file: TokenFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")] = False,
 ) -> None:
-    """Print what happens, as it happens, until Ctrl-C; what was printed counts as received.
+    """Print events as they happen, until Ctrl-C.
 
-    It goes on by itself, without a hole, when the service restarts or the network breaks.
+    What was printed counts as received. When the service restarts or the network breaks, the command reconnects and
+    continues without a gap.
     """
     start = _start(after)
     if min_severity not in (None, *_COLOURS):
         raise typer.BadParameter(f"must be one of {', '.join(reversed(_COLOURS))}", param_hint="--min-severity")
-    settings = load().caller
+    settings = load().client
     address = url or settings.url
     threading.Thread(target=_leave_with_the_reader, daemon=True).start()
     try:
@@ -83,7 +84,7 @@ def _start(after: str | None) -> int | Literal["latest"] | None:
     return int(after)
 
 
-def _print(events: Iterable[Event], count: int | None, *, as_json: bool) -> None:
+def _print(events: Iterable[AlertEvent], count: int | None, *, as_json: bool) -> None:
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")  # no-color.org; it is no setting of ours
     for number, event in enumerate(events, 1):
         print(json.dumps(event.raw, ensure_ascii=False) if as_json else line(event, colours=colours), flush=True)
@@ -91,7 +92,7 @@ def _print(events: Iterable[Event], count: int | None, *, as_json: bool) -> None
             return
 
 
-def line(event: Event, *, colours: bool) -> str:
+def line(event: AlertEvent, *, colours: bool) -> str:
     """Return an event as one line: when, how bad, about what, and from whom."""
     alert = event.alert
     paint, faint, reset = (_COLOURS.get(alert.severity, ""), _FAINT, _RESET) if colours else ("", "", "")

@@ -1,25 +1,64 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
 import pytest
 
+from service.cli import main
 from tests.harness import ROOT, new_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+Run = subprocess.CompletedProcess[str]
+
+
+def _exit_code() -> int:
+    with pytest.raises(SystemExit) as raised:
+        main()
+    code = raised.value.code or 0
+    assert isinstance(code, int)
+    return code
+
 
 @pytest.fixture
-def tocsin(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command in an empty folder, with these variables and no others of ours."""
+def tocsin(tmp_path: Path) -> Callable[..., Run]:
+    """Run the command in this process, in an empty folder, with these variables and no others of ours.
 
-    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    It runs in a thread, for the test may have an event loop. A command that configures the logs, starts a program that
+    prints, or handles signals needs ``tocsin_process``.
+    """
+
+    def run(*arguments: str, text: str = "", **variables: str) -> Run:
+        output, errors = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as thread:
+            patch.chdir(tmp_path)
+            for name in [name for name in os.environ if name.startswith("TOCSIN_")]:
+                patch.delenv(name)
+            for name, value in {"NO_COLOR": "1", **variables}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["tocsin", *arguments])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+            with redirect_stdout(output), redirect_stderr(errors):
+                code = thread.submit(_exit_code).result(60)
+        return Run(arguments, code, output.getvalue(), errors.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def tocsin_process(tmp_path: Path) -> Callable[..., Run]:
+    """Run the command in a process of its own."""
+
+    def run(*arguments: str, **variables: str) -> Run:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOCSIN_")}
         return subprocess.run(
             [sys.executable, "-m", "service", *arguments],
@@ -35,19 +74,25 @@ def tocsin(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+def _one_line(run: Run) -> str:
+    """Return what a command says that failed: one line, on standard error alone."""
+    assert (run.returncode, run.stdout) == (1, ""), run
+    assert run.stderr.startswith("tocsin: ")
+    assert run.stderr.count("\n") == 1, run.stderr
+    assert "hunter2" not in run.stderr
+    return run.stderr
+
+
 @pytest.fixture
-def refused(tocsin: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., str]:
-    """Run the command, which must fail, and return what it says: one line, on standard error alone."""
+def refused(tocsin: Callable[..., Run]) -> Callable[..., str]:
+    """Run the command in this process; it must fail, with one line on standard error, which is returned."""
+    return lambda *arguments, **variables: _one_line(tocsin(*arguments, **variables))
 
-    def run(*arguments: str, **variables: str) -> str:
-        run = tocsin(*arguments, **variables)
-        assert (run.returncode, run.stdout) == (1, ""), run
-        assert run.stderr.startswith("tocsin: ")
-        assert run.stderr.count("\n") == 1, run.stderr
-        assert "hunter2" not in run.stderr
-        return run.stderr
 
-    return run
+@pytest.fixture
+def refused_process(tocsin_process: Callable[..., Run]) -> Callable[..., str]:
+    """Run the command in a process of its own; it must fail, with one line on standard error, which is returned."""
+    return lambda *arguments, **variables: _one_line(tocsin_process(*arguments, **variables))
 
 
 @pytest.fixture

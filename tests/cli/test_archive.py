@@ -34,11 +34,14 @@ async def filled(database_url: str) -> str:
 
 
 async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
-    tocsin: Callable[..., subprocess.CompletedProcess[str]], filled: str, tmp_path: Path
+    tocsin: Callable[..., subprocess.CompletedProcess[str]],
+    tocsin_process: Callable[..., subprocess.CompletedProcess[str]],
+    filled: str,
 ) -> None:
     async def run(*arguments: str) -> str:
+        command = tocsin_process if arguments[0] == "purge" else tocsin
         done = await asyncio.to_thread(
-            tocsin, *arguments, TOCSIN_DATABASE_URL=filled, TOCSIN_ARCHIVE_DIR="kept", TOCSIN_RETENTION_DAYS="1"
+            command, *arguments, TOCSIN_DATABASE_URL=filled, TOCSIN_ARCHIVE_DIR="kept", TOCSIN_RETENTION_DAYS="1"
         )
         assert done.returncode == 0, done
         return done.stdout
@@ -101,9 +104,9 @@ def test_what_is_asked_for_wrongly_is_refused_with_two(
     assert (run.returncode, run.stdout) == (2, ""), run
 
 
-async def test_only_one_lets_go_at_a_time(filled: str, refused: Callable[..., str]) -> None:
+async def test_only_one_purges_at_a_time(filled: str, refused_process: Callable[..., str]) -> None:
     connection = await asyncpg.connect(filled)
     await connection.execute(f"SELECT pg_advisory_lock({AdvisoryLock.RETENTION:d})")
-    said = await asyncio.to_thread(refused, "purge", "--before", FAR, TOCSIN_DATABASE_URL=filled)
+    said = await asyncio.to_thread(refused_process, "purge", "--before", FAR, TOCSIN_DATABASE_URL=filled)
     assert "another process is letting go" in said
     await connection.close()

@@ -5,19 +5,12 @@ import io
 import json
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-import typer
-from typer.testing import CliRunner
 from websockets.exceptions import ConnectionClosed
 
-from service.audit import schemas
-from service.cli.audit import audit as commands
-from service.cli.output import Answer, Sheet, at, cell, lasted, show
-from service.cli.time_options import day, period
 from tests.harness import WRITE, eventually
 
 if TYPE_CHECKING:
@@ -29,7 +22,6 @@ if TYPE_CHECKING:
     Tocsin = Callable[..., subprocess.CompletedProcess[str]]
 
 LISTS = ("recipient alice", "unreceived", "connections", "rejections", "sources")
-HOSTILE = "\x1b[31mred\u202e [bold]not[/bold]"
 
 
 @dataclass
@@ -68,13 +60,12 @@ async def incident(lenient: Node) -> Incident:
 
 
 @pytest.fixture
-def audit(incident: Incident) -> Callable[..., str]:
-    """Ask a question that has an answer, and return what it says."""
+def audit(tocsin: Tocsin, incident: Incident) -> Callable[..., str]:
+    """Run a command that succeeds, and return what it prints."""
 
     def run(*arguments: str, more: bool = False) -> str:
-        variables = {"TOCSIN_DATABASE_URL": incident.node.database_url, "NO_COLOR": "1"}
-        run = CliRunner(env=variables).invoke(commands, arguments)
-        assert run.exit_code == 0, run.output
+        run = tocsin("audit", *arguments, TOCSIN_DATABASE_URL=incident.node.database_url)
+        assert run.returncode == 0, run
         assert run.stderr == ("tocsin: there is more; raise --limit\n" if more else "")
         return run.stdout
 
@@ -188,7 +179,7 @@ def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
     lines = page.splitlines()
     assert lines[0].startswith("From 2")
     assert lines[0].endswith(" UTC")
-    for title in ("Alerts", "Deliveries", "Slowest topics", "Not received, by admin", "Refused streams"):
+    for title in ("Alerts", "Deliveries", "Slowest topics", "Not received, by admin", "Rejected streams"):
         assert title in lines
     assert "Connections: 1 opened, 0 open now; why others ended" in lines
     assert lines[-1].strip() == "none"  # no hole in the log
@@ -203,8 +194,8 @@ def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
     assert float(figures["slowest_topics", "payments.eu", "sent_p95"]) > 0
 
 
-def test_the_command_answers_in_a_pipe(tocsin: Tocsin, incident: Incident) -> None:
-    run = tocsin("audit", "connections", TOCSIN_DATABASE_URL=incident.node.database_url)
+def test_the_command_answers_in_a_pipe(tocsin_process: Tocsin, incident: Incident) -> None:
+    run = tocsin_process("audit", "connections", TOCSIN_DATABASE_URL=incident.node.database_url)
     assert (run.returncode, run.stderr) == (0, "")
     assert incident.connection in run.stdout
 
@@ -217,23 +208,13 @@ def test_times_are_durations_or_times(audit: Callable[..., str]) -> None:
 
 @pytest.mark.unit
 @pytest.mark.parametrize(
-    "bad", ["yesterday", "24", "5x", "-1h", "99999999999d", "2026-13-01", "0001-01-01T00:00+14:00"]
-)
-def test_a_time_that_is_none_is_refused(bad: str) -> None:
-    for parse in (period, day):
-        with pytest.raises(typer.BadParameter, match="must be how long ago, such as 90s, 15m, 24h"):
-            parse(bad, None)
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["alert", "4711"], "valid UUID"),
         (["report", "--since", "yesterday"], "24h"),
         (["connections", "--until", "5x"], "24h"),
         (["unreceived", "--since", "1h", "--until", "2h"], "earlier than --until"),
-        (["recipient", "alice", "--since", "2999-01-01"], "must not lie ahead"),
+        (["recipient", "alice", "--since", "2999-01-01"], "must not be in the future"),
         (["recipient", " "], "printable"),
         (["unreceived", "--topic", "No Topic"], "payments.*"),
         (["unreceived", "--severity", "bad"], "critical"),
@@ -243,11 +224,10 @@ def test_a_time_that_is_none_is_refused(bad: str) -> None:
         (["rejections", "--open"], "--open"),
     ],
 )
-def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: list[str], says: str) -> None:
-    variables = {"TOCSIN_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing", "NO_COLOR": "1"}
-    run = CliRunner(env=variables).invoke(commands, arguments)
-    assert (run.exit_code, run.stdout) == (2, ""), run.output
-    assert says in " ".join(run.stderr.replace("│", " ").split())
+def test_wrong_usage_exits_2_and_says_what_is_wrong(tocsin: Tocsin, arguments: list[str], says: str) -> None:
+    run = tocsin("audit", *arguments, TOCSIN_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+    assert (run.returncode, run.stdout) == (2, ""), run
+    assert says in run.stderr
 
 
 def test_an_unknown_alert_is_said_to_be_unknown(refused: Callable[..., str], incident: Incident) -> None:
@@ -257,7 +237,7 @@ def test_an_unknown_alert_is_said_to_be_unknown(refused: Callable[..., str], inc
 
 
 def test_a_database_without_the_schema_is_said_to_lack_it(refused: Callable[..., str], empty_url: str) -> None:
-    assert "run tocsin migrate" in refused("audit", "report", TOCSIN_DATABASE_URL=empty_url)
+    assert "tocsin migrate" in refused("audit", "report", TOCSIN_DATABASE_URL=empty_url)
 
 
 def test_a_database_that_is_away_is_said_to_be_away(refused: Callable[..., str]) -> None:
@@ -276,36 +256,3 @@ async def test_who_may_not_read_the_views_is_told_so(refused: Callable[..., str]
     finally:
         await incident.node.sql(f"REVOKE ALL ON alembic_version FROM {role}")
         await incident.node.sql(f"DROP ROLE {role}")
-
-
-@pytest.mark.unit
-def test_nothing_that_somebody_said_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    told = schemas.RejectionPage(rejections=[], next=None)
-    sheet = Sheet(HOSTILE, ("what",), [(HOSTILE,)])
-    show(Answer(told, [HOSTILE], [sheet], (), []), "table")
-    printed = capsys.readouterr().out
-    assert printed.count("\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER} [bold]not[/bold]") == 3
-    assert "\x1b" not in printed
-
-
-@pytest.mark.unit
-def test_figures_are_shown_as_people_read_them() -> None:
-    assert [lasted(value) for value in (0.0173, 12.3456, 75.0, 3_725.0, 93_784.0)] == [
-        "17.3 ms",
-        "12.35 s",
-        "1 m 15 s",
-        "1 h 2 m",
-        "1 d 2 h",
-    ]
-    assert at(datetime(2026, 11, 21, 11, 41, 7, 123456, UTC)) == "2026-11-21 11:41:07.123"
-    assert [cell(value) for value in (None, ["a", "b"], {"é": 1}, 4711)] == ["-", "a, b", '{"é": 1}', "4711"]
-
-
-@pytest.mark.unit
-def test_a_period_is_a_day_where_nothing_is_said() -> None:
-    start, end = day(None, None)
-    assert end - start == timedelta(days=1)
-    assert datetime.now(UTC) - end < timedelta(minutes=1)
-    assert period(None, None).since is period(None, None).until is None
-    start, end = day("7d", "2h")
-    assert end - start == timedelta(days=7) - timedelta(hours=2)

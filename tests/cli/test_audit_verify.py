@@ -149,9 +149,9 @@ def test_wrong_usage_is_refused(tocsin: Tocsin, options: tuple[str, ...]) -> Non
     assert tocsin("audit", "verify", *options).returncode == 2
 
 
-def test_the_embedded_database_is_verified_too(tocsin: Tocsin, tmp_path: Path) -> None:
+def test_the_embedded_database_is_verified_too(tocsin: Tocsin, tocsin_process: Tocsin, tmp_path: Path) -> None:
     folder = str(tmp_path / "data")
-    assert tocsin("migrate", TOCSIN_DATA_DIR=folder).returncode == 0
+    assert tocsin_process("migrate", TOCSIN_DATA_DIR=folder).returncode == 0
     run = tocsin("audit", "verify", TOCSIN_DATA_DIR=folder)
     assert (run.returncode, run.stderr) == (0, "")
     assert "log     OK       0 events" in run.stdout

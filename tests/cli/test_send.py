@@ -1,16 +1,14 @@
-"""``tocsin send``, as a shell runs it, against a real node."""
+"""``tocsin send`` against a real node."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness import ROOT, WRITE, Node, token
+from tests.harness import WRITE, Node, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,22 +19,11 @@ BEARER = token("ops", WRITE)
 
 
 @pytest.fixture
-def send(lenient: Node, tmp_path: Path) -> Callable[..., Run]:
+def send(lenient: Node, tocsin: Callable[..., Run]) -> Callable[..., Run]:
     """Run ``tocsin send`` with this text on standard input."""
 
     def run(*arguments: str, text: str = "", **variables: str) -> Run:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOCSIN_")}
-        ours = {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TOCSIN_URL": lenient.base, "TOCSIN_TOKEN": BEARER}
-        done = subprocess.run(
-            [sys.executable, "-m", "service", "send", *arguments],
-            cwd=tmp_path,
-            env={**inherited, **ours, **variables},
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = tocsin("send", *arguments, text=text, TOCSIN_URL=lenient.base, **{"TOCSIN_TOKEN": BEARER, **variables})
         assert BEARER not in done.stdout + done.stderr
         return done
 

@@ -19,9 +19,9 @@ def test_with_a_weak_secret_a_node_does_not_start(refused: Callable[..., str]) -
     assert "32 or more" in refused("serve", TOCSIN_JWT_SECRET="hunter2")
 
 
-def test_with_another_schema_a_node_does_not_start(refused: Callable[..., str], empty_url: str) -> None:
+def test_with_another_schema_a_node_does_not_start(refused_process: Callable[..., str], empty_url: str) -> None:
     variables = {"TOCSIN_JWT_SECRET": SECRET, "TOCSIN_DATABASE_URL": empty_url, "TOCSIN_PORT": "0"}
-    assert "tocsin migrate" in refused("serve", **variables)
+    assert "tocsin migrate" in refused_process("serve", **variables)
 
 
 def test_a_misspelt_variable_is_mentioned(tocsin: Callable[..., subprocess.CompletedProcess[str]]) -> None:

@@ -22,29 +22,31 @@ if TYPE_CHECKING:
     Tocsin = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_a_statement_is_asked_of_the_database_in_use(tocsin: Tocsin, database_url: str) -> None:
-    run = tocsin("sql", "-c", "SELECT 'the log holds ' || count(*) FROM events", TOCSIN_DATABASE_URL=database_url)
+def test_a_statement_is_asked_of_the_database_in_use(tocsin_process: Tocsin, database_url: str) -> None:
+    run = tocsin_process(
+        "sql", "-c", "SELECT 'the log holds ' || count(*) FROM events", TOCSIN_DATABASE_URL=database_url
+    )
     assert run.returncode == 0, run.stderr
     assert "the log holds 0" in run.stdout
 
 
-def test_the_command_fails_where_the_statement_does(tocsin: Tocsin, database_url: str) -> None:
-    run = tocsin("sql", "-c", "SELECT nothing", TOCSIN_DATABASE_URL=database_url)
+def test_the_command_fails_where_the_statement_does(tocsin_process: Tocsin, database_url: str) -> None:
+    run = tocsin_process("sql", "-c", "SELECT nothing", TOCSIN_DATABASE_URL=database_url)
     assert run.returncode == 1
     assert "nothing" in run.stderr
     assert "Traceback" not in run.stderr
 
 
-def test_the_auditor_reads_the_views_and_nothing_else(tocsin: Tocsin, database_url: str) -> None:
-    run = tocsin(
+def test_the_auditor_reads_the_views_and_nothing_else(tocsin_process: Tocsin, database_url: str) -> None:
+    run = tocsin_process(
         "sql", "--auditor", "-c", "SELECT current_user, count(*) FROM deliveries", TOCSIN_DATABASE_URL=database_url
     )
     assert run.returncode == 0, run.stderr
     assert "tocsin_auditor" in run.stdout
-    run = tocsin("sql", "--auditor", "-c", "SELECT FROM public.events", TOCSIN_DATABASE_URL=database_url)
+    run = tocsin_process("sql", "--auditor", "-c", "SELECT FROM public.events", TOCSIN_DATABASE_URL=database_url)
     assert run.returncode == 1
     assert "permission denied" in run.stderr
-    run = tocsin("sql", "--auditor", "-c", "CREATE TEMPORARY TABLE mine ()", TOCSIN_DATABASE_URL=database_url)
+    run = tocsin_process("sql", "--auditor", "-c", "CREATE TEMPORARY TABLE mine ()", TOCSIN_DATABASE_URL=database_url)
     assert run.returncode == 1
     assert "read-only transaction" in run.stderr
 

@@ -1,0 +1,42 @@
+"""Checks of options, to be used as their callbacks: each returns the value or refuses it with exit code 2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from service.auth.principal import is_subject
+from service.topics import is_topic_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def subject(value: Any) -> Any:
+    """Accept what may be the subject of a token, or a list of such, or None."""
+    if not all(map(is_subject, _listed(value))):
+        raise typer.BadParameter("must be 1 to 200 printable characters")
+    return value
+
+
+def topics(value: Any) -> Any:
+    """Accept a topic pattern, or a list of such, or None."""
+    if not all(map(is_topic_pattern, _listed(value))):
+        raise typer.BadParameter("must be topics such as payments, payments.* or *")
+    return value
+
+
+def one_of(*known: str) -> Callable[[Any], Any]:
+    """Return a check that accepts these values, lists of them, and None."""
+
+    def check(value: Any) -> Any:
+        if not set(_listed(value)) <= set(known):
+            raise typer.BadParameter(f"must be one of {', '.join(known)}")
+        return value
+
+    return check
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
