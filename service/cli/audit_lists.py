@@ -75,19 +75,25 @@ def audit_list(
     return command
 
 
+Rows = tuple[list[Row], Keyset]
+Name = Annotated[str, typer.Argument(help="The subject of their tokens.", metavar="NAME", callback=subject)]
+Topics = Annotated[list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.", callback=topics)]
+Severities = Annotated[list[str] | None, typer.Option(help="Repeat for several.", callback=one_of(*SEVERITIES))]
+Statuses = Annotated[list[str] | None, typer.Option(help="Repeat for several.", callback=one_of(*STATUSES))]
+Recipients = Annotated[list[str] | None, typer.Option(help="Not received by; repeat for several.", callback=subject)]
+Recipient = Annotated[str | None, typer.Option(help="Of this admin.", callback=subject)]
+IsOpen = Annotated[bool | None, typer.Option("--open/--closed", help="Those that are open, or closed.")]
+Reason = Annotated[str | None, typer.Option(help="Such as scope_missing.", callback=subject)]
+Source = Annotated[str | None, typer.Option(help="The subject of the token.", callback=subject)]
+
+
 @audit_list(
     "What {recipient} was sent, newest first",
     schemas.RecipientAudit,
     "occurred_at seq kind severity topic alert_id sent_at received_at latency",
     of_a_day=True,
 )
-async def recipient(
-    tx: AsyncConnection,
-    period: Period,
-    page: Slice,
-    *,
-    recipient: Annotated[str, typer.Argument(help="The subject of their tokens.", metavar="NAME", callback=subject)],
-) -> tuple[list[Row], Keyset]:
+async def recipient(tx: AsyncConnection, period: Period, page: Slice, *, recipient: Name) -> Rows:
     """List what an admin was sent, and when they received it."""
     return await queries.deliveries_to(tx, recipient, period, EVERY_TOPIC, page)
 
@@ -104,19 +110,11 @@ async def unreceived(  # noqa: PLR0913 - the filters of the list
     period: Period,
     page: Slice,
     *,
-    topic: Annotated[
-        list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.", callback=topics)
-    ] = None,
-    severity: Annotated[
-        list[str] | None, typer.Option(help="Repeat for several.", callback=one_of(*SEVERITIES))
-    ] = None,
-    status: Annotated[
-        list[str] | None, typer.Option(help="Of the alert now; repeat for several.", callback=one_of(*STATUSES))
-    ] = None,
-    recipient: Annotated[
-        list[str] | None, typer.Option(help="Who has not received it; repeat for several.", callback=subject)
-    ] = None,
-) -> tuple[list[Row], Keyset]:
+    topic: Topics = None,
+    severity: Severities = None,
+    status: Statuses = None,
+    recipient: Recipients = None,
+) -> Rows:
     """List who has not received which alert that they may see."""
     wanted = queries.Unreceived(period, topic or (), severity or (), status or (), recipient or ())
     return await queries.unreceived(tx, wanted, EVERY_TOPIC, page)
@@ -129,13 +127,8 @@ async def unreceived(  # noqa: PLR0913 - the filters of the list
     " connection",
 )
 async def connections(
-    tx: AsyncConnection,
-    period: Period,
-    page: Slice,
-    *,
-    recipient: Annotated[str | None, typer.Option(help="Of this admin.", callback=subject)] = None,
-    is_open: Annotated[bool | None, typer.Option("--open/--closed", help="Those that are open, or closed.")] = None,
-) -> tuple[list[Row], Keyset]:
+    tx: AsyncConnection, period: Period, page: Slice, *, recipient: Recipient = None, is_open: IsOpen = None
+) -> Rows:
     """List the connections of admins.
 
     A period is when they were opened.
@@ -148,13 +141,7 @@ async def connections(
     schemas.RejectionPage,
     "at reason subject remote_addr path origin user_agent",
 )
-async def rejections(
-    tx: AsyncConnection,
-    period: Period,
-    page: Slice,
-    *,
-    reason: Annotated[str | None, typer.Option(help="Such as scope_missing.", callback=subject)] = None,
-) -> tuple[list[Row], Keyset]:
+async def rejections(tx: AsyncConnection, period: Period, page: Slice, *, reason: Reason = None) -> Rows:
     """List the streams that were rejected at the handshake."""
     return await queries.rejections(tx, reason, period, page)
 
@@ -164,12 +151,6 @@ async def rejections(
     schemas.SourcePage,
     "hour source alerts repeated replayed refused first_at last_at",
 )
-async def sources(
-    tx: AsyncConnection,
-    period: Period,
-    page: Slice,
-    *,
-    source: Annotated[str | None, typer.Option(help="The subject of the token.", callback=subject)] = None,
-) -> tuple[list[Row], Keyset]:
+async def sources(tx: AsyncConnection, period: Period, page: Slice, *, source: Source = None) -> Rows:
     """List what each source posted, by the hour."""
     return await queries.sources(tx, source, period, page)

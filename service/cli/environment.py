@@ -49,9 +49,19 @@ def current_database_url(settings: Settings) -> Iterator[URL]:
 
     """
     with database_url(settings) as url:
-        if not is_current(url):
-            raise CommandFailed(f"the database has another schema than this version needs: run {suggest('migrate')}")
+        check_schema(url)
         yield url
+
+
+def check_schema(url: URL) -> None:
+    """Check that the database has the schema of this version.
+
+    Raises:
+        CommandFailed: it has another.
+
+    """
+    if not is_current(url):
+        raise CommandFailed(f"the database has another schema than this version needs: run {suggest('migrate')}")
 
 
 async def _probe(url: URL, timeout_seconds: float) -> None:

@@ -1,11 +1,12 @@
-"""``tocsin serve``: run a node, or with ``--workers N`` several of them.
+"""``tocsin serve``: run one node, or several with ``--workers N``.
 
-A single node is this process. Each of several is a process of its own (``workers.py``), and listens on a socket of its
-own: all are bound to one address with ``SO_REUSEPORT``, and Linux spreads the connections by a hash of their addresses.
-Of 200 connections that came one by one, one shared socket gave four workers 23, 29, 3 and 145, for whoever is idle
-first takes the next; with a socket each they were 45, 51, 52 and 52 (200 streams of this service: 46, 46, 45 and 63). A
-worker listens when it is ready, and no longer when it ends, so that no connection waits for one that does not serve.
-(Other systems may give all connections to one of the sockets.)
+A single node runs in this process. Each of several runs in a process of its own
+(``worker_supervisor.py``) and listens on a socket of its own. All sockets are bound to one address
+with ``SO_REUSEPORT``, and Linux spreads the connections by a hash of their addresses. Of 200
+connections that came one by one, one shared socket gave four workers 23, 29, 3 and 145, because an
+idle worker takes the next; with a socket each it was 45, 51, 52 and 52 (200 streams of this service:
+46, 46, 45 and 63). A worker listens only while it serves, so that no connection waits for one that
+does not. (Other systems may give all connections to one of the sockets.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,10 +26,11 @@ from service import logs
 from service.app import NodeTasks, create_app
 from service.auth.issuers import load_keyring
 from service.auth.shared_secret import mint
-from service.cli.environment import database_url
+from service.cli.environment import check_schema, database_url
+from service.cli.program import suggest
 from service.cli.signing_secret import signing_secret
 from service.cli.worker_supervisor import Workers
-from service.database.migrate import is_current, migrate
+from service.database.migrate import migrate
 from service.errors import CommandFailed
 from service.http.provided import parts_of
 from service.http.server_protocol import HttpServerProtocol, ServerConfig
@@ -48,16 +49,14 @@ if TYPE_CHECKING:
 
 DEV_TOKEN_SECONDS = 12 * 3600
 STOP_SLACK_SECONDS = 15
-"""What a worker may take to stop beyond ``TOCSIN_SHUTDOWN_TIMEOUT_SECONDS``: to flush the ledger, and
-wait for PostgreSQL."""
+"""How long a worker may take to stop beyond ``TOCSIN_SHUTDOWN_TIMEOUT_SECONDS``: it flushes the ledger
+and waits for PostgreSQL."""
 
 
 def serve(
     *,
-    dev: Annotated[
-        bool, typer.Option("--dev", help="Make and keep a development key, and print ready tokens.")
-    ] = False,
-    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Run so many nodes, a process each.")] = 1,
+    dev: Annotated[bool, typer.Option("--dev", help="Make and keep a development key, and print tokens.")] = False,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Run so many nodes, each in a process.")] = 1,
 ) -> None:
     """Serve the REST API, the stream and the console."""
     settings = load()
@@ -66,15 +65,15 @@ def serve(
         hint = f"; did you mean {similar}?" if similar else ""
         print(f"tocsin: {variable} is no setting{hint}", file=sys.stderr)
     keyring = _keyring(settings, dev=dev)
-    # uvicorn raises the signal again once it has stopped; without a handler that would end us before PostgreSQL stops.
+    # uvicorn raises the signal again once it has stopped; without a handler the process would end before PostgreSQL.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
-    take = _listener if workers == 1 else _reservation
-    with take(settings.server) as address, database_url(settings) as url:
+    reserve = _listener if workers == 1 else _reservation
+    with reserve(settings.server) as address, database_url(settings) as url:
         if settings.storage.database_url is None:
             migrate(url)
-        elif not is_current(url):
-            raise CommandFailed("the database has another schema than this version needs: run tocsin migrate")
+        else:
+            check_schema(url)
 
         def greet() -> None:
             print(_greeting(settings, address.getsockname()[1], dev=dev), flush=True)
@@ -87,17 +86,17 @@ def serve(
                 (settings, url, address.getsockname(), dev),
                 on_listening=greet,
                 on_ended=forget_worker,
-                patience=settings.server.shutdown_timeout_seconds + STOP_SLACK_SECONDS,
+                stop_seconds=settings.server.shutdown_timeout_seconds + STOP_SLACK_SECONDS,
             )
             with shared_by_workers():
                 nodes.run(workers)
 
 
-def _run_worker(listens: Callable[[], None], settings: Settings, url: URL, address: Any, dev: bool) -> None:  # noqa: FBT001 - pickled
-    """Run one of several nodes, with the settings that were read once for all."""
+def _run_worker(on_listening: Callable[[], None], settings: Settings, url: URL, address: Any, dev: bool) -> None:  # noqa: FBT001 - pickled
+    """Run one of several nodes in a worker process."""
     logs.configure(settings.server.log_level, settings.server.log_format)
     with _bound(settings.server, address) as listener:
-        _run_node(settings, url, _keyring(settings, dev=dev), listener, listens)
+        _run_node(settings, url, _keyring(settings, dev=dev), listener, on_listening)
 
 
 def _run_node(
@@ -106,13 +105,13 @@ def _run_node(
     """Run a node in this process until it is asked to stop.
 
     Raises:
-        CommandFailed: it did not start, or a part of it failed.
+        CommandFailed: it did not start, or one of its tasks failed.
 
     """
     app = create_app(settings, url, keyring)
     server = _Server(server_config(settings, app), on_listening)
-    # What was imported stays, and streams live long: with Python's defaults, looking through all of them again and
-    # again took a quarter of the time of 3,000 handshakes.
+    # Modules stay, and streams live long: with Python's default thresholds the garbage collector took a quarter of the
+    # time of 3,000 handshakes.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
@@ -128,7 +127,7 @@ def _keyring(settings: Settings, *, dev: bool) -> Keyring:
 
 
 def _listener(settings: ServerSettings) -> socket.socket:
-    """Take the address before anything is started for it."""
+    """Listen on the address before anything else is started."""
     try:
         return socket.create_server((settings.host, settings.port), family=_family(settings), backlog=2048)
     except OSError as error:
@@ -136,9 +135,10 @@ def _listener(settings: ServerSettings) -> socket.socket:
 
 
 def _reservation(settings: ServerSettings) -> socket.socket:
-    """Take the address for workers that will each listen on it, without listening.
+    """Bind the address for the workers, without listening.
 
-    It is taken alone first: another service of the same user could share it otherwise, and half of the connections.
+    Listening on it alone first makes sure that no other service of this user is bound to it, which would receive half
+    of the connections.
     """
     with _listener(settings) as alone:
         address = alone.getsockname()
@@ -146,7 +146,7 @@ def _reservation(settings: ServerSettings) -> socket.socket:
 
 
 def _bound(settings: ServerSettings, address: Any) -> socket.socket:
-    """Return a socket at an address that others of this user are bound to as well."""
+    """Return a socket that is bound to an address that it shares with others of this user."""
     sock = socket.socket(_family(settings))
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -194,21 +194,21 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells once it listens."""
+    """A uvicorn server that calls ``on_listening`` when it listens."""
 
     def __init__(self, config: ServerConfig, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and tell."""
+        """Start, and call ``on_listening``."""
         await super().startup(sockets)
         if self.started:
             self._on_listening()
 
 
 def _greeting(settings: Settings, port: int, *, dev: bool) -> str:
-    """Say where the service is, and with ``dev`` what to do next."""
+    """Return the address of the service, and with ``dev`` what to do next."""
     host = settings.server.host
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     return _dev_greeting(settings, base) if dev else f"Tocsin serves {base}"
@@ -238,5 +238,7 @@ Tocsin serves {base}
 
    {curl}
 
-3. Ask who got it: {Path(sys.argv[0]).name} sql -c 'SELECT * FROM audit.deliveries'
+3. Ask who received it:
+
+   {suggest("sql")} -c 'SELECT * FROM audit.deliveries'
 """  # noqa: S608

@@ -8,44 +8,28 @@ import typer
 
 from service.auth.principal import Scope
 from service.auth.shared_secret import mint
-from service.cli.option_checks import subject, topics
+from service.cli.option_checks import subject
 from service.cli.signing_secret import signing_secret
 from service.settings import load
-
-
-def _scopes(value: str) -> str:
-    if unknown := sorted(set(value.split()) - set(Scope)):
-        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(Scope)}")
-    return value
-
-
-def _patterns(value: str | None) -> str | None:
-    if value is not None:
-        topics(_split(value) or [""])
-    return value
-
-
-def _split(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
+from service.topics import is_topic_pattern
 
 
 def token(
     *,
     sub: Annotated[str, typer.Option(help="Who the token is for.", callback=subject)],
-    scope: Annotated[
-        str, typer.Option(help="Scopes, separated by spaces: alerts:read alerts:write …", callback=_scopes)
-    ],
-    topic_patterns: Annotated[
-        str | None,
-        typer.Option("--topics", help="Topic patterns, separated by commas; default: all.", callback=_patterns),
-    ] = None,
+    scope: Annotated[str, typer.Option(help="Scopes, separated by spaces: alerts:read alerts:write …")],
+    topics: Annotated[str | None, typer.Option(help="Topic patterns, separated by commas; default: all.")] = None,
     ttl: Annotated[float, typer.Option(min=1, help="Seconds until it expires.")] = 3600,
     jti: Annotated[str | None, typer.Option(help="An id, to revoke this token alone.", callback=subject)] = None,
 ) -> None:
     """Print a token and nothing else."""
+    if unknown := sorted(set(scope.split()) - set(Scope)):
+        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(Scope)}", param_hint="--scope")
+    patterns = None if topics is None else [part.strip() for part in topics.split(",") if part.strip()]
+    if patterns is not None and not (patterns and all(map(is_topic_pattern, patterns))):
+        raise typer.BadParameter("must be topics such as payments, payments.* or *", param_hint="--topics")
     settings = load()
     if not ttl <= settings.auth.jwt_max_lifetime_seconds:
         raise typer.BadParameter(f"at most {settings.auth.jwt_max_lifetime_seconds:g} are allowed", param_hint="--ttl")
     secret = signing_secret(settings)
-    patterns = _split(topic_patterns) if topic_patterns is not None else None
     print(mint(secret, settings.auth, subject=sub, scope=scope, topics=patterns, ttl_seconds=ttl, jti=jti))

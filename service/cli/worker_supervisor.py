@@ -1,22 +1,23 @@
-"""Several nodes on one machine: one process each, and one that looks after them.
+"""Several nodes on one machine: a worker process for each, and their supervisor.
 
 ::
 
                      ┌ starting ──── listens ────► serving ─── ends ┐
     start ──────────►┤                                              ├──► pause ──► start again
                      └─ ends before it listens ─────────────────────┘
-                          └ nobody else listens, or not all have listened yet: all stop, the command fails
+                          └ no other listens, or not all have listened yet: all stop, the command fails
 
-- All stop when this process is asked to (SIGTERM, Ctrl-C, a closed terminal): each worker as a single node does. One
-  that takes too long is killed.
-- A worker that ends unasked is started again at once; one that does so again soon after, after a pause that doubles.
-- A worker whose parent has gone stops by itself, and cannot stay behind: a thread watches, so that not even a blocked
-  event loop keeps it.
+- All stop when this process gets SIGTERM, SIGINT or SIGHUP (a closed terminal), each worker as a
+  single node does. A worker that takes too long is killed.
+- A worker that ends unexpectedly is started again at once; if it soon ends again, after a pause that
+  doubles each time.
+- A worker stops by itself when its parent has ended. A thread watches for that, so that it works with
+  a blocked event loop too.
 
-This is not ``uvicorn.supervisors.Multiprocess``. That one restarts a worker whose application cannot be made, twice a
-second, for ever, does not say when all listen, nor whether they failed; it takes SIGHUP for a reload, waits for an
-answer to its health check before it looks at a signal, leaves workers behind when it is killed, and gives all of them
-one socket (``serve.py`` says why that is not even).
+``uvicorn.supervisors.Multiprocess`` is not used, because it restarts a worker whose application
+cannot be created twice a second without end, says neither when all listen nor whether they failed,
+takes SIGHUP for a reload, handles signals only after an answer to its health check, leaves workers
+behind when it is killed, and gives all of them one socket (``serve.py`` says why that is uneven).
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 class Workers:
-    """Worker processes that run ``target(listens, *arguments)`` and call ``listens()`` when they do.
+    """Worker processes that run ``target(on_listening, *arguments)`` and call ``on_listening()`` when they listen.
 
-    ``on_listening`` is called when all of them listen for the first time, ``on_ended`` with the name of each that has
-    ended. A stop may take ``patience`` seconds.
+    ``on_listening`` is called when all listen for the first time, ``on_ended`` with the name of each worker that ended.
+    A stop may take ``stop_seconds``.
     """
 
     def __init__(
@@ -68,13 +69,13 @@ class Workers:
         *,
         on_listening: Callable[[], None],
         on_ended: Callable[[str], None],
-        patience: float,
+        stop_seconds: float,
     ) -> None:
         self._target = target
         self._arguments = arguments
         self._on_listening = on_listening
         self._on_ended = on_ended
-        self._patience = patience
+        self._stop_seconds = stop_seconds
         self._processes: dict[str, SpawnProcess] = {}
         self._listening: set[str] = set()
         self._complete = False
@@ -94,10 +95,10 @@ class Workers:
 
     async def _run(self, count: int) -> None:
         with _on_signals(self._stop):
-            await asyncio.gather(*(self._keep(f"worker-{number}", count) for number in range(1, count + 1)))
+            await asyncio.gather(*(self._supervise(f"worker-{number}", count) for number in range(1, count + 1)))
 
-    async def _keep(self, name: str, count: int) -> None:
-        """Start a worker again and again until all are to stop."""
+    async def _supervise(self, name: str, count: int) -> None:
+        """Run a worker, and start it again whenever it ends, until all are to stop."""
         pause = 0
         while not self._stopping.is_set():
             began = time.monotonic()
@@ -116,18 +117,18 @@ class Workers:
             pause = min(max(PAUSE_MIN_SECONDS, 2 * pause), PAUSE_MAX_SECONDS)
 
     async def _run_once(self, name: str, count: int) -> bool:
-        """Run a worker to its end, and say whether it came to listen."""
-        told, tells = _spawn.Pipe(duplex=False)
-        arguments = (self._target, self._arguments, tells, self._patience)
+        """Run a worker to its end, and return whether it ever listened."""
+        reader, writer = _spawn.Pipe(duplex=False)  # the worker sends one message, when it listens
+        arguments = (self._target, self._arguments, writer, self._stop_seconds)
         process = _spawn.Process(target=_work, name=name, args=arguments, daemon=True)
-        with _signals_held():
+        with _stop_signals_blocked():
             process.start()
         self._processes[name] = process
-        tells.close()
-        with told:
-            await _readable(told.fileno())
+        writer.close()
+        with reader:
+            await _readable(reader.fileno())
             with contextlib.suppress(EOFError):
-                told.recv()
+                reader.recv()
                 self._listening.add(name)
         listened = name in self._listening
         if len(self._listening) == count and not self._complete:
@@ -141,13 +142,13 @@ class Workers:
         return listened
 
     def _stop(self) -> None:
-        """Ask all workers to stop."""
+        """Send SIGTERM to all workers, and SIGKILL to those that are left after ``stop_seconds``."""
         if self._stopping.is_set():
             return
         self._stopping.set()
         for process in self._processes.values():
             process.terminate()
-        asyncio.get_running_loop().call_later(self._patience, self._kill)
+        asyncio.get_running_loop().call_later(self._stop_seconds, self._kill)
 
     def _kill(self) -> None:
         for name, process in self._processes.items():
@@ -156,7 +157,7 @@ class Workers:
 
 
 async def _readable(file: int) -> None:
-    """Wait until there is something to read, or the other end is closed."""
+    """Wait until the file can be read, or its other end is closed."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
     loop.add_reader(file, event.set)
@@ -168,7 +169,7 @@ async def _readable(file: int) -> None:
 
 @contextlib.contextmanager
 def _on_signals(callback: Callable[[], None]) -> Iterator[None]:
-    """Call ``callback`` when this process is asked to stop; whoever was asked before is asked again afterwards."""
+    """Call ``callback`` on a stop signal; restore the handlers in the end."""
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
     for number in _STOP_SIGNALS:
@@ -182,9 +183,9 @@ def _on_signals(callback: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Start a process that is asked to stop only when it can: what it is sent before waits for it."""
-    resource_tracker.ensure_running()  # it would end the hold when it is started by the first worker
+def _stop_signals_blocked() -> Iterator[None]:
+    """Block the stop signals in a process that is started meanwhile, until it can handle them."""
+    resource_tracker.ensure_running()  # the first worker would start it, and that unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         yield
@@ -195,26 +196,26 @@ def _signals_held() -> Iterator[None]:
 # What runs in the process of a worker.
 
 
-def _work(target: Callable[..., object], arguments: tuple[Any, ...], tells: Connection, patience: float) -> None:
-    threading.Thread(target=_end_with_parent, args=(patience,), daemon=True).start()
+def _work(target: Callable[..., object], arguments: tuple[Any, ...], writer: Connection, stop_seconds: float) -> None:
+    threading.Thread(target=_end_with_parent, args=(stop_seconds,), daemon=True).start()
     structlog.contextvars.bind_contextvars(worker=multiprocessing.current_process().name)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent was sent it too, and asks all to stop
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent gets it too, and stops all workers
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-        target(lambda: tells.send(None), *arguments)
+        target(lambda: writer.send(None), *arguments)
     except KeyboardInterrupt:
-        pass  # the terminal's Ctrl-C, which the parent was sent too
+        pass  # the terminal's Ctrl-C, which the parent gets too
     except TocsinError as error:
         log.critical("worker failed", why=str(error))
         sys.exit(1)
 
 
-def _end_with_parent(patience: float) -> None:
-    """Stop when the parent has gone, at the latest after ``patience`` seconds."""
+def _end_with_parent(stop_seconds: float) -> None:
+    """Stop when the parent has ended, at the latest ``stop_seconds`` later."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - this runs in a worker
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(patience)
+    time.sleep(stop_seconds)
     os._exit(1)

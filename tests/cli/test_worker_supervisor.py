@@ -244,7 +244,7 @@ async def test_workers_that_are_interrupted_while_they_start_end_without_a_word(
 def test_a_worker_that_cannot_start_fails_the_command() -> None:
     ended: list[str] = []
     # A target that returns, and never said that it listens.
-    workers = Workers(callable, (), on_listening=pytest.fail, on_ended=ended.append, patience=PATIENCE)
+    workers = Workers(callable, (), on_listening=pytest.fail, on_ended=ended.append, stop_seconds=PATIENCE)
     with pytest.raises(CommandFailed, match="a worker did not start"):
         workers.run(1)
     assert ended == ["worker-1"]
