@@ -1,4 +1,4 @@
-"""Sockets of the recorder's clients, and how the three transports are read from them."""
+"""Sockets of simulated clients, and the three transports read from them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ AT_ONCE = 1 << 16
 
 
 class End(NamedTuple):
-    """One end of a connection, as the kernel has it: how many bytes the other has not confirmed yet."""
+    """One end of a connection as the kernel sees it: how many bytes the other end has not confirmed yet."""
 
     unsent: int
     is_open: bool
 
 
 LOOKS = 3
-NOWHERE = End(0, is_open=False)
+CLOSED_END = End(0, is_open=False)
 _ESTABLISHED, _CLOSE_WAIT = "01", "08"
 
 
 def find_ends(ports: Collection[tuple[int, int]]) -> dict[tuple[int, int], End]:
-    """Return ends by their (own, other) port, from /proc/net/tcp (proc(5)); what is not there any more is nowhere.
+    """Return ends by their (own, other) port, from /proc/net/tcp (proc(5)); an end that is not listed is closed.
 
     The kernel's list passes over some where others come and go meanwhile, so one that is missing is looked for again.
     """
@@ -51,21 +51,21 @@ def find_ends(ports: Collection[tuple[int, int]]) -> dict[tuple[int, int], End]:
             found[_port(own), _port(other)] = End(unsent, state in (_ESTABLISHED, _CLOSE_WAIT))
         if found.keys() >= set(ports):
             break
-    return {port: found.get(port, NOWHERE) for port in ports}
+    return {port: found.get(port, CLOSED_END) for port in ports}
 
 
 def _port(end: str) -> int:
     return int(end.partition(":")[2], 16)
 
 
-class Line:
+class ClientSocket:
     """A connection to a node. With ``small`` buffers little fits between the node and the client."""
 
     def __init__(self, port: int, *, small: bool = False) -> None:
         self.port = port
         self.is_open = False
         self.is_torn = False
-        """Whether it was ended by a reset, which takes from the kernel of the other end what is on its way."""
+        """Whether a reset ended it, which discards what the other end's kernel had yet to send."""
         self._on_its_way = 0
         self._was_open = True
         self._wrote_at = now()
@@ -86,7 +86,7 @@ class Line:
         return self.port, self._socket.getsockname()[1]
 
     async def read(self) -> bytes:
-        """Return what comes next; nothing when it is over, also by a reset."""
+        """Return the next bytes; none at the end, also after a reset."""
         loop = asyncio.get_running_loop()
         while True:
             # Not sock_recv(), which forgets what it has read when it is cancelled at that moment.
@@ -105,7 +105,7 @@ class Line:
                 return b""
 
     async def write(self, data: bytes) -> None:
-        """Write; one who no longer listens is noticed when reading, and answers with a reset."""
+        """Write. A closed other end answers with a reset, which is noticed when reading."""
         if not data:
             return
         at, end = now(), find_ends([self.ends])[self.ends]
@@ -124,16 +124,16 @@ class Line:
         await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     def torn(self) -> Unread:
-        """Return what may not have been read because of a reset: it came after the last that was written from here."""
+        """Return what a reset may have discarded: it arrived after the last write from here."""
         return Unread(self._on_its_way, self._wrote_at, now())
 
     def hang_up(self) -> None:
-        """Say that no more is to come from here."""
+        """Half-close: nothing more is sent from here."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> tuple[bytes, Unread]:
-        """Take what is here, and end without a word. Return it, and what may have been on its way."""
+        """Reset the connection. Return what had arrived, and what may have been in flight."""
         since, size = now(), find_ends([self.ends])[self.ends].unsent
         parts: list[bytes] = []
         try:
@@ -147,12 +147,12 @@ class Line:
         return b"".join(parts), self.torn() if self.is_torn else Unread(size, since, now())
 
     def abort(self) -> None:
-        """End with a reset, which leaves nothing behind in either kernel."""
+        """Close with a reset, which leaves nothing behind in either kernel."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
     def close(self) -> None:
-        """End."""
+        """Close."""
         self.is_open = False
         self._socket.close()
 
@@ -300,15 +300,15 @@ def _request(method: str, path: str, headers: dict[str, str]) -> bytes:
 
 async def ask(port: int, request: bytes, patience: float = 10) -> Answer | None:
     """Send a request and return the answer, or None where none came."""
-    line, answer = Line(port), Answer()
+    sock, answer = ClientSocket(port), Answer()
     try:
         async with asyncio.timeout(patience):
-            await line.open()
-            await line.send(request)
-            while not answer.is_complete and (data := await line.read()):
+            await sock.open()
+            await sock.send(request)
+            while not answer.is_complete and (data := await sock.read()):
                 answer.feed(data)
     except (OSError, TimeoutError):
         return None
     finally:
-        line.abort()
+        sock.abort()
     return answer if answer.is_complete else None

@@ -1,6 +1,6 @@
-"""What the recorder writes down: of each connection, what came and when, and what was acknowledged; and of each post.
+"""Records of a history: for each connection what arrived and when, and what was acknowledged; for each post its answer.
 
-Times are those of this machine's one clock, each taken on the safe side: before what was sent, after what was read.
+All times come from one clock and err on the safe side: before a send, after a read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from service.severity import SEVERITIES
 
 if TYPE_CHECKING:
-    from tests.faults.client_sockets import Line
+    from tests.faults.client_sockets import ClientSocket
 
 _EVENT = re.compile(rb'\{"type":"event","seq":(\d+),')
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -44,15 +44,15 @@ class Logged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Who asks for what: the rule of the design, written once more."""
+class Subscription:
+    """What a client asks for, with an independent implementation of the rule for who sees an event."""
 
     recipient: str
     topics: tuple[str, ...] = ("*",)
     min_severity: str = "info"
 
     def sees(self, event: Logged) -> bool:
-        """Say whether an event is for them."""
+        """Say whether an event is part of it."""
         return (
             SEVERITIES.index(event.severity) >= SEVERITIES.index(self.min_severity)
             and (event.recipients is None or self.recipient in event.recipients)
@@ -67,31 +67,31 @@ class Wanted:
 class Ack:
     """The client acknowledged everything up to ``seq``.
 
-    ``taken`` is when the service was known to have it, ``counts`` up to where; ``stored`` says that it was in the
-    database by then.
+    ``confirmed_at`` is when the client knew that the service has it, and ``counts`` up to which seq. ``stored`` says
+    whether it was in the database by then.
     """
 
     seq: int
     at: datetime = field(default_factory=now)
-    taken: datetime | None = None
+    confirmed_at: datetime | None = None
     counts: int = 0
     stored: bool = False
 
-    def take(self, counts: int | None = None, *, stored: bool = False) -> None:
+    def confirm(self, counts: int | None = None, *, stored: bool = False) -> None:
         """Note that the service has it."""
-        if self.taken is None:
-            self.taken, self.counts, self.stored = now(), self.seq if counts is None else counts, stored
+        if self.confirmed_at is None:
+            self.confirmed_at, self.counts, self.stored = now(), self.seq if counts is None else counts, stored
 
 
 class Proof(NamedTuple):
-    """Everything up to ``seq`` had gone to the socket before ``at``: what was read then was written after it."""
+    """Everything up to ``seq`` was written to the socket before ``at``, when a later frame was read."""
 
     seq: int
     at: datetime
 
 
 class Unread(NamedTuple):
-    """What may have gone to the socket and was never read: so many bytes, and what was written in between the times."""
+    """Bytes that may have been written to the socket between two times and were never read."""
 
     size: int
     since: datetime
@@ -99,11 +99,11 @@ class Unread(NamedTuple):
 
 
 @dataclass(eq=False)
-class Visit:
-    """One connection, as its client saw it. It is known to the ledger by its user agent until its welcome has come."""
+class ObservedConnection:
+    """One connection as its client saw it. Its user agent identifies it in the ledger, also without a welcome."""
 
     agent: str
-    wanted: Wanted
+    subscription: Subscription
     transport: str
     pid: int
     asked: int | str | None = None
@@ -115,9 +115,9 @@ class Visit:
     proofs: list[Proof] = field(default_factory=list)
     acks: list[Ack] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
-    line: Line | None = None
+    socket: ClientSocket | None = None
     was_killed: bool = False
-    """Whether its node was killed while it held the connection; what was on its way then is in ``unread``."""
+    """Whether its node was killed while it held the connection; ``unread`` has what was in flight."""
     ended: str = "open"
 
     def welcome(self, connection: str, after: int) -> None:
@@ -125,16 +125,16 @@ class Visit:
         self.id, self.after, self.welcomed = connection, after, now()
 
     def prove(self) -> None:
-        """Note that what was read before has gone entirely, for something has come that is written only then."""
+        """Note that what was read before was written entirely: a frame has arrived that is written only afterwards."""
         if self.seqs:
             self.proofs.append(Proof(self.seqs[-1], now()))
 
     def __str__(self) -> str:
-        return f"{self.transport} {self.agent} of {self.wanted.recipient} ({self.id}, {self.ended})"
+        return f"{self.transport} {self.agent} of {self.subscription.recipient} ({self.id}, {self.ended})"
 
 
 class Posted(NamedTuple):
-    """An alert that a publisher was answered to be stored; ``at`` is before it was sent for the first time."""
+    """An alert that was answered as stored; ``at`` is before it was sent for the first time."""
 
     seq: int
     alert: dict[str, object]
@@ -142,7 +142,7 @@ class Posted(NamedTuple):
 
 
 class Frames:
-    """The frame of each event: the same bytes, whoever reads it, however it comes."""
+    """The frame of each event, which has the same bytes for every reader and on every transport."""
 
     def __init__(self) -> None:
         self._payloads: dict[int, bytes] = {}

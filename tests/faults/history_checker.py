@@ -1,8 +1,8 @@
-"""What the recorder's clients wrote down, held against ``audit.deliveries``, row for row.
+"""The records of the clients compared with ``audit.deliveries``, row for row.
 
-A node that signed off, or serves still, has written everything: its ledger must have all that its clients can prove.
-One that was lost has written up to some moment, all of it (a flush is one consistent instant): up to the latest time
-that its ledger names, it must have all as well. Neither may claim what did not happen.
+A node that signed off or still serves has flushed everything, so the ledger must hold all that its clients can prove.
+A node that was lost has flushed everything up to some moment, because a flush is one consistent snapshot: up to the
+latest time that its ledger names, nothing may be missing. The ledger may never claim what did not happen.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from tests.faults.history import Visit
+    from tests.faults.history import ObservedConnection
     from tests.faults.history_runner import History
 
 LEASE = timedelta(seconds=3)
 CHUNK_BYTES = 256 * 1024 + 64 * 1024
-"""More than what is written to a connection at a time: what came of it is not claimed before all of it has gone."""
+"""More than is written to a connection at a time; nothing of a write is claimed before all of it was written."""
 
 DELIVERIES = """
 SELECT seq, recipient, connection::text, node::text, sent_at, received_at FROM audit.deliveries ORDER BY connection, seq
@@ -40,7 +40,7 @@ NODES = "SELECT id::text, pid, seen_at, ended_at FROM nodes"
 class Case(NamedTuple):
     """One connection: what its client says, and what the ledger does."""
 
-    visit: Visit
+    observed: ObservedConnection
     matching: list[Logged]
     row: Any
     claims: list[Any]
@@ -60,7 +60,7 @@ async def complaints_of(history: History) -> list[str]:
     nodes = await history.sql(NODES)
     found = list(_of_the_log(history, log))
     found += _of_nodes(history, nodes, connections)
-    found += _of_keepers(history, log)
+    found += _of_resuming_clients(history, log)
     claims: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         claims[row["connection"]].append(row)
@@ -69,22 +69,22 @@ async def complaints_of(history: History) -> list[str]:
     known_ids = {row["id"] for row in connections}
     if len(by_agent) != len(connections) or claims.keys() - known_ids:
         found.append("the ledger has connections that nobody made")
-    agents = {visit.agent for visit in history.visits}
+    agents = {observed.agent for observed in history.connections}
     found += [f"nobody made {dict(row)}" for agent, row in by_agent.items() if agent not in agents]
     lost = {node["id"] for node in nodes if _was_lost(node)}
     posted = {one.seq: one.at for one in history.posted}
-    for visit in history.visits:
-        row = by_agent.get(visit.agent)
+    for observed in history.connections:
+        row = by_agent.get(observed.agent)
         if row is None:
-            found += _of_the_unknown(history, visit, nodes, written)
+            found += _of_the_unknown(history, observed, nodes, written)
             continue
-        matching = [event for event in log if event.seq > row["after_seq"] and visit.wanted.sees(event)]
+        matching = [event for event in log if event.seq > row["after_seq"] and observed.subscription.sees(event)]
         known = written.get(row["node"], row["opened_at"]) if row["node"] in lost else None
-        case = Case(visit, matching, row, claims[row["id"]], known)
+        case = Case(observed, matching, row, claims[row["id"]], known)
         for check in (_same_connection, _received, _claimed, _complete, _times, _receipts):
-            found += [f"{visit}, {row['close_reason']}: {complaint}" for complaint in check(case, history)]
+            found += [f"{observed}, {row['close_reason']}: {complaint}" for complaint in check(case, history)]
         found += [
-            f"{visit}: {claim['seq']} was sent before it was posted"
+            f"{observed}: {claim['seq']} was sent before it was posted"
             for claim in case.claims
             if claim["seq"] in posted and claim["sent_at"] is not None and claim["sent_at"] < posted[claim["seq"]]
         ]
@@ -137,48 +137,52 @@ def _of_nodes(history: History, nodes: list[Any], connections: list[Any]) -> Ite
             yield f"the node of {node['pid']} was never settled"
 
 
-def _of_keepers(history: History, log: list[Logged]) -> Iterator[str]:
-    """An admin who goes by their own cursor misses nothing, whatever became of the nodes."""
-    for guest in history.guests:
-        welcomed = [visit for visit in guest.visits if visit.welcomed is not None]
-        if not guest.keeper or not welcomed:
+def _of_resuming_clients(history: History, log: list[Logged]) -> Iterator[str]:
+    """A client that resumes from its own cursor misses nothing, whatever happens to the nodes."""
+    for client in history.clients:
+        welcomed = [observed for observed in client.connections if observed.welcomed is not None]
+        if not client.resuming or not welcomed:
             continue
-        first = min(welcomed, key=lambda visit: visit.began).after
-        had = {seq for visit in welcomed for seq in visit.seqs}
-        theirs = [event.seq for event in log if first < event.seq <= history.head and guest.wanted.sees(event)]
+        first = min(welcomed, key=lambda observed: observed.began).after
+        had = {seq for observed in welcomed for seq in observed.seqs}
+        theirs = [event.seq for event in log if first < event.seq <= history.head and client.subscription.sees(event)]
         missed = [seq for seq in theirs if seq not in had]
         if missed:
-            yield f"{guest.wanted.recipient} ({guest.transport}) missed {missed[:10]} after {first}"
+            yield f"{client.subscription.recipient} ({client.transport}) missed {missed[:10]} after {first}"
 
 
-def _of_the_unknown(history: History, visit: Visit, nodes: list[Any], written: dict[str, datetime]) -> Iterator[str]:
+def _of_the_unknown(
+    history: History, observed: ObservedConnection, nodes: list[Any], written: dict[str, datetime]
+) -> Iterator[str]:
     """A connection that was welcomed is in the ledger, unless its node was lost before the next flush."""
-    if visit.welcomed is None:
+    if observed.welcomed is None:
         return
-    times = [written.get(node["id"]) for node in nodes if node["pid"] == visit.pid]
-    may_be_lost = visit.pid in history.killed.keys() | history.paused | history.stalled()
-    if not may_be_lost or not any(at is None or at < visit.welcomed for at in times):
-        yield f"{visit}: the ledger does not know it, of {visit.pid}, welcomed {visit.welcomed}, written until {times}"
+    times = [written.get(node["id"]) for node in nodes if node["pid"] == observed.pid]
+    may_be_lost = observed.pid in history.killed.keys() | history.paused | history.stalled()
+    if not may_be_lost or not any(at is None or at < observed.welcomed for at in times):
+        yield f"{observed} of {observed.pid}, welcomed {observed.welcomed}, is not in the ledger, written until {times}"
 
 
 def _same_connection(case: Case, _history: History) -> Iterator[str]:
-    visit, row = case.visit, case.row
-    if visit.id is not None and (visit.id, visit.after) != (row["id"], row["after_seq"]):
-        yield f"it was welcomed after {visit.after}, the ledger has {dict(row)}"
-    if (visit.wanted.recipient, visit.transport) != (row["recipient"], row["transport"]):
+    observed, row = case.observed, case.row
+    if observed.id is not None and (observed.id, observed.after) != (row["id"], row["after_seq"]):
+        yield f"it was welcomed after {observed.after}, the ledger has {dict(row)}"
+    if (observed.subscription.recipient, observed.transport) != (row["recipient"], row["transport"]):
         yield f"the ledger has {dict(row)}"
-    if isinstance(visit.asked, int) and row["after_seq"] != visit.asked:
-        yield f"it asked for what comes after {visit.asked}, and began after {row['after_seq']}"
-    if any(claim["recipient"] != visit.wanted.recipient for claim in case.claims):
+    if isinstance(observed.asked, int) and row["after_seq"] != observed.asked:
+        yield f"it asked for what comes after {observed.asked}, and began after {row['after_seq']}"
+    if any(claim["recipient"] != observed.subscription.recipient for claim in case.claims):
         yield "its deliveries are another's"
 
 
 def _received(case: Case, _history: History) -> Iterator[str]:
     """What came is all that matches from the start on, in order, each once."""
-    expected = [event.seq for event in case.matching[: len(case.visit.seqs)]]
-    if case.visit.seqs != expected:
-        at = next((i for i, both in enumerate(zip(case.visit.seqs, expected, strict=False)) if both[0] != both[1]), -1)
-        yield f"received {case.visit.seqs[at : at + 5]} for {expected[at : at + 5]}, of {len(expected)}"
+    expected = [event.seq for event in case.matching[: len(case.observed.seqs)]]
+    if case.observed.seqs != expected:
+        at = next(
+            (i for i, both in enumerate(zip(case.observed.seqs, expected, strict=False)) if both[0] != both[1]), -1
+        )
+        yield f"received {case.observed.seqs[at : at + 5]} for {expected[at : at + 5]}, of {len(expected)}"
 
 
 def _claimed(case: Case, history: History) -> Iterator[str]:
@@ -187,27 +191,29 @@ def _claimed(case: Case, history: History) -> Iterator[str]:
     if claimed != [event.seq for event in case.matching[: len(claimed)]]:
         yield f"claimed {claimed[-5:]} ({len(claimed)}) of {[event.seq for event in case.matching[:5]]} …"
         return
-    unread = list(zip(case.matching, case.claims, strict=False))[len(case.visit.seqs) :]
-    surely = [event for event, claim in unread if not _may_be_unread(case.visit, event, claim["sent_at"])]
+    unread = list(zip(case.matching, case.claims, strict=False))[len(case.observed.seqs) :]
+    surely = [event for event, claim in unread if not _may_be_unread(case.observed, event, claim["sent_at"])]
     size = sum(history.frames.size(event) for event in surely)
-    room = sum(one.size for one in case.visit.unread)
+    room = sum(one.size for one in case.observed.unread)
     if size > room:
         seqs = [event.seq for event in surely]
         yield f"claims {seqs[:10]} ({len(seqs)}) were not received: {size} bytes, at most {room} were unread"
 
 
-def _may_be_unread(visit: Visit, event: Logged, sent_at: datetime | None) -> bool:
+def _may_be_unread(observed: ObservedConnection, event: Logged, sent_at: datetime | None) -> bool:
     """Say whether it was written while nobody read any more, in the moment before the end."""
-    return sent_at is not None and any(sent_at >= one.since and event.occurred_at <= one.until for one in visit.unread)
+    return sent_at is not None and any(
+        sent_at >= one.since and event.occurred_at <= one.until for one in observed.unread
+    )
 
 
 def _complete(case: Case, history: History) -> Iterator[str]:
     """What was proved to be sent is claimed; of a node that wrote everything, all but what was being written last."""
     last = case.claims[-1]["seq"] if case.claims else case.row["after_seq"]
-    proved = max((proof.seq for proof in case.visit.proofs if case.must_know(proof.at)), default=0)
+    proved = max((proof.seq for proof in case.observed.proofs if case.must_know(proof.at)), default=0)
     if last < proved:
         yield f"it was sent {proved}, the ledger knows of {last} (written until {case.known})"
-    tail = case.matching[len(case.claims) : len(case.visit.seqs)]
+    tail = case.matching[len(case.claims) : len(case.observed.seqs)]
     if case.known is None and sum(history.frames.size(event) for event in tail) > CHUNK_BYTES:
         yield f"{[event.seq for event in tail][:10]} ({len(tail)}) were received and are not claimed"
 
@@ -215,14 +221,14 @@ def _complete(case: Case, history: History) -> Iterator[str]:
 def _times(case: Case, _history: History) -> Iterator[str]:
     """What is sent is sent after it happened, in order, before what was written after it came."""
     occurred = {event.seq: event.occurred_at for event in case.matching}
-    proofs = iter(sorted(case.visit.proofs))
+    proofs = iter(sorted(case.observed.proofs))
     proof = next(proofs, None)
     for claim in case.claims:
         seq, sent, received = claim["seq"], claim["sent_at"], claim["received_at"]
         if sent is None:
             yield f"{seq} was sent, and it is not known when"
             return
-        if sent < max(occurred[seq], case.visit.began):
+        if sent < max(occurred[seq], case.observed.began):
             yield f"{seq} was sent at {sent}, too early"
         while proof is not None and proof.seq < seq:
             proof = next(proofs, None)
@@ -238,14 +244,16 @@ def _times(case: Case, _history: History) -> Iterator[str]:
 
 
 def _receipts(case: Case, _history: History) -> Iterator[str]:
-    """What is received was acknowledged before; what was acknowledged, and taken by the service, is received."""
-    acks = case.visit.acks
+    """What is received was acknowledged before; an acknowledgement that the service confirmed is a receipt."""
+    acks = case.observed.acks
     for claim in case.claims:
         received = claim["received_at"]
         if received is not None and not any(ack.seq >= claim["seq"] and ack.at <= received for ack in acks):
             yield f"{claim['seq']} was received at {received}, and the client did not say so"
-    taken = (ack for ack in acks if ack.taken is not None and (ack.stored or case.must_know(ack.taken)))
-    sure = max((min(ack.counts, ack.seq) for ack in taken), default=0)
+    confirmed = (
+        ack for ack in acks if ack.confirmed_at is not None and (ack.stored or case.must_know(ack.confirmed_at))
+    )
+    sure = max((min(ack.counts, ack.seq) for ack in confirmed), default=0)
     received_seqs = {claim["seq"] for claim in case.claims if claim["received_at"] is not None}
     missing = [event.seq for event in case.matching if event.seq <= sure and event.seq not in received_seqs]
     if missing:

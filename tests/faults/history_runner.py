@@ -1,8 +1,8 @@
-"""A random history of several nodes, their clients and their faults, written down by everybody, then judged.
+"""A random history of several nodes, their clients and their faults, recorded by all clients and then checked.
 
     python -m tests.faults.history_runner --seed 7 --minutes 10
 
-makes one history after the other, each from the next seed, on a PostgreSQL of its own.
+runs one history after the other, each with the next seed, on a PostgreSQL of its own.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from service.database.engine import parse_url
 from service.database.migrate import migrate
 from service.severity import SEVERITIES
 from tests.faults.client_sockets import ask, find_ends, post
-from tests.faults.history import NEVER, Frames, Posted, Unread, Visit, Wanted, now
+from tests.faults.history import NEVER, Frames, ObservedConnection, Posted, Subscription, Unread, now
 from tests.faults.history_checker import LEASE, complaints_of
-from tests.faults.simulated_clients import EventsGuest, Guest, PollGuest, WebSocketGuest
+from tests.faults.simulated_clients import LongPollClient, SimulatedClient, SseClient, WebSocketClient
 from tests.harness import PATIENCE, WRITE, eventually, new_database, start_process, token, with_database
 
 if TYPE_CHECKING:
@@ -40,15 +40,21 @@ if TYPE_CHECKING:
     from tests.harness import Process
 
 NODES = 3
-KEEPERS = 6
-WANDERERS = 14
+RESUMING_CLIENTS = 6
+JUMPING_CLIENTS = 14
 PUBLISHERS = 3
 POSTS = 700
 FAULTS = ("kill", "kill", "term", "pause", "cut", "cut")
 
 TOPICS = ("payments.eu", "payments.us", "search", "default", "deep.er.still")
 PATTERNS = (("*",), ("*",), ("payments.*",), ("payments.eu", "search"), ("deep.*", "default"), ("payments",))
-TRANSPORTS: tuple[type[Guest], ...] = (WebSocketGuest, WebSocketGuest, WebSocketGuest, EventsGuest, PollGuest)
+TRANSPORTS: tuple[type[SimulatedClient], ...] = (
+    WebSocketClient,
+    WebSocketClient,
+    WebSocketClient,
+    SseClient,
+    LongPollClient,
+)
 EVERY = "1000000/second"
 SETTINGS = {
     "TOCSIN_WRITE_LIMIT": EVERY,
@@ -73,21 +79,21 @@ CHOICES = {
 
 
 @dataclass
-class Seat:
-    """A place where a node serves; another takes it after it has ended."""
+class NodeSlot:
+    """A port on which one node serves at a time; after it has ended, the next one does."""
 
     process: Process
     port: int
-    is_taken: bool = True
+    is_serving: bool = True
 
     @property
     def pid(self) -> int:
-        """The process that serves there."""
+        """The pid of the node that serves."""
         return self.process.process.pid
 
 
 class History:
-    """Everything that happens, from one seed."""
+    """One run, with all random choices from one seed."""
 
     def __init__(
         self, database_url: str, folder: Path, seed: int, posts: int = POSTS, faults: Sequence[str] = FAULTS
@@ -99,14 +105,14 @@ class History:
         self.posts = posts
         self.faults = faults
         self.settings = SETTINGS | {name: self.random.choice(values) for name, values in CHOICES.items()}
-        self.seats: list[Seat] = []
-        self.guests: list[Guest] = []
+        self.slots: list[NodeSlot] = []
+        self.clients: list[SimulatedClient] = []
         self.posted: list[Posted] = []
         self.alerts: list[dict[str, Any]] = []
         self.frames = Frames()
         self.frames_seen = 0
         self.logs: dict[int, Path] = {}
-        self.struck: list[str] = []
+        self.injected: list[str] = []
         self.killed: dict[int, datetime] = {}
         self.paused: set[int] = set()
         self.complaints: list[str] = []
@@ -116,20 +122,20 @@ class History:
         self._stored = 0
 
     @property
-    def visits(self) -> list[Visit]:
+    def connections(self) -> list[ObservedConnection]:
         """All connections of all clients."""
-        return [visit for guest in self.guests for visit in guest.visits]
+        return [observed for client in self.clients for observed in client.connections]
 
-    def choose_seat(self, random: Random) -> Seat:
+    def choose_slot(self, random: Random) -> NodeSlot:
         """Choose a node."""
-        return random.choice([seat for seat in self.seats if seat.is_taken])
+        return random.choice([slot for slot in self.slots if slot.is_serving])
 
     def new_agent(self) -> str:
         """Return a user agent that no connection had before."""
-        return f"recorder/{next(self._agents)}"
+        return f"history/{next(self._agents)}"
 
     def errors(self) -> list[str]:
-        """Return what the nodes logged that must not happen, whatever befalls them."""
+        """Return the errors that the nodes logged, none of which a fault may cause."""
         lines = [line for log in self.logs.values() for line in log.read_text().splitlines()]
         severe = [line for line in lines if '"level": "error"' in line or '"level": "critical"' in line]
         # A stop cuts off requests that take too long, of a client that does not read its answer, and uvicorn says so.
@@ -154,29 +160,31 @@ class History:
         return rows
 
     async def run(self) -> list[str]:
-        """Let it happen, and return what the ledger has wrong."""
+        """Run it, and return what is wrong in the ledger."""
         try:
             started = [asyncio.to_thread(self._start) for _ in range(NODES)]
-            self.seats = [Seat(process, urlsplit(process.base).port or 0) for process in await asyncio.gather(*started)]
-            self.guests = [self._guest(number) for number in range(KEEPERS + WANDERERS)]
+            self.slots = [
+                NodeSlot(process, urlsplit(process.base).port or 0) for process in await asyncio.gather(*started)
+            ]
+            self.clients = [self._client(number) for number in range(RESUMING_CLIENTS + JUMPING_CLIENTS)]
             async with asyncio.TaskGroup() as tasks:
-                guests = [tasks.create_task(guest.run()) for guest in self.guests]
+                clients = [tasks.create_task(client.run()) for client in self.clients]
                 async with asyncio.TaskGroup() as doing:
                     for number in range(PUBLISHERS):
                         doing.create_task(self._publish(number))
-                    doing.create_task(self._strike())
+                    doing.create_task(self._inject_faults())
                 self.head = (await self.sql("SELECT coalesce(max(seq), 0) FROM events"))[0][0]
                 self.is_over = True
-                _, late = await asyncio.wait(guests, timeout=4 * PATIENCE)
+                _, late = await asyncio.wait(clients, timeout=4 * PATIENCE)
                 self.complaints += [f"the {task} never had everything" for task in late]
                 for task in late:
                     task.cancel()
             await eventually(self._lost_are_settled, 4 * PATIENCE)
-            await asyncio.gather(*(self._stop(seat) for seat in self.seats))
+            await asyncio.gather(*(self._stop(slot) for slot in self.slots))
         finally:
-            for seat in self.seats:
-                seat.process.kill()
-                seat.process.end()
+            for slot in self.slots:
+                slot.process.kill()
+                slot.process.end()
         return self.complaints + self.errors() + await complaints_of(self)
 
     def _start(self, port: int = 0) -> Process:
@@ -184,16 +192,16 @@ class History:
         self.logs[process.process.pid] = process.log
         return process
 
-    def _guest(self, number: int) -> Guest:
-        keeper = number < KEEPERS
-        recipient = f"keeper-{number}" if keeper else f"admin-{number % 4}"
+    def _client(self, number: int) -> SimulatedClient:
+        resuming = number < RESUMING_CLIENTS
+        recipient = f"resuming-{number}" if resuming else f"admin-{number % 4}"
         severity = self.random.choice(("info", "info", "warning", "error"))
-        wanted = Wanted(recipient, self.random.choice(PATTERNS[:-1] if keeper else PATTERNS), severity)
+        subscription = Subscription(recipient, self.random.choice(PATTERNS[:-1] if resuming else PATTERNS), severity)
         # Of the keepers each transport has one at least.
-        kind = (*TRANSPORTS[2:], *TRANSPORTS)[number] if keeper else self.random.choice(TRANSPORTS)
-        return kind(self, wanted, number, keeper=keeper)
+        kind = (*TRANSPORTS[2:], *TRANSPORTS)[number] if resuming else self.random.choice(TRANSPORTS)
+        return kind(self, subscription, number, resuming=resuming)
 
-    # What is published.
+    # Posting.
 
     async def _publish(self, number: int) -> None:
         random = Random(f"{self.seed}/publisher/{number}")
@@ -202,7 +210,9 @@ class History:
             await asyncio.sleep(random.expovariate(25))
 
     def _alert(self, random: Random) -> dict[str, Any]:
-        names = [f"keeper-{number}" for number in range(KEEPERS)] + [f"admin-{number}" for number in range(4)]
+        names = [f"resuming-{number}" for number in range(RESUMING_CLIENTS)] + [
+            f"admin-{number}" for number in range(4)
+        ]
         return {
             "topic": random.choice(TOPICS),
             "severity": random.choice(SEVERITIES),
@@ -217,8 +227,8 @@ class History:
     ) -> Any:
         """Post until it is stored, to whichever node answers."""
         while True:
-            seat = self.choose_seat(random)
-            answer = await ask(seat.port, post(path, token("billing", WRITE), document, **more))
+            slot = self.choose_slot(random)
+            answer = await ask(slot.port, post(path, token("billing", WRITE), document, **more))
             if answer is not None and is_done(answer):
                 return answer.json()
             await asyncio.sleep(0.05)
@@ -253,13 +263,13 @@ class History:
         who = token((alert["recipients"] or ["chief"])[0], "alerts:read alerts:manage")
         action = random.choice(("acknowledge", "resolve", "reopen", "comments"))
         document = {"text": "Looking."} if action == "comments" else None
-        await ask(random.choice(self.seats).port, post(f"/v1/alerts/{alert['id']}/{action}", who, document))
+        await ask(random.choice(self.slots).port, post(f"/v1/alerts/{alert['id']}/{action}", who, document))
 
-    # What goes wrong.
+    # Faults.
 
-    async def _strike(self) -> None:
-        """Strike at random, each time after some more was stored."""
-        faults: dict[str, Callable[[Seat], Awaitable[None]]] = {
+    async def _inject_faults(self) -> None:
+        """Inject the faults in a random order, spread over the posts."""
+        faults: dict[str, Callable[[NodeSlot], Awaitable[None]]] = {
             "kill": self._kill,
             "term": self._terminate,
             "pause": self._pause,
@@ -269,56 +279,60 @@ class History:
         for number, name in enumerate(names, 1):
             due = self.posts * number // (len(names) + 1)
             await eventually(lambda due=due: self._stored >= due, 4 * PATIENCE)  # type: ignore[misc]
-            self.struck.append(f"{name} after {self._stored}, {time.monotonic() - began:.0f} s")
-            await faults[name](self.random.choice(self.seats))
+            self.injected.append(f"{name} after {self._stored}, {time.monotonic() - began:.0f} s")
+            await faults[name](self.random.choice(self.slots))
 
-    async def _kill(self, seat: Seat) -> None:
-        """Kill a node, once it has frozen and what it gave to the kernel has arrived where somebody reads."""
-        process, pid = seat.process.process, seat.pid
+    async def _kill(self, slot: NodeSlot) -> None:
+        """Kill a node that is frozen, once its clients have read what it handed to the kernel."""
+        process, pid = slot.process.process, slot.pid
         process.send_signal(signal.SIGSTOP)
         await eventually(lambda: _state(pid) == "T")
         self.killed[pid] = now()
-        lines = {visit: visit.line for visit in self.visits if visit.pid == pid and visit.line and visit.line.is_open}
+        sockets = {
+            observed: observed.socket
+            for observed in self.connections
+            if observed.pid == pid and observed.socket and observed.socket.is_open
+        }
         deadline = time.monotonic() + 1
         while True:
-            ends = find_ends([line.ends for line in lines.values() if line.is_open])
+            ends = find_ends([sock.ends for sock in sockets.values() if sock.is_open])
             if not any(end.unsent for end in ends.values()) or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.02)
-        for visit, line in lines.items():
-            if line.is_open and ends[line.ends].is_open:
-                visit.was_killed = True
-                visit.unread.append(Unread(ends[line.ends].unsent, NEVER, NEVER))
-        seat.process.kill()
-        await self._restart(seat)
+        for observed, sock in sockets.items():
+            if sock.is_open and ends[sock.ends].is_open:
+                observed.was_killed = True
+                observed.unread.append(Unread(ends[sock.ends].unsent, NEVER, NEVER))
+        slot.process.kill()
+        await self._restart(slot)
 
-    async def _terminate(self, seat: Seat) -> None:
-        await self._stop(seat)
-        await self._restart(seat)
+    async def _terminate(self, slot: NodeSlot) -> None:
+        await self._stop(slot)
+        await self._restart(slot)
 
-    async def _stop(self, seat: Seat) -> None:
-        code = await asyncio.to_thread(seat.process.stop)
+    async def _stop(self, slot: NodeSlot) -> None:
+        code = await asyncio.to_thread(slot.process.stop)
         if code != 0:
-            self.complaints.append(f"a node ended with {code}: {seat.process.log.read_text()[-2000:]}")
+            self.complaints.append(f"a node ended with {code}: {slot.process.log.read_text()[-2000:]}")
 
-    async def _restart(self, seat: Seat) -> None:
-        seat.is_taken = False  # nobody comes before it is known which process serves there
-        if seat.process.process.stdout:
-            seat.process.process.stdout.close()
-        seat.process = await asyncio.to_thread(self._start, seat.port)
-        seat.is_taken = True
+    async def _restart(self, slot: NodeSlot) -> None:
+        slot.is_serving = False  # no client connects before the new pid is known
+        if slot.process.process.stdout:
+            slot.process.process.stdout.close()
+        slot.process = await asyncio.to_thread(self._start, slot.port)
+        slot.is_serving = True
 
-    async def _pause(self, seat: Seat) -> None:
+    async def _pause(self, slot: NodeSlot) -> None:
         """Freeze a node until another has declared it lost."""
-        self.paused.add(seat.pid)
-        seat.process.process.send_signal(signal.SIGSTOP)
+        self.paused.add(slot.pid)
+        slot.process.process.send_signal(signal.SIGSTOP)
         try:
             query = "SELECT FROM nodes WHERE pid = $1 AND ended_at IS NOT NULL"
-            await eventually(lambda: self.sql(query, seat.pid), 4 * PATIENCE)
+            await eventually(lambda: self.sql(query, slot.pid), 4 * PATIENCE)
         finally:
-            seat.process.process.send_signal(signal.SIGCONT)
+            slot.process.process.send_signal(signal.SIGCONT)
 
-    async def _cut(self, _seat: Seat) -> None:
+    async def _cut(self, _slot: NodeSlot) -> None:
         """Cut every connection to PostgreSQL."""
         await self.sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -328,7 +342,7 @@ class History:
     async def _lost_are_settled(self) -> bool:
         """Say whether no node is left but those that serve; one that started over has a row that is another's now."""
         rows = await self.sql("SELECT pid FROM nodes WHERE ended_at IS NULL")
-        return sorted(row[0] for row in rows) == sorted(seat.pid for seat in self.seats)
+        return sorted(row[0] for row in rows) == sorted(slot.pid for slot in self.slots)
 
 
 def _state(pid: int) -> str:
@@ -346,11 +360,11 @@ async def hunt(server_url: str, seed: int, minutes: float, posts: int) -> int:
             history = History(url, folder, seed, posts)
             complaints = await history.run()
         print(
-            f"seed {seed}: {len(history.visits)} connections, {history.head} events,"
+            f"seed {seed}: {len(history.connections)} connections, {history.head} events,"
             f" {time.monotonic() - began:.0f} s, {len(complaints)} complaints",
             flush=True,
         )
-        print("   ", ", ".join(history.struck), flush=True)
+        print("   ", ", ".join(history.injected), flush=True)
         for complaint in complaints[:20]:
             print("   ", complaint, flush=True)
         wrong += bool(complaints)

@@ -1,4 +1,4 @@
-"""What several admins and backends do to a few alerts at once, through two nodes, against a brute-force model."""
+"""Concurrent requests of admins and sources for a few alerts, through two nodes, compared with a brute-force model."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Deed:
-    """What somebody tries: to post with the key of a number, or to act on the alert that was last posted with it."""
+class Attempt:
+    """A request of an actor: post an alert with a dedup key, or act on the alert that was last posted with it."""
 
     node: int
     actor: str
@@ -49,22 +49,22 @@ class Deed:
     severity: str
 
 
-deeds = st.builds(
-    Deed,
+attempts = st.builds(
+    Attempt,
     node=st.integers(0, 1),
     actor=st.sampled_from(ADMINS + BACKENDS),
     verb=st.sampled_from(["post", "post", "acknowledge", "resolve", "reopen", "comments"]),
     key=st.integers(0, 1),
     severity=st.sampled_from(SEVERITIES),
 )
-plans = st.lists(deeds, min_size=24, max_size=60)
+plans = st.lists(attempts, min_size=24, max_size=60)
 
 
 @dataclass
-class Done:
-    """A deed that was answered: for which alert, and how."""
+class Answered:
+    """An attempt with its answer, and the alert that it was for."""
 
-    deed: Deed
+    attempt: Attempt
     alert: str
     status: int
     body: dict[str, Any]
@@ -80,8 +80,8 @@ class Modelled:
     occurrences: int
     kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def take(self, kind: str, actor: str, shown: dict[str, Any]) -> None:
-        """Take the next event, and find fault with it where it may not follow."""
+    def apply(self, kind: str, actor: str, shown: dict[str, Any]) -> None:
+        """Apply the next event, which must be allowed in the current status."""
         if kind == "repeated":
             assert self.status in MAY_BEGIN["resolve"]
             assert shown["occurrences"] > self.occurrences
@@ -107,32 +107,32 @@ def nodes(shared_url: str) -> Iterator[list[Node]]:
         yield [one, other]
 
 
-class Play:
-    """One run of deeds, on keys of its own."""
+class Run:
+    """One run of attempts, on a topic of its own."""
 
     def __init__(self, clients: dict[tuple[int, str], httpx2.AsyncClient]) -> None:
         self.clients = clients
         self.topic = f"t{uuid.uuid4().hex}"
         self.last: dict[int, str] = {}
-        self.done: list[Done] = []
+        self.answered: list[Answered] = []
 
-    async def try_(self, deed: Deed) -> None:
-        """Try a deed and note the answer."""
-        client = self.clients[deed.node, deed.actor]
-        if deed.verb == "post":
-            body = {"title": "a", "topic": self.topic, "dedup_key": str(deed.key), "severity": deed.severity}
+    async def try_(self, attempt: Attempt) -> None:
+        """Make an attempt and record the answer."""
+        client = self.clients[attempt.node, attempt.actor]
+        if attempt.verb == "post":
+            body = {"title": "a", "topic": self.topic, "dedup_key": str(attempt.key), "severity": attempt.severity}
             answer = await client.post("/v1/alerts", json=body)
             alert = answer.json()["id"]
-            self.last[deed.key] = alert
-        elif (alert := self.last.get(deed.key)) is not None:
-            comment = {"text": "hello"} if deed.verb == "comments" else None
-            answer = await client.post(f"/v1/alerts/{alert}/{deed.verb}", json=comment)
+            self.last[attempt.key] = alert
+        elif (alert := self.last.get(attempt.key)) is not None:
+            comment = {"text": "hello"} if attempt.verb == "comments" else None
+            answer = await client.post(f"/v1/alerts/{alert}/{attempt.verb}", json=comment)
         else:
             return
-        self.done.append(Done(deed, alert, answer.status_code, answer.json()))
+        self.answered.append(Answered(attempt, alert, answer.status_code, answer.json()))
 
-    async def run(self, plan: Sequence[Deed]) -> None:
-        """Try everything, several at a time."""
+    async def run(self, plan: Sequence[Attempt]) -> None:
+        """Make all attempts, several at a time."""
         for start in range(0, len(plan), AT_ONCE):
             await asyncio.gather(*map(self.try_, plan[start : start + AT_ONCE]))
 
@@ -140,47 +140,47 @@ class Play:
 @settings(max_examples=3)
 @given(plan=plans)
 def test_whatever_is_done_at_once_the_log_agrees_with_the_answers_and_the_tables(
-    nodes: list[Node], plan: list[Deed]
+    nodes: list[Node], plan: list[Attempt]
 ) -> None:
-    asyncio.run(_play(nodes, plan))
+    asyncio.run(_run(nodes, plan))
 
 
 @pytest.mark.long
 @settings(max_examples=60)
 @given(plan=plans)
 def test_whatever_is_done_at_once_in_many_orders_the_log_agrees_with_the_answers_and_the_tables(
-    nodes: list[Node], plan: list[Deed]
+    nodes: list[Node], plan: list[Attempt]
 ) -> None:
-    asyncio.run(_play(nodes, plan))
+    asyncio.run(_run(nodes, plan))
 
 
-async def _play(nodes: list[Node], plan: list[Deed]) -> None:
+async def _run(nodes: list[Node], plan: list[Attempt]) -> None:
     async with AsyncExitStack() as stack:
         clients = {
             (number, actor): await stack.enter_async_context(node.http(actor, SCOPE))
             for number, node in enumerate(nodes)
             for actor in ADMINS + BACKENDS
         }
-        play = Play(clients)
-        await play.run(plan)
-        counted = Counter(done.alert for done in play.done if done.deed.verb == "post")
-        assert {done.status for done in play.done if done.deed.verb == "post"} <= {200, 201}
+        run = Run(clients)
+        await run.run(plan)
+        counted = Counter(answered.alert for answered in run.answered if answered.attempt.verb == "post")
+        assert {answered.status for answered in run.answered if answered.attempt.verb == "post"} <= {200, 201}
 
-        async def is_told() -> bool:
+        async def is_appended() -> bool:
             query = "SELECT count(*) FROM alerts WHERE topic = $1 AND repeat_event_due_at IS NOT NULL"
-            return [tuple(row) for row in await nodes[0].sql(query, play.topic)] == [(0,)]
+            return [tuple(row) for row in await nodes[0].sql(query, run.topic)] == [(0,)]
 
-        # Repetitions that are only counted so far are told within a second, unless the alert is no longer unresolved.
-        await eventually(is_told)
-        modelled, states = await _replay(nodes[0], play.topic)
+        # Repetitions that are only counted so far become an event within a second, while the alert is unresolved.
+        await eventually(is_appended)
+        modelled, states = await _replay(nodes[0], run.topic)
         assert {alert: state.occurrences for alert, state in modelled.items()} == counted
-        for done in play.done:
-            _judge(done, modelled[done.alert], states[done.alert])
-        await _compare(nodes[1], clients[1, "ann"], modelled, play.topic)
+        for answered in run.answered:
+            _judge(answered, modelled[answered.alert], states[answered.alert])
+        await _compare(nodes[1], clients[1, "ann"], modelled, run.topic)
 
 
 async def _replay(node: Node, topic: str) -> tuple[dict[str, Modelled], dict[str, list[dict[str, Any]]]]:
-    """Return the alerts as the log tells them, and each state that it shows; keys are held by one alert at a time."""
+    """Return the alerts that the log results in, and each of their states; an open alert holds its key alone."""
     modelled: dict[str, Modelled] = {}
     states: dict[str, list[dict[str, Any]]] = {}
     holders: dict[str, str] = {}
@@ -192,7 +192,7 @@ async def _replay(node: Node, topic: str) -> tuple[dict[str, Modelled], dict[str
             modelled[alert] = Modelled("open", row["actor"], shown["severity"], 1)
             states[alert] = []
         else:
-            modelled[alert].take(kind, row["actor"], shown)
+            modelled[alert].apply(kind, row["actor"], shown)
         if modelled[alert].status in ("open", "acknowledged"):
             assert holders.setdefault(shown["dedup_key"], alert) == alert
         elif holders.get(shown["dedup_key"]) == alert:
@@ -201,21 +201,21 @@ async def _replay(node: Node, topic: str) -> tuple[dict[str, Modelled], dict[str
     return modelled, states
 
 
-def _judge(done: Done, modelled: Modelled, states: list[dict[str, Any]]) -> None:
-    """Find fault with an answer that the log does not bear out."""
-    verb, actor = done.deed.verb, done.deed.actor
+def _judge(answered: Answered, modelled: Modelled, states: list[dict[str, Any]]) -> None:
+    """Compare an answer with the log."""
+    verb, actor = answered.attempt.verb, answered.attempt.actor
     if verb == "post":
         return
     if verb == "comments":
-        assert done.status == 201
+        assert answered.status == 201
         assert modelled.kinds["commented", actor] > 0
-    elif done.status == 200:
-        assert done.body["status"] == LEADS[verb]
-        assert done.body["status_by"] == actor
+    elif answered.status == 200:
+        assert answered.body["status"] == LEADS[verb]
+        assert answered.body["status_by"] == actor
         assert any((state["status"], state["status_by"]) == (LEADS[verb], actor) for state in states)
     else:
-        assert (done.status, done.body["code"]) == (409, "action_conflict")
-        if (shown := done.body.get("alert")) is not None:
+        assert (answered.status, answered.body["code"]) == (409, "action_conflict")
+        if (shown := answered.body.get("alert")) is not None:
             assert shown["status"] not in MAY_BEGIN[verb]
             assert (shown["status"], shown["status_by"]) != (LEADS[verb], actor)
             assert any(shown["status_at"] == state["status_at"] for state in states)
@@ -225,8 +225,8 @@ async def _compare(node: Node, ann: httpx2.AsyncClient, modelled: dict[str, Mode
     """Compare the model with the table, and the timelines with the log."""
     rows = await node.sql("SELECT id, status, status_by, severity, occurrences FROM alerts WHERE topic = $1", topic)
     stored = {str(row["id"]): tuple(row)[1:] for row in rows}
-    told = {alert: (state.status, state.by, state.severity, state.occurrences) for alert, state in modelled.items()}
-    assert stored == told
+    expected = {alert: (state.status, state.by, state.severity, state.occurrences) for alert, state in modelled.items()}
+    assert stored == expected
     for alert in modelled:
         timeline = (await ann.get(f"/v1/alerts/{alert}/timeline", params={"limit": 500})).json()["events"]
         log = await node.sql("SELECT seq, kind, actor FROM events WHERE alert_id = $1 ORDER BY seq", uuid.UUID(alert))
