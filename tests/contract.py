@@ -1,7 +1,7 @@
 """What tests see of the service, held against ``openapi/``: each frame, and each answer to a documented operation.
 
-The clients of ``harness.py`` and ``reader.py`` ask here, so whatever the documents do not describe fails the test that
-saw it, and says what is missing.
+The clients of ``harness.py`` and ``reader.py`` check here. What the documents do not describe fails the test
+that saw it, with a message that says what is missing.
 """
 
 from __future__ import annotations

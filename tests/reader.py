@@ -1,4 +1,4 @@
-"""A client of the stream that reads from its socket only when it is told to."""
+"""A client of the stream that reads from its socket only on demand."""
 
 from __future__ import annotations
 
@@ -112,16 +112,16 @@ class Reader:
     def bytes_taken_by_the_kernel(self) -> int:
         """Return how many bytes the node has handed to its socket: read, not yet read, and not yet delivered."""
         mine, theirs = self._socket.getsockname()[1], self._socket.getpeername()[1]
-        taken = self.bytes_read
+        count = self.bytes_read
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
             ports = tuple(int(end.partition(":")[2], 16) for end in fields[1:3])
             unsent, unread = (int(queue, 16) for queue in fields[4].split(":"))
             if ports == (mine, theirs):
-                taken += unread
+                count += unread
             elif ports == (theirs, mine):
-                taken += unsent
-        return taken
+                count += unsent
+        return count
 
     def _read(self) -> None:
         try:

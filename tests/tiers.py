@@ -5,8 +5,8 @@ A test with ``pytest.mark.unit`` uses no database, browser, network or process: 
 and ``pytest -m long`` import only the modules that name the marker, so that a short run does not load the tools of a
 long one.
 
-The property tests choose their examples anew in the long tier, with a seed that is printed, and are the same every time
-in the others.
+Property tests draw random examples in the long tier, whose seed the header prints; elsewhere their examples are always
+the same.
 """
 
 from __future__ import annotations
@@ -97,4 +97,4 @@ def _held(item: pytest.Item) -> Iterator[None]:
 
 
 def _fail(*_: Any, **__: Any) -> NoReturn:
-    pytest.fail("a unit test opened a connection or started a process: take its marker, or what it needs, away")
+    pytest.fail("a unit test opened a connection or started a process: remove its marker, or what it needs")

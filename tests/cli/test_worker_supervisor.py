@@ -176,7 +176,7 @@ async def test_a_killed_worker_comes_back_and_nothing_is_lost_and_without_their_
             await stack.enter_async_context(admin)
         await eventually(lambda: all(admin.sessions for admin in admins))
         before = await serving(pair)
-        posting = asyncio.create_task(load.run(pair, posters=6))
+        posting = asyncio.create_task(load.run(pair, workers=6))
         await eventually(lambda: len(load.stored) > load.count // 4)
         killed = min(before)
         os.kill(killed, signal.SIGKILL)

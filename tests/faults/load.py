@@ -48,7 +48,7 @@ class Answer:
 class Backend:
     """A backend service with one keep-alive connection.
 
-    It writes its HTTP itself: a full client library would take the processor that the nodes under load need.
+    It writes its HTTP itself: a full client library would use the CPU that the nodes under load need.
     """
 
     def __init__(self, node: Node, subject: str = "billing") -> None:
@@ -105,19 +105,19 @@ class Backend:
             self._streams = None
 
 
-async def post_all(nodes: Iterable[Node], count: int, posters: int) -> list[dict[str, Any]]:
-    """Post ``count`` alerts from concurrent posters, taking the nodes in turn; none may be refused."""
+async def post_all(nodes: Iterable[Node], count: int, workers: int) -> list[dict[str, Any]]:
+    """Post ``count`` alerts from concurrent workers to the nodes in turn; none may be refused."""
     todo = itertools.islice(alerts(), count)
     stored: list[dict[str, Any]] = []
 
-    async def poster(node: Node) -> None:
+    async def worker(node: Node) -> None:
         async with Backend(node) as backend:
             for alert in todo:
                 answer = await backend.post(alert)
                 assert answer.status == 201, answer
                 stored.append(answer.document)
 
-    await asyncio.gather(*(poster(node) for node, _ in zip(itertools.cycle(nodes), range(posters), strict=False)))
+    await asyncio.gather(*(worker(node) for node, _ in zip(itertools.cycle(nodes), range(workers), strict=False)))
     return stored
 
 
@@ -129,17 +129,17 @@ class Load:
     stored: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[Answer] = field(default_factory=list)
 
-    async def run(self, node: Node, posters: int = 16) -> None:
+    async def run(self, node: Node, workers: int = 16) -> None:
         """Post them all."""
         todo = itertools.islice(alerts(), self.count)
 
-        async def poster() -> None:
+        async def worker() -> None:
             async with Backend(node) as backend:
                 for alert in todo:
                     self.stored.append(await backend.insist(alert, f"key of {alert['title']}", self.refusals))
 
         async with asyncio.timeout(4 * PATIENCE):
-            await asyncio.gather(*(poster() for _ in range(posters)))
+            await asyncio.gather(*(worker() for _ in range(workers)))
 
     async def assert_stored_once(self, node: Node) -> None:
         """Compare what was answered with the log, the table of alerts and the keys: each alert is there, once."""

@@ -33,7 +33,7 @@ async def test_concurrent_alerts_are_one_gapless_log_and_reach_each_admin_in_ord
         for admin in admins:
             await stack.enter_async_context(admin)
         await eventually(lambda: all(admin.sessions for admin in admins))
-        stored = await post_all(serving, alerts, posters=32)
+        stored = await post_all(serving, alerts, workers=32)
         await eventually(await received_all(admins))
         for admin in admins:
             assert len(admin.sessions) == 1

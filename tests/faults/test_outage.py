@@ -64,7 +64,7 @@ async def test_postgres_stops_under_load_and_comes_back(
         await eventually(await received_all(admins))
         await node.flushed(alerts)
         started = time.monotonic()
-        await eventually(lambda: time.monotonic() > started + LEASE + 0.5)  # the janitors may judge again
+        await eventually(lambda: time.monotonic() > started + LEASE + 0.5)  # housekeeping runs again
     await load.assert_stored_once(node)
     assert {refusal.document["code"] for refusal in load.refusals} <= {"database_unavailable", "outcome_unknown"}
     for refusal in load.refusals:

@@ -28,7 +28,7 @@ MAY_GROW = 20 * MB
 
 
 class Reader:
-    """A request whose answer is read only when it is told to, over a socket with little room."""
+    """A request whose answer is read only on demand, over a socket with small buffers."""
 
     def __init__(self, node: Node, subject: str, query: str, accept: str) -> None:
         self.subject = subject
@@ -154,12 +154,12 @@ async def test_what_a_client_sends_after_its_request_does_not_disturb_the_stream
 async def publish(node: Process, alerts: int) -> None:
     todo = iter(range(alerts))
 
-    async def poster() -> None:
+    async def worker() -> None:
         async with Backend(node) as backend:
             for number in todo:
                 assert (await backend.post({"title": f"alert {number}", "body": BODY})).status == 201
 
-    await asyncio.gather(*(poster() for _ in range(8)))
+    await asyncio.gather(*(worker() for _ in range(8)))
 
 
 async def reasons(node: Process, count: int) -> set[tuple[Any, ...]] | None:

@@ -38,14 +38,14 @@ async def test_readers_that_stop_reading_cost_little_memory_delay_nobody_and_res
     before = highest_memory(node)
     todo = iter(range(ALERTS))
 
-    async def poster() -> None:
+    async def worker() -> None:
         async with Backend(node) as backend:
             for number in todo:
                 assert (await backend.post({"title": f"alert {number}", "body": BODY})).status == 201
 
     async with Admin(node, "alice") as brisk:
         await eventually(lambda: brisk.sessions)
-        await asyncio.gather(*(poster() for _ in range(8)))
+        await asyncio.gather(*(worker() for _ in range(8)))
         await eventually(await received_all([brisk]))
         assert brisk.seqs == list(range(1, ALERTS + 1))
         assert len(brisk.sessions) == 1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.long
 
-CALLER = Path(__file__).parent / "caller.py"
+SCRIPT = Path(__file__).parent / "client_script.py"
 KNOWN = ["WARNING parsing POST /v1/alerts/batch within alerts.", "Unsupported content type application/x-ndjson"]
 """What the generator has no notion of."""
 
@@ -49,7 +49,7 @@ def test_a_generated_client_posts_lists_acknowledges_and_batches(node: Node, tmp
     scope = "alerts:read alerts:write alerts:manage"
     kinds = run(
         "python",
-        str(CALLER),
+        str(SCRIPT),
         node.base,
         token("alice", scope),
         token("bob", scope),

@@ -1,6 +1,6 @@
 """A backend and an admin in one, on the client that ``openapi-python-client`` made: run by ``test_client.py``.
 
-It runs in the generator's environment, with the client on its path: ``caller.py BASE TOKEN``.
+It runs in the generator's environment, with the client on its path: ``client_script.py BASE TOKEN``.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main(base: str, token: str, other: str) -> None:
     assert posted.parsed.id == again.parsed.id
     assert posted.parsed.attributes["rate"] == 0.78
 
-    taken = acknowledge.sync(posted.parsed.id, client=client)
-    assert (taken.status, taken.status_by) == ("acknowledged", "alice")
+    answer = acknowledge.sync(posted.parsed.id, client=client)
+    assert (answer.status, answer.status_by) == ("acknowledged", "alice")
     conflict = acknowledge.sync(posted.parsed.id, client=AuthenticatedClient(base, other))
     assert isinstance(conflict, ActionConflict)
     assert conflict.alert.status_by == "alice"
