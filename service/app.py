@@ -23,7 +23,7 @@ from service.audit import routes as audit_routes
 from service.auth.revocations import REVOCATIONS_CHANNEL, RevocationFeed, RevokedTokens
 from service.auth.tokens import TokenVerifier
 from service.dashboard import routes as dashboard_routes
-from service.dashboard.node_stats import ASK_CHANNEL, Figures
+from service.dashboard.node_stats import REQUEST_CHANNEL, NodeStatsReporter
 from service.dashboard.subscribers import Dashboard
 from service.database.engine import Database
 from service.database.notifications import NotificationListener
@@ -43,10 +43,11 @@ from service.retention.runner import Retention
 from service.stream import routes as stream_routes
 from service.stream.admission import Admission
 from service.stream.fanout import Fanout
+from service.stream.heartbeat import Heartbeat
 from service.stream.hub import Hub
-from service.stream.presence import Presence
-from service.stream.transports.http_streams import HttpStreams
-from service.stream.transports.websocket_endpoint import PATH, WebSocketEndpoint
+from service.stream.presence import PresenceAnnouncer
+from service.stream.transports.http_endpoint import HttpEndpoint
+from service.stream.transports.websocket_handshake import PATH, WebSocketEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Coroutine
@@ -91,7 +92,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     openapi.install(app)
     _add_routes(app)
     app.router.routes.append(
-        WebSocketRoute(PATH, WebSocketEndpoint(node.admission, node.verifier, node.limits, settings.stream))
+        WebSocketRoute(PATH, WebSocketEndpoint(node.admission, node.hub, node.verifier, node.limits, settings.stream))
     )
     swagger_ui.install(app)
     static_console.install(app, CONSOLE, settings.console)
@@ -138,7 +139,8 @@ class Node:
         self.ledger = ledger = Ledger(database, settings.ledger)
         self.hub = hub = Hub(ledger, settings.stream)
         self.fanout = Fanout(database, hub, settings.stream)
-        self.presence = Presence(database, hub, settings)
+        self.heartbeat = Heartbeat(hub)
+        self.presence = PresenceAnnouncer(database, hub, settings)
         self.admission = Admission(
             hub=hub,
             fanout=self.fanout,
@@ -148,15 +150,15 @@ class Node:
             limits=connection_limits,
             settings=settings.stream,
         )
-        self.streams = HttpStreams(self.admission, hub, ledger, connection_limits, settings.stream)
-        self.figures = Figures(database, hub, ledger)
-        self.dashboard = Dashboard(database, self.figures, self.verifier, settings.stream)
+        self.streams = HttpEndpoint(self.admission, hub, ledger, connection_limits, settings.stream)
+        self.node_stats = NodeStatsReporter(database, hub, ledger)
+        self.dashboard = Dashboard(database, self.node_stats, self.verifier, settings.stream)
 
-        self.committer = Committer(database, settings.storage, self.fanout.offer, ledger.source_stats)
+        self.committer = Committer(database, settings.storage, self.fanout.enqueue_committed, ledger.source_stats)
         self.due_alerts = DueAlerts(database, self.committer)
         self.search_indexer = SearchIndexer(database)
         self.housekeeping = Housekeeping(database, ledger, settings)
-        self.retention = Retention(database, settings.retention, self.fanout.forget)
+        self.retention = Retention(database, settings.retention, self.fanout.drop)
         self.revocations = RevocationFeed(database, self.revoked, self._close_revoked)
         self.notifications = self._notifications()
 
@@ -164,10 +166,10 @@ class Node:
         """Return the listener, with what each channel wakes."""
         listener = NotificationListener(self.database)
         revocations, presence = self.revocations, self.presence
-        listener.listen(ASK_CHANNEL, self.figures.asked)
-        listener.listen(EVENTS_CHANNEL, lambda seq: self.fanout.announce(int(seq)))
+        listener.listen(REQUEST_CHANNEL, self.node_stats.handle_request)
+        listener.listen(EVENTS_CHANNEL, lambda seq: self.fanout.wake(int(seq)))
         listener.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.wake(), on_connect=revocations.wake)
-        listener.listen(PRESENCE_CHANNEL, lambda _payload: presence.changed(), on_connect=presence.changed)
+        listener.listen(PRESENCE_CHANNEL, lambda _payload: presence.wake(), on_connect=presence.wake)
         return listener
 
     def _close_revoked(self, kicked: Collection[UUID]) -> None:
@@ -212,7 +214,7 @@ class Node:
                 self.notifications.run(),
                 self.revocations.task.run(),
                 self._keyring.run(),
-                self.hub.task.run(),
+                self.heartbeat.task.run(),
                 self.presence.task.run(),
                 self.housekeeping.task.run(),
                 self.retention.task.run(),

@@ -272,8 +272,8 @@ class StreamSettings(_Group):
     """How many resuming connections may read the log at the same time."""
     presence_max: int = Field(10_000, ge=1)
     """The most admins whose joining and leaving is announced."""
-    dashboard_viewers_max: int = Field(200, ge=1)
-    """Viewers of the dashboard that one node shows the figures."""
+    dashboard_subscribers_max: int = Field(200, ge=1)
+    """Subscribers of the dashboard that one node serves."""
 
 
 class LedgerSettings(_Group):

@@ -17,7 +17,16 @@ from service.auth.principal import Scope
 from service.http.openapi import operations
 from service.settings import ServerSettings
 from service.stream import frames
-from service.stream.frame_schemas import ClientFrame, Event, Frame, ServerFrame, final, kind_of, shown, type_of
+from service.stream.frame_schemas import (
+    ClientFrame,
+    EventFrame,
+    FrameSchema,
+    ServerFrame,
+    example_of,
+    frames_of,
+    kind_of,
+    type_of,
+)
 from tests.contract import NotInTheContract, checked_answer, checked_frame, document, validator
 from tests.harness import BODY, ROOT
 from tests.reference import ASYNCAPI, OPENAPI
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
     from tests.harness import Node
 
 OPERATIONS = {f"{method.upper()} {path}": operation for path, method, operation in operations(document(OPENAPI))}
-FRAMES = [*final(ServerFrame), *final(ClientFrame)]
+FRAMES = [*frames_of(ServerFrame), *frames_of(ClientFrame)]
 EVENT = {"type": "event", "seq": 1, "kind": "alert.created", "at": "2026-11-21T09:41:07Z", "actor": "a", "alert": BODY}
 
 
@@ -147,15 +156,17 @@ def test_every_frame_type_and_every_kind_of_event_is_described() -> None:
     code = "".join(path.read_text() for path in (ROOT / "service" / "alerts").glob("*.py"))
     kinds = set(re.findall(r'"(alert\.[a-z_]+)"', code))
     assert kinds == {*get_args(EventKind)}, "EventKind in service/alerts/lifecycle.py lists them"
-    assert kinds == {kind_of(frame) for frame in final(Event)}, "each is a class in service/stream/frame_schemas.py"
+    assert kinds == {kind_of(frame) for frame in frames_of(EventFrame)}, (
+        "each is a class in service/stream/frame_schemas.py"
+    )
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame.__name__)
-def test_the_example_of_a_frame_is_one(frame: type[Frame]) -> None:
-    checked_frame(shown(frame), "push" if issubclass(frame, ServerFrame) else "listen")
+def test_the_example_of_a_frame_is_one(frame: type[FrameSchema]) -> None:
+    checked_frame(example_of(frame), "push" if issubclass(frame, ServerFrame) else "listen")
     message = document(ASYNCAPI)["components"]["messages"][frame.__name__]
-    assert message["examples"][0]["payload"] == shown(frame)
+    assert message["examples"][0]["payload"] == example_of(frame)
 
 
 @pytest.mark.unit

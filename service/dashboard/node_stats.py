@@ -1,12 +1,12 @@
-"""What one node says of itself to the dashboard, and how nodes ask one another: by NOTIFY, and only while one looks.
+"""The stats of one node for the dashboard, and how nodes ask one another for theirs: by NOTIFY.
 
 ::
 
-    a node with viewers ──NOTIFY tocsin_figures_asked──► every node
-                        ◄──NOTIFY tocsin_figures ─────── each but itself
+    a node with subscribers ──NOTIFY tocsin_node_stats_requests──► every node
+                            ◄──NOTIFY tocsin_node_stats ────────── each but itself
 
-Nothing is stored, and nobody asks while nobody looks. An answer that is lost is missing from one sample, which says how
-many nodes answered.
+Nothing is stored, and nodes ask only while the dashboard has subscribers. An answer that is lost is
+missing from one sample, which says how many nodes answered.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ if TYPE_CHECKING:
     from service.ledger.recorder import Ledger
     from service.stream.hub import Hub
 
-ASK_CHANNEL = "tocsin_figures_asked"
-ANSWER_CHANNEL = "tocsin_figures"
+REQUEST_CHANNEL = "tocsin_node_stats_requests"
+ANSWER_CHANNEL = "tocsin_node_stats"
 WITH_MINUTES = "minutes"
 
-# There is nothing to be kept, so nobody who publishes is to wait for the disk behind it.
+# Nothing is stored, so nothing has to reach the disk before the others are notified.
 _ANSWER = text(f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{ANSWER_CHANNEL}', :answer)")
 
 
 @dataclass(frozen=True, slots=True)
-class NodeFigures:
-    """A node at an instant. ``at`` is its own clock; ``delivered``, ``commits`` and their seconds only rise."""
+class NodeStats:
+    """A node at an instant.
+
+    ``at`` is its own clock; ``delivered``, ``commits`` and their seconds only rise.
+    """
 
     node: str
     at: float
@@ -54,17 +57,17 @@ class NodeFigures:
     pool_in_use: int
     pool_size: int
     minutes: list[tuple[int, int, int]]
-    """Of each minute of the last hour, where asked for: its number since the epoch, deliveries, most connections."""
+    """If requested, of each minute: its number since the epoch, deliveries, most connections."""
 
 
-class Figures:
-    """The figures of this node, told to the nodes that ask."""
+class NodeStatsReporter:
+    """Measures this node, and answers the requests of others."""
 
     def __init__(self, database: Database, hub: Hub, ledger: Ledger) -> None:
         self._database = database
         self._hub = hub
         self._ledger = ledger
-        self._asked = False
+        self._requested = False
         self._with_minutes = False
         self._answering: asyncio.Task[None] | None = None
 
@@ -73,10 +76,10 @@ class Figures:
         """The id of this node."""
         return str(self._ledger.node_id)
 
-    def now(self, *, minutes: bool = False) -> NodeFigures:
-        """Return how it stands here."""
+    def measure(self, *, with_minutes: bool = False) -> NodeStats:
+        """Return the stats of this node."""
         commit = _values(COMMIT_SECONDS)
-        return NodeFigures(
+        return NodeStats(
             node=self.node,
             at=time.monotonic(),
             position=self._hub.position,
@@ -88,34 +91,34 @@ class Figures:
             queue=_values(COMMIT_QUEUE)[""],
             pool_in_use=self._database.pool_in_use,
             pool_size=self._database.pool_size,
-            minutes=self._hub.minutes.last_hour() if minutes else [],
+            minutes=self._hub.minutes.last_hour() if with_minutes else [],
         )
 
-    def asked(self, question: str) -> None:
+    def handle_request(self, request: str) -> None:
         """Answer another node, one answer at a time."""
-        asker, _, wanted = question.partition(" ")
-        if asker == self.node:
+        requester, _, wanted = request.partition(" ")
+        if requester == self.node:
             return
-        self._asked = True
+        self._requested = True
         self._with_minutes |= wanted == WITH_MINUTES
         if self._answering is None or self._answering.done():
             self._answering = asyncio.get_running_loop().create_task(self._answer())
 
     async def _answer(self) -> None:
-        while self._asked:
-            figures = self.now(minutes=self._with_minutes)
-            self._asked = self._with_minutes = False
+        while self._requested:
+            stats = self.measure(with_minutes=self._with_minutes)
+            self._requested = self._with_minutes = False
             with suppress(DatabaseUnavailable):  # then that sample does without
                 async with self._database.transaction(each_commits=True) as tx:
-                    await tx.execute(_ANSWER, {"answer": orjson.dumps(asdict(figures)).decode()})
+                    await tx.execute(_ANSWER, {"answer": orjson.dumps(asdict(stats)).decode()})
 
 
-def read_answer(answer: str) -> NodeFigures:
-    """Read what another node said."""
-    return NodeFigures(**orjson.loads(answer))
+def read_answer(answer: str) -> NodeStats:
+    """Parse the answer of another node."""
+    return NodeStats(**orjson.loads(answer))
 
 
 def _values(metric: Gauge | Histogram) -> dict[str, float]:
-    """Return what a metric without labels holds, by the suffix of each of its samples."""
+    """Return the values of a metric without labels, by the suffix of each of its samples."""
     [family] = metric.collect()
     return {sample.name.removeprefix(family.name): sample.value for sample in family.samples if not sample.labels}

@@ -1,7 +1,7 @@
-"""The route of ``/v1/dashboard``: what may be asked, and what is documented of the answers.
+"""The route of ``/v1/dashboard``, and the documents of its answers.
 
-It asks for ``alerts:read`` only, whatever the token's topics: the figures are totals of the service, of no topic and no
-admin, and most of them are at ``/metrics`` for everybody.
+The scope ``alerts:read`` is enough, whatever the token's topics: the stats are totals of the
+service, of no topic and no recipient, and most of them are at ``/metrics``, which needs no token.
 """
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
@@ -18,12 +18,11 @@ from service.errors import ConnectionLimit, Overloaded
 from service.http.authentication import Bearer
 from service.http.openapi import refusals
 from service.http.provided import provided
-from service.stream.frames import payloads
 from service.stream.transports.sse import MEDIA_TYPE
 
 router = APIRouter(prefix="/v1", tags=["stream"])
 
-Viewer = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+Recipient = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 
 
 class SeveritiesOut(BaseModel):
@@ -105,7 +104,7 @@ data: {"type":"close","code":1008,"reason":"token_expired"}
     response_class=Response,
     responses={
         200: {
-            "description": "The last hour, or the stream of figures that begins with it.",
+            "description": "The last hour, or the stream of stats that begins with it.",
             "model": HistoryOut,
             "content": {
                 MEDIA_TYPE: {
@@ -119,14 +118,16 @@ data: {"type":"close","code":1008,"reason":"token_expired"}
 )
 async def get_dashboard(
     dashboard: Annotated[Dashboard, Depends(provided(Dashboard))],
-    principal: Viewer,
+    principal: Recipient,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
-    """Return the figures of the service's last hour, or with ``Accept: text/event-stream`` go on every 2 s.
+    """Return the stats of the last hour, or stream the stats of the service every 2 s.
 
-    They are of all nodes together, and taken only while somebody looks.
+    They are streamed with ``Accept: text/event-stream``, beginning with the last hour.
+
+    They are of all nodes together, and measured only while there are subscribers.
     """
     if MEDIA_TYPE in accept:
         return dashboard.stream(principal)
-    [history] = payloads(await dashboard.history(principal))
+    history = await dashboard.history(principal)
     return Response(history, media_type="application/json", headers={"Cache-Control": "no-store"})

@@ -1,8 +1,8 @@
-"""The sampler of the dashboard: how the whole service stands, asked of PostgreSQL and of the other nodes.
+"""The sampler of the dashboard: the stats of the service, from PostgreSQL and all nodes.
 
-It has a connection of its own, named ``tocsin dashboard`` in ``pg_stat_activity``, and only while somebody looks. It
-asks one thing after the other, each within a time: where PostgreSQL is slow or gone, the figures are those of before,
-and say since when.
+It has a connection of its own, named ``tocsin dashboard`` in ``pg_stat_activity``, while the
+dashboard has subscribers. It asks one question after the other, each within a time limit: where
+PostgreSQL is slow or gone, a sample repeats the previous values, and says when they were measured.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from service.dashboard import database_stats as ledger
-from service.dashboard.node_stats import ANSWER_CHANNEL, ASK_CHANNEL, WITH_MINUTES, Figures, NodeFigures, read_answer
+from service.dashboard import database_stats
+from service.dashboard.node_stats import (
+    ANSWER_CHANNEL,
+    REQUEST_CHANNEL,
+    WITH_MINUTES,
+    NodeStats,
+    NodeStatsReporter,
+    read_answer,
+)
 from service.database.engine import CONNECTION_LOST, close_quietly
 from service.severity import SEVERITIES
 from service.timestamps import rfc3339
@@ -45,17 +52,17 @@ _Answer = TypeVar("_Answer")
 
 
 class Sampler:
-    """Takes the figures of the whole service, seen from one node."""
+    """Takes samples of the whole service, from one node."""
 
-    def __init__(self, database: Database, figures: Figures) -> None:
+    def __init__(self, database: Database, reporter: NodeStatsReporter) -> None:
         self._database = database
-        self._figures = figures
+        self._reporter = reporter
         self._connection: asyncpg.Connection | None = None
-        self._answers: dict[str, NodeFigures] = {}
+        self._answers: dict[str, NodeStats] = {}
         self._wanted = ""
         self._answered = asyncio.Event()
-        self._before: dict[str, NodeFigures] = {}
-        self._counted: ledger.Now | None = None
+        self._previous: dict[str, NodeStats] = {}
+        self._counted: database_stats.Now | None = None
         self._known: dict[str, Any] = {
             "measured_at": None,
             "seconds": None,
@@ -63,54 +70,53 @@ class Sampler:
             "alerts": None,
             "latency": None,
         }
-        self._log = ledger.Now(datetime.now(UTC), 0, 1, 1)
+        self._log = database_stats.Now(datetime.now(UTC), 0, 1, 1)
         self._bytes: int | None = None
         self._sized = -float(SIZE_EVERY_SECONDS)
 
     async def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await close_quietly(connection)
 
-    # The figures of now.
+    # A sample.
 
-    async def figures(self) -> dict[str, Any]:
-        """Take them: what PostgreSQL knows of the last seconds, and what each node says of itself."""
+    async def sample(self) -> dict[str, Any]:
+        """Return a sample: the last seconds as PostgreSQL has them, and the stats of each node."""
         reachable = await self._within(ASK_SECONDS, self._measure) is not None
-        nodes = {**self._answers, self._figures.node: self._figures.now()}
-        commits, rates = self._rise(nodes, "commits"), self._rise(nodes, "delivered", per_second=True)
-        spent = self._rise(nodes, "commit_seconds")
-        self._before = nodes
+        nodes = {**self._answers, self._reporter.node: self._reporter.measure()}
+        before, self._previous = self._previous, nodes
+        commits, commit_seconds = rise(before, nodes, "commits"), rise(before, nodes, "commit_seconds")
         return {
             "type": "figures",
             "at": rfc3339(datetime.now(UTC)),
             **self._known,
-            "deliveries": rates,
-            "connections": _total(nodes, "connections"),
-            "lagging": _total(nodes, "lagging"),
+            "deliveries": rise(before, nodes, "delivered", per_second=True),
+            "connections": total(nodes, "connections"),
+            "lagging": total(nodes, "lagging"),
             "lag": max(0, *(self._log.head - node.position for node in nodes.values()), 0),
             "nodes": {"serving": max(self._log.nodes, len(nodes)), "answered": len(nodes)},
             "database": {
                 "reachable": reachable,
-                "commit_seconds": spent / commits if commits and spent is not None else None,
-                "queue": int(_total(nodes, "queue")),
-                "pool_in_use": _total(nodes, "pool_in_use"),
-                "pool_size": _total(nodes, "pool_size"),
+                "commit_seconds": commit_seconds / commits if commits and commit_seconds is not None else None,
+                "queue": int(total(nodes, "queue")),
+                "pool_in_use": total(nodes, "pool_in_use"),
+                "pool_size": total(nodes, "pool_size"),
                 "log_events": self._log.head - self._log.first + 1,
                 "log_bytes": self._bytes,
             },
         }
 
     async def _measure(self, connection: asyncpg.Connection) -> bool:
-        log = await ledger.now(connection)
+        log = await database_stats.now(connection)
         await self._ask_nodes(connection, log.nodes - 1)
         since = self._counted or await self._earlier(connection, log, FIRST_SPAN)
-        counted = await ledger.count_alerts(connection, since.head, log.head, ledger.COUNTED_AT_ONCE)
+        counted = await database_stats.count_alerts(connection, since.head, log.head, database_stats.COUNTED_AT_ONCE)
         minute_ago = await self._earlier(connection, log, LATENCY_SPAN)
-        latency = await ledger.latency(connection, minute_ago.head, log.head)
+        latency = await database_stats.latency(connection, minute_ago.head, log.head)
         if time.monotonic() - self._sized >= SIZE_EVERY_SECONDS:
-            self._bytes, self._sized = await ledger.log_bytes(connection), time.monotonic()
+            self._bytes, self._sized = await database_stats.log_bytes(connection), time.monotonic()
         seconds = (log.at - since.at).total_seconds()
         alerts = dict.fromkeys(SEVERITIES, 0.0)
         for (_, severity), number in counted.alerts.items():
@@ -125,40 +131,31 @@ class Sampler:
         }
         return True
 
-    async def _earlier(self, connection: asyncpg.Connection, log: ledger.Now, span: timedelta) -> ledger.Now:
+    async def _earlier(
+        self, connection: asyncpg.Connection, log: database_stats.Now, span: timedelta
+    ) -> database_stats.Now:
         at = log.at - span
-        return log._replace(at=at, head=await ledger.last_before(connection, log, at))
-
-    def _rise(self, nodes: dict[str, NodeFigures], name: str, *, per_second: bool = False) -> float | None:
-        """Return by how much a count rose since the last sample, on all nodes that are in both; None: on none."""
-        pairs = [(self._before[node], after) for node, after in nodes.items() if node in self._before]
-        pairs = [(before, after) for before, after in pairs if after.at > before.at]
-        if not pairs:
-            return None
-        return math.fsum(
-            (getattr(after, name) - getattr(before, name)) / (after.at - before.at if per_second else 1)
-            for before, after in pairs
-        )
+        return log._replace(at=at, head=await database_stats.last_before(connection, log, at))
 
     # The last hour.
 
     async def history(self) -> dict[str, Any] | None:
         """Return the last hour by minute, or None where PostgreSQL does not answer in time."""
-        return await self._within(HISTORY_SECONDS, self._recall)
+        return await self._within(HISTORY_SECONDS, self._read_history)
 
-    async def _recall(self, connection: asyncpg.Connection) -> dict[str, Any]:
-        log = await ledger.now(connection)
+    async def _read_history(self, connection: asyncpg.Connection) -> dict[str, Any]:
+        log = await database_stats.now(connection)
         await self._ask_nodes(connection, log.nodes - 1, WITH_MINUTES)
-        after = await ledger.last_before(connection, log, log.at - ledger.HISTORY)
-        counted = await ledger.count_alerts(connection, after, log.head, ledger.COUNTED_OF_AN_HOUR)
-        latencies = await ledger.latency_by_minute(connection, log, after)
-        noted = _noted([self._figures.now(minutes=True), *self._answers.values()])
-        unknown = asdict(ledger.Latency(0, None, None, None, None))
+        after = await database_stats.last_before(connection, log, log.at - database_stats.HISTORY)
+        counted = await database_stats.count_alerts(connection, after, log.head, database_stats.COUNTED_OF_AN_HOUR)
+        latencies = await database_stats.latency_by_minute(connection, log, after)
+        recorded = minutes_of([self._reporter.measure(with_minutes=True), *self._answers.values()])
+        unknown = asdict(database_stats.Latency(0, None, None, None, None))
         last = int(log.at.timestamp()) // MINUTE
         minutes = []
         for number in range(last - MINUTE + 1, last + 1):
             minute = datetime.fromtimestamp(number * MINUTE, UTC)
-            deliveries, connections = noted.get(number, (None, None))
+            deliveries, connections = recorded.get(number, (None, None))
             latency = latencies.get(minute)
             minutes.append(
                 {
@@ -174,10 +171,10 @@ class Sampler:
     # Asking.
 
     async def _ask_nodes(self, connection: asyncpg.Connection, others: int, wanted: str = "") -> None:
-        """Ask the other nodes, and wait a moment for as many answers; whoever is gone is forgotten."""
+        """Ask the other nodes, and wait a moment for as many answers."""
         self._answers.clear()
         self._wanted = wanted
-        await connection.execute("SELECT pg_notify($1, $2)", ASK_CHANNEL, f"{self._figures.node} {wanted}")
+        await connection.execute("SELECT pg_notify($1, $2)", REQUEST_CHANNEL, f"{self._reporter.node} {wanted}")
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 while len(self._answers) < others:
@@ -186,17 +183,17 @@ class Sampler:
         except TimeoutError:
             pass  # the sample says how many answered
 
-    def _hear(self, answer: str) -> None:
-        figures = read_answer(answer)
-        is_meant = bool(figures.minutes) or self._wanted != WITH_MINUTES  # or it answers another node's question
-        if figures.node != self._figures.node and is_meant:
-            self._answers[figures.node] = figures
+    def _receive_answer(self, answer: str) -> None:
+        stats = read_answer(answer)
+        is_answer = bool(stats.minutes) or self._wanted != WITH_MINUTES  # else it answers another node's request
+        if stats.node != self._reporter.node and is_answer:
+            self._answers[stats.node] = stats
             self._answered.set()
 
     async def _within(
         self, seconds: float, question: Callable[[asyncpg.Connection], Awaitable[_Answer]]
     ) -> _Answer | None:
-        """Ask, or return None where it takes longer; then the connection is cut, so that nothing of it goes on."""
+        """Ask, or cut the connection and return None if the answer takes longer."""
         try:
             async with asyncio.timeout(seconds):
                 if self._connection is None:
@@ -212,19 +209,37 @@ class Sampler:
         connection = await self._database.connect()
         try:
             await connection.execute(_PREPARE)
-            await connection.add_listener(ANSWER_CHANNEL, lambda _c, _pid, _channel, answer: self._hear(answer))
+            await connection.add_listener(
+                ANSWER_CHANNEL, lambda _c, _pid, _channel, answer: self._receive_answer(answer)
+            )
         except BaseException:
             connection.terminate()
             raise
         return connection
 
 
-def _total(nodes: dict[str, NodeFigures], name: str) -> Any:
+def rise(
+    before: dict[str, NodeStats], after: dict[str, NodeStats], name: str, *, per_second: bool = False
+) -> float | None:
+    """Return by how much a count rose, added up over the nodes in both samples; None: no such node.
+
+    A node is left out where its two samples are the same one.
+    """
+    pairs = [(before[node], stats) for node, stats in after.items() if node in before and stats.at > before[node].at]
+    if not pairs:
+        return None
+    return math.fsum(
+        (getattr(now, name) - getattr(then, name)) / (now.at - then.at if per_second else 1) for then, now in pairs
+    )
+
+
+def total(nodes: dict[str, NodeStats], name: str) -> Any:
+    """Return the sum of one of the stats over all nodes."""
     return sum(getattr(node, name) for node in nodes.values())
 
 
-def _noted(nodes: list[NodeFigures]) -> dict[int, tuple[int, int]]:
-    """Add up what nodes noted of each minute."""
+def minutes_of(nodes: list[NodeStats]) -> dict[int, tuple[int, int]]:
+    """Return the deliveries and the connections of each minute, added up over all nodes."""
     total: dict[int, tuple[int, int]] = {}
     for node in nodes:
         for minute, deliveries, connections in node.minutes:

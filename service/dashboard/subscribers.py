@@ -1,12 +1,13 @@
-"""``GET /v1/dashboard``: who looks at the figures of the service, and the sampler that works for them.
+"""The subscribers of ``GET /v1/dashboard``, and the sampling that runs while there are any.
 
-The sampler starts with the first viewer of this node and stops with the last: while nobody looks there is no task, no
-connection and no statement. All viewers of a node are shown the same sample, encoded once. One that reads too slowly
-misses samples, never holds more than one, and is closed in the end as a slow stream is.
+Sampling starts with the first subscriber of this node and stops with the last: without subscribers
+there is no task, no connection and no statement. All subscribers of a node receive the same sample,
+encoded once. One that reads too slowly misses samples, never holds more than one, and is closed in
+the end like a slow stream.
 
 ::
 
-    nobody ──join──► sampling, every 2 s ──the last one leaves──► nobody
+    no subscriber ──join──► sampling, every 2 s ──the last one leaves──► no subscriber
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,140 +23,136 @@ import orjson
 
 from service.dashboard.sampler import PAUSE_SECONDS, Sampler
 from service.database.ids import uuid7
-from service.errors import CloseReason, ConnectionLimit, Overloaded, TokenRevoked
+from service.errors import CloseReason, Overloaded, TokenRevoked
 from service.logs import get_logger
 from service.periodic import PeriodicTask
-from service.stream.frames import text_message
-from service.stream.transports.sse import Encoder, SseResponse, SseTransport
+from service.stream.capacity import RETRY_SECONDS, Capacity
+from service.stream.frames import Frame, FrameBatch
+from service.stream.transports.sse import SseResponse, SseTransport
 from service.stream.transports.websocket import CLOSE_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from service.auth.principal import Principal
     from service.auth.tokens import TokenVerifier
-    from service.dashboard.node_stats import Figures
+    from service.dashboard.node_stats import NodeStatsReporter
     from service.database.engine import Database
     from service.settings import StreamSettings
 
 log = get_logger(__name__)
 
-RETRY_SECONDS = 5
-WATCH_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 HISTORY_FRESH_SECONDS = 10
-RENEW_SECONDS = 60
-"""How often the last hour is taken, and shown to all, anew: what was live has become a minute of it."""
-RECALL_AGAIN_SECONDS = 10
-"""How long PostgreSQL is left in peace after it did not answer with the last hour in time."""
+"""How old the last hour may be that a new subscriber is sent at once."""
+HISTORY_REFRESH_SECONDS = 60
+"""How often the last hour is read again and sent to all, because it has a new minute."""
+HISTORY_RETRY_SECONDS = 10
+"""The pause after PostgreSQL did not answer with the last hour in time."""
 
 
-class Watcher(Protocol):
-    """One that is shown the figures."""
+class Subscriber(Protocol):
+    """A subscriber of the dashboard."""
 
     principal: Principal
 
-    def show(self, frame: bytes, kind: str) -> None:
-        """Take a frame of that type."""
+    def send(self, batch: FrameBatch) -> None:
+        """Send a history or a sample, in a batch of its own."""
 
     def is_stuck(self, now: float) -> bool:
-        """Say whether it has taken nothing for too long."""
+        """Return whether the socket has been full for too long."""
 
     def end(self, reason: CloseReason) -> None:
-        """End, for a reason of the server's."""
+        """Close from the server's side."""
 
 
 class Dashboard:
-    """The viewers of this node."""
+    """The subscribers of this node."""
 
-    def __init__(self, database: Database, figures: Figures, verifier: TokenVerifier, settings: StreamSettings) -> None:
+    def __init__(
+        self, database: Database, reporter: NodeStatsReporter, verifier: TokenVerifier, settings: StreamSettings
+    ) -> None:
         self._database = database
-        self._figures = figures
+        self._reporter = reporter
         self._verifier = verifier
-        self._settings = settings
-        self._encoder = Encoder()
-        self._watchers: dict[Watcher, bool] = {}  # and whether it has been shown the last hour
-        self._of: Counter[str] = Counter()
+        self._slow_seconds = settings.slow_consumer_seconds
+        self._capacity = Capacity(
+            streams_max=settings.dashboard_subscribers_max, per_recipient=settings.connections_per_recipient
+        )
+        self._subscribers: dict[Subscriber, bool] = {}  # and whether it was sent the last hour
         self._task: asyncio.Task[None] | None = None
-        self._history: tuple[float, bytes] | None = None
-        self._recall_from = 0.0  # not before
+        self._history: tuple[float, FrameBatch] | None = None
+        self._history_retry_at = 0.0
 
-    # Coming and going.
+    # Joining and leaving.
 
     def stream(self, principal: Principal) -> SseResponse:
-        """Answer with the figures, until the viewer goes or its token ends.
+        """Answer with the history and the samples, until the client leaves or its token ends."""
+        return SseResponse(self._admitted(principal))
 
-        Raises:
-            TokenRevoked: the token was revoked.
-            ConnectionLimit: this subject looks at as many as it may hold streams.
-            Overloaded: there is no room for more viewers.
-
-        """
-        self.check(principal)
-
-        def begin(transport: SseTransport) -> None:
+    @asynccontextmanager
+    async def _admitted(self, principal: Principal) -> AsyncIterator[Callable[[SseTransport], None]]:
+        def open_on(transport: SseTransport) -> None:
             try:
-                self.check(principal)  # others may have come in while the head was sent
-            except (TokenRevoked, ConnectionLimit, Overloaded) as refused:
-                transport.end(CloseReason.named(refused.code))
+                self._verifier.check_not_revoked(principal)
+            except TokenRevoked:  # while the head was sent
+                transport.end(CloseReason.TOKEN_REVOKED)
                 return
-            viewer = Viewer(self, transport, principal, self._settings.slow_consumer_seconds)
-            self.join(viewer)
-            transport.attach(viewer)
-            transport.begin(uuid7(), self._settings.slow_consumer_seconds + 2 * CLOSE_SECONDS)
+            subscriber = StreamSubscriber(self, transport, principal, self._slow_seconds)
+            self.join(subscriber)
+            transport.attach(subscriber)
+            transport.begin(uuid7(), self._slow_seconds + 2 * CLOSE_SECONDS)
 
-        return SseResponse(begin, self._encoder)
+        with self._capacity.reserve(principal.subject):
+            yield open_on
 
     async def history(self, principal: Principal) -> bytes:
-        """Return the last hour as JSON: look until it has come.
+        """Return the last hour as JSON.
 
         Raises:
-            Overloaded: PostgreSQL does not answer in time, or there is no room for more viewers.
+            TokenRevoked: the token was revoked while PostgreSQL was asked. ConnectionLimit: this
+            subject has as many subscriptions as it may have streams. Overloaded: PostgreSQL does
+            not answer in time, or there is no room for more subscribers.
 
         """
-        self.check(principal)
-        reader = Reader(self, principal)
-        self.join(reader)
+        subscriber = HistorySubscriber(self, principal)
+        with self._capacity.reserve(principal.subject):
+            self.join(subscriber)
         try:
-            async with asyncio.timeout(self._settings.slow_consumer_seconds):
-                return await reader.history
+            async with asyncio.timeout(self._slow_seconds):
+                return await subscriber.history
         except TimeoutError:
-            raise Overloaded("The last hour cannot be read now.", retry_after=RETRY_SECONDS) from None
+            raise _history_unavailable() from None
         finally:
-            self.leave(reader)
+            self.leave(subscriber)
 
-    def check(self, principal: Principal) -> None:
-        """Refuse a viewer for whom there is no room, or no longer a token."""
-        self._verifier.check_not_revoked(principal)
-        if self._of[principal.subject] >= self._settings.connections_per_recipient:
-            raise ConnectionLimit("This subject looks at as many dashboards as it may.", retry_after=RETRY_SECONDS)
-        if len(self._watchers) >= self._settings.dashboard_viewers_max:
-            raise Overloaded("This node cannot take another viewer now.", retry_after=RETRY_SECONDS)
-
-    def join(self, watcher: Watcher) -> None:
-        """Begin to show ``watcher`` the figures."""
-        self._watchers[watcher] = False
-        self._of[watcher.principal.subject] += 1
-        self._recall_to(watcher)
+    def join(self, subscriber: Subscriber) -> None:
+        """Send ``subscriber`` the history and the samples from here on."""
+        self._subscribers[subscriber] = False
+        self._capacity.add(subscriber.principal.subject)
+        self._send_history(subscriber)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
             self._task.add_done_callback(self._ended)
 
-    def leave(self, watcher: Watcher) -> None:
-        """Show it nothing any more. The last one to leave ends the sampling."""
-        if self._watchers.pop(watcher, None) is None:
+    def leave(self, subscriber: Subscriber) -> None:
+        """Send ``subscriber`` nothing any more. The last one to leave ends the sampling."""
+        if self._subscribers.pop(subscriber, None) is None:
             return
-        self._of -= Counter((watcher.principal.subject,))
-        if not self._watchers:
+        self._capacity.remove(subscriber.principal.subject)
+        if not self._subscribers:
             self._stop()
 
     def close_revoked(self) -> None:
-        """End those whose token was revoked."""
-        for watcher in list(self._watchers):
+        """End the subscribers whose token was revoked."""
+        for subscriber in list(self._subscribers):
             try:
-                self._verifier.check_not_revoked(watcher.principal)
+                self._verifier.check_not_revoked(subscriber.principal)
             except TokenRevoked:
-                watcher.end(CloseReason.TOKEN_REVOKED)
+                subscriber.end(CloseReason.TOKEN_REVOKED)
 
     async def close(self) -> None:
-        """Stop, whoever looks."""
+        """Stop sampling."""
         if (task := self._stop()) is not None:
             await asyncio.wait([task])
 
@@ -166,74 +163,76 @@ class Dashboard:
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Let go of all viewers where sampling failed: they come back, and it starts afresh."""
+        """End all subscribers if sampling failed: they come back, and sampling starts again."""
         if task.cancelled() or (error := task.exception()) is None:
             return
         log.error("sampling for the dashboard failed", exc_info=error)
         if self._task is not task:
             return  # it failed while it was stopped, and another may run by now
         self._task = None
-        for watcher in list(self._watchers):
-            watcher.end(CloseReason.INTERNAL_ERROR)
+        for subscriber in list(self._subscribers):
+            subscriber.end(CloseReason.INTERNAL_ERROR)
 
-    # Showing.
+    # Sampling.
 
     async def _run(self) -> None:
-        sampler = Sampler(self._database, self._figures)
+        sampler = Sampler(self._database, self._reporter)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(PeriodicTask("dashboard_ticks", self._watch, WATCH_SECONDS).run())
+                group.create_task(PeriodicTask("dashboard_ticks", self._check_subscribers, CHECK_SECONDS).run())
                 sample = partial(self._sample, sampler)
                 group.create_task(PeriodicTask("dashboard_samples", sample, PAUSE_SECONDS, first_seconds=0).run())
         finally:
             await sampler.close()
 
     async def _sample(self, sampler: Sampler) -> float:
+        """Send a sample to all, and return the seconds until the next."""
         begun = time.monotonic()
-        is_due = not all(self._watchers.values()) or self._age() >= RENEW_SECONDS
-        if is_due and begun >= self._recall_from:
-            await self._recall(sampler)
-        self._show(await sampler.figures())
+        is_due = not all(self._subscribers.values()) or self._history_age() >= HISTORY_REFRESH_SECONDS
+        if is_due and begun >= self._history_retry_at:
+            await self._read_history(sampler)
+        sample = _encoded(await sampler.sample())
+        for subscriber in list(self._subscribers):
+            subscriber.send(sample)
         return begun + PAUSE_SECONDS - time.monotonic()
 
-    async def _recall(self, sampler: Sampler) -> None:
+    async def _read_history(self, sampler: Sampler) -> None:
         if (history := await sampler.history()) is None:
-            self._recall_from = time.monotonic() + RECALL_AGAIN_SECONDS
+            self._history_retry_at = time.monotonic() + HISTORY_RETRY_SECONDS
             return
-        self._history = (time.monotonic(), _frame(history))
-        for watcher in list(self._watchers):
-            self._recall_to(watcher)
+        self._history = (time.monotonic(), _encoded(history))
+        for subscriber in list(self._subscribers):
+            self._send_history(subscriber)
 
-    def _age(self) -> float:
+    def _history_age(self) -> float:
         return time.monotonic() - self._history[0] if self._history else math.inf
 
-    def _recall_to(self, watcher: Watcher) -> None:
-        """Show the last hour, where it is at hand."""
-        if self._history is not None and self._age() < HISTORY_FRESH_SECONDS:
-            self._watchers[watcher] = True
-            watcher.show(self._history[1], "history")
+    def _send_history(self, subscriber: Subscriber) -> None:
+        """Send the last hour, if it was read a moment ago."""
+        if self._history is not None and self._history_age() < HISTORY_FRESH_SECONDS:
+            self._subscribers[subscriber] = True
+            subscriber.send(self._history[1])
 
-    def _show(self, figures: dict[str, Any]) -> None:
-        frame = _frame(figures)
-        for watcher in list(self._watchers):
-            watcher.show(frame, "figures")
-
-    async def _watch(self) -> None:
-        """End those whose token has expired, and those that do not read."""
+    async def _check_subscribers(self) -> None:
+        """End the subscribers whose token has expired, and those that do not read."""
         now, wall = time.monotonic(), time.time()
-        for watcher in list(self._watchers):
-            if wall >= watcher.principal.expires_at:
-                watcher.end(CloseReason.TOKEN_EXPIRED)
-            elif watcher.is_stuck(now):
-                watcher.end(CloseReason.SLOW_CONSUMER)
+        for subscriber in list(self._subscribers):
+            if wall >= subscriber.principal.expires_at:
+                subscriber.end(CloseReason.TOKEN_EXPIRED)
+            elif subscriber.is_stuck(now):
+                subscriber.end(CloseReason.SLOW_CONSUMER)
 
 
-def _frame(document: dict[str, Any]) -> bytes:
-    return text_message(orjson.dumps(document))
+def _encoded(document: dict[str, Any]) -> FrameBatch:
+    return FrameBatch(Frame(document["type"], None, orjson.dumps(document)))
 
 
-class Viewer:
-    """One that looks by server-sent events. What a full socket cannot take is left out: newer figures will come."""
+def _history_unavailable() -> Overloaded:
+    return Overloaded("The last hour cannot be read now.", retry_after=RETRY_SECONDS)
+
+
+class StreamSubscriber:
+    """A subscriber by server-sent events, whose socket misses samples while it is full."""
 
     def __init__(
         self, dashboard: Dashboard, transport: SseTransport, principal: Principal, slow_seconds: float
@@ -244,53 +243,56 @@ class Viewer:
         self._slow_seconds = slow_seconds
         self._full_since: float | None = None
 
-    def show(self, frame: bytes, kind: str) -> None:  # noqa: ARG002 - it is shown all
-        """Write a frame, unless the last one has not gone yet."""
-        if self._full_since is None and not self._transport.write_frames(frame):
+    def send(self, batch: FrameBatch) -> None:
+        """Write ``batch``, unless the last one has not gone yet."""
+        if self._full_since is None and not self._transport.write_frames(batch):
             self._full_since = time.monotonic()
 
     def is_stuck(self, now: float) -> bool:
-        """Say whether the socket has been full for too long."""
+        """Return whether the socket has been full for too long."""
         return self._full_since is not None and now - self._full_since >= self._slow_seconds
 
     def end(self, reason: CloseReason) -> None:
-        """Say why, and hang up."""
+        """Send the reason, and hang up."""
         self._transport.end(reason)
 
-    # What the transport tells.
+    # What the transport reports.
 
     def receive(self, text: str | None) -> None:
-        """Nothing comes this way."""
+        """Do nothing: an SSE client sends no messages."""
 
     def drained(self) -> None:
         """The socket has taken everything."""
         self._full_since = None
 
-    def disconnected(self, code: int, reason: str) -> None:  # noqa: ARG002 - it is over either way
-        """The viewer has gone."""
+    def disconnected(self, code: int, reason: str) -> None:  # noqa: ARG002 - a subscriber leaves for any reason
+        """The stream is over."""
         self._dashboard.leave(self)
 
 
-class Reader:
-    """One that waits for the last hour, and for nothing else."""
+class HistorySubscriber:
+    """A subscriber that waits for the last hour, and for nothing else."""
 
     def __init__(self, dashboard: Dashboard, principal: Principal) -> None:
         self.principal = principal
         self.history: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._dashboard = dashboard
 
-    def show(self, frame: bytes, kind: str) -> None:
-        """Take the last hour."""
-        if kind == "history" and not self.history.done():
-            self.history.set_result(frame)
+    def send(self, batch: FrameBatch) -> None:
+        """Keep the last hour."""
+        [frame] = batch.frames
+        if frame.type == "history" and not self.history.done():
+            self.history.set_result(frame.payload)
 
-    def is_stuck(self, now: float) -> bool:  # noqa: ARG002 - it has a time of its own
-        """It reads nothing as it comes."""
+    def is_stuck(self, now: float) -> bool:  # noqa: ARG002 - its request has a timeout
+        """Return False: nothing is written to a socket."""
         return False
 
     def end(self, reason: CloseReason) -> None:
-        """Be refused."""
+        """Refuse the request."""
         self._dashboard.leave(self)
         if not self.history.done():
-            refusal = TokenRevoked if reason is CloseReason.TOKEN_REVOKED else Overloaded
-            self.history.set_exception(refusal("The last hour cannot be read now."))
+            revoked = reason is CloseReason.TOKEN_REVOKED
+            self.history.set_exception(
+                TokenRevoked("The token was revoked. Sign in again.") if revoked else _history_unavailable()
+            )

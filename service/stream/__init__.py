@@ -2,16 +2,21 @@
 
 ::
 
-    bus.py ─ wake-up ─┐                                        ┌─► connection ─► transport.py ─► socket
-    committer ─ events┴─► fanout.py ─ prepared frames ─► hub.py┼─► connection ─► …
-                              │                                └─► …
-                          recent.py ◄── connections that replay or lag read their own range, from memory or the log
+    notifications ─ wake ────────┐                                      ┌─► connection ─► transport ─► socket
+    committer ─ committed events ┴─► fanout.py ─ prepared events ─► hub.py ─► connection ─► …
+                                        │                               └─► …
+                                  replay_cache.py ◄── connections that replay read their range here, or from the log
 
-One event loop, no threads, no locks: a pass over the sockets runs to its end without a pause, and what it did is told
-to the ledger in the same breath. ``protocol.py`` and ``frames.py`` do no I/O: the state machine of one connection, and
-the bytes of each frame. ``connection.py`` binds one protocol to one transport: a WebSocket (``transport.py``), an
-answer of server-sent events (``sse.py``), or a client's long polls (``longpoll.py``). ``admission.py`` decides who is
-let in; ``websocket.py`` and ``events.py`` are the endpoints.
+One event loop, no threads, no locks: a pass over the sockets runs to its end without a pause, and
+the ledger records it in the same turn of the loop.
 
-Beside that, ``dashboard.py`` shows how the service stands to those who look (``sampler.py``, ``figures.py``).
+- A frame: ``frames.py`` encodes it, ``frame_schemas.py`` describes it, ``asyncapi.py`` documents
+  it.
+- A connection: ``protocol.py`` is its state machine and does no I/O; ``connection.py`` binds it to
+  a transport of ``transports/``: a WebSocket, an answer of server-sent events, or a client's long
+  polls.
+- All connections: ``hub.py`` groups them by filter, ``heartbeat.py`` ticks them, ``presence.py``
+  announces whose they are.
+- Opening one: ``transports/websocket_handshake.py`` and ``transports/http_endpoint.py`` check the
+  request, with ``admission.py`` and ``capacity.py``.
 """

@@ -1,7 +1,8 @@
-"""Who is let in to the stream, and with what: the questions of every transport, and the connection that it opens.
+"""Admission of a stream: its query, the cursor to start from, its connection, or its rejection.
 
-A transport reads what its client asked for, and verifies the token in its own way. The rest is one: the query, the
-topics, the cursor to start from, the limits, the entry in the ledger, the welcome, and the record of a refusal.
+A transport verifies the token in its own way and asks for the rest here. Every refusal is an error
+of the tree (``errors.py``). The room for a stream is kept by ``Hub.reserve`` while it is being
+opened.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
-from service.errors import CloseReason, DatabaseUnavailable, RateLimited, TokenRevoked
+from service.errors import InvalidRequest, RateLimited, TopicForbidden
 from service.events.filter import EventFilter
 from service.ledger.records import ConnectionEntry, Rejection, plain
 from service.logs import get_logger
 from service.metrics import HANDSHAKES_REJECTED
 from service.severity import Severity
 from service.stream import frames
-from service.stream.connection import Connection, Transport
+from service.stream.connection import Connection
+from service.stream.frames import FrameBatch
 from service.stream.protocol import SEQ_MAX, StreamProtocol, Timing
 from service.topics import EVERY_TOPIC, intersect, is_topic_pattern
 
@@ -32,81 +34,81 @@ if TYPE_CHECKING:
     from service.settings import StreamSettings
     from service.stream.fanout import Fanout
     from service.stream.hub import Hub
+    from service.stream.transports.interface import StreamTransport
 
 log = get_logger(__name__)
 
 PATTERNS_MAX = 100
 
 
-class Refused(Exception):
-    """The stream is refused."""
-
-    def __init__(self, reason: CloseReason, subject: str | None = None) -> None:
-        super().__init__(reason.reason)
-        self.reason = reason
-        self.subject = subject
-
-
 @dataclass(frozen=True, slots=True)
-class Client:
-    """Who asks, as the ledger keeps it."""
+class ClientInfo:
+    """The client of a stream, as the ledger records it."""
 
     remote_addr: str | None
     user_agent: str | None
     origin: str | None
 
     @classmethod
-    def of(cls, headers: Mapping[str, str], address: tuple[str, int] | None) -> Client:
-        """Read what a client says of itself."""
+    def of(cls, headers: Mapping[str, str], address: tuple[str, int] | None) -> ClientInfo:
+        """Read the headers of a request, and the address that it came from."""
         return cls(address[0] if address else None, plain(headers.get("user-agent")), plain(headers.get("origin")))
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is asked for. ``after`` is the digits of a seq, ``latest``, or None for the admin's own cursor."""
+class StreamRequest:
+    """The query of a stream.
+
+    ``after`` is the digits of a seq, ``latest``, or None for the recipient's own cursor.
+    """
 
     after: str | None
     filter: EventFilter
 
     @property
     def names_seq(self) -> bool:
-        """Say whether the client itself named a seq: then it has what came before."""
+        """Whether the client itself named a seq, and so has received what came before."""
         return self.after not in (None, "latest")
 
     @classmethod
-    def of(cls, query: Mapping[str, str], principal: Principal) -> Wanted:
+    def of(cls, query: Mapping[str, str], principal: Principal) -> StreamRequest:
         """Read ``after``, ``topics`` and ``min_severity``.
 
         Raises:
-            Refused: one of them cannot be read, or the token does not cover the topics.
+            InvalidRequest: one of them cannot be read.
+            TopicForbidden: the token does not cover the topics.
 
         """
-        bad = Refused(CloseReason.BAD_MESSAGE, principal.subject)
         severity: Any = query.get("min_severity", "info")
         if severity not in get_args(Severity):
-            raise bad
+            raise _invalid_query()
         after = query.get("after")
         if after not in (None, "latest") and not is_seq(after):
-            raise bad
+            raise _invalid_query()
         patterns = [pattern for pattern in query.get("topics", "").split(",") if pattern]
         if len(patterns) > PATTERNS_MAX or not all(map(is_topic_pattern, patterns)):
-            raise bad
+            raise _invalid_query()
         topics = intersect(principal.topics, patterns or EVERY_TOPIC)
         if not topics or not all(intersect(principal.topics, [pattern]) for pattern in patterns):
-            raise Refused(CloseReason.TOPIC_FORBIDDEN, principal.subject)
+            raise TopicForbidden("The token does not cover these topics.")
         return cls(after, EventFilter(topics, severity))
 
 
 def is_seq(value: str) -> bool:
-    """Say whether ``value`` is the digits of a seq."""
-    # Its length comes first: int() refuses thousands of digits with an error.
+    """Return whether ``value`` is the digits of a seq."""
+    # The length comes first: int() raises an error on thousands of digits.
     return value.isascii() and value.isdecimal() and len(value) <= len(str(SEQ_MAX)) and int(value) <= SEQ_MAX
 
 
-class Admission:
-    """Lets streams in to one node."""
+def _invalid_query() -> InvalidRequest:
+    fault = {"pointer": "/query", "detail": "after must be a seq or latest, topics a list of patterns"}
+    return InvalidRequest("The query cannot be read.", errors=[fault])
 
-    def __init__(  # noqa: PLR0913 - the parts that a stream touches
+
+class Admission:
+    """Admits streams to one node."""
+
+    def __init__(  # noqa: PLR0913 - the parts of the node that a stream needs
         self,
         *,
         hub: Hub,
@@ -126,51 +128,40 @@ class Admission:
         self._settings = settings
         self._timing = Timing(settings.heartbeat_seconds, settings.slow_consumer_seconds)
 
-    def check(self, principal: Principal) -> None:
-        """Refuse a stream for which there is no room, or no longer a token.
+    async def starting_cursor(self, principal: Principal, request: StreamRequest) -> int:
+        """Return the cursor to start from. One beyond the head of the log is of another log.
 
         Raises:
-            Refused: this admin, or this node, holds as many as it may; or the token was revoked.
+            DatabaseUnavailable: PostgreSQL cannot be reached.
 
         """
-        try:
-            self._verifier.check_not_revoked(principal)
-        except TokenRevoked:
-            raise Refused(CloseReason.TOKEN_REVOKED, principal.subject) from None
-        if (reason := self._hub.refuses(principal.subject)) is not None:
-            raise Refused(reason, principal.subject)
-
-    async def start_of(self, principal: Principal, wanted: Wanted) -> int:
-        """Return the cursor to start from; it may lie beyond the head, and is then of another log.
-
-        Raises:
-            Refused: PostgreSQL cannot be reached.
-
-        """
-        if wanted.after == "latest":
+        if request.after == "latest":
             return self._hub.position
-        try:
-            if wanted.after is not None:
-                cursor = int(wanted.after)
-            else:
-                cursor = await self._ledger.start_of(principal.subject, principal.topics, self._hub.position)
-            await self._fanout.reach(cursor)  # it may be ahead of this node, and yet of this log
-        except DatabaseUnavailable:
-            raise Refused(CloseReason.OVERLOADED, principal.subject) from None
-        return cursor if wanted.after is not None else min(cursor, self._hub.position)
+        if request.after is not None:
+            cursor = int(request.after)
+        else:
+            cursor = await self._ledger.start_of(principal.subject, principal.topics, self._hub.position)
+        await self._fanout.wait_until(cursor)  # it may be ahead of this node, and still be of this log
+        return cursor if request.after is not None else min(cursor, self._hub.position)
 
     def connection(  # noqa: PLR0913 - what a connection is made of
         self,
-        transport: Transport,
+        transport: StreamTransport,
         kind: str,
-        client: Client,
+        client: ClientInfo,
         principal: Principal,
         *,
         event_filter: EventFilter,
         after: int,
         timing: Timing | None = None,
-    ) -> tuple[Connection, bytes]:
-        """Return a connection that starts after ``after``, and the welcome to open it with."""
+    ) -> tuple[Connection, FrameBatch]:
+        """Return a connection that starts after ``after``, and the welcome to open it with.
+
+        Raises:
+            TokenRevoked: the token was revoked while the stream was being opened.
+
+        """
+        self._verifier.check_not_revoked(principal)
         cursor = min(after, self._hub.position)
         entry = ConnectionEntry(
             node_id=self._ledger.node_id,
@@ -207,7 +198,7 @@ class Admission:
         )
         return connection, self._welcome(entry, after)
 
-    def _welcome(self, entry: ConnectionEntry, after: int) -> bytes:
+    def _welcome(self, entry: ConnectionEntry, after: int) -> FrameBatch:
         head = self._hub.position
         welcome = frames.welcome(
             connection=str(entry.id),
@@ -221,15 +212,21 @@ class Admission:
                 "messages": self._settings.message_limit,
             },
         )
-        return welcome + frames.gap(head + 1, after, "reset") if after > head else welcome
+        if after > head:
+            return FrameBatch(welcome, frames.gap(head + 1, after, "reset"))
+        return FrameBatch(welcome)
 
-    def refused(self, reason: str, path: str, client: Client, subject: str | None, *, counted: bool = False) -> None:
-        """Record a refusal, unless this address has been refused too often: a row each would let it fill the table.
+    def record_rejection(
+        self, reason: str, path: str, client: ClientInfo, subject: str | None, *, counted: bool = False
+    ) -> None:
+        """Record a rejected handshake.
 
-        ``counted`` says that it counts against the address already.
+        One address gets no more rows than its limit, so it cannot fill the table.
+
+        ``counted``: the rejection counts against the limit of the address already.
         """
         HANDSHAKES_REJECTED.labels(reason).inc()
-        log.info("handshake refused", reason=reason, client=client.remote_addr, subject=subject)
+        log.info("handshake rejected", reason=reason, client=client.remote_addr, subject=subject)
         try:
             self._rest_limits.hit("refused", client.remote_addr or "unknown", cost=0 if counted else 1)
         except RateLimited:

@@ -1,7 +1,7 @@
-"""The AsyncAPI document of the stream: the handshake, every frame, and what a client does at each close.
+"""The AsyncAPI document: the handshake, each frame, and what a client does at each close.
 
-It is made of the types of ``frame_types.py`` and of ``CloseReason``; ``make reference`` writes it to
-``openapi/asyncapi.yaml``.
+Made from the schemas of ``frame_schemas.py`` and from ``CloseReason``; ``make reference`` writes it
+to ``openapi/asyncapi.yaml``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,18 @@ from pydantic.json_schema import models_json_schema
 from service import __version__
 from service.errors import CloseReason
 from service.severity import Severity
-from service.stream.frame_schemas import ClientFrame, Event, Frame, ServerFrame, final, kind_of, shown, type_of
+from service.stream.frame_schemas import (
+    ClientFrame,
+    EventFrame,
+    FrameSchema,
+    ServerFrame,
+    example_of,
+    frames_of,
+    kind_of,
+    type_of,
+)
 from service.stream.frames import SUBPROTOCOL
-from service.stream.transports.websocket_endpoint import PATH
+from service.stream.transports.websocket_handshake import PATH
 
 _DESCRIPTION = """\
 Each message is one JSON object, `type` first. A connection receives the events that match its query in increasing
@@ -69,7 +78,7 @@ _SECURITY = {
 
 def document() -> dict[str, Any]:
     """Return the AsyncAPI document."""
-    sent, received = final(ServerFrame), final(ClientFrame)
+    sent, received = frames_of(ServerFrame), frames_of(ClientFrame)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -100,7 +109,7 @@ def document() -> dict[str, Any]:
     }
 
 
-def _channel(frames: list[type[Frame]]) -> dict[str, Any]:
+def _channel(frames: list[type[FrameSchema]]) -> dict[str, Any]:
     return {
         "address": PATH,
         "title": "The stream of events",
@@ -120,7 +129,7 @@ def _channel(frames: list[type[Frame]]) -> dict[str, Any]:
     }
 
 
-def _operation(action: str, summary: str, frames: list[type[Frame]]) -> dict[str, Any]:
+def _operation(action: str, summary: str, frames: list[type[FrameSchema]]) -> dict[str, Any]:
     return {
         "action": action,
         "summary": summary,
@@ -130,20 +139,20 @@ def _operation(action: str, summary: str, frames: list[type[Frame]]) -> dict[str
     }
 
 
-def _message(frame: type[Frame]) -> dict[str, Any]:
+def _message(frame: type[FrameSchema]) -> dict[str, Any]:
     summary, _, rest = (frame.__doc__ or "").partition("\n")
     return {
         "name": kind_of(frame) or type_of(frame),
         "title": frame.__name__,
         "summary": summary,
         **({"description": " ".join(rest.split())} if rest else {}),
-        "tags": [{"name": "event" if issubclass(frame, Event) else "control"}],
+        "tags": [{"name": "event" if issubclass(frame, EventFrame) else "control"}],
         "payload": {"$ref": f"#/components/schemas/{frame.__name__}"},
-        "examples": [{"name": "one", "payload": shown(frame)}],
+        "examples": [{"name": "one", "payload": example_of(frame)}],
     }
 
 
-def _schemas(sent: list[type[Frame]], received: list[type[Frame]]) -> dict[str, Any]:
+def _schemas(sent: list[type[FrameSchema]], received: list[type[FrameSchema]]) -> dict[str, Any]:
     _, schemas = models_json_schema(
         [*((frame, "serialization") for frame in sent), *((frame, "validation") for frame in received)],
         ref_template="#/components/schemas/{model}",

@@ -1,7 +1,7 @@
-"""One connection: its protocol, its transport, its entry in the ledger, and its way through the log.
+"""One connection: its protocol, its transport, its entry in the ledger, and its replay of the log.
 
-It carries out what the protocol decides. Everything but the reading of the log is synchronous, so the hub, the ledger
-and the protocol agree at every await.
+It performs what the protocol decides. Everything but the reading of the log is synchronous, so the
+hub, the ledger and the protocol agree at every await.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, assert_never, cast
+from typing import TYPE_CHECKING, assert_never, cast
 
 from service.auth.jwks import UnknownKeyId
 from service.auth.principal import Scope
@@ -17,15 +17,16 @@ from service.errors import CloseReason, DatabaseUnavailable, RequestRefused
 from service.logs import get_logger
 from service.metrics import STREAM_CLOSES
 from service.stream import frames
+from service.stream.frames import FrameBatch
 from service.stream.protocol import (
     Action,
     Authenticate,
     CatchUp,
-    Close,
+    CloseStream,
     Phase,
     RecordReceipt,
     RecordSent,
-    Send,
+    SendFrame,
     SendHeartbeat,
     StreamProtocol,
 )
@@ -42,26 +43,14 @@ if TYPE_CHECKING:
     from service.ledger.recorder import Ledger
     from service.ledger.records import ConnectionEntry
     from service.stream.fanout import Chunk, Fanout
+    from service.stream.frames import Frame
     from service.stream.hub import Hub
-    from service.stream.transports.websocket import Stream
+    from service.stream.transports.interface import StreamTransport
 
 log = get_logger(__name__)
 
 RETRY_READ_SECONDS = 1
 _REASON_OF_CODE = {1005: "no_code", 1006: "connection_lost"}
-
-
-class Transport(Protocol):
-    """What carries a stream: a WebSocket (``transport.py``), an SSE answer (``sse.py``), polls (``longpoll.py``)."""
-
-    def write_frames(self, data: bytes) -> bool:
-        """Write prepared frames, and say whether they have gone and more can follow."""
-
-    def close_stream(self, code: int, reason: str) -> bool:
-        """Tell the client that it is over and why, and say whether there was anything to close."""
-
-    def attach(self, stream: Stream) -> None:
-        """Tell ``stream`` from here on what comes, and what becomes of the client."""
 
 
 class Connection:
@@ -87,7 +76,7 @@ class Connection:
 
     def __init__(  # noqa: PLR0913 - the parts that it binds together
         self,
-        transport: Transport,
+        transport: StreamTransport,
         protocol: StreamProtocol,
         entry: ConnectionEntry,
         principal: Principal,
@@ -110,34 +99,34 @@ class Connection:
         self._renewing: asyncio.Task[None] | None = None
         self.id: UUID = entry.id
         self.principal = principal
-        # What the hub asks of every connection for every event: fields, not methods, so that asking costs no call.
+        # The hub reads these of every connection for every event: fields cost no call.
         self.recipient: str = entry.recipient
         self.filter: EventFilter = entry.filter
-        self.write: Callable[[bytes], bool] = transport.write_frames
+        self.write: Callable[[FrameBatch], bool] = transport.write_frames
 
     @property
     def is_live(self) -> bool:
-        """Say whether it has caught up, and takes what comes."""
+        """Whether the connection has caught up, and is sent events as they come."""
         return self._protocol.phase is Phase.LIVE
 
-    # Its life.
+    # Opening and closing.
 
-    def open(self, welcome: bytes) -> None:
-        """Begin: greet, and catch up from the cursor."""
+    def open(self, welcome: FrameBatch) -> None:
+        """Send the welcome, and catch up from the cursor."""
         self._hub.add(self)
         self._ledger.opened(self._entry)
-        self.send(welcome)
+        self.send_batch(welcome)
         self._catch_up()
         self._transport.attach(self)
 
     def close(self, reason: CloseReason) -> None:
-        """Close the stream from our side."""
-        if self._transport.close_stream(reason.code, reason.reason):
+        """Close the stream from the server's side."""
+        if self._transport.close_stream(reason):
             STREAM_CLOSES.labels(reason.reason).inc()
         self.ended(reason.code, reason.reason)
 
     def ended(self, code: int, reason: str) -> None:
-        """Note that the stream is over; the first to say so is believed."""
+        """Record the end of the stream; of several calls the first counts."""
         if self._protocol.phase is Phase.CLOSED:
             return
         self._protocol.closed()
@@ -150,20 +139,24 @@ class Connection:
 
     # Sending.
 
-    def send(self, frame: bytes) -> None:
-        """Send a frame that carries no event. A socket that is full is sent none: it will catch up, or be closed."""
-        if self._protocol.phase in (Phase.LIVE, Phase.REPLAYING) and not self.write(frame):
+    def send(self, frame: Frame) -> None:
+        """Send a frame that carries no event."""
+        self.send_batch(FrameBatch(frame))
+
+    def send_batch(self, batch: FrameBatch) -> None:
+        """Send frames that carry no event, unless the socket is full."""
+        if self._protocol.phase in (Phase.LIVE, Phase.REPLAYING) and not self.write(batch):
             cursor = self._written()
             self.stalled(cursor, cursor)
 
     def stalled(self, cursor: int, pending: int) -> None:
-        """The socket did not take ``(cursor, pending]`` entirely: leave the live group until it drains."""
+        """Leave the live group: ``(cursor, pending]`` was written and has not gone entirely."""
         self._hub.leave(self)
         self._protocol.stalled(cursor, pending, time.monotonic())
         self._ledger.stands_at(self._entry, cursor)
 
     def pause(self) -> int:
-        """Take no more until ``drained``, and return the cursor."""
+        """Write nothing more until ``drained``, and return the cursor."""
         cursor = self._written()
         self.stalled(cursor, cursor)
         return cursor
@@ -172,23 +165,23 @@ class Connection:
         """Return the last seq that was written to the socket."""
         return self._hub.position if self._protocol.phase is Phase.LIVE else self._protocol.pending
 
-    # What the transport tells, and the clock.
+    # What the transport reports, and the clock.
 
     def drained(self) -> None:
         """The socket was full and has taken everything."""
         self._perform(self._protocol.drained())
 
-    def taken(self) -> None:
-        """Everything that was written has gone, and no more can be for now."""
-        self._perform(self._protocol.taken(time.monotonic()))
+    def flushed(self) -> None:
+        """Everything that was written has gone, and no more can follow for now."""
+        self._perform(self._protocol.flushed(time.monotonic()))
 
     def acknowledge(self, seq: int) -> int:
-        """Take an ack that came by a request of its own, and return how far the client has acknowledged."""
+        """Handle an ack from a separate request, and return how far the client has acknowledged."""
         self._perform(self._protocol.acknowledge(seq, self._written()))
         return self._protocol.acknowledged
 
     def receive(self, text: str | None) -> None:
-        """A message has come; None stands for a binary one."""
+        """Handle a message; None stands for a binary one."""
         try:
             if text is None:
                 self._perform(self._protocol.receive_binary())
@@ -199,17 +192,17 @@ class Connection:
             self.close(CloseReason.INTERNAL_ERROR)
 
     def disconnected(self, code: int, reason: str) -> None:
-        """The stream is over, whoever ended it."""
+        """The stream is over, whichever side ended it."""
         self.ended(code, reason or _REASON_OF_CODE.get(code, "client"))
 
     def tick(self, now: float, wall: float) -> None:
-        """Notice the time."""
+        """Do what is due at ``now`` (monotonic) and ``wall`` (since the epoch)."""
         self._perform(self._protocol.tick(now, wall))
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
-                case Send(frame):
+                case SendFrame(frame):
                     self.send(frame)
                 case SendHeartbeat():
                     self.send(frames.heartbeat(self._written(), datetime.now(UTC)))
@@ -221,13 +214,13 @@ class Connection:
                     self._renew(token)
                 case CatchUp():
                     self._catch_up()
-                case Close(reason):
+                case CloseStream(reason):
                     self.close(reason)
                 case _:
                     assert_never(action)
 
     def _renew(self, token: str) -> None:
-        """Replace the token in place; where its key has to be fetched first, that does not hold up the stream."""
+        """Verify a fresh token. While its key is fetched, the stream goes on."""
         try:
             principal = self._verifier.verify(token)
         except UnknownKeyId as unknown:
@@ -238,11 +231,11 @@ class Connection:
         except RequestRefused as refusal:
             self._refuse_token(refusal)
         else:
-            self._go_on_as(principal)
+            self._accept_token(principal)
 
     async def _renew_later(self, token: str) -> None:
         try:
-            self._go_on_as(await self._verifier.admit(token))
+            self._accept_token(await self._verifier.admit(token))
         except RequestRefused as refusal:
             self._refuse_token(refusal)
         except Exception:
@@ -252,11 +245,11 @@ class Connection:
             self._renewing = None
 
     def _refuse_token(self, refusal: RequestRefused) -> None:
-        code = cast("frames.ErrorCode", refusal.code)  # what a verifier raises is named alike in a frame
+        code = cast("frames.ErrorCode", refusal.code)  # the refusals of a verifier have the same names in a frame
         self.send(frames.error(code, refusal.detail, refusal.retry_after))
 
-    def _go_on_as(self, principal: Principal) -> None:
-        """Take the fresh token, if it would have opened this very stream."""
+    def _accept_token(self, principal: Principal) -> None:
+        """Replace the token by a fresh one, if that would have opened this very stream."""
         if principal.subject != self.recipient:
             self.send(frames.error("subject_changed", "The fresh token has another sub."))
         elif not principal.may(Scope.ALERTS_READ):
@@ -268,7 +261,7 @@ class Connection:
             self.send(frames.authenticated(self._entry.token_expires_at))
 
     def renewed(self, principal: Principal) -> None:
-        """Go on under a fresh token, which was found to allow this stream."""
+        """Replace the token by a fresh one that allows this stream."""
         self.principal = principal
         expires_at = datetime.fromtimestamp(principal.expires_at, UTC)
         if (principal.jti, expires_at) != (self._entry.jti, self._entry.token_expires_at):
@@ -305,14 +298,14 @@ class Connection:
                 self._catch_up()
 
     def _write_chunk(self, chunk: Chunk) -> None:
-        if not chunk.data:
+        if not chunk.batch.frames:
             self._protocol.advanced(chunk.up_to)
             self._ledger.stands_at(self._entry, chunk.up_to)
-        elif self.write(chunk.data):
+        elif self.write(chunk.batch):
             self._perform(self._protocol.advanced(chunk.up_to))
         else:
             self.stalled(self._protocol.cursor, chunk.up_to)
-        self._hub.count(chunk.events)
+        self._hub.count_deliveries(chunk.events)
 
     def _go_live(self) -> None:
         self._protocol.joined()

@@ -1,7 +1,7 @@
-"""The types of the frames that ``frames.py`` builds and ``protocol.py`` reads, for ``openapi/asyncapi.yaml``.
+"""The schemas of the frames, from which ``openapi/asyncapi.yaml`` is made.
 
-The hot path writes bytes and never makes one of these; every test that reads a frame holds it against them. So a frame
-that changes there changes here too, or the test that saw it fails.
+The hot path writes bytes and never uses these classes. Every test that reads a frame validates it
+against them, so a frame that changes there without changing here fails a test.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _BY_TIME = "tocsin"
 _ALERT: dict[str, Any] = AlertShown.model_json_schema()["examples"][0]
 
 
-def _left(status: str, by: str) -> dict[str, Any]:
+def _closed_by(status: str, by: str) -> dict[str, Any]:
     return {**_ALERT, "status": status, "status_by": by, "status_at": _AT, "escalate_at": None}
 
 
-class Frame(BaseModel):
-    """One JSON object, in one text message. ``example`` holds its members but for ``type``."""
+class FrameSchema(BaseModel):
+    """One JSON object, in one text message. ``example`` holds its members except ``type``."""
 
     example: ClassVar[dict[str, Any]]
 
 
-class ServerFrame(Frame):
+class ServerFrame(FrameSchema):
     """A frame that the service sends."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class ClientFrame(Frame):
+class ClientFrame(FrameSchema):
     """A frame that a client sends; members besides are ignored."""
 
 
@@ -50,8 +50,8 @@ class StreamLimits(BaseModel):
     messages: str = Field(description="a burst, and a sustained rate")
 
 
-class Welcome(ServerFrame):
-    """The first frame: who the connection is, where the log stands, where it starts, and what it may send."""
+class WelcomeFrame(ServerFrame):
+    """The first frame: the connection, the head of the log, its start, and what it may send."""
 
     example = {
         "connection": "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a",
@@ -73,8 +73,8 @@ class Welcome(ServerFrame):
     limits: StreamLimits
 
 
-class CaughtUp(ServerFrame):
-    """The replay is over: what follows is live. Sent again after each time the connection fell behind."""
+class CaughtUpFrame(ServerFrame):
+    """The replay is over: what follows is live. Sent again whenever the connection fell behind."""
 
     example = {"seq": 4711}
 
@@ -82,8 +82,8 @@ class CaughtUp(ServerFrame):
     seq: int = Field(ge=0)
 
 
-class Heartbeat(ServerFrame):
-    """The service lives, and the cursor may advance to ``seq``: nothing between was for this connection."""
+class HeartbeatFrame(ServerFrame):
+    """The service lives. The cursor may advance: nothing up to ``seq`` was for the client."""
 
     example = {"seq": 4720, "at": _AT}
 
@@ -92,8 +92,11 @@ class Heartbeat(ServerFrame):
     at: AwareDatetime
 
 
-class Gap(ServerFrame):
-    """``from`` to ``to``, both included, cannot be sent: purged, or the cursor is of another log (``reset``)."""
+class GapFrame(ServerFrame):
+    """``from`` to ``to``, both included, cannot be sent.
+
+    ``purged``: the log begins later; ``reset``: the cursor is of another log.
+    """
 
     example = {"from": 1, "to": 90, "reason": "purged"}
 
@@ -103,18 +106,18 @@ class Gap(ServerFrame):
     reason: GapReason
 
 
-class Joined(BaseModel):
-    """An admin who joined."""
+class PresentRecipient(BaseModel):
+    """A recipient who is connected."""
 
     model_config = ConfigDict(extra="forbid")
 
     recipient: str
     since: AwareDatetime
-    connections: int = Field(ge=1, description="on how many")
+    connections: int = Field(ge=1, description="the number of connections")
 
 
-class Presence(ServerFrame):
-    """Who joined and who left; lists that are ``truncated`` are not complete: ask ``GET /v1/presence``."""
+class PresenceFrame(ServerFrame):
+    """Who joined and who left. If the lists are ``truncated``, ask ``GET /v1/presence``."""
 
     example = {
         "joined": [{"recipient": "bob", "since": _AT, "connections": 1}],
@@ -125,14 +128,14 @@ class Presence(ServerFrame):
     }
 
     type: Literal["presence"]
-    joined: list[Joined]
+    joined: list[PresentRecipient]
     left: list[str]
-    changed: list[Joined] = Field(description="those who stay, on more connections than before, or on fewer")
+    changed: list[PresentRecipient] = Field(description="those who stay, on more connections than before, or on fewer")
     present: int = Field(ge=0, description="how many admins are connected now")
     truncated: bool
 
 
-class Authenticated(ServerFrame):
+class AuthenticatedFrame(ServerFrame):
     """The fresh token counts from here on."""
 
     example = {"token_expires_at": "2026-11-21T11:43:48.000000Z"}
@@ -141,7 +144,7 @@ class Authenticated(ServerFrame):
     token_expires_at: AwareDatetime
 
 
-class Pong(ServerFrame):
+class PongFrame(ServerFrame):
     """The data of a ping, as it came."""
 
     example = {"data": "whatever was sent"}
@@ -150,7 +153,7 @@ class Pong(ServerFrame):
     data: Any
 
 
-class Error(ServerFrame):
+class ErrorFrame(ServerFrame):
     """A message was refused, and the stream goes on."""
 
     example = {"code": "rate_limited", "detail": "Too many messages; this one was dropped.", "retry_after": 1}
@@ -167,7 +170,7 @@ class AlertInFrame(AlertShown):
     model_config = ConfigDict(extra="forbid")
 
 
-class Event(ServerFrame):
+class EventFrame(ServerFrame):
     """An event of the log."""
 
     type: Literal["event"]
@@ -178,7 +181,7 @@ class Event(ServerFrame):
     alert: AlertInFrame
 
 
-class AlertCreated(Event):
+class AlertCreatedFrame(EventFrame):
     """An alert was posted."""
 
     example = {"seq": 4711, "kind": "alert.created", "at": _AT, "actor": "billing", "alert": _ALERT}
@@ -186,10 +189,11 @@ class AlertCreated(Event):
     kind: Literal["alert.created"]
 
 
-class AlertRepeated(Event):
+class AlertRepeatedFrame(EventFrame):
     """The alert was posted again with its ``dedup_key``: ``occurrences`` holds the whole count.
 
-    Sent once a second at most, and at once where the severity rose, which reopens an acknowledged alert.
+    Sent once a second at most, and at once where the severity rose, which reopens an acknowledged
+    alert.
     """
 
     example = {
@@ -203,7 +207,7 @@ class AlertRepeated(Event):
     kind: Literal["alert.repeated"]
 
 
-class AlertAcknowledged(Event):
+class AlertAcknowledgedFrame(EventFrame):
     """Somebody has taken the alert: ``status_by``."""
 
     example = {
@@ -211,13 +215,13 @@ class AlertAcknowledged(Event):
         "kind": "alert.acknowledged",
         "at": _AT,
         "actor": "alice",
-        "alert": _left("acknowledged", "alice"),
+        "alert": _closed_by("acknowledged", "alice"),
     }
 
     kind: Literal["alert.acknowledged"]
 
 
-class AlertResolved(Event):
+class AlertResolvedFrame(EventFrame):
     """The alert is done."""
 
     example = {
@@ -225,13 +229,13 @@ class AlertResolved(Event):
         "kind": "alert.resolved",
         "at": _AT,
         "actor": "alice",
-        "alert": _left("resolved", "alice"),
+        "alert": _closed_by("resolved", "alice"),
     }
 
     kind: Literal["alert.resolved"]
 
 
-class AlertReopened(Event):
+class AlertReopenedFrame(EventFrame):
     """The alert is open again."""
 
     example = {
@@ -245,7 +249,7 @@ class AlertReopened(Event):
     kind: Literal["alert.reopened"]
 
 
-class AlertCommented(Event):
+class AlertCommentedFrame(EventFrame):
     """Somebody said something about the alert. It adds ``comment``."""
 
     example = {
@@ -261,7 +265,7 @@ class AlertCommented(Event):
     comment: CommentText
 
 
-class AlertExpired(Event):
+class AlertExpiredFrame(EventFrame):
     """The time of the alert is over."""
 
     example = {
@@ -269,13 +273,13 @@ class AlertExpired(Event):
         "kind": "alert.expired",
         "at": _AT,
         "actor": _BY_TIME,
-        "alert": {**_left("expired", _BY_TIME), "expires_at": _AT},
+        "alert": {**_closed_by("expired", _BY_TIME), "expires_at": _AT},
     }
 
     kind: Literal["alert.expired"]
 
 
-class AlertEscalated(Event):
+class AlertEscalatedFrame(EventFrame):
     """Nobody acknowledged the alert in time: it is now for all who may see its topic."""
 
     example = {
@@ -289,8 +293,11 @@ class AlertEscalated(Event):
     kind: Literal["alert.escalated"]
 
 
-class Ack(ClientFrame):
-    """This event and everything before it was received. Never beyond what was sent; a few a second are enough."""
+class AckFrame(ClientFrame):
+    """This event and everything before it was received.
+
+    Never beyond what was sent; a few a second are enough.
+    """
 
     example = {"seq": 4711}
 
@@ -298,8 +305,11 @@ class Ack(ClientFrame):
     seq: int = Field(ge=0, le=SEQ_MAX)
 
 
-class Authenticate(ClientFrame):
-    """A fresh token of the same subject, that covers the stream's topics: the stream goes on beyond the old one."""
+class AuthenticateFrame(ClientFrame):
+    """A fresh token of the same subject, which covers the stream's topics.
+
+    The stream goes on beyond the old one.
+    """
 
     example = {"token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"}
 
@@ -307,7 +317,7 @@ class Authenticate(ClientFrame):
     token: str
 
 
-class Ping(ClientFrame):
+class PingFrame(ClientFrame):
     """Asks for a ``pong`` with the same data."""
 
     example = {"data": "anything"}
@@ -316,29 +326,29 @@ class Ping(ClientFrame):
     data: Any = None
 
 
-def final(base: type[Frame]) -> list[type[Frame]]:
-    """Return the frames beneath ``base`` that are sent, each with its own ``type`` and, for an event, its ``kind``."""
-    found: list[type[Frame]] = []
+def frames_of(base: type[FrameSchema]) -> list[type[FrameSchema]]:
+    """Return the frames beneath ``base``: one per ``type``, and one per ``kind`` of event."""
+    found: list[type[FrameSchema]] = []
     for frame in base.__subclasses__():
-        found += final(frame) if frame.__subclasses__() else [frame]
+        found += frames_of(frame) if frame.__subclasses__() else [frame]
     return found
 
 
-def type_of(frame: type[Frame]) -> str:
+def type_of(frame: type[FrameSchema]) -> str:
     """Return the ``type`` of a frame."""
     return _constant(frame, "type")
 
 
-def shown(frame: type[Frame]) -> dict[str, Any]:
-    """Return the whole example of a frame, ``type`` first."""
+def example_of(frame: type[FrameSchema]) -> dict[str, Any]:
+    """Return the example of a frame, ``type`` first."""
     return {"type": type_of(frame), **frame.example}
 
 
-def kind_of(frame: type[Frame]) -> str | None:
+def kind_of(frame: type[FrameSchema]) -> str | None:
     """Return the ``kind`` of an event."""
-    return _constant(frame, "kind") if issubclass(frame, Event) else None
+    return _constant(frame, "kind") if issubclass(frame, EventFrame) else None
 
 
-def _constant(frame: type[Frame], name: str) -> str:
+def _constant(frame: type[FrameSchema], name: str) -> str:
     constant: str = frame.model_json_schema()["properties"][name]["const"]
     return constant

@@ -1,19 +1,23 @@
-"""The frames of the stream: one JSON object each, ``type`` first, as RFC 6455 text messages. No I/O.
+"""The frames of the stream: one JSON object each, ``type`` first. No I/O.
 
-An event is encoded once, header and all, and the same bytes go to every connection that matches. The frame of an event
-is built around the text of its ``body`` as the log holds it, so a replayed frame equals the live one byte for byte.
+A frame is encoded to JSON once. The frames that leave in one write are a ``FrameBatch``, which is
+encoded once for each kind of transport, however many connections it goes to. The frame of an event
+is built around the text of its ``body`` as the log holds it, so a replayed frame equals the live
+one byte for byte.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from service.events.log import Event
@@ -51,46 +55,75 @@ ErrorCode = Literal[
 GapReason = Literal["purged", "reset"]
 
 
-class PreparedEvent(NamedTuple):
-    """An event ready to be written: what the filter asks for, and the bytes."""
+@dataclass(slots=True)
+class Frame:
+    """A frame. ``seq`` is where it moves the cursor of its client to, None where it does not."""
+
+    type: str
+    seq: int | None
+    payload: bytes
+    header: bytes = field(init=False, repr=False, compare=False)
+    """What stands before the payload in a text message (RFC 6455, section 5.2)."""
+
+    def __post_init__(self) -> None:
+        self.header = _text_header(len(self.payload))
+
+
+@dataclass(slots=True)
+class PreparedEvent(Frame):
+    """The frame of an event, and what a filter asks of it."""
 
     seq: int
     topic: str
     severity: Severity
     recipients: frozenset[str] | None
-    frame: bytes
 
 
-def text_message(payload: bytes) -> bytes:
-    """Return ``payload`` as one unfragmented text message (RFC 6455, section 5.2)."""
-    size = len(payload)
+class FrameBatch:
+    """Frames that leave in one write."""
+
+    def __init__(self, *frames: Frame) -> None:
+        self.frames = frames
+
+    @cached_property
+    def text_messages(self) -> bytes:
+        """The frames as unfragmented text messages (RFC 6455, section 5.2)."""
+        return b"".join([part for frame in self.frames for part in (frame.header, frame.payload)])
+
+    @cached_property
+    def event_stream(self) -> list[bytes]:
+        """The frames as server-sent events (HTML standard, section 9.2.6), in pieces.
+
+        Frames that move the cursor have an ``id``: the seq, a dot and the connection. The id of the
+        connection belongs between the pieces: ``connection_id.join(pieces)``.
+        """
+        pieces: list[bytes] = []
+        open_piece = b""
+        for frame in self.frames:
+            if frame.seq is not None:
+                pieces.append(b"%bid: %d." % (open_piece, frame.seq))
+                open_piece = b"\n"
+            open_piece += b"data: %b\n\n" % frame.payload
+        return [*pieces, open_piece]
+
+
+def _text_header(size: int) -> bytes:
     if size < _SHORT:
-        return bytes((_TEXT_MESSAGE, size)) + payload
+        return bytes((_TEXT_MESSAGE, size))
     if size < _MEDIUM:
-        return bytes((_TEXT_MESSAGE, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((_TEXT_MESSAGE, 127)) + size.to_bytes(8, "big") + payload
-
-
-def payloads(data: bytes) -> Iterator[bytes]:
-    """Yield the payloads of the text messages that ``data`` is made of; the other transports send them."""
-    start, end = 0, len(data)
-    while start < end:
-        size, start = data[start + 1], start + 2
-        if size >= _SHORT:
-            width = 2 if size == _SHORT else 8
-            size, start = int.from_bytes(data[start : start + width], "big"), start + width
-        yield data[start : start + size]
-        start += size
+        return bytes((_TEXT_MESSAGE, 126)) + size.to_bytes(2, "big")
+    return bytes((_TEXT_MESSAGE, 127)) + size.to_bytes(8, "big")
 
 
 def prepare(event: Event) -> PreparedEvent:
-    """Encode an event, once for everybody."""
+    """Encode an event, once for all connections."""
     payload = b'{"type":"event","seq":%d,%b' % (event.seq, event.line[1:])
-    return PreparedEvent(event.seq, event.topic, event.severity, event.recipients, text_message(payload))
+    return PreparedEvent("event", event.seq, payload, event.topic, event.severity, event.recipients)
 
 
-def _frame(kind: str, **fields: Any) -> bytes:
-    return text_message(orjson.dumps({"type": kind, **fields}))
+def encode(kind: str, **members: Any) -> Frame:
+    """Encode a frame that does not move the cursor."""
+    return Frame(kind, None, orjson.dumps({"type": kind, **members}))
 
 
 def welcome(  # noqa: PLR0913 - the fields of the frame
@@ -102,9 +135,9 @@ def welcome(  # noqa: PLR0913 - the fields of the frame
     heartbeat_seconds: float,
     token_expires_at: datetime,
     limits: dict[str, Any],
-) -> bytes:
-    """Greet a connection: who it is, where the log stands, where it starts, and what it may send."""
-    return _frame(
+) -> Frame:
+    """Greet a client: its connection, the head of the log, its start, and what it may send."""
+    return encode(
         "welcome",
         connection=connection,
         recipient=recipient,
@@ -116,24 +149,28 @@ def welcome(  # noqa: PLR0913 - the fields of the frame
     )
 
 
-def caught_up(seq: int) -> bytes:
-    """Say that the replay is over: everything up to ``seq`` was sent, and what follows is live."""
-    return _frame("caught_up", seq=seq)
+def caught_up(seq: int) -> Frame:
+    """End a replay: everything up to ``seq`` was sent, and what follows is live."""
+    return Frame("caught_up", seq, orjson.dumps({"type": "caught_up", "seq": seq}))
 
 
-def heartbeat(seq: int, at: datetime) -> bytes:
-    """Say that the server lives, and that the cursor may advance to ``seq``: nothing between was for this one."""
-    return _frame("heartbeat", seq=seq, at=rfc3339(at))
+def heartbeat(seq: int, at: datetime) -> Frame:
+    """Show that the server lives, and that nothing up to ``seq`` was for this connection."""
+    return Frame("heartbeat", seq, orjson.dumps({"type": "heartbeat", "seq": seq, "at": rfc3339(at)}))
 
 
-def gap(after: int, before: int, reason: GapReason) -> bytes:
-    """Say that ``after`` to ``before``, both included, cannot be sent: purged, or the cursor is not of this log."""
-    return text_message(orjson.dumps({"type": "gap", "from": after, "to": before, "reason": reason}))
+def gap(first: int, last: int, reason: GapReason) -> Frame:
+    """Name a range, both ends included, that cannot be sent.
+
+    ``purged``: the log begins later; ``reset``: the cursor is of another log.
+    """
+    payload = orjson.dumps({"type": "gap", "from": first, "to": last, "reason": reason})
+    return Frame("gap", last if reason == "purged" else None, payload)
 
 
-def close(code: int, reason: str) -> bytes:
-    """Say why the stream ends, on transports that have no close code of their own."""
-    return _frame("close", code=code, reason=reason)
+def close(code: int, reason: str) -> Frame:
+    """Give the reason of the end, on transports that have no close code of their own."""
+    return encode("close", code=code, reason=reason)
 
 
 def presence(
@@ -143,24 +180,24 @@ def presence(
     changed: Sequence[dict[str, Any]] = (),
     present: int,
     truncated: bool,
-) -> bytes:
-    """Say who joined, who left, and whose connections became more or fewer.
+) -> Frame:
+    """List who joined, who left, and whose number of connections changed.
 
-    ``truncated`` says that the lists are not complete.
+    ``truncated``: the lists are not complete.
     """
-    return _frame("presence", joined=joined, left=left, changed=changed, present=present, truncated=truncated)
+    return encode("presence", joined=joined, left=left, changed=changed, present=present, truncated=truncated)
 
 
-def authenticated(token_expires_at: datetime) -> bytes:
+def authenticated(token_expires_at: datetime) -> Frame:
     """Confirm a fresh token."""
-    return _frame("authenticated", token_expires_at=rfc3339(token_expires_at))
+    return encode("authenticated", token_expires_at=rfc3339(token_expires_at))
 
 
-def pong(data: Any) -> bytes:
+def pong(data: Any) -> Frame:
     """Echo the data of a ping."""
-    return _frame("pong", data=data)
+    return encode("pong", data=data)
 
 
-def error(code: ErrorCode, detail: str, retry_after: int | None = None) -> bytes:
+def error(code: ErrorCode, detail: str, retry_after: int | None = None) -> Frame:
     """Refuse a message without closing the stream; ``retry_after`` is in seconds."""
-    return _frame("error", code=code, detail=detail, retry_after=retry_after)
+    return encode("error", code=code, detail=detail, retry_after=retry_after)

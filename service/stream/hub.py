@@ -1,28 +1,29 @@
 """The hub: every connection of this node, and the groups of those that are live.
 
-Connections whose filter is the same share a group: an event is matched once a group, not once a connection, and the
-events that arrive together leave in one write to each socket. A pass is synchronous, so a connection is in exactly one
-of two places when it starts: in its group, and then it is sent the pass, or out of it, and then it reads its own
-range.
+Connections with the same filter share a group: an event is matched and encoded once per group, not
+once per connection, and the events that arrive together leave in one write to each socket. A pass
+is synchronous: a connection is either in its group when it starts, and is sent the pass, or is not,
+and reads its own range of the log.
 
-A socket that does not take everything at once leaves its group in the same pass (``Connection.stalled``); the others
-are not delayed by it.
+A connection whose socket does not take everything at once leaves its group in the same pass
+(``Connection.stalled``), so it delays no other.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from service.errors import CloseReason
 from service.events.filter import is_for
 from service.metrics import CONNECTIONS, CONNECTIONS_LAGGING, DELIVERIES, FANOUT_PASSES, FANOUT_SEQ
-from service.periodic import PeriodicTask
+from service.stream.capacity import Capacity, overloaded
+from service.stream.frames import FrameBatch
 from service.stream.minute_counters import MinuteCounters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from service.auth.revocations import RevokedTokens
@@ -30,62 +31,67 @@ if TYPE_CHECKING:
     from service.ledger.recorder import Ledger
     from service.settings import StreamSettings
     from service.stream.connection import Connection
-    from service.stream.frames import PreparedEvent
-
-SWEEP_SECONDS = 0.25
+    from service.stream.frames import Frame, PreparedEvent
 
 
 class Hub:
     """The connections of a node.
 
-    ``position`` is the last seq that went to every live one, ``delivered`` how many events were written to sockets.
+    ``position`` is the last seq that went to every live one, ``delivered`` how many events were
+    written to sockets.
     """
 
     def __init__(self, ledger: Ledger, settings: StreamSettings) -> None:
         self._ledger = ledger
-        self._settings = settings
+        self._capacity = Capacity(
+            streams_max=settings.connections_max, per_recipient=settings.connections_per_recipient
+        )
         self._connections: dict[UUID, Connection] = {}
         self._groups: dict[EventFilter, set[Connection]] = defaultdict(set)
-        self._streams_of: Counter[str] = Counter()
         self.position = 0
         self.delivered = 0
         self.minutes = MinuteCounters()
-        self.task = PeriodicTask("connection_ticks", self._tick, SWEEP_SECONDS)
 
-    # Coming and going.
+    # Opening and closing.
 
-    def refuses(self, recipient: str) -> CloseReason | None:
-        """Say why one more stream of ``recipient`` cannot be taken, or None."""
-        if self._streams_of[recipient] >= self._settings.connections_per_recipient:
-            return CloseReason.CONNECTION_LIMIT
-        if len(self._connections) >= self._settings.connections_max or self._ledger.is_full:
-            return CloseReason.OVERLOADED
-        return None
+    def reserve(self, recipient: str) -> AbstractContextManager[None]:
+        """Keep room for one more stream of ``recipient`` while it is being opened.
+
+        Raises:
+            ConnectionLimit: the recipient has as many streams as one may have on this node.
+            Overloaded: the node holds as many as it may, or its ledger is full.
+
+        """
+        if self._ledger.is_full:
+            raise overloaded()
+        return self._capacity.reserve(recipient)
 
     def add(self, connection: Connection) -> None:
-        """Take on a connection; it is not live yet."""
+        """Register a connection, which is not live yet."""
         self._connections[connection.id] = connection
-        self._streams_of[connection.recipient] += 1
+        self._capacity.add(connection.recipient)
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection."""
+        """Remove a connection that is over."""
         self.leave(connection)
-        self._connections.pop(connection.id, None)
-        self._streams_of[connection.recipient] -= 1
-        if not self._streams_of[connection.recipient]:
-            del self._streams_of[connection.recipient]
+        del self._connections[connection.id]
+        self._capacity.remove(connection.recipient)
+
+    def holds(self, connection_id: UUID) -> bool:
+        """Return whether the connection of this id is open here."""
+        return connection_id in self._connections
 
     def find(self, connection: UUID, recipient: str) -> Connection | None:
-        """Return an open connection of ``recipient``, if there is such a one here."""
+        """Return the open connection of this id if it is of ``recipient``, None otherwise."""
         found = self._connections.get(connection)
         return found if found is not None and found.recipient == recipient else None
 
     def join(self, connection: Connection) -> None:
-        """Make a connection live that was sent everything up to ``position``."""
+        """Put a connection that was sent everything up to ``position`` into its live group."""
         self._groups[connection.filter].add(connection)
 
     def leave(self, connection: Connection) -> None:
-        """Take a connection out of its group, if it is in it."""
+        """Take a connection out of its live group, if it is in it."""
         group = self._groups.get(connection.filter)
         if group is not None:
             group.discard(connection)
@@ -97,75 +103,79 @@ class Hub:
     def broadcast(self, events: Sequence[PreparedEvent]) -> None:
         """Write the next events of the log to every live connection that may see them."""
         after, self.position = self.position, events[-1].seq
+        everything = FrameBatch(*events)
         written = 0
         for event_filter, group in list(self._groups.items()):
             matching = [event for event in events if event_filter.matches(event)]
             if matching:
-                written += self._write(group, matching, after)
+                written += self._write(group, matching, everything, after)
         self._ledger.dispatched(after, self.position, to_anybody=written > 0)
-        self.count(written)
+        self.count_deliveries(written)
         FANOUT_PASSES.inc()
         FANOUT_SEQ.set(self.position)
 
-    def count(self, written: int) -> None:
+    def count_deliveries(self, written: int) -> None:
         """Count events that were written to sockets."""
         self.delivered += written
         DELIVERIES.inc(written)
 
-    def _write(self, group: set[Connection], events: Sequence[PreparedEvent], after: int) -> int:
-        """Write events to a group, those for a connection joined into one write, and return how many were written."""
+    def _write(
+        self, group: set[Connection], events: Sequence[PreparedEvent], everything: FrameBatch, after: int
+    ) -> int:
+        """Write events to a group, in one write each, and return how many were written.
+
+        ``everything`` is the batch of the whole pass: groups that see all of it share its encoding.
+        """
         written = 0
         stalled: list[Connection] = []
         for connections, theirs in _addressed(group, events):
-            data = b"".join(event.frame for event in theirs)
-            stalled += [connection for connection in connections if not connection.write(data)]
+            batch = everything if len(theirs) == len(everything.frames) else FrameBatch(*theirs)
+            stalled += [connection for connection in connections if not connection.write(batch)]
             written += len(connections) * len(theirs)
         for connection in stalled:
             connection.stalled(after, self.position)
         return written
 
+    def send_to_all(self, frame: Frame) -> None:
+        """Write a frame that is no event to every live connection."""
+        batch = FrameBatch(frame)
+        for connection in [connection for group in self._groups.values() for connection in group]:
+            connection.send_batch(batch)
+
+    # The state of the node.
+
     @property
     def open(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self._connections)
 
     @property
     def lagging(self) -> int:
-        """How many of them replay, or have a socket that is full."""
+        """The number of connections that replay, or whose socket is full."""
         return len(self._connections) - sum(map(len, self._groups.values()))
 
     @property
     def has_listeners(self) -> bool:
-        """Say whether any connection is open."""
+        """Whether any connection is open."""
         return bool(self._connections)
 
-    def announce(self, frame: bytes) -> None:
-        """Write a frame that is no event to every live connection."""
-        for connection in [connection for group in self._groups.values() for connection in group]:
-            connection.send(frame)
-
-    # Time.
-
-    async def _tick(self) -> None:
-        """Tick all connections."""
-        now, wall = time.monotonic(), time.time()
+    def tick(self, now: float, wall: float) -> None:
+        """Tick every connection, and update the gauges and the counters of the minute."""
         for connection in list(self._connections.values()):
             connection.tick(now, wall)
         CONNECTIONS.set(self.open)
         CONNECTIONS_LAGGING.set(self.lagging)
-        self.minutes.note(wall, self.delivered, self.open)
+        self.minutes.record(wall, self.delivered, self.open)
+
+    # Closing many.
 
     def close_revoked(self, revoked: RevokedTokens, kicked: Collection[UUID]) -> None:
-        """Close the connections whose token is revoked, and those that are named."""
+        """Close the connections whose token is revoked, and those in ``kicked``."""
         for connection in list(self._connections.values()):
             if connection.id in kicked:
                 connection.close(CloseReason.KICKED)
             elif revoked.covers(connection.principal):
                 connection.close(CloseReason.TOKEN_REVOKED)
-
-    def holds(self, connection_id: UUID) -> bool:
-        """Say whether the connection of this id is open here."""
-        return connection_id in self._connections
 
     def close_all(self, reason: CloseReason) -> None:
         """Close every connection."""
@@ -176,7 +186,10 @@ class Hub:
 def _addressed(
     group: set[Connection], events: Sequence[PreparedEvent]
 ) -> Iterator[tuple[Collection[Connection], Sequence[PreparedEvent]]]:
-    """Yield connections and the events for them: those of an admin whom an event names alone, all others together."""
+    """Yield connections with the events for them.
+
+    Each connection of a recipient whom an event names comes alone, all others come together.
+    """
     named = frozenset[str]().union(*(event.recipients for event in events if event.recipients is not None))
     if not named:
         yield group, events

@@ -1,8 +1,8 @@
-"""Presence: who is connected to any node, told to every stream when it changes.
+"""Presence: who is connected to any node, announced to every stream when it changes.
 
-The ledger's flush notifies when a connection opened or closed; then, at most once a second, the list is read, compared
-with the last one, and the difference is sent. A wake-up that is lost costs a poll interval. Nothing is read while
-nobody listens.
+The ledger's flush notifies when a connection opened or closed. Then, at most once a second, the
+list is read and compared with the previous one, and the difference is sent. A lost notification
+costs one poll interval. Nothing is read while no stream is open.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ POLL_SECONDS = 5
 NAMES_MAX = 100
 
 
-class Presence:
-    """Announces who joins, who leaves, and on how many connections those who stay are."""
+class PresenceAnnouncer:
+    """Announces who joins, who leaves, and whose number of connections changes."""
 
     def __init__(self, database: Database, hub: Hub, settings: Settings) -> None:
         self._database = database
@@ -34,8 +34,8 @@ class Presence:
         self._known: dict[str, Present] = {}
         self.task = PeriodicTask("presence", self._announce, POLL_SECONDS, rest_seconds=PAUSE_SECONDS)
 
-    def changed(self) -> None:
-        """Note that somebody may have come or gone."""
+    def wake(self) -> None:
+        """Compare soon: a connection may have opened or closed."""
         self.task.wake()
 
     async def _announce(self) -> None:
@@ -51,16 +51,16 @@ class Presence:
         self._known = now
         if joined or left or changed:
             longest = max(len(joined), len(left), len(changed))
-            self._hub.announce(
+            self._hub.send_to_all(
                 frames.presence(
-                    [_shown(one) for one in joined[:NAMES_MAX]],
+                    [_entry(one) for one in joined[:NAMES_MAX]],
                     left[:NAMES_MAX],
-                    changed=[_shown(one) for one in changed[:NAMES_MAX]],
+                    changed=[_entry(one) for one in changed[:NAMES_MAX]],
                     present=len(now),
                     truncated=longest > NAMES_MAX or len(now) >= self._max,
                 )
             )
 
 
-def _shown(one: Present) -> dict[str, Any]:
+def _entry(one: Present) -> dict[str, Any]:
     return {"recipient": one.recipient, "since": rfc3339(one.since), "connections": one.connections}

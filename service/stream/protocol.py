@@ -1,4 +1,4 @@
-"""The state machine of one connection. It does no I/O and reads no clock: it is told, and answers with actions.
+"""The state machine of one connection: each input returns actions. No I/O, and no clock.
 
 ::
 
@@ -12,17 +12,19 @@
            ▼                                     │
          ┌──────┐ ───────────────────────────────┘
          │ LIVE │
-         └──────┘              any ──► CLOSED: by us with a reason, by the client, or by the network
+         └──────┘              any ──► CLOSED: by the server with a reason, by the client, or by the network
 
-- REPLAYING: the connection is sent its own range of the log, chunk by chunk; ``cursor`` is how far.
-- LIVE: it is in the hub, and the hub's position is its cursor.
-- LAGGING: its socket is full. Everything up to ``cursor`` has gone to the socket; ``pending`` is the end of what was
-  written last and has not gone entirely. Nothing more is written until it drains, so a connection holds at most one
-  chunk.
+- REPLAYING: the connection is sent its own range of the log, chunk by chunk, up to ``cursor`` so
+  far.
+- LIVE: the connection is in its group of the hub, and the hub's position is its cursor.
+- LAGGING: the socket is full. Everything up to ``cursor`` went to the socket; ``pending`` is the
+  end of what was written last and has not gone entirely. Nothing more is written until the socket
+  drains, so a connection holds at most one chunk.
 
-What a client may send: ``ack`` (cumulative, never beyond what was written to it), ``authenticate``, ``ping``. A
-message over the rate limit is dropped with an ``error`` frame and counts as a strike; too many strikes close the
-stream. A message that is no JSON object of a known type closes it at once, because a client that sends one is broken.
+A client may send ``ack`` (cumulative, never beyond what was written to the connection),
+``authenticate`` and ``ping``. A message over the rate limit is dropped with an ``error`` frame and
+counts as a violation; too many violations close the stream. A message that is no JSON object of a
+known type closes the stream at once: a client that sends one is broken.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ SEQ_MAX = 2**63 - 1
 
 
 class Phase(Enum):
-    """Where a connection stands."""
+    """The phases of a connection, as drawn above."""
 
     REPLAYING = "replaying"
     LIVE = "live"
@@ -52,10 +54,10 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class SendFrame:
     """Write this frame; it carries no event."""
 
-    frame: bytes
+    frame: frames.Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class SendHeartbeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class CloseStream:
     """Close the stream."""
 
     reason: CloseReason
@@ -97,7 +99,7 @@ class CatchUp:
     """Read on from ``cursor``."""
 
 
-Action = Send | SendHeartbeat | Close | RecordSent | RecordReceipt | Authenticate | CatchUp
+Action = SendFrame | SendHeartbeat | CloseStream | RecordSent | RecordReceipt | Authenticate | CatchUp
 
 
 @dataclass(slots=True)
@@ -112,15 +114,16 @@ class Timing:
 class StreamProtocol:
     """One connection, from its welcome to its close.
 
-    ``now`` is seconds on a monotonic clock, ``wall`` seconds since the epoch. ``may_send`` and ``may_stay`` count a
-    message and a strike, and say whether they are within the limits.
+    ``now`` is seconds on a monotonic clock, ``wall`` seconds since the epoch. ``may_send`` counts a
+    message and ``may_stay`` a violation; each returns whether the connection is still within the
+    limit.
     """
 
     __slots__ = (
         "_lagging_since",
         "_may_send",
         "_may_stay",
-        "_next_beat",
+        "_next_heartbeat",
         "_timing",
         "acknowledged",
         "cursor",
@@ -147,14 +150,14 @@ class StreamProtocol:
         self._timing = timing
         self._may_send = may_send
         self._may_stay = may_stay
-        self._next_beat = now + timing.heartbeat
+        self._next_heartbeat = now + timing.heartbeat
         self._lagging_since = now
 
     # The sending side.
 
     def joined(self) -> None:
-        """Enter the live group; from here on the hub's position is the cursor."""
-        assert self.phase is Phase.REPLAYING  # noqa: S101 - the hub joins none but a connection that has caught up
+        """The connection entered its live group; from here on the hub's position is the cursor."""
+        assert self.phase is Phase.REPLAYING  # noqa: S101 - only a connection that has caught up joins
         self.phase = Phase.LIVE
 
     def advanced(self, up_to: int) -> list[Action]:
@@ -171,7 +174,7 @@ class StreamProtocol:
             self._lagging_since = now
 
     def drained(self) -> list[Action]:
-        """The socket has taken everything that was written."""
+        """The socket was full and has taken everything."""
         if self.phase is not Phase.LAGGING:
             return []
         self.phase = Phase.REPLAYING
@@ -180,8 +183,8 @@ class StreamProtocol:
             actions += self.advanced(self.pending)
         return [*actions, CatchUp()]
 
-    def taken(self, now: float) -> list[Action]:
-        """All that was written has gone, and yet no more can be: the client of a long poll has its answer."""
+    def flushed(self, now: float) -> list[Action]:
+        """Everything written has gone, and no more can follow: a long poll has its answer."""
         if self.phase is not Phase.LAGGING:
             return []
         self._lagging_since = now
@@ -194,16 +197,16 @@ class StreamProtocol:
     # The clock.
 
     def tick(self, now: float, wall: float) -> list[Action]:
-        """Say what time has made due."""
+        """Return what is due: the close of an expired or stuck stream, or a heartbeat."""
         if self.phase is Phase.CLOSED:
             return []
         if wall >= self.token_expires_at:
-            return [Close(CloseReason.TOKEN_EXPIRED)]
+            return [CloseStream(CloseReason.TOKEN_EXPIRED)]
         if self.phase is Phase.LAGGING:
             stuck = now - self._lagging_since >= self._timing.slow_consumer
-            return [Close(self._timing.slow_reason)] if stuck else []
-        if now >= self._next_beat:
-            self._next_beat = now + self._timing.heartbeat
+            return [CloseStream(self._timing.slow_reason)] if stuck else []
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + self._timing.heartbeat
             return [SendHeartbeat()]
         return []
 
@@ -211,14 +214,14 @@ class StreamProtocol:
 
     def receive_binary(self) -> list[Action]:
         """Refuse a binary message (RFC 6455, section 7.4.1: 1003)."""
-        return [Close(CloseReason.BINARY_MESSAGE)]
+        return [CloseStream(CloseReason.BINARY_MESSAGE)]
 
     def receive_text(self, text: str, written: int) -> list[Action]:
-        """Take a text message; ``written`` is the last seq that was written to the connection."""
+        """Handle a text message; ``written`` is the last seq that was written to the connection."""
         if self.phase is Phase.CLOSED:
             return []
         if not self._may_send():
-            return self._strike("rate_limited", "Too many messages; this one was dropped.", retry_after=1)
+            return self._refuse_message("rate_limited", "Too many messages; this one was dropped.", retry_after=1)
         try:
             message = orjson.loads(text)
         except orjson.JSONDecodeError:
@@ -231,36 +234,36 @@ class StreamProtocol:
             case {"type": "ping"}:
                 return self._ping(message.get("data"))
             case _:
-                return [Close(CloseReason.BAD_MESSAGE)]
+                return [CloseStream(CloseReason.BAD_MESSAGE)]
 
     def _ping(self, data: Any) -> list[Action]:
         try:
-            return [Send(frames.pong(data))]
+            return [SendFrame(frames.pong(data))]
         except orjson.JSONEncodeError:  # it nests deeper than orjson writes, though not than it reads
-            return [Close(CloseReason.BAD_MESSAGE)]
+            return [CloseStream(CloseReason.BAD_MESSAGE)]
 
     def _ack(self, seq: int, written: int) -> list[Action]:
         if seq > written:
-            return self._strike("ack_ahead", f"Only {written} was sent.")
+            return self._refuse_message("ack_ahead", f"Only {written} was sent.")
         if seq <= self.acknowledged:
             return []
         self.acknowledged = seq
         actions: list[Action] = []
         if self.phase is Phase.LAGGING and seq > self.cursor:
-            # The client has it, so it has gone to the socket, though what was written after it has not.
+            # What the client has received went to the socket, though what was written after it has not.
             actions.append(RecordSent(self.cursor, seq))
             self.cursor = seq
         return [*actions, RecordReceipt(seq)]
 
     def acknowledge(self, seq: int, written: int) -> list[Action]:
-        """Take an ack that came beside the stream; what was not written to it cannot be acknowledged."""
+        """Handle an ack from a separate request; one ahead of ``written`` counts up to there."""
         return self._ack(min(seq, written), written)
 
-    def _strike(self, code: frames.ErrorCode, detail: str, retry_after: int | None = None) -> list[Action]:
+    def _refuse_message(self, code: frames.ErrorCode, detail: str, retry_after: int | None = None) -> list[Action]:
         if not self._may_stay():
-            return [Close(CloseReason.RATE_LIMITED)]
-        return [Send(frames.error(code, detail, retry_after))]
+            return [CloseStream(CloseReason.RATE_LIMITED)]
+        return [SendFrame(frames.error(code, detail, retry_after))]
 
     def renewed(self, token_expires_at: float) -> None:
-        """A fresh token was verified; it bounds the connection from here on."""
+        """A fresh token was verified; the connection ends with it, no longer with the old one."""
         self.token_expires_at = token_expires_at

@@ -1,6 +1,7 @@
-"""The recent events, prepared: what connections that resume or lag are served from.
+"""The replay cache: recent events as frames, for connections that resume or lag.
 
-A reconnect storm never reaches the database. Bounded by count and by bytes; without a hole, like the log.
+It keeps a reconnect storm away from the database. Bounded by count and by bytes, and without a
+hole, like the log.
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ class ReplayCache:
         self._by_seq: dict[int, PreparedEvent] = {}
 
     def extend(self, events: Sequence[PreparedEvent]) -> None:
-        """Take the next events of the log, and forget the oldest beyond the bounds."""
+        """Add the next events of the log, and drop the oldest beyond the bounds."""
         for event in events:
             self._by_seq[event.seq] = event
-            self._bytes += len(event.frame)
+            self._bytes += len(event.payload)
             self.end = event.seq
         while len(self._by_seq) > self._max_events or self._bytes > self._max_bytes:
-            self.forget(self.start + 1)
+            self.drop(self.start + 1)
 
-    def forget(self, up_to: int) -> None:
-        """Forget the events up to ``up_to``: the log has let them go."""
+    def drop(self, up_to: int) -> None:
+        """Drop the events up to ``up_to``."""
         while self.start < min(up_to, self.end):
             self.start += 1
-            self._bytes -= len(self._by_seq.pop(self.start).frame)
+            self._bytes -= len(self._by_seq.pop(self.start).payload)
 
-    def reach_back_to(self, cursor: int) -> bool:
-        """Say whether every event after ``cursor`` is here."""
+    def covers(self, cursor: int) -> bool:
+        """Return whether every event after ``cursor`` is in the cache."""
         return self.start <= cursor
 
     def after(self, cursor: int) -> Iterator[PreparedEvent]:
-        """Yield the events after ``cursor``, which must be reached."""
+        """Yield the events after ``cursor``, which the cache must cover."""
         for seq in range(cursor + 1, self.end + 1):
             yield self._by_seq[seq]

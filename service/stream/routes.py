@@ -1,4 +1,4 @@
-"""The routes of ``/v1/events``: what may be asked, and what is documented of the answers."""
+"""The routes of ``/v1/events``: parameters, and the documents of the answers."""
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
 
@@ -26,7 +26,7 @@ from service.http.openapi import refusals, takes
 from service.http.provided import part, provided
 from service.http.request_body import json_body
 from service.severity import Severity
-from service.stream.transports.http_streams import HttpStreams
+from service.stream.transports.http_endpoint import HttpEndpoint
 from service.stream.transports.sse import MEDIA_TYPE, read_event_id
 
 WAIT_SECONDS = 25
@@ -36,7 +36,7 @@ router = APIRouter(prefix="/v1", tags=["stream"])
 
 
 class StreamBearer(Bearer):
-    """The bearer of a stream, whose refusals the ledger keeps."""
+    """The bearer of a stream, whose refusals the ledger records."""
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # as Bearer's own
         """Return the bearer of ``request``."""
@@ -46,13 +46,14 @@ class StreamBearer(Bearer):
         except RateLimited:
             raise
         except RequestRefused as error:
-            _rejected(request, error, counted=not isinstance(error, ScopeMissing))
+            counted = not isinstance(error, ScopeMissing)
+            part(request, HttpEndpoint).record_rejection(request, error, request.state.principal, counted=counted)
             raise
 
 
-Streamer = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read"))]
-Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
-ProvidedStreams = Annotated[HttpStreams, Depends(provided(HttpStreams))]
+StreamRecipient = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read"))]
+Recipient = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+ProvidedEndpoint = Annotated[HttpEndpoint, Depends(provided(HttpEndpoint))]
 
 _FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` first."
 _SSE_EXAMPLE = """\
@@ -154,8 +155,8 @@ class AckOut(BaseModel):
 )
 async def get_events(  # noqa: PLR0913 - its parameters
     request: Request,
-    streams: ProvidedStreams,
-    principal: Streamer,
+    endpoint: ProvidedEndpoint,
+    principal: StreamRecipient,
     *,
     after: Annotated[
         str | None,
@@ -190,7 +191,10 @@ async def get_events(  # noqa: PLR0913 - its parameters
     ] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
-    """Stream the events as server-sent events, or with ``Accept: application/json`` or ``wait`` as a long poll."""
+    """Stream the events as server-sent events, or answer one long poll.
+
+    A long poll is asked for with ``Accept: application/json`` or ``wait``.
+    """
     query = {"topics": topics, "min_severity": min_severity}
     if last_event_id:
         if (resumed := read_event_id(last_event_id)) is None:
@@ -198,15 +202,9 @@ async def get_events(  # noqa: PLR0913 - its parameters
         query["after"], connection = resumed[0], resumed[1] or connection
     elif after is not None:
         query["after"] = after
-    try:
-        if wait is not None or ("application/json" in accept and MEDIA_TYPE not in accept):
-            return await streams.poll(request, principal, query, connection, WAIT_SECONDS if wait is None else wait)
-        return await streams.stream(request, principal, query, connection)
-    except RateLimited:
-        raise
-    except RequestRefused as error:
-        _rejected(request, error, counted=False)
-        raise
+    if wait is not None or ("application/json" in accept and MEDIA_TYPE not in accept):
+        return await endpoint.poll(request, principal, query, connection, WAIT_SECONDS if wait is None else wait)
+    return endpoint.stream(request, principal, query, connection)
 
 
 @router.post(
@@ -215,14 +213,10 @@ async def get_events(  # noqa: PLR0913 - its parameters
     openapi_extra=takes(AckIn),
 )
 async def post_ack(
-    streams: ProvidedStreams, principal: Reader, ack: Annotated[AckIn, Depends(json_body(AckIn))]
+    endpoint: ProvidedEndpoint, principal: Recipient, ack: Annotated[AckIn, Depends(json_body(AckIn))]
 ) -> AckOut:
     """Acknowledge what came by server-sent events, while they go on.
 
     It counts for the connection that it names, and never beyond what that was sent.
     """
-    return AckOut(connection=ack.connection, seq=await streams.acknowledge(principal, ack.connection, ack.seq))
-
-
-def _rejected(request: Request, error: RequestRefused, *, counted: bool) -> None:
-    part(request, HttpStreams).rejected(request, error, request.state.principal, counted=counted)
+    return AckOut(connection=ack.connection, seq=await endpoint.acknowledge(principal, ack.connection, ack.seq))

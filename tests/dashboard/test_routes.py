@@ -12,9 +12,10 @@ import pytest
 
 from service.auth.principal import Principal
 from service.dashboard import database_stats
-from service.dashboard.node_stats import ANSWER_CHANNEL, ASK_CHANNEL
-from service.dashboard.subscribers import Viewer
+from service.dashboard.node_stats import ANSWER_CHANNEL, REQUEST_CHANNEL
+from service.dashboard.subscribers import StreamSubscriber
 from service.settings import LedgerSettings, Settings, StreamSettings
+from service.stream.frames import FrameBatch
 from service.stream.minute_counters import MinuteCounters
 from tests.harness import READ, WRITE, Node, eventually, serving
 from tests.http_streams import EventSource
@@ -46,7 +47,7 @@ def node(database_url: str) -> Iterator[Node]:
     """A node whose ledger is soon written, and which lets few look."""
     settings = Settings(
         ledger=LedgerSettings(ledger_flush_seconds=0.05),
-        stream=StreamSettings(connections_per_recipient=2, dashboard_viewers_max=3),
+        stream=StreamSettings(connections_per_recipient=2, dashboard_subscribers_max=3),
     )
     with serving(database_url, settings) as running:
         yield running
@@ -70,7 +71,7 @@ async def overhearing(node: Node) -> AsyncIterator[list[str]]:
     """Hear what the nodes ask and answer one another about their figures."""
     heard: list[str] = []
     connection = await asyncpg.connect(node.database_url)
-    for channel in (ASK_CHANNEL, ANSWER_CHANNEL):
+    for channel in (REQUEST_CHANNEL, ANSWER_CHANNEL):
         await connection.add_listener(channel, lambda _c, _pid, channel, _payload: heard.append(str(channel)))
     yield heard
     await connection.close()
@@ -242,13 +243,13 @@ async def test_of_many_events_some_are_counted_for_all(node: Node) -> None:
 @pytest.mark.unit
 def test_a_minute_that_nobody_noted_is_unknown_and_the_oldest_are_forgotten() -> None:
     minutes = MinuteCounters()
-    minutes.note(60, 5, 1)
-    minutes.note(90, 7, 3)
-    minutes.note(119, 7, 2)
-    minutes.note(240, 8, 0)
+    minutes.record(60, 5, 1)
+    minutes.record(90, 7, 3)
+    minutes.record(119, 7, 2)
+    minutes.record(240, 8, 0)
     assert minutes.last_hour() == [(1, 7, 3), (4, 1, 0)]
     for minute in range(5, 100):
-        minutes.note(minute * 60, 8, 0)
+        minutes.record(minute * 60, 8, 0)
     assert (len(minutes.last_hour()), minutes.last_hour()[0][0]) == (61, 39)
 
 
@@ -348,18 +349,18 @@ def test_a_viewer_that_does_not_read_misses_samples_and_is_closed_in_the_end() -
 
         written = 0
 
-        def write_frames(self, _data: bytes) -> bool:
+        def write_frames(self, _batch: FrameBatch) -> bool:
             self.written += 1
             return False
 
     socket = FullSocket()
     principal = Principal("alice", frozenset(), ("*",), expires_at=time.time() + 60)
-    viewer = Viewer(cast("Dashboard", None), cast("SseTransport", socket), principal, slow_seconds=30)
-    viewer.show(b"", "figures")
-    viewer.show(b"", "figures")
+    subscriber = StreamSubscriber(cast("Dashboard", None), cast("SseTransport", socket), principal, slow_seconds=30)
+    subscriber.send(FrameBatch())
+    subscriber.send(FrameBatch())
     assert socket.written == 1
-    assert not viewer.is_stuck(time.monotonic() + 29)
-    assert viewer.is_stuck(time.monotonic() + 31)
-    viewer.drained()
-    viewer.show(b"", "figures")
+    assert not subscriber.is_stuck(time.monotonic() + 29)
+    assert subscriber.is_stuck(time.monotonic() + 31)
+    subscriber.drained()
+    subscriber.send(FrameBatch())
     assert socket.written == 2

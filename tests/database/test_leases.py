@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 from service.auth.revocations import REVOCATIONS_CHANNEL
-from service.dashboard.node_stats import ANSWER_CHANNEL, ASK_CHANNEL
+from service.dashboard.node_stats import ANSWER_CHANNEL, REQUEST_CHANNEL
 from service.database.leases import AdvisoryLock
 from service.events.log import EVENTS_CHANNEL
 from service.ledger.statements import PRESENCE_CHANNEL
@@ -37,5 +37,5 @@ def test_the_functions_notify_the_channels_that_are_listened_to() -> None:
 
 
 def test_each_channel_has_a_name_of_its_own() -> None:
-    channels = [EVENTS_CHANNEL, REVOCATIONS_CHANNEL, PRESENCE_CHANNEL, ASK_CHANNEL, ANSWER_CHANNEL]
+    channels = [EVENTS_CHANNEL, REVOCATIONS_CHANNEL, PRESENCE_CHANNEL, REQUEST_CHANNEL, ANSWER_CHANNEL]
     assert len(set(channels)) == len(channels)

@@ -20,7 +20,7 @@ from tests.stream.conftest import raw_events
 
 AT = datetime(2026, 11, 21, 9, 41, 7, 5, tzinfo=UTC)
 
-ONE_OF_EACH: dict[str, tuple[bytes, dict[str, Any]]] = {
+ONE_OF_EACH: dict[str, tuple[frames.Frame, dict[str, Any]]] = {
     "welcome": (
         frames.welcome(
             connection="c",
@@ -44,7 +44,7 @@ ONE_OF_EACH: dict[str, tuple[bytes, dict[str, Any]]] = {
     "event": (
         frames.prepare(
             Event(7, uuid.uuid4(), "alert.created", "default", "info", None, 'the "actor"', AT, b'{"title": "a"}')
-        ).frame,
+        ),
         {
             "seq": 7,
             "kind": "alert.created",
@@ -79,34 +79,34 @@ def parse(data: bytes) -> list[Frame]:
     return [event for event in client.events_received() if isinstance(event, Frame)]
 
 
-@pytest.mark.unit
+def batch(*payloads: bytes) -> frames.FrameBatch:
+    return frames.FrameBatch(*(frames.Frame("event", None, payload) for payload in payloads))
+
+
 @pytest.mark.parametrize("size", [0, 1, 124, 125, 126, 127, 255, 256, 65_534, 65_535, 65_536, 65_537, 1 << 20])
 def test_a_client_library_reads_a_text_message_of_every_length(size: int) -> None:
     payload = b"x" * size
-    assert parse(frames.text_message(payload)) == [Frame(Opcode.TEXT, payload)]
-    assert frames.text_message(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
+    message = batch(payload).text_messages
+    assert parse(message) == [Frame(Opcode.TEXT, payload)]
+    assert message == Frame(Opcode.TEXT, payload).serialize(mask=False)
 
 
-@pytest.mark.unit
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_messages_that_leave_in_one_write_are_read_one_by_one(payloads: list[bytes]) -> None:
-    assert [frame.data for frame in parse(b"".join(map(frames.text_message, payloads)))] == payloads
+    assert [frame.data for frame in parse(batch(*payloads).text_messages)] == payloads
 
 
-@pytest.mark.unit
 def test_every_type_of_frame_is_here() -> None:
     assert tuple(ONE_OF_EACH) == frames.SERVER_FRAMES
 
 
-@pytest.mark.unit
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 def test_a_frame_is_one_json_object_with_its_type_first(kind: str) -> None:
-    data, fields = ONE_OF_EACH[kind]
-    [frame] = parse(data)
-    assert list(json.loads(bytes(frame.data)).items()) == [("type", kind), *fields.items()]
+    frame, fields = ONE_OF_EACH[kind]
+    assert frame.type == kind
+    assert list(json.loads(frame.payload).items()) == [("type", kind), *fields.items()]
 
 
-@pytest.mark.unit
 @given(actor=st.text(min_size=1), body=st.dictionaries(st.text(), st.text()), indent=st.none() | st.integers(0, 3))
 @settings(deadline=None)
 def test_an_event_carries_the_text_of_its_body_as_the_log_holds_it(
@@ -114,7 +114,7 @@ def test_an_event_carries_the_text_of_its_body_as_the_log_holds_it(
 ) -> None:
     text = json.dumps(body, indent=indent, ensure_ascii=False).encode()
     event = Event(1, uuid.uuid4(), "alert.created", "default", "info", None, actor, AT, text)
-    [frame] = parse(frames.prepare(event).frame)
+    [frame] = parse(frames.FrameBatch(frames.prepare(event)).text_messages)
     assert bytes(frame.data).endswith(b'"alert":' + text + b"}")
     assert json.loads(bytes(frame.data))["actor"] == actor
 

@@ -8,21 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from websockets.client import ClientProtocol
-from websockets.frames import Frame
-from websockets.protocol import State
-from websockets.uri import parse_uri
 
 from service.errors import CloseReason
 from service.stream.protocol import (
     Action,
     Authenticate,
     CatchUp,
-    Close,
+    CloseStream,
     Phase,
     RecordReceipt,
     RecordSent,
-    Send,
+    SendFrame,
     SendHeartbeat,
     StreamProtocol,
     Timing,
@@ -36,7 +32,7 @@ pytestmark = pytest.mark.unit
 CURSOR = 10
 PENDING = 15
 EXPIRES = 1000.0
-BAD = [Close(CloseReason.BAD_MESSAGE)]
+BAD = [CloseStream(CloseReason.BAD_MESSAGE)]
 
 
 def begin(
@@ -68,11 +64,11 @@ def at(phase: Phase) -> StreamProtocol:
 
 
 def frames_of(actions: list[Action]) -> list[dict[str, Any]]:
-    client = ClientProtocol(parse_uri("ws://localhost"), state=State.OPEN)
+    frames = []
     for action in actions:
-        assert isinstance(action, Send)
-        client.receive_data(action.frame)
-    return [json.loads(bytes(frame.data)) for frame in client.events_received() if isinstance(frame, Frame)]
+        assert isinstance(action, SendFrame)
+        frames.append(json.loads(action.frame.payload))
+    return frames
 
 
 def text(**message: Any) -> str:
@@ -103,7 +99,7 @@ def test_a_connection_that_lags_already_keeps_its_cursor_and_its_deadline() -> N
     protocol = at(Phase.LAGGING)
     protocol.stalled(20, 25, now=29)
     assert (protocol.cursor, protocol.pending) == (CURSOR, PENDING)
-    assert protocol.tick(now=30, wall=0) == [Close(CloseReason.SLOW_CONSUMER)]
+    assert protocol.tick(now=30, wall=0) == [CloseStream(CloseReason.SLOW_CONSUMER)]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +160,7 @@ def test_each_chunk_moves_the_cursor_and_is_reported_as_one_range() -> None:
 def test_a_stream_is_closed_at_the_moment_its_token_expires(phase: Phase) -> None:
     protocol = at(phase)
     assert protocol.tick(now=1, wall=EXPIRES - 0.001) == []
-    assert protocol.tick(now=1, wall=EXPIRES) == [Close(CloseReason.TOKEN_EXPIRED)]
+    assert protocol.tick(now=1, wall=EXPIRES) == [CloseStream(CloseReason.TOKEN_EXPIRED)]
 
 
 def test_a_fresh_token_bounds_the_stream_instead_of_the_old_one() -> None:
@@ -172,7 +168,7 @@ def test_a_fresh_token_bounds_the_stream_instead_of_the_old_one() -> None:
     protocol.renewed(EXPIRES + 50)
     assert protocol.tick(now=1, wall=EXPIRES + 49) == []
     protocol.renewed(EXPIRES - 50)
-    assert protocol.tick(now=1, wall=EXPIRES - 50) == [Close(CloseReason.TOKEN_EXPIRED)]
+    assert protocol.tick(now=1, wall=EXPIRES - 50) == [CloseStream(CloseReason.TOKEN_EXPIRED)]
 
 
 @pytest.mark.parametrize("phase", [Phase.REPLAYING, Phase.LIVE])
@@ -186,7 +182,7 @@ def test_a_connection_that_lags_gets_no_heartbeat_and_is_closed_when_it_stays_st
     protocol = begin()
     protocol.stalled(CURSOR, PENDING, now=100)
     assert protocol.tick(now=129.9, wall=0) == []
-    assert protocol.tick(now=130, wall=0) == [Close(CloseReason.SLOW_CONSUMER)]
+    assert protocol.tick(now=130, wall=0) == [CloseStream(CloseReason.SLOW_CONSUMER)]
 
 
 def test_a_connection_that_drains_in_time_may_lag_again_for_as_long() -> None:
@@ -195,7 +191,7 @@ def test_a_connection_that_drains_in_time_may_lag_again_for_as_long() -> None:
     protocol.drained()
     protocol.stalled(PENDING, PENDING, now=29)
     assert protocol.tick(now=58, wall=0) == []
-    assert protocol.tick(now=59, wall=0) == [Close(CloseReason.SLOW_CONSUMER)]
+    assert protocol.tick(now=59, wall=0) == [CloseStream(CloseReason.SLOW_CONSUMER)]
 
 
 # What a client sends.
@@ -281,7 +277,7 @@ def test_what_is_no_known_message_closes_the_stream(message: str) -> None:
 
 
 def test_a_binary_message_closes_the_stream() -> None:
-    assert begin().receive_binary() == [Close(CloseReason.BINARY_MESSAGE)]
+    assert begin().receive_binary() == [CloseStream(CloseReason.BINARY_MESSAGE)]
 
 
 JSON = st.recursive(
@@ -317,13 +313,13 @@ def test_a_message_over_the_limit_is_dropped_with_an_error() -> None:
 def test_too_many_strikes_close_the_stream() -> None:
     strikes = iter([True, True, False])
     protocol = begin(may_send=lambda: False, may_stay=lambda: next(strikes))
-    assert [type(protocol.receive_text("{}", written=0)[0]) for _ in range(2)] == [Send, Send]
-    assert protocol.receive_text("{}", written=0) == [Close(CloseReason.RATE_LIMITED)]
+    assert [type(protocol.receive_text("{}", written=0)[0]) for _ in range(2)] == [SendFrame, SendFrame]
+    assert protocol.receive_text("{}", written=0) == [CloseStream(CloseReason.RATE_LIMITED)]
 
 
 def test_acknowledging_ahead_is_a_strike_too() -> None:
     protocol = begin(may_stay=lambda: False)
-    assert protocol.receive_text(text(type="ack", seq=21), written=20) == [Close(CloseReason.RATE_LIMITED)]
+    assert protocol.receive_text(text(type="ack", seq=21), written=20) == [CloseStream(CloseReason.RATE_LIMITED)]
 
 
 class OneConnection(RuleBasedStateMachine):
@@ -417,14 +413,14 @@ class OneConnection(RuleBasedStateMachine):
         actions = self.protocol.tick(self.now, wall=0)
         if self.phase is Phase.LAGGING:
             stuck = self.now - self.lagging_since >= 30
-            assert actions == ([Close(CloseReason.SLOW_CONSUMER)] if stuck else [])
+            assert actions == ([CloseStream(CloseReason.SLOW_CONSUMER)] if stuck else [])
         else:
             assert actions in ([], [SendHeartbeat()])
 
     @precondition(lambda self: self.phase is not Phase.CLOSED)
     @rule()
     def its_token_expires(self) -> None:
-        assert self.protocol.tick(self.now, wall=EXPIRES) == [Close(CloseReason.TOKEN_EXPIRED)]
+        assert self.protocol.tick(self.now, wall=EXPIRES) == [CloseStream(CloseReason.TOKEN_EXPIRED)]
 
     @rule()
     def it_ends(self) -> None:

@@ -18,7 +18,7 @@ BATCHES = st.lists(st.lists(st.integers(1, 60), max_size=6), max_size=20)
 
 
 def prepared(seq: int, size: int = 10) -> PreparedEvent:
-    return PreparedEvent(seq, "default", "info", None, b"." * size)
+    return PreparedEvent("event", seq, b"." * size, "default", "info", None)
 
 
 def extended(position: int, batches: Sequence[Sequence[int]], max_events: int, max_bytes: int) -> ReplayCache:
@@ -46,15 +46,15 @@ def test_the_longest_end_of_the_log_within_both_bounds_is_kept(
 def test_every_cursor_that_is_reached_is_answered_without_a_hole(batches: list[list[int]], max_events: int) -> None:
     recent = extended(100, batches, max_events, max_bytes=1000)
     for cursor in range(95, recent.end + 1):
-        assert recent.reach_back_to(cursor) == (cursor >= recent.start)
-        if recent.reach_back_to(cursor):
+        assert recent.covers(cursor) == (cursor >= recent.start)
+        if recent.covers(cursor):
             assert [event.seq for event in recent.after(cursor)] == list(range(cursor + 1, recent.end + 1))
 
 
 def test_an_event_over_the_bound_in_bytes_is_not_kept() -> None:
     recent = extended(0, [[10, 10], [500]], max_events=10, max_bytes=100)
     assert (recent.start, recent.end) == (3, 3)
-    assert not recent.reach_back_to(2)
+    assert not recent.covers(2)
     recent.extend([prepared(4)])
     assert [event.seq for event in recent.after(3)] == [4]
 
@@ -62,5 +62,5 @@ def test_an_event_over_the_bound_in_bytes_is_not_kept() -> None:
 @pytest.mark.parametrize("cursor", [7, 8])
 def test_a_cursor_at_or_beyond_the_end_is_reached_and_has_nothing_after_it(cursor: int) -> None:
     recent = ReplayCache(7, max_events=10, max_bytes=1000)
-    assert recent.reach_back_to(cursor)
+    assert recent.covers(cursor)
     assert list(recent.after(cursor)) == []

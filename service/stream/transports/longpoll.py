@@ -1,8 +1,9 @@
 """Long poll: the stream as JSON answers, for where not even a streamed answer comes through.
 
-One connection is kept for the polls of a client, and one row of the ledger. The client names it in its next poll,
-which asks with ``after`` for what follows on the last answer, and so acknowledges that answer. To the connection this
-is a socket that is full after each answer, and drains with the next poll:
+The polls of a client are one connection, and one row of the ledger. The client names it in its next
+poll, which asks with ``after`` for what follows on the last answer, and so acknowledges that
+answer. To the connection this is a socket that is full after each answer, and drains with the next
+poll:
 
 ::
 
@@ -11,9 +12,10 @@ is a socket that is full after each answer, and drains with the next poll:
                └─ nothing within ``wait`` seconds: answered empty ──────────┤
                                                                             └ idle timeout: closed poll_timeout
 
-A poll that does not follow on the last answer, because that was lost or another node has answered since, begins a new
-connection, as a WebSocket that was dropped would: what a connection was sent is one range of the log. A poll that names
-no connection goes on with that of the same admin, filter, address and user agent, if it follows on its last answer.
+A poll that does not follow on the last answer, because that was lost or another node has answered
+since, begins a new connection, as after a dropped WebSocket: what a connection was sent is one
+range of the log. A poll that names no connection goes on with that of the same recipient, filter,
+address and user agent, if it follows on its last answer.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-import orjson
 from starlette.responses import Response
 
 from service.errors import CloseReason
@@ -29,21 +30,23 @@ from service.http.server_protocol import HttpServerProtocol
 from service.stream import frames
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from starlette.types import Receive, Scope, Send
 
     from service.events.filter import EventFilter
     from service.stream.connection import Connection
+    from service.stream.frames import Frame, FrameBatch
     from service.stream.hub import Hub
-    from service.stream.transports.websocket import Stream
+    from service.stream.transports.interface import StreamListener
 
 CATCH_UP_SECONDS = 5
 """How much longer than its ``wait`` a poll may take while there may be older events for it."""
 
 
 class Identity(NamedTuple):
-    """Whose polls go on with one another when they name no connection."""
+    """Polls that name no connection continue one another where these are the same."""
 
     recipient: str
     filter: EventFilter
@@ -66,151 +69,139 @@ class Poll:
             self.answer.set_result(answer)
 
     def drained(self) -> None:
-        """Nothing waits for it: the answer is written by the task of the request."""
+        """Do nothing: the task of the request writes the answer and waits for the socket."""
 
     def disconnected(self) -> None:
-        """The client has gone."""
-        self._session.abandoned(self)
+        """The client disconnected."""
+        self._session.poll_disconnected(self)
 
     def shut_down(self) -> None:
         """The server stops."""
-        self._session.close(CloseReason.SHUTTING_DOWN)
+        self._session.connection.close(CloseReason.SHUTTING_DOWN)
 
 
 class PollSession:
-    """The transport of one connection: its polls, one by one. ``answered`` is the cursor of the last answer."""
+    """The transport of one connection: its polls, one after the other.
+
+    ``cursor`` is that of the last answer.
+    """
 
     def __init__(self, identity: Identity, hub: Hub, sessions: PollSessions) -> None:
         self.identity = identity
-        self.answered = 0
+        self.cursor = 0
         self.connection: Connection
         self._hub = hub
         self._sessions = sessions
         self._poll: Poll | None = None
         self._answered: Poll | None = None
-        self._welcome = b"null"
-        self._greets = True
+        self._welcome: Frame | None = None
+        self._with_welcome = True
         self._overdue = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Say whether no poll waits."""
+        """Whether no poll waits."""
         return self._poll is None
 
-    def wait(self, http: HttpServerProtocol, seconds: float, *, greets: bool) -> Poll:
-        """Begin a poll, whose answer has the welcome if it ``greets``.
+    def begin(self, http: HttpServerProtocol, seconds: float, *, with_welcome: bool) -> Poll:
+        """Begin a poll of at most ``seconds``; ``with_welcome``, its answer has the welcome frame.
 
-        One that still waits is answered empty, for its client has asked again.
+        A poll that still waits is answered empty, because its client has asked again.
         """
         if self._poll is not None:
-            self._poll.settle(self._body([], self.answered))
+            self._poll.settle(self._body(self.cursor))
         self._poll, self._answered = Poll(self, http), None
         self._overdue = False
-        self._greets = greets
+        self._with_welcome = with_welcome
         self._set_timer(seconds)
         return self._poll
 
-    def go_on(self) -> None:
-        """Take it that the last answer was received, as the client asks for what follows it."""
-        self.connection.acknowledge(self.answered)
+    def acknowledge_answer(self) -> None:
+        """Acknowledge the last answer, because the client asks for what follows it, and go on."""
+        self.connection.acknowledge(self.cursor)
         self.connection.drained()
 
-    def close(self, reason: CloseReason) -> None:
-        """Close the connection from our side."""
-        self.connection.close(reason)
-
-    def leave(self) -> None:
-        """End the connection without a word: its client goes on with another."""
+    def abandon(self) -> None:
+        """End the connection, whose client goes on with another."""
         poll = self._end()
         if poll is not None:
-            poll.settle(self._body([], self.answered))
+            poll.settle(self._body(self.cursor))
         self.connection.disconnected(1006, "")
 
     # What the connection uses.
 
-    def attach(self, stream: Stream) -> None:
+    def attach(self, listener: StreamListener) -> None:
         """Do nothing: the session knows its connection."""
 
-    def write_frames(self, data: bytes) -> bool:
-        """Answer the poll with the events of ``data``, if there are any; after an answer no more can be written."""
-        events: list[bytes] = []
-        gap: bytes | None = None
-        for payload in frames.payloads(data):
-            if payload.startswith(b'{"type":"event",'):
-                events.append(payload)
-            elif payload.startswith(b'{"type":"gap",'):
-                gap = payload
-            elif payload.startswith(b'{"type":"welcome",'):
-                self._welcome = payload
-        if events or gap:
-            self._answer(events, _cursor_after(events, gap, self.answered), gap)
+    def write_frames(self, batch: FrameBatch) -> bool:
+        """Answer the poll with the events and the gap of ``batch``, if any.
+
+        After an answer nothing more can be written.
+        """
+        for frame in batch.frames:
+            if frame.type == "welcome":
+                self._welcome = frame
+        answer = [frame for frame in batch.frames if frame.type in ("event", "gap")]
+        if answer:
+            self._answer(max((frame.seq for frame in answer if frame.seq is not None), default=self.cursor), answer)
             return False
         if self._overdue and self.connection.is_live:
-            self._answer([], self._hub.position)
+            self._answer(self._hub.position)
             return False
         return True
 
-    def close_stream(self, code: int, reason: str) -> bool:
+    def close_stream(self, reason: CloseReason) -> bool:
         """Answer the poll that waits with the reason."""
         poll = self._end()
         if poll is not None:
-            poll.settle(self._body([], self.answered, closed=next(frames.payloads(frames.close(code, reason)))))
+            poll.settle(self._body(self.cursor, [frames.close(reason.code, reason.reason)]))
         return True
 
     # Answering.
 
-    def gone(self, poll: Poll, *, entirely: bool) -> None:
-        """The answer to a poll has gone to the socket, or never will; what is no longer the last tells nothing."""
+    def response_ended(self, poll: Poll, *, flushed: bool) -> None:
+        """The response to a poll was flushed, or never will be. Ignored unless it is the last."""
         if poll is self._answered:
-            if entirely:
-                self.connection.taken()
+            if flushed:
+                self.connection.flushed()
             else:
-                self.close(CloseReason.SLOW_CONSUMER)
+                self.connection.close(CloseReason.SLOW_CONSUMER)
 
-    def abandoned(self, poll: Poll) -> None:
-        """The client of a poll has gone; it may come back."""
+    def poll_disconnected(self, poll: Poll) -> None:
+        """Wait for the next poll: the client of this one disconnected."""
         poll.settle(b"")
         if self._poll is poll:
             self._stop_waiting()
             self.connection.pause()
 
     def _expired(self) -> None:
-        """The time of the poll is over: answer, but give it a moment more while it still catches up."""
+        """Answer: the time of the poll is over. A connection that catches up gets a moment more."""
         if self.connection.is_live or self._overdue:
-            self._answer([], self.connection.pause(), caught_up=not self._overdue)
+            self._answer(self.connection.pause(), caught_up=not self._overdue)
         else:
             self._overdue = True
             self._set_timer(CATCH_UP_SECONDS)
 
-    def _answer(
-        self, events: list[bytes], cursor: int, gap: bytes | None = None, *, caught_up: bool | None = None
-    ) -> None:
+    def _answer(self, cursor: int, contents: Sequence[Frame] = (), *, caught_up: bool | None = None) -> None:
         self._answered = self._poll
         self._stop_waiting()
-        self.answered = cursor
+        self.cursor = cursor
         if self._answered is not None:
-            self._answered.settle(self._body(events, cursor, gap, caught_up=caught_up))
+            self._answered.settle(self._body(cursor, contents, caught_up=caught_up))
 
-    def _body(
-        self,
-        events: list[bytes],
-        cursor: int,
-        gap: bytes | None = None,
-        *,
-        closed: bytes | None = None,
-        caught_up: bool | None = None,
-    ) -> bytes:
+    def _body(self, cursor: int, contents: Sequence[Frame] = (), *, caught_up: bool | None = None) -> bytes:
         if caught_up is None:
             caught_up = cursor >= self._hub.position
+        named = {frame.type: frame.payload for frame in contents}
         return b'{"connection":"%b","welcome":%b,"events":[%b],"next":%d,"caught_up":%b,"gap":%b,"closed":%b}' % (
             str(self.connection.id).encode(),
-            self._welcome if self._greets else b"null",
-            b",".join(events),
+            self._welcome.payload if self._welcome and self._with_welcome else b"null",
+            b",".join(frame.payload for frame in contents if frame.type == "event"),
             cursor,
             b"true" if caught_up else b"false",
-            gap or b"null",
-            closed or b"null",
+            named.get("gap", b"null"),
+            named.get("close", b"null"),
         )
 
     def _set_timer(self, seconds: float) -> None:
@@ -227,41 +218,32 @@ class PollSession:
     def _end(self) -> Poll | None:
         poll = self._poll
         self._stop_waiting()
-        self._sessions.forget(self)
+        self._sessions.remove(self)
         return poll
 
 
-def _cursor_after(events: list[bytes], gap: bytes | None, otherwise: int) -> int:
-    """Return the cursor at which an answer ends."""
-    if events:
-        return int(orjson.loads(events[-1])["seq"])
-    if gap is not None and (fields := orjson.loads(gap))["reason"] == "purged":
-        return int(fields["to"])
-    return otherwise
-
-
 class PollSessions:
-    """The connections of this node that are kept for polls."""
+    """The poll sessions of this node."""
 
     def __init__(self) -> None:
         self._by_id: dict[UUID, PollSession] = {}
         self._by_identity: dict[Identity, PollSession] = {}
 
     def add(self, session: PollSession) -> None:
-        """Keep a session whose connection is known."""
+        """Add a session whose connection is known."""
         self._by_id[session.connection.id] = session
         self._by_identity[session.identity] = session
 
-    def forget(self, session: PollSession) -> None:
-        """Keep a session no longer."""
+    def remove(self, session: PollSession) -> None:
+        """Remove a session that is over."""
         self._by_id.pop(session.connection.id, None)
         if self._by_identity.get(session.identity) is session:
             del self._by_identity[session.identity]
 
     def following(self, identity: Identity, connection: UUID | None, after: int | None) -> PollSession | None:
-        """Return the session that a poll goes on with; ``after`` is what it named itself.
+        """Return the session that a poll continues; ``after`` is the seq that the poll named.
 
-        One that it shows to be abandoned ends.
+        A session that the poll shows to be abandoned ends.
         """
         session = self._by_id.get(connection) if connection is not None else None
         if session is None:
@@ -270,14 +252,14 @@ class PollSessions:
                 return None
         elif session.identity.recipient != identity.recipient or session.identity.filter != identity.filter:
             return None
-        if session.answered == after:
+        if session.cursor == after:
             return session
-        session.leave()
+        session.abandon()
         return None
 
 
 class PollResponse(Response):
-    """The answer to a poll; the session is told when it has gone to the socket."""
+    """The answer to a poll, which reports to the session when it has gone to the socket."""
 
     media_type = "application/json"
 
@@ -294,12 +276,12 @@ class PollResponse(Response):
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         try:
             async with asyncio.timeout(self._slow_seconds):
-                gone = await http.flushed()
+                flushed = await http.flushed()
         except TimeoutError:
-            self._session.gone(self._poll, entirely=False)
+            self._session.response_ended(self._poll, flushed=False)
             http.transport.abort()
             return
         http.detach()
-        if gone:
-            self._session.gone(self._poll, entirely=True)
+        if flushed:
+            self._session.response_ended(self._poll, flushed=True)
         await send({"type": "http.response.body", "body": b""})

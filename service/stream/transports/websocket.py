@@ -1,24 +1,25 @@
-"""The sockets of the stream: uvicorn's WebSocket protocol class, extended to reach further down and to bound more.
+"""The WebSocket transport: uvicorn's WebSocket protocol class, with direct writes and bounds.
 
-``WebSocketTransport`` is uvicorn's sans-I/O WebSocket protocol with a way to write prepared frames. The write buffer's
-high mark is zero, so a write either reaches the kernel at once or pauses the transport in the same call: "it went to
-the socket" is exact, which the ledger relies on, and a connection never holds more than what was written last.
-Measured on two cores, 250 bytes to 500 connections: ``await websocket.send_text`` to each 60,000 deliveries/s, this
-144,000.
+``WebSocketTransport`` writes frames that are encoded already. The write buffer's high mark is zero,
+so a write either reaches the kernel at once or pauses the transport in the same call: "it went to
+the socket" is exact, which the ledger relies on, and a connection never holds more than what was
+written last. Measured on two cores, 250 bytes to 500 connections: ``await websocket.send_text`` to
+each 60,000 deliveries/s, this 144,000.
 
-The ASGI call that a handshake is ends when its stream is open: the endpoint attaches what takes the messages, and
-returns. From there on they come by callback, without a queue, a task and the frames of eight layers that wait for them:
-8 KiB less for each connection, and two system calls less for each message.
+The ASGI call of a handshake ends when its stream is open: the endpoint attaches the listener, and
+returns. From there on messages come by callback, without a queue, a task and eight suspended
+coroutines: 8 KiB less per connection, and two system calls less per message.
 
-It answers for traits of the stack: a handshake that the WebSocket core refuses before it is parsed is left unanswered,
-closes carry no reason, an invalid UTF-8 message is logged with a traceback, and pongs and empty fragments pile up for a
-client that sends pings or fragments and does not read.
+It also makes up for what the stack does not do: a handshake that the WebSocket core refuses before
+it is parsed is left unanswered, closes carry no reason, an invalid UTF-8 message is logged with a
+traceback, and pongs and empty fragments pile up for a client that sends pings or fragments and does
+not read.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
@@ -32,46 +33,36 @@ if TYPE_CHECKING:
 
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 
+    from service.stream.frames import FrameBatch
+    from service.stream.transports.interface import StreamListener
+
 log = get_logger(__name__)
 
 EXTENSION = "tocsin.stream"
-"""The key of the ASGI scope's ``extensions`` under which an endpoint finds its ``WebSocketTransport``."""
+"""The key of the ASGI scope's ``extensions`` that holds the ``WebSocketTransport``."""
 
 CLOSE_SECONDS = 10
 """How long a client may take to answer a close frame, and to read what was written before it."""
 
 FRAGMENTS_MAX = 64
-"""The most fragments of one message; the messages of the stream are small, and browsers send one."""
+"""The most fragments of one message; messages are small, and browsers send one."""
 
 _REASON_OF_CODE = {1007: CloseReason.INVALID_UTF8.reason, 1009: CloseReason.MESSAGE_TOO_BIG.reason}
 
 
-class Stream(Protocol):
-    """What a transport tells of an open stream."""
-
-    def receive(self, text: str | None) -> None:
-        """A message has come; None stands for a binary one."""
-
-    def disconnected(self, code: int, reason: str) -> None:
-        """The stream is over (RFC 6455, section 7.1.5). It may be said more than once; the first is right."""
-
-    def drained(self) -> None:
-        """The socket was full and has taken everything."""
-
-
 class _Handover:
-    """Stands in for the queue of the ASGI call once a stream is attached: what is put in, the stream has."""
+    """Replaces the queue of the ASGI call once a stream is open: messages go to the listener."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_listener",)
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, listener: StreamListener) -> None:
+        self._listener = listener
 
     def put_nowait(self, message: ASGIReceiveEvent) -> None:
         if message["type"] == "websocket.receive":
-            self._stream.receive(message.get("text"))
+            self._listener.receive(message.get("text"))
         elif message["type"] == "websocket.disconnect":
-            self._stream.disconnected(message["code"], message.get("reason") or "")
+            self._listener.disconnected(message["code"], message.get("reason") or "")
 
 
 class _Core(ServerProtocol):
@@ -88,14 +79,14 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.conn = _Core(max_size=self.config.ws_max_size, logger=logging.getLogger("websockets.server"))
         self.close_timeout = CLOSE_SECONDS
-        self.stream: Stream | None = None
+        self.listener: StreamListener | None = None
 
     # What the endpoint uses.
 
-    def attach(self, stream: Stream) -> None:
-        """Give ``stream`` what came meanwhile and what comes from here on, and forget the handshake."""
-        early, self.stream = self.queue, stream
-        self.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Handover(stream))
+    def attach(self, listener: StreamListener) -> None:
+        """Report to ``listener`` what came meanwhile and what comes, and free the handshake."""
+        early, self.listener = self.queue, listener
+        self.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Handover(listener))
         del self.request, self.response, self.scope
         while not early.empty():
             self.queue.put_nowait(early.get_nowait())
@@ -103,19 +94,23 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
             self.read_paused = False
             self.transport.resume_reading()
 
-    def write_frames(self, data: bytes) -> bool:
-        """Write prepared frames, and say whether the kernel took all of them."""
+    def write_frames(self, batch: FrameBatch) -> bool:
+        """Write frames, and return whether the kernel took all of them."""
         transport = self.transport
         if self.close_sent or transport.is_closing():  # it may be gone before the stream begins
             return False
-        transport.write(data)
+        transport.write(batch.text_messages)
         return not (transport.get_write_buffer_size() or transport.is_closing())
 
-    def close_stream(self, code: int, reason: str) -> bool:
-        """Send a close frame, wait ``close_timeout`` for the answer, and say whether there was anything to close.
+    def close_stream(self, reason: CloseReason) -> bool:
+        """Send a close frame, and return whether there was anything to close.
 
-        Unlike the ASGI message it does not wait for the socket to drain, which a slow reader's never would.
+        The client has ``close_timeout`` to answer.
         """
+        return self._close(reason.code, reason.reason)
+
+    def _close(self, code: int, reason: str) -> bool:
+        # Unlike the ASGI message this does not wait for the socket to drain, which may never be.
         if self.close_sent or not self.handshake_complete or self.transport.is_closing():
             return False
         if self.conn.close_rcvd is not None:  # the client was first: its close came in the same read
@@ -151,7 +146,7 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         self._bound_closing()
 
     def _bound_closing(self) -> None:
-        """Closing waits until what was written has gone; a client that does not read must not hold it for ever."""
+        """Bound how long a close waits until everything written has gone."""
         if self.close_timer is None and not self.writable.is_set():
             self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
@@ -162,7 +157,7 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
             self.scope["extensions"][EXTENSION] = {"transport": self}
 
     def handle_ping(self) -> None:
-        """Answer a ping, unless the socket is full: pongs to a client that does not read would pile up."""
+        """Answer a ping, unless the socket is full: the pongs would pile up."""
         if self.writable.is_set():
             super().handle_ping()
         else:
@@ -172,12 +167,12 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         """Take a fragment; the core bounds their bytes, but not their number."""
         if len(self.frames) >= FRAGMENTS_MAX:
             self.frames = []
-            self.close_stream(CloseReason.MESSAGE_TOO_BIG.code, CloseReason.MESSAGE_TOO_BIG.reason)
+            self.close_stream(CloseReason.MESSAGE_TOO_BIG)
         else:
             super().handle_cont(event)
 
     def send_receive_event_to_app(self) -> None:
-        """Pass a message on; refuse text that is not UTF-8 with 1007 (RFC 6455, section 8.1), without a traceback."""
+        """Pass a message on; refuse text that is not UTF-8 with 1007 (RFC 6455, section 8.1)."""
         data = b"".join(self.frames)
         text = None
         if self.curr_msg_data_type == "text":
@@ -185,14 +180,14 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
                 text = data.decode()
             except UnicodeDecodeError:
                 self.frames = []
-                self.close_stream(CloseReason.INVALID_UTF8.code, CloseReason.INVALID_UTF8.reason)
+                self.close_stream(CloseReason.INVALID_UTF8)
                 return
-        if self.stream is None:
+        if self.listener is None:
             super().send_receive_event_to_app()
             return
         self.frames = []
         if not self.close_sent:
-            self.stream.receive(text)
+            self.listener.receive(text)
 
     async def run_asgi(self) -> None:
         """Run the ASGI call. One that attached a stream leaves it open when it returns."""
@@ -201,34 +196,34 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         except Exception:
             log.exception("handshake failed")
             self.send_500_response()
-            self.close_stream(CloseReason.INTERNAL_ERROR.code, CloseReason.INTERNAL_ERROR.reason)
-        if self.stream is None and self.close_timer is None:
+            self.close_stream(CloseReason.INTERNAL_ERROR)
+        if self.listener is None and self.close_timer is None:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End; without a close frame the code is 1006 (RFC 6455, section 7.1.5), where uvicorn would say 1005."""
+        """End, without a close frame with 1006 (RFC 6455, section 7.1.5); uvicorn says 1005."""
         if self.conn.close_rcvd is None and not self.close_sent:
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
         super().connection_lost(exc)
-        if self.stream is not None:
-            self.stream = None
+        if self.listener is not None:
+            self.listener = None
             del self.queue
 
     def resume_writing(self) -> None:
         """Tell the stream that its socket has drained."""
         super().resume_writing()
-        if self.stream is not None:
-            self.stream.drained()
+        if self.listener is not None:
+            self.listener.drained()
 
     def keepalive_timeout(self) -> None:
         """Close a connection whose pong did not come; nobody is there to answer the close."""
         self.pong_timer = None
-        if self.close_stream(CloseReason.HEARTBEAT_TIMEOUT.code, CloseReason.HEARTBEAT_TIMEOUT.reason):
+        if self.close_stream(CloseReason.HEARTBEAT_TIMEOUT):
             self.transport.close()
 
     def shutdown(self) -> None:
         """Close with 1012 and a reason when the server stops."""
-        if self.close_stream(CloseReason.SHUTTING_DOWN.code, CloseReason.SHUTTING_DOWN.reason):
+        if self.close_stream(CloseReason.SHUTTING_DOWN):
             if self.writable.is_set():
                 self.transport.close()
         elif not self.handshake_complete:
@@ -239,6 +234,6 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
     async def send(self, message: ASGISendEvent) -> None:
         """Send an ASGI message; closing does not wait for the socket to drain."""
         if message["type"] == "websocket.close" and self.handshake_complete:
-            self.close_stream(message.get("code", 1000), message.get("reason") or "")
+            self._close(message.get("code", 1000), message.get("reason") or "")
         else:
             await super().send(message)

@@ -26,6 +26,8 @@ from tests.harness import PATIENCE, Node, Process, eventually, serving, token
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from service.stream.frames import FrameBatch
+
 UPGRADE = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
@@ -364,11 +366,11 @@ async def test_an_event_is_not_sent_to_a_connection_that_was_reset_a_moment_befo
 ) -> None:
     write = websocket.WebSocketTransport.write_frames
 
-    def write_after_reset(self: websocket.WebSocketTransport, data: bytes) -> bool:
-        if b'"type":"event"' in data:
+    def write_after_reset(self: websocket.WebSocketTransport, batch: FrameBatch) -> bool:
+        if batch.frames[0].type == "event":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
-        return write(self, data)
+        return write(self, batch)
 
     monkeypatch.setattr(websocket.WebSocketTransport, "write_frames", write_after_reset)
     address = urlsplit(node.base)

@@ -1,0 +1,193 @@
+"""``GET /v1/events``, the stream for where WebSockets are blocked, and ``POST /v1/events/ack``.
+
+One address, two transports: server-sent events (``sse.py``), or with ``Accept: application/json``
+or ``?wait=`` a long poll (``longpoll.py``). Both are refused like any request, with a problem
+document, and the ledger records each refusal like the rejection of a WebSocket.
+
+A client acknowledges in one of three ways: by resuming (``Last-Event-ID``, or ``connection`` and
+``after``), by the next poll, which is the same, or by ``POST /v1/events/ack``. Each may reach
+another node than the stream did. An acknowledgement counts for the connection that it names, and
+never beyond what that was sent, as far as this node and the ledger know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from service.errors import CloseReason, DatabaseUnavailable, NotFound, RateLimited, RequestRefused, TokenRevoked
+from service.http.server_protocol import HttpServerProtocol
+from service.stream.admission import Admission, ClientInfo, StreamRequest
+from service.stream.protocol import Timing
+from service.stream.transports.longpoll import Identity, PollResponse, PollSession, PollSessions
+from service.stream.transports.sse import SseResponse, SseTransport
+from service.stream.transports.websocket import CLOSE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from uuid import UUID
+
+    from starlette.requests import Request
+
+    from service.auth.principal import Principal
+    from service.http.rate_limits import ConnectionLimits
+    from service.ledger.recorder import Ledger
+    from service.settings import StreamSettings
+    from service.stream.hub import Hub
+
+PATH = "/v1/events"
+LATER_SECONDS = (0.1, 0.3, 0.6)
+"""The pauses before the ledger is asked again: another node may not have flushed yet."""
+
+RESUMED_MAX = 100
+"""How many acknowledgements of clients that resumed may be under way."""
+
+
+class HttpEndpoint:
+    """The streams of this node that are no WebSockets."""
+
+    def __init__(
+        self, admission: Admission, hub: Hub, ledger: Ledger, limits: ConnectionLimits, settings: StreamSettings
+    ) -> None:
+        self._admission = admission
+        self._hub = hub
+        self._ledger = ledger
+        self._limits = limits
+        self._sessions = PollSessions()
+        self._resumed: set[asyncio.Task[None]] = set()
+        self._idle_timing = Timing(
+            settings.heartbeat_seconds, settings.longpoll_idle_timeout_seconds, CloseReason.POLL_TIMEOUT
+        )
+        self._slow_seconds = settings.slow_consumer_seconds
+        # The peer confirms heartbeats at least. A socket that is only slow must not count as gone.
+        alive = settings.ping_interval_seconds + settings.ping_timeout_seconds
+        self._silence_seconds = max(alive, settings.slow_consumer_seconds + 2 * CLOSE_SECONDS)
+
+    def stream(
+        self, request: Request, principal: Principal, query: dict[str, str], connection: UUID | None
+    ) -> SseResponse:
+        """Answer with server-sent events; ``connection`` is the one that they resume."""
+        return SseResponse(self._admitted(request, principal, query, connection))
+
+    @asynccontextmanager
+    async def _admitted(
+        self, request: Request, principal: Principal, query: dict[str, str], connection: UUID | None
+    ) -> AsyncIterator[Callable[[SseTransport], None]]:
+        """Admit a stream of server-sent events, and yield what opens it."""
+        with self.rejections_recorded(request, principal):
+            wanted = StreamRequest.of(query, principal)
+            with self._hub.reserve(principal.subject):
+                after = await self._admission.starting_cursor(principal, wanted)
+                if wanted.names_seq:
+                    self._resume(principal, connection, after)
+
+                def open_on(transport: SseTransport) -> None:
+                    try:
+                        opened, welcome = self._admission.connection(
+                            transport, "sse", _client(request), principal, event_filter=wanted.filter, after=after
+                        )
+                    except TokenRevoked:  # the head was sent
+                        transport.end(CloseReason.TOKEN_REVOKED)
+                        return
+                    transport.begin(opened.id, self._silence_seconds)
+                    opened.open(welcome)
+
+                yield open_on
+
+    async def poll(
+        self, request: Request, principal: Principal, query: dict[str, str], connection: UUID | None, wait: float
+    ) -> PollResponse:
+        """Answer with the next events, after at most ``wait`` seconds."""
+        http = HttpServerProtocol.of(request.scope)
+        with self.rejections_recorded(request, principal):
+            wanted = StreamRequest.of(query, principal)
+            after = await self._admission.starting_cursor(principal, wanted)
+            client = _client(request)
+            identity = Identity(principal.subject, wanted.filter, client.remote_addr, client.user_agent)
+            session = self._sessions.following(identity, connection, after if wanted.names_seq else None)
+            if session is not None:
+                self._count_message(session.connection.id)
+                session.connection.renewed(principal)
+                poll = session.begin(http, wait, with_welcome=connection is None)
+                session.acknowledge_answer()
+            else:
+                if wanted.names_seq:
+                    self._resume(principal, connection, after)
+                with self._hub.reserve(principal.subject):
+                    session = PollSession(identity, self._hub, self._sessions)
+                    session.connection, welcome = self._admission.connection(
+                        session,
+                        "longpoll",
+                        client,
+                        principal,
+                        event_filter=wanted.filter,
+                        after=after,
+                        timing=self._idle_timing,
+                    )
+                    session.cursor = min(after, self._hub.position)
+                    self._sessions.add(session)
+                    poll = session.begin(http, wait, with_welcome=True)
+                    session.connection.open(welcome)
+        await poll.answer
+        return PollResponse(session, poll, self._slow_seconds)
+
+    async def acknowledge(self, principal: Principal, connection: UUID, seq: int) -> int:
+        """Handle an acknowledgement, and return up to where it counts.
+
+        Raises:
+            NotFound: the bearer has no such connection.
+            RateLimited: the client sends more than a connection may.
+            DatabaseUnavailable: the connection is not of this node, and the ledger cannot be asked.
+
+        """
+        opened = self._hub.find(connection, principal.subject)
+        if opened is not None:
+            self._count_message(connection)
+            return opened.acknowledge(seq)
+        for patience in (*LATER_SECONDS, None):
+            up_to = await self._ledger.acknowledge(connection, principal.subject, seq)
+            if patience is None or (up_to is not None and up_to >= seq):
+                break
+            await asyncio.sleep(patience)  # another node may be about to write what it has sent
+        if up_to is None:
+            raise NotFound(f"There is no connection {connection}, or it is not this subject's.")
+        return up_to
+
+    @contextmanager
+    def rejections_recorded(self, request: Request, principal: Principal | None = None) -> Iterator[None]:
+        """Record refusals within the block in the ledger, those over a rate limit aside."""
+        try:
+            yield
+        except RateLimited:
+            raise
+        except RequestRefused as refusal:
+            self.record_rejection(request, refusal, principal, counted=False)
+            raise
+
+    def record_rejection(
+        self, request: Request, refusal: RequestRefused, principal: Principal | None, *, counted: bool
+    ) -> None:
+        """Record a refusal in the ledger; ``counted`` against the limit of the address already."""
+        subject = principal.subject if principal is not None else None
+        self._admission.record_rejection(refusal.code, PATH, _client(request), subject, counted=counted)
+
+    def _resume(self, principal: Principal, connection: UUID | None, after: int) -> None:
+        """Acknowledge up to ``after`` on the connection that is resumed, in the background."""
+        if connection is not None and len(self._resumed) < RESUMED_MAX:
+            task = asyncio.get_running_loop().create_task(self._acknowledge_resumed(principal, connection, after))
+            self._resumed.add(task)
+            task.add_done_callback(self._resumed.discard)
+
+    async def _acknowledge_resumed(self, principal: Principal, connection: UUID, after: int) -> None:
+        with suppress(NotFound, RateLimited, DatabaseUnavailable):  # then the ledger claims less than happened
+            await self.acknowledge(principal, connection, after)
+
+    def _count_message(self, connection: UUID) -> None:
+        if not self._limits.message(str(connection)):
+            raise RateLimited("More messages than a connection may send; come back in a second.", retry_after=1)
+
+
+def _client(request: Request) -> ClientInfo:
+    address = (request.client.host, request.client.port) if request.client else None
+    return ClientInfo.of(request.headers, address)

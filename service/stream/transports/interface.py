@@ -1,0 +1,35 @@
+"""The two sides between a connection and the transport that carries it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from service.errors import CloseReason
+    from service.stream.frames import FrameBatch
+
+
+class StreamTransport(Protocol):
+    """What a connection asks of a WebSocket, an SSE answer or a client's long polls."""
+
+    def attach(self, listener: StreamListener) -> None:
+        """Report messages, and the fate of the socket, to ``listener`` from here on."""
+
+    def write_frames(self, batch: FrameBatch) -> bool:
+        """Write frames, and return whether the kernel took all of them, so that more can follow."""
+
+    def close_stream(self, reason: CloseReason) -> bool:
+        """Send the client the reason, and return whether there was anything to close."""
+
+
+class StreamListener(Protocol):
+    """What a transport reports of an open stream."""
+
+    def receive(self, text: str | None) -> None:
+        """Take a message; None stands for a binary one."""
+
+    def drained(self) -> None:
+        """The socket was full and has taken everything."""
+
+    def disconnected(self, code: int, reason: str) -> None:
+        """The stream is over (RFC 6455, section 7.1.5). Of several calls the first is right."""
