@@ -15,8 +15,11 @@ from service.stream import frames
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from service.database.engine import Database
     from service.settings import Settings
+    from service.stream.frames import Frame
     from service.stream.hub import Hub
 
 PAUSE_SECONDS = 1
@@ -43,23 +46,26 @@ class PresenceAnnouncer:
             return
         async with self._database.transaction() as tx:
             now = {one.recipient: one for one in await present(tx, self._max)}
-        joined = [one for name, one in now.items() if name not in self._known]
-        left = [name for name in self._known if name not in now]
-        changed = [
-            one for name, one in now.items() if name in self._known and one.connections != self._known[name].connections
-        ]
-        self._known = now
-        if joined or left or changed:
-            longest = max(len(joined), len(left), len(changed))
-            self._hub.send_to_all(
-                frames.presence(
-                    [_entry(one) for one in joined[:NAMES_MAX]],
-                    left[:NAMES_MAX],
-                    changed=[_entry(one) for one in changed[:NAMES_MAX]],
-                    present=len(now),
-                    truncated=longest > NAMES_MAX or len(now) >= self._max,
-                )
-            )
+        change, self._known = change_of(self._known, now, is_complete=len(now) < self._max), now
+        if change is not None:
+            self._hub.send_to_all(change)
+
+
+def change_of(before: Mapping[str, Present], now: Mapping[str, Present], *, is_complete: bool) -> Frame | None:
+    """Return the frame of what changed, None where nothing did; ``is_complete``: ``now`` lists everybody."""
+    joined = [one for name, one in now.items() if name not in before]
+    left = [name for name in before if name not in now]
+    changed = [one for name, one in now.items() if name in before and one.connections != before[name].connections]
+    if not (joined or left or changed):
+        return None
+    longest = max(len(joined), len(left), len(changed))
+    return frames.presence(
+        [_entry(one) for one in joined[:NAMES_MAX]],
+        left[:NAMES_MAX],
+        changed=[_entry(one) for one in changed[:NAMES_MAX]],
+        present=len(now),
+        truncated=longest > NAMES_MAX or not is_complete,
+    )
 
 
 def _entry(one: Present) -> dict[str, Any]:

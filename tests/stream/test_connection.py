@@ -1,260 +1,189 @@
+"""One connection between a fake transport, a fake ledger and a fan-out that is told what to read."""
+
 from __future__ import annotations
 
+import asyncio
 import json
-import uuid
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 
-from service.settings import Settings, StreamSettings
-from tests.harness import READ, WRITE, Node, Stream, eventually, serving, token
-from tests.stream.conftest import post_and_fan_out
+from service.errors import CloseReason, DatabaseUnavailable
+from service.settings import StreamSettings
+from service.stream import connection as connection_module
+from service.stream import frames
+from service.stream.fanout import Chunk
+from service.stream.frames import FrameBatch
+from service.stream.protocol import Phase
+from tests.stream.fakes import FakeLedger, connect, fake_hub, phase_of, prepared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from service.events.filter import EventFilter
+    from service.stream.connection import Connection
+
+pytestmark = pytest.mark.unit
 
 
-@pytest.fixture(scope="module")
-def brisk(shared_url: str) -> Iterator[Node]:
-    """A node with frequent heartbeats."""
-    with serving(shared_url, Settings(stream=StreamSettings(heartbeat_seconds=0.1))) as running:
-        yield running
+class Script:
+    """A fan-out whose chunks, or errors, are given one by one; it is done when all were read."""
+
+    def __init__(self, *chunks: Chunk | Exception) -> None:
+        self._chunks = list(chunks)
+        self.cursors: list[int] = []
+
+    async def read_chunk(self, cursor: int, _event_filter: EventFilter, _recipient: str) -> Chunk:
+        self.cursors.append(cursor)
+        await asyncio.sleep(0)
+        chunk = self._chunks.pop(0)
+        if isinstance(chunk, Exception):
+            raise chunk
+        return chunk
 
 
-@pytest.fixture
-def subject() -> str:
-    return uuid.uuid4().hex
+def chunk(*seqs: int, up_to: int) -> Chunk:
+    return Chunk(FrameBatch(*map(prepared, seqs)), len(seqs), up_to)
 
 
-async def ledger(node: Node, subject: str, condition: str = "true") -> dict[str, Any]:
-    """Return the connection of a subject, once the ledger has it and the condition holds."""
-    query = f"SELECT * FROM connections WHERE recipient = $1 AND {condition}"
-    [row] = await eventually(lambda: node.sql(query, subject))
-    return dict(row)
+class Case:
+    """A connection that starts at 0 on a hub at 10, and what it made of it."""
+
+    def __init__(self, *chunks: Chunk | Exception) -> None:
+        self.ledger = FakeLedger()
+        self.hub = fake_hub(StreamSettings(), self.ledger, position=10)
+        self.script = Script(*chunks)
+        self.connection: Connection
+        self.connection, self.transport = connect(self.hub, after=0, ledger=self.ledger, fanout=self.script)
+
+    def open(self) -> None:
+        self.connection.open(FrameBatch(frames.pong("welcome")))
+
+    async def turn(self, phase: Phase) -> None:
+        """Let the replay go on until the connection is in ``phase``."""
+        async with asyncio.timeout(10):
+            while phase_of(self.connection) is not phase:  # noqa: ASYNC110 - nothing tells of a phase
+                await asyncio.sleep(0)
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The ranges that the ledger was told were sent."""
+        return [(after, up_to) for _, after, up_to in self.ledger.of("dispatched_to")]
 
 
-# The token's end.
+async def test_a_connection_replays_chunk_by_chunk_and_then_goes_live() -> None:
+    case = Case(chunk(2, 4, up_to=5), chunk(up_to=7), chunk(9, up_to=10))
+    case.open()
+    await case.turn(Phase.LIVE)
+    case.hub.broadcast([prepared(11)])
+    assert case.transport.types() == ["pong", "event", "event", "event", "caught_up", "event"]
+    assert case.transport.seqs == [2, 4, 9, 11]
+    assert case.script.cursors == [0, 5, 7]
+    assert case.ranges == [(0, 5), (7, 10)]  # an empty chunk moves the cursor, and no bytes went anywhere
+    assert case.ledger.of("stands_at") == [(case.connection._entry, 7)]
+    assert len(case.ledger.of("keeps_up")) == 1
+    assert case.hub.delivered == 4
 
 
-async def test_a_stream_is_closed_within_a_second_of_its_tokens_expiry(shared: Node, subject: str) -> None:
-    async with await shared.live(subject, claims={"ttl_seconds": 1.5}) as stream:
-        assert await stream.closed() == (1008, "token_expired")
-    row = await ledger(shared, subject, "closed_at IS NOT NULL")
-    assert (row["close_code"], row["close_reason"]) == (1008, "token_expired")
-    assert timedelta(0) <= row["closed_at"] - row["token_expires_at"] < timedelta(seconds=1)
+async def test_a_full_socket_stops_the_replay_until_it_drains() -> None:
+    case = Case(chunk(1, 2, up_to=5), chunk(8, up_to=10))
+    case.open()
+    case.transport.is_full = True
+    await case.turn(Phase.LAGGING)
+    assert case.ranges == []
+    assert case.ledger.of("stands_at") == [(case.connection._entry, 0)]
+    case.transport.is_full = False
+    case.connection.drained()
+    await case.turn(Phase.LIVE)
+    assert case.transport.seqs == [1, 2, 8]
+    assert case.ranges == [(0, 5), (5, 10)]
 
 
-async def test_a_fresh_token_of_the_same_admin_extends_the_stream(shared: Node, subject: str) -> None:
-    async with (
-        await shared.live(subject, claims={"ttl_seconds": 2}) as stream,
-        await shared.live("another", claims={"ttl_seconds": 2.2}) as without,
-    ):
-        first = await ledger(shared, subject)
-        await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=600, jti="fresh")})
-        answer = await stream.next_of("authenticated")
-        row = await ledger(shared, subject, "jti = 'fresh'")
-        assert row["token_expires_at"] > first["token_expires_at"] + timedelta(seconds=500)
-        assert answer["token_expires_at"] == row["token_expires_at"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        assert await without.closed() == (1008, "token_expired")
-        alert = await shared.post()
-        assert (await stream.next_of("event"))["seq"] == alert["seq"]
+async def test_an_event_during_a_replay_is_read_and_not_sent_twice() -> None:
+    case = Case(chunk(1, up_to=10), chunk(11, up_to=11))
+    case.open()
+    case.hub.broadcast([prepared(11)])
+    await case.turn(Phase.LIVE)
+    assert case.transport.seqs == [1, 11]
 
 
-async def test_a_fresh_token_may_also_end_the_stream_earlier(shared: Node, subject: str) -> None:
-    async with await shared.live(subject) as stream:
-        await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=3)})
-        await stream.next_of("authenticated")
-        assert await stream.closed() == (1008, "token_expired")
+async def test_a_live_socket_that_was_full_reads_what_it_missed_and_joins_again() -> None:
+    case = Case(chunk(1, up_to=10), chunk(12, 13, up_to=13))
+    case.open()
+    await case.turn(Phase.LIVE)
+    case.transport.is_full = True
+    case.hub.broadcast([prepared(11)])
+    case.transport.is_full = False
+    case.hub.broadcast([prepared(12), prepared(13)])
+    case.connection.drained()
+    await case.turn(Phase.LIVE)
+    assert case.transport.seqs == [1, 11, 12, 13]
+    assert case.transport.types()[-1] == "caught_up"
+    assert case.ranges == [(0, 10), (10, 11), (11, 13)]
 
 
-WOULD_NOT_HAVE_OPENED_IT: list[tuple[dict[str, Any], str]] = [
-    ({"subject": "somebody else"}, "subject_changed"),
-    ({"scope": WRITE}, "scope_missing"),
-    ({"topics": ["a"]}, "topic_forbidden"),
-    ({"topics": ["a.b"]}, "topic_forbidden"),
-    ({"topics": []}, "topic_forbidden"),
-    ({"ttl_seconds": -1}, "token_expired"),
-]
+async def test_a_replay_waits_for_a_database_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "RETRY_READ_SECONDS", 0.01)
+    case = Case(DatabaseUnavailable("away"), DatabaseUnavailable("away"), chunk(3, up_to=10))
+    case.open()
+    await case.turn(Phase.LIVE)
+    assert (case.transport.seqs, case.script.cursors) == ([3], [0, 0, 0])
 
 
-async def test_a_fresh_token_that_would_not_have_opened_the_stream_is_an_error_and_extends_nothing(
-    shared: Node, subject: str
-) -> None:
-    async with await shared.live(subject, claims={"ttl_seconds": 3}, topics="a,a.*") as stream:
-        row = await ledger(shared, subject)
-        fresh = [
-            (token(**{"subject": subject, "scope": READ, **claims}), code) for claims, code in WOULD_NOT_HAVE_OPENED_IT
-        ]
-        for text, code in [*fresh, ("x.y.z", "token_invalid")]:
-            await stream.send({"type": "authenticate", "token": text})
-            error = await stream.next_of("error")
-            assert (error["code"], text in str(error)) == (code, False)
-        alert = await shared.post(topic="a")
-        assert (await stream.next_of("event"))["seq"] == alert["seq"]
-        assert await stream.closed() == (1008, "token_expired")
-    assert (await ledger(shared, subject))["token_expires_at"] == row["token_expires_at"]
+async def test_a_replay_that_fails_closes_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    case = Case(RuntimeError("a defect"))
+    case.open()
+    await case.turn(Phase.CLOSED)
+    assert case.transport.closed is CloseReason.INTERNAL_ERROR
+    assert "a defect" in capsys.readouterr().out
 
 
-async def test_a_fresh_token_may_cover_more_than_the_stream_shows(shared: Node, subject: str) -> None:
-    async with await shared.live(subject, claims={"topics": ["a.*"]}) as stream:
-        await stream.send({"type": "authenticate", "token": token(subject, topics=["a.*", "b"])})
-        await stream.next_of("authenticated")
-        await shared.post(topic="b")
-        alert = await shared.post(topic="a.x")
-        assert (await stream.next_of("event"))["seq"] == alert["seq"]
-
-
-# Acknowledging.
-
-
-async def receipts(node: Node, subject: str) -> list[int]:
-    rows = await node.sql(
-        "SELECT seq FROM receipts r JOIN connections c ON c.id = connection_id WHERE recipient = $1 ORDER BY seq",
-        subject,
-    )
-    return [row[0] for row in rows]
-
-
-async def test_an_ack_counts_for_all_before_it(shared: Node, subject: str) -> None:
-    async with await shared.live(subject) as stream:
-        seqs = [(await shared.post())["seq"] for _ in range(3)]
-        await stream.events(3)
-        await stream.ack(seqs[1])
-        await eventually(lambda: receipts(shared, subject))
-        await stream.ack(seqs[0])
-        await stream.send({"type": "ping"})
-        await stream.next_of("pong")
-        await stream.ack(seqs[2])
-        await eventually(
-            lambda: shared.sql("SELECT FROM recipients WHERE id = $1 AND received_seq = $2", subject, seqs[2])
-        )
-        assert await receipts(shared, subject) == seqs[1:]
-    rows = await shared.sql(
-        "SELECT seq, received_at IS NOT NULL AND received_at >= sent_at FROM audit.deliveries WHERE recipient = $1",
-        subject,
-    )
-    assert sorted(map(tuple, rows)) == [(seq, True) for seq in seqs]
-
-
-async def test_an_ack_of_what_was_not_sent_is_an_error_and_is_not_recorded(shared: Node, subject: str) -> None:
-    head = await post_and_fan_out(shared)
-    async with await shared.live(subject) as stream:
-        await stream.ack(head + 1)
-        error = await stream.next_of("error")
-        assert (error["code"], error["detail"]) == ("ack_ahead", f"Only {head} was sent.")
-        alert = await shared.post()
-        await stream.next_of("event")
-        await stream.ack(alert["seq"])
-        await eventually(lambda: receipts(shared, subject))
-    assert await receipts(shared, subject) == [alert["seq"]]
-
-
-async def test_heartbeats_move_the_cursor_over_what_was_not_for_the_stream(brisk: Node, subject: str) -> None:
-    async with await brisk.live(subject, topics="mine") as stream:
-        mine = (await brisk.post(topic="mine"))["seq"]
-        last = [(await brisk.post(topic="other"))["seq"] for _ in range(3)][-1]
-        while (beat := await stream.next_of("heartbeat"))["seq"] < last:
-            pass
-        assert beat["seq"] == last
-        seqs = [frame["seq"] for frame in stream.seen if "seq" in frame]
-        assert seqs == sorted(seqs)
-        await stream.ack(last)
-        await eventually(lambda: brisk.sql("SELECT FROM recipients WHERE id = $1 AND received_seq = $2", subject, last))
-    assert [frame["seq"] for frame in stream.seen if frame["type"] == "event"] == [mine]
-    async with await brisk.stream(subject, topics="mine") as again:
-        assert (await again.next_of("welcome"))["after"] == last
-
-
-async def test_an_idle_stream_hears_that_the_server_lives(brisk: Node, subject: str) -> None:
-    async with await brisk.live(subject) as stream:
-        first, second = await stream.next_of("heartbeat"), await stream.next_of("heartbeat")
-        assert first["at"] < second["at"]
-
-
-# What else a client may send.
-
-
-@pytest.mark.parametrize("data", [None, 7, "é 🚨", [{"a": [None, True]}], "x" * 16_000])
-async def test_a_ping_is_echoed(shared: Node, data: Any) -> None:
-    async with await shared.live() as stream:
-        await stream.send({"type": "ping", "data": data})
-        assert await stream.next_of("pong") == {"type": "pong", "data": data}
+async def test_a_connection_that_ends_while_it_replays_sends_nothing_more() -> None:
+    case = Case(chunk(1, up_to=10))
+    case.open()
+    await asyncio.sleep(0)
+    case.connection.disconnected(1006, "")
+    await asyncio.sleep(0.01)
+    assert case.transport.seqs == []
+    assert case.ledger.of("closed") == [(case.connection._entry, 1006, "connection_lost")]
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("code", "reason", "kept"),
+    [(1006, "", "connection_lost"), (1005, "", "no_code"), (1000, "", "client"), (4001, "lunch", "lunch")],
+)
+async def test_the_ledger_keeps_the_code_and_reason_of_a_client_that_closes(code: int, reason: str, kept: str) -> None:
+    case = Case(chunk(up_to=10))
+    case.open()
+    case.connection.disconnected(code, reason)
+    case.connection.close(CloseReason.KICKED)
+    assert case.ledger.of("closed") == [(case.connection._entry, code, kept)]
+
+
+@pytest.mark.parametrize(
+    ("message", "answer"),
     [
-        "",
-        "no json",
-        "[]",
-        '{"type":"subscribe"}',
-        '{"type":"ack","seq":-1}',
-        '{"type":"ping","data":' + "[" * 500 + "]" * 500 + "}",
+        ({"type": "ping", "data": 1}, {"type": "pong", "data": 1}),
+        ({"type": "ack", "seq": 11}, {"type": "error", "code": "ack_ahead", "detail": "Only 10 was sent."}),
     ],
 )
-async def test_what_is_no_message_of_the_protocol_closes_the_stream(shared: Node, subject: str, message: str) -> None:
-    async with await shared.live(subject) as stream:
-        await stream.connection.send(message)
-        assert await stream.closed() == (1008, "bad_message")
-    row = await ledger(shared, subject, "closed_at IS NOT NULL")
-    assert (row["close_code"], row["close_reason"]) == (1008, "bad_message")
+async def test_a_message_is_answered(message: dict[str, Any], answer: dict[str, Any]) -> None:
+    case = Case(chunk(up_to=10))
+    case.open()
+    await case.turn(Phase.LIVE)
+    case.connection.receive(json.dumps(message))
+    assert case.transport.frames[-1] == {"retry_after": None, **answer} if "code" in answer else answer
 
 
-async def answers(stream: Stream, count: int) -> list[str]:
-    return [(frame := await stream.next())["type"] + frame.get("code", "") for _ in range(count)]
+async def test_an_ack_reaches_the_ledger_and_one_by_a_request_of_its_own_never_counts_ahead() -> None:
+    case = Case(chunk(4, 10, up_to=10))
+    case.open()
+    await case.turn(Phase.LIVE)
+    case.connection.receive('{"type":"ack","seq":4}')
+    assert case.connection.acknowledge(99) == 10
+    assert [seq for _, seq in case.ledger.of("received")] == [4, 10]
 
 
-async def test_messages_over_the_limit_are_dropped_and_too_many_of_them_close_the_stream(
-    shared_url: str, subject: str
-) -> None:
-    limits = StreamSettings(message_limit="100/second; 5/minute", message_violation_limit="3/minute")
-    with serving(shared_url, Settings(stream=limits)) as node:
-        async with await node.live(subject) as stream, await node.live(subject) as other:
-            for number in range(9):
-                await stream.send({"type": "ping", "data": number})
-            assert await answers(stream, 8) == ["pong"] * 5 + ["errorrate_limited"] * 3
-            assert stream.seen[-1]["retry_after"] == 1
-            assert await stream.closed() == (1008, "rate_limited")
-            await other.send({"type": "ping", "data": "each connection counts for itself"})
-            await other.next_of("pong")
-        row = await ledger(node, subject, "close_code = 1008")
-        assert row["close_reason"] == "rate_limited"
-
-
-async def test_acks_ahead_are_strikes(shared_url: str, subject: str) -> None:
-    with serving(shared_url, Settings(stream=StreamSettings(message_violation_limit="2/minute"))) as node:
-        async with await node.live(subject) as stream:
-            for _ in range(3):
-                await stream.ack(2**40)
-            assert await answers(stream, 2) == ["errorack_ahead"] * 2
-            assert await stream.closed() == (1008, "rate_limited")
-
-
-# How it ends.
-
-
-async def test_the_ledger_keeps_the_code_and_reason_of_a_client_that_closes(shared: Node, subject: str) -> None:
-    stream = await shared.live(subject)
-    alert = await shared.post()
-    await stream.next_of("event")
-    await stream.connection.close(4001, "lunch")
-    row = await ledger(shared, subject, "closed_at IS NOT NULL")
-    assert (row["close_code"], row["close_reason"], row["sent_seq"]) == (4001, "lunch", alert["seq"])
-
-
-async def test_the_ledger_tells_a_lost_connection_from_one_that_was_closed(shared: Node, subject: str) -> None:
-    stream = await shared.live(subject)
-    stream.connection.transport.abort()
-    row = await ledger(shared, subject, "closed_at IS NOT NULL")
-    assert (row["close_code"], row["close_reason"]) == (1006, "connection_lost")
-    with pytest.raises(ConnectionClosed):
-        await stream.next()
-
-
-async def test_messages_that_arrive_together_are_answered_in_order(shared: Node) -> None:
-    async with await shared.live() as stream:
-        for number in range(50):
-            await stream.connection.send(json.dumps({"type": "ping", "data": number}))
-        assert [(await stream.next_of("pong"))["data"] for _ in range(50)] == list(range(50))
+async def test_a_binary_message_closes_the_stream() -> None:
+    case = Case(chunk(up_to=10))
+    case.open()
+    case.connection.receive(None)
+    assert case.transport.closed is CloseReason.BINARY_MESSAGE

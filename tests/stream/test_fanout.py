@@ -1,258 +1,300 @@
+"""The fan-out loop with a log in memory: order, holes, wake-ups, polls, and the chunks of a replay."""
+
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from functools import partial
+from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.settings import Settings, StreamSettings
-from service.severity import SEVERITIES
-from tests.fixtures.notifications import kill_listeners
-from tests.harness import PATIENCE, Node, Stream, eventually, serving
-from tests.stream.conftest import raw_events
+from service.errors import DatabaseUnavailable
+from service.events.filter import EventFilter, is_for
+from service.settings import StreamSettings
+from service.stream import fanout as fanout_module
+from service.stream.fanout import PASS_BYTES, Fanout
+from tests.stream.fakes import FakeLog, FakeTransport, event, fake_hub, live
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
+
+    from service.stream.fanout import Chunk
+    from service.stream.hub import Hub
+
+pytestmark = pytest.mark.unit
+
+NEVER = 3600
 
 
-def seqs(stream: Stream) -> list[int]:
-    return [frame["seq"] for frame in stream.seen if frame["type"] == "event"]
+@pytest.fixture(autouse=True)
+def _log_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("read_head", "read_first", "read_tail", "read_matching"):
+        monkeypatch.setattr(fanout_module, name, getattr(FakeLog, name))
 
 
-# Two nodes on one database.
+def settings_of(**changes: object) -> StreamSettings:
+    return StreamSettings.model_validate({"log_poll_interval_seconds": NEVER, **changes})
 
 
-@pytest.fixture
-def second(database_url: str) -> Iterator[Node]:
-    with serving(database_url) as running:
-        yield running
+class Node:
+    """A fan-out over a log, with one live connection that is sent everything."""
+
+    def __init__(self, log: FakeLog, options: StreamSettings, head: int = 0) -> None:
+        self.hub: Hub = fake_hub(options)
+        self.fanout = Fanout(log.database, self.hub, options)
+        self.fanout.start_at(head)
+        self.transport: FakeTransport = live(self.hub)
+        self.log = log
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.fanout.task.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+    async def sent(self, seq: int) -> list[int]:
+        """Return what the connection was sent once the position is ``seq``."""
+        async with asyncio.timeout(10):
+            while self.hub.position < seq:
+                await self.fanout._advanced.wait()
+        return self.transport.seqs
 
 
-async def test_an_alert_posted_on_one_node_arrives_on_the_other(node: Node, second: Node) -> None:
-    async with await node.live() as here, await second.live() as there:
-        for posting in (node, second):
-            alert = await posting.post()
-            for stream in (here, there):
-                event = await stream.next_of("event")
-                assert (event["seq"], event["alert"]["id"]) == (alert["seq"], alert["id"])
+async def test_committed_events_that_follow_on_are_fanned_out_without_the_database() -> None:
+    node = Node(FakeLog(), settings_of(), head=10)
+    async with node.running():
+        node.fanout.enqueue_committed([event(11), event(12)])
+        assert await node.sent(12) == [11, 12]
+        node.fanout.enqueue_committed([event(13)])
+        assert await node.sent(13) == [11, 12, 13]
+    assert node.log.reads == 0
 
 
-async def test_every_stream_of_every_node_is_in_order_while_both_nodes_store(node: Node, second: Node) -> None:
-    async with await node.live() as one, await second.live() as two, await second.stream(after=0) as three:
-        stored = await asyncio.gather(node.post_all([{}] * 150), second.post_all([{}] * 150))
-        assert sorted([*stored[0], *stored[1]]) == list(range(1, 301))
-        for stream in (one, two, three):
-            assert [event["seq"] for event in await stream.events(300)] == list(range(1, 301))
+async def test_a_hole_before_committed_events_is_filled_from_the_log() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 6)))
+    node = Node(log, settings_of())
+    async with node.running():
+        node.fanout.enqueue_committed([event(4), event(5)])
+        assert await node.sent(5) == [1, 2, 3, 4, 5]
+    assert log.reads == 1
 
 
-async def test_a_cursor_that_is_ahead_of_this_node_alone_is_of_this_log(node: Node, database_url: str) -> None:
-    deaf = Settings(stream=StreamSettings(log_poll_interval_seconds=PATIENCE * 4))
-    with serving(database_url, deaf) as behind:
-        async with await node.live("alice") as stream:
-            for after in ("named", "own"):
-                await kill_listeners(node)  # a bus that listens again tells nothing of what was committed meanwhile
-                seqs_ahead = await node.post_all([{}] * 5, at_once=1)
-                await stream.events(5)
-                await stream.ack(seqs_ahead[-2])
-                await eventually(partial(has_received, node, "alice", seqs_ahead[-2]))
-                query: dict[str, Any] = {"after": seqs_ahead[-2]} if after == "named" else {}
-                async with await behind.stream("alice", **query) as resumed:
-                    await resumed.next_of("caught_up")
-                assert [frame["type"] for frame in resumed.seen] == ["welcome", "event", "caught_up"]
-                assert seqs(resumed) == seqs_ahead[-1:]
-                assert resumed.seen[0]["after"] == seqs_ahead[-2]
+async def test_a_wake_up_reads_the_tail_and_one_that_is_not_news_reads_nothing() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 4)))
+    node = Node(log, settings_of())
+    async with node.running():
+        node.fanout.wake(3)
+        assert await node.sent(3) == [1, 2, 3]
+        reads = log.reads
+        for seq in (1, 3, 2):
+            node.fanout.wake(seq)
+            await asyncio.sleep(0.01)
+        assert log.reads == reads
 
 
-async def has_received(node: Node, name: str, seq: int) -> bool:
-    return bool(await node.sql("SELECT FROM recipients WHERE id = $1 AND received_seq = $2", name, seq))
+async def test_a_wake_up_for_more_than_the_log_has_is_asked_for_once() -> None:
+    log = FakeLog(event(1))
+    node = Node(log, settings_of())
+    async with node.running():
+        node.fanout.wake(50)
+        assert await node.sent(1) == [1]
+        await asyncio.sleep(0.01)
+        assert log.reads == 2  # the event, and that there are no more
+        log.events.append(event(2))
+        node.fanout.wake(2)
+        assert await node.sent(2) == [1, 2]
 
 
-# Replay, from memory and from the log.
+async def test_without_any_wake_up_the_poll_finds_what_is_new() -> None:
+    log = FakeLog(event(1))
+    node = Node(log, settings_of(log_poll_interval_seconds=0.01))
+    async with node.running():
+        assert await node.sent(1) == [1]
+        log.events += [event(2), event(3)]
+        assert await node.sent(3) == [1, 2, 3]
 
 
-async def chunks(node: Node, subject: str) -> list[tuple[int, int]]:
-    """Return the ranges in which a connection was sent its replay."""
-    rows = await node.sql(
-        "SELECT d.after_seq, up_to_seq FROM dispatches d JOIN connections c ON c.id = connection_id"
-        " WHERE recipient = $1 ORDER BY up_to_seq",
-        subject,
-    )
-    return [(row[0], row[1]) for row in rows]
+async def test_a_database_that_is_away_delays_and_loses_nothing() -> None:
+    log = FakeLog(event(1))
+    log.is_reachable = False
+    node = Node(log, settings_of(log_poll_interval_seconds=0.01))
+    async with node.running():
+        node.fanout.wake(1)
+        await asyncio.sleep(0.05)
+        assert node.transport.seqs == []
+        log.is_reachable = True
+        assert await node.sent(1) == [1]
 
 
-async def test_a_replay_is_the_same_from_memory_and_from_the_log_and_chunked_by_bytes(
-    node: Node, database_url: str
-) -> None:
-    sizes = [10, 12_000, 100, 9_000, 9_000, 9_000, 20, 16_000, 16_000, 1, 1, 1, 15_000, 5]
-    alerts: list[dict[str, Any]] = [{"body": "é" * (size // 2) or "x", "title": str(size)} for size in sizes]
-    chunked = Settings(stream=StreamSettings(replay_chunk_bytes=20_000, replay_chunk_events=4))
-    with serving(database_url, chunked) as remembering:
-        async with await remembering.live("live") as stream:
-            for alert in alerts:
-                await node.post(**alert)
-            live = await raw_events(stream, len(alerts))
-        async with await remembering.stream("memory", after=0) as stream:
-            assert await raw_events(stream, len(alerts)) == live
-            await stream.next_of("caught_up")
-    with serving(database_url, chunked) as fresh:
-        async with await fresh.stream("log", after=0) as stream:
-            assert await raw_events(stream, len(alerts)) == live
-            await stream.next_of("caught_up")
-    for subject in ("memory", "log"):
-        ranges = await chunks(node, subject)
-        assert (ranges[0][0], ranges[-1][1]) == (0, len(alerts))
-        assert all(earlier[1] == later[0] for earlier, later in pairwise(ranges))
-        assert len(ranges) > len(alerts) / 4
-        for after, up_to in ranges:
-            assert up_to - after <= 4
-            assert sum(map(len, live[after : up_to - 1])) < 20_000
+async def test_what_does_not_fit_into_the_queue_comes_from_the_log() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 11)))
+    node = Node(log, settings_of(replay_cache_events=3))
+    node.fanout.enqueue_committed(log.events)
+    assert len(node.fanout._committed) == 3
+    async with node.running():
+        assert await node.sent(10) == list(range(1, 11))
 
 
-async def test_a_range_in_which_nothing_matches_is_passed_over(node: Node, database_url: str) -> None:
-    await node.post_all([{"topic": "other"}] * 30)
-    await node.post(topic="mine")
-    await node.post_all([{"topic": "other"}] * 30)
-    chunked = Settings(stream=StreamSettings(replay_chunk_events=1))
-    with serving(database_url, chunked) as fresh:
-        for server in (node, fresh):
-            async with await server.stream(after=0, topics="mine") as stream:
-                assert (await stream.next_of("caught_up"))["seq"] == 61
-            assert seqs(stream) == [31]
+async def test_a_pass_is_bounded_in_bytes() -> None:
+    node = Node(FakeLog(), settings_of())
+    size = PASS_BYTES // 4
+    async with node.running():
+        node.fanout.enqueue_committed([event(seq, size=size) for seq in range(1, 9)])
+        assert await node.sent(8) == list(range(1, 9))
+    assert [len(batch.frames) for batch in node.transport.batches] == [3, 3, 2]
+    async with node.running():
+        node.fanout.enqueue_committed([event(9, size=2 * PASS_BYTES), event(10)])
+        await node.sent(10)
+    assert [len(batch.frames) for batch in node.transport.batches] == [3, 3, 2, 1, 1]
 
 
-async def test_events_beyond_what_memory_holds_come_from_the_log(database_url: str) -> None:
-    little = StreamSettings(replay_cache_events=3, replay_cache_bytes=1024, replay_chunk_events=2)
-    with serving(database_url, Settings(stream=little)) as node:
-        async with await node.live() as live:
-            await node.post_all([{}] * 200)
-            assert [event["seq"] for event in await live.events(200)] == list(range(1, 201))
-        for after in (0, 100, 196, 197, 198, 200):
-            async with await node.stream(after=after) as stream:
-                await stream.next_of("caught_up")
-            assert seqs(stream) == list(range(after + 1, 201))
-
-
-async def test_a_storm_of_reconnects_does_not_read_the_log(node: Node) -> None:
-    await node.post_all([{}] * 100)
-    async with await node.live(after=0):
-        before = await log_reads(node)
-        streams = await asyncio.gather(*(node.stream(f"admin {n}", after=n) for n in range(50)))
-        for after, stream in enumerate(streams):
-            await stream.next_of("caught_up")
-            assert seqs(stream) == list(range(after + 1, 101))
-            await stream.close()
-        polls = 10  # the poll reads too, once a second
-        assert await log_reads(node) - before < polls
-
-
-async def log_reads(node: Node) -> float:
-    async with node.http() as client:
-        text = (await client.get("/metrics")).text
-    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith("tocsin_log_reads_total"))
-
-
-# Exactly what matches, to everybody.
-
-
-@dataclass(frozen=True)
-class Alert:
-    topic: str
-    severity: str
-    recipients: tuple[str, ...] | None
-
-    def fields(self) -> dict[str, Any]:
-        return {
-            "topic": self.topic,
-            "severity": self.severity,
-            "recipients": list(self.recipients) if self.recipients else None,
-        }
-
-
-@dataclass(frozen=True)
-class Client:
-    """An admin who connects once ``joins`` alerts are stored, with a cursor ``back`` before that."""
-
-    name: str
-    patterns: tuple[str, ...]
-    least: str
-    joins: int
-    back: int
-    node: int
-
-    def sees(self, alert: Alert) -> bool:
-        by_topic = any(
-            pattern in ("*", alert.topic) or (pattern.endswith(".*") and alert.topic.startswith(pattern[:-1]))
-            for pattern in self.patterns
-        )
-        by_severity = SEVERITIES.index(alert.severity) >= SEVERITIES.index(self.least)
-        return by_topic and by_severity and (alert.recipients is None or self.name in alert.recipients)
-
-
-NAMES = st.sampled_from(["ann", "ben", "cyd"])
-ALERTS = st.builds(
-    Alert,
-    topic=st.sampled_from(["a", "a.b", "a.b.c", "ab", "b"]),
-    severity=st.sampled_from(SEVERITIES),
-    recipients=st.none() | st.lists(NAMES, min_size=1, max_size=2, unique=True).map(tuple),
-)
-CLIENTS = st.builds(
-    Client,
-    name=NAMES,
-    patterns=st.lists(st.sampled_from(["*", "a", "a.*", "a.b", "a.b.*", "b", "x"]), min_size=1, max_size=3).map(tuple),
-    least=st.sampled_from(SEVERITIES),
-    joins=st.integers(0, 25),
-    back=st.integers(0, 25),
-    node=st.integers(0, 1),
-)
-
-
-@pytest.fixture(scope="module")
-def pair(shared_url: str) -> Iterator[Sequence[Node]]:
-    """Two nodes on one database: one with the memory of a log, one with almost none."""
-    usual = StreamSettings(heartbeat_seconds=0.1)
-    little = StreamSettings(
-        heartbeat_seconds=0.1, replay_cache_events=4, replay_chunk_events=2, replay_chunk_bytes=1024
-    )
-    with serving(shared_url, Settings(stream=usual)) as one, serving(shared_url, Settings(stream=little)) as two:
-        yield one, two
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    alerts=st.lists(ALERTS, min_size=1, max_size=25),
-    clients=st.lists(CLIENTS, min_size=1, max_size=6),
-    posting=st.integers(0, 1),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["committed here", "committed elsewhere", "a wake-up", "an old wake-up", "a turn"]),
+            st.integers(1, 4),
+        ),
+        max_size=20,
+    )
 )
-async def test_each_client_gets_exactly_the_events_that_match_in_increasing_order(
-    pair: Sequence[Node], alerts: list[Alert], clients: list[Client], posting: int
+async def test_whatever_arrives_in_whatever_order_every_event_is_sent_once_and_in_order(
+    steps: list[tuple[str, int]],
 ) -> None:
-    base = (await pair[0].sql("SELECT coalesce(max(seq), 0) FROM events"))[0][0]
-    last = base + len(alerts)
-    stored = 0
+    log = FakeLog()
+    node = Node(log, settings_of(replay_cache_events=5))
+    async with node.running():
+        for step, count in steps:
+            head = len(log.events)
+            if step.startswith("committed"):
+                new = [event(seq) for seq in range(head + 1, head + 1 + count)]
+                log.events += new
+                if step == "committed here":
+                    node.fanout.enqueue_committed(new)
+            elif step == "a wake-up":
+                node.fanout.wake(head)
+            elif step == "an old wake-up":
+                node.fanout.wake(max(0, head - count))
+            for _ in range(count):
+                await asyncio.sleep(0)
+        node.fanout.wake(len(log.events))
+        assert await node.sent(len(log.events)) == list(range(1, len(log.events) + 1))
 
-    async def store() -> None:
-        nonlocal stored
-        async with pair[posting].http() as http:
-            for number, alert in enumerate(alerts, start=1):
-                response = await http.post("/v1/alerts", json={"title": "t", **alert.fields()})
-                assert response.json()["seq"] == base + number
-                stored = number
 
-    async def follow(client: Client) -> None:
-        joins = min(client.joins, len(alerts))
-        await eventually(lambda: stored >= joins)
-        after = base + max(0, joins - client.back)
-        options = {"topics": ",".join(client.patterns), "min_severity": client.least, "after": after}
-        async with await pair[client.node].stream(client.name, **options) as stream:
-            assert (await stream.next())["after"] == after
-            while (await stream.next_of("heartbeat"))["seq"] < last:
-                pass
-        expected = [base + n for n, alert in enumerate(alerts, start=1) if base + n > after and client.sees(alert)]
-        assert seqs(stream) == expected
+# Waiting for a cursor of another node.
 
-    await asyncio.gather(store(), *map(follow, clients))
+
+async def test_a_cursor_that_is_ahead_of_this_node_is_waited_for() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 6)))
+    node = Node(log, settings_of(), head=1)
+    async with node.running():
+        await node.fanout.wait_until(4)
+        assert node.hub.position >= 4
+        await node.fanout.wait_until(2**62)  # ahead of the log: to its head, and no longer
+        assert node.hub.position == 5
+
+
+async def test_a_node_that_does_not_come_so_far_in_time_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout_module, "WAIT_SECONDS", 0.01)
+    node = Node(FakeLog(event(1)), settings_of())  # nothing fans out
+    with pytest.raises(DatabaseUnavailable):
+        await node.fanout.wait_until(1)
+
+
+# Chunks.
+
+
+async def replayed(node: Node, cursor: int, event_filter: EventFilter, recipient: str) -> list[Chunk]:
+    """Return the chunks that lead a connection from ``cursor`` to the position."""
+    chunks = []
+    while cursor < node.hub.position:
+        chunks.append(await node.fanout.read_chunk(cursor, event_filter, recipient))
+        assert chunks[-1].up_to > cursor
+        cursor = chunks[-1].up_to
+    return chunks
+
+
+def seqs(chunks: Sequence[Chunk]) -> list[int]:
+    return [frame.seq for chunk in chunks for frame in chunk.batch.frames if frame.type == "event" and frame.seq]
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b"]),
+        st.none() | st.lists(st.sampled_from(["ann", "ben"]), min_size=1, max_size=2),
+        st.integers(0, 400),
+    ),
+    max_size=20,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ROWS, st.integers(0, 20), st.sampled_from(["a", "*"]), st.integers(1, 20))
+async def test_a_replay_is_what_the_recipient_may_see_from_memory_and_from_the_log(
+    rows: list[tuple[str, list[str] | None, int]], cursor: int, topic: str, remembered: int
+) -> None:
+    events = [event(seq, to, recipients=names, size=size) for seq, (to, names, size) in enumerate(rows, start=1)]
+    options = settings_of(replay_cache_events=remembered, replay_chunk_events=3, replay_chunk_bytes=1024)
+    node = Node(FakeLog(*events), options)
+    async with node.running():
+        node.fanout.wake(len(events))
+        await node.sent(len(events))
+    expected = EventFilter((topic,))
+    chunks = await replayed(node, min(cursor, len(events)), expected, "ann")
+    assert seqs(chunks) == [
+        one.seq for one in events if one.seq > cursor and expected.matches(one) and is_for("ann", one)
+    ]
+    for chunk in chunks:
+        sizes = [len(frame.payload) for frame in chunk.batch.frames]
+        assert len(sizes) == chunk.events <= 3
+        assert sum(sizes[:-1]) < 1024 + 3 * 200  # the log counts bodies, and memory whole frames
+
+
+async def test_connections_with_the_same_cursor_and_filter_are_sent_the_same_chunk() -> None:
+    node = Node(FakeLog(), settings_of())
+    async with node.running():
+        node.fanout.enqueue_committed([event(seq) for seq in range(1, 5)])
+        await node.sent(4)
+    one, two = [await node.fanout.read_chunk(1, EventFilter(), name) for name in ("alice", "bob")]
+    assert one is two
+    assert seqs([one]) == [2, 3, 4]
+    assert await node.fanout.read_chunk(2, EventFilter(), "alice") is not one
+    assert node.log.reads == 0
+
+
+async def test_what_was_purged_is_named_in_a_gap_and_replayed_no_longer() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 7)))
+    node = Node(log, settings_of())
+    async with node.running():
+        node.fanout.wake(6)
+        await node.sent(6)
+    assert seqs(await replayed(node, 0, EventFilter(), "alice")) == [1, 2, 3, 4, 5, 6]
+    del log.events[:4]
+    node.fanout.drop(4)
+    chunks = await replayed(node, 1, EventFilter(), "alice")
+    [gap] = [frame for chunk in chunks for frame in chunk.batch.frames if frame.type == "gap"]
+    assert gap.payload == b'{"type":"gap","from":2,"to":4,"reason":"purged"}'
+    assert gap.seq == 4
+    assert seqs(chunks) == [5, 6]
+
+
+async def test_a_range_in_which_nothing_matches_is_passed_over_in_bounded_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fanout_module, "SCAN_IN_MEMORY", 10)
+    monkeypatch.setattr(fanout_module, "SCAN_IN_LOG", 20)
+    log = FakeLog(*(event(seq, "other") for seq in range(1, 101)))
+    node = Node(log, settings_of(replay_cache_events=40))
+    async with node.running():
+        node.fanout.wake(100)
+        await node.sent(100)
+    chunks = await replayed(node, 0, EventFilter(("mine",)), "alice")
+    assert seqs(chunks) == []
+    assert [after.up_to - before.up_to for before, after in pairwise(chunks)] == [20, 20] + [10] * 4

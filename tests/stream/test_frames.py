@@ -15,8 +15,8 @@ from websockets.uri import parse_uri
 
 from service.events.log import Event
 from service.stream import frames
-from tests.harness import Node, serving
-from tests.stream.conftest import raw_events
+
+pytestmark = pytest.mark.unit
 
 AT = datetime(2026, 11, 21, 9, 41, 7, 5, tzinfo=UTC)
 
@@ -117,25 +117,3 @@ def test_an_event_carries_the_text_of_its_body_as_the_log_holds_it(
     [frame] = parse(frames.FrameBatch(frames.prepare(event)).text_messages)
     assert bytes(frame.data).endswith(b'"alert":' + text + b"}")
     assert json.loads(bytes(frame.data))["actor"] == actor
-
-
-async def test_an_event_is_the_same_bytes_live_from_memory_and_from_the_log(node: Node, database_url: str) -> None:
-    odd: list[dict[str, Any]] = [
-        {"title": "plain"},
-        {"title": "Übergröße — 日本 🚨 </script> \\u0041", "body": 'a\n\tb "c" \\ \u2028'},
-        {"title": "numbers", "attributes": {"z": 1.0, "a": -0.0, "b": 1e29, "c": 1e-7, "d": 2**53 - 1, "e": 0.1}},
-        {"title": "nested", "attributes": {"": {"b": [None, True, {"a": []}], "a": {}}}},
-        {"title": "named", "recipients": ["zoe", "alice", "bob"], "dedup_key": "k", "topic": "a.b-c_d"},
-        {"title": "links", "links": [{"title": "x", "url": "https://example.org/?a=1&b=%20#é"}]},
-        {"title": "later", "expires_at": "2100-01-01T00:00:00+05:30", "severity": "critical"},
-        {"title": "x" * 200, "body": "é" * 8000},
-    ]
-    async with await node.stream(after=0) as stream:
-        for alert in odd:
-            await node.post(**alert)
-        live = await raw_events(stream, len(odd))
-    async with await node.stream(after=0) as stream:
-        assert await raw_events(stream, len(odd)) == live
-    with serving(database_url) as fresh:
-        async with await fresh.stream(after=0) as stream:
-            assert await raw_events(stream, len(odd)) == live

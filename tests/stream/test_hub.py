@@ -1,130 +1,210 @@
+"""The hub with fake transports: groups, recipients, full sockets, ticks."""
+
 from __future__ import annotations
 
-import socket
-import uuid
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.settings import Settings, StreamSettings
-from tests.harness import Node, Stream, eventually, serving
-from tests.stream.conftest import post_and_fan_out
+from service.auth.revocations import RevokedTokens
+from service.errors import CloseReason, ConnectionLimit, Overloaded
+from service.events.filter import EventFilter, is_for
+from service.settings import StreamSettings
+from service.stream import frames
+from service.stream.protocol import Phase
+from tests.stream.fakes import FakeLedger, FakeTransport, connect, fake_hub, live, phase_of, prepared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from service.severity import Severity
+    from service.stream.hub import Hub
 
-LARGE = {"body": "x" * 16_000, "attributes": {"y": "y" * 16_000}}
+pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def subject() -> str:
-    return uuid.uuid4().hex
+def ledger() -> FakeLedger:
+    return FakeLedger()
 
 
-@pytest.fixture(scope="module")
-def strict(shared_url: str) -> Iterator[Node]:
-    """A node with little patience, and little memory, so that who lags is served from the log as well."""
-    stream = StreamSettings(slow_consumer_seconds=1, replay_cache_bytes=1024 * 1024)
-    with serving(shared_url, Settings(stream=stream)) as running:
-        yield running
+@pytest.fixture
+def hub(ledger: FakeLedger) -> Hub:
+    return fake_hub(StreamSettings(), ledger)
 
 
-async def stuck(node: Node, subject: str, **options: Any) -> Stream:
-    """Open a stream whose client takes little before it reads."""
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    host, _, port = node.base.removeprefix("http://").partition(":")
-    client.connect((host, int(port)))
-    client.setblocking(False)
-    return await node.live(subject, options={"sock": client, "max_queue": 1}, **options)
+# Who is sent what.
 
 
-def seqs(stream: Stream) -> list[int]:
-    return [frame["seq"] for frame in stream.seen if frame["type"] == "event"]
+def test_each_group_is_sent_the_events_that_match_its_filter(hub: Hub) -> None:
+    everything = live(hub)
+    topic_a = live(hub, event_filter=EventFilter(("a",)))
+    errors = live(hub, event_filter=EventFilter(("*",), "error"))
+    both = live(hub, event_filter=EventFilter(("b",), "error"))
+    severities: list[Severity] = ["info", "error"]
+    events = [prepared(n, "ab"[n % 2], severities[n // 2 % 2]) for n in range(1, 9)]
+    hub.broadcast(events)
+    assert everything.seqs == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert topic_a.seqs == [2, 4, 6, 8]
+    assert errors.seqs == [2, 3, 6, 7]
+    assert both.seqs == [3, 7]
+    assert hub.position == 8
+    assert hub.delivered == 8 + 4 + 4 + 2
 
 
-async def test_an_alert_for_named_admins_goes_to_them_alone_and_in_its_place(shared: Node) -> None:
-    alice, bob, carol = (uuid.uuid4().hex for _ in range(3))
-    to: list[list[str] | None] = [None, [alice], [bob, alice], None, [bob], None, [alice], [carol], None] * 3
-    async with (
-        await shared.live(alice) as first,
-        await shared.live(alice, topics="*,x") as second,
-        await shared.live(bob) as third,
-        await shared.live("nobody in particular") as fourth,
-    ):
-        posted = dict(zip(await shared.post_all([{"recipients": names} for names in to]), to, strict=True))
-        for stream, name in ((first, alice), (second, alice), (third, bob), (fourth, "")):
-            expected = sorted(seq for seq, names in posted.items() if names is None or name in names)
-            events = await stream.events(len(expected))
-            assert [event["seq"] for event in events] == expected
-            assert all(event["alert"]["recipients"] == posted[event["seq"]] for event in events)
-    async with await shared.stream(bob, after=min(posted) - 1) as replayed:
-        await replayed.next_of("caught_up")
-    assert seqs(replayed) == sorted(seq for seq, names in posted.items() if names is None or bob in names)
+def test_events_that_come_together_leave_in_one_write_of_the_same_bytes(hub: Hub) -> None:
+    transports = [live(hub, name) for name in ("alice", "bob")] + [live(hub, event_filter=EventFilter(("default",)))]
+    hub.broadcast([prepared(1), prepared(2)])
+    [[first], *others] = [transport.batches for transport in transports]
+    assert all(batch is first for [batch] in others)  # also in the group of another filter
+    assert first.text_messages is first.text_messages
 
 
-async def test_streams_with_different_filters_each_get_their_part(shared: Node) -> None:
-    alerts = [{"topic": topic, "severity": severity} for topic in ("a", "b") for severity in ("info", "error")] * 5
-    async with (
-        await shared.live(topics="a") as topic_a,
-        await shared.live(min_severity="error") as errors,
-        await shared.live(topics="b", min_severity="error") as both,
-        await shared.live() as everything,
-    ):
-        posted = dict(zip(await shared.post_all(alerts), alerts, strict=True))
-        for stream, fits in (
-            (topic_a, lambda alert: alert["topic"] == "a"),
-            (errors, lambda alert: alert["severity"] == "error"),
-            (both, lambda alert: alert == {"topic": "b", "severity": "error"}),
-            (everything, lambda _alert: True),
-        ):
-            expected = sorted(seq for seq, alert in posted.items() if fits(alert))
-            assert [event["seq"] for event in await stream.events(len(expected))] == expected
+def test_an_event_for_named_recipients_goes_to_them_alone_and_in_its_place(hub: Hub) -> None:
+    alice, bob, carol = (live(hub, name) for name in ("alice", "bob", "carol"))
+    second = live(hub, "alice", EventFilter(("*", "x")))
+    hub.broadcast([prepared(1), prepared(2, recipients=["alice"]), prepared(3), prepared(4, recipients=["bob"])])
+    assert alice.seqs == second.seqs == [1, 2, 3]
+    assert bob.seqs == [1, 3, 4]
+    assert carol.seqs == [1, 3]
+    hub.broadcast([prepared(5, recipients=["nobody"])])
+    assert [len(transport.batches) for transport in (alice, bob, carol, second)] == [1, 1, 1, 1]
 
 
-async def own_sent_seq(node: Node, subject: str) -> int | None:
-    """Return how far a connection was sent by its own account, None while it keeps up with its node."""
-    [row] = await eventually(lambda: node.sql("SELECT sent_seq FROM connections WHERE recipient = $1", subject))
-    sent_seq: int | None = row["sent_seq"]
-    return sent_seq
+NAMES = ["ann", "ben", "cyd"]
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "a.b", "b"]),
+        st.sampled_from(["info", "critical"]),
+        st.none() | st.lists(st.sampled_from(NAMES), min_size=1, max_size=2),
+    ),
+    min_size=1,
+    max_size=8,
+)
+CLIENTS = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.sampled_from(["*", "a", "a.*"]), st.sampled_from(["info", "error"])),
+    max_size=8,
+)
 
 
-async def test_a_slow_reader_delays_nobody_and_catches_up_without_a_hole(shared: Node, subject: str) -> None:
-    async with await stuck(shared, subject) as slow, await shared.live() as quick:
-        posted = sorted(await shared.post_all([LARGE] * 160))
-        assert [event["seq"] for event in await quick.events(len(posted))] == posted
-        lag = await eventually(lambda: own_sent_seq(shared, subject))
-        assert lag < posted[-1]
-        more = await shared.post()
-        assert (await quick.next_of("event"))["seq"] == more["seq"]
-        assert [event["seq"] for event in await slow.events(len(posted) + 1)] == [*posted, more["seq"]]
-        await slow.next_of("caught_up")
-        last = await shared.post()
-        assert (await slow.next_of("event"))["seq"] == last["seq"]
-        await shared.flushed(last["seq"])
-    rows = await shared.sql("SELECT seq FROM audit.deliveries WHERE recipient = $1 ORDER BY seq", subject)
-    assert [row["seq"] for row in rows] == [*posted, more["seq"], last["seq"]]
+@given(EVENTS, CLIENTS)
+def test_every_connection_is_sent_exactly_what_it_may_see_in_order(
+    events: list[tuple[str, Any, Any]], clients: list[tuple[str, str, Any]]
+) -> None:
+    hub = fake_hub(StreamSettings())
+    transports = [live(hub, name, EventFilter((topic,), least)) for name, topic, least in clients]
+    passed = [prepared(seq, *event) for seq, event in enumerate(events, start=1)]
+    hub.broadcast(passed)
+    for (name, topic, least), transport in zip(clients, transports, strict=True):
+        may_see = EventFilter((topic,), least)
+        assert transport.seqs == [one.seq for one in passed if may_see.matches(one) and is_for(name, one)]
+        assert len(transport.batches) == (1 if transport.seqs else 0)
 
 
-async def test_a_reader_that_stays_stuck_is_closed_and_resumes_where_it_was(strict: Node, subject: str) -> None:
-    head = await post_and_fan_out(strict)
-    async with await stuck(strict, subject) as slow:
-        posted = sorted(await strict.post_all([LARGE] * 160))
-        query = "SELECT * FROM connections WHERE recipient = $1 AND closed_at IS NOT NULL"
-        [row] = await eventually(lambda: strict.sql(query, subject))
-        assert (row["close_code"], row["close_reason"]) == (1013, "slow_consumer")
-        assert await slow.closed() == (1013, "slow_consumer")
-    assert seqs(slow) == posted[: len(seqs(slow))]
-    assert row["sent_seq"] <= seqs(slow)[-1] < posted[-1]
-    async with await strict.stream(subject, after=seqs(slow)[-1]) as resumed:
-        await resumed.next_of("caught_up")
-    assert seqs(slow) + seqs(resumed) == list(range(head + 1, posted[-1] + 1)) == posted
+def test_the_ledger_is_told_of_each_pass_and_whether_anybody_was_sent_anything(hub: Hub, ledger: FakeLedger) -> None:
+    live(hub, event_filter=EventFilter(("a",)))
+    hub.broadcast([prepared(1, "a"), prepared(2, "b")])
+    hub.broadcast([prepared(3, "b")])
+    assert ledger.of("dispatched") == [(0, 2, True), (2, 3, False)]
 
 
-async def test_a_token_that_expires_ends_the_stream_of_a_stuck_reader_too(shared: Node, subject: str) -> None:
-    async with await stuck(shared, subject, claims={"ttl_seconds": 3}) as slow:
-        await shared.post_all([LARGE] * 160)
-        query = "SELECT * FROM connections WHERE recipient = $1 AND closed_at IS NOT NULL"
-        [row] = await eventually(lambda: shared.sql(query, subject))
-        assert (row["close_code"], row["close_reason"]) == (1008, "token_expired")
-        assert await slow.closed() == (1008, "token_expired")
+# Full sockets.
+
+
+def test_a_full_socket_leaves_its_group_in_the_same_pass_and_delays_nobody(hub: Hub) -> None:
+    slow, quick = FakeTransport(), live(hub, "bob")
+    connection, _ = connect(hub, "alice", transport=slow)
+    connection.open(frames.FrameBatch())
+    slow.is_full = True
+    hub.broadcast([prepared(1), prepared(2)])
+    assert phase_of(connection) is Phase.LAGGING
+    hub.broadcast([prepared(3)])
+    assert slow.seqs == [1, 2]  # written, and not all of it gone
+    assert quick.seqs == [1, 2, 3]
+    assert (hub.open, hub.lagging) == (2, 1)
+
+
+def test_a_connection_that_lags_is_sent_no_frame_without_an_event_either(hub: Hub) -> None:
+    slow, quick = live(hub), live(hub)
+    slow.is_full = True
+    hub.broadcast([prepared(1)])
+    hub.send_to_all(frames.presence([], ["carol"], present=1, truncated=False))
+    assert slow.types() == ["event"]
+    assert quick.types() == ["event", "presence"]
+    assert not quick.is_full
+
+
+def test_a_frame_to_all_that_fills_a_socket_makes_it_lag(hub: Hub) -> None:
+    transport = live(hub)
+    transport.is_full = True
+    hub.send_to_all(frames.presence([], ["carol"], present=1, truncated=False))
+    assert hub.lagging == 1
+    hub.broadcast([prepared(1)])
+    assert transport.seqs == []
+
+
+# Opening and closing.
+
+
+def test_a_connection_that_closed_is_sent_nothing_and_gives_its_room_back() -> None:
+    hub = fake_hub(StreamSettings(connections_per_recipient=1))
+    connection, transport = connect(hub)
+    with hub.reserve("alice"):
+        connection.open(frames.FrameBatch())
+    with pytest.raises(ConnectionLimit), hub.reserve("alice"):
+        pass
+    assert (hub.open, hub.holds(connection.id), hub.find(connection.id, "alice")) == (1, True, connection)
+    assert hub.find(connection.id, "bob") is None
+    connection.close(CloseReason.KICKED)
+    connection.disconnected(1006, "")
+    assert (hub.open, hub.holds(connection.id), transport.closed) == (0, False, CloseReason.KICKED)
+    hub.broadcast([prepared(1)])
+    assert transport.seqs == []
+    with hub.reserve("alice"):
+        pass
+
+
+def test_a_node_whose_ledger_is_full_takes_no_stream(hub: Hub, ledger: FakeLedger) -> None:
+    ledger.is_full = True
+    with pytest.raises(Overloaded), hub.reserve("alice"):
+        pass
+
+
+def test_connections_are_closed_by_id_by_revocation_or_all(hub: Hub) -> None:
+    connections = {name: connect(hub, name) for name in ("alice", "bob", "carol")}
+    for connection, _ in connections.values():
+        connection.open(frames.FrameBatch())
+
+    class Bob(RevokedTokens):
+        def covers(self, principal: Any) -> bool:
+            return bool(principal.subject == "bob")
+
+    hub.close_revoked(Bob(), {connections["alice"][0].id, uuid4()})
+    assert [transport.closed for _, transport in connections.values()] == [
+        CloseReason.KICKED,
+        CloseReason.TOKEN_REVOKED,
+        None,
+    ]
+    hub.close_all(CloseReason.SHUTTING_DOWN)
+    assert connections["carol"][1].closed is CloseReason.SHUTTING_DOWN
+    assert not hub.has_listeners
+
+
+# Ticks.
+
+
+def test_a_tick_reaches_every_connection_and_counts_the_minute(hub: Hub) -> None:
+    transport = live(hub)
+    slow = live(hub, "bob")
+    slow.is_full = True
+    hub.broadcast([prepared(1)])
+    hub.tick(now=15, wall=60)
+    assert transport.types() == ["event", "heartbeat"]
+    assert transport.frames[-1]["seq"] == 1
+    assert slow.types() == ["event"]
+    assert hub.minutes.last_hour() == [(1, 2, 2)]
+    hub.tick(now=1e9, wall=61)
+    assert slow.closed is CloseReason.SLOW_CONSUMER
+    hub.tick(now=1e9, wall=1e12)
+    assert transport.closed is CloseReason.TOKEN_EXPIRED

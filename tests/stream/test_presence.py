@@ -1,133 +1,72 @@
 from __future__ import annotations
 
-import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.settings import Settings, StreamSettings
-from tests.harness import Node, Stream, eventually, serving
+from service.ledger.queries import Present
+from service.stream.presence import NAMES_MAX, change_of
+from tests.stream.fakes import AT
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.fixtures.notifications import WithoutNotifications
-
-
-@pytest.fixture(scope="module")
-def other(shared_url: str) -> Iterator[Node]:
-    """A second node on the same database."""
-    with serving(shared_url) as running:
-        yield running
+pytestmark = pytest.mark.unit
 
 
-@pytest.fixture
-def alice() -> str:
-    return "alice " + uuid.uuid4().hex
+def people(**connections: int) -> dict[str, Present]:
+    return {name: Present(name, count, AT) for name, count in connections.items()}
 
 
-@pytest.fixture
-def bob() -> str:
-    return "bob " + uuid.uuid4().hex
+def change(before: dict[str, Present], now: dict[str, Present], *, is_complete: bool = True) -> dict[str, Any] | None:
+    frame = change_of(before, now, is_complete=is_complete)
+    return orjson.loads(frame.payload) if frame is not None else None
 
 
-def joining(frame: dict[str, Any]) -> list[str]:
-    return [one["recipient"] for one in frame["joined"]]
+def test_a_change_names_who_joined_who_left_and_who_has_more_or_fewer_connections() -> None:
+    entry = {"since": "2026-11-21T09:41:07.000005Z"}
+    assert change(people(ann=1, ben=2, cyd=1, dan=3), people(ben=1, cyd=1, dan=4, eve=1)) == {
+        "type": "presence",
+        "joined": [{"recipient": "eve", "connections": 1, **entry}],
+        "left": ["ann"],
+        "changed": [{"recipient": "ben", "connections": 1, **entry}, {"recipient": "dan", "connections": 4, **entry}],
+        "present": 4,
+        "truncated": False,
+    }
 
 
-async def joined(stream: Stream, name: str) -> dict[str, Any]:
-    while name not in joining(frame := await stream.next_of("presence")):
-        pass
-    return frame
+def test_nothing_is_announced_where_nothing_changed() -> None:
+    assert change(people(ann=1), people(ann=1)) is None
+    assert change({}, {}, is_complete=False) is None
 
 
-async def left(stream: Stream, name: str) -> dict[str, Any]:
-    while name not in (frame := await stream.next_of("presence"))["left"]:
-        pass
-    return frame
+@pytest.mark.parametrize("count", [NAMES_MAX, NAMES_MAX + 1])
+def test_long_lists_are_cut_and_say_so(count: int) -> None:
+    many, others = people(**{f"a{n}": 1 for n in range(count)}), people(**{f"a{n}": 2 for n in range(count)})
+    for before, now, names in (({}, many, "joined"), (many, {}, "left"), (many, others, "changed")):
+        announced = change(before, now)
+        assert announced is not None
+        assert (len(announced[names]), announced["truncated"]) == (NAMES_MAX, count > NAMES_MAX)
+        assert announced["present"] == len(now)
 
 
-async def listed(node: Node, name: str) -> dict[str, Any] | None:
-    async with node.http("anybody", "alerts:read") as client:
-        present = (await client.get("/v1/presence")).json()["present"]
-    return next((one for one in present if one["recipient"] == name), None)
+def test_a_list_that_is_not_complete_says_so() -> None:
+    announced = change({}, people(ann=1), is_complete=False)
+    assert announced is not None
+    assert announced["truncated"]
 
 
-async def test_who_joins_and_leaves_one_node_is_announced_on_the_other(
-    shared: Node, other: Node, alice: str, bob: str
-) -> None:
-    async with await shared.live(alice) as stream:
-        await joined(stream, alice)
-        async with await other.live(bob) as arrived:
-            frame = await joined(stream, bob)
-            [since] = [one["since"] for one in frame["joined"] if one["recipient"] == bob]
-            assert (frame["truncated"], frame["present"] >= 2) == (False, True)
-            assert await listed(shared, bob) == {"recipient": bob, "connections": 1, "since": since}
-            await joined(arrived, bob)
-        frame = await left(stream, bob)
-        assert bob not in joining(frame)
-        assert await listed(other, bob) is None
+PEOPLE = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 3), max_size=6)
 
 
-async def test_an_admin_is_present_until_their_last_stream_on_any_node_is_gone(
-    shared: Node, other: Node, alice: str, bob: str
-) -> None:
-    async with await shared.live(alice) as stream:
-        await joined(stream, alice)
-        async with await other.live(bob):
-            await joined(stream, bob)
-            async with await shared.live(bob):
-                await eventually(lambda: connections(shared, bob, 2))
-            await eventually(lambda: connections(shared, bob, 1))
-        await left(stream, bob)
-    changes = [frame for frame in stream.seen if frame["type"] == "presence"]
-    assert sum(joining(frame).count(bob) for frame in changes) == 1
-    assert sum(frame["left"].count(bob) for frame in changes) == 1
-
-
-async def connections(node: Node, name: str, count: int) -> bool:
-    one = await listed(node, name)
-    return one is not None and one["connections"] == count
-
-
-async def test_a_refused_handshake_is_no_presence(shared: Node, alice: str, bob: str) -> None:
-    async with await shared.live(alice) as stream:
-        await joined(stream, alice)
-        async with await shared.stream(bob, scope="alerts:write") as refused:
-            await refused.closed()
-        async with await shared.live(carol := uuid.uuid4().hex):
-            await joined(stream, carol)
-    assert bob not in str(stream.seen)
-
-
-async def test_presence_is_announced_though_no_notifications_stays_up(
-    shared: Node, other: Node, no_notifications: WithoutNotifications, alice: str, bob: str
-) -> None:
-    async with await shared.live(alice) as stream:
-        await joined(stream, alice)
-        async with no_notifications(shared):
-            async with await other.live(bob):
-                await joined(stream, bob)
-            await left(stream, bob)
-
-
-async def test_a_list_that_is_not_complete_says_so(node: Node, database_url: str) -> None:
-    with serving(database_url, Settings(stream=StreamSettings(presence_max=2))) as small:
-        async with await small.live("a") as stream, await node.live("b"), await node.live("c"):
-            frame = await joined(stream, "b")
-            assert (frame["present"], frame["truncated"]) == (2, True)
-        assert not any("c" in joining(frame) for frame in stream.seen if frame["type"] == "presence")
-
-
-async def test_more_and_fewer_connections_of_an_admin_are_announced(shared: Node, other: Node, alice: str) -> None:
-    async def changed(stream: Stream) -> int:
-        while True:
-            for one in (await stream.next_of("presence"))["changed"]:
-                if one["recipient"] == alice:
-                    return int(one["connections"])
-
-    async with await shared.live(alice) as stream:
-        await joined(stream, alice)
-        async with await other.live(alice):
-            assert await changed(stream) == 2
-        assert await changed(stream) == 1
+@given(st.lists(PEOPLE, max_size=8))
+def test_a_client_that_follows_the_changes_knows_who_is_present(lists: list[dict[str, int]]) -> None:
+    known: dict[str, int] = {}
+    before: dict[str, Present] = {}
+    for counts in lists:
+        now = people(**counts)
+        if (announced := change(before, now)) is not None:
+            known |= {one["recipient"]: one["connections"] for one in announced["joined"] + announced["changed"]}
+            known = {name: count for name, count in known.items() if name not in announced["left"]}
+        assert known == counts
+        before = now

@@ -1,0 +1,247 @@
+"""Fakes for the pure tests of the stream: a socket, a ledger, a log; no network, no database, no node."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from service.auth.principal import Principal
+from service.errors import CloseReason, DatabaseUnavailable
+from service.events.filter import EventFilter, is_for
+from service.events.log import Event
+from service.ledger.records import ConnectionEntry
+from service.stream import frames
+from service.stream.connection import Connection
+from service.stream.hub import Hub
+from service.stream.protocol import Phase, StreamProtocol, Timing
+from service.topics import EVERY_TOPIC
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from service.auth.tokens import TokenVerifier
+    from service.database.engine import Database
+    from service.http.rate_limits import ConnectionLimits
+    from service.ledger.recorder import Ledger
+    from service.settings import StreamSettings
+    from service.severity import Severity
+    from service.stream.fanout import Fanout
+    from service.stream.frames import FrameBatch, PreparedEvent
+    from service.stream.transports.interface import StreamListener
+
+AT = datetime(2026, 11, 21, 9, 41, 7, 5, tzinfo=UTC)
+
+
+def event(
+    seq: int,
+    topic: str = "default",
+    severity: Severity = "info",
+    recipients: Sequence[str] | None = None,
+    *,
+    size: int = 0,
+) -> Event:
+    """Return an event of the log, whose body has ``size`` bytes of text."""
+    to = frozenset(recipients) if recipients is not None else None
+    body = b'{"title":"%b"}' % (b"x" * size)
+    return Event(seq, uuid.UUID(int=seq), "alert.created", topic, severity, to, "billing", AT, body)
+
+
+def prepared(seq: int, *arguments: Any, **options: Any) -> PreparedEvent:
+    """Return the frame of an event."""
+    return frames.prepare(event(seq, *arguments, **options))
+
+
+def principal(subject: str = "alice", topics: tuple[str, ...] = EVERY_TOPIC) -> Principal:
+    """Return a bearer whose token is good for a minute."""
+    return Principal(subject, frozenset({"alerts:read"}), topics, expires_at=time.time() + 60)
+
+
+@dataclass
+class FakeTransport:
+    """A socket that takes everything, or (``is_full``) nothing more than was just written."""
+
+    batches: list[FrameBatch] = field(default_factory=list)
+    is_full: bool = False
+    listener: StreamListener | None = None
+    closed: CloseReason | None = None
+
+    def attach(self, listener: StreamListener) -> None:
+        self.listener = listener
+
+    def write_frames(self, batch: FrameBatch) -> bool:
+        self.batches.append(batch)
+        return not self.is_full
+
+    def close_stream(self, reason: CloseReason) -> bool:
+        is_first, self.closed = self.closed is None, self.closed or reason
+        return is_first
+
+    @property
+    def frames(self) -> list[dict[str, Any]]:
+        """All frames that were written."""
+        return [orjson.loads(frame.payload) for batch in self.batches for frame in batch.frames]
+
+    @property
+    def seqs(self) -> list[int]:
+        """The seqs of the events that were written."""
+        return [frame["seq"] for frame in self.frames if frame["type"] == "event"]
+
+    def types(self) -> list[str]:
+        """Return the types of the frames that were written."""
+        return [frame["type"] for frame in self.frames]
+
+
+class FakeLedger:
+    """Records what it is called with, by the name of the method."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def record(*arguments: Any, **options: Any) -> None:
+            self.calls.append((name, (*arguments, *options.values())))
+
+        return record
+
+    def of(self, name: str) -> list[tuple[Any, ...]]:
+        """Return the arguments of each call of ``name``."""
+        return [arguments for called, arguments in self.calls if called == name]
+
+
+class NoLimits:
+    """Limits that nothing exceeds."""
+
+    def message(self, _connection: str) -> bool:
+        return True
+
+    def strike(self, _connection: str) -> bool:
+        return True
+
+    def forget(self, _connection: str) -> None:
+        """Do nothing."""
+
+
+def fake_hub(settings: StreamSettings, ledger: FakeLedger | None = None, position: int = 0) -> Hub:
+    """Return a hub that reports to a fake ledger."""
+    hub = Hub(cast("Ledger", ledger or FakeLedger()), settings)
+    hub.position = position
+    return hub
+
+
+def connect(
+    hub: Hub,
+    recipient: str = "alice",
+    event_filter: EventFilter | None = None,
+    *,
+    transport: Any = None,
+    after: int | None = None,
+    ledger: FakeLedger | None = None,
+    fanout: Any = None,
+    timing: Timing | None = None,
+) -> tuple[Connection, FakeTransport]:
+    """Make a connection on a fake transport, which is not open yet."""
+    transport = transport if transport is not None else FakeTransport()
+    bearer = principal(recipient)
+    cursor = hub.position if after is None else after
+    entry = ConnectionEntry(
+        node_id=uuid.UUID(int=1),
+        recipient=recipient,
+        transport="websocket",
+        filter=event_filter or EventFilter(),
+        token_topics=bearer.topics,
+        remote_addr=None,
+        user_agent=None,
+        jti=None,
+        token_expires_at=datetime.fromtimestamp(bearer.expires_at, UTC),
+        after_seq=cursor,
+        sent_seq=cursor,
+    )
+    protocol = StreamProtocol(
+        cursor,
+        token_expires_at=bearer.expires_at,
+        timing=timing or Timing(heartbeat=15, slow_consumer=30),
+        now=0,
+        may_send=lambda: True,
+        may_stay=lambda: True,
+    )
+    connection = Connection(
+        transport,
+        protocol,
+        entry,
+        bearer,
+        hub=hub,
+        fanout=cast("Fanout", fanout),
+        ledger=cast("Ledger", ledger or FakeLedger()),
+        verifier=cast("TokenVerifier", None),
+        limits=cast("ConnectionLimits", NoLimits()),
+    )
+    return connection, transport
+
+
+def live(hub: Hub, recipient: str = "alice", event_filter: EventFilter | None = None, **options: Any) -> FakeTransport:
+    """Open a connection that has nothing to catch up, and return its transport without what it was greeted with."""
+    connection, transport = connect(hub, recipient, event_filter, **options)
+    connection.open(frames.FrameBatch())
+    assert connection.is_live
+    transport.batches.clear()
+    return transport
+
+
+def phase_of(connection: Connection) -> Phase:
+    return connection._protocol.phase
+
+
+class FakeLog:
+    """A log in memory, in the place of PostgreSQL."""
+
+    def __init__(self, *events: Event) -> None:
+        self.events = list(events)
+        self.is_reachable = True
+        self.reads = 0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[FakeLog]:
+        self.reads += 1
+        if not self.is_reachable:
+            raise DatabaseUnavailable("the database is away")
+        yield self
+
+    @property
+    def database(self) -> Database:
+        return cast("Database", self)
+
+    @staticmethod
+    async def read_head(tx: FakeLog) -> int:
+        return tx.events[-1].seq if tx.events else 0
+
+    @staticmethod
+    async def read_first(tx: FakeLog) -> int:
+        return tx.events[0].seq if tx.events else 1
+
+    @staticmethod
+    async def read_tail(tx: FakeLog, after: int, limit: int) -> list[Event]:
+        return [event for event in tx.events if event.seq > after][:limit]
+
+    @staticmethod
+    async def read_matching(
+        tx: FakeLog, after: int, up_to: int, event_filter: EventFilter, recipient: str, *, limit: int, max_bytes: int
+    ) -> tuple[list[Event], bool]:
+        matching = [
+            event
+            for event in tx.events
+            if after < event.seq <= up_to and event_filter.matches(event) and is_for(recipient, event)
+        ]
+        size, some = 0, []
+        for one in matching[:limit]:
+            if size >= max_bytes:
+                break
+            some.append(one)
+            size += len(one.body)
+        return some, len(some) == len(matching)
