@@ -145,6 +145,7 @@ def connect(
     ledger: FakeLedger | None = None,
     fanout: Any = None,
     timing: Timing | None = None,
+    verifier: Any = None,
 ) -> tuple[Connection, FakeTransport]:
     """Make a connection on a fake transport, which is not open yet."""
     transport = transport if transport is not None else FakeTransport()
@@ -179,7 +180,7 @@ def connect(
         hub=hub,
         fanout=cast("Fanout", fanout),
         ledger=cast("Ledger", ledger or FakeLedger()),
-        verifier=cast("TokenVerifier", None),
+        verifier=cast("TokenVerifier", verifier),
         limits=cast("ConnectionLimits", NoLimits()),
     )
     return connection, transport

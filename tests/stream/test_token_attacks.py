@@ -29,7 +29,7 @@ from websockets.exceptions import InvalidStatus
 from service.settings import AuthSettings, LimitSettings, Settings, StreamSettings
 from tests.auth.issuer import ED25519, P256, RSA, Publisher, claims, jwk_set, public_jwk, publishing
 from tests.auth.test_tokens import ABSENT, encoded, forge, pem, signed
-from tests.harness import Node, Stream, serving, token
+from tests.harness import PLAIN, Node, Stream, serving, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -274,16 +274,14 @@ REFUSED = ("token_invalid", "token_expired")
 def test_what_is_attacked_lets_the_good_ones_in(attacked: Attacked) -> None:
     good = [GOOD, by_eve(RSA_CLAIMS, {}, RSA), GOOD_EC]
     for one in good:
-        answer = httpx2.get(
-            f"{attacked.node.base}/v1/alerts", headers={"Authorization": f"Bearer {one}"}, trust_env=False
-        )
+        answer = httpx2.get(f"{attacked.node.base}/v1/alerts", headers={"Authorization": f"Bearer {one}"}, **PLAIN)
         assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 async def test_an_attack_is_refused_over_rest(attacked: Attacked, attack: str | Callable[[str], str]) -> None:
     headers = {"Authorization": f"Bearer {attacked.token(attack)}"}
-    async with httpx2.AsyncClient(base_url=attacked.node.base, headers=headers, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=attacked.node.base, headers=headers, **PLAIN) as client:
         answer = await client.get("/v1/alerts")
         posted = await client.post("/v1/alerts", json={"title": "by Eve"})
         revoked = await client.post("/v1/revocations", json={"subject": "alice"})

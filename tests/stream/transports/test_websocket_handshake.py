@@ -235,7 +235,24 @@ REJECTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     ),
     **{
         f"the query {query:.40}": ("bad_message", "alice", {"offers": [bearer()], "query": query})
-        for query in ("after=", "after=x", "min_severity=fatal", "topics=A")
+        for query in (
+            "after=",
+            "after=-1",
+            "after=x",
+            "after=1.5",
+            "after=%C2%B2",
+            "after=%D9%A1",
+            "after=LATEST",
+            "after=9223372036854775808",
+            "after=" + "9" * 5000,
+            "min_severity=fatal",
+            "min_severity=",
+            "min_severity=Info",
+            "topics=A",
+            "topics=a..b",
+            "topics=a,*.b",
+            "topics=" + "a" * 101,
+        )
     },
 }
 
@@ -248,6 +265,12 @@ async def test_a_rejected_handshake_is_accepted_and_closed_with_its_reason(case:
     assert served.sent == [{"type": "websocket.accept", "subprotocol": V1}]
     assert served.rejection == (reason, subject)
     assert served.recipient is None
+
+
+def test_every_reason_of_1008_is_shown_in_a_test() -> None:
+    elsewhere = {"token_revoked", "kicked"}
+    at_the_handshake = {reason for reason, _, _ in REJECTED.values() if CloseReason.named(reason).code == 1008}
+    assert at_the_handshake | elsewhere == {reason.reason for reason in CloseReason if reason.code == 1008}
 
 
 async def test_a_good_token_is_admitted_after_many_bad_ones_of_its_address() -> None:

@@ -8,9 +8,7 @@ from urllib.parse import quote
 import pytest
 from websockets.asyncio.client import connect
 
-from service.auth.shared_secret import mint
-from service.errors import CloseReason
-from service.settings import AuthSettings, LimitSettings, Settings, StreamSettings
+from service.settings import LimitSettings, Settings, StreamSettings
 from tests.harness import WRITE, Node, Stream, eventually, serving, token
 from tests.stream.conftest import post_and_fan_out
 
@@ -48,60 +46,19 @@ async def test_an_alert_reaches_an_admin_who_is_connected(node: Node) -> None:
     await stream.close()
 
 
-# Where the token is taken from.
+# The handshake; its cases are in test_websocket_handshake.py.
 
 
-@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-async def test_a_token_in_the_header_is_taken(shared: Node, scheme: str) -> None:
-    headers = {"Authorization": f"{scheme} {token('alice')}"}
-    assert await recipient_of(await attempt(shared, additional_headers=headers)) == "alice"
-
-
-async def test_a_token_in_a_subprotocol_is_taken(shared: Node) -> None:
-    assert await recipient_of(await attempt(shared, V1, bearer("alice"))) == "alice"
-
-
-@pytest.mark.parametrize("name", ["token", "%74oken", "to%6Ben"])
-async def test_a_token_in_the_query_is_taken(shared: Node, name: str) -> None:
-    assert await recipient_of(await attempt(shared, query=f"{name}={token('alice')}")) == "alice"
-
-
-async def test_the_header_comes_before_the_subprotocol_and_that_before_the_query(shared: Node) -> None:
+async def test_a_token_is_taken_from_the_header_a_subprotocol_or_the_query(shared: Node) -> None:
     headers = {"Authorization": f"Bearer {token('header')}"}
-    query = f"token={token('query')}"
-    everywhere = await attempt(shared, V1, bearer("subprotocol"), query=query, additional_headers=headers)
-    assert await recipient_of(everywhere) == "header"
-    assert await recipient_of(await attempt(shared, V1, bearer("subprotocol"), query=query)) == "subprotocol"
-    basic = {"Authorization": "Basic YTpi"}
-    assert await recipient_of(await attempt(shared, V1, query=query, additional_headers=basic)) == "query"
-
-
-async def test_a_bad_token_is_not_passed_over_for_a_good_one_further_down(shared: Node) -> None:
-    headers = {"Authorization": "Bearer bad"}
-    async with await attempt(shared, V1, bearer("alice"), additional_headers=headers) as stream:
-        assert await stream.closed() == (1008, "token_invalid")
-
-
-@pytest.mark.parametrize(
-    ("offered", "answered"),
-    [
-        ([V1, "bearer"], V1),
-        (["bearer", V1], V1),
-        (["other", V1, "bearer"], V1),
-        (["bearer"], None),
-        (["tocsin.v2", "bearer"], None),
-    ],
-)
-async def test_the_answer_names_the_protocol_and_never_the_token(
-    shared: Node, offered: Sequence[str], answered: str | None
-) -> None:
-    entries = [bearer() if entry == "bearer" else entry for entry in offered]
-    async with await attempt(shared, *entries) as stream:
-        assert stream.connection.subprotocol == answered
+    assert await recipient_of(await attempt(shared, additional_headers=headers)) == "header"
+    assert await recipient_of(await attempt(shared, query=f"to%6Ben={token('query')}")) == "query"
+    async with await attempt(shared, "other", V1, bearer("subprotocol")) as stream:
+        assert stream.connection.subprotocol == V1
         response = stream.connection.response
         assert response is not None
         assert "bearer" not in str(list(response.headers.raw_items()))
-        await stream.next_of("welcome")
+        assert (await stream.next_of("welcome"))["recipient"] == "subprotocol"
 
 
 async def test_a_client_that_offers_compression_is_given_none(shared: Node) -> None:
@@ -113,52 +70,17 @@ async def test_a_client_that_offers_compression_is_given_none(shared: Node) -> N
         await stream.next_of("caught_up")
 
 
-# Refusals.
+# Rejections.
 
-OTHER_KEY = mint(b"another secret of more than 32 bytes, too", AuthSettings(), subject="mallory", scope="alerts:read")
-
-REFUSED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+REJECTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "no token": ("token_missing", None, {}),
-    "an empty token in the query": ("token_missing", None, {"query": "token="}),
-    "another scheme": ("token_missing", None, {"additional_headers": {"Authorization": "Basic YTpi"}}),
-    "a token without form": ("token_invalid", None, {"subprotocols": ["bearer.x"]}),
-    "an empty bearer": ("token_invalid", None, {"subprotocols": ["bearer."]}),
-    "a token of another key": ("token_invalid", None, {"query": f"token={OTHER_KEY}"}),
-    "a token that expired": ("token_expired", None, {"subprotocols": [bearer(ttl_seconds=-1)]}),
     "another scope": ("scope_missing", "alice", {"subprotocols": [bearer(scope=f"{WRITE} admin")]}),
-    "another topic": (
-        "topic_forbidden",
-        "alice",
-        {"subprotocols": [bearer(topics=["payments.*"])], "query": "topics=billing"},
-    ),
-    "one topic too many": (
-        "topic_forbidden",
-        "alice",
-        {"subprotocols": [bearer(topics=["payments.*"])], "query": "topics=payments.eu,billing"},
-    ),
-    "a token without topics": ("topic_forbidden", "alice", {"subprotocols": [bearer(topics=[])]}),
     "a page of another site": ("origin_forbidden", None, {"subprotocols": [bearer()], "origin": ELSEWHERE}),
-    **{
-        f"the query {query:.40}": ("bad_message", "alice", {"subprotocols": [bearer()], "query": query})
-        for query in (
-            "after=",
-            "after=-1",
-            "after=x",
-            "after=1.5",
-            "after=%C2%B2",
-            "after=%D9%A1",
-            "after=LATEST",
-            "after=9223372036854775808",
-            "after=" + "9" * 5000,
-            "min_severity=fatal",
-            "min_severity=",
-            "min_severity=Info",
-            "topics=A",
-            "topics=a..b",
-            "topics=a,*.b",
-            "topics=" + "a" * 101,
-        )
-    },
+    "a query that cannot be read": (
+        "bad_message",
+        "alice",
+        {"subprotocols": [bearer()], "query": "after=" + "9" * 5000},
+    ),
 }
 
 
@@ -167,9 +89,9 @@ async def rejections(node: Node, agent: str) -> list[dict[str, Any]]:
     return [dict(row) for row in await node.sql(query, agent)]
 
 
-@pytest.mark.parametrize("case", REFUSED)
-async def test_a_refused_handshake_is_told_why_and_nothing_else(shared: Node, case: str) -> None:
-    reason, subject, options = REFUSED[case]
+@pytest.mark.parametrize("case", REJECTED)
+async def test_a_rejected_handshake_is_told_why_and_nothing_else(shared: Node, case: str) -> None:
+    reason, subject, options = REJECTED[case]
     agent = unique()
     subprotocols = options.get("subprotocols", ())
     others = {name: value for name, value in options.items() if name != "subprotocols"}
@@ -188,37 +110,6 @@ async def test_a_refused_handshake_is_told_why_and_nothing_else(shared: Node, ca
     assert await shared.sql("SELECT FROM connections WHERE user_agent = $1", agent) == []
 
 
-def test_every_reason_of_1008_is_shown_in_a_test() -> None:
-    at_the_handshake = {reason for reason, _, _ in REFUSED.values()}
-    elsewhere = {"rate_limited", "connection_limit", "token_revoked", "kicked"}
-    assert at_the_handshake | elsewhere == {reason.reason for reason in CloseReason if reason.code == 1008}
-
-
-async def test_one_admin_holds_no_more_streams_than_the_limit(shared_url: str) -> None:
-    subject = unique()
-    with serving(shared_url, Settings(stream=StreamSettings(connections_per_recipient=2))) as node:
-        async with await node.live(subject) as first, await node.live(subject):
-            async with await node.stream(subject) as third:
-                assert await third.closed() == (1008, "connection_limit")
-                assert third.seen == []
-            async with await node.live("somebody else"):
-                pass
-            await first.close()
-            await eventually(lambda: is_welcome(node, subject))
-        rows = await eventually(
-            lambda: node.sql("SELECT reason FROM handshake_rejections WHERE subject = $1 LIMIT 1", subject)
-        )
-        assert rows[0]["reason"] == "connection_limit"
-
-
-async def is_welcome(node: Node, subject: str) -> bool:
-    async with await node.stream(subject) as stream:
-        try:
-            return bool((await stream.next())["type"] == "welcome")
-        except Exception:  # noqa: BLE001 - it was refused
-            return False
-
-
 async def first_words(streams: Sequence[Stream]) -> list[str]:
     words = []
     for stream in streams:
@@ -229,33 +120,32 @@ async def first_words(streams: Sequence[Stream]) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize(
-    ("settings", "refusal"),
-    [
-        (StreamSettings(connections_per_recipient=3), "connection_limit"),
-        (StreamSettings(connections_max=3), "overloaded"),
-    ],
-)
-async def test_streams_that_come_all_at_once_do_not_pass_the_limit(
-    shared_url: str, settings: StreamSettings, refusal: str
-) -> None:
-    subject = unique()
-    with serving(shared_url, Settings(stream=settings)) as node:
-        streams = await asyncio.gather(*(node.stream(subject) for _ in range(12)))
-        assert sorted(await first_words(streams)) == sorted(["welcome"] * 3 + [refusal] * 9)
-        await asyncio.gather(*(stream.close() for stream in streams))
+async def test_streams_that_come_all_at_once_do_not_pass_the_limits_and_have_room_again_later(shared_url: str) -> None:
+    one, other = unique(), unique()
+    limits = StreamSettings(connections_per_recipient=3, connections_max=4)
+    with serving(shared_url, Settings(stream=limits)) as node:
+        streams = await asyncio.gather(*(node.stream(one) for _ in range(12)))
+        assert sorted(await first_words(streams)) == sorted(["welcome"] * 3 + ["connection_limit"] * 9)
+        others = await asyncio.gather(*(node.stream(other) for _ in range(3)))
+        assert sorted(await first_words(others)) == sorted(["welcome"] + ["overloaded"] * 2)
+        for stream in (*streams, *others):
+            await stream.close()
+        await eventually(lambda: is_welcome(node, one))
+    rows = await shared_rows(node, one, other)
+    assert rows == {(one, "connection_limit"): 9, (other, "overloaded"): 2}
 
 
-async def test_a_node_that_is_full_is_overloaded_for_everybody(shared_url: str) -> None:
-    subject = unique()
-    with serving(shared_url, Settings(stream=StreamSettings(connections_max=1))) as node:
-        async with await node.live("first"), await node.stream(subject) as second:
-            assert await second.closed() == (1013, "overloaded")
-            assert second.seen == []
-        [row] = await eventually(
-            lambda: node.sql("SELECT reason FROM handshake_rejections WHERE subject = $1", subject)
-        )
-        assert row["reason"] == "overloaded"
+async def shared_rows(node: Node, *subjects: str) -> dict[tuple[str, str], int]:
+    """Count the rejections of subjects by their reason."""
+    rows = await node.sql(
+        "SELECT subject, reason, count(*) FROM handshake_rejections WHERE subject = ANY ($1) GROUP BY 1, 2", subjects
+    )
+    return {(row["subject"], row["reason"]): row["count"] for row in rows}
+
+
+async def is_welcome(node: Node, subject: str) -> bool:
+    async with await node.stream(subject) as stream:
+        return await first_words([stream]) == ["welcome"]
 
 
 async def test_an_address_that_shows_too_many_bad_tokens_is_limited_but_its_good_ones_are_let_in(
@@ -274,47 +164,8 @@ async def test_an_address_that_shows_too_many_bad_tokens_is_limited_but_its_good
     assert [row[0] for row in rows] == ["token_invalid", "token_invalid", "token_expired"]
 
 
-# Origins.
-
-
-@pytest.mark.parametrize("origin", [None, "http://{host}", "https://{host}", "HTTP://{host}"])
-async def test_a_page_of_this_very_host_may_connect(shared: Node, origin: str | None) -> None:
-    host = shared.base.removeprefix("http://")
-    stream = await attempt(shared, V1, bearer(), origin=origin.format(host=host) if origin else None)
-    assert await recipient_of(stream) == "alice"
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "null",
-        ELSEWHERE,
-        "http://127.0.0.1",
-        "http://127.0.0.1:1",
-        "http://localhost:{port}",
-        "http://{host}.elsewhere.example",
-        "http://elsewhere.example/{host}",
-        "http://{host}@elsewhere.example",
-        "http://elsewhere.example#{host}",
-        "http://[",
-        "{host}",
-        "://",
-    ],
-)
-async def test_a_page_of_any_other_origin_may_not(shared: Node, origin: str) -> None:
-    host = shared.base.removeprefix("http://")
-    async with await attempt(shared, V1, bearer(), origin=origin.format(host=host, port=host.split(":")[1])) as stream:
-        assert await stream.closed() == (1008, "origin_forbidden")
-        assert stream.seen == []
-
-
-async def test_origins_that_are_allowed_by_a_setting_may_connect_and_no_others(shared_url: str) -> None:
-    with serving(shared_url, Settings(stream=StreamSettings(allowed_origins=(ELSEWHERE,)))) as node:
-        assert await recipient_of(await attempt(node, V1, bearer(), origin=ELSEWHERE)) == "alice"
-        async with await attempt(node, V1, bearer(), origin=ELSEWHERE + ":8443") as stream:
-            assert await stream.closed() == (1008, "origin_forbidden")
-    with serving(shared_url, Settings(stream=StreamSettings(allowed_origins=("*",)))) as node:
-        assert await recipient_of(await attempt(node, V1, bearer(), origin="null")) == "alice"
+async def test_a_page_of_this_very_host_may_connect(shared: Node) -> None:
+    assert await recipient_of(await attempt(shared, V1, bearer(), origin=shared.base)) == "alice"
 
 
 # Where a stream starts.
@@ -384,7 +235,7 @@ async def test_a_new_admin_who_names_no_cursor_starts_at_the_head(shared: Node) 
     assert await started(await shared.stream(unique())) == (head, [], head)
 
 
-@pytest.mark.parametrize("ahead", [1, 2**40, 2**63 - 1])
+@pytest.mark.parametrize("ahead", [1, 2**63 - 1])
 async def test_a_cursor_ahead_of_the_log_is_told_in_a_gap(shared: Node, ahead: int) -> None:
     head = await post_and_fan_out(shared)
     after = min(head + ahead, 2**63 - 1)
@@ -420,16 +271,9 @@ async def test_a_cursor_before_the_first_event_that_is_kept_is_told_in_a_gap(nod
 @pytest.mark.parametrize(
     ("granted", "query", "seen"),
     [
-        (None, "", {"a", "a.b", "a.b.c", "ab", "c"}),
-        (None, "topics=a", {"a"}),
-        (None, "topics=a.*", {"a.b", "a.b.c"}),
         (None, "topics=a,c", {"a", "c"}),
-        (None, "topics=,a,", {"a"}),
-        (None, "topics=" + quote("*"), {"a", "a.b", "a.b.c", "ab", "c"}),
-        (["a.*", "c"], "", {"a.b", "a.b.c", "c"}),
-        (["a.*", "c"], "topics=*", {"a.b", "a.b.c", "c"}),
+        (["a.*", "c"], "topics=" + quote("*"), {"a.b", "a.b.c", "c"}),
         (["a.b"], "topics=a.*", {"a.b"}),
-        (["*"], "topics=c", {"c"}),
     ],
 )
 async def test_a_stream_shows_the_topics_that_token_and_query_both_cover(
@@ -446,7 +290,7 @@ async def test_a_stream_shows_the_topics_that_token_and_query_both_cover(
     assert {frame["alert"]["topic"] for frame in replayed.seen if frame["type"] == "event"} == seen
 
 
-@pytest.mark.parametrize(("least", "seen"), [("info", 4), ("warning", 3), ("error", 2), ("critical", 1)])
+@pytest.mark.parametrize(("least", "seen"), [("warning", 3), ("critical", 1)])
 async def test_a_stream_shows_the_least_severity_that_it_asked_for_and_above(
     shared: Node, least: str, seen: int
 ) -> None:
