@@ -21,10 +21,9 @@ from service.auth.principal import Principal, Scope
 from service.auth.revocations import Revocation, Target, revocations_before, revoke
 from service.database.engine import Database
 from service.errors import InvalidRequest, NotFound, Overloaded
-from service.http import pagination
 from service.http.authentication import Bearer
 from service.http.openapi import refusals, takes
-from service.http.pagination import Cursor
+from service.http.pagination import BIGINT_MAX, Cursor, decode_cursor, encode_cursor
 from service.http.provided import provided
 from service.http.request_body import json_body
 from service.ledger.queries import is_open
@@ -37,7 +36,6 @@ Admin = Annotated[Principal, Depends(Bearer(Scope.ADMIN, limit="read"))]
 ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 ProvidedSettings = Annotated[AuthSettings, Depends(provided(AuthSettings))]
 
-ID_MAX = 2**63 - 1
 BODY_MAX_BYTES = 16 * 1024
 
 
@@ -121,7 +119,7 @@ class RevocationOut(BaseModel):
 class RevocationPage(BaseModel):
     """A page of revocations, newest first."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"revocations": [_REVOCATION], "next": "NDcxMQ"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"revocations": [_REVOCATION], "next": "W1sxN11d"}]})
 
     revocations: list[RevocationOut]
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
@@ -160,21 +158,11 @@ async def get_revocations(
     limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 200,
 ) -> RevocationPage:
     """List what is revoked, newest first: by whom, when and why."""
-    before = _decode(cursor) if cursor is not None else ID_MAX
+    [before] = decode_cursor(cursor, (int,))
     async with database.transaction() as tx:
-        rows = await revocations_before(tx, before, limit + 1)
+        rows = await revocations_before(tx, before[0] if before else BIGINT_MAX, limit + 1)
     page = [RevocationOut.of(row) for row in rows[:limit]]
-    return RevocationPage(revocations=page, next=pagination.encode(str(page[-1].id)) if len(rows) > limit else None)
-
-
-def _decode(cursor: str) -> int:
-    try:
-        before = int(pagination.decode(cursor))
-    except ValueError:
-        before = -1
-    if not 0 <= before <= ID_MAX:
-        raise pagination.refused()
-    return before
+    return RevocationPage(revocations=page, next=encode_cursor((page[-1].id,) if len(rows) > limit else None))
 
 
 @router.delete(

@@ -16,7 +16,7 @@ from service.alerts.commands import AddComment, ChangeStatus
 from service.alerts.committer import Committer
 from service.alerts.fields import AlertId, Name  # noqa: TC001 - FastAPI reads the annotations
 from service.alerts.lifecycle import Action
-from service.alerts.queries import decode_cursor, find_alert, find_timeline
+from service.alerts.queries import find_alert, find_timeline
 from service.auth.principal import Principal, Scope
 from service.database.engine import Database
 from service.database.ids import uuid7
@@ -24,7 +24,7 @@ from service.errors import ActionConflict, IdempotencyMismatch, NotFound, Outcom
 from service.events.idempotency import IdempotencyKey
 from service.http.authentication import Bearer
 from service.http.openapi import headers, refusals, takes
-from service.http.pagination import Cursor  # noqa: TC001 - as above
+from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import provided
 from service.http.request_body import json_body
 
@@ -104,8 +104,8 @@ async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query stri
     """List the events of an alert, by default oldest first: what happened, by whom and when."""
     await _see(database, principal, alert_id)
     async with database.transaction() as tx:
-        start = decode_cursor(cursor) if cursor is not None else None
-        events, more = await find_timeline(tx, alert_id, start, limit, newest_first=order == "desc")
+        [after] = decode_cursor(cursor, (int,))
+        events, more = await find_timeline(tx, alert_id, after, limit, newest_first=order == "desc")
     return Response(orjson.dumps({"events": events, "next": more}), media_type="application/json")
 
 

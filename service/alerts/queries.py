@@ -15,7 +15,7 @@ from service.alerts.tables import alerts
 from service.database.base import severity_type
 from service.events.log import read_head
 from service.events.tables import events
-from service.http import pagination
+from service.http.pagination import START, encode_cursor
 from service.timestamps import rfc3339
 from service.topics import EVERY_TOPIC, is_topic
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.auth.principal import Principal
-
+    from service.http.pagination import Keyset
 
 _COLUMNS = [alerts.c[name] for name in FIELDS]
 
@@ -37,7 +37,7 @@ class AlertQuery:
     """A query for a list of alerts; an empty list of values means any.
 
     ``since`` and ``until`` bound when an alert was created, the first included; ``before`` is the
-    cursor's ``seq``.
+    ``seq`` that the page before ended with.
     """
 
     topics: Sequence[str] = ()
@@ -49,26 +49,8 @@ class AlertQuery:
     attributes: dict[str, Any] | None = None
     since: datetime | None = None
     until: datetime | None = None
-    before: int | None = None
+    before: Keyset = START
     limit: int = 50
-
-
-def encode_cursor(seq: int) -> str:
-    """Return the cursor of the page after the alert at ``seq``."""
-    return pagination.encode(str(seq))
-
-
-def decode_cursor(cursor: str) -> int:
-    """Return the ``seq`` that a cursor stands for.
-
-    Raises:
-        InvalidRequest: it is not a cursor of a list of alerts.
-
-    """
-    digits = pagination.decode(cursor)
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):  # noqa: PLR2004 - digits of a bigint
-        raise pagination.refused()
-    return int(digits)
 
 
 def any_topic(topic: ColumnElement[str], patterns: Sequence[str]) -> ColumnElement[bool]:
@@ -111,12 +93,12 @@ async def list_alerts(
         statement = statement.where(alerts.c.created_at < query.until)
     if query.words is not None or query.attributes is not None:
         statement = statement.where(found(query.words, query.attributes))
-    if query.before is not None:
-        statement = statement.where(alerts.c.seq < query.before)
+    if query.before:
+        statement = statement.where(alerts.c.seq < query.before[0])
     head = await read_head(tx)
     rows = (await tx.execute(statement)).all()
     page = [_alert(row) for row in rows[: query.limit]]
-    more = encode_cursor(page[-1].seq) if len(rows) > query.limit else None
+    more = encode_cursor((page[-1].seq,)) if len(rows) > query.limit else None
     return page, more, head
 
 
@@ -130,9 +112,9 @@ async def find_alert(
 
 
 async def find_timeline(
-    tx: AsyncConnection, alert_id: UUID, start: int | None, limit: int, *, newest_first: bool
+    tx: AsyncConnection, alert_id: UUID, after: Keyset, limit: int, *, newest_first: bool
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the events of an alert after the one at ``start``, and the cursor of the next page."""
+    """Return the events of an alert after the one at ``after``, and the cursor of the next page."""
     order = events.c.seq.desc() if newest_first else events.c.seq.asc()
     state = cast(events.c.body, JSONB)
     statement = (
@@ -150,8 +132,8 @@ async def find_timeline(
         .order_by(order)
         .limit(limit + 1)
     )
-    if start is not None:
-        statement = statement.where(events.c.seq < start if newest_first else events.c.seq > start)
+    if after:
+        statement = statement.where(events.c.seq < after[0] if newest_first else events.c.seq > after[0])
     rows = (await tx.execute(statement)).mappings().all()
     page = [
         {
@@ -166,7 +148,7 @@ async def find_timeline(
         }
         for row in rows[:limit]
     ]
-    return page, encode_cursor(page[-1]["seq"]) if len(rows) > limit else None
+    return page, encode_cursor((page[-1]["seq"],)) if len(rows) > limit else None
 
 
 def _alert(row: Row[Any]) -> AlertState:

@@ -20,7 +20,7 @@ from service.alerts.alert_state import Status, with_seq
 from service.alerts.committer import Committer
 from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Line, Name, Time, TopicPattern, topic_patterns
 from service.alerts.ingest import accept, idempotency_key
-from service.alerts.queries import AlertQuery, decode_cursor, find_alert, list_alerts
+from service.alerts.queries import AlertQuery, find_alert, list_alerts
 from service.alerts.queue_items import Stored
 from service.auth.principal import Principal, Scope, is_subject
 from service.database.engine import Database
@@ -29,7 +29,7 @@ from service.http.authentication import Bearer
 from service.http.fast_route import FastRoute
 from service.http.openapi import body as body_of
 from service.http.openapi import headers, reads, refusals
-from service.http.pagination import Cursor
+from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import part, provided
 from service.http.rate_limits import RestLimits
 from service.http.request_body import media_type, read_body, read_model, require_json
@@ -170,6 +170,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     limit: Annotated[int, Query(ge=1, le=200, description="how many at most")] = 50,
 ) -> Response:
     """List the alerts that the bearer may see and that match all filters, newest first."""
+    [before] = decode_cursor(cursor, (int,))
     query = AlertQuery(
         topics=topic_patterns(topic),
         severities=severity,
@@ -180,7 +181,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
         attributes=_attributes(attributes) if attributes is not None else None,
         since=since,
         until=until,
-        before=decode_cursor(cursor) if cursor is not None else None,
+        before=before,
         limit=limit,
     )
     async with database.transaction(snapshot=True) as tx:

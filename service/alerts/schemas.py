@@ -219,7 +219,7 @@ class Timeline(BaseModel):
                             "occurrences": 1,
                         }
                     ],
-                    "next": "NDcxMg",
+                    "next": "W1s0NzEyXV0",
                 }
             ]
         }
@@ -233,7 +233,7 @@ class AlertPage(BaseModel):
     """A page of alerts, newest first."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"alerts": [{**_ALERT, "seq": 4711}], "next": "NDcxMQ", "head": 4713}]}
+        json_schema_extra={"examples": [{"alerts": [{**_ALERT, "seq": 4711}], "next": "W1s0NzExXV0", "head": 4713}]}
     )
 
     alerts: list[AlertOut]

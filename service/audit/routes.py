@@ -22,7 +22,7 @@ from service.database.engine import Database
 from service.errors import NotFound, TopicForbidden
 from service.http.authentication import Bearer
 from service.http.openapi import refusals
-from service.http.pagination import CURSOR_MAX, decode_cursor, encode_cursor
+from service.http.pagination import CURSOR_MAX, cursor_parameter, decode_cursor, encode_cursor
 from service.http.provided import provided
 from service.severity import Severity
 
@@ -55,11 +55,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="how many at most")]
 
 
 def _cursor(kind: str) -> QueryParameter:
-    description = "the `next` of the page before; absent: the first page"
-    parameter: QueryParameter = Query(
-        max_length=CURSOR_MAX, description=description, json_schema_extra={"format": f"{kind}-cursor"}
-    )
-    return parameter
+    return cursor_parameter(f"{kind}-cursor", CURSOR_MAX)
 
 
 def _day(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:

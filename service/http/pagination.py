@@ -1,9 +1,15 @@
-"""Cursors of paged lists: opaque text for clients, for the service the values of the row that a page ended with."""
+"""Cursors of paged lists: opaque text for clients, for the service the keys of the row that a page ended with.
+
+A page may consist of several lists, each paged by a keyset of its own: ``encode_cursor`` takes one for each, and
+``decode_cursor`` the kinds of its values::
+
+    [after] = decode_cursor(cursor, (int, UUID))
+    people, times = decode_cursor(cursor, (str,), (datetime, int))
+"""
 
 from __future__ import annotations
 
 import base64
-import binascii
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from uuid import UUID
@@ -17,71 +23,58 @@ from service.timestamps import rfc3339
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fastapi.params import Query as QueryParameter
+
 Keyset: TypeAlias = "tuple[Any, ...] | None"
-"""The values of the last row; ``START`` before the first, None after the last."""
+"""The keys of the last row; ``START`` before the first, None after the last."""
 
 START: Keyset = ()
 BIGINT_MAX = 2**63 - 1
 CURSOR_MAX = 4_000
 """Characters of a cursor: it may hold names of two admins, of 200 characters each."""
 
-Cursor = Annotated[
-    str | None,
-    Query(
-        max_length=100,
-        description="the `next` of the page before; absent: the first page",
-        json_schema_extra={"format": "cursor"},
-    ),
-]
-"""The query parameter."""
+
+def cursor_parameter(kind: str = "cursor", max_length: int = 100) -> QueryParameter:
+    """Return the query parameter of a list; ``kind`` is the format that OpenAPI names, one for each keyset."""
+    description = "the `next` of the page before; absent: the first page"
+    parameter: QueryParameter = Query(
+        max_length=max_length, description=description, json_schema_extra={"format": kind}
+    )
+    return parameter
 
 
-def encode(position: str) -> str:
-    """Return the cursor of a position."""
-    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+Cursor = Annotated[str | None, cursor_parameter()]
+"""The query parameter of a list that is paged by one number."""
 
 
-def decode(cursor: str) -> str:
-    """Return the position of a cursor, or an empty text where it is none of ours."""
-    try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError):
-        return ""
-
-
-def refused() -> InvalidRequest:
-    """Make the refusal of a cursor that is none of ours."""
-    return InvalidRequest("/cursor: send the `next` of the page before, as it was.")
-
-
-def encode_cursor(*places: Keyset) -> str | None:
-    """Return the cursor of a page that goes on at ``places``, one for each of its lists; None where all have ended."""
-    if all(place is None for place in places):
+def encode_cursor(*keysets: Keyset) -> str | None:
+    """Return the cursor of a page that goes on after ``keysets``, one for each list; None where all have ended."""
+    if all(keyset is None for keyset in keysets):
         return None
-    texts = [None if place is None else [_text(value) for value in place] for place in places]
-    return encode(orjson.dumps(texts).decode())
+    texts = [None if keyset is None else [_text(value) for value in keyset] for keyset in keysets]
+    return base64.urlsafe_b64encode(orjson.dumps(texts)).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str | None, *kinds: Sequence[type]) -> list[Keyset]:
-    """Return the places that a cursor stands for, each of values of these kinds.
+    """Return the keysets of a cursor, each of values of these kinds: ``int``, ``str``, ``UUID`` or ``datetime``.
 
     Raises:
-        InvalidRequest: it is none of ours.
+        InvalidRequest: ``encode_cursor`` made no such cursor.
 
     """
     if cursor is None:
         return [START] * len(kinds)
     try:
-        texts = orjson.loads(decode(cursor))
-        places = [_place(place, kind) for place, kind in zip(texts, kinds, strict=True)]
+        texts = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        keysets = [_keyset(values, kind) for values, kind in zip(texts, kinds, strict=True)]
     except (TypeError, ValueError, OverflowError):
-        raise refused() from None
-    if all(place is None for place in places):
-        raise refused()
-    return places
+        keysets = []
+    if all(keyset is None for keyset in keysets):
+        raise InvalidRequest("/cursor: send the `next` of the page before, as it was.")
+    return keysets
 
 
-def _place(texts: Any, kinds: Sequence[type]) -> Keyset:
+def _keyset(texts: Any, kinds: Sequence[type]) -> Keyset:
     if texts in (None, []):
         return None if texts is None else START
     return tuple(_value(text, kind) for text, kind in zip(texts, kinds, strict=True))

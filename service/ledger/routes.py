@@ -12,9 +12,9 @@ from service.alerts.fields import AlertId
 from service.auth.principal import Principal, Scope
 from service.database.engine import Database
 from service.errors import NotFound
-from service.http import pagination
 from service.http.authentication import Bearer
 from service.http.openapi import refusals
+from service.http.pagination import cursor_parameter, decode_cursor, encode_cursor
 from service.http.provided import provided
 from service.ledger.queries import deliveries_of, may_audit, present
 from service.settings import StreamSettings
@@ -25,17 +25,9 @@ Auditor = Annotated[Principal, Depends(Bearer(Scope.AUDIT_READ, limit="read"))]
 Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 
-DeliveryCursor = Annotated[
-    str | None,
-    Query(
-        max_length=100,
-        description="the `next` of the page before; absent: the first page",
-        json_schema_extra={"format": "delivery-cursor"},
-    ),
-]
+DeliveryCursor = Annotated[str | None, cursor_parameter("delivery-cursor")]
 
-SEQ_MAX = 2**63 - 1
-_BEFORE_ALL = (0, UUID(int=0))
+_FIRST = (0, UUID(int=0))
 
 
 class DeliveryOut(BaseModel):
@@ -70,7 +62,7 @@ class DeliveryPage(BaseModel):
                             "latency": 0.017333,
                         }
                     ],
-                    "next": "NDcxMS8wMWExZmQ3ZC0wYjdjLTdlMWEtOWQ0My01ZDhmMWYxYzJiM2E",
+                    "next": "W1s0NzExLCIwMWExZmQ3ZC0wYjdjLTdlMWEtOWQ0My01ZDhmMWYxYzJiM2EiXV0",
                 }
             ]
         }
@@ -102,21 +94,6 @@ class PresenceOut(BaseModel):
     present: list[PresentOut]
 
 
-def _encode(seq: int, connection: UUID) -> str:
-    return pagination.encode(f"{seq}/{connection}")
-
-
-def _decode(cursor: str) -> tuple[int, UUID]:
-    try:
-        seq, _, connection = pagination.decode(cursor).partition("/")
-        position = int(seq), UUID(connection)
-    except ValueError:
-        position = (-1, UUID(int=0))
-    if not 0 <= position[0] <= SEQ_MAX:
-        raise pagination.refused()
-    return position
-
-
 @router.get("/alerts/{alert_id:uuid}/deliveries", responses=refusals(NotFound))
 async def get_deliveries(
     database: ProvidedDatabase,
@@ -126,13 +103,14 @@ async def get_deliveries(
     limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 200,
 ) -> DeliveryPage:
     """List who was sent the alert, and who received it."""
+    [after] = decode_cursor(cursor, (int, UUID))
     async with database.transaction(snapshot=True) as tx:
         if not await may_audit(tx, principal, alert_id):
             raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
-        rows = await deliveries_of(tx, alert_id, _decode(cursor) if cursor else _BEFORE_ALL, limit + 1)
+        rows = await deliveries_of(tx, alert_id, after or _FIRST, limit + 1)
     page = [DeliveryOut(**row) for row in rows[:limit]]
-    more = _encode(page[-1].seq, page[-1].connection) if len(rows) > limit else None
-    return DeliveryPage(deliveries=page, next=more)
+    more = (page[-1].seq, page[-1].connection) if len(rows) > limit else None
+    return DeliveryPage(deliveries=page, next=encode_cursor(more))
 
 
 @router.get("/presence")

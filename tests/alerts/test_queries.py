@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.alerts.queries import decode_cursor, encode_cursor
-from service.errors import InvalidRequest
 from service.events.log import append_alerts
+from service.http.pagination import encode_cursor
 from service.severity import RANK, SEVERITIES, Severity
 from service.topics import any_covers
 from tests.harness import created, eventually, token
@@ -221,17 +220,8 @@ async def test_a_list_sees_one_instant(lenient: Node) -> None:
     await other.close()
 
 
-@pytest.mark.unit
-@given(st.integers(0, 10**18 - 1))
-def test_a_cursor_leads_back_to_its_place(seq: int) -> None:
-    assert decode_cursor(encode_cursor(seq)) == seq
-
-
-@pytest.mark.parametrize("cursor", ["", "5", "é", "\0", "LTE", "MS41", "4pGg", encode_cursor(10**18), "A" * 101])
+@pytest.mark.parametrize("cursor", ["", "5", "é", "\0", encode_cursor((2**63,)), "A" * 101])
 def test_a_cursor_of_somebody_else_is_refused(lenient: Node, cursor: str) -> None:
-    if len(cursor) <= 100:
-        with pytest.raises(InvalidRequest):
-            decode_cursor(cursor)
     with lenient.rest() as client:
         answer = client.get("/v1/alerts", params={"cursor": cursor})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

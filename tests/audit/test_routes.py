@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,6 @@ import orjson
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.http import pagination
 from tests.harness import WRITE, eventually
 
 if TYPE_CHECKING:
@@ -450,7 +450,11 @@ async def test_a_token_for_some_topics_sees_their_alerts_only(lenient: Node) -> 
 
 
 def cursor(*places: Any) -> str:
-    return pagination.encode(orjson.dumps(places).decode())
+    return encoded(orjson.dumps(places))
+
+
+def encoded(text: bytes) -> str:
+    return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
 
 @pytest.mark.parametrize("path", LISTS)
@@ -459,8 +463,8 @@ def cursor(*places: Any) -> str:
     [
         "x",
         "é",
-        pagination.encode("1"),
-        pagination.encode("null"),
+        encoded(b"1"),
+        encoded(b"null"),
         cursor(),
         cursor(None),
         cursor("x"),

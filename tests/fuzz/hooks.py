@@ -15,7 +15,6 @@ import schemathesis
 from hypothesis import strategies as st
 
 from service.alerts.fields import ATTRIBUTE_PATTERN, INTEGER_MAX, TEXT_PATTERN
-from service.http import pagination
 from service.http.pagination import encode_cursor
 
 if TYPE_CHECKING:
@@ -61,12 +60,10 @@ def later(year: int, month: int, day: int, second: int) -> str:
 
 
 schemathesis.openapi.format("name", st.text(PRINTABLE, min_size=1, max_size=200))
-schemathesis.openapi.format("cursor", st.integers(0, 10**9).map(lambda seq: pagination.encode(str(seq))))
-schemathesis.openapi.format(
-    "delivery-cursor", st.integers(0, 10**9).map(lambda seq: pagination.encode(f"{seq}/{CONNECTION}"))
-)
+schemathesis.openapi.format("cursor", st.integers(0, 10**9).map(lambda seq: str(encode_cursor((seq,)))))
 for _name, _places in {
     "alert": ((("alice",), (AT, 4711, 2, "alice", UUID(CONNECTION))), (None, (AT, 0, 1, "é", UUID(int=0)))),
+    "delivery": (((4711, UUID(CONNECTION)),), ((0, UUID(int=0)),)),
     "recipient": (((4711, UUID(CONNECTION)),), ((0, UUID(int=0)),)),
     "unreceived": (((4711, "alice"),), ((0, "a b"),)),
     "connection": (((AT, UUID(CONNECTION)),),),

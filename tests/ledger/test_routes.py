@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import base64
 import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.errors import InvalidRequest
-from service.ledger.routes import _decode, _encode
+from service.http.pagination import encode_cursor
 from tests.harness import eventually
 
 if TYPE_CHECKING:
@@ -17,10 +15,6 @@ if TYPE_CHECKING:
     from tests.harness import Node
 
 AUDIT = "audit:read"
-
-
-def cursor(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 async def deliveries(client: httpx2.AsyncClient, identity: str, **query: Any) -> dict[str, Any]:
@@ -99,34 +93,13 @@ async def test_the_deliveries_of_no_alert_are_not_found(lenient: Node) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "x",
-        "é",
-        cursor("5"),
-        cursor(f"x/{uuid.UUID(int=0)}"),
-        cursor("5/x"),
-        cursor(f"-1/{uuid.UUID(int=0)}"),
-        cursor(f"{2**63}/{uuid.UUID(int=0)}"),
-        cursor(f"{'9' * 37}/{uuid.UUID(int=0)}"),
-        "A" * 101,
-    ],
-)
+@pytest.mark.parametrize("bad", ["x", "é", encode_cursor((4711,)), encode_cursor((4711, 17)), "A" * 101])
 async def test_a_cursor_of_somebody_else_is_refused(lenient: Node, bad: str) -> None:
     alert = await lenient.post()
     async with lenient.http(scope=AUDIT) as client:
         answer = await client.get(f"/v1/alerts/{alert['id']}/deliveries", params={"cursor": bad})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert "cursor" in answer.json()["detail"]
-
-
-@pytest.mark.unit
-def test_a_cursor_leads_back_to_its_place() -> None:
-    place = (2**63 - 1, uuid.uuid4())
-    assert _decode(_encode(*place)) == place
-    with pytest.raises(InvalidRequest):
-        _decode(_encode(2**63, place[1]))
 
 
 async def test_presence_lists_who_is_connected_and_since_when(lenient: Node) -> None:
