@@ -4,7 +4,7 @@
 
     TocsinError
     ├── RequestRefused                    mapped to problem+json in http/problems.py (RFC 9457)
-    │   ├── InvalidRequest      422  invalid_request         ├── MalformedRequest    400  malformed_request
+    │   ├── MalformedRequest    400  malformed_request       ├── InvalidRequest      422  invalid_request
     │   ├── TokenMissing        401  token_missing           ├── TokenInvalid        401  token_invalid
     │   ├── TokenExpired        401  token_expired           ├── TokenRevoked        401  token_revoked
     │   ├── ScopeMissing        403  scope_missing           ├── TopicForbidden      403  topic_forbidden
@@ -14,14 +14,15 @@
     │   ├── IdempotencyMismatch 422  idempotency_mismatch    ├── RateLimited         429  rate_limited
     │   ├── ConnectionLimit     429  connection_limit        ├── InternalError       500  internal_error
     │   ├── Overloaded          503  overloaded              ├── KeysUnavailable     503  keys_unavailable
-    │   ├── DatabaseUnavailable 503  database_unavailable    └── OutcomeUnknown      503  outcome_unknown
-    │   └── OutcomeUnknown      503  outcome_unknown
+    │   └── DatabaseUnavailable 503  database_unavailable    └── OutcomeUnknown      503  outcome_unknown
     ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
     ├── CommandFailed                     a command could not do its work: one line, exit code 1
     ├── ArchiveFailed                     a part of the log was not archived, and so is not purged
-    └── ArchiveDamaged                    what an archive, or the log, holds does not fit its chain
+    └── ArchiveDamaged                    the content of an archive, or of the log, does not match its hash chain
 
-``CloseReason`` is the same for a stream: each reason with its close code (RFC 6455, section 7.4). A refused handshake
+Errors that never leave their package are declared there (``UnacceptableKey``, ``LeaseLost`` and others).
+
+``CloseReason`` is the same for a stream: each reason with its close code (RFC 6455, section 7.4). A rejected handshake
 and a refused request that mean the same thing share the name of the code.
 """
 
@@ -48,13 +49,13 @@ class ArchiveFailed(TocsinError):
 
 
 class ArchiveDamaged(TocsinError):
-    """What an archive, or the part of the log that goes into one, holds does not fit its chain."""
+    """The content of an archive, or of the part of the log that goes into one, does not match its hash chain."""
 
 
 class RequestRefused(TocsinError):
     """A request is answered with a problem document.
 
-    ``detail`` is shown to the caller: it names what was wrong with *this* request and never anything internal.
+    ``detail`` is shown to the client: what was wrong with *this* request, and never anything internal.
     ``retry_after`` is in seconds; ``errors`` lists single faults, each ``{"pointer": …, "detail": …}`` (RFC 6901);
     ``members`` are further members of the document (RFC 9457, section 3.2).
     """
@@ -81,13 +82,13 @@ class RequestRefused(TocsinError):
 
 
 class MalformedRequest(RequestRefused):
-    """The body is no JSON, or a header cannot be read."""
+    """The body is not valid JSON, or a header cannot be read."""
 
     status, code, title = 400, "malformed_request", "The request cannot be read"
 
 
 class InvalidRequest(RequestRefused):
-    """The request was read, and a field of it is not allowed."""
+    """A field or a parameter of the request is not valid."""
 
     status, code, title = 422, "invalid_request", "A field of the request is not valid"
 
@@ -99,13 +100,13 @@ class TokenMissing(RequestRefused):
 
 
 class TokenInvalid(RequestRefused):
-    """The token's signature, form or claims are not acceptable."""
+    """The token's signature, form or claims are not valid."""
 
     status, code, title = 401, "token_invalid", "The token is not valid"
 
 
 class TokenExpired(RequestRefused):
-    """The token was good once."""
+    """The token's ``exp`` has passed."""
 
     status, code, title = 401, "token_expired", "The token has expired"
 
@@ -117,7 +118,7 @@ class TokenRevoked(RequestRefused):
 
 
 class ScopeMissing(RequestRefused):
-    """The token does not carry the scope that this needs."""
+    """The token lacks the scope that the operation requires."""
 
     status, code, title = 403, "scope_missing", "The token lacks a scope"
 
@@ -129,13 +130,13 @@ class TopicForbidden(RequestRefused):
 
 
 class NotFound(RequestRefused):
-    """Nothing is here, or nothing that this token may see."""
+    """There is no such resource, or the token may not see it."""
 
     status, code, title = 404, "not_found", "Not found"
 
 
 class MethodNotAllowed(RequestRefused):
-    """The path exists, the method does not."""
+    """The resource does not support the method."""
 
     status, code, title = 405, "method_not_allowed", "Method not allowed"
 
@@ -147,43 +148,43 @@ class RequestTimeout(RequestRefused):
 
 
 class RequestTooLarge(RequestRefused):
-    """The body is over the limit."""
+    """The body is larger than the limit."""
 
     status, code, title = 413, "request_too_large", "The request is too large"
 
 
 class UnsupportedMedia(RequestRefused):
-    """The body is announced as something else than JSON."""
+    """The ``Content-Type`` is missing, or is not one that the operation accepts."""
 
     status, code, title = 415, "unsupported_media_type", "The body must be JSON"
 
 
 class ActionConflict(RequestRefused):
-    """Somebody else was first, or the alert is not where the action could begin."""
+    """The action is not allowed in the alert's current status, or somebody else acted first."""
 
-    status, code, title = 409, "action_conflict", "The alert is not where this action could begin"
+    status, code, title = 409, "action_conflict", "The action is not allowed in the alert's current status"
 
 
 class IdempotencyMismatch(RequestRefused):
-    """An ``Idempotency-Key`` came back with something else."""
+    """The ``Idempotency-Key`` was already used for a different request."""
 
-    status, code, title = 422, "idempotency_mismatch", "This Idempotency-Key was used for something else"
+    status, code, title = 422, "idempotency_mismatch", "The Idempotency-Key was used for a different request"
 
 
 class RateLimited(RequestRefused):
-    """Too many requests by this subject or address."""
+    """The subject or the address sent too many requests."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
 
 
 class ConnectionLimit(RequestRefused):
-    """This subject holds as many streams as it may."""
+    """The subject holds as many streams as it may."""
 
     status, code, title = 429, "connection_limit", "Too many streams"
 
 
 class InternalError(RequestRefused):
-    """A defect of ours."""
+    """Unexpected server error."""
 
     status, code, title = 500, "internal_error", "Internal error"
 
@@ -195,7 +196,7 @@ class Overloaded(RequestRefused):
 
 
 class KeysUnavailable(RequestRefused):
-    """The keys of the token's issuer could not be fetched yet, so nobody knows whether the token is good."""
+    """The keys of the token's issuer could not be fetched yet, so the token cannot be verified."""
 
     status, code, title = 503, "keys_unavailable", "The issuer's keys cannot be reached"
 
@@ -207,13 +208,13 @@ class DatabaseUnavailable(RequestRefused):
 
 
 class OutcomeUnknown(RequestRefused):
-    """PostgreSQL went away during the commit and did not come back in time to be asked."""
+    """The connection to PostgreSQL was lost during the commit, and the outcome could not be determined in time."""
 
-    status, code, title = 503, "outcome_unknown", "The database went away during the commit"
+    status, code, title = 503, "outcome_unknown", "The outcome of the commit is unknown"
 
 
 class CloseReason(Enum):
-    """Why a stream was closed: the wire reason, its close code, and what a client does about it."""
+    """Why a stream was closed: the reason on the wire, its close code, and what a client does about it."""
 
     TOKEN_MISSING = ("token_missing", 1008, "sign in")
     TOKEN_INVALID = ("token_invalid", 1008, "sign in")
@@ -229,7 +230,7 @@ class CloseReason(Enum):
     BINARY_MESSAGE = ("binary_message", 1003, "stop")
     INVALID_UTF8 = ("invalid_utf8", 1007, "stop")
     MESSAGE_TOO_BIG = ("message_too_big", 1009, "stop")
-    POLL_TIMEOUT = ("poll_timeout", 1001, "poll again, and so resume")
+    POLL_TIMEOUT = ("poll_timeout", 1001, "poll again to resume")
     HEARTBEAT_TIMEOUT = ("heartbeat_timeout", 1011, "back off, then resume")
     INTERNAL_ERROR = ("internal_error", 1011, "back off, then resume")
     SHUTTING_DOWN = ("shutting_down", 1012, "back off, then resume")

@@ -254,7 +254,7 @@ def _schema(kind: type[RequestRefused]) -> dict[str, Any]:
         "code": kind.code,
     }
     return {
-        "description": " ".join((kind.__doc__ or "").split()),
+        "description": " ".join((kind.__doc__ or "").split()).replace("``", "`"),
         "type": "object",
         "required": [*constants, "detail"],
         "properties": {

@@ -243,7 +243,7 @@ def test_the_policy_is_that_of_the_reference() -> None:
         "refresh the token, then resume": "refresh",
         "stop": "stop",
         "back off, then resume": "retry",
-        "poll again, and so resume": "retry",
+        "poll again to resume": "retry",
     }
     for reason in CloseReason:
         policy = stream_state.close_policy(reason.code, reason.reason)
