@@ -87,7 +87,7 @@ def shared_by_workers() -> Iterator[None]:
             del os.environ[_FOLDER]
 
 
-def forget_worker(name: str) -> None:
+def drop_worker(name: str) -> None:
     """Drop the gauges of a worker that has ended, whose connections and queues have ended with it."""
     mark_process_dead(name)  # type: ignore[no-untyped-call] # it has no types
 

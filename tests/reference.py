@@ -21,7 +21,7 @@ from service.auth.issuers import load_keyring
 from service.database.base import STATUSES
 from service.database.engine import parse_url
 from service.errors import CloseReason
-from service.http.openapi import every_refusal
+from service.http.openapi import all_refusals
 from service.settings import PREFIX, Settings, groups
 from service.severity import SEVERITIES
 from service.stream.asyncapi import document as asyncapi_document
@@ -100,7 +100,7 @@ def settings() -> str:
 def problems() -> str:
     """Return the table of problem codes."""
     rows = [
-        (kind.status, f"`{kind.code}`", plain(kind.__doc__)) for kind in sorted(every_refusal(), key=lambda k: k.status)
+        (kind.status, f"`{kind.code}`", plain(kind.__doc__)) for kind in sorted(all_refusals(), key=lambda k: k.status)
     ]
     return table(("status", "code", "meaning"), rows)
 

@@ -8,7 +8,7 @@ import yaml
 
 from service.errors import CloseReason
 from service.http import problems
-from service.http.openapi import every_refusal
+from service.http.openapi import all_refusals
 from service.stream import frames
 from tests.harness import ROOT
 from tests.reference import DOCUMENTS, PAGE, PAGES, WIRE_CONSTANTS, wire_constants, written, written_out
@@ -57,7 +57,7 @@ def test_every_operation_is_documented() -> None:
 
 
 def test_a_refused_handshake_and_a_refused_request_share_their_names() -> None:
-    codes = {kind.code for kind in every_refusal()}
+    codes = {kind.code for kind in all_refusals()}
     for name in ("token_missing", "token_invalid", "token_expired", "scope_missing", "topic_forbidden", "rate_limited"):
         assert name in codes
         assert CloseReason.named(name).reason == name
@@ -67,10 +67,10 @@ def test_the_tree_of_errors_is_drawn_whole() -> None:
     import service.errors  # noqa: PLC0415 - its docstring is what is read
 
     drawing = service.errors.__doc__ or ""
-    for kind in every_refusal():
+    for kind in all_refusals():
         assert re.search(rf"{kind.__name__} +{kind.status} +{kind.code}\b", drawing), kind.__name__
 
 
 def test_problem_types_are_urns_of_their_codes() -> None:
-    for kind in every_refusal():
-        assert f'"type":"urn:tocsin:problem:{kind.code}"' in bytes(problems.problem(kind("why")).body).decode()
+    for kind in all_refusals():
+        assert f'"type":"urn:tocsin:problem:{kind.code}"' in bytes(problems.problem_response(kind("why")).body).decode()

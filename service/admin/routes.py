@@ -22,7 +22,7 @@ from service.auth.revocations import Revocation, Target, revocations_before, rev
 from service.database.engine import Database
 from service.errors import InvalidRequest, NotFound, Overloaded
 from service.http.authentication import Bearer
-from service.http.openapi import refusals, takes
+from service.http.openapi import json_operation, refusals
 from service.http.pagination import BIGINT_MAX, Cursor, decode_cursor, encode_cursor
 from service.http.provided import provided
 from service.http.request_body import json_body
@@ -129,7 +129,7 @@ class RevocationPage(BaseModel):
     "/revocations",
     status_code=201,
     responses={200: {"model": RevocationOut, "description": "It was in force already."}, **refusals(Overloaded)},
-    openapi_extra=takes(RevocationIn),
+    openapi_extra=json_operation(RevocationIn),
 )
 async def post_revocation(
     response: Response,

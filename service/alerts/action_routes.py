@@ -23,7 +23,7 @@ from service.database.ids import uuid7
 from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded, ScopeMissing
 from service.events.idempotency import IdempotencyKey
 from service.http.authentication import Bearer
-from service.http.openapi import headers, refusals, takes
+from service.http.openapi import headers, json_operation, refusals
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import provided
 from service.http.request_body import json_body
@@ -74,7 +74,7 @@ async def reopen(
         201: {"description": "It is stored.", "headers": headers("Idempotency-Replayed")},
         **refusals(NotFound, IdempotencyMismatch, Overloaded, OutcomeUnknown),
     },
-    openapi_extra=takes(schemas.CommentIn),
+    openapi_extra=json_operation(schemas.CommentIn),
 )
 async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is given
     database: ProvidedDatabase,

@@ -19,7 +19,7 @@ from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
 from service.errors import InvalidRequest, OutcomeUnknown, RequestRefused
-from service.http.problems import document, invalid
+from service.http.problems import problem_document
 from service.http.request_body import parse_json
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_item(item: Any, principal: Principal, now: datetime) -> QueueItem:
     try:
         alert = BatchItem.model_validate_json(item) if isinstance(item, bytes) else BatchItem.model_validate(item)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+        raise validation_refusal(error) from None
     return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert))
 
 
@@ -116,7 +116,7 @@ def _is_server_error(outcome: Outcome) -> bool:
 
 def _answer(outcome: Outcome) -> bytes:
     if isinstance(outcome, RequestRefused):
-        return orjson.dumps(document(outcome))
+        return orjson.dumps(problem_document(outcome))
     assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only ProcessDue has another
     answer = {"status": 200 if outcome.repeated else 201, "id": outcome.id, "seq": outcome.seq}
     return orjson.dumps({**answer, "replayed": True} if outcome.replayed else answer)

@@ -27,8 +27,7 @@ from service.database.engine import Database
 from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, OutcomeUnknown, Overloaded, TopicForbidden
 from service.http.authentication import Bearer
 from service.http.fast_route import FastRoute
-from service.http.openapi import body as body_of
-from service.http.openapi import headers, reads, refusals
+from service.http.openapi import fast_operation, headers, refusals, schema_of
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import part, provided
 from service.http.rate_limits import RestLimits
@@ -98,7 +97,7 @@ _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "schema": body_of(Name),
+    "schema": schema_of(Name),
     "description": "makes a retry safe, for 24 hours",
 }
 _STORING = (TopicForbidden, IdempotencyMismatch, Overloaded, OutcomeUnknown)
@@ -117,7 +116,9 @@ fast_routes = [
             200: {"description": "It repeated an alert.", "model": schemas.AlertOut, "headers": _STORED},
             **refusals(*_STORING),
         },
-        openapi_extra=reads({"application/json": {"schema": body_of(schemas.AlertIn)}}, parameters=[_IDEMPOTENCY_KEY]),
+        openapi_extra=fast_operation(
+            {"application/json": {"schema": schema_of(schemas.AlertIn)}}, parameters=[_IDEMPOTENCY_KEY]
+        ),
     ),
     FastRoute(
         "/v1/alerts/batch",
@@ -126,9 +127,9 @@ fast_routes = [
         tags=["alerts"],
         response_model=schemas.BatchAnswer,
         responses=refusals(Overloaded, OutcomeUnknown),
-        openapi_extra=reads(
+        openapi_extra=fast_operation(
             {
-                "application/json": {"schema": body_of(_BATCH)},
+                "application/json": {"schema": schema_of(_BATCH)},
                 batch.NDJSON_TYPES[0]: {"schema": {"type": "string", "format": "alerts"}, "example": _BATCH_LINES},
             }
         ),

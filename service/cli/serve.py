@@ -34,7 +34,7 @@ from service.database.migrate import migrate
 from service.errors import CommandFailed
 from service.http.provided import parts_of
 from service.http.server_protocol import HttpServerProtocol, ServerConfig
-from service.metrics import forget_worker, shared_by_workers
+from service.metrics import drop_worker, shared_by_workers
 from service.settings import load, unknown_variables
 from service.stream.transports.websocket import WebSocketTransport
 
@@ -85,7 +85,7 @@ def serve(
                 _run_worker,
                 (settings, url, address.getsockname(), dev),
                 on_listening=greet,
-                on_ended=forget_worker,
+                on_ended=drop_worker,
                 stop_seconds=settings.server.shutdown_timeout_seconds + STOP_SLACK_SECONDS,
             )
             with shared_by_workers():

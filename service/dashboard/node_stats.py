@@ -109,7 +109,7 @@ class NodeStatsReporter:
             stats = self.measure(with_minutes=self._with_minutes)
             self._requested = self._with_minutes = False
             with suppress(DatabaseUnavailable):  # then that sample does without
-                async with self._database.transaction(each_commits=True) as tx:
+                async with self._database.transaction(autocommit=True) as tx:
                     await tx.execute(_ANSWER, {"answer": orjson.dumps(asdict(stats)).decode()})
 
 

@@ -102,12 +102,10 @@ class Database:
         )
 
     @asynccontextmanager
-    async def transaction(
-        self, *, snapshot: bool = False, each_commits: bool = False
-    ) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, *, snapshot: bool = False, autocommit: bool = False) -> AsyncIterator[AsyncConnection]:
         """Run a transaction, committed at the end of the block.
 
-        With ``snapshot`` it only reads, and all of its statements see the same instant. With ``each_commits`` each
+        With ``snapshot`` it only reads, and all of its statements see the same instant. With ``autocommit`` each
         statement is a transaction of its own: a node that freezes after it keeps no lock.
 
         Raises:
@@ -117,7 +115,7 @@ class Database:
         options: dict[str, Any] = {}
         if snapshot:
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        elif each_commits:
+        elif autocommit:
             options = {"isolation_level": "AUTOCOMMIT"}
         try:
             async with self._engine.connect() as connection:

@@ -1,1 +1,1 @@
-"""What every route shares: problem documents, the bearer, rate limits, bounds on a request, health and metrics."""
+"""What all routes share: authentication, rate limits, request bodies, problem documents, paging, health and metrics."""

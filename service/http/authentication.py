@@ -1,7 +1,8 @@
-"""The bearer of a request, and the dependencies that ask for one.
+"""Authentication of a request by its bearer token.
 
 ``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the ``Authorization``
-header (RFC 6750, section 2.1), asks for the scope, or one of them, and counts the request against the subject's limit.
+header (RFC 6750, section 2.1), requires one of the scopes, and counts the request against the subject's rate limit. A
+request without a valid token counts against the limit of its address.
 """
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
@@ -13,13 +14,13 @@ from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
 from service.errors import KeysUnavailable, RequestRefused, ScopeMissing, TokenMissing
 from service.http.provided import part
-from service.http.rate_limits import RestLimits
+from service.http.rate_limits import RestLimit, RestLimits
 
 
 class Bearer(HTTPBearer):
-    """A dependency that yields the principal of a request, or refuses it."""
+    """A dependency that yields the principal of a request, or refuses the request."""
 
-    def __init__(self, *scopes: Scope, limit: str) -> None:
+    def __init__(self, *scopes: Scope, limit: RestLimit) -> None:
         super().__init__(
             scheme_name="bearer", bearerFormat="JWT", description="A token with the scope of the operation."
         )
@@ -27,19 +28,19 @@ class Bearer(HTTPBearer):
         self.limit = limit
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base returns the raw header
-        """Return the bearer of ``request``."""
+        """Return the principal of ``request``."""
         limits = part(request, RestLimits)
         try:
             principal = await _verify(request, part(request, TokenVerifier))
         except KeysUnavailable:
-            raise  # not the caller's fault
+            raise  # not a failure of the client's
         except RequestRefused:
-            limits.hit("refused", address(request))
+            limits.hit("auth_failure", client_address(request))
             raise
         request.state.principal = principal
         limits.hit(self.limit, principal.subject)
         if not any(map(principal.may, self.scopes)):
-            raise ScopeMissing(f"This needs a token with the scope {' or '.join(self.scopes)}.")
+            raise ScopeMissing(f"This requires a token with the scope {' or '.join(self.scopes)}.")
         return principal
 
 
@@ -50,6 +51,6 @@ async def _verify(request: Request, verifier: TokenVerifier) -> Principal:
     return await verifier.admit(token.strip())
 
 
-def address(request: Request) -> str:
-    """Return the address that a request came from."""
+def client_address(request: Request) -> str:
+    """Return the address of the client."""
     return request.client.host if request.client else "unknown"

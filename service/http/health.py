@@ -1,4 +1,4 @@
-"""Is the process alive, and can it do its work: ``/healthz``, ``/readyz``, ``/metrics``."""
+"""Liveness, readiness and metrics: ``/healthz``, ``/readyz``, ``/metrics``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ router = APIRouter(tags=["operation"])
 
 
 class Health(BaseModel):
-    """That it is well."""
+    """The state of the node."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
 
@@ -34,13 +34,13 @@ class Health(BaseModel):
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """Answer 200 while the process serves requests at all."""
+    """Answer 200 as long as the process serves requests."""
     return Health(status="ok")
 
 
 @router.get("/readyz", responses=refusals(DatabaseUnavailable))
 async def readyz(database: Annotated[Database, Depends(provided(Database))]) -> Health:
-    """Answer 200 while PostgreSQL answers, 503 otherwise: send traffic elsewhere meanwhile."""
+    """Answer 200 if PostgreSQL can be reached, 503 otherwise: no traffic should be sent here meanwhile."""
     async with database.transaction() as tx:
         await tx.execute(text("SELECT 1"))
     return Health(status="ready")

@@ -1,10 +1,12 @@
-"""The OpenAPI document: what FastAPI reads off the routes, completed with all that each operation may refuse.
+"""The OpenAPI document: what FastAPI reads off the routes, completed with the refusals of each operation.
 
-What follows from an operation's having a token, parameters or a body is said of it here, once for all. What it refuses
-besides, it names itself: ``responses=refusals(NotFound, ActionConflict)``. So each lists exactly the statuses that it
+The refusals that follow from a token, parameters or a body are added here to every operation that has one. An operation
+names only its others: ``responses=refusals(NotFound, ActionConflict)``. So each lists exactly the statuses that it
 answers with, and each refusal is a schema with its code as a constant, and an example.
 
-A body that is read by hand is documented with ``body(AlertIn)``; what its schema refers to is moved to the components.
+FastAPI does not see a body that ``request_body.py`` reads. ``openapi_extra=json_operation(AckIn)`` documents it, and
+``fast_operation`` also the token of an endpoint behind a ``FastRoute``. The definitions that a schema refers to are
+moved to the components.
 """
 
 from __future__ import annotations
@@ -41,34 +43,34 @@ if TYPE_CHECKING:
 
 _SCHEMAS = "#/components/schemas/"
 _METHODS = ("get", "put", "post", "delete", "patch")
-_NOT_OURS = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}HTTPValidationError"}}}
-"""FastAPI's own form of a 422, which nobody is answered with."""
+_FASTAPI_422 = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}HTTPValidationError"}}}
+"""FastAPI's own form of a 422, which the service never answers with."""
 
 _HEADERS_TOO_LONG = {
-    "description": f"Address and headers are over {HEADERS_MAX_BYTES // 1024} KiB; this has no body, and hangs up."
+    "description": f"Request line and headers exceed {HEADERS_MAX_BYTES // 1024} KiB. No body; the connection closes."
 }
-"""What ``transport.py`` answers to any request, before the application sees it."""
+"""The answer of ``server_protocol.py`` to any request, before the application sees it."""
 
-_OF_A_BODY = (MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia, InvalidRequest)
+_BODY_REFUSALS = (MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia, InvalidRequest)
 
 _HEADERS: dict[str, dict[str, Any]] = {
     "WWW-Authenticate": {
-        "description": "What a token must bring (RFC 6750, section 3).",
+        "description": "What the token lacks (RFC 6750, section 3).",
         "schema": {"type": "string"},
         "example": 'Bearer realm="tocsin", error="invalid_token"',
     },
     "Retry-After": {
-        "description": "In how many seconds to come back.",
+        "description": "Seconds to wait before the next attempt.",
         "schema": {"type": "integer", "minimum": 1},
         "example": 1,
     },
     "X-RateLimit-Limit": {
-        "description": "How many requests the window takes.",
+        "description": "Requests that the window allows.",
         "schema": {"type": "integer"},
         "example": 1000,
     },
     "X-RateLimit-Remaining": {
-        "description": "How many of them are left.",
+        "description": "Requests that are left in the window.",
         "schema": {"type": "integer"},
         "example": 0,
     },
@@ -78,12 +80,12 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "example": 1795253000,
     },
     "Location": {
-        "description": "Where the alert is.",
+        "description": "The address of the alert.",
         "schema": {"type": "string"},
         "example": "/v1/alerts/01a1fd87-65c3-71a6-ba06-3929d3197295",
     },
     "Idempotency-Replayed": {
-        "description": "`true`: the answer to the first request with this `Idempotency-Key`; nothing new was stored.",
+        "description": "`true`: a repetition of the answer to the first request with this `Idempotency-Key`.",
         "schema": {"type": "string", "const": "true"},
         "example": "true",
     },
@@ -97,7 +99,7 @@ _HEADERS_OF_A_STATUS = {
 
 _FAULTS = {
     "type": "array",
-    "description": "Each fault, with the JSON pointer of where it is (RFC 6901).",
+    "description": "Each fault, with its JSON pointer (RFC 6901).",
     "items": {
         "type": "object",
         "required": ["pointer", "detail"],
@@ -108,7 +110,7 @@ _MEMBERS: dict[type[RequestRefused], dict[str, Any]] = {
     InvalidRequest: {"errors": _FAULTS},
     ActionConflict: {"alert": {"$ref": f"{_SCHEMAS}AlertOut", "description": "The alert as it stands."}},
 }
-"""What a refusal's document may hold besides."""
+"""Further members of a refusal's document."""
 
 
 def operation_id(route: APIRoute) -> str:
@@ -117,7 +119,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def refusals(*kinds: type[RequestRefused]) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of an operation that refuses with ``kinds``, beside what is understood."""
+    """Return the responses of an operation that refuses with ``kinds``, beside those that are added to all."""
     return {
         status: _answer(status, [kind for kind in kinds if kind.status == status])
         for status in sorted({kind.status for kind in kinds})
@@ -125,30 +127,30 @@ def refusals(*kinds: type[RequestRefused]) -> dict[int | str, dict[str, Any]]:
 
 
 def headers(*names: str) -> dict[str, dict[str, str]]:
-    """Return the headers that an answer may have."""
+    """Return references to the response headers of these names."""
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def body(model: type[BaseModel] | Any, mode: JsonSchemaMode = "validation", **keywords: Any) -> dict[str, Any]:
-    """Return the schema of ``model``, by reference; ``complete`` moves the definitions to the components."""
+def schema_of(model: type[BaseModel] | Any, mode: JsonSchemaMode = "validation", **keywords: Any) -> dict[str, Any]:
+    """Return a reference to the schema of ``model``; ``complete`` moves the definition to the components."""
     if isinstance(model, type):
         _, schema = models_json_schema([(model, mode)], ref_template=_SCHEMAS + "{model}")
         return {"$ref": f"{_SCHEMAS}{model.__name__}", **schema, **keywords}
     return {**TypeAdapter(model).json_schema(ref_template=_SCHEMAS + "{model}"), **keywords}
 
 
-def reads(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """Return what FastAPI cannot see of an operation that reads its token and its body by hand."""
+def fast_operation(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return what FastAPI does not see of an operation behind a ``FastRoute``: its token and its body."""
     return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}, **fields}
 
 
-def takes(model: type[BaseModel]) -> dict[str, Any]:
-    """Return what FastAPI cannot see of an operation whose body is read by ``json_body``."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": body(model)}}}}
+def json_operation(model: type[BaseModel]) -> dict[str, Any]:
+    """Return what FastAPI does not see of an operation that depends on ``json_body(model)``."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(model)}}}}
 
 
 def install(app: FastAPI) -> None:
-    """Complete the document of ``app``, where it is shown and where it is written."""
+    """Complete the document of ``app``, as it is served and as it is written to ``openapi/``."""
     generate = app.openapi
     completed: list[dict[str, Any]] = []
 
@@ -157,22 +159,22 @@ def install(app: FastAPI) -> None:
             completed.append(complete(generate()))
         return completed[0]
 
-    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI says to do
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI documents it
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
-    """Say of each operation what it may refuse, and gather what is referred to."""
+    """Add to each operation what it may refuse, and gather the definitions in the components."""
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    by_name = {kind.__name__: kind for kind in every_refusal()}
+    by_name = {kind.__name__: kind for kind in all_refusals()}
     used: set[type[RequestRefused]] = set()
     for _, _, operation in operations(document):
         answers = {
-            status: answer for status, answer in operation["responses"].items() if answer.get("content") != _NOT_OURS
+            status: answer for status, answer in operation["responses"].items() if answer.get("content") != _FASTAPI_422
         }
-        kinds = {*_understood(operation), *(by_name[name] for name in _named(answers))}
+        kinds = {*_implied(operation), *(by_name[name] for name in _named(answers))}
         answers.update({str(status): answer for status, answer in refusals(*_sorted(kinds)).items()})
         answers["431"] = _HEADERS_TOO_LONG
         operation["responses"] = {status: answers[status] for status in sorted(answers)}
@@ -195,27 +197,27 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
                 yield path, method, item[method]
 
 
-def every_refusal(base: type[RequestRefused] = RequestRefused) -> Iterator[type[RequestRefused]]:
+def all_refusals(base: type[RequestRefused] = RequestRefused) -> Iterator[type[RequestRefused]]:
     """Yield every kind of refusal."""
     for kind in base.__subclasses__():
         yield kind
-        yield from every_refusal(kind)
+        yield from all_refusals(kind)
 
 
-def _understood(operation: dict[str, Any]) -> Iterator[type[RequestRefused]]:
-    """Yield what an operation may refuse because of what it takes."""
+def _implied(operation: dict[str, Any]) -> Iterator[type[RequestRefused]]:
+    """Yield the refusals that follow from an operation's token, parameters and body."""
     yield InternalError
     if "security" in operation:
-        yield from (kind for kind in every_refusal() if kind.status == HTTPStatus.UNAUTHORIZED)
+        yield from (kind for kind in all_refusals() if kind.status == HTTPStatus.UNAUTHORIZED)
         yield from (ScopeMissing, RateLimited, DatabaseUnavailable, KeysUnavailable)
     if any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
-        yield InvalidRequest  # a path whose parameter is none, such as no UUID, is another path: 404
+        yield InvalidRequest  # not for a path: one whose parameter is no UUID matches no route, 404
     if "requestBody" in operation:
-        yield from _OF_A_BODY
+        yield from _BODY_REFUSALS
 
 
 def _named(answers: dict[str, Any]) -> Iterator[str]:
-    """Yield the names of the refusals that an operation names itself."""
+    """Yield the names of the refusals that an operation lists itself."""
     for answer in answers.values():
         schema = answer.get("content", {}).get(MEDIA_TYPE, {}).get("schema", {})
         for option in schema.get("oneOf", [schema]):
@@ -224,12 +226,12 @@ def _named(answers: dict[str, Any]) -> Iterator[str]:
 
 
 def _sorted(kinds: Iterable[type[RequestRefused]]) -> list[type[RequestRefused]]:
-    order = list(every_refusal())
+    order = list(all_refusals())
     return sorted(kinds, key=order.index)
 
 
 def _as_sent(parameter: dict[str, Any]) -> dict[str, Any]:
-    """Return a parameter without what only a JSON document could send, and without saying twice what it is."""
+    """Return a parameter without ``null``, which no address can hold, and without a second title and description."""
     schema = {name: value for name, value in parameter["schema"].items() if name not in ("title", "description")}
     options = [option for option in schema.pop("anyOf", ()) if option != {"type": "null"}]
     schema.update(options[0] if len(options) == 1 else {"anyOf": options} if options else {})
@@ -259,7 +261,7 @@ def _schema(kind: type[RequestRefused]) -> dict[str, Any]:
         "required": [*constants, "detail"],
         "properties": {
             **{name: {"const": value, "type": _json_type(value)} for name, value in constants.items()},
-            "detail": {"type": "string", "description": "What was wrong with this request."},
+            "detail": {"type": "string", "description": "What is wrong with this request."},
             **_MEMBERS.get(kind, {}),
         },
         "examples": [{**constants, "detail": f"{kind.title}."}],

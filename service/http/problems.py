@@ -1,4 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457): the one place where the error tree meets HTTP.
+"""Errors as ``application/problem+json`` (RFC 9457): the only place that maps the error tree to HTTP.
 
 Each document has ``type``, ``title``, ``status``, ``detail`` and a stable ``code`` to program against; ``openapi.py``
 says which operation answers with which. A 401 carries ``WWW-Authenticate`` (RFC 6750, section 3), a 429 and a 503
@@ -31,9 +31,10 @@ from service.errors import (
 from service.metrics import HTTP_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from fastapi import FastAPI
+    from pydantic import ValidationError
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
@@ -48,7 +49,7 @@ _CHALLENGES = {
 }
 
 
-def document(refusal: RequestRefused) -> dict[str, Any]:
+def problem_document(refusal: RequestRefused) -> dict[str, Any]:
     """Return a refusal as a problem document, and count it."""
     HTTP_ERRORS.labels(refusal.code).inc()
     fields: dict[str, Any] = {
@@ -64,19 +65,23 @@ def document(refusal: RequestRefused) -> dict[str, Any]:
     return fields
 
 
-def problem(refusal: RequestRefused) -> Response:
-    """Render a refusal."""
+def problem_response(refusal: RequestRefused) -> Response:
+    """Return the response that answers with a refusal."""
     headers = dict(refusal.headers)
     if challenge := _CHALLENGES.get(type(refusal)):
         headers["WWW-Authenticate"] = challenge
     if refusal.retry_after is not None:
         headers["Retry-After"] = str(refusal.retry_after)
-    return Response(orjson.dumps(document(refusal)), refusal.status, headers, MEDIA_TYPE)
+    return Response(orjson.dumps(problem_document(refusal)), refusal.status, headers, MEDIA_TYPE)
 
 
-def invalid(errors: Iterable[Mapping[str, Any]]) -> RequestRefused:
-    """Turn pydantic's errors into one refusal that names each fault by its JSON pointer (RFC 6901)."""
-    errors = list(errors)
+def validation_refusal(error: ValidationError) -> RequestRefused:
+    """Return the refusal of a body that pydantic could not validate."""
+    return refusal_of_faults(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+def refusal_of_faults(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
+    """Return the refusal of a request in which pydantic found ``errors``, each with its JSON pointer (RFC 6901)."""
     faults = [
         {
             "pointer": "".join(f"/{_escape(part)}" for part in error["loc"]),
@@ -97,12 +102,12 @@ def _escape(part: object) -> str:
 
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestRefused)  # noqa: S101 - narrows the handler's argument
-    return problem(error)
+    return problem_response(error)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - narrows the handler's argument
-    return problem(invalid(error.errors()))
+    return problem_response(refusal_of_faults(error.errors()))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -110,14 +115,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
     path = request.url.path
     if error.status_code == MethodNotAllowed.status:
         allowed = ", ".join(_methods(request))
-        return problem(MethodNotAllowed(f"{path} takes {allowed}.", headers={"Allow": allowed}))
+        return problem_response(MethodNotAllowed(f"{path} supports {allowed}.", headers={"Allow": allowed}))
     if error.status_code == NotFound.status:
-        return problem(NotFound(f"There is nothing at {path}."))
-    return problem(MalformedRequest("The request cannot be read."))
+        return problem_response(NotFound(f"There is no resource at {path}."))
+    return problem_response(MalformedRequest("The request cannot be read."))
 
 
 def _methods(request: Request) -> list[str]:
-    """Return the methods that the path takes; Starlette's own answer names those of the first route only."""
+    """Return the methods of a path; Starlette's own answer names those of the first route only."""
     candidates = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
     routes: list[BaseRoute] = request.app.routes
     return [
@@ -127,11 +132,11 @@ def _methods(request: Request) -> list[str]:
     ]
 
 
-async def _defect(_request: Request, _error: Exception) -> Response:
-    # Starlette logs the traceback when it raises the error on; the caller learns nothing internal.
-    # uvicorn hangs up after it, and a client that was told does not try to use the connection again.
+async def _server_error(_request: Request, _error: Exception) -> Response:
+    # Starlette logs the traceback when it re-raises the error; the client learns nothing internal.
+    # uvicorn closes the connection afterwards, and the header keeps clients from reusing it.
     detail = "Something went wrong on our side. The service's log has the details."
-    return problem(InternalError(detail, headers={"Connection": "close"}))
+    return problem_response(InternalError(detail, headers={"Connection": "close"}))
 
 
 def install(app: FastAPI) -> None:
@@ -139,4 +144,4 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _defect)
+    app.add_exception_handler(Exception, _server_error)

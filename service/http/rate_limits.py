@@ -1,4 +1,4 @@
-"""Rate limits: slowapi's for REST, and the library beneath it for a connection's own messages.
+"""Rate limits: slowapi's for REST, and the library beneath it for the messages of one connection.
 
 slowapi's ``Limiter`` owns the storage and the strategy. Its route decorator is not used: it reads limits when a module
 is imported, runs before the settings exist, and took a third of a bare request's rate; a dependency asks the same
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from limits import RateLimitItem, parse_many
 from limits.strategies import FixedWindowRateLimiter
@@ -17,52 +17,55 @@ from slowapi import Limiter
 from slowapi.util import get_remote_address
 
 from service.errors import RateLimited
-from service.http.rate_limit_storage import FixedWindowStorage
+from service.http.rate_limit_storage import SCHEME, FixedWindowStorage
 
 if TYPE_CHECKING:
     from service.settings import LimitSettings, StreamSettings
 
+RestLimit = Literal["write", "read", "auth_failure"]
+
 
 class RestLimits:
-    """What one subject, or one address without a good token, may do in REST."""
+    """The limits of REST: by subject, and for requests without a valid token by address."""
 
     def __init__(self, settings: LimitSettings) -> None:
-        self._limiter = Limiter(key_func=get_remote_address, strategy="fixed-window", storage_uri="windows://")
-        self._items = {
+        self._limiter = Limiter(key_func=get_remote_address, strategy="fixed-window", storage_uri=f"{SCHEME}://")
+        self._items: dict[RestLimit, list[RateLimitItem]] = {
             "write": parse_many(settings.write_limit),
             "read": parse_many(settings.read_limit),
-            "refused": parse_many(settings.auth_failure_limit),
+            "auth_failure": parse_many(settings.auth_failure_limit),
         }
 
-    def hit(self, kind: str, who: str, cost: int = 1) -> None:
-        """Count ``cost`` requests of ``who``.
+    def hit(self, limit: RestLimit, key: str, cost: int = 1) -> None:
+        """Count ``cost`` requests of ``key``, a subject or an address.
 
         Raises:
-            RateLimited: it is over one of the limits of ``kind``.
+            RateLimited: a window of the limit is full.
 
         """
-        strategy = self._limiter.limiter
-        for item in self._items[kind]:
-            if not strategy.hit(item, kind, who, cost=cost):
-                raise _refusal(item, strategy.get_window_stats(item, kind, who).reset_time)
+        for item in self._items[limit]:
+            self._hit(item, limit, key, cost)
 
-    def hit_beside(self, kind: str, who: str, cost: int) -> None:
-        """Count ``cost`` more requests beside one that was counted; what no window holds counts as all that it holds.
+    def charge(self, limit: RestLimit, key: str, cost: int) -> None:
+        """Charge ``cost`` additional requests, capped at the window size.
 
-        For callers who cannot send less at a time, and would otherwise be refused for ever.
+        So a request that is larger than the limit can still succeed once per window.
 
         Raises:
-            RateLimited: it is over one of the limits of ``kind``.
+            RateLimited: a window of the limit is full.
 
         """
-        strategy = self._limiter.limiter
-        for item in self._items[kind]:
-            if not strategy.hit(item, kind, who, cost=min(cost, item.amount - 1)):
-                raise _refusal(item, strategy.get_window_stats(item, kind, who).reset_time)
+        for item in self._items[limit]:
+            self._hit(item, limit, key, min(cost, item.amount - 1))  # the request itself was counted before
 
-    def would_refuse(self, kind: str, who: str) -> bool:
-        """Say whether one more request of ``who`` would be over a limit, without counting it."""
-        return not all(self._limiter.limiter.test(item, kind, who) for item in self._items[kind])
+    def _hit(self, item: RateLimitItem, limit: RestLimit, key: str, cost: int) -> None:
+        strategy = self._limiter.limiter
+        if not strategy.hit(item, limit, key, cost=cost):
+            raise _refusal(item, strategy.get_window_stats(item, limit, key).reset_time)
+
+    def is_exhausted(self, limit: RestLimit, key: str) -> bool:
+        """Return whether the next request of ``key`` would be refused; nothing is counted."""
+        return not all(self._limiter.limiter.test(item, limit, key) for item in self._items[limit])
 
 
 def _refusal(item: RateLimitItem, reset_time: float) -> RateLimited:
@@ -79,24 +82,24 @@ def _refusal(item: RateLimitItem, reset_time: float) -> RateLimited:
 
 
 class ConnectionLimits:
-    """What one connection may send: messages, and strikes for those over the limit."""
+    """The limits of each connection: its messages, and its violations, which are messages over that limit."""
 
     def __init__(self, settings: StreamSettings) -> None:
         self._storage = FixedWindowStorage()
         self._strategy = FixedWindowRateLimiter(self._storage)
         self._messages = parse_many(settings.message_limit)
-        self._strikes = parse_many(settings.message_violation_limit)
+        self._violations = parse_many(settings.message_violation_limit)
 
-    def message(self, connection: str) -> bool:
-        """Count a message and say whether it is within the limit."""
+    def count_message(self, connection: str) -> bool:
+        """Count a message, and return whether it is within the limit."""
         return all(self._strategy.hit(item, "message", connection) for item in self._messages)
 
-    def strike(self, connection: str) -> bool:
-        """Count a strike and say whether the connection may stay."""
-        return all(self._strategy.hit(item, "strike", connection) for item in self._strikes)
+    def count_violation(self, connection: str) -> bool:
+        """Count a violation, and return whether the connection may stay open."""
+        return all(self._strategy.hit(item, "violation", connection) for item in self._violations)
 
     def forget(self, connection: str) -> None:
         """Drop the counters of a connection that closed."""
-        for kind, items in (("message", self._messages), ("strike", self._strikes)):
+        for kind, items in (("message", self._messages), ("violation", self._violations)):
             for item in items:
                 self._storage.clear(item.key_for(kind, connection))

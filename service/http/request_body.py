@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from service.errors import MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
-from service.http.problems import invalid
+from service.http.problems import validation_refusal
 from service.http.provided import part
 from service.settings import ServerSettings
 
@@ -48,7 +48,7 @@ async def read_model(request: Request, model: type[Model], *, max_bytes: int | N
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+        raise validation_refusal(error) from None
 
 
 async def read_json(request: Request, *, max_bytes: int | None = None) -> Any:

@@ -1,8 +1,7 @@
-"""Serving the console: static files, under a policy that lets nothing but them run.
+"""The console as static files, under a Content Security Policy that runs no other script.
 
-Beside the files there is one document that is written from the settings, ``/console/settings.json``: how to sign in.
-It holds no secret. Where people sign in with OpenID Connect, the policy lets the page talk to that provider, and to no
-other.
+Besides the files there is one document made from the settings, ``/console/settings.json``: how to sign in. It holds no
+secret. With OpenID Connect the policy lets the page connect to that provider, and to no other.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def headers(settings: ConsoleSettings) -> dict[str, str]:
-    """Return the headers of every answer."""
+    """Return the headers of every response."""
     connect = " ".join(filter(None, ("'self'", _origin(settings.oidc_issuer))))
     return {
         "Content-Security-Policy": (
@@ -42,8 +41,8 @@ def headers(settings: ConsoleSettings) -> dict[str, str]:
     }
 
 
-def document(settings: ConsoleSettings) -> dict[str, object]:
-    """Return what the page has to know of the settings: ``oidc`` is null where people only sign in with a token."""
+def settings_document(settings: ConsoleSettings) -> dict[str, object]:
+    """Return the settings that the page needs; ``oidc`` is null where people sign in with a token only."""
     if settings.oidc_issuer is None:
         return {"oidc": None}
     return {
@@ -78,14 +77,14 @@ class _ConsoleFiles(StaticFiles):
 
 
 def install(app: FastAPI, folder: Path, settings: ConsoleSettings) -> None:
-    """Serve ``index.html`` at ``/``, and under ``/console`` the files beside it and what they need of the settings."""
+    """Serve ``index.html`` at ``/``, and under ``/console`` the files beside it and ``settings.json``."""
 
     async def index(_request: Request) -> Response:
         return FileResponse(folder / "index.html", headers=headers(settings))
 
-    async def written(_request: Request) -> Response:
-        return JSONResponse(document(settings), headers=headers(settings))
+    async def settings_json(_request: Request) -> Response:
+        return JSONResponse(settings_document(settings), headers=headers(settings))
 
     app.router.routes.append(Route("/", index))
-    app.router.routes.append(Route("/console/settings.json", written))
+    app.router.routes.append(Route("/console/settings.json", settings_json))
     app.router.routes.append(Mount("/console", _ConsoleFiles(folder, settings)))

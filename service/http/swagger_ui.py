@@ -1,7 +1,7 @@
-"""``/docs``, the API to read and to try: Swagger UI, from this origin, as the console is on it too.
+"""Swagger UI at ``/docs``, with all its files from this origin.
 
-FastAPI's own page takes its scripts from a content delivery network. A script on this origin could take the tokens of
-the console's tabs, so it has to be one that was pinned; and a closed network would see nothing.
+FastAPI's own page loads its scripts from a content delivery network. The console is on this origin too, and a script
+could take the tokens of its tabs, so the scripts are pinned; and they load in a closed network as well.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def install(app: FastAPI) -> None:
 
 
 def _policy(html: str) -> str:
-    """Let the files of this origin run, and the one script in the page; Swagger UI styles its elements one by one."""
+    """Allow the scripts of this origin and the one in the page; Swagger UI styles its elements inline."""
     script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (

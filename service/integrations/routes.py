@@ -33,7 +33,7 @@ from service.errors import (
 )
 from service.http.authentication import Bearer
 from service.http.fast_route import FastRoute
-from service.http.openapi import headers, reads, refusals
+from service.http.openapi import fast_operation, headers, refusals
 from service.http.provided import part
 from service.http.rate_limits import RestLimits
 from service.http.request_body import media_type, parse_json, read_body, read_json
@@ -125,7 +125,7 @@ async def post_alertmanager(request: Request) -> Response:
         payload = await read_json(request, max_bytes=_max_bytes(request))
         alerts = alertmanager.read(payload, part(request, IntegrationSettings))
         if len(alerts) > 1:
-            part(request, RestLimits).hit_beside("write", principal.subject, len(alerts) - 1)
+            part(request, RestLimits).charge("write", principal.subject, len(alerts) - 1)
     except RateLimited as refusal:
         raise Overloaded(refusal.detail, retry_after=refusal.retry_after) from None
     covered = [one for one in alerts if principal.covers(one.alert.topic)]
@@ -252,7 +252,7 @@ fast_routes = [
             },
             **refusals(TopicForbidden, IdempotencyMismatch, Overloaded, OutcomeUnknown),
         },
-        openapi_extra=reads(
+        openapi_extra=fast_operation(
             {
                 cloudevents.STRUCTURED: {"schema": _EVENT},
                 cloudevents.BATCHED: {"schema": {"type": "array", "items": _EVENT}},
@@ -271,7 +271,7 @@ fast_routes = [
             200: {"description": "It repeated an alert.", "model": schemas.AlertOut},
             **refusals(TopicForbidden, Overloaded, OutcomeUnknown),
         },
-        openapi_extra=reads({"application/json": _NOTIFICATION}),
+        openapi_extra=fast_operation({"application/json": _NOTIFICATION}),
     ),
     FastRoute(
         "/v1/integrations/alertmanager",
@@ -285,6 +285,6 @@ fast_routes = [
             },
             **refusals(TopicForbidden, Overloaded, OutcomeUnknown),
         },
-        openapi_extra=reads({"application/json": _ALERTMANAGER}),
+        openapi_extra=fast_operation({"application/json": _ALERTMANAGER}),
     ),
 ]

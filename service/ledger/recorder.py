@@ -179,7 +179,7 @@ class Ledger:
         parameters = {"id": recipient, "topics": list(topics), "head": max(waiting, default=head)}
         # Many streams of one admin may ask at once: were this node to freeze, each would keep the row from the flushes
         # of the others for as long as a transaction may idle, one after the other.
-        async with self._database.transaction(each_commits=True) as tx:
+        async with self._database.transaction(autocommit=True) as tx:
             stored: int = (await tx.execute(statements.BEGIN_RECIPIENT, parameters)).scalar_one()
         return max([*waiting, stored])
 
@@ -205,7 +205,7 @@ class Ledger:
                     self.received(entry, up_to)
                 return up_to
         asked = {"connection": connection, "recipient": recipient, "seq": seq}
-        async with self._database.transaction(each_commits=True) as tx:
+        async with self._database.transaction(autocommit=True) as tx:
             known = (await tx.execute(statements.FIND_ACKNOWLEDGED, asked)).one_or_none()
             if known is None:
                 return None

@@ -182,8 +182,8 @@ class Admission:
             token_expires_at=principal.expires_at,
             timing=timing or self._timing,
             now=time.monotonic(),
-            may_send=lambda: self._limits.message(connection_id),
-            may_stay=lambda: self._limits.strike(connection_id),
+            may_send=lambda: self._limits.count_message(connection_id),
+            may_stay=lambda: self._limits.count_violation(connection_id),
         )
         connection = Connection(
             transport,
@@ -228,7 +228,7 @@ class Admission:
         HANDSHAKES_REJECTED.labels(reason).inc()
         log.info("handshake rejected", reason=reason, client=client.remote_addr, subject=subject)
         try:
-            self._rest_limits.hit("refused", client.remote_addr or "unknown", cost=0 if counted else 1)
+            self._rest_limits.hit("auth_failure", client.remote_addr or "unknown", cost=0 if counted else 1)
         except RateLimited:
             return
         self._ledger.rejected(Rejection(client.remote_addr, path, reason, subject, client.origin, client.user_agent))

@@ -22,7 +22,7 @@ from service.errors import (
     TopicForbidden,
 )
 from service.http.authentication import Bearer
-from service.http.openapi import refusals, takes
+from service.http.openapi import json_operation, refusals
 from service.http.provided import part, provided
 from service.http.request_body import json_body
 from service.severity import Severity
@@ -210,7 +210,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
 @router.post(
     "/events/ack",
     responses=refusals(NotFound),
-    openapi_extra=takes(AckIn),
+    openapi_extra=json_operation(AckIn),
 )
 async def post_ack(
     endpoint: ProvidedEndpoint, principal: Recipient, ack: Annotated[AckIn, Depends(json_body(AckIn))]

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from service.errors import InvalidRequest, RequestRefused
 from service.http import problems
-from service.http.problems import FAULTS_MAX, invalid
+from service.http.problems import FAULTS_MAX, refusal_of_faults
 from tests.harness import token
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def test_a_token_is_never_sent_back(rest: httpx2.Client) -> None:
 
 
 @pytest.mark.unit
-async def test_a_defect_of_ours_shows_nothing_internal() -> None:
+async def test_an_unexpected_error_shows_nothing_internal() -> None:
     app = FastAPI()
     problems.install(app)
 
@@ -166,7 +166,7 @@ async def test_a_defect_of_ours_shows_nothing_internal() -> None:
 
 
 def refused(*errors: dict[str, Any]) -> RequestRefused:
-    return invalid(errors)
+    return refusal_of_faults(errors)
 
 
 @pytest.mark.unit

@@ -39,12 +39,12 @@ def test_a_window_refuses_what_is_over_the_limit_until_it_ends(pass_time: Callab
     assert [strategy.hit(limit, "alice", cost=2) for _ in range(2)] == [True, False]
 
 
-def test_what_has_expired_is_forgotten(pass_time: Callable[[float], None]) -> None:
+def test_what_has_expired_is_dropped(pass_time: Callable[[float], None]) -> None:
     storage = FixedWindowStorage()
     for number in range(1000):
         storage.incr(f"short {number}", 1)
     storage.incr("long", 1000)
-    pass_time(rate_limit_storage.SWEEP_SECONDS)
+    pass_time(rate_limit_storage.CLEANUP_SECONDS)
     storage.incr("another", 1)
     assert [storage.get(key) for key in ("long", "another", "short 1")] == [1, 1, 0]
     assert storage.reset() == 2

@@ -94,33 +94,33 @@ def test_of_several_limits_the_tightest_refuses() -> None:
     limits = RestLimits(LimitSettings(write_limit="100/second; 5/hour"))
     for _ in range(5):
         limits.hit("write", "billing")
-    assert limits.would_refuse("write", "billing")
-    assert not limits.would_refuse("write", "shop")
-    assert not limits.would_refuse("read", "billing")
+    assert limits.is_exhausted("write", "billing")
+    assert not limits.is_exhausted("write", "shop")
+    assert not limits.is_exhausted("read", "billing")
 
 
 @pytest.mark.unit
 def test_asking_whether_it_would_be_refused_counts_nothing() -> None:
     limits = RestLimits(LimitSettings(auth_failure_limit="1/hour"))
-    assert not any(limits.would_refuse("refused", "10.0.0.1") for _ in range(5))
-    limits.hit("refused", "10.0.0.1")
-    assert limits.would_refuse("refused", "10.0.0.1")
+    assert not any(limits.is_exhausted("auth_failure", "10.0.0.1") for _ in range(5))
+    limits.hit("auth_failure", "10.0.0.1")
+    assert limits.is_exhausted("auth_failure", "10.0.0.1")
 
 
 @pytest.mark.unit
-def test_a_connection_may_send_a_burst_and_then_collects_strikes() -> None:
+def test_a_connection_may_send_a_burst_and_then_collects_violations() -> None:
     limits = ConnectionLimits(StreamSettings(message_limit="3/hour", message_violation_limit="2/hour"))
-    assert [limits.message("a") for _ in range(5)] == [True] * 3 + [False] * 2
-    assert [limits.strike("a") for _ in range(3)] == [True, True, False]
-    assert limits.message("b")
-    assert limits.strike("b")
+    assert [limits.count_message("a") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert [limits.count_violation("a") for _ in range(3)] == [True, True, False]
+    assert limits.count_message("b")
+    assert limits.count_violation("b")
 
 
 @pytest.mark.unit
 def test_a_connection_that_ended_leaves_no_counters_behind() -> None:
     limits = ConnectionLimits(StreamSettings(message_limit="3/second; 9/hour", message_violation_limit="2/hour"))
     for number in range(100):
-        limits.message(str(number))
-        limits.strike(str(number))
+        limits.count_message(str(number))
+        limits.count_violation(str(number))
         limits.forget(str(number))
     assert limits._storage.reset() == 0

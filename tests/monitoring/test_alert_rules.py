@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from scripts.system_packages import promtool
-from service.http.openapi import every_refusal
+from service.http.openapi import all_refusals
 from tests.harness import ROOT
 
 if TYPE_CHECKING:
@@ -55,4 +55,4 @@ async def test_what_the_rules_ask_for_is_what_the_service_shows(node: Node) -> N
     codes = {
         code for rule in rules() for codes in re.findall(r'code=~"([^"]+)"', rule["expr"]) for code in codes.split("|")
     }
-    assert codes <= {error.code for error in every_refusal()}
+    assert codes <= {error.code for error in all_refusals()}

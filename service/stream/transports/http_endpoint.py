@@ -184,7 +184,7 @@ class HttpEndpoint:
             await self.acknowledge(principal, connection, after)
 
     def _count_message(self, connection: UUID) -> None:
-        if not self._limits.message(str(connection)):
+        if not self._limits.count_message(str(connection)):
             raise RateLimited("More messages than a connection may send; come back in a second.", retry_after=1)
 
 

@@ -132,7 +132,7 @@ class WebSocketEndpoint:
             raise  # no fault of the client
         except RequestRefused:
             # Only now: bad tokens of one client must not lock out good ones of the same address.
-            if self._limits.would_refuse("refused", handshake.client.remote_addr or "unknown"):
+            if self._limits.is_exhausted("auth_failure", handshake.client.remote_addr or "unknown"):
                 raise RateLimited("Too many bad tokens came from this address.") from None
             raise
 

@@ -62,7 +62,7 @@ class Limits:
     def __init__(self, *, is_over: bool) -> None:
         self._is_over = is_over
 
-    def would_refuse(self, kind: str, who: str) -> bool:
+    def is_exhausted(self, kind: str, who: str) -> bool:
         assert (kind, who) == ("refused", "192.0.2.1")
         return self._is_over
 
