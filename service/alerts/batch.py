@@ -19,7 +19,7 @@ from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
 from service.errors import InvalidRequest, OutcomeUnknown, RequestRefused
-from service.http.problems import problem_document
+from service.http.problems import problem_document, validation_refusal
 from service.http.request_body import parse_json
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
-"""Whose tokens are believed: the issuers of the settings, each with an audience and keys of its own.
+"""The trusted issuers of tokens, each with its own audience and keys.
 
-The plain settings (``TOCSIN_JWT_…``) describe one issuer, ``TOCSIN_ISSUERS`` any number besides. A token is verified
-with the keys of the issuer that it names, and with no other's. Subjects and ``jti`` are of one name space: every issuer
-is trusted to name any subject, and to grant any scope.
+The plain settings (``TOCSIN_JWT_…``) describe one issuer, ``TOCSIN_ISSUERS`` any number of others. A token is verified
+with the keys of the issuer that it names, and with no others. Subjects and ``jti`` share one namespace: every issuer is
+trusted to name any subject, and to grant any scope.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SOURCES = ("secret", "public_key_file", "jwks_file", "jwks_url")
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who signs tokens, whom they are for, and the keys that they must be signed with."""
+    """An issuer: its ``iss``, the ``aud`` of its tokens, and the keys that they must be signed with."""
 
     name: str
     audience: str
@@ -40,37 +40,37 @@ class Issuer:
 
 
 class Keyring:
-    """The issuers that are believed, by name."""
+    """The trusted issuers, by name."""
 
     def __init__(self, issuers: Iterable[Issuer]) -> None:
         self._issuers = {issuer.name: issuer for issuer in issuers}
         self._rotating = [issuer.keys for issuer in self._issuers.values() if isinstance(issuer.keys, RotatingKeys)]
 
     def issuer(self, name: object) -> Issuer | None:
-        """Return the issuer that a token names, if it is one of ours."""
+        """Return the issuer that a token names, None if it is not trusted."""
         return self._issuers.get(name) if isinstance(name, str) else None
 
     def when_withdrawn(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called when a key that was believed no longer is."""
+        """Call ``callback`` whenever an issuer withdraws a key."""
         for keys in self._rotating:
             keys.on_withdrawn = callback
 
     async def load(self) -> None:
-        """Fetch what has to be fetched, once. Where that fails, tokens are refused 503 until it succeeds."""
+        """Fetch the keys that rotate, once. If that fails, tokens are refused 503 until it succeeds."""
         await asyncio.gather(*(keys.refresh() for keys in self._rotating))
 
     async def run(self) -> None:
-        """Keep the keys that rotate up to date, until cancelled."""
+        """Refresh the keys that rotate, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for keys in self._rotating:
                 group.create_task(keys.run())
 
 
 def load_keyring(settings: AuthSettings, dev_secret: bytes | None = None) -> Keyring:
-    """Make the keyring from the settings; the development secret stands in where they name no plain key.
+    """Make the keyring from the settings; without a plain key in them it uses the development secret.
 
     Raises:
-        ConfigurationError: there is no key, there is more than one where one is meant, or one cannot be used.
+        ConfigurationError: there is no key, one issuer has two kinds of keys, or a key cannot be used.
 
     """
     issuers = [_issuer(one, f"TOCSIN_ISSUERS: {one.issuer}: ", settings) for one in settings.issuers]
@@ -102,7 +102,7 @@ def plain_issuer(settings: AuthSettings) -> IssuerSettings:
 
 
 def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
-    """Find the keys of an issuer. ``prefix`` and the name of a field are what a complaint calls it."""
+    """Read the keys of an issuer. An error names the setting by ``prefix`` and the name of the field."""
 
     def name(field: str) -> str:
         return prefix + (field.upper() if prefix == "TOCSIN_JWT_" else field)

@@ -2,18 +2,18 @@
 
 ::
 
-               a second after it was read (file), or jwks_ttl_seconds after (URL);
+               one second after the last fetch (file), or jwks_ttl_seconds (URL);
                or a token names a key that is not in the set
-    ┌──────┐ ─────────────────────────────────────────────────────────────────────► ┌──────────┐
-    │ kept │                                                                        │ fetching │ one at a time, and
-    └──────┘ ◄───────────────────────────────────────────────────────────────────── └──────────┘ not before the pause
-               a set with a usable key replaces all keys; anything else leaves them
+    ┌────────┐ ───────────────────────────────────────────────────────────────────► ┌──────────┐
+    │ cached │                                                                      │ fetching │ one at a time, and not
+    └────────┘ ◄─────────────────────────────────────────────────────────────────── └──────────┘ within the min interval
+               a set with a usable key replaces all keys; anything else keeps them
 
-Verifying never waits: a key that is known is found in memory. Only a token that names an unknown key may wait, for the
-fetch that it shares with all others, and after one that brought nothing new it is refused at once for the length of
-the pause: a flood of such tokens makes one fetch a pause.
+Verifying with a known key never waits. Only a token that names an unknown key may wait, for a fetch that it shares with
+all others. If that fetch brings no such key, tokens with unknown keys are refused at once until the minimum interval is
+over: a flood of them causes one fetch per interval.
 
-A fetch is bounded: its time, its size, one host (no redirect is followed), and only ``https`` or a loopback address.
+A fetch is limited in time and size, follows no redirect, and uses only ``https`` or a loopback address.
 """
 
 from __future__ import annotations
@@ -45,35 +45,36 @@ log = get_logger(__name__)
 SET_MAX_BYTES = 256 * 1024
 SET_MAX_KEYS = 100
 FILE_SECONDS = 1
-"""How often a JWKS file is read; its content is compared, for its time may not change with it."""
+"""How often a JWKS file is read. Its content is compared, because its modification time may not change."""
 
 KeySet = dict[str | None, tuple[VerificationKey, ...]]
 _READERS: dict[Any, Any] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
 
 
 class InvalidKeySet(TocsinError):
-    """What was fetched is no set of keys that can be used. The message says why."""
+    """The content is no JWK set, or has no usable key. The message says why."""
 
 
 class UnknownKeyId(TocsinError):
-    """A token names a key that is not in the set; ``keys.refresh()`` may bring it."""
+    """A token names a key that is not in the set; ``keys.refresh()`` may fetch it."""
 
     def __init__(self, keys: RotatingKeys) -> None:
-        super().__init__("the key is not known")
+        super().__init__("the key is unknown")
         self.keys = keys
 
 
 # Reading a set.
 
 
-def parse_set(content: bytes, *, algorithm: str | None = None, secrets: bool = False) -> KeySet:
+def parse_key_set(content: bytes, *, algorithm: str | None = None, secrets: bool = False) -> KeySet:
     """Return the usable keys of a JWK set by their ``kid``; several may share one (RFC 7517, section 4.5).
 
-    ``algorithm`` is that of RSA keys whose ``alg`` is not said. A key that cannot be used (for encryption, of another
-    kind, too weak, private) is passed over; so is a shared secret unless ``secrets``, for it must not be published.
+    ``algorithm`` is that of RSA keys without an ``alg``. A key that cannot be used (for encryption, of
+    another kind, too weak, private) is skipped; so is a shared secret unless ``secrets``, because it
+    must not be published.
 
     Raises:
-        UnusableSet: it is no JWK set, or none of its keys can be used.
+        InvalidKeySet: it is no JWK set, or none of its keys can be used.
 
     """
     try:
@@ -89,7 +90,7 @@ def parse_set(content: bytes, *, algorithm: str | None = None, secrets: bool = F
         try:
             kid, key = _read_key(member, algorithm, secrets=secrets)
         except UnacceptableKey as error:
-            log.warning("key passed over", why=str(error))
+            log.warning("key skipped", reason=str(error))
         else:
             keys[kid] = (*keys.get(kid, ()), key)
     if not keys:
@@ -129,22 +130,22 @@ def _read_secret(jwk: dict[str, Any], *, secrets: bool) -> VerificationKey:
 
 
 async def fetch(url: str, timeout_seconds: float) -> bytes:
-    """Return what ``url`` answers.
+    """Return the content at ``url``.
 
     Raises:
-        httpx2.HTTPError: it does not answer as HTTP does.
-        TimeoutError: the whole of it took too long.
-        UnusableSet: it answers with something else than 200, or with too much.
+        httpx2.HTTPError: the request failed.
+        TimeoutError: it took longer than ``timeout_seconds`` as a whole.
+        InvalidKeySet: the status is not 200, or the content is too large.
 
     """
-    # Environment variables neither lead a fetch to a proxy nor add a password to it.
+    # trust_env=False: no proxy and no password from environment variables.
     async with asyncio.timeout(timeout_seconds), httpx2.AsyncClient(trust_env=False, timeout=timeout_seconds) as client:
         headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
         async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
             if response.status_code != httpx2.codes.OK:
-                raise InvalidKeySet(f"the answer is {response.status_code}; redirects are not followed")
+                raise InvalidKeySet(f"the status is {response.status_code}; redirects are not followed")
             content = bytearray()
-            async for chunk in response.aiter_raw():  # as it came: what was compressed small cannot unfold here
+            async for chunk in response.aiter_raw():  # undecoded, so that no compressed content expands
                 content += chunk
                 if len(content) > SET_MAX_BYTES:
                     raise InvalidKeySet(f"it is larger than {SET_MAX_BYTES} bytes")
@@ -156,7 +157,7 @@ def read_set_file(path: Path) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        UnusableSet: it is too large.
+        InvalidKeySet: it is too large.
 
     """
     with path.open("rb") as file:
@@ -167,7 +168,10 @@ def read_set_file(path: Path) -> bytes:
 
 
 class RotatingKeys:
-    """The keys of an issuer that come from a JWK set, and come again. ``period`` and ``pause`` are in seconds."""
+    """The keys of an issuer that come from a JWK set.
+
+    They are fetched ``ttl`` seconds after the last fetch, and at most once in ``min_interval`` seconds.
+    """
 
     def __init__(
         self,
@@ -175,14 +179,14 @@ class RotatingKeys:
         get: Callable[[], Awaitable[bytes]],
         parse: Callable[[bytes], KeySet],
         *,
-        period: float,
-        pause: float,
+        ttl: float,
+        min_interval: float,
     ) -> None:
         self._source = source
         self._get = get
         self._parse = parse
-        self._period = period
-        self._pause = pause
+        self._ttl = ttl
+        self._min_interval = min_interval
         self._keys: Mapping[str | None, tuple[VerificationKey, ...]] = {}
         self._content: bytes | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -190,15 +194,15 @@ class RotatingKeys:
         self._due = 0.0
         self._failing = False
         self.on_withdrawn: Callable[[], None] = lambda: None
-        """Called when a key that was believed no longer is."""
+        """Called when a key is no longer in the set."""
 
     @classmethod
     def of_file(cls, path: Path, algorithm: str | None) -> RotatingKeys:
-        """Return the keys of a file, which is read now.
+        """Read the keys of a file.
 
         Raises:
             OSError: it cannot be read.
-            UnusableSet: it holds no usable key.
+            InvalidKeySet: it holds no usable key.
 
         """
 
@@ -206,31 +210,33 @@ class RotatingKeys:
             return await asyncio.to_thread(read_set_file, path)
 
         def parse(content: bytes) -> KeySet:
-            return parse_set(content, algorithm=algorithm, secrets=True)
+            return parse_key_set(content, algorithm=algorithm, secrets=True)
 
-        keys = cls(str(path), get, parse, period=FILE_SECONDS, pause=FILE_SECONDS)
-        keys._take(read_set_file(path))
+        keys = cls(str(path), get, parse, ttl=FILE_SECONDS, min_interval=FILE_SECONDS)
+        keys._replace(read_set_file(path))
         return keys
 
     @classmethod
     def of_url(cls, url: str, algorithm: str | None, settings: AuthSettings) -> RotatingKeys:
-        """Return the keys at a URL; they are fetched by the first ``refresh()``."""
+        """Return the keys at a URL; the first ``refresh()`` fetches them."""
 
         async def get() -> bytes:
             return await fetch(url, settings.jwks_timeout_seconds)
 
         def parse(content: bytes) -> KeySet:
-            return parse_set(content, algorithm=algorithm)
+            return parse_key_set(content, algorithm=algorithm)
 
-        return cls(url, get, parse, period=settings.jwks_ttl_seconds, pause=settings.jwks_min_refresh_interval_seconds)
+        return cls(
+            url, get, parse, ttl=settings.jwks_ttl_seconds, min_interval=settings.jwks_min_refresh_interval_seconds
+        )
 
     def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
         """Return the keys that a token with this ``kid`` may be signed with.
 
-        A token without one is believed where there is no choice: the set holds one key.
+        A token without one is accepted if the set holds only one key.
 
         Raises:
-            KeyUnknown: there is none now.
+            UnknownKeyId: there is none in memory.
 
         """
         if kid is None and len(self._keys) == 1:
@@ -241,7 +247,7 @@ class RotatingKeys:
         return found
 
     def refusal(self) -> RequestRefused:
-        """Make the refusal of a token whose key is still unknown."""
+        """Return the refusal of a token whose key is still unknown."""
         if self._keys:
             return TokenInvalid("The token names no key that its issuer has published.")
         return KeysUnavailable(
@@ -250,19 +256,19 @@ class RotatingKeys:
         )
 
     async def refresh(self) -> None:
-        """Fetch again, unless that began less than a pause ago; all who ask meanwhile share one fetch."""
+        """Fetch the set, unless the last fetch began within the minimum interval. Concurrent calls share one fetch."""
         if self._fetching is None:
             if time.monotonic() < self._not_before:
                 return
-            self._not_before = time.monotonic() + self._pause
+            self._not_before = time.monotonic() + self._min_interval
             self._fetching = asyncio.get_running_loop().create_task(self._fetch())
             self._fetching.add_done_callback(self._fetched)
-        await asyncio.shield(self._fetching)  # who gives up waiting must not end it for the others
+        await asyncio.shield(self._fetching)  # a caller that is cancelled must not cancel it for the others
 
     async def run(self) -> None:
-        """Fetch again whenever it is due, until cancelled."""
+        """Fetch the set whenever it is due, until cancelled."""
         try:
-            await PeriodicTask("key_refresh", self._refresh_if_due, self._period, first_seconds=0).run()
+            await PeriodicTask("key_refresh", self._refresh_if_due, self._ttl, first_seconds=0).run()
         finally:
             if self._fetching is not None:
                 self._fetching.cancel()
@@ -277,21 +283,21 @@ class RotatingKeys:
 
     async def _fetch(self) -> None:
         try:
-            self._take(await self._get())
+            self._replace(await self._get())
         except (httpx2.HTTPError, OSError, InvalidKeySet) as error:  # a TimeoutError is an OSError
             if not self._failing:
-                why = str(error) or type(error).__name__
-                log.warning("keys cannot be fetched; those of before are kept", source=self._source, why=why)
+                reason = str(error) or type(error).__name__
+                log.warning("keys cannot be fetched; the last ones are kept", source=self._source, reason=reason)
             self._failing, self._due = True, self._not_before
         else:
             if self._failing:
                 log.info("keys are fetched again", source=self._source)
-            self._failing, self._due = False, time.monotonic() + self._period
+            self._failing, self._due = False, time.monotonic() + self._ttl
 
     def _fetched(self, _task: asyncio.Task[None]) -> None:
         self._fetching = None
 
-    def _take(self, content: bytes) -> None:
+    def _replace(self, content: bytes) -> None:
         """Replace the keys, if they have changed."""
         if content == self._content:
             return

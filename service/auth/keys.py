@@ -1,7 +1,7 @@
-"""The keys that tokens are verified with, and what makes a key good enough.
+"""Keys that verify tokens, and what makes a key acceptable.
 
-The algorithm belongs to the key and is fixed when it is configured; what the token's header says only has to agree
-(RFC 8725, section 3.1). ``issuers.py`` says whose keys they are, ``jwks.py`` fetches those that rotate.
+The algorithm belongs to the key and is fixed by the configuration; the token's header has to agree with it (RFC 8725,
+section 3.1). ``issuers.py`` assigns the keys to issuers, ``jwks.py`` fetches those that rotate.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class VerificationKey:
 
 
 class FixedKeys:
-    """The keys of an issuer that are written in the settings: one, or two while a secret is replaced."""
+    """The keys of an issuer that are in the settings: one, or two while a secret is replaced."""
 
     def __init__(self, *keys: VerificationKey) -> None:
         self._keys = keys
@@ -47,21 +47,21 @@ def public_key(key: object, algorithm: str | None) -> VerificationKey:
     """Bind a public key to ``algorithm``, or to the usual one of its kind.
 
     Raises:
-        UnfitKey: it is too weak, of another kind, or not for this algorithm.
+        UnacceptableKey: it is too weak, of another kind, or not for this algorithm.
 
     """
     if isinstance(key, RSAPublicKey):
         if key.key_size < RSA_MIN_BITS:
             raise UnacceptableKey(f"the RSA key has {key.key_size} bits; {RSA_MIN_BITS} is the least")
-        return VerificationKey(_fitting(algorithm, "RS256", "PS256"), key)
+        return VerificationKey(_algorithm_of(algorithm, "RS256", "PS256"), key)
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
-        return VerificationKey(_fitting(algorithm, "ES256"), key)
+        return VerificationKey(_algorithm_of(algorithm, "ES256"), key)
     if isinstance(key, Ed25519PublicKey):
-        return VerificationKey(_fitting(algorithm, "EdDSA"), key)
+        return VerificationKey(_algorithm_of(algorithm, "EdDSA"), key)
     raise UnacceptableKey("use an RSA, P-256 or Ed25519 key")
 
 
-def _fitting(algorithm: str | None, *fitting: str) -> str:
+def _algorithm_of(algorithm: str | None, *fitting: str) -> str:
     if algorithm is not None and algorithm not in fitting:
         raise UnacceptableKey(f"the algorithm is {algorithm}, but the key is for {' or '.join(fitting)}")
     return algorithm or fitting[0]

@@ -11,7 +11,7 @@ SUBJECT_MAX = 200
 
 
 class Scope(StrEnum):
-    """What a token may be used for; the values stand in the ``scope`` claim (RFC 8693, section 4.2)."""
+    """What a token may be used for: the values of its ``scope`` claim (RFC 8693, section 4.2)."""
 
     ALERTS_WRITE = "alerts:write"
     ALERTS_READ = "alerts:read"
@@ -21,9 +21,9 @@ class Scope(StrEnum):
 
 
 def is_subject(value: object) -> bool:
-    """Say whether ``value`` can name a person or a service.
+    """Return whether ``value`` can name a person or a service.
 
-    1 to 200 printable characters without blanks at the ends. Printable excludes NUL and lone surrogates, which
+    That is 1 to 200 printable characters without blanks at the ends. Printable excludes NUL and lone surrogates, which
     PostgreSQL and UTF-8 cannot hold, line breaks and escapes, which forge log lines, and bidirectional overrides.
     """
     return isinstance(value, str) and 0 < len(value) <= SUBJECT_MAX and value.isprintable() and value == value.strip()
@@ -45,9 +45,9 @@ class Principal:
     issued_at: float = 0
 
     def may(self, scope: Scope) -> bool:
-        """Say whether the token carries ``scope``."""
+        """Return whether the token has ``scope``."""
         return scope in self.scopes
 
     def covers(self, topic: str) -> bool:
-        """Say whether the token's topics cover ``topic``."""
+        """Return whether the token's topics cover ``topic``."""
         return any_covers(self.topics, topic)

@@ -1,15 +1,15 @@
-"""What was revoked before its time: a token, all tokens of a subject up to a time, or one stream.
+"""Revocations: of one token, of all tokens of a subject up to a time, or of one connection.
 
-A revocation is a row, committed before it is answered. Every node follows the rows: a notification wakes it, a poll
-bounds what a lost one costs, and what is in force is read before the node serves. In memory is what a token has to be
-asked for (``RevokedTokens``); a stream is closed and forgotten.
+A revocation is a row, committed before it is answered. Every node follows the rows: a notification
+wakes it, a poll limits the delay of a lost notification, and it reads all rows before it serves. It
+keeps revoked tokens in memory (``RevokedTokens``); of a revoked connection it only closes the stream.
 
-- Rows are numbered under a lock that is held to the commit, so a higher number is never seen before a lower one, and
-  reading on from the last number misses nothing.
-- A row is kept until every token that it covers has expired: none lives longer than
+- Rows are numbered under a lock that is held to the commit, so a higher id is never visible before a
+  lower one, and reading on from the last id misses none.
+- A row is kept until every token that it covers has expired, which is at most
   ``TOCSIN_JWT_MAX_LIFETIME_SECONDS``.
-- At most ``TOCSIN_REVOCATIONS_MAX`` are in force, all of them in the memory of each node. One more is refused 503.
-- A node that is cut off from PostgreSQL goes by what it knows; what was revoked meanwhile it learns when it is back.
+- At most ``TOCSIN_REVOCATIONS_MAX`` are in force, all in the memory of each node; one more is refused 503.
+- A node that cannot reach PostgreSQL uses the rows that it has read, and reads the others afterwards.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ log = get_logger(__name__)
 
 REVOCATIONS_CHANNEL = "tocsin_revocations"
 POLL_SECONDS = 0.5
-"""What a lost notification costs; with the time to close, a revocation is carried out within a second."""
+"""The delay of a lost notification: with the time to close, a revocation takes effect within a second."""
 FORGET_SECONDS = 60
+"""How often expired tokens are dropped from memory."""
 CLOSED_STREAM_SECONDS = 3600
-"""How long the row of a stream that was closed is kept: for those who ask who closed it."""
+"""How long the row of a closed connection is kept, so that one can see who closed it."""
 
 _COLUMNS = "id, jti, subject, issued_before, connection_id, reason, revoked_by, revoked_at, expires_at"
 _TARGETS = ("jti", "subject", "issued_before", "connection_id")
@@ -82,7 +83,7 @@ _PURGE = text("DELETE FROM revocations WHERE expires_at < clock_timestamp()")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is revoked: just one of a token, a subject's tokens that were issued before a time (None: now), a stream."""
+    """What is revoked, one of: a token, a subject's tokens issued before a time (None: now), a connection."""
 
     jti: str | None = None
     subject: str | None = None
@@ -116,14 +117,14 @@ class RevokedTokens:
         return len(self._until) + len(self._before)
 
     def covers(self, principal: Principal) -> bool:
-        """Say whether the token of this bearer is revoked."""
+        """Return whether the token of ``principal`` is revoked."""
         if principal.jti in self._until:
             return True
         entry = self._before.get(principal.subject)
         return entry is not None and principal.issued_at < entry[0]
 
     def add(self, revocation: Revocation) -> None:
-        """Refuse what a revocation covers from now on. Those of one subject are one: the latest counts."""
+        """Revoke what a revocation covers. Of several for one subject the latest counts."""
         until = revocation.expires_at.timestamp()
         if revocation.jti is not None:
             self._until[revocation.jti] = max(until, self._until.get(revocation.jti, 0))
@@ -132,13 +133,13 @@ class RevokedTokens:
             self._before[revocation.subject] = max(entry, self._before.get(revocation.subject, entry))
 
     def forget(self, now: float) -> None:
-        """Drop what covers only tokens that have expired."""
+        """Drop what covers only expired tokens; ``now`` is in seconds since the epoch."""
         self._until = {name: until for name, until in self._until.items() if until > now}
         self._before = {name: entry for name, entry in self._before.items() if entry[1] > now}
 
 
 class RevocationFeed:
-    """Follows the revocations of all nodes. ``on_change`` is told, after that, which streams are to be closed."""
+    """Follows the revocations of all nodes. ``on_change`` is called with the connections that are revoked."""
 
     def __init__(
         self, database: Database, revoked: RevokedTokens, on_change: Callable[[Collection[UUID]], None]
@@ -151,7 +152,7 @@ class RevocationFeed:
         self.task = PeriodicTask("revocations", self._follow, POLL_SECONDS, failure_rest_seconds=POLL_SECONDS)
 
     def wake(self) -> None:
-        """Read again: there may be more."""
+        """Read again soon, because there may be new rows."""
         self.task.wake()
 
     async def _follow(self) -> None:
@@ -161,7 +162,7 @@ class RevocationFeed:
         await self.read()
 
     async def read(self) -> None:
-        """Take note of what was revoked since the last time, or of all that is in force.
+        """Read the rows that were committed since the last time, at first all.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -180,10 +181,10 @@ class RevocationFeed:
 async def revoke(
     tx: AsyncConnection, target: Target, *, by: str, reason: str | None, settings: AuthSettings
 ) -> tuple[Revocation, bool]:
-    """Store a revocation, and say whether it is new: one that another covers, which is in force, is not stored again.
+    """Store a revocation, and return whether it is new: one that a stored one covers is not stored again.
 
     Raises:
-        Overloaded: too many are in force.
+        Overloaded: ``revocations_max`` are in force.
 
     """
     await tx.execute(_LOCK)
@@ -212,20 +213,20 @@ async def revoke(
 
 
 def _kept(target: Target, now: datetime, issued_before: datetime, settings: AuthSettings) -> dict[str, Any]:
-    """Return since when, and for how many seconds, a revocation is kept."""
+    """Return from when on, and for how many seconds, a revocation is kept."""
     if target.connection_id is not None:
         return {"since": now, "kept": CLOSED_STREAM_SECONDS}
     if target.subject is not None:
         return {"since": issued_before, "kept": settings.jwt_max_lifetime_seconds}
-    # A token that exists now was issued by now, by a clock that may be ahead of ours.
+    # A token that exists now was issued before now, by a clock that may be ahead of ours.
     return {"since": now, "kept": settings.jwt_max_lifetime_seconds + settings.jwt_leeway_seconds}
 
 
 async def revocations_before(tx: AsyncConnection, before: int, limit: int) -> Sequence[Revocation]:
-    """Return the revocations in force, newest first, whose number is under ``before``."""
+    """Return the revocations in force with an ``id`` below ``before``, newest first."""
     return [Revocation(*row) for row in await tx.execute(_PAGE, {"before": before, "limit": limit})]
 
 
 async def purge(tx: AsyncConnection) -> None:
-    """Remove the revocations of what has expired by itself."""
+    """Delete the revocations whose tokens have expired."""
     await tx.execute(_PURGE)

@@ -1,6 +1,6 @@
-"""Shared secrets: what makes one good enough, the development secret, and signing tokens with them (HS256).
+"""Shared secrets (HS256): what makes one acceptable, the development secret, and signing tokens.
 
-Imports neither PyJWT nor cryptography, which would take most of the time of ``tocsin token``.
+The module imports neither PyJWT nor cryptography, which would take most of the time of ``tocsin token``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class UnacceptableKey(TocsinError):
 
 
 def check_secret(secret: bytes) -> None:
-    """Check that a shared secret is good enough for HS256.
+    """Check that a shared secret is acceptable for HS256.
 
     Raises:
         UnacceptableKey: it is too short, or not a secret but a key.
@@ -87,9 +87,9 @@ def read_dev_secret(data_dir: Path) -> bytes | None:
 
 
 def make_dev_secret(data_dir: Path) -> bytes:
-    """Return the development secret, made once and kept with mode 0600.
+    """Return the development secret, which is made once and kept with mode 0600.
 
-    The file appears whole: of processes that start together all get the same secret.
+    The file is created atomically: processes that start together all get the same secret.
 
     Raises:
         ConfigurationError: the file is damaged.

@@ -1,4 +1,4 @@
-"""The table of what was revoked. Operators read the view ``audit.revocations``."""
+"""The table of revocations. Operators read the view ``audit.revocations``."""
 
 from __future__ import annotations
 

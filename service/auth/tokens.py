@@ -1,18 +1,18 @@
-"""From a token to a principal, strictly.
+"""Strict verification of tokens.
 
-What a token says of itself before it is verified is used for two things: its ``iss`` chooses the issuer, and its
-``kid`` chooses among that issuer's keys. Every other header that names a key (``jku``, ``jwk``, ``x5u``, ``x5c``) is
-ignored, and the algorithm is the key's. A name that stands twice in a header or among the claims is refused (RFC 7515
-and RFC 7519, section 4), because two readers may take either.
+Two unverified values of a token are used: its ``iss`` selects the issuer, and its ``kid`` one of that issuer's keys.
+Every other header that names a key (``jku``, ``jwk``, ``x5u``, ``x5c``) is ignored, and the algorithm is the key's. A
+token with a duplicate name in its header or claims is invalid (RFC 7515 and RFC 7519, section 4), because two parsers
+may read either value.
 
 PyJWT verifies the signature, the issuer and the audience. It checks that claims are present but not all of their
 types, so every claim that Tocsin reads is checked here: numeric dates are numbers (RFC 7519, section 2), ``sub`` is a
 name that a log line and a table can hold, ``scope`` is a string (RFC 8693, section 4.2), ``topics`` is a list of topic
 patterns.
 
-A verified token is remembered by its SHA-256 until it expires, because verifying costs more than everything else that a
-request does before its commit. The cache holds hashes, never tokens; it is emptied when a key is withdrawn, and whether
-a token is revoked is asked after it, each time.
+A verified token is cached by its SHA-256 until it expires, because verifying costs more than everything else that a
+request does before its commit. The cache holds hashes, never tokens; it is emptied when an issuer withdraws a key, and
+revocations are checked after it, each time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TOKEN_TYPES = (None, "jwt", "at+jwt", "application/at+jwt")
 
 
 class TokenVerifier:
-    """Verifies bearer tokens, and remembers those that it verified."""
+    """Verifies bearer tokens, and caches the verified ones."""
 
     def __init__(self, keyring: Keyring, settings: AuthSettings, revoked: RevokedTokens | None = None) -> None:
         self._keyring = keyring
@@ -53,33 +53,33 @@ class TokenVerifier:
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
         keyring.when_withdrawn(self._cache.clear)
 
-    async def admit(self, token: str) -> Principal:
-        """Return the bearer of ``token``; where its key is not known yet, the keys are fetched first.
+    async def verify(self, token: str) -> Principal:
+        """Return the principal of ``token``. If its key is unknown, the issuer's keys are fetched first.
 
         Raises:
             KeysUnavailable: the issuer's keys could not be fetched yet.
-            TokenExpired: it was good once.
-            TokenRevoked: it was good once.
-            TokenInvalid: anything else is wrong with it; the message says what, without quoting it.
+            TokenExpired: its ``exp`` has passed.
+            TokenRevoked: it was revoked.
+            TokenInvalid: anything else is wrong; the message says what, without quoting the token.
 
         """
         try:
-            return self.verify(token)
+            return self.verify_cached(token)
         except UnknownKeyId as unknown:
             await unknown.keys.refresh()
         try:
-            return self.verify(token)
+            return self.verify_cached(token)
         except UnknownKeyId as unknown:
             raise unknown.keys.refusal() from None
 
-    def verify(self, token: str) -> Principal:
-        """Return the bearer of ``token``, with the keys that are known now.
+    def verify_cached(self, token: str) -> Principal:
+        """Return the principal of ``token``, with the keys that are in memory.
 
         Raises:
-            KeyUnknown: its key is not; ``admit()`` may find it.
-            TokenExpired: it was good once.
-            TokenRevoked: it was good once.
-            TokenInvalid: anything else is wrong with it; the message says what, without quoting it.
+            UnknownKeyId: its key is not among them; ``verify()`` may fetch it.
+            TokenExpired: its ``exp`` has passed.
+            TokenRevoked: it was revoked.
+            TokenInvalid: anything else is wrong; the message says what, without quoting the token.
 
         """
         if len(token) > TOKEN_MAX_BYTES or not token.isascii():
@@ -88,7 +88,7 @@ class TokenVerifier:
         principal = self._cache.get(digest)
         if principal is None:
             principal = self._decode(token)
-            self._remember(digest, principal)
+            self._store(digest, principal)
         elif principal.expires_at <= time.time():
             del self._cache[digest]
             raise TokenExpired("The token has expired.")
@@ -96,7 +96,7 @@ class TokenVerifier:
         return principal
 
     def check_not_revoked(self, principal: Principal) -> None:
-        """Ask once more, of a bearer who was verified a while ago.
+        """Check again a principal that was verified earlier.
 
         Raises:
             TokenRevoked: the token was revoked.
@@ -105,7 +105,7 @@ class TokenVerifier:
         if self._revoked.covers(principal):
             raise TokenRevoked("The token was revoked. Sign in again.")
 
-    def _remember(self, digest: bytes, principal: Principal) -> None:
+    def _store(self, digest: bytes, principal: Principal) -> None:
         if len(self._cache) >= self._settings.token_cache_size:
             self._cache.popitem(last=False)
         self._cache[digest] = principal
@@ -128,10 +128,10 @@ class TokenVerifier:
 
 
 def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the header and the claims of a token, neither of them verified.
+    """Return the header and the claims of a token, both unverified.
 
     Raises:
-        TokenInvalid: it is no JWT, or a name stands twice in it.
+        TokenInvalid: it is no JWT, or has a duplicate name.
 
     """
     try:
@@ -149,16 +149,16 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a duplicate name")
     return fields
 
 
 def _verified(token: str, issuer: Issuer, kid: str | None) -> dict[str, Any]:
-    """Return the claims of a token that one of the issuer's keys has signed.
+    """Return the claims of a token that is signed with one of the issuer's keys.
 
     Raises:
-        KeyUnknown: the issuer's key of that name is not known.
-        TokenInvalid: the signature, the audience or a claim's presence is wrong.
+        UnknownKeyId: the issuer's key of that name is unknown.
+        TokenInvalid: the signature or the audience is wrong, or a claim is missing.
 
     """
     try:
@@ -188,7 +188,7 @@ def _verified(token: str, issuer: Issuer, kid: str | None) -> dict[str, Any]:
     except jwt.MissingRequiredClaimError as error:
         raise TokenInvalid(f"The token lacks the claim {error.claim}.") from None
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-        # PyJWT lets some errors of json and base64 through for hostile input; they all mean the same.
+        # PyJWT lets some errors of json and base64 pass for hostile input; all mean the same.
         raise TokenInvalid(_MALFORMED) from None
     raise TokenInvalid(_MALFORMED)
 

@@ -48,7 +48,7 @@ async def _verify(request: Request, verifier: TokenVerifier) -> Principal:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise TokenMissing("Send the header Authorization: Bearer <token>.")
-    return await verifier.admit(token.strip())
+    return await verifier.verify(token.strip())
 
 
 def client_address(request: Request) -> str:

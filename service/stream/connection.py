@@ -222,7 +222,7 @@ class Connection:
     def _renew(self, token: str) -> None:
         """Verify a fresh token. While its key is fetched, the stream goes on."""
         try:
-            principal = self._verifier.verify(token)
+            principal = self._verifier.verify_cached(token)
         except UnknownKeyId as unknown:
             if self._renewing is None:
                 self._renewing = asyncio.get_running_loop().create_task(self._renew_later(token))
@@ -235,7 +235,7 @@ class Connection:
 
     async def _renew_later(self, token: str) -> None:
         try:
-            self._accept_token(await self._verifier.admit(token))
+            self._accept_token(await self._verifier.verify(token))
         except RequestRefused as refusal:
             self._refuse_token(refusal)
         except Exception:

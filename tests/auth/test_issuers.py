@@ -37,7 +37,7 @@ def verifier_of(settings: AuthSettings) -> TokenVerifier:
 
 def refusal(verifier: TokenVerifier, token: str) -> RequestRefused:
     with pytest.raises(TokenInvalid) as raised:
-        verifier.verify(token)
+        verifier.verify_cached(token)
     return raised.value
 
 
@@ -48,7 +48,7 @@ def test_while_a_secret_is_replaced_both_are_believed() -> None:
     settings = AuthSettings(jwt_secret=NEW, jwt_secret_previous=OLD)
     verifier = verifier_of(settings)
     for secret in (NEW, OLD):
-        assert verifier.verify(mint(secret.encode(), settings, subject="alice", scope="")).subject == "alice"
+        assert verifier.verify_cached(mint(secret.encode(), settings, subject="alice", scope="")).subject == "alice"
     refusal(verifier, mint(OTHER.encode(), settings, subject="alice", scope=""))
     after = verifier_of(AuthSettings(jwt_secret=NEW))
     refusal(after, mint(OLD.encode(), settings, subject="alice", scope=""))
@@ -134,18 +134,18 @@ def test_each_issuer_has_its_own_keys_and_audience(monkeypatch: pytest.MonkeyPat
         ("https://c.example", "for-c", OLD, "HS256", None),
     ]
     for name, audience, key, algorithm, kid in signers:
-        assert verifier.verify(signed(key, algorithm, kid, iss=name, aud=audience)).subject == "alice"
+        assert verifier.verify_cached(signed(key, algorithm, kid, iss=name, aud=audience)).subject == "alice"
         for other, another, *_ in signers:
             if other != name:
                 with pytest.raises((TokenInvalid, UnknownKeyId)):
-                    verifier.verify(signed(key, algorithm, kid, iss=other, aud=another))
+                    verifier.verify_cached(signed(key, algorithm, kid, iss=other, aud=another))
                 assert "audience" in refusal(verifier, signed(key, algorithm, kid, iss=name, aud=another)).detail
     assert "somebody else" in refusal(verifier, signed(NEW, "HS256", iss="https://d.example")).detail
 
 
 def test_issuers_alone_are_enough() -> None:
     settings = AuthSettings.model_validate({"issuers": [{"issuer": "a", "audience": "b", "secret": NEW}]})
-    assert verifier_of(settings).verify(signed(NEW, "HS256", iss="a", aud="b")).subject == "alice"
+    assert verifier_of(settings).verify_cached(signed(NEW, "HS256", iss="a", aud="b")).subject == "alice"
     refusal(verifier_of(settings), signed(NEW, "HS256"))
 
 

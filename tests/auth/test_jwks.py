@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 
 from service.auth.issuers import load_keyring
-from service.auth.jwks import SET_MAX_BYTES, InvalidKeySet, RotatingKeys, UnknownKeyId, fetch, parse_set
+from service.auth.jwks import SET_MAX_BYTES, InvalidKeySet, RotatingKeys, UnknownKeyId, fetch, parse_key_set
 from service.auth.tokens import TokenVerifier
 from service.errors import KeysUnavailable, TokenInvalid
 from service.settings import AuthSettings
@@ -60,7 +60,7 @@ def verifier_of(auth: AuthSettings) -> tuple[TokenVerifier, RotatingKeys]:
 @pytest.mark.unit
 @pytest.mark.parametrize(("algorithm", "key"), PAIRS, ids=lambda value: value if isinstance(value, str) else "")
 def test_the_algorithm_is_that_of_the_key(algorithm: str, key: Any) -> None:
-    [found] = parse_set(jwk_set(public_jwk(key, algorithm, kid="a", alg=algorithm)))["a"]
+    [found] = parse_key_set(jwk_set(public_jwk(key, algorithm, kid="a", alg=algorithm)))["a"]
     assert (found.algorithm, found.key) == (algorithm, key.public_key())
 
 
@@ -68,7 +68,7 @@ def test_the_algorithm_is_that_of_the_key(algorithm: str, key: Any) -> None:
 def test_a_key_that_names_no_algorithm_has_the_usual_one_or_the_configured_one() -> None:
     content = jwk_set(public_jwk(RSA, "RS256", kid="r"), GOOD, public_jwk(ED25519, "EdDSA", kid="e"))
     for algorithm, rsa_means in ((None, "RS256"), ("PS256", "PS256")):
-        keys = parse_set(content, algorithm=algorithm)
+        keys = parse_key_set(content, algorithm=algorithm)
         assert [keys[kid][0].algorithm for kid in ("r", "good", "e")] == [rsa_means, "ES256", "EdDSA"]
 
 
@@ -102,9 +102,9 @@ PASSED_OVER: dict[str, Any] = {
 @pytest.mark.parametrize("jwk", PASSED_OVER.values(), ids=PASSED_OVER.keys())
 def test_a_key_that_cannot_be_used_is_passed_over_for_those_that_can(jwk: Any) -> None:
     alone = [{**GOOD, "kid": "other"}] if isinstance(jwk, dict) else [GOOD]
-    assert len(parse_set(jwk_set(jwk, *alone))) == 1
+    assert len(parse_key_set(jwk_set(jwk, *alone))) == 1
     with pytest.raises(InvalidKeySet, match="no key"):
-        parse_set(jwk_set(jwk))
+        parse_key_set(jwk_set(jwk))
 
 
 NO_SETS = [b"", b"null", b"[]", b"{}", b'{"keys": {}}', b'{"keys": 5}', b'{"keys": []}', b"\xff", b"[" * 100_000]
@@ -114,13 +114,13 @@ NO_SETS = [b"", b"null", b"[]", b"{}", b'{"keys": {}}', b'{"keys": 5}', b'{"keys
 @pytest.mark.parametrize("content", NO_SETS, ids=range(len(NO_SETS)))
 def test_what_is_no_set_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidKeySet):
-        parse_set(content)
+        parse_key_set(content)
 
 
 @pytest.mark.unit
 def test_a_set_of_too_many_keys_is_refused() -> None:
     with pytest.raises(InvalidKeySet, match="101 keys"):
-        parse_set(jwk_set(*[GOOD] * 101))
+        parse_key_set(jwk_set(*[GOOD] * 101))
 
 
 # A file.
@@ -130,7 +130,7 @@ def test_a_set_of_too_many_keys_is_refused() -> None:
 def test_a_secret_in_a_file_is_for_hs256(tmp_path: Path) -> None:
     (tmp_path / "jwks.json").write_bytes(jwk_set(SECRET_JWK))
     verifier, _ = verifier_of(AuthSettings(jwt_jwks_file=tmp_path / "jwks.json"))
-    assert verifier.verify(signed(b"s" * 32, "HS256", "s")).subject == "alice"
+    assert verifier.verify_cached(signed(b"s" * 32, "HS256", "s")).subject == "alice"
 
 
 @pytest.mark.unit
@@ -139,7 +139,7 @@ async def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     path.write_bytes(jwk_set(GOOD))
     verifier, keys = verifier_of(AuthSettings(jwt_jwks_file=path))
     old, new = signed(P256, "ES256", "good"), signed(NEW, "ES256", "new")
-    assert verifier.verify(old).subject == "alice"
+    assert verifier.verify_cached(old).subject == "alice"
     task = asyncio.create_task(keys.run())
     try:
         path.write_bytes(jwk_set(public_jwk(NEW, "ES256", kid="new")))
@@ -155,7 +155,7 @@ async def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
 
 def believes(verifier: TokenVerifier, token: str) -> bool:
     try:
-        verifier.verify(token)
+        verifier.verify_cached(token)
     except (UnknownKeyId, TokenInvalid):
         return False
     return True
@@ -169,9 +169,9 @@ async def test_the_keys_of_a_url_are_fetched_for_the_first_token(publisher: Publ
     verifier, _ = verifier_of(settings(publisher))
     token = signed(P256, "ES256", "good")
     with pytest.raises(UnknownKeyId):
-        verifier.verify(token)
-    assert (await verifier.admit(token)).subject == "alice"
-    assert verifier.verify(token).subject == "alice"
+        verifier.verify_cached(token)
+    assert (await verifier.verify(token)).subject == "alice"
+    assert verifier.verify_cached(token).subject == "alice"
     assert publisher.requests == 1
 
 
@@ -179,8 +179,8 @@ async def test_tokens_that_wait_for_a_key_share_one_fetch(publisher: Publisher) 
     publisher.publish(good=P256)
     publisher.gate.clear()
     verifier, _ = verifier_of(settings(publisher, jwks_timeout_seconds=20))
-    waiting = [asyncio.create_task(verifier.admit(signed(P256, "ES256", "good"))) for _ in range(50)]
-    strangers = [asyncio.create_task(verifier.admit(signed(P256, "ES256", f"{n}"))) for n in range(50)]
+    waiting = [asyncio.create_task(verifier.verify(signed(P256, "ES256", "good"))) for _ in range(50)]
+    strangers = [asyncio.create_task(verifier.verify(signed(P256, "ES256", f"{n}"))) for n in range(50)]
     await eventually(lambda: publisher.requests)
     waiting.pop().cancel()  # who gives up does not end it for the others
     publisher.gate.set()
@@ -195,23 +195,23 @@ async def test_after_a_fetch_unknown_names_are_refused_without_another_until_the
 ) -> None:
     publisher.publish(good=P256)
     verifier, _ = verifier_of(settings(publisher, jwks_min_refresh_interval_seconds=600))
-    await verifier.admit(signed(P256, "ES256", "good"))
+    await verifier.verify(signed(P256, "ES256", "good"))
     for number in range(100):
         with pytest.raises(TokenInvalid, match="no key that its issuer has published"):
-            await verifier.admit(signed(P256, "ES256", f"kid {number}"))
+            await verifier.verify(signed(P256, "ES256", f"kid {number}"))
     assert publisher.requests == 1
 
 
 async def test_a_new_key_is_found_once_the_pause_is_over(publisher: Publisher) -> None:
     publisher.publish(good=P256)
     verifier, _ = verifier_of(settings(publisher))
-    await verifier.admit(signed(P256, "ES256", "good"))
+    await verifier.verify(signed(P256, "ES256", "good"))
     publisher.publish(good=P256, new=NEW)
     token = signed(NEW, "ES256", "new")
 
     async def believed() -> bool:
         try:
-            return bool(await verifier.admit(token))
+            return bool(await verifier.verify(token))
         except TokenInvalid:
             return False
 
@@ -224,11 +224,11 @@ async def test_a_token_without_a_kid_is_believed_where_there_is_one_key(publishe
     publisher.publish(good=P256)
     verifier, keys = verifier_of(settings(publisher, jwks_min_refresh_interval_seconds=0.01))
     token = signed(P256, "ES256")
-    assert (await verifier.admit(token)).subject == "alice"
+    assert (await verifier.verify(token)).subject == "alice"
     publisher.publish(good=P256, new=NEW)
     await eventually(lambda: refreshed(keys, 2))
     with pytest.raises(TokenInvalid):
-        await verifier.admit(signed(P256, "ES256"))
+        await verifier.verify(signed(P256, "ES256"))
 
 
 async def refreshed(keys: RotatingKeys, count: int) -> bool:
@@ -241,14 +241,14 @@ async def test_while_no_key_was_ever_fetched_the_answer_is_to_come_back(publishe
     verifier, _ = verifier_of(settings(publisher))
     token = signed(P256, "ES256", "good")
     with pytest.raises(KeysUnavailable) as raised:
-        await verifier.admit(token)
+        await verifier.verify(token)
     assert raised.value.retry_after == 1
     publisher.status = 200
     publisher.publish(good=P256)
 
     async def believed() -> bool:
         try:
-            return bool(await verifier.admit(token))
+            return bool(await verifier.verify(token))
         except KeysUnavailable:
             return False
 
@@ -274,7 +274,7 @@ BAD_ANSWERS: dict[str, dict[str, Any]] = {
 async def test_whatever_the_url_answers_the_last_good_set_is_kept(publisher: Publisher, answer: dict[str, Any]) -> None:
     publisher.publish(good=P256)
     verifier, keys = verifier_of(settings(publisher, jwks_min_refresh_interval_seconds=0.01))
-    await verifier.admit(signed(P256, "ES256", "good"))
+    await verifier.verify(signed(P256, "ES256", "good"))
     publisher.publish(new=NEW)
     for name, value in answer.items():
         setattr(publisher, name, value)

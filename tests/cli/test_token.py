@@ -26,7 +26,7 @@ ALICE = ("--sub", "alice", "--scope", "alerts:read")
 
 def bearer(text: str, secret: bytes = SECRET.encode(), **settings: str) -> Principal:
     auth = AuthSettings(**settings)
-    return TokenVerifier(load_keyring(auth, secret), auth).verify(text)
+    return TokenVerifier(load_keyring(auth, secret), auth).verify_cached(text)
 
 
 def test_the_command_prints_a_token_and_nothing_else(tocsin_process: Tocsin) -> None:

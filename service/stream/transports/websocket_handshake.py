@@ -127,7 +127,7 @@ class WebSocketEndpoint:
 
     async def _authenticate(self, handshake: Handshake) -> Principal:
         try:
-            return await self._verifier.admit(handshake.token())
+            return await self._verifier.verify(handshake.token())
         except KeysUnavailable:
             raise  # no fault of the client
         except RequestRefused:

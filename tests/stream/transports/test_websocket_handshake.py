@@ -63,7 +63,7 @@ class Limits:
         self._is_over = is_over
 
     def is_exhausted(self, kind: str, who: str) -> bool:
-        assert (kind, who) == ("refused", "192.0.2.1")
+        assert (kind, who) == ("auth_failure", "192.0.2.1")
         return self._is_over
 
     def hit(self, *_: Any, **__: Any) -> None:
@@ -71,7 +71,7 @@ class Limits:
 
 
 class NoKeys:
-    async def admit(self, _token: str) -> None:
+    async def verify(self, _token: str) -> None:
         raise KeysUnavailable("not yet", retry_after=1)
 
 
