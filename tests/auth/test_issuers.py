@@ -152,8 +152,8 @@ def test_issuers_alone_are_enough() -> None:
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        ("{", "TOCSIN_ISSUERS: this is no JSON"),
-        ("[" * 100_000, "TOCSIN_ISSUERS: this is no JSON"),
+        ("{", "TOCSIN_ISSUERS: this is not valid JSON"),
+        ("[" * 100_000, "TOCSIN_ISSUERS: this is not valid JSON"),
         ("{}", "TOCSIN_ISSUERS: "),
         ('[{"issuer": "a"}]', "TOCSIN_ISSUERS: 0: audience: "),
         ('[{"issuer": "a", "audience": "b", "sceret": "hunter2"}]', "TOCSIN_ISSUERS: 0: sceret: "),

@@ -1,0 +1,326 @@
+"""The settings: typed, grouped by concern, read once.
+
+A setting ``port`` is the variable ``TOCSIN_PORT``, in the environment or in a ``.env`` file of the working folder.
+Nothing else in the service reads the environment. ``docs/reference.md`` lists all of them; a test compares.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from service.errors import ConfigurationError
+from service.settings.parsing import (
+    DEFAULT_SEVERITY_MAP,
+    FromJson,
+    IssuerUrl,
+    Parameters,
+    PublicKeyAlgorithm,
+    Rate,
+    Seconds,
+    SeverityMap,
+    TextList,
+    TrustedUrl,
+)
+from service.severity import Severity
+from service.topics import TOPIC_MAX, TOPIC_REGEX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX = "TOCSIN_"
+YEAR_SECONDS = 366 * 86400
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ServerSettings(_Group):
+    """The address, the log, and limits on requests."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """The TCP port; 0 picks a free one."""
+    data_dir: Path = Path(".tocsin")
+    """Where the embedded PostgreSQL and the development key are kept."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level of log records that are written."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """JSON lines, or text; ``auto`` writes text to a terminal and JSON elsewhere."""
+    access_log: bool = True
+    """Write a record for each request and each handshake."""
+    forwarded_allow_ips: str = "127.0.0.1,::1"
+    """The proxies whose ``X-Forwarded-For`` and ``-Proto`` are trusted; ``*`` trusts all."""
+    shutdown_timeout_seconds: int = Field(10, ge=1)
+    """How long a stop waits for requests in progress."""
+    request_max_bytes: int = Field(256 * 1024, ge=1024)
+    """The largest request body; a larger one is answered 413."""
+    batch_max_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    """The largest body of ``POST /v1/alerts/batch``; a larger one is answered 413."""
+    request_timeout_seconds: Seconds = 30
+    """How long a request's headers, and then its body, may take to arrive."""
+
+
+class StorageSettings(_Group):
+    """PostgreSQL, and the group commit in front of it."""
+
+    database_url: SecretStr | None = None
+    """``postgresql://…`` of the database to use; without it an embedded PostgreSQL 18 is started."""
+    database_pool_size: int = Field(8, ge=1)
+    """Connections for queries; the committer and LISTEN have one more each."""
+    database_timeout_seconds: Seconds = 10
+    """How long one statement may take."""
+    database_connect_timeout_seconds: Seconds = 3
+    """How long connecting may take before the database is considered unreachable."""
+    commit_batch_size: int = Field(500, ge=1, le=5000)
+    """The largest number of alerts that one transaction stores."""
+    commit_queue_size: int = Field(10_000, ge=1)
+    """How many alerts may wait for a commit; further ones are answered 503."""
+    commit_queue_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    """How many bytes of alerts may wait for a commit; further alerts are answered 503."""
+    commit_recovery_timeout_seconds: Seconds = 8
+    """How long the outcome of an interrupted commit is looked for before the answer is 503 ``outcome_unknown``."""
+    idempotency_key_ttl_hours: float = Field(24, gt=0, le=8760)
+    """How long an ``Idempotency-Key`` is remembered."""
+
+
+class IssuerSettings(BaseModel):
+    """One issuer of tokens: its ``iss``, the ``aud`` of its tokens, and exactly one source of its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    secret: SecretStr | None = None
+    secret_previous: SecretStr | None = None
+    public_key_file: Path | None = None
+    jwks_file: Path | None = None
+    jwks_url: TrustedUrl | None = None
+    algorithm: PublicKeyAlgorithm | None = None
+
+
+class AuthSettings(_Group):
+    """Which tokens are accepted."""
+
+    jwt_secret: SecretStr | None = None
+    """The shared secret of HS256 tokens, at least 32 bytes."""
+    jwt_secret_previous: SecretStr | None = None
+    """The secret that ``TOCSIN_JWT_SECRET`` replaces: accepted as well, until it is removed from the settings."""
+    jwt_public_key_file: Path | None = None
+    """A PEM file with the public key of the token issuer: RSA, P-256 or Ed25519."""
+    jwt_jwks_file: Path | None = None
+    """A file with a JWK set (RFC 7517, section 5). A change takes effect within a second."""
+    jwt_jwks_url: TrustedUrl | None = None
+    """The address of the token issuer's JWK set: ``https``, or ``http`` to a loopback address."""
+    jwt_algorithm: PublicKeyAlgorithm | None = None
+    """The algorithm of the public key. RSA keys default to RS256, unless this or the JWK says PS256."""
+    jwt_issuer: str = "tocsin"
+    """The required ``iss`` of a token."""
+    jwt_audience: str = "tocsin"
+    """The required ``aud`` of a token."""
+    jwt_leeway_seconds: float = Field(30, ge=0, le=300)
+    """How far an issuer's clock may be ahead (``iat``, ``nbf``). Never applied to ``exp``."""
+    jwt_max_lifetime_seconds: float = Field(YEAR_SECONDS, gt=0, le=10 * YEAR_SECONDS)
+    """The longest lifetime of a token (``exp`` - ``iat``); a longer one is refused. Revocations are kept as long."""
+    issuers: Annotated[tuple[IssuerSettings, ...], FromJson] = ()
+    """More issuers of tokens: a JSON list of ``{"issuer", "audience"}``, each with its keys (see "Keys" below)."""
+    jwks_ttl_seconds: Seconds = 300
+    """How long a fetched key set is cached. A key removed by the issuer stays trusted for up to this long."""
+    jwks_min_refresh_interval_seconds: Seconds = 10
+    """The shortest time between two fetches from one JWKS URL, however many tokens name an unknown key."""
+    jwks_timeout_seconds: Seconds = 5
+    """How long one fetch from a JWKS URL may take, from connecting to the last byte."""
+    token_cache_size: int = Field(10_000, ge=1)
+    """How many verified tokens are cached, by their hash."""
+    revocations_max: int = Field(100_000, ge=1)
+    """How many revocations may be in force; further ones are answered 503 ``overloaded``."""
+
+
+class LimitSettings(_Group):
+    """Rate limits of REST, per subject, in the notation of the ``limits`` library."""
+
+    write_limit: Rate = "1000/second; 30000/minute"
+    """Alerts that one subject may post."""
+    read_limit: Rate = "50/second; 1500/minute"
+    """Queries, revocations and closed connections of one subject."""
+    auth_failure_limit: Rate = "100/minute"
+    """Requests and handshakes without a valid token, per address."""
+
+
+class StreamSettings(_Group):
+    """The stream: WebSocket, SSE and long poll."""
+
+    allowed_origins: TextList = ()
+    """Origins of other sites whose pages may open the stream; ``*`` allows all. The service's own is always allowed."""
+    connections_max: int = Field(20_000, ge=1)
+    """Streams on one node."""
+    connections_per_recipient: int = Field(20, ge=1)
+    """Streams of one recipient on one node."""
+    message_max_bytes: int = Field(16 * 1024, ge=1024)
+    """The largest message that a client may send; a larger one closes the stream with 1009."""
+    message_limit: Rate = "200/second; 3000/minute"
+    """Messages that one connection may send: a burst, and a sustained rate."""
+    message_violation_limit: Rate = "20/minute"
+    """How many messages over the limit a connection may send before it is closed ``rate_limited``."""
+    heartbeat_seconds: Seconds = 15
+    """How often a ``heartbeat`` frame is sent."""
+    ping_interval_seconds: Seconds = 20
+    """How often a protocol ping is sent (RFC 6455, section 5.5.2)."""
+    ping_timeout_seconds: Seconds = 20
+    """How long the pong may take before the stream is closed ``heartbeat_timeout``."""
+    slow_consumer_seconds: Seconds = 30
+    """How long a socket may stay full before the stream is closed ``slow_consumer``."""
+    longpoll_idle_timeout_seconds: Seconds = 60
+    """How long a long-poll client may stay away between two polls before its connection is closed ``poll_timeout``."""
+    log_poll_interval_seconds: Seconds = 1
+    """How often the log is polled for events whose notification was lost."""
+    replay_cache_events: int = Field(20_000, ge=1)
+    """Events kept in memory for connections that resume."""
+    replay_cache_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    """Bytes of events kept in memory for connections that resume."""
+    replay_chunk_events: int = Field(500, ge=1)
+    """Events that are written to a resuming connection at a time."""
+    replay_chunk_bytes: int = Field(256 * 1024, ge=1024)
+    """Bytes that are written to a resuming connection at a time."""
+    replay_readers: int = Field(4, ge=1)
+    """How many resuming connections may read the log concurrently."""
+    presence_max: int = Field(10_000, ge=1)
+    """The largest number of recipients whose presence is announced."""
+    dashboard_subscribers_max: int = Field(200, ge=1)
+    """Subscribers of the dashboard on one node."""
+
+
+class LedgerSettings(_Group):
+    """The delivery ledger."""
+
+    ledger_flush_seconds: Seconds = 0.2
+    """How often the ledger is written."""
+    ack_coalesce_seconds: float = Field(0.01, ge=0)
+    """Acks of one connection within this time become one receipt, with the time of the last."""
+    ledger_pending_max: int = Field(100_000, ge=1)
+    """Records that may wait for the database; beyond it handshakes are answered 1013 ``overloaded``."""
+    source_stats_max: int = Field(10_000, ge=1)
+    """Sources that are counted separately between two flushes; all others are counted as one, without a name."""
+    node_lease_seconds: Seconds = 10
+    """How long a node may be silent before its connections are closed as ``node_lost``."""
+    housekeeping_interval_seconds: Seconds = 5
+    """How often lost nodes are detected, and expired idempotency keys and revocations purged."""
+
+
+class RetentionSettings(_Group):
+    """How long the log and the ledger are kept."""
+
+    retention_days: float | None = Field(None, gt=0)
+    """Events older than this are purged, and recorded in ``audit.retention_runs``. Unset: everything is kept."""
+    retention_interval_seconds: Seconds = 3600
+    """How often one of the nodes purges."""
+    partition_events: int = Field(1_000_000, ge=10_000, multiple_of=10_000)
+    """Events per partition of the log, a multiple of 10,000. Whole partitions are purged, so several should
+    fill within the retention time. A new size applies to new partitions. At most 64 are created ahead, so
+    small ones leave less room for a flood of alerts."""
+    archive_dir: Path | None = None
+    """A folder that all nodes share, to which partitions are archived before they are purged. A partition
+    that cannot be archived is kept."""
+
+
+class IntegrationSettings(_Group):
+    """How alerts of a Prometheus Alertmanager are read."""
+
+    alertmanager_topic_label: str = "topic"
+    """The label with the topic; characters that a topic cannot hold become ``-``."""
+    alertmanager_default_topic: Annotated[str, Field(pattern=TOPIC_REGEX, max_length=TOPIC_MAX)] = "default"
+    """The topic of alerts without that label."""
+    alertmanager_severity_label: str = "severity"
+    """The label with the severity."""
+    alertmanager_severity_map: SeverityMap = DEFAULT_SEVERITY_MAP
+    """Severities of its values, such as ``ticket=warning, p1=critical``, in addition to the defaults."""
+    alertmanager_default_severity: Severity = "warning"
+    """The severity of alerts without that label, or with any other value."""
+
+
+class ConsoleSettings(_Group):
+    """Sign-in to the console with OpenID Connect."""
+
+    oidc_issuer: IssuerUrl | None = None
+    """The OpenID provider: ``https``, or ``http`` to a loopback address. Without it the console asks for a token."""
+    oidc_client_id: str = Field("tocsin-console", min_length=1)
+    """The console's client id at the provider, registered there as a public client (without a secret)."""
+    oidc_scope: str = "openid offline_access alerts:read alerts:manage"
+    """The requested scopes, separated by spaces; ``offline_access`` allows tokens to be renewed silently."""
+    oidc_resource: str | None = None
+    """The ``resource`` of the access token (RFC 8707), if the provider requires it."""
+    oidc_parameters: Parameters = {}
+    """Further parameters of the authorization request, such as ``audience=tocsin, prompt=consent``."""
+
+
+class ClientSettings(_Group):
+    """The service that ``tocsin send`` and ``tocsin tail`` connect to."""
+
+    url: str = "http://127.0.0.1:8000"
+    """The address of the service."""
+    token: SecretStr | None = None
+    """The bearer token."""
+    token_file: Path | None = None
+    """A file with the token; it is read for each connection, so the token can be renewed."""
+
+
+class Settings(_Group):
+    """All settings of one process."""
+
+    server: ServerSettings = ServerSettings()
+    storage: StorageSettings = StorageSettings()
+    auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
+    stream: StreamSettings = StreamSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    retention: RetentionSettings = RetentionSettings()
+    integrations: IntegrationSettings = IntegrationSettings()
+    console: ConsoleSettings = ConsoleSettings()
+    client: ClientSettings = ClientSettings()
+
+
+def groups() -> dict[str, type[_Group]]:
+    """Return the class of each group of settings, by the name of its field."""
+    return {name: type(group.default) for name, group in Settings.model_fields.items()}
+
+
+def load() -> Settings:
+    """Read the settings: the environment overrides ``.env``, and an empty variable is the same as an unset one.
+
+    Raises:
+        ConfigurationError: a variable has an invalid value; the message names the variable.
+
+    """
+    try:
+        variables = {**dotenv_values(".env"), **os.environ}
+        given = {name.removeprefix(PREFIX).lower(): text for name, text in variables.items() if name.startswith(PREFIX)}
+        return Settings.model_validate(
+            {
+                group: {name: given[name] for name in cls.model_fields if given.get(name)}
+                for group, cls in groups().items()
+            }
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        _group, setting, *within = (str(part) for part in first["loc"])
+        place = f"{PREFIX}{setting.upper()}: " + "".join(f"{part}: " for part in within)
+        raise ConfigurationError(place + first["msg"].removeprefix("Value error, ")) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError("the file .env is not UTF-8") from None
+
+
+def unknown_variables() -> Iterator[tuple[str, str | None]]:
+    """Yield each ``TOCSIN_…`` variable that is no setting, with the setting that it resembles, if any."""
+    known = [name.upper() for group in groups().values() for name in group.model_fields]
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(PREFIX)
+        if name != variable and name not in known:
+            resembling = difflib.get_close_matches(name, known, n=1)
+            yield variable, PREFIX + resembling[0] if resembling else None

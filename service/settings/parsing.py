@@ -1,0 +1,109 @@
+"""Types of settings, and how each is read from the text of one variable."""
+
+from __future__ import annotations
+
+import json
+import re
+from ipaddress import ip_address
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from service.severity import Severity
+
+DEFAULT_SEVERITY_MAP: dict[str, Severity] = {
+    "critical": "critical",
+    "page": "critical",
+    "error": "error",
+    "high": "error",
+    "warning": "warning",
+    "info": "info",
+    "none": "info",
+}
+
+_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d+)?")
+_RATE = r"\s*\d+\s*(?:/|per)\s*\d*\s*(?:second|minute|hour|day|month|year)s?\s*"
+_RATES = re.compile(f"{_RATE}(?:[,;|]{_RATE})*", re.ASCII | re.IGNORECASE)
+"""What ``limits.parse_many`` accepts: importing ``limits`` would double the start-up time of a command."""
+
+
+def _rate(value: str) -> str:
+    """Accept the notation of the ``limits`` library: ``10/second; 300/minute``."""
+    if not _RATES.fullmatch(value):
+        raise ValueError("write a rate such as 10/second, or several: 10/second; 300/minute")
+    return value
+
+
+def _list(value: object) -> object:
+    """Read values separated by commas."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _json(value: object) -> object:
+    """Read JSON."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("this is not valid JSON") from None
+    return value
+
+
+def _pairs(value: str, example: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise ValueError(f"write pairs such as {example}")
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def _severity_map(value: object) -> object:
+    """Read ``ticket=warning, p1=critical``, in addition to the defaults."""
+    if not isinstance(value, str):
+        return value
+    named = _pairs(value, "ticket=warning, p1=critical")
+    return {**DEFAULT_SEVERITY_MAP, **{name.lower(): severity for name, severity in named.items()}}
+
+
+def _parameters(value: object) -> object:
+    """Read ``audience=tocsin, prompt=login``."""
+    return _pairs(value, "audience=tocsin, prompt=login") if isinstance(value, str) else value
+
+
+def _trusted_url(value: str) -> str:
+    """Accept ``https``, and ``http`` to a loopback address: whoever can alter the content can sign any token."""
+    url = urlsplit(value)
+    if url.username is not None or url.fragment or not url.hostname or not value.isascii() or not value.isprintable():
+        raise ValueError("write an address such as https://issuer.example/jwks.json, without a user")
+    if url.port == 0:
+        raise ValueError("port 0 cannot be connected to")
+    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
+        raise ValueError("use https, or http to a loopback address")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _issuer_url(value: str) -> str:
+    """Accept the identifier of an OpenID provider, which is put into a header and before a path."""
+    if not _HOST.fullmatch(urlsplit(_trusted_url(value)).netloc) or urlsplit(value).query:
+        raise ValueError("write an address such as https://login.example/realms/ops, without a query")
+    return value
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+TextList = Annotated[tuple[str, ...], BeforeValidator(_list)]
+SeverityMap = Annotated[dict[str, Severity], BeforeValidator(_severity_map)]
+Parameters = Annotated[dict[str, str], BeforeValidator(_parameters)]
+TrustedUrl = Annotated[str, AfterValidator(_trusted_url)]
+IssuerUrl = Annotated[str, AfterValidator(_issuer_url)]
+FromJson = BeforeValidator(_json)
+PublicKeyAlgorithm = Literal["RS256", "PS256", "ES256", "EdDSA"]
