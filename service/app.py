@@ -1,4 +1,4 @@
-"""The composition root: the parts, put together, started in the order of the path and stopped against it."""
+"""The composition root: makes the parts of a node, starts them in order, stops them in reverse."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _add_routes(app: FastAPI) -> None:
 
 
 def _prepare(app: FastAPI) -> None:
-    """Have FastAPI prepare the routes now. It would at the first request, which is somebody's alert, in 25 ms."""
+    """Prepare the routes now: at the first request, an alert, it would take FastAPI 25 ms."""
     for route in app.routes:
         route.matches({"type": "http", "method": "GET", "path": "/", "headers": []})
 
@@ -163,7 +163,7 @@ class Node:
         self.notifications = self._notifications()
 
     def _notifications(self) -> NotificationListener:
-        """Return the listener, with what each channel wakes."""
+        """Return the LISTEN connection, with a callback for each channel."""
         listener = NotificationListener(self.database)
         revocations, presence = self.revocations, self.presence
         listener.listen(REQUEST_CHANNEL, self.node_stats.handle_request)
@@ -177,7 +177,7 @@ class Node:
         self.dashboard.close_revoked()
 
     def parts(self) -> Parts:
-        """Return what the routes may ask for."""
+        """Return the parts that routes look up."""
         parts = Parts(
             self.tasks,
             self.database,
@@ -194,7 +194,7 @@ class Node:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Serve: start the parts, and stop them in the end."""
+        """Start the parts, and stop them at the end of the block."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.database.close)
             async with self.database.transaction() as tx:
@@ -205,8 +205,8 @@ class Node:
             await self.ledger.register(head)
             stack.push_async_callback(self.ledger.end)
             stack.push_async_callback(self.dashboard.close)
-            stack.callback(self._shut_down)  # those that no socket holds: between two polls
-            for part in (
+            stack.callback(self._shut_down)  # also those without a socket, between two polls
+            for work in (
                 self.ledger.task(self._shut_down).run(),
                 self.committer.run(),
                 self.due_alerts.task.run(),
@@ -220,7 +220,7 @@ class Node:
                 self.retention.task.run(),
                 self.search_indexer.task.run(),
             ):
-                await stack.enter_async_context(self.tasks.running(part))
+                await stack.enter_async_context(self.tasks.running(work))
             log.info("node serves", node=str(self.ledger.node_id), head=head)
             yield
 
@@ -229,16 +229,16 @@ class Node:
 
 
 class NodeTasks:
-    """What runs beside the requests. A part that fails takes the node down: a restart is cleaner than half a node."""
+    """Tasks that run beside the requests. If one fails, the whole node stops, to be restarted."""
 
     def __init__(self) -> None:
         self.failed = False
-        """Whether a part has failed, and the node stops."""
+        """Whether a task has failed, so that the node stops."""
 
     @asynccontextmanager
-    async def running(self, part: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """Run a part until the end of the block."""
-        task = asyncio.create_task(part)
+    async def running(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Run ``work`` until the end of the block."""
+        task = asyncio.create_task(work)
         task.add_done_callback(self._ended)
         try:
             yield

@@ -18,12 +18,13 @@
     ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
     ├── CommandFailed                     a command could not do its work: one line, exit code 1
     ├── ArchiveFailed                     a part of the log was not archived, and so is not purged
-    └── ArchiveDamaged                    the content of an archive, or of the log, does not match its hash chain
+    └── ArchiveDamaged                    the content of an archive does not match its hash chain
 
-Errors that never leave their package are declared there (``UnacceptableKey``, ``LeaseLost`` and others).
+Errors that never leave their package are declared there (``UnacceptableKey``, ``LeaseLost`` and
+others).
 
-``CloseReason`` is the same for a stream: each reason with its close code (RFC 6455, section 7.4). A rejected handshake
-and a refused request that mean the same thing share the name of the code.
+``CloseReason`` is the same for a stream: each reason with its close code (RFC 6455, section 7.4). A
+rejected handshake and a refused request that mean the same thing share the name of the code.
 """
 
 from __future__ import annotations
@@ -49,15 +50,16 @@ class ArchiveFailed(TocsinError):
 
 
 class ArchiveDamaged(TocsinError):
-    """The content of an archive, or of the part of the log that goes into one, does not match its hash chain."""
+    """The content of an archive, or of what goes into one, does not match its hash chain."""
 
 
 class RequestRefused(TocsinError):
     """A request is answered with a problem document.
 
-    ``detail`` is shown to the client: what was wrong with *this* request, and never anything internal.
-    ``retry_after`` is in seconds; ``errors`` lists single faults, each ``{"pointer": …, "detail": …}`` (RFC 6901);
-    ``members`` are further members of the document (RFC 9457, section 3.2).
+    ``detail`` is shown to the client: what was wrong with *this* request, and never anything
+    internal. ``retry_after`` is in seconds; ``errors`` lists single faults, each ``{"pointer": …,
+    "detail": …}`` (RFC 6901); ``members`` are further members of the document (RFC 9457, section
+    3.2).
     """
 
     status: ClassVar[int]
@@ -208,13 +210,13 @@ class DatabaseUnavailable(RequestRefused):
 
 
 class OutcomeUnknown(RequestRefused):
-    """The connection to PostgreSQL was lost during the commit, and the outcome could not be determined in time."""
+    """The connection to PostgreSQL was lost during the commit, and its outcome is unknown."""
 
     status, code, title = 503, "outcome_unknown", "The outcome of the commit is unknown"
 
 
 class CloseReason(Enum):
-    """Why a stream was closed: the reason on the wire, its close code, and what a client does about it."""
+    """Why a stream was closed: the reason on the wire, its close code, and what a client does."""
 
     TOKEN_MISSING = ("token_missing", 1008, "sign in")
     TOKEN_INVALID = ("token_invalid", 1008, "sign in")
@@ -245,5 +247,5 @@ class CloseReason(Enum):
 
     @classmethod
     def named(cls, reason: str) -> CloseReason:
-        """Return the close reason of that name, such as the ``code`` of the refusal that means the same."""
+        """Return the close reason of that name, which is the ``code`` of a refusal for the same cause."""
         return cls[reason.upper()]

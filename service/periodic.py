@@ -1,4 +1,4 @@
-"""Periodic tasks: the one loop behind everything that repeats beside the requests.
+"""Periodic tasks: one loop for everything that repeats beside the requests.
 
 ::
 
@@ -8,8 +8,8 @@
             ▲                                       │
             └── rest ◄── counted, logged ◄── an expected error
 
-A wake-up that comes while the task runs or rests is kept, and starts the next run when the rest is over. Any other
-error ends the task, and with it the node (``app.py``).
+A wake-up that comes while the task runs or rests is kept, and starts the next run when the rest is
+over. Any other error ends the task, and with it the node (``app.py``).
 """
 
 from __future__ import annotations
@@ -51,12 +51,13 @@ for _name in get_args(TaskName):  # so that each has a series before its first r
 class PeriodicTask:
     """Runs ``work`` every ``interval_seconds``, and at once when woken, until cancelled.
 
-    ``work`` may return the seconds to wait until its next run, instead of the interval. ``first_seconds`` is the wait
-    before the first run, by default the interval. After each run the task rests for ``rest_seconds``, whatever wakes
-    it, and after one that failed for ``failure_rest_seconds``; only then it waits.
+    ``work`` may return the seconds to wait until its next run, instead of the interval.
+    ``first_seconds`` is the wait before the first run, by default the interval. After each run the
+    task rests for ``rest_seconds``, whatever wakes it, and after one that failed for
+    ``failure_rest_seconds``; only then it waits.
 
-    The ``expected`` errors leave the task running. ``on_failure`` is called with each of them; by default the first of
-    a row is logged.
+    The ``expected`` errors leave the task running. ``on_failure`` is called with each of them; by
+    default the first of a row is logged.
     """
 
     def __init__(  # noqa: PLR0913 - each named at the call, most of them seldom

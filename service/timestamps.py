@@ -1,4 +1,4 @@
-"""Times on the wire, and in what is hashed."""
+"""Formats of times: on the wire, and in hashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def rfc3339(at: datetime) -> str:
     """Format a time as RFC 3339 in UTC, with microseconds and ``Z``.
 
-    Remembered, because one time is written several times: in an alert and in its event, and for a whole batch.
+    Cached, because the same time is formatted several times: in an alert, in its event, and for a
+    whole batch.
     """
     return at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 

@@ -1,4 +1,4 @@
-"""``/v1/revocations`` and ``DELETE /v1/connections/{id}``: what ends a stream before its time, on whichever node."""
+"""Administration: ``/v1/revocations``, and ``DELETE /v1/connections/{id}`` on any node."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _NULL: dict[str, JsonValue] = {"type": "null"}
 
 
 class RevocationIn(BaseModel):
-    """What is to be revoked: one token by its ``jti``, or those of a subject that were issued before a time."""
+    """What to revoke: one token by its ``jti``, or a subject's tokens issued before a time."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -138,7 +138,7 @@ async def post_revocation(
     principal: Admin,
     wanted: Annotated[RevocationIn, Depends(json_body(RevocationIn, max_bytes=BODY_MAX_BYTES))],
 ) -> RevocationOut:
-    """Revoke tokens: they are refused from now on, and their streams closed, on every node within a second."""
+    """Revoke tokens: within a second every node refuses them and has closed their streams."""
     latest = time.time() + settings.jwt_leeway_seconds
     if wanted.before is not None and not 0 <= wanted.before.timestamp() <= latest:
         raise InvalidRequest("/before: no token has been issued before 1970, nor in the future.")

@@ -1,8 +1,8 @@
 """The trusted issuers of tokens, each with its own audience and keys.
 
-The plain settings (``TOCSIN_JWT_…``) describe one issuer, ``TOCSIN_ISSUERS`` any number of others. A token is verified
-with the keys of the issuer that it names, and with no others. Subjects and ``jti`` share one namespace: every issuer is
-trusted to name any subject, and to grant any scope.
+The plain settings (``TOCSIN_JWT_…``) describe one issuer, ``TOCSIN_ISSUERS`` any number of others.
+A token is verified with the keys of the issuer that it names, and with no others. Subjects and
+``jti`` share one namespace: every issuer is trusted to name any subject, and to grant any scope.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SOURCES = ("secret", "public_key_file", "jwks_file", "jwks_url")
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer: its ``iss``, the ``aud`` of its tokens, and the keys that they must be signed with."""
+    """An issuer: its ``iss``, the ``aud`` of its tokens, and the keys that sign them."""
 
     name: str
     audience: str
@@ -56,7 +56,7 @@ class Keyring:
             keys.on_withdrawn = callback
 
     async def load(self) -> None:
-        """Fetch the keys that rotate, once. If that fails, tokens are refused 503 until it succeeds."""
+        """Fetch the keys that rotate. If that fails, tokens are refused 503 until it succeeds."""
         await asyncio.gather(*(keys.refresh() for keys in self._rotating))
 
     async def run(self) -> None:
@@ -67,10 +67,11 @@ class Keyring:
 
 
 def load_keyring(settings: AuthSettings, dev_secret: bytes | None = None) -> Keyring:
-    """Make the keyring from the settings; without a plain key in them it uses the development secret.
+    """Make the keyring from the settings, with the development secret if they have no plain key.
 
     Raises:
-        ConfigurationError: there is no key, one issuer has two kinds of keys, or a key cannot be used.
+        ConfigurationError: there is no key, one issuer has two kinds of keys, or a key cannot be
+            used.
 
     """
     issuers = [_issuer(one, f"TOCSIN_ISSUERS: {one.issuer}: ", settings) for one in settings.issuers]
@@ -102,7 +103,7 @@ def plain_issuer(settings: AuthSettings) -> IssuerSettings:
 
 
 def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
-    """Read the keys of an issuer. An error names the setting by ``prefix`` and the name of the field."""
+    """Read the keys of an issuer. An error names the setting, which is ``prefix`` and a field."""
 
     def name(field: str) -> str:
         return prefix + (field.upper() if prefix == "TOCSIN_JWT_" else field)

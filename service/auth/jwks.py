@@ -1,19 +1,20 @@
-"""Keys that rotate: a JWK set (RFC 7517) in a file or at a URL, and the keys of an issuer that come from it.
+"""Keys that rotate: the keys of an issuer from a JWK set (RFC 7517), in a file or at a URL.
 
 ::
 
                one second after the last fetch (file), or jwks_ttl_seconds (URL);
                or a token names a key that is not in the set
-    ┌────────┐ ───────────────────────────────────────────────────────────────────► ┌──────────┐
-    │ cached │                                                                      │ fetching │ one at a time, and not
-    └────────┘ ◄─────────────────────────────────────────────────────────────────── └──────────┘ within the min interval
+    ┌────────┐ ───────────────────────────────────────────────────────────► ┌──────────┐
+    │ cached │                                                              │ fetching │
+    └────────┘ ◄─────────────────────────────────────────────────────────── └──────────┘
                a set with a usable key replaces all keys; anything else keeps them
 
-Verifying with a known key never waits. Only a token that names an unknown key may wait, for a fetch that it shares with
-all others. If that fetch brings no such key, tokens with unknown keys are refused at once until the minimum interval is
-over: a flood of them causes one fetch per interval.
+Verifying with a known key never waits. Only a token that names an unknown key may wait, for a fetch
+that it shares with all others. If that fetch brings no such key, tokens with unknown keys are
+refused at once until the minimum interval is over: a flood of them causes one fetch per interval.
 
-A fetch is limited in time and size, follows no redirect, and uses only ``https`` or a loopback address.
+A fetch is limited in time and size, follows no redirect, and uses only ``https`` or a loopback
+address.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ log = get_logger(__name__)
 SET_MAX_BYTES = 256 * 1024
 SET_MAX_KEYS = 100
 FILE_SECONDS = 1
-"""How often a JWKS file is read. Its content is compared, because its modification time may not change."""
+"""How often a JWKS file is read. Its content is compared, because its modification time may not
+change."""
 
 KeySet = dict[str | None, tuple[VerificationKey, ...]]
 _READERS: dict[Any, Any] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
@@ -67,11 +69,11 @@ class UnknownKeyId(TocsinError):
 
 
 def parse_key_set(content: bytes, *, algorithm: str | None = None, secrets: bool = False) -> KeySet:
-    """Return the usable keys of a JWK set by their ``kid``; several may share one (RFC 7517, section 4.5).
+    """Return the usable keys of a JWK set by ``kid``; several may share one (RFC 7517, section 4.5).
 
-    ``algorithm`` is that of RSA keys without an ``alg``. A key that cannot be used (for encryption, of
-    another kind, too weak, private) is skipped; so is a shared secret unless ``secrets``, because it
-    must not be published.
+    ``algorithm`` is that of RSA keys without an ``alg``. A key that cannot be used (for encryption,
+    of another kind, too weak, private) is skipped; so is a shared secret unless ``secrets``,
+    because it must not be published.
 
     Raises:
         InvalidKeySet: it is no JWK set, or none of its keys can be used.
@@ -170,7 +172,8 @@ def read_set_file(path: Path) -> bytes:
 class RotatingKeys:
     """The keys of an issuer that come from a JWK set.
 
-    They are fetched ``ttl`` seconds after the last fetch, and at most once in ``min_interval`` seconds.
+    They are fetched ``ttl`` seconds after the last fetch, and at most once in ``min_interval``
+    seconds.
     """
 
     def __init__(
@@ -256,14 +259,14 @@ class RotatingKeys:
         )
 
     async def refresh(self) -> None:
-        """Fetch the set, unless the last fetch began within the minimum interval. Concurrent calls share one fetch."""
+        """Fetch the set, at most once per minimum interval. Concurrent calls share one fetch."""
         if self._fetching is None:
             if time.monotonic() < self._not_before:
                 return
             self._not_before = time.monotonic() + self._min_interval
             self._fetching = asyncio.get_running_loop().create_task(self._fetch())
             self._fetching.add_done_callback(self._fetched)
-        await asyncio.shield(self._fetching)  # a caller that is cancelled must not cancel it for the others
+        await asyncio.shield(self._fetching)  # one cancelled waiter must not cancel it for the others
 
     async def run(self) -> None:
         """Fetch the set whenever it is due, until cancelled."""

@@ -1,7 +1,8 @@
 """Keys that verify tokens, and what makes a key acceptable.
 
-The algorithm belongs to the key and is fixed by the configuration; the token's header has to agree with it (RFC 8725,
-section 3.1). ``issuers.py`` assigns the keys to issuers, ``jwks.py`` fetches those that rotate.
+The algorithm belongs to the key and is fixed by the configuration; the token's header has to agree
+with it (RFC 8725, section 3.1). ``issuers.py`` assigns the keys to issuers, ``jwks.py`` fetches
+those that rotate.
 """
 
 from __future__ import annotations

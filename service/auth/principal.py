@@ -23,8 +23,9 @@ class Scope(StrEnum):
 def is_subject(value: object) -> bool:
     """Return whether ``value`` can name a person or a service.
 
-    That is 1 to 200 printable characters without blanks at the ends. Printable excludes NUL and lone surrogates, which
-    PostgreSQL and UTF-8 cannot hold, line breaks and escapes, which forge log lines, and bidirectional overrides.
+    That is 1 to 200 printable characters without blanks at the ends. Printable excludes NUL and
+    lone surrogates, which PostgreSQL and UTF-8 cannot hold, line breaks and escapes, which forge
+    log lines, and bidirectional overrides.
     """
     return isinstance(value, str) and 0 < len(value) <= SUBJECT_MAX and value.isprintable() and value == value.strip()
 
@@ -33,8 +34,8 @@ def is_subject(value: object) -> bool:
 class Principal:
     """The bearer of a verified token.
 
-    ``topics`` are patterns, ``("*",)`` where the token does not narrow them. ``expires_at`` and ``issued_at`` are in
-    seconds since the epoch.
+    ``topics`` are patterns, ``("*",)`` where the token does not narrow them. ``expires_at`` and
+    ``issued_at`` are in seconds since the epoch.
     """
 
     subject: str

@@ -2,14 +2,17 @@
 
 A revocation is a row, committed before it is answered. Every node follows the rows: a notification
 wakes it, a poll limits the delay of a lost notification, and it reads all rows before it serves. It
-keeps revoked tokens in memory (``RevokedTokens``); of a revoked connection it only closes the stream.
+keeps revoked tokens in memory (``RevokedTokens``); of a revoked connection it only closes the
+stream.
 
-- Rows are numbered under a lock that is held to the commit, so a higher id is never visible before a
-  lower one, and reading on from the last id misses none.
+- Rows are numbered under a lock that is held to the commit, so a higher id is never visible before
+  a lower one, and reading on from the last id misses none.
 - A row is kept until every token that it covers has expired, which is at most
   ``TOCSIN_JWT_MAX_LIFETIME_SECONDS``.
-- At most ``TOCSIN_REVOCATIONS_MAX`` are in force, all in the memory of each node; one more is refused 503.
-- A node that cannot reach PostgreSQL uses the rows that it has read, and reads the others afterwards.
+- At most ``TOCSIN_REVOCATIONS_MAX`` are in force, all in the memory of each node; one more is
+  refused 503.
+- A node that cannot reach PostgreSQL uses the rows that it has read, and reads the others
+  afterwards.
 """
 
 from __future__ import annotations
@@ -40,8 +43,9 @@ log = get_logger(__name__)
 
 REVOCATIONS_CHANNEL = "tocsin_revocations"
 POLL_SECONDS = 0.5
-"""The delay of a lost notification: with the time to close, a revocation takes effect within a second."""
-FORGET_SECONDS = 60
+"""The delay of a lost notification: with the time to close, a revocation takes effect within a
+second."""
+DROP_EXPIRED_SECONDS = 60
 """How often expired tokens are dropped from memory."""
 CLOSED_STREAM_SECONDS = 3600
 """How long the row of a closed connection is kept, so that one can see who closed it."""
@@ -83,7 +87,7 @@ _PURGE = text("DELETE FROM revocations WHERE expires_at < clock_timestamp()")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is revoked, one of: a token, a subject's tokens issued before a time (None: now), a connection."""
+    """A token, a subject's tokens issued before a time (None: now), or a connection to revoke."""
 
     jti: str | None = None
     subject: str | None = None
@@ -132,14 +136,14 @@ class RevokedTokens:
             entry = (revocation.issued_before.timestamp(), until)
             self._before[revocation.subject] = max(entry, self._before.get(revocation.subject, entry))
 
-    def forget(self, now: float) -> None:
+    def drop_expired(self, now: float) -> None:
         """Drop what covers only expired tokens; ``now`` is in seconds since the epoch."""
         self._until = {name: until for name, until in self._until.items() if until > now}
         self._before = {name: entry for name, entry in self._before.items() if entry[1] > now}
 
 
 class RevocationFeed:
-    """Follows the revocations of all nodes. ``on_change`` is called with the connections that are revoked."""
+    """Follows the revocations of all nodes; calls ``on_change`` with the connections to close."""
 
     def __init__(
         self, database: Database, revoked: RevokedTokens, on_change: Callable[[Collection[UUID]], None]
@@ -148,7 +152,7 @@ class RevocationFeed:
         self._revoked = revoked
         self._on_change = on_change
         self._last = 0
-        self._forget_at = time.monotonic() + FORGET_SECONDS
+        self._drop_expired_at = time.monotonic() + DROP_EXPIRED_SECONDS
         self.task = PeriodicTask("revocations", self._follow, POLL_SECONDS, failure_rest_seconds=POLL_SECONDS)
 
     def wake(self) -> None:
@@ -156,9 +160,9 @@ class RevocationFeed:
         self.task.wake()
 
     async def _follow(self) -> None:
-        if time.monotonic() >= self._forget_at:
-            self._revoked.forget(time.time())
-            self._forget_at = time.monotonic() + FORGET_SECONDS
+        if time.monotonic() >= self._drop_expired_at:
+            self._revoked.drop_expired(time.time())
+            self._drop_expired_at = time.monotonic() + DROP_EXPIRED_SECONDS
         await self.read()
 
     async def read(self) -> None:
@@ -181,7 +185,7 @@ class RevocationFeed:
 async def revoke(
     tx: AsyncConnection, target: Target, *, by: str, reason: str | None, settings: AuthSettings
 ) -> tuple[Revocation, bool]:
-    """Store a revocation, and return whether it is new: one that a stored one covers is not stored again.
+    """Store a revocation, unless a stored one covers it. Return the stored one, and whether it is new.
 
     Raises:
         Overloaded: ``revocations_max`` are in force.
@@ -202,7 +206,7 @@ async def revoke(
         if (await tx.execute(_COUNT)).scalar_one() >= settings.revocations_max:
             raise Overloaded(
                 f"{settings.revocations_max} revocations are in force, the most that TOCSIN_REVOCATIONS_MAX allows.",
-                retry_after=FORGET_SECONDS,
+                retry_after=DROP_EXPIRED_SECONDS,
             )
     values |= {"connection_id": target.connection_id, "reason": reason, "revoked_by": by, "now": now}
     values |= _kept(target, now, issued_before, settings)

@@ -1,6 +1,7 @@
 """Shared secrets (HS256): what makes one acceptable, the development secret, and signing tokens.
 
-The module imports neither PyJWT nor cryptography, which would take most of the time of ``tocsin token``.
+The module imports neither PyJWT nor cryptography, which would take most of the time of ``tocsin
+token``.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Strict verification of tokens.
 
-Two unverified values of a token are used: its ``iss`` selects the issuer, and its ``kid`` one of that issuer's keys.
-Every other header that names a key (``jku``, ``jwk``, ``x5u``, ``x5c``) is ignored, and the algorithm is the key's. A
-token with a duplicate name in its header or claims is invalid (RFC 7515 and RFC 7519, section 4), because two parsers
-may read either value.
+Two unverified values of a token are used: its ``iss`` selects the issuer, and its ``kid`` one of
+that issuer's keys. Every other header that names a key (``jku``, ``jwk``, ``x5u``, ``x5c``) is
+ignored, and the algorithm is the key's. A token with a duplicate name in its header or claims is
+invalid (RFC 7515 and RFC 7519, section 4), because two parsers may read either value.
 
-PyJWT verifies the signature, the issuer and the audience. It checks that claims are present but not all of their
-types, so every claim that Tocsin reads is checked here: numeric dates are numbers (RFC 7519, section 2), ``sub`` is a
-name that a log line and a table can hold, ``scope`` is a string (RFC 8693, section 4.2), ``topics`` is a list of topic
-patterns.
+PyJWT verifies the signature, the issuer and the audience. It checks that claims are present but not
+all of their types, so every claim that Tocsin reads is checked here: numeric dates are numbers (RFC
+7519, section 2), ``sub`` is a name that a log line and a table can hold, ``scope`` is a string (RFC
+8693, section 4.2), ``topics`` is a list of topic patterns.
 
-A verified token is cached by its SHA-256 until it expires, because verifying costs more than everything else that a
-request does before its commit. The cache holds hashes, never tokens; it is emptied when an issuer withdraws a key, and
-revocations are checked after it, each time.
+A verified token is cached by its SHA-256 until it expires, because verifying costs more than
+everything else that a request does before its commit. The cache holds hashes, never tokens; it is
+emptied when an issuer withdraws a key, and revocations are checked after it, each time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TokenVerifier:
         keyring.when_withdrawn(self._cache.clear)
 
     async def verify(self, token: str) -> Principal:
-        """Return the principal of ``token``. If its key is unknown, the issuer's keys are fetched first.
+        """Return the principal of ``token``, after fetching the issuer's keys if its key is unknown.
 
         Raises:
             KeysUnavailable: the issuer's keys could not be fetched yet.

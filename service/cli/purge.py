@@ -58,7 +58,7 @@ async def _purge(settings: Settings, url: URL, older_than: datetime) -> None:
 
 async def _foresee(settings: Settings, url: URL, older_than: datetime) -> None:
     database = Database(url, settings.storage)
-    connection = await database.connect(patience=3600)
+    connection = await database.connect(statement_timeout=3600)
     try:
         counts = await foresee(connection, older_than)
     finally:

@@ -1,6 +1,7 @@
-"""PostgreSQL: the engine and its transactions, the embedded server of a first run, the migrations.
+"""PostgreSQL: connections and transactions, migrations, notifications, advisory locks.
 
-``base.py`` holds the metadata that every ``tables.py`` registers with. ``engine.py`` is how the service talks to the
-database: pooled transactions through SQLAlchemy, and dedicated asyncpg connections for the parts that keep one (the
-committer, the bus). ``embedded.py`` starts a PostgreSQL 18 where no other is configured. ``migrate.py`` runs Alembic.
+``base.py`` holds the metadata that every ``tables.py`` registers with. ``engine.py`` has pooled
+transactions through SQLAlchemy, and dedicated asyncpg connections for the parts that keep one (the
+committer, the notification listener). ``embedded.py`` starts a PostgreSQL 18 if no other is
+configured, ``migrate.py`` runs Alembic, and ``leases.py`` lists the advisory locks.
 """

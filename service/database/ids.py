@@ -10,7 +10,8 @@ from uuid import UUID
 def uuid7() -> UUID:
     """Make a UUIDv7: milliseconds since the epoch, then 74 random bits (RFC 9562, section 5.7).
 
-    The bits make it unique, not secret, so they need no system call, which was a tenth of the CPU of a batch.
+    The bits make it unique, not secret: they need no system call, which took a tenth of the CPU
+    time of a batch.
     """
     bits = time.time_ns() // 1_000_000 << 80 | random.getrandbits(80)
     return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)

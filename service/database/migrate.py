@@ -1,4 +1,4 @@
-"""The schema, kept by Alembic. The migrations stand in ``alembic/``, beside the package or, once installed, in it."""
+"""Migrations with Alembic, from ``alembic/`` beside the package or, once installed, inside it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def configuration(url: URL) -> Config:
 
 
 def migrate(url: URL, revision: str = "head") -> None:
-    """Bring the schema of the database at ``url`` to ``revision``; nothing happens where it is there already.
+    """Migrate the database at ``url`` to ``revision``, if it is at another one.
 
-    Safe to run from several processes at once: the environment takes an advisory lock first.
+    Several processes may do so at once: ``alembic/env.py`` takes an advisory lock first.
     """
     command.upgrade(configuration(url), revision)
 
@@ -48,5 +48,5 @@ async def _revision(url: URL) -> str | None:
 
 
 def is_current(url: URL) -> bool:
-    """Say whether the database at ``url`` has the newest schema."""
+    """Return whether the database at ``url`` has the newest schema."""
     return asyncio.run(_revision(url)) == ScriptDirectory.from_config(configuration(url)).get_current_head()

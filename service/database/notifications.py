@@ -1,7 +1,7 @@
-"""The LISTEN connection of a node: channels, each with the callback that a notification is passed to.
+"""The LISTEN connection of a node: channels, each with the callback for its notifications.
 
-A notification only wakes. It may be lost, repeated or late, so every feature that listens also polls, or asks again
-when the connection was made anew (``on_connect``).
+A notification only wakes. It may be lost, repeated or late, so every feature that listens also
+polls, or reads again when the connection was re-established (``on_connect``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RECONNECT_SECONDS = 0.5
 
 
 class NotificationListener:
-    """Passes the notifications of all nodes on to who listens on this one."""
+    """Passes the notifications of all nodes on to the callbacks of this one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -35,16 +35,16 @@ class NotificationListener:
     def listen(
         self, channel: str, callback: Callable[[str], None], *, on_connect: Callable[[], None] | None = None
     ) -> None:
-        """Call ``callback`` with the payload of each notification on ``channel``; to be called before ``run``.
+        """Before ``run``: call ``callback`` with the payload of each notification on ``channel``.
 
-        ``on_connect`` is called whenever the connection was made: what was notified before it is unknown.
+        ``on_connect`` is called after each connect: earlier notifications may have been lost.
         """
         self._callbacks[channel] = callback
         if on_connect is not None:
             self._on_connect.append(on_connect)
 
     async def run(self) -> None:
-        """Listen until cancelled, reconnecting as often as needed."""
+        """Listen until cancelled, and reconnect whenever the connection is lost."""
         while True:
             try:
                 connection = await self._database.connect()

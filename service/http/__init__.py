@@ -1,1 +1,1 @@
-"""What all routes share: authentication, rate limits, request bodies, problem documents, paging, health and metrics."""
+"""What all routes share: authentication, limits, request bodies, problems, paging, health."""

@@ -1,11 +1,13 @@
 """Authentication of a request by its bearer token.
 
-``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the ``Authorization``
-header (RFC 6750, section 2.1), requires one of the scopes, and counts the request against the subject's rate limit. A
-request without a valid token counts against the limit of its address.
+``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the
+``Authorization`` header (RFC 6750, section 2.1), requires one of the scopes, and counts the request
+against the subject's rate limit. A request without a valid token counts against the limit of its
+address.
 """
 
-# No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
+# No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's
+# annotations.
 
 from fastapi import Request
 from fastapi.security import HTTPBearer

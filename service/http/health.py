@@ -40,7 +40,7 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses=refusals(DatabaseUnavailable))
 async def readyz(database: Annotated[Database, Depends(provided(Database))]) -> Health:
-    """Answer 200 if PostgreSQL can be reached, 503 otherwise: no traffic should be sent here meanwhile."""
+    """Answer 200 if PostgreSQL can be reached, and 503 while no traffic should be sent here."""
     async with database.transaction() as tx:
         await tx.execute(text("SELECT 1"))
     return Health(status="ready")

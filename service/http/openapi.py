@@ -1,12 +1,13 @@
-"""The OpenAPI document: what FastAPI reads off the routes, completed with the refusals of each operation.
+"""The OpenAPI document: what FastAPI reads off the routes, and the refusals of each operation.
 
-The refusals that follow from a token, parameters or a body are added here to every operation that has one. An operation
-names only its others: ``responses=refusals(NotFound, ActionConflict)``. So each lists exactly the statuses that it
-answers with, and each refusal is a schema with its code as a constant, and an example.
+The refusals that follow from a token, parameters or a body are added here to every operation that
+has one. An operation names only its others: ``responses=refusals(NotFound, ActionConflict)``. So
+each lists exactly the statuses that it answers with, and each refusal is a schema with its code as
+a constant, and an example.
 
-FastAPI does not see a body that ``request_body.py`` reads. ``openapi_extra=json_operation(AckIn)`` documents it, and
-``fast_operation`` also the token of an endpoint behind a ``FastRoute``. The definitions that a schema refers to are
-moved to the components.
+FastAPI does not see a body that ``request_body.py`` reads. ``openapi_extra=json_operation(AckIn)``
+documents it, and ``fast_operation`` also the token of an endpoint behind a ``FastRoute``. The
+definitions that a schema refers to are moved to the components.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ _FAULTS = {
 }
 _MEMBERS: dict[type[RequestRefused], dict[str, Any]] = {
     InvalidRequest: {"errors": _FAULTS},
-    ActionConflict: {"alert": {"$ref": f"{_SCHEMAS}AlertOut", "description": "The alert as it stands."}},
+    ActionConflict: {"alert": {"$ref": f"{_SCHEMAS}AlertOut", "description": "The alert in its current state."}},
 }
 """Further members of a refusal's document."""
 
@@ -119,7 +120,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def refusals(*kinds: type[RequestRefused]) -> dict[int | str, dict[str, Any]]:
-    """Return the responses of an operation that refuses with ``kinds``, beside those that are added to all."""
+    """Return the responses of an operation that refuses with ``kinds``."""
     return {
         status: _answer(status, [kind for kind in kinds if kind.status == status])
         for status in sorted({kind.status for kind in kinds})
@@ -132,7 +133,7 @@ def headers(*names: str) -> dict[str, dict[str, str]]:
 
 
 def schema_of(model: type[BaseModel] | Any, mode: JsonSchemaMode = "validation", **keywords: Any) -> dict[str, Any]:
-    """Return a reference to the schema of ``model``; ``complete`` moves the definition to the components."""
+    """Return a reference to the schema of ``model``, with the definition for ``complete``."""
     if isinstance(model, type):
         _, schema = models_json_schema([(model, mode)], ref_template=_SCHEMAS + "{model}")
         return {"$ref": f"{_SCHEMAS}{model.__name__}", **schema, **keywords}
@@ -140,12 +141,12 @@ def schema_of(model: type[BaseModel] | Any, mode: JsonSchemaMode = "validation",
 
 
 def fast_operation(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """Return what FastAPI does not see of an operation behind a ``FastRoute``: its token and its body."""
+    """Return the token and the body of an operation behind a ``FastRoute``."""
     return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}, **fields}
 
 
 def json_operation(model: type[BaseModel]) -> dict[str, Any]:
-    """Return what FastAPI does not see of an operation that depends on ``json_body(model)``."""
+    """Return the body of an operation that depends on ``json_body(model)``."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(model)}}}}
 
 
@@ -231,7 +232,7 @@ def _sorted(kinds: Iterable[type[RequestRefused]]) -> list[type[RequestRefused]]
 
 
 def _as_sent(parameter: dict[str, Any]) -> dict[str, Any]:
-    """Return a parameter without ``null``, which no address can hold, and without a second title and description."""
+    """Return a parameter without ``null``, which no address can hold, and without a second title."""
     schema = {name: value for name, value in parameter["schema"].items() if name not in ("title", "description")}
     options = [option for option in schema.pop("anyOf", ()) if option != {"type": "null"}]
     schema.update(options[0] if len(options) == 1 else {"anyOf": options} if options else {})
@@ -273,7 +274,7 @@ def _json_type(value: object) -> str:
 
 
 def _hoist(node: Any, schemas: dict[str, Any]) -> None:
-    """Move the definitions that stand inside a schema to the components."""
+    """Move the definitions inside schemas to the components."""
     if isinstance(node, dict):
         for name, schema in node.pop("$defs", {}).items():
             schemas.setdefault(name, schema)

@@ -1,7 +1,7 @@
-"""Cursors of paged lists: opaque text for clients, for the service the keys of the row that a page ended with.
+"""Cursors of paged lists: opaque to clients; they hold the keys of the row that a page ended with.
 
-A page may consist of several lists, each paged by a keyset of its own: ``encode_cursor`` takes one for each, and
-``decode_cursor`` the kinds of its values::
+A page may consist of several lists, each paged by a keyset of its own: ``encode_cursor`` takes one
+for each, and ``decode_cursor`` the kinds of its values::
 
     [after] = decode_cursor(cursor, (int, UUID))
     people, times = decode_cursor(cursor, (str,), (datetime, int))
@@ -35,7 +35,7 @@ CURSOR_MAX = 4_000
 
 
 def cursor_parameter(kind: str = "cursor", max_length: int = 100) -> QueryParameter:
-    """Return the query parameter of a list; ``kind`` is the format that OpenAPI names, one for each keyset."""
+    """Return the query parameter of a list; ``kind`` is its format in OpenAPI, one for each keyset."""
     description = "the `next` of the page before; absent: the first page"
     parameter: QueryParameter = Query(
         max_length=max_length, description=description, json_schema_extra={"format": kind}
@@ -48,7 +48,7 @@ Cursor = Annotated[str | None, cursor_parameter()]
 
 
 def encode_cursor(*keysets: Keyset) -> str | None:
-    """Return the cursor of a page that goes on after ``keysets``, one for each list; None where all have ended."""
+    """Return the cursor after ``keysets``, one for each list of a page; None if all lists have ended."""
     if all(keyset is None for keyset in keysets):
         return None
     texts = [None if keyset is None else [_text(value) for value in keyset] for keyset in keysets]
@@ -56,7 +56,9 @@ def encode_cursor(*keysets: Keyset) -> str | None:
 
 
 def decode_cursor(cursor: str | None, *kinds: Sequence[type]) -> list[Keyset]:
-    """Return the keysets of a cursor, each of values of these kinds: ``int``, ``str``, ``UUID`` or ``datetime``.
+    """Return the keysets of a cursor, each with values of these types.
+
+    A type is ``int``, ``str``, ``UUID`` or ``datetime``.
 
     Raises:
         InvalidRequest: ``encode_cursor`` made no such cursor.

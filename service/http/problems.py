@@ -1,8 +1,8 @@
-"""Errors as ``application/problem+json`` (RFC 9457): the only place that maps the error tree to HTTP.
+"""Problem documents (RFC 9457): the only place that maps the error tree to HTTP.
 
-Each document has ``type``, ``title``, ``status``, ``detail`` and a stable ``code`` to program against; ``openapi.py``
-says which operation answers with which. A 401 carries ``WWW-Authenticate`` (RFC 6750, section 3), a 429 and a 503
-``Retry-After``.
+Each document has ``type``, ``title``, ``status``, ``detail`` and a stable ``code`` to program
+against; ``openapi.py`` says which operation answers with which. A 401 carries ``WWW-Authenticate``
+(RFC 6750, section 3), a 429 and a 503 ``Retry-After``.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ def validation_refusal(error: ValidationError) -> RequestRefused:
 
 
 def refusal_of_faults(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
-    """Return the refusal of a request in which pydantic found ``errors``, each with its JSON pointer (RFC 6901)."""
+    """Return the refusal for errors of pydantic, each with its JSON pointer (RFC 6901)."""
     faults = [
         {
             "pointer": "".join(f"/{_escape(part)}" for part in error["loc"]),
-            "detail": str(error["msg"]).removeprefix("Value error, "),  # pydantic's mark of our own messages
+            "detail": str(error["msg"]).removeprefix("Value error, "),  # pydantic marks messages of validators so
         }
         for error in errors[:FAULTS_MAX]
     ]

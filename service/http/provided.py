@@ -1,16 +1,17 @@
 """The parts of the application, looked up by their type.
 
-``app.py`` makes each part once and provides it. A route names the type that it needs, and imports nothing of
-``app.py``::
+``app.py`` makes each part once and provides it. A route names the type that it needs, and imports
+nothing of ``app.py``::
 
     async def get_alert(database: Annotated[Database, Depends(provided(Database))]) -> Response: ...
 
-An endpoint behind a ``FastRoute`` is called without FastAPI's dependencies and looks the part up itself:
-``part(request, Database)``. Where a lower package needs a part of a higher one, the lower one declares a ``Protocol``,
-and ``app.py`` provides the part under that type.
+An endpoint behind a ``FastRoute`` is called without FastAPI's dependencies and looks the part up
+itself: ``part(request, Database)``. Where a lower package needs a part of a higher one, the lower
+one declares a ``Protocol``, and ``app.py`` provides the part under that type.
 """
 
-# No `from __future__ import annotations` here: FastAPI cannot resolve the text of a nested function's annotations.
+# No `from __future__ import annotations` here: FastAPI cannot resolve the text of a nested
+# function's annotations.
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
@@ -23,7 +24,7 @@ Part = TypeVar("Part")
 
 
 class Parts:
-    """The parts of one application, each under its own type or under a type that it was added as."""
+    """The parts of one application, by their own type or the type that they were added as."""
 
     def __init__(self, *parts: object) -> None:
         self._parts: dict[type, object] = {type(part): part for part in parts}

@@ -1,9 +1,9 @@
-"""Counters of the rate limits: in this process, for the fixed-window strategy of the ``limits`` library.
+"""Counters of rate limits in this process, for the fixed-window strategy of ``limits``.
 
-The library's own memory storage starts a thread every 10 ms while it is used, which looks at every key: with the
-messages of 5,000 streams to count, a third of a core, and a wait for the thread on each start. Here an expired key is
-replaced when it is next counted, and all expired keys are dropped every ``CLEANUP_SECONDS``. The storage serves one
-event loop, so it needs no lock.
+The library's own memory storage starts a thread every 10 ms while it is used, which looks at every
+key: with the messages of 5,000 streams to count, a third of a core, and a wait for the thread on
+each start. Here an expired key is replaced when it is next counted, and all expired keys are
+dropped every ``CLEANUP_SECONDS``. The storage serves one event loop, so it needs no lock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FixedWindowStorage(Storage):
         self._next_cleanup = 0.0
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Add ``amount`` to the current window, and return the sum. A new window lasts ``expiry`` seconds from now."""
+        """Add ``amount`` to the window, which lasts ``expiry`` seconds if it is new. Return the sum."""
         now = time.time()
         window = self._windows.get(key)
         if window is not None and window.expires_at > now:

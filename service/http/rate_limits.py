@@ -1,8 +1,9 @@
 """Rate limits: slowapi's for REST, and the library beneath it for the messages of one connection.
 
-slowapi's ``Limiter`` owns the storage and the strategy. Its route decorator is not used: it reads limits when a module
-is imported, runs before the settings exist, and took a third of a bare request's rate; a dependency asks the same
-limiter after the bearer is known (``docs/decisions/0006-rate-limits.md``).
+slowapi's ``Limiter`` owns the storage and the strategy. Its route decorator is not used: it reads
+limits when a module is imported, runs before the settings exist, and took a third of a bare
+request's rate; a dependency asks the same limiter after the bearer is known
+(``docs/decisions/0006-rate-limits.md``).
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _refusal(item: RateLimitItem, reset_time: float) -> RateLimited:
 
 
 class ConnectionLimits:
-    """The limits of each connection: its messages, and its violations, which are messages over that limit."""
+    """The limits of a connection: messages, and violations (messages over that limit)."""
 
     def __init__(self, settings: StreamSettings) -> None:
         self._storage = FixedWindowStorage()
@@ -98,7 +99,7 @@ class ConnectionLimits:
         """Count a violation, and return whether the connection may stay open."""
         return all(self._strategy.hit(item, "violation", connection) for item in self._violations)
 
-    def forget(self, connection: str) -> None:
+    def drop(self, connection: str) -> None:
         """Drop the counters of a connection that closed."""
         for kind, items in (("message", self._messages), ("violation", self._violations)):
             for item in items:

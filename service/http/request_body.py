@@ -1,13 +1,15 @@
 """Reading a JSON body: bounded in size and time, announced as JSON, validated.
 
-``read_model`` is for endpoints behind a ``FastRoute``, the dependency ``json_body`` for operations of FastAPI. Both
-refuse alike: 415 where the body is not announced as JSON, 413 where it is too large, 408 where it does not arrive in
-time, 400 where it is not JSON, 422 where a field is not valid. ``read_json`` returns the JSON of others, unvalidated.
+``read_model`` is for endpoints behind a ``FastRoute``, the dependency ``json_body`` for operations
+of FastAPI. Both refuse alike: 415 where the body is not announced as JSON, 413 where it is too
+large, 408 where it does not arrive in time, 400 where it is not JSON, 422 where a field is not
+valid. ``read_json`` returns the JSON of others, unvalidated.
 
 FastAPI's own ``max_body_size`` is not used: its answer is plain text.
 """
 
-# No `from __future__ import annotations` here: FastAPI cannot resolve the text of a nested function's annotations.
+# No `from __future__ import annotations` here: FastAPI cannot resolve the text of a nested
+# function's annotations.
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -56,7 +58,8 @@ async def read_json(request: Request, *, max_bytes: int | None = None) -> Any:
 
     Raises:
         UnsupportedMedia: it is announced as something else, or as nothing.
-        RequestTooLarge: it is over ``max_bytes``, announced or counted; by default ``TOCSIN_REQUEST_MAX_BYTES``.
+        RequestTooLarge: it is over ``max_bytes``, announced or counted; by default
+            ``TOCSIN_REQUEST_MAX_BYTES``.
         RequestTimeout: it did not arrive within ``TOCSIN_REQUEST_TIMEOUT_SECONDS``.
         MalformedRequest: it is not JSON, or ended early.
 

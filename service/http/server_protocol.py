@@ -1,12 +1,13 @@
-"""HTTP connections: uvicorn's protocol class, with limits on what a client can make it wait for or keep in memory.
+"""HTTP connections: uvicorn's protocol class, with limits on the time and memory a client can take.
 
-uvicorn limits neither the time nor the size of headers, reads bodies that no endpoint asks for, and waits without limit
-for a client that does not read its response.
+uvicorn limits neither the time nor the size of headers, reads bodies that no endpoint asks for, and
+waits without limit for a client that does not read its response.
 
-The endpoint of a long-lived response (``sse.py`` and ``longpoll.py`` in ``stream/transports/``) finds this class in the
-ASGI scope and attaches a listener, which is called when the socket drains, disconnects or shuts down. From then on the
-high-water mark of the write buffer is zero: what was written is in the kernel, or the socket reports that it is full,
-as with WebSockets (``docs/decisions/0005-write-buffer-of-zero.md``).
+The endpoint of a long-lived response (``sse.py`` and ``longpoll.py`` in ``stream/transports/``)
+finds this class in the ASGI scope and attaches a listener, which is called when the socket drains,
+disconnects or shuts down. From then on the high-water mark of the write buffer is zero: what was
+written is in the kernel, or the socket reports that it is full, as with WebSockets
+(``docs/decisions/0005-write-buffer-of-zero.md``).
 
 ::
 
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 
 HEADERS_MAX_BYTES = 32 * 1024
 BODY_SLACK_BYTES = 1024 * 1024
-"""What chunk headers and trailers may add to a body, and what may be in flight when it is refused."""
+"""What chunk headers and trailers may add to a body, and what may be in flight when it is
+refused."""
 
 EXTENSION = "tocsin.http"
-"""The key of the ASGI scope's ``extensions`` under which ``HttpServerProtocol.of`` finds its connection."""
+"""The key of the ASGI scope's ``extensions`` under which ``HttpServerProtocol.of`` finds its
+connection."""
 
 
 class Listener(Protocol):
@@ -52,7 +55,7 @@ class Listener(Protocol):
 
 
 class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration, with the settings of the protocol class. ``request_timeout`` is in seconds."""
+    """uvicorn's configuration with the settings of the protocol class, in seconds and bytes."""
 
     request_timeout: float = 30.0
     request_max_bytes: int = 256 * 1024
@@ -61,8 +64,8 @@ class ServerConfig(uvicorn.Config):
 class HttpServerProtocol(HttpToolsProtocol):
     """One HTTP connection.
 
-    The application limits the bodies that it reads, and answers. The limits here are for bodies that it does not read
-    because it refused the request, and for headers and trailers.
+    The application limits the bodies that it reads, and answers. The limits here are for bodies
+    that it does not read because it refused the request, and for headers and trailers.
     """
 
     config: ServerConfig
@@ -79,7 +82,8 @@ class HttpServerProtocol(HttpToolsProtocol):
         self._listener: Listener | None = None
         self._streams = False
         self._is_lost = False
-        # Weak: what a client sent must not stay in memory until a garbage collection once the client has disconnected.
+        # Weak: what a client sent must not stay in memory until a garbage collection once the
+        # client has disconnected.
         self._reference = weakref.ref(self)
 
     @classmethod
@@ -94,8 +98,8 @@ class HttpServerProtocol(HttpToolsProtocol):
     def attach(self, listener: Listener, *, streams: bool) -> None:
         """Call ``listener`` on events of the socket from now on.
 
-        One that ``streams`` has the socket to itself: it writes at any time, handles slow readers, and no request
-        follows.
+        One that ``streams`` has the socket to itself: it writes at any time, handles slow readers,
+        and no request follows.
         """
         self._listener, self._streams = listener, streams
         if self._is_lost:
@@ -111,14 +115,14 @@ class HttpServerProtocol(HttpToolsProtocol):
         self._listener = None
 
     def write_chunk(self, data: bytes) -> bool:
-        """Write a chunk of a response (RFC 9112, section 7.1), and return whether the kernel took all of it."""
+        """Write a chunk (RFC 9112, section 7.1), and return whether the kernel took all of it."""
         if self.transport.is_closing():
             return False
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return self._is_flushed()
 
     async def flushed(self) -> bool:
-        """Wait until the kernel has taken what was written; return False if the socket closed before."""
+        """Wait until the kernel has taken all; return False if the socket closed before."""
         if self.transport.get_write_buffer_size():
             await self.flow.drain()
         return self._is_flushed()
@@ -164,7 +168,7 @@ class HttpServerProtocol(HttpToolsProtocol):
         if self._streams:
             return  # no request on this connection gets another response
         if not self._receiving and self._header_timer is None:
-            self._expect_headers()  # also for the line breaks that may stand before a request
+            self._expect_headers()  # also for line breaks before a request
         if self._header_timer is not None:
             seen = self._header_tail + data
             end = seen.find(b"\r\n\r\n")

@@ -1,7 +1,7 @@
 """Counting what became of the alerts that each source posted, by the subject of its token.
 
-The parts before the ledger only report to a ``SourceCounter``; ``ledger/source_stats.py`` keeps the counts. Counting
-is a dict update, never an ``await``.
+The parts before the ledger only report to a ``SourceCounter``; ``ledger/source_stats.py`` keeps the
+counts. Counting is a dict update, never an ``await``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SourceCounter(Protocol):
 
 
 def count_refused(request: Request, number: int = 1) -> None:
-    """Count what was refused, a request or items of a batch. Without a valid token it has no source."""
+    """Count a refused request, or refused items of a batch, if the token names the source."""
     principal = getattr(request.state, "principal", None)
     if principal is not None and number:
         part(request, SourceCounter).count(principal.subject, "refused", number)

@@ -1,7 +1,8 @@
 """The console as static files, under a Content Security Policy that runs no other script.
 
-Besides the files there is one document made from the settings, ``/console/settings.json``: how to sign in. It holds no
-secret. With OpenID Connect the policy lets the page connect to that provider, and to no other.
+Besides the files there is one document made from the settings, ``/console/settings.json``: how to
+sign in. It holds no secret. With OpenID Connect the policy lets the page connect to that provider,
+and to no other.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def headers(settings: ConsoleSettings) -> dict[str, str]:
 
 
 def settings_document(settings: ConsoleSettings) -> dict[str, object]:
-    """Return the settings that the page needs; ``oidc`` is null where people sign in with a token only."""
+    """Return the settings that the page needs; ``oidc`` is null if people sign in with a token."""
     if settings.oidc_issuer is None:
         return {"oidc": None}
     return {
@@ -77,7 +78,7 @@ class _ConsoleFiles(StaticFiles):
 
 
 def install(app: FastAPI, folder: Path, settings: ConsoleSettings) -> None:
-    """Serve ``index.html`` at ``/``, and under ``/console`` the files beside it and ``settings.json``."""
+    """Serve ``index.html`` at ``/``, the files beside it and ``settings.json`` under ``/console``."""
 
     async def index(_request: Request) -> Response:
         return FileResponse(folder / "index.html", headers=headers(settings))

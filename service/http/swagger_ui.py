@@ -1,7 +1,8 @@
 """Swagger UI at ``/docs``, with all its files from this origin.
 
-FastAPI's own page loads its scripts from a content delivery network. The console is on this origin too, and a script
-could take the tokens of its tabs, so the scripts are pinned; and they load in a closed network as well.
+FastAPI's own page loads its scripts from a content delivery network. The console is on this origin
+too, and a script could take the tokens of its tabs, so the scripts are pinned; and they load in a
+closed network as well.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def install(app: FastAPI) -> None:
 
 
 def _policy(html: str) -> str:
-    """Allow the scripts of this origin and the one in the page; Swagger UI styles its elements inline."""
+    """Allow the scripts of this origin, the one in the page, and the inline styles of Swagger UI."""
     script = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (

@@ -82,7 +82,7 @@ class Retention:
             CONNECTION_LOST: PostgreSQL cannot be reached, or went away.
 
         """
-        connection = await self._database.connect(patience=PATIENCE)
+        connection = await self._database.connect(statement_timeout=PATIENCE)
         try:
             alone = bool(await connection.fetchval(AdvisoryLock.RETENTION.try_session_lock))
             books = PurgeLog(connection, older_than or datetime.now(UTC))

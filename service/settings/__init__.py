@@ -1,7 +1,8 @@
 """The settings: typed, grouped by concern, read once.
 
-A setting ``port`` is the variable ``TOCSIN_PORT``, in the environment or in a ``.env`` file of the working folder.
-Nothing else in the service reads the environment. ``docs/reference.md`` lists all of them; a test compares.
+A setting ``port`` is the variable ``TOCSIN_PORT``, in the environment or in a ``.env`` file of the
+working folder. Nothing else in the service reads the environment. ``docs/reference.md`` lists all
+of them; a test compares.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class StorageSettings(_Group):
     """PostgreSQL, and the group commit in front of it."""
 
     database_url: SecretStr | None = None
-    """``postgresql://…`` of the database to use; without it an embedded PostgreSQL 18 is started."""
+    """``postgresql://…`` of the database to use; without it an embedded PostgreSQL 18 is
+    started."""
     database_pool_size: int = Field(8, ge=1)
     """Connections for queries; the committer and LISTEN have one more each."""
     database_timeout_seconds: Seconds = 10
@@ -86,13 +88,14 @@ class StorageSettings(_Group):
     commit_queue_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """How many bytes of alerts may wait for a commit; further alerts are answered 503."""
     commit_recovery_timeout_seconds: Seconds = 8
-    """How long the outcome of an interrupted commit is looked for before the answer is 503 ``outcome_unknown``."""
+    """How long the outcome of an interrupted commit is looked for before the answer is 503
+    ``outcome_unknown``."""
     idempotency_key_ttl_hours: float = Field(24, gt=0, le=8760)
     """How long an ``Idempotency-Key`` is remembered."""
 
 
 class IssuerSettings(BaseModel):
-    """One issuer of tokens: its ``iss``, the ``aud`` of its tokens, and exactly one source of its keys."""
+    """One issuer: its ``iss``, the ``aud`` of its tokens, and exactly one source of its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -112,7 +115,8 @@ class AuthSettings(_Group):
     jwt_secret: SecretStr | None = None
     """The shared secret of HS256 tokens, at least 32 bytes."""
     jwt_secret_previous: SecretStr | None = None
-    """The secret that ``TOCSIN_JWT_SECRET`` replaces: accepted as well, until it is removed from the settings."""
+    """The secret that ``TOCSIN_JWT_SECRET`` replaces: accepted as well, until it is removed from
+    the settings."""
     jwt_public_key_file: Path | None = None
     """A PEM file with the public key of the token issuer: RSA, P-256 or Ed25519."""
     jwt_jwks_file: Path | None = None
@@ -120,7 +124,8 @@ class AuthSettings(_Group):
     jwt_jwks_url: TrustedUrl | None = None
     """The address of the token issuer's JWK set: ``https``, or ``http`` to a loopback address."""
     jwt_algorithm: PublicKeyAlgorithm | None = None
-    """The algorithm of the public key. RSA keys default to RS256, unless this or the JWK says PS256."""
+    """The algorithm of the public key. RSA keys default to RS256, unless this or the JWK says
+    PS256."""
     jwt_issuer: str = "tocsin"
     """The required ``iss`` of a token."""
     jwt_audience: str = "tocsin"
@@ -128,13 +133,17 @@ class AuthSettings(_Group):
     jwt_leeway_seconds: float = Field(30, ge=0, le=300)
     """How far an issuer's clock may be ahead (``iat``, ``nbf``). Never applied to ``exp``."""
     jwt_max_lifetime_seconds: float = Field(YEAR_SECONDS, gt=0, le=10 * YEAR_SECONDS)
-    """The longest lifetime of a token (``exp`` - ``iat``); a longer one is refused. Revocations are kept as long."""
+    """The longest lifetime of a token (``exp`` - ``iat``); a longer one is refused. Revocations are
+    kept as long."""
     issuers: Annotated[tuple[IssuerSettings, ...], FromJson] = ()
-    """More issuers of tokens: a JSON list of ``{"issuer", "audience"}``, each with its keys (see "Keys" below)."""
+    """More issuers of tokens: a JSON list of ``{"issuer", "audience"}``, each with its keys (see
+    "Keys" below)."""
     jwks_ttl_seconds: Seconds = 300
-    """How long a fetched key set is cached. A key removed by the issuer stays trusted for up to this long."""
+    """How long a fetched key set is cached. A key removed by the issuer stays trusted for up to
+    this long."""
     jwks_min_refresh_interval_seconds: Seconds = 10
-    """The shortest time between two fetches from one JWKS URL, however many tokens name an unknown key."""
+    """The shortest time between two fetches from one JWKS URL, however many tokens name an unknown
+    key."""
     jwks_timeout_seconds: Seconds = 5
     """How long one fetch from a JWKS URL may take, from connecting to the last byte."""
     token_cache_size: int = Field(10_000, ge=1)
@@ -158,7 +167,8 @@ class StreamSettings(_Group):
     """The stream: WebSocket, SSE and long poll."""
 
     allowed_origins: TextList = ()
-    """Origins of other sites whose pages may open the stream; ``*`` allows all. The service's own is always allowed."""
+    """Origins of other sites whose pages may open the stream; ``*`` allows all. The service's own
+    is always allowed."""
     connections_max: int = Field(20_000, ge=1)
     """Streams on one node."""
     connections_per_recipient: int = Field(20, ge=1)
@@ -168,7 +178,8 @@ class StreamSettings(_Group):
     message_limit: Rate = "200/second; 3000/minute"
     """Messages that one connection may send: a burst, and a sustained rate."""
     message_violation_limit: Rate = "20/minute"
-    """How many messages over the limit a connection may send before it is closed ``rate_limited``."""
+    """How many messages over the limit a connection may send before it is closed
+    ``rate_limited``."""
     heartbeat_seconds: Seconds = 15
     """How often a ``heartbeat`` frame is sent."""
     ping_interval_seconds: Seconds = 20
@@ -178,7 +189,8 @@ class StreamSettings(_Group):
     slow_consumer_seconds: Seconds = 30
     """How long a socket may stay full before the stream is closed ``slow_consumer``."""
     longpoll_idle_timeout_seconds: Seconds = 60
-    """How long a long-poll client may stay away between two polls before its connection is closed ``poll_timeout``."""
+    """How long a long-poll client may stay away between two polls before its connection is closed
+    ``poll_timeout``."""
     log_poll_interval_seconds: Seconds = 1
     """How often the log is polled for events whose notification was lost."""
     replay_cache_events: int = Field(20_000, ge=1)
@@ -205,9 +217,11 @@ class LedgerSettings(_Group):
     ack_coalesce_seconds: float = Field(0.01, ge=0)
     """Acks of one connection within this time become one receipt, with the time of the last."""
     ledger_pending_max: int = Field(100_000, ge=1)
-    """Records that may wait for the database; beyond it handshakes are answered 1013 ``overloaded``."""
+    """Records that may wait for the database; beyond it handshakes are answered 1013
+    ``overloaded``."""
     source_stats_max: int = Field(10_000, ge=1)
-    """Sources that are counted separately between two flushes; all others are counted as one, without a name."""
+    """Sources that are counted separately between two flushes; all others are counted as one,
+    without a name."""
     node_lease_seconds: Seconds = 10
     """How long a node may be silent before its connections are closed as ``node_lost``."""
     housekeeping_interval_seconds: Seconds = 5
@@ -218,16 +232,17 @@ class RetentionSettings(_Group):
     """How long the log and the ledger are kept."""
 
     retention_days: float | None = Field(None, gt=0)
-    """Events older than this are purged, and recorded in ``audit.retention_runs``. Unset: everything is kept."""
+    """Events older than this are purged, and recorded in ``audit.retention_runs``. Unset:
+    everything is kept."""
     retention_interval_seconds: Seconds = 3600
     """How often one of the nodes purges."""
     partition_events: int = Field(1_000_000, ge=10_000, multiple_of=10_000)
-    """Events per partition of the log, a multiple of 10,000. Whole partitions are purged, so several should
-    fill within the retention time. A new size applies to new partitions. At most 64 are created ahead, so
-    small ones leave less room for a flood of alerts."""
+    """Events per partition of the log, a multiple of 10,000. Whole partitions are purged, so
+    several should fill within the retention time. A new size applies to new partitions. At most 64
+    are created ahead, so small ones leave less room for a flood of alerts."""
     archive_dir: Path | None = None
-    """A folder that all nodes share, to which partitions are archived before they are purged. A partition
-    that cannot be archived is kept."""
+    """A folder that all nodes share, to which partitions are archived before they are purged. A
+    partition that cannot be archived is kept."""
 
 
 class IntegrationSettings(_Group):
@@ -240,7 +255,8 @@ class IntegrationSettings(_Group):
     alertmanager_severity_label: str = "severity"
     """The label with the severity."""
     alertmanager_severity_map: SeverityMap = DEFAULT_SEVERITY_MAP
-    """Severities of its values, such as ``ticket=warning, p1=critical``, in addition to the defaults."""
+    """Severities of its values, such as ``ticket=warning, p1=critical``, in addition to the
+    defaults."""
     alertmanager_default_severity: Severity = "warning"
     """The severity of alerts without that label, or with any other value."""
 
@@ -249,15 +265,19 @@ class ConsoleSettings(_Group):
     """Sign-in to the console with OpenID Connect."""
 
     oidc_issuer: IssuerUrl | None = None
-    """The OpenID provider: ``https``, or ``http`` to a loopback address. Without it the console asks for a token."""
+    """The OpenID provider: ``https``, or ``http`` to a loopback address. Without it the console
+    asks for a token."""
     oidc_client_id: str = Field("tocsin-console", min_length=1)
-    """The console's client id at the provider, registered there as a public client (without a secret)."""
+    """The console's client id at the provider, registered there as a public client (without a
+    secret)."""
     oidc_scope: str = "openid offline_access alerts:read alerts:manage"
-    """The requested scopes, separated by spaces; ``offline_access`` allows tokens to be renewed silently."""
+    """The requested scopes, separated by spaces; ``offline_access`` allows tokens to be renewed
+    silently."""
     oidc_resource: str | None = None
     """The ``resource`` of the access token (RFC 8707), if the provider requires it."""
     oidc_parameters: Parameters = {}
-    """Further parameters of the authorization request, such as ``audience=tocsin, prompt=consent``."""
+    """Further parameters of the authorization request, such as ``audience=tocsin,
+    prompt=consent``."""
 
 
 class ClientSettings(_Group):
@@ -292,7 +312,7 @@ def groups() -> dict[str, type[_Group]]:
 
 
 def load() -> Settings:
-    """Read the settings: the environment overrides ``.env``, and an empty variable is the same as an unset one.
+    """Read the settings: the environment overrides ``.env``; an empty variable counts as unset.
 
     Raises:
         ConfigurationError: a variable has an invalid value; the message names the variable.
@@ -317,7 +337,7 @@ def load() -> Settings:
 
 
 def unknown_variables() -> Iterator[tuple[str, str | None]]:
-    """Yield each ``TOCSIN_…`` variable that is no setting, with the setting that it resembles, if any."""
+    """Yield each ``TOCSIN_…`` variable that is no setting, with a setting that it resembles."""
     known = [name.upper() for group in groups().values() for name in group.model_fields]
     for variable in sorted(os.environ):
         name = variable.removeprefix(PREFIX)

@@ -25,7 +25,8 @@ DEFAULT_SEVERITY_MAP: dict[str, Severity] = {
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d+)?")
 _RATE = r"\s*\d+\s*(?:/|per)\s*\d*\s*(?:second|minute|hour|day|month|year)s?\s*"
 _RATES = re.compile(f"{_RATE}(?:[,;|]{_RATE})*", re.ASCII | re.IGNORECASE)
-"""What ``limits.parse_many`` accepts: importing ``limits`` would double the start-up time of a command."""
+"""What ``limits.parse_many`` accepts: importing ``limits`` would double the start-up time of a
+command."""
 
 
 def _rate(value: str) -> str:
@@ -73,7 +74,7 @@ def _parameters(value: object) -> object:
 
 
 def _trusted_url(value: str) -> str:
-    """Accept ``https``, and ``http`` to a loopback address: whoever can alter the content can sign any token."""
+    """Accept ``https``, and ``http`` to loopback: whoever alters the content can sign any token."""
     url = urlsplit(value)
     if url.username is not None or url.fragment or not url.hostname or not value.isascii() or not value.isprintable():
         raise ValueError("write an address such as https://issuer.example/jwks.json, without a user")

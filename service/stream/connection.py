@@ -132,7 +132,7 @@ class Connection:
         self._protocol.closed()
         self._hub.remove(self)
         self._ledger.closed(self._entry, code, reason)
-        self._limits.forget(str(self._entry.id))
+        self._limits.drop(str(self._entry.id))
         for task in (self._catching_up, self._renewing):
             if task is not None:
                 task.cancel()

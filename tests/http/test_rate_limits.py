@@ -122,5 +122,5 @@ def test_a_connection_that_ended_leaves_no_counters_behind() -> None:
     for number in range(100):
         limits.count_message(str(number))
         limits.count_violation(str(number))
-        limits.forget(str(number))
+        limits.drop(str(number))
     assert limits._storage.reset() == 0

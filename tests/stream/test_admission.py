@@ -132,7 +132,7 @@ class Counting:
         self.left = limit
 
     def hit(self, kind: str, who: str, cost: int = 1) -> None:
-        assert (kind, who) == ("refused", "192.0.2.1")
+        assert (kind, who) == ("auth_failure", "192.0.2.1")
         self.left -= cost
         if self.left < 0:
             raise RateLimited("too many")
