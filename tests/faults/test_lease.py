@@ -100,6 +100,8 @@ async def test_handshakes_of_a_node_that_froze_do_not_keep_an_admin_from_the_oth
 ) -> None:
     node = start(**UNLIMITED, TOCSIN_DATABASE_TIMEOUT_SECONDS="60")
     await (await node.live("alice")).close()
+    # The ledger writes alice's row too, in a transaction that would stay open.
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL"))
     other = await asyncpg.connect(database_url)
     async with AsyncExitStack() as stack:
         async with other.transaction():
