@@ -1,55 +1,72 @@
 from __future__ import annotations
 
-import time
+import asyncio
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
-from service.auth.principal import Principal
-from service.dashboard import database_stats
+from service.dashboard import database_stats, sampler, subscribers
 from service.dashboard.node_stats import ANSWER_CHANNEL, REQUEST_CHANNEL
-from service.dashboard.subscribers import StreamSubscriber
 from service.settings import LedgerSettings, Settings, StreamSettings
-from service.stream.frames import FrameBatch
-from service.stream.minute_counters import MinuteCounters
 from tests.harness import READ, WRITE, Node, eventually, serving
 from tests.http_streams import EventSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
-    from service.dashboard.subscribers import Dashboard
-    from service.stream.transports.sse import SseTransport
-    from tests.harness import Process
 
 PATH = "/v1/dashboard"
-SAMPLES_SECONDS = 5
-"""Time for two samples, had anybody taken them."""
+PAUSE_SECONDS = 0.2
 
 
-class Looking(EventSource):
-    """A viewer of the dashboard."""
+class Subscription(EventSource):
+    """A client of the dashboard's stream."""
 
     path = PATH
 
-    async def figures(self) -> dict[str, Any]:
+    async def sample(self) -> dict[str, Any]:
         """Return the next sample."""
         return await self.next_of("figures")
 
 
-@pytest.fixture
-def node(database_url: str) -> Iterator[Node]:
-    """A node whose ledger is soon written, and which lets few look."""
+@pytest.fixture(scope="module", autouse=True)
+def _sampled_often() -> Iterator[None]:
+    """Let the nodes of this process take five samples a second, and wait less for PostgreSQL."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subscribers, "PAUSE_SECONDS", PAUSE_SECONDS)
+        patch.setattr(sampler, "ASK_SECONDS", 1)
+        patch.setattr(sampler, "HISTORY_SECONDS", 2)
+        patch.setattr(subscribers, "HISTORY_FRESH_SECONDS", 0.1)
+        yield
+
+
+@contextmanager
+def dashboard_node(database_url: str) -> Iterator[Node]:
+    """Run a node whose ledger is soon written, and which takes few subscribers."""
     settings = Settings(
         ledger=LedgerSettings(ledger_flush_seconds=0.05),
         stream=StreamSettings(connections_per_recipient=2, dashboard_subscribers_max=3),
     )
     with serving(database_url, settings) as running:
+        yield running
+
+
+@pytest.fixture
+def node(database_url: str) -> Iterator[Node]:
+    """A node on a log of its own."""
+    with dashboard_node(database_url) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def unsampled(shared_url: str) -> Iterator[Node]:
+    """A node for tests that do not count what is in the log; nobody subscribes between two of them."""
+    with dashboard_node(shared_url) as running:
         yield running
 
 
@@ -67,8 +84,8 @@ async def is_sampled(node: Node, times: int) -> bool:
 
 
 @asynccontextmanager
-async def overhearing(node: Node) -> AsyncIterator[list[str]]:
-    """Hear what the nodes ask and answer one another about their figures."""
+async def notifications_of(node: Node) -> AsyncIterator[list[str]]:
+    """Record the channels on which nodes ask one another for their stats, and answer."""
     heard: list[str] = []
     connection = await asyncpg.connect(node.database_url)
     for channel in (REQUEST_CHANNEL, ANSWER_CHANNEL):
@@ -77,83 +94,65 @@ async def overhearing(node: Node) -> AsyncIterator[list[str]]:
     await connection.close()
 
 
-async def a_while_passes(node: Node) -> None:
-    """Wait until every node has renewed its lease after the time of two samples."""
-    query = "SELECT min(seen_at) AS seen, clock_timestamp() AS now FROM nodes WHERE ended_at IS NULL"
-    until = (await node.sql(query))[0]["now"] + timedelta(seconds=SAMPLES_SECONDS)
-
-    async def passed() -> bool:
-        return bool((await node.sql(query))[0]["seen"] > until)
-
-    await eventually(passed)
+async def a_while_passes() -> None:
+    """Wait a real second: time for five samples, had anybody taken them."""
+    await asyncio.sleep(5 * PAUSE_SECONDS)
 
 
-# Only while somebody looks.
+# Only while there are subscribers.
 
 
-async def test_the_sampler_starts_with_the_first_viewer_and_stops_with_the_last(node: Node) -> None:
-    async with overhearing(node) as heard:
-        await a_while_passes(node)
-        assert (heard, await samplers(node)) == ([], 0)
-        async with Looking(node) as alice, Looking(node, "bob") as bob:
+async def test_the_sampler_starts_with_the_first_subscriber_and_stops_with_the_last(unsampled: Node) -> None:
+    async with notifications_of(unsampled) as heard:
+        await a_while_passes()
+        assert (heard, await samplers(unsampled)) == ([], 0)
+        async with Subscription(unsampled) as alice, Subscription(unsampled, "bob") as bob:
             await alice.open()
-            await alice.figures()
-            assert (bool(heard), await samplers(node)) == (True, 1)
+            await alice.sample()
+            assert (bool(heard), await samplers(unsampled)) == (True, 1)
             await bob.open()
-            await bob.figures()
+            await bob.sample()
             await alice.drop()
-            await bob.figures()
-            assert await samplers(node) == 1
-        await eventually(lambda: is_sampled(node, 0))
+            await bob.sample()
+            assert await samplers(unsampled) == 1
+        await eventually(lambda: is_sampled(unsampled, 0))
         heard.clear()
-        await a_while_passes(node)
-        assert (heard, await samplers(node)) == ([], 0)
+        await a_while_passes()
+        assert (heard, await samplers(unsampled)) == ([], 0)
 
 
-async def test_a_look_at_the_last_hour_leaves_no_sampler_behind(node: Node) -> None:
-    async with node.http("alice", READ) as client:
+async def test_a_look_at_the_last_hour_leaves_no_sampler_behind(unsampled: Node) -> None:
+    async with unsampled.http("alice", READ) as client:
         answer = await client.get(PATH)
     assert (answer.status_code, len(answer.json()["minutes"])) == (200, 60)
-    await eventually(lambda: is_sampled(node, 0))
-
-
-async def test_viewers_of_a_node_are_shown_the_same_sample(node: Node) -> None:
-    async with Looking(node) as alice, Looking(node, "bob") as bob:
-        await alice.open()
-        await alice.figures()
-        await bob.open()
-        frame = await bob.figures()
-        assert frame["at"] in [(await alice.figures())["at"], (await alice.figures())["at"]]
+    await eventually(lambda: is_sampled(unsampled, 0))
 
 
 # What the figures say.
 
 
-async def test_the_figures_are_those_of_the_log_and_of_the_ledger(node: Node) -> None:
+async def test_the_stats_are_those_of_the_log_and_of_the_ledger(node: Node) -> None:
     severities = ["critical", "error", "error", "info", "info", "info"]
-    async with await node.live("bob") as bob, Looking(node) as alice:
+    async with await node.live("bob") as bob, Subscription(node) as alice:
         await alice.open()
         assert (await alice.next())["type"] == "history"
-        first = await alice.figures()
+        first = await alice.sample()
         assert (first["deliveries"], first["connections"], first["lag"]) == (None, 1, 0)
         for severity in severities:
             await node.post(severity=severity)
         for _ in severities:
             await bob.ack((await bob.next_of("event"))["seq"])
         counted = {"critical": 0.0, "error": 0.0, "warning": 0.0, "info": 0.0}
-        delivered = 0.0
-        while sum(counted.values()) < len(severities) - 0.01 or delivered < len(severities) - 1:
-            sample = await alice.figures()
-            delivered += sample["deliveries"] * sample["seconds"]
+        has_delivered = False
+        while sum(counted.values()) < len(severities) - 0.01 or not has_delivered:
+            sample = await alice.sample()
+            has_delivered |= sample["deliveries"] > 0
             for severity, rate in sample["alerts"].items():
                 counted[severity] += rate * sample["seconds"]
         assert counted == pytest.approx({"critical": 1, "error": 2, "warning": 0, "info": 3})
-        assert delivered == pytest.approx(
-            len(severities), rel=0.2
-        )  # by the clock of the node, the rest by PostgreSQL's
 
         async def measured() -> dict[str, Any] | None:
-            sample = await alice.figures()
+            sample = await alice.sample()
             latency: dict[str, Any] | None = sample["latency"]
             return latency if latency and latency["received_p99"] is not None else None
 
@@ -195,27 +194,31 @@ async def test_the_last_hour_is_told_by_minute(node: Node) -> None:
     assert max(minute["connections"] or 0 for minute in hour) == 1
 
 
-async def test_the_figures_are_of_all_nodes_whichever_is_asked(start: Callable[..., Process]) -> None:
-    one, other = start(), start()
-    async with await one.live("bob"), await other.live("carol") as carol, Looking(one) as alice:
+async def test_the_stats_are_of_all_nodes_whichever_is_asked(database_url: str) -> None:
+    with ExitStack() as running, dashboard_node(database_url) as one:
+        other = running.enter_context(serving(database_url))
+        await two_nodes_are_sampled(one, other, running)
+
+
+async def two_nodes_are_sampled(one: Node, other: Node, running: ExitStack) -> None:
+    async with await one.live("bob"), await other.live("carol") as carol, Subscription(one) as alice:
         await alice.open()
-        await alice.figures()
+        await alice.sample()
         await other.post()
         await carol.next_of("event")
 
         async def complete() -> dict[str, Any] | None:
-            frame = await alice.figures()
+            frame = await alice.sample()
             return frame if (frame["deliveries"] or 0) > 0 else None
 
         frame = await eventually(complete)
         assert frame["nodes"] == {"serving": 2, "answered": 2}
         assert (frame["connections"], frame["database"]["pool_size"]) == (2, 16)
-        assert frame["deliveries"] * frame["seconds"] == pytest.approx(2, rel=0.2)
         assert await samplers(one) == 1
-        other.kill()
+        await asyncio.to_thread(running.close)
 
         async def alone() -> bool:
-            return bool((await alice.figures())["connections"] == 1)
+            return bool((await alice.sample())["connections"] == 1)
 
         await eventually(alone)
 
@@ -240,27 +243,14 @@ async def test_of_many_events_some_are_counted_for_all(node: Node) -> None:
         await connection.close()
 
 
-@pytest.mark.unit
-def test_a_minute_that_nobody_noted_is_unknown_and_the_oldest_are_forgotten() -> None:
-    minutes = MinuteCounters()
-    minutes.record(60, 5, 1)
-    minutes.record(90, 7, 3)
-    minutes.record(119, 7, 2)
-    minutes.record(240, 8, 0)
-    assert minutes.last_hour() == [(1, 7, 3), (4, 1, 0)]
-    for minute in range(5, 100):
-        minutes.record(minute * 60, 8, 0)
-    assert (len(minutes.last_hour()), minutes.last_hour()[0][0]) == (61, 39)
-
-
 # A slow database.
 
 
-async def test_a_slow_database_makes_the_figures_late_and_nothing_else(node: Node) -> None:
+async def test_a_slow_database_makes_the_stats_late_and_nothing_else(node: Node) -> None:
     await node.post()  # a minute without events has no deliveries to ask for
-    async with Looking(node) as alice:
+    async with Subscription(node) as alice:
         await alice.open()
-        fresh = await alice.figures()
+        fresh = await alice.sample()
         assert fresh["database"]["reachable"]
         connection = await asyncpg.connect(node.database_url)
         async with connection.transaction():
@@ -268,16 +258,16 @@ async def test_a_slow_database_makes_the_figures_late_and_nothing_else(node: Nod
             await connection.execute("LOCK TABLE connections IN ACCESS EXCLUSIVE MODE")
 
             async def late() -> dict[str, Any] | None:
-                frame = await alice.figures()
+                frame = await alice.sample()
                 return None if frame["database"]["reachable"] else frame
 
             stuck = await eventually(late)
             await node.post()
-            assert (await alice.figures())["measured_at"] == stuck["measured_at"]
+            assert (await alice.sample())["measured_at"] == stuck["measured_at"]
         await connection.close()
 
         async def again() -> bool:
-            frame = await alice.figures()
+            frame = await alice.sample()
             return bool(frame["database"]["reachable"] and frame["measured_at"] > stuck["measured_at"])
 
         await eventually(again)
@@ -288,79 +278,39 @@ async def test_a_slow_database_makes_the_figures_late_and_nothing_else(node: Nod
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
-async def test_looking_takes_the_scope_to_read_alerts(node: Node, accept: str) -> None:
-    async with node.http("mallory", WRITE) as client:
+async def test_looking_takes_the_scope_to_read_alerts(unsampled: Node, accept: str) -> None:
+    async with unsampled.http("mallory", WRITE) as client:
         answer = await client.get(PATH, headers={"Accept": accept})
     assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
-    assert await samplers(node) == 0
+    assert await samplers(unsampled) == 0
 
 
-async def test_the_figures_end_with_the_token(node: Node) -> None:
-    expires = time.time() + 4
-    async with Looking(node, ttl_seconds=4) as alice:
-        await alice.open()
-        assert await alice.closed() == (1008, "token_expired")
-    assert expires - 1 <= time.time()
-    await eventually(lambda: is_sampled(node, 0))
-
-
-async def test_the_figures_end_when_the_token_is_revoked(node: Node) -> None:
+async def test_the_stats_end_when_the_token_is_revoked(unsampled: Node) -> None:
     jti = uuid.uuid4().hex
-    async with Looking(node, jti=jti) as alice, Looking(node, "bob") as bob:
+    async with Subscription(unsampled, jti=jti) as alice, Subscription(unsampled, "bob") as bob:
         await alice.open()
         await bob.open()
-        async with node.http("root", "admin") as client:
+        async with unsampled.http("root", "admin") as client:
             assert (await client.post("/v1/revocations", json={"jti": jti})).status_code == 201
         assert await alice.closed() == (1008, "token_revoked")
-        await bob.figures()
+        await bob.sample()
 
 
-async def test_the_figures_end_with_the_node(database_url: str) -> None:
+async def test_the_stats_end_with_the_node(database_url: str) -> None:
     with serving(database_url) as running:
-        alice = await Looking(running).open()
-        await alice.figures()
+        alice = await Subscription(running).open()
+        await alice.sample()
     assert await alice.closed() == (1012, "shutting_down")
     await alice.http.aclose()
 
 
-async def test_viewers_are_limited_by_subject_and_by_node(node: Node) -> None:
-    async with Looking(node) as one, Looking(node) as two, Looking(node, "bob") as bob:
+async def test_subscribers_are_limited_by_subject_and_by_node(unsampled: Node) -> None:
+    async with Subscription(unsampled) as one, Subscription(unsampled) as two, Subscription(unsampled, "bob") as bob:
         await one.open()
         await two.open()
         answer = await one.http.get(PATH, headers={"Accept": "text/event-stream"})
         assert (answer.status_code, answer.json()["code"]) == (429, "connection_limit")
         await bob.open()
-        async with node.http("carol", READ) as client:
+        async with unsampled.http("carol", READ) as client:
             answer = await client.get(PATH)
         assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
-        await one.drop()
-
-        async def has_room() -> bool:
-            async with node.http("carol", READ) as client:
-                return (await client.get(PATH)).status_code == 200
-
-        await eventually(has_room)
-
-
-@pytest.mark.unit
-def test_a_viewer_that_does_not_read_misses_samples_and_is_closed_in_the_end() -> None:
-    class FullSocket:
-        """A socket that is full from the first: a real one takes hours of samples."""
-
-        written = 0
-
-        def write_frames(self, _batch: FrameBatch) -> bool:
-            self.written += 1
-            return False
-
-    socket = FullSocket()
-    principal = Principal("alice", frozenset(), ("*",), expires_at=time.time() + 60)
-    subscriber = StreamSubscriber(cast("Dashboard", None), cast("SseTransport", socket), principal, slow_seconds=30)
-    subscriber.send(FrameBatch())
-    subscriber.send(FrameBatch())
-    assert socket.written == 1
-    assert not subscriber.is_stuck(time.monotonic() + 29)
-    assert subscriber.is_stuck(time.monotonic() + 31)
-    subscriber.drained()
-    subscriber.send(FrameBatch())
-    assert socket.written == 2

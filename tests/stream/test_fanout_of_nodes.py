@@ -244,7 +244,7 @@ def pair(shared_url: str) -> Iterator[Sequence[Node]]:
         yield one, two
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     alerts=st.lists(ALERTS, min_size=1, max_size=25),
     clients=st.lists(CLIENTS, min_size=1, max_size=6),

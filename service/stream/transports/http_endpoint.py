@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from service.stream.hub import Hub
 
 PATH = "/v1/events"
-LATER_SECONDS = (0.1, 0.3, 0.6)
+RETRY_SECONDS = (0.1, 0.3, 0.6)
 """The pauses before the ledger is asked again: another node may not have flushed yet."""
 
 RESUMED_MAX = 100
@@ -145,11 +145,11 @@ class HttpEndpoint:
         if opened is not None:
             self._count_message(connection)
             return opened.acknowledge(seq)
-        for patience in (*LATER_SECONDS, None):
+        for pause in (*RETRY_SECONDS, None):
             up_to = await self._ledger.acknowledge(connection, principal.subject, seq)
-            if patience is None or (up_to is not None and up_to >= seq):
+            if pause is None or (up_to is not None and up_to >= seq):
                 break
-            await asyncio.sleep(patience)  # another node may be about to write what it has sent
+            await asyncio.sleep(pause)  # another node may be about to write what it has sent
         if up_to is None:
             raise NotFound(f"There is no connection {connection}, or it is not this subject's.")
         return up_to

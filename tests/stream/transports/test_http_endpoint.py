@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from service.settings import LedgerSettings, LimitSettings, Settings, StreamSettings
+from service.stream.transports import http_endpoint
 from service.stream.transports.sse import read_event_id
 from tests.harness import READ, WRITE, Node, eventually, serving, token
 from tests.http_streams import PATH, EventSource, Poller
@@ -144,7 +145,8 @@ async def test_an_ack_for_a_connection_of_another_node_counts(shared: Node, bris
         assert await received(shared, subject) == {seq}
 
 
-async def test_nobody_acknowledges_for_another(shared: Node, subject: str) -> None:
+async def test_nobody_acknowledges_for_another(shared: Node, subject: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_endpoint, "RETRY_SECONDS", (0.01,))  # no other node is about to write
     async with EventSource(shared, subject) as source, shared.http("mallory", READ) as mallory:
         await source.live()
         for connection in (source.connection, str(uuid.uuid4())):
