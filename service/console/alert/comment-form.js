@@ -6,7 +6,7 @@ import { ApiError } from "../auth/rest-api.js";
 import { byId } from "../ui/dom.js";
 import { explainFailure, MANAGE } from "./actions.js";
 
-/** @import { CommentStored } from "../stream/wire-types.js" */
+/** @import { CommentOut } from "../stream/wire-types.js" */
 /** @import { Session } from "../auth/session.js" */
 /** @import { Timeline } from "./timeline.js" */
 
@@ -86,7 +86,7 @@ export class CommentForm {
     const draft = this.#timeline.draft(session.subject, unsent.text);
     try {
       const content = { body: { text: unsent.text }, idempotencyKey: unsent.key };
-      /** @type {CommentStored} */ const stored = await session.post(`/v1/alerts/${id}/comments`, content);
+      /** @type {CommentOut} */ const stored = await session.post(`/v1/alerts/${id}/comments`, content);
       if (session !== this.#session) return;
       draft.stored(stored);
       this.#unsent.delete(id);

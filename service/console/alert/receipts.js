@@ -11,7 +11,7 @@ import { explain } from "../ui/error-messages.js";
 import { exactTime, formatDuration } from "../ui/format.js";
 import { renderKeyed } from "../ui/keyed-list.js";
 
-/** @import { AlertAudit, Alert, Recipient } from "../stream/wire-types.js" */
+/** @import { AlertAudit, Alert, AlertRecipient } from "../stream/wire-types.js" */
 /** @import { KeyedItem } from "../ui/keyed-list.js" */
 /** @import { Session } from "../auth/session.js" */
 
@@ -96,8 +96,8 @@ export class Receipts {
   }
 
   /** @param {AlertAudit} audit @param {Pick<Alert, "created_at">} alert */
-  #show({ reach, recipients }, alert) {
-    const { recipients: all, received_by: some } = reach;
+  #show({ counts, recipients }, alert) {
+    const { recipients: all, received_by: some } = counts;
     const meter = element("meter", {
       max: String(all),
       value: String(some),
@@ -127,12 +127,12 @@ async function readAll(session, id) {
   return { ...first, recipients };
 }
 
-/** @param {Recipient} recipient */
+/** @param {AlertRecipient} recipient */
 function hasReceived({ first_received_at }) {
   return first_received_at !== null;
 }
 
-/** @param {Recipient} recipient @param {Pick<Alert, "created_at">} alert @returns {KeyedItem} */
+/** @param {AlertRecipient} recipient @param {Pick<Alert, "created_at">} alert @returns {KeyedItem} */
 function itemOf(recipient, { created_at }) {
   const { recipient: name, first_sent_at: sent, first_received_at: received } = recipient;
   return {

@@ -11,7 +11,7 @@ import { age } from "../ui/live-times.js";
 import { render } from "./markdown.js";
 import { entriesOf, mergeEvents } from "./timeline-compaction.js";
 
-/** @import { CommentStored, TimelineEvent } from "../stream/wire-types.js" */
+/** @import { CommentOut, TimelineEvent } from "../stream/wire-types.js" */
 /** @import { KeyedItem } from "../ui/keyed-list.js" */
 /** @import { TimelineEntry } from "./timeline-compaction.js" */
 
@@ -75,7 +75,7 @@ export class Timeline {
    * Shows a comment that is being sent.
    * @param {string} actor
    * @param {string} text
-   * @returns {{stored: (comment: CommentStored) => void, failed: () => void}}  To be called with the outcome.
+   * @returns {{stored: (comment: CommentOut) => void, failed: () => void}}  To be called with the outcome.
    */
   draft(actor, text) {
     /** @type {Draft} */ const draft = { actor, text, after: this.#events.at(-1)?.seq ?? -1, id: null, at: "" };

@@ -4,7 +4,7 @@
 
 import { compareClocks } from "../ui/clock-skew.js";
 
-/** @import { AlertPage, PresenceList } from "../stream/wire-types.js" */
+/** @import { AlertPage, PresenceOut } from "../stream/wire-types.js" */
 /** @import { OidcSettings } from "./oidc.js" */
 
 const TIMEOUT_MS = 10_000;
@@ -52,7 +52,7 @@ export function fetchAlerts(token) {
 /**
  * The connected admins.
  * @param {string} token
- * @returns {Promise<PresenceList>}
+ * @returns {Promise<PresenceOut>}
  */
 export function fetchPresence(token) {
   return get("/v1/presence", token);

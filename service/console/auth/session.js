@@ -11,7 +11,7 @@ import { SharedStream } from "../stream/shared-stream.js";
 import { claimsOf, viewOf } from "./jwt-claims.js";
 import { ApiError, fetchAlerts, fetchPresence, get, post } from "./rest-api.js";
 
-/** @import { AlertPage, EventFrame, GapFrame, PresenceFrame, PresenceList, WelcomeFrame } from "../stream/wire-types.js" */
+/** @import { AlertPage, EventFrame, GapFrame, PresenceFrame, PresenceOut, WelcomeFrame } from "../stream/wire-types.js" */
 /** @import { Status } from "../stream/stream-client.js" */
 
 /**
@@ -24,7 +24,7 @@ import { ApiError, fetchAlerts, fetchPresence, get, post } from "./rest-api.js";
  * @property {(error: ApiError) => void} onReloadFailed     The list could not be loaded again after a gap.
  * @property {() => void} onReloaded                    A later reload succeeded.
  * @property {(seq: number) => void} onCursor
- * @property {(list: PresenceList) => void} onPresenceList
+ * @property {(list: PresenceOut) => void} onPresenceList
  * @property {(frame: PresenceFrame) => boolean} onPresence  Returns false if the list has to be loaded again.
  */
 

@@ -43,8 +43,8 @@
 /** @typedef {{type: "caught_up", seq: number}} CaughtUpFrame */
 /** @typedef {{type: "heartbeat", seq: number, at: string}} HeartbeatFrame */
 /** @typedef {{type: "gap", from: number, to: number, reason: "purged" | "reset"}} GapFrame */
-/** @typedef {{recipient: string, since: string, connections: number}} Admin */
-/** @typedef {{type: "presence", joined: Admin[], left: string[], changed: Admin[], present: number, truncated: boolean}} PresenceFrame */
+/** @typedef {{recipient: string, since: string, connections: number}} PresentRecipient */
+/** @typedef {{type: "presence", joined: PresentRecipient[], left: string[], changed: PresentRecipient[], present: number, truncated: boolean}} PresenceFrame */
 /** @typedef {{type: "error", code: string, detail: string, retry_after: number | null}} ErrorFrame */
 
 /**
@@ -54,10 +54,10 @@
 /** @typedef {{alerts: (Alert & {seq: number})[], next: string | null, head: number}} AlertPage */
 /** @typedef {Pick<EventFrame, "seq" | "kind" | "at" | "actor"> & Pick<Alert, "status" | "severity" | "occurrences"> & {comment?: Comment | null}} TimelineEvent */
 /** @typedef {{events: TimelineEvent[], next: string | null}} TimelinePage */
-/** @typedef {Comment & {actor: string, at: string}} CommentStored */
+/** @typedef {Comment & {actor: string, at: string}} CommentOut */
 
 /**
- * @typedef {object} Recipient
+ * @typedef {object} AlertRecipient
  * @property {string} recipient
  * @property {number} sent
  * @property {number} received
@@ -66,8 +66,8 @@
  * @property {number | null} waiting  Seconds; null: they received it.
  */
 
-/** @typedef {{recipients: number, sent_to: number, received_by: number}} Reach */
-/** @typedef {{reach: Reach, recipients: Recipient[], next: string | null}} AlertAudit */
-/** @typedef {{present: Admin[]}} PresenceList */
+/** @typedef {{recipients: number, sent_to: number, received_by: number}} RecipientCounts */
+/** @typedef {{counts: RecipientCounts, recipients: AlertRecipient[], next: string | null}} AlertAudit */
+/** @typedef {{present: PresentRecipient[]}} PresenceOut */
 
 export {};

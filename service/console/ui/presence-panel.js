@@ -6,7 +6,7 @@
 import { byId, element, foreign, write } from "./dom.js";
 import { exactTime, timeOfDay } from "./format.js";
 
-/** @import { Admin, PresenceFrame } from "../stream/wire-types.js" */
+/** @import { PresentRecipient, PresenceFrame } from "../stream/wire-types.js" */
 
 const MAX_NAMES = 30;
 
@@ -15,14 +15,14 @@ export class PresencePanel {
   #count = byId("presence-count");
   #names = byId("presence-names");
   #details = /** @type {HTMLDetailsElement} */ (byId("presence-details"));
-  /** @type {Map<string, Admin>} */ #present = new Map();
+  /** @type {Map<string, PresentRecipient>} */ #present = new Map();
   /** @type {Map<string, HTMLLIElement>} */ #shown = new Map();
 
   constructor() {
     this.#details.open = !matchMedia("(max-width: 48rem)").matches; // On a phone, the alerts need the space.
   }
 
-  /** @param {Admin[]} present */
+  /** @param {PresentRecipient[]} present */
   show(present) {
     this.#present = new Map(present.map((admin) => [admin.recipient, admin]));
     this.#render(new Set());
@@ -65,7 +65,7 @@ export class PresencePanel {
     this.#panel.hidden = admins.length === 0;
   }
 
-  /** @param {Admin} admin @param {boolean} isNew */
+  /** @param {PresentRecipient} admin @param {boolean} isNew */
   #row({ recipient, since, connections }, isNew) {
     const row =
       this.#shown.get(recipient) ??

@@ -1,0 +1,64 @@
+"""The types of the console's JSON, held against the contracts in ``openapi/``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from service.app import CONSOLE
+from tests.reference import ASYNCAPI, OPENAPI
+
+pytestmark = pytest.mark.unit
+
+TEXT = (CONSOLE / "stream" / "wire-types.js").read_text()
+SCHEMAS = {
+    "Alert": "AlertOut",
+    "AlertAudit": "AlertAudit",
+    "AlertPage": "AlertPage",
+    "AlertRecipient": "AlertRecipient",
+    "CaughtUpFrame": "CaughtUpFrame",
+    "Comment": "CommentText",
+    "ErrorFrame": "ErrorFrame",
+    "EventFrame": "AlertCommentedFrame",
+    "GapFrame": "GapFrame",
+    "HeartbeatFrame": "HeartbeatFrame",
+    "PresenceFrame": "PresenceFrame",
+    "PresenceOut": "PresenceOut",
+    "PresentRecipient": "PresentRecipient",
+    "RecipientCounts": "RecipientCounts",
+    "TimelinePage": "Timeline",
+    "WelcomeFrame": "WelcomeFrame",
+}
+"""The schema of each type that lists its properties."""
+
+
+def documented(schema: str) -> set[str]:
+    """Return the properties of a schema of the contracts."""
+    for path in (OPENAPI, ASYNCAPI):
+        schemas: dict[str, Any] = yaml.load(path.read_text(), yaml.CSafeLoader)["components"]["schemas"]
+        if schema in schemas:
+            return {*schemas[schema]["properties"]}
+    raise AssertionError(f"the contracts have no {schema}")
+
+
+def listed() -> dict[str, set[str]]:
+    """Return the properties of each type that lists them."""
+    types = {}
+    for body, name in re.findall(r"@typedef \{\{(.*)\}\} (\w+)", TEXT):
+        flat = body
+        while (flatter := re.sub(r"\{[^{}]*\}|\([^()]*\)", "", flat)) != flat:
+            flat = flatter
+        types[name] = set(re.findall(r"(?:^|, )(\w+)\??:", flat))
+    for name, body in re.findall(r"@typedef \{object\} (\w+)\n(.*?)\*/", TEXT, re.DOTALL):
+        types[name] = set(re.findall(r"@property \{.*\} (\w+)(?:  |$)", body, re.MULTILINE))
+    return types
+
+
+def test_each_property_of_a_type_is_in_the_contract() -> None:
+    assert listed().keys() == SCHEMAS.keys()
+    for name, properties in listed().items():
+        assert properties <= documented(SCHEMAS[name]), name
+        assert properties
