@@ -293,6 +293,18 @@ async def test_filters_hold_for_what_arrives_and_for_what_becomes_of_it(node: No
     await tab.shows("Disk is slow", "db1 in trouble")
 
 
+async def test_a_new_alert_that_only_the_server_can_match_joins_the_search(node: Node, tab: Tab) -> None:
+    await tab.page.add_init_script(
+        "const real = setTimeout; window.setTimeout = (what, ms) => real(what, ms === 2_000 ? 100 : ms)"
+    )
+    await node.post("Disk is full")
+    await tab.open(node)
+    await control(tab, "Words in title and text").fill("tape or disk")
+    await tab.shows("Disk is full")
+    await node.post("Tape is torn")
+    await tab.shows("Tape is torn", "Disk is full")
+
+
 async def test_a_filter_finds_what_is_not_loaded(node: Node, tab: Tab) -> None:
     await node.post("A needle", topic="hay.stack", body="It is pointed.")
     await post(node, [{"title": f"Hay {number}"} for number in range(400)])

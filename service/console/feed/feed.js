@@ -28,7 +28,7 @@ const LOADED_MAX = 60_000;
 const PAGED_MAX = 50_000; // By scrolling; the rest is for new alerts.
 const DROPPED_AT_ONCE = 1_000;
 const NEAR_END_ROWS = 20;
-const SEARCH_INTERVAL_MS = 5_000;
+const SEARCH_INTERVAL_MS = 2_000;
 const ALL_PINNED = {
   ...NO_FILTERS,
   severity: /** @type {const} */ ("critical"),
@@ -58,6 +58,7 @@ export class Feed {
   #session = 0; // Numbers the sessions: answers to requests of an earlier one are ignored.
   #animationFrame = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #searchTimer;
+  #isSearchDue = false; // The last one failed.
 
   /** @param {FetchPage} fetchPage */
   constructor(fetchPage) {
@@ -109,13 +110,13 @@ export class Feed {
   onLive() {
     this.#query.clearProblems();
     this.#pinned.onLive();
+    if (this.#isSearchDue) this.#searchAgainSoon();
     this.#scheduleRender();
   }
 
   clear() {
     this.#session += 1;
-    clearTimeout(this.#searchTimer);
-    this.#searchTimer = undefined;
+    this.#cancelSearch();
     this.#pending.clear();
     this.#store.clear();
     this.#query.restart(null);
@@ -204,8 +205,7 @@ export class Feed {
 
   /** Starts at the top again, with the alerts that pass the current filters. */
   #applyFilters() {
-    clearTimeout(this.#searchTimer);
-    this.#searchTimer = undefined;
+    this.#cancelSearch();
     this.#pending.clear();
     this.#selection.clear();
     this.#query.setFilters(this.#bar.filters);
@@ -287,7 +287,15 @@ export class Feed {
     this.#searchTimer = undefined;
     const { pages } = this.#query;
     const page = await this.#query.newSearch().fetchNext(this.#fetchPage);
-    if (page && pages === this.#query.pages) this.#showPage(page);
+    if (pages !== this.#query.pages) return; // There are other filters by now.
+    this.#isSearchDue = page === null;
+    if (page) this.#showPage(page);
+  }
+
+  #cancelSearch() {
+    clearTimeout(this.#searchTimer);
+    this.#searchTimer = undefined;
+    this.#isSearchDue = false;
   }
 
   #dropOldest() {

@@ -37,7 +37,7 @@ export class NotificationForm {
       row("Desktop notification", this.#notify),
       row("Sound", this.#sound, this.#listen),
       row("Quiet hours, local time", this.#quiet, element("span", "times", this.#from, labelled("to", this.#to))),
-      row("Critical ones call in quiet hours too", this.#critical),
+      row("Critical alerts notify in quiet hours too", this.#critical),
       this.#hint,
     );
     this.#from.setAttribute("aria-label", "Quiet from");

@@ -51,7 +51,7 @@ export class SettingsPage {
       element("h2", { id: "settings-title", tabindex: "-1" }, "Settings"),
       card("Your sign-in", this.#token),
       card("The stream", this.#stream),
-      card("When to call you", this.#form.element),
+      card("Notifications", this.#form.element),
       card("Test alert", this.#test.element),
     );
   }
