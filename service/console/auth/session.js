@@ -8,6 +8,7 @@
 
 import { backoff, mayRenew } from "../stream/close-policy.js";
 import { SharedStream } from "../stream/shared-stream.js";
+import { SIGNED_OUT } from "../stream/stream-client.js";
 import { claimsOf, viewOf } from "./jwt-claims.js";
 import { ApiError, fetchAlerts, fetchPresence, get, post } from "./rest-api.js";
 
@@ -158,13 +159,7 @@ export class Session {
 
   /** @param {Partial<Status> & Pick<Status, "state">} status */
   #reportStatus(status) {
-    this.#listener.onStatus({
-      reason: null,
-      since: this.#failingSince,
-      transport: "websocket",
-      retryAt: null,
-      ...status,
-    });
+    this.#listener.onStatus({ ...SIGNED_OUT, since: this.#failingSince, ...status });
   }
 
   /** @param {number} head */

@@ -6,6 +6,7 @@
  */
 
 import { backoff, mayRenew } from "../stream/close-policy.js";
+import { SIGNED_OUT } from "../stream/stream-client.js";
 import { explain } from "../ui/error-messages.js";
 import { currentRoute, hashOf } from "../ui/router.js";
 import { claimsOf } from "./jwt-claims.js";
@@ -30,13 +31,11 @@ import { SignInForm, SwitchDialog } from "./sign-in-form.js";
  * @property {(text: string) => void} showNotice
  */
 
-/** @type {Status} */
-const SIGNED_OUT = { state: "signed-out", reason: null, since: null, transport: "websocket", retryAt: null };
 const NOT_ASKED_FOR = "This page did not ask for this sign-in. Sign in again.";
 
 export class SignIn {
   /** @type {Session | null} */ session = null;
-  /** The status of the stream. */ #status = SIGNED_OUT;
+  /** @type {Status} */ #status = SIGNED_OUT;
   #host;
   /** @type {OidcLogin | null} */ #login = null;
   #dialog = new SwitchDialog();

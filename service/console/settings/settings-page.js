@@ -3,6 +3,7 @@
  */
 
 import { claimsOf } from "../auth/jwt-claims.js";
+import { STATE_LABELS } from "../ui/connection-status.js";
 import { byId, element, foreign } from "../ui/dom.js";
 import { exactTime, secondOfDay } from "../ui/format.js";
 import { NotificationForm } from "./notification-form.js";
@@ -26,14 +27,6 @@ const TRANSPORTS = {
   websocket: "a WebSocket",
   sse: "server-sent events, because WebSockets are blocked on the way",
   longpoll: "long polls, because WebSockets and streams are blocked on the way",
-};
-
-const STATES = {
-  "signed-out": "signed out",
-  connecting: "connecting",
-  "catching-up": "catching up",
-  live: "live",
-  waiting: "reconnecting",
 };
 
 export class SettingsPage {
@@ -82,7 +75,7 @@ export class SettingsPage {
       ...fact("Comes by", TRANSPORTS[transport]),
       ...fact(
         "Now",
-        `${STATES[state]}${from === null ? "" : `, ${this.#liveSince ? "since" : "interrupted since"} ${secondOfDay(from)}`}`,
+        `${STATE_LABELS[state].toLowerCase()}${from === null ? "" : `, ${this.#liveSince ? "since" : "interrupted since"} ${secondOfDay(from)}`}`,
       ),
     );
   }

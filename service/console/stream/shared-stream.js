@@ -26,6 +26,7 @@
 
 import { EventBuffer } from "./event-buffer.js";
 import { keepAlive } from "./page-lifecycle.js";
+import { SIGNED_OUT } from "./stream-client.js";
 import { Leader } from "./tab-leader.js";
 
 /** @import { EventFrame, GapFrame } from "./wire-types.js" */
@@ -43,13 +44,7 @@ export class SharedStream {
   #options;
   #name;
   #id = ""; // New for each join: the leader may yet learn that the last one has left.
-  /** @type {Status} */ #status = {
-    state: "signed-out",
-    reason: null,
-    since: null,
-    transport: "websocket",
-    retryAt: null,
-  };
+  /** @type {Status} */ #status = SIGNED_OUT;
   /** @type {number | null} */ #cursor;
   #buffer = new EventBuffer();
 

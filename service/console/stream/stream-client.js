@@ -80,16 +80,20 @@ const STABLE_MS = 2_000;
 const BUFFERED_RESPONSE_TIMEOUT_MS = 5_000;
 const RETRY_WEBSOCKET_MS = 300_000;
 const TRANSPORTS = { websocket: openWebSocket, sse: openEventStream, longpoll: openLongPoll };
+const FALLBACKS = /** @type {const} */ ({ websocket: "sse", sse: "longpoll", longpoll: null });
+
+/** The status before the first `start()`. @type {Readonly<Status>} */
+export const SIGNED_OUT = Object.freeze({
+  state: "signed-out",
+  reason: null,
+  since: null,
+  transport: "websocket",
+  retryAt: null,
+});
 
 export class StreamClient {
   /** @type {StreamOptions} */ #options;
-  /** @type {Status} */ #status = {
-    state: "signed-out",
-    reason: null,
-    since: null,
-    transport: "websocket",
-    retryAt: null,
-  };
+  /** @type {Status} */ #status = SIGNED_OUT;
   /** @type {Transport | null} */ #transport = null;
   /** @type {TransportName} */ #transportName = "websocket";
   /** @type {string | null} */ #connection = null;
@@ -111,8 +115,8 @@ export class StreamClient {
     this.#transport && this.#connection ? this.#transport.ack(this.#connection, seq) : false,
   );
 
-  /** @type {Record<"retry" | "watchdog" | "websocket", ReturnType<typeof setTimeout> | undefined>} */
-  #timers = { retry: undefined, watchdog: undefined, websocket: undefined };
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #checkTimer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #webSocketTimer;
 
   /** @param {StreamOptions} options */
   constructor(options) {
@@ -244,7 +248,7 @@ export class StreamClient {
 
   /** This transport has brought nothing: tries the next one. @param {string} reason */
   #fallBack(reason) {
-    const transport = nextTransport(this.#transportName, this.#isOpen);
+    const transport = this.#transportName === "sse" && !this.#isOpen ? null : FALLBACKS[this.#transportName];
     this.#transportName = "websocket";
     if (!transport || !this.#token) return this.#onLost(reason, "retry");
     this.#disconnect();
@@ -275,8 +279,8 @@ export class StreamClient {
   }
 
   #tryWebSocketLater() {
-    clearTimeout(this.#timers.websocket);
-    this.#timers.websocket = setTimeout(() => this.#tryWebSocket(), RETRY_WEBSOCKET_MS);
+    clearTimeout(this.#webSocketTimer);
+    this.#webSocketTimer = setTimeout(() => this.#tryWebSocket(), RETRY_WEBSOCKET_MS);
   }
 
   /** @param {string} data */
@@ -359,7 +363,7 @@ export class StreamClient {
 
   /** Checks, now and every second, whether the server is silent or the next attempt is due. */
   #checkLiveness() {
-    clearTimeout(this.#timers.watchdog);
+    clearTimeout(this.#checkTimer);
     const now = Date.now();
     const { retryAt } = this.#status;
     if (retryAt !== null && now >= retryAt) return void this.#connect(null);
@@ -367,7 +371,8 @@ export class StreamClient {
     if (this.#transport && now - this.#lastReceivedAt >= this.#silenceLimit) {
       return this.#isWelcomed ? this.#onLost("server_silent", "retry") : this.#fallBack("server_silent");
     }
-    this.#timers.watchdog = setTimeout(() => this.#checkLiveness(), CHECK_INTERVAL_MS);
+    const delay = retryAt === null ? CHECK_INTERVAL_MS : Math.min(CHECK_INTERVAL_MS, retryAt - now);
+    this.#checkTimer = setTimeout(() => this.#checkLiveness(), delay);
   }
 
   /** @param {string} reason @param {ClosePolicy} policy */
@@ -384,7 +389,6 @@ export class StreamClient {
   #retryLater(reason, policy) {
     this.#disconnect();
     const delay = backoff(this.#failures, policy);
-    this.#timers.retry = setTimeout(() => this.#connect(null), delay);
     this.#setState("waiting", { reason, retryAt: Date.now() + delay });
     this.#checkLiveness();
   }
@@ -399,8 +403,8 @@ export class StreamClient {
   #disconnect() {
     this.#attempt += 1;
     this.#liveAt = Infinity;
-    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
-    this.#timers = { retry: undefined, watchdog: undefined, websocket: undefined };
+    clearTimeout(this.#checkTimer);
+    clearTimeout(this.#webSocketTimer);
     this.#acks.pause();
     this.#transport?.close();
     this.#transport = null;
@@ -408,20 +412,8 @@ export class StreamClient {
 
   /** @param {State} state @param {Partial<Status>} [more] */
   #setState(state, more) {
-    this.#status = {
-      reason: this.#status.reason,
-      since: this.#lostAt,
-      transport: this.#transportName,
-      retryAt: null,
-      ...more,
-      state,
-    };
+    const { reason } = this.#status;
+    this.#status = { ...SIGNED_OUT, reason, since: this.#lostAt, transport: this.#transportName, ...more, state };
     this.#options.onState?.(this.#status);
   }
-}
-
-/** The transport to try after one that brought nothing. @param {TransportName} transport @param {boolean} isOpen  Whether its answer began. @returns {TransportName | null} */
-function nextTransport(transport, isOpen) {
-  if (transport === "websocket") return "sse";
-  return transport === "sse" && isOpen ? "longpoll" : null;
 }

@@ -11,7 +11,7 @@ import { countdown } from "./live-times.js";
 
 /** @import { Status } from "../stream/stream-client.js" */
 
-const LABELS = {
+export const STATE_LABELS = {
   "signed-out": "Signed out",
   connecting: "Connecting",
   "catching-up": "Catching up",
@@ -36,7 +36,7 @@ export class ConnectionStatus {
     const interrupted = since !== null && (state === "connecting" || state === "waiting");
     this.#line.dataset.state = state;
     this.#line.dataset.transport = transport;
-    write(this.#label, interrupted ? LABELS.waiting : LABELS[state]);
+    write(this.#label, interrupted ? STATE_LABELS.waiting : STATE_LABELS[state]);
     write(this.#detail, detailOf(state, reason, interrupted ? since : null));
     this.#showRetry(state === "waiting" || interrupted);
     this.#countdown.replaceChildren(retryAt ? countdown(new Date(retryAt).toISOString()) : "");

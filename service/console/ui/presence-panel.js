@@ -3,9 +3,11 @@
  * who joins is highlighted for a moment.
  */
 
-import { byId, element, foreign, write } from "./dom.js";
+import { byId, element, foreign } from "./dom.js";
 import { exactTime, timeOfDay } from "./format.js";
+import { renderKeyed } from "./keyed-list.js";
 
+/** @import { KeyedItem } from "./keyed-list.js" */
 /** @import { PresentRecipient, PresenceFrame } from "../stream/wire-types.js" */
 
 const MAX_NAMES = 30;
@@ -16,7 +18,6 @@ export class PresencePanel {
   #names = byId("presence-names");
   #details = /** @type {HTMLDetailsElement} */ (byId("presence-details"));
   /** @type {Map<string, PresentRecipient>} */ #present = new Map();
-  /** @type {Map<string, HTMLLIElement>} */ #shown = new Map();
 
   constructor() {
     this.#details.open = !matchMedia("(max-width: 48rem)").matches; // On a phone, the alerts need the space.
@@ -46,35 +47,30 @@ export class PresencePanel {
     this.#render(new Set());
   }
 
-  /** Keeps existing rows, which may be selected or highlighted. @param {Set<string>} joined */
+  /** @param {Set<string>} joined  Who is highlighted. */
   #render(joined) {
     const admins = [...this.#present.values()].sort((a, b) => a.recipient.localeCompare(b.recipient));
-    const rows = new Map(
-      admins.slice(0, MAX_NAMES).map((admin) => [admin.recipient, this.#row(admin, joined.has(admin.recipient))]),
-    );
-    this.#shown = rows;
-    const more = admins.length - rows.size;
-    const rest = more > 0 ? [element("li", "more-names", `and ${more} more`)] : [];
-    const list = [...rows.values(), ...rest];
-    if (list.length !== this.#names.children.length || list.some((row, index) => row !== this.#names.children[index])) {
-      this.#names.replaceChildren(...list);
-    }
+    const items = admins.slice(0, MAX_NAMES).map((admin) => itemOf(admin, joined.has(admin.recipient)));
+    const more = admins.length - items.length;
+    const rest = { key: "", state: String(more), build: () => element("li", "more-names", `and ${more} more`) };
+    renderKeyed(this.#names, more > 0 ? [...items, rest] : items);
     const stale = this.#panel.classList.contains("stale");
     const [one, many] = stale ? ["admin was", "admins were"] : ["admin", "admins"];
     this.#count.textContent = `${admins.length} ${admins.length === 1 ? one : many} present`;
     this.#panel.hidden = admins.length === 0;
   }
+}
 
-  /** @param {PresentRecipient} admin @param {boolean} isNew */
-  #row({ recipient, since, connections }, isNew) {
-    const row =
-      this.#shown.get(recipient) ??
-      element("li", isNew ? "joined" : "", foreign("", recipient), element("span", "small"));
-    const details = /** @type {HTMLElement} */ (row.lastElementChild);
-    const screens = connections === 1 ? "1 screen" : `${connections} screens`;
-    const text = `${screens}, since ${timeOfDay(Date.parse(since))}`;
-    write(details, text);
-    row.title = `Connected since ${exactTime(since)}`;
-    return row;
-  }
+/** @param {PresentRecipient} admin @param {boolean} isNew @returns {KeyedItem} */
+function itemOf({ recipient, since, connections }, isNew) {
+  const screens = connections === 1 ? "1 screen" : `${connections} screens`;
+  return {
+    key: recipient,
+    state: `${screens} ${since}`,
+    build: () => {
+      const details = element("span", "small", `${screens}, since ${timeOfDay(Date.parse(since))}`);
+      const attributes = { class: isNew ? "joined" : "", title: `Connected since ${exactTime(since)}` };
+      return element("li", attributes, foreign("", recipient), details);
+    },
+  };
 }
