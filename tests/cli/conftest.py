@@ -4,10 +4,10 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Run = subprocess.CompletedProcess[str]
+THREAD = "command"
+
+
+class OfThread(io.TextIOBase):
+    """Standard output or error of one thread; what others write, such as the logs of a node, goes where it went."""
+
+    def __init__(self, others: TextIO) -> None:
+        self.text = ""
+        self._others = others
+
+    def write(self, text: str) -> int:
+        if threading.current_thread().name.startswith(THREAD):
+            self.text += text
+            return len(text)
+        return self._others.write(text)
 
 
 def _exit_code() -> int:
@@ -38,8 +53,8 @@ def tocsin(tmp_path: Path) -> Callable[..., Run]:
     """
 
     def run(*arguments: str, text: str = "", **variables: str) -> Run:
-        output, errors = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as thread:
+        output, errors = OfThread(sys.stdout), OfThread(sys.stderr)
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1, THREAD) as thread:
             patch.chdir(tmp_path)
             for name in [name for name in os.environ if name.startswith("TOCSIN_")]:
                 patch.delenv(name)
@@ -47,9 +62,10 @@ def tocsin(tmp_path: Path) -> Callable[..., Run]:
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["tocsin", *arguments])
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-            with redirect_stdout(output), redirect_stderr(errors):
-                code = thread.submit(_exit_code).result(60)
-        return Run(arguments, code, output.getvalue(), errors.getvalue())
+            patch.setattr(sys, "stdout", output)
+            patch.setattr(sys, "stderr", errors)
+            code = thread.submit(_exit_code).result(60)
+        return Run(arguments, code, output.text, errors.text)
 
     return run
 

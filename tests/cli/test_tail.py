@@ -1,4 +1,4 @@
-"""``tocsin tail``, as a shell runs it, against real nodes."""
+"""``tocsin tail`` against real nodes; as a shell runs it where signals, pipes and terminals matter."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.harness import ROOT, WRITE, Node, Process, eventually, token
+from service.cli.tail import line
+from service.client import Alert, AlertEvent
+from tests.harness import BODY, ROOT, WRITE, Node, Process, eventually, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    Here = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Tail:
@@ -66,41 +72,83 @@ def tail(base: str, folder: Path, *arguments: str, **variables: str) -> Iterator
             process.wait()
 
 
-async def test_events_are_printed_as_lines_that_a_person_reads(node: Node, tmp_path: Path) -> None:
-    await node.post("Card acceptance below 80 %", topic="payments.eu", severity="critical")
-    await node.post("Index is behind", topic="search", severity="warning")
-    with tail(node.base, tmp_path, "--after", "0", "--count", "2") as running:
-        assert running.code == 0
-        first, second = running.lines
-    assert re.fullmatch(r"\d\d:\d\d:\d\d critical payments.eu: Card acceptance below 80 % \[billing, 1\]", first)
-    assert second.endswith("warning  search: Index is behind [billing, 2]")
+@pytest.fixture
+def here(tocsin: Here, lenient: Node, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Run ``tocsin tail`` in this process, which must outlive it."""
+    module = import_module("service.cli.tail")
+    monkeypatch.setattr(module, "_leave_with_the_reader", lambda: None)
+    monkeypatch.setattr(module, "FIRST_CONNECTION_SECONDS", 0.2)
+    defaults = {"TOCSIN_URL": lenient.base, "TOCSIN_TOKEN": token("alice")}
+    return lambda *arguments, **variables: tocsin("tail", *arguments, **{**defaults, **variables})
 
 
-async def test_events_are_printed_as_json_for_programs_and_filtered(node: Node, tmp_path: Path) -> None:
+@pytest.fixture
+async def head(lenient: Node) -> int:
+    """Where the log of the shared node stands when the test begins."""
+    rows = await lenient.sql("SELECT coalesce(max(seq), 0) FROM events")
+    return int(rows[0][0])
+
+
+async def received(node: Node, seq: int) -> bool:
+    rows = await node.sql("SELECT received_seq FROM recipients WHERE id = 'alice'")
+    return bool(rows and rows[0][0] == seq)
+
+
+EVENT = AlertEvent(
+    seq=7,
+    kind="alert.acknowledged",
+    at=datetime(2026, 11, 21, 9, 41, 7, tzinfo=UTC),
+    actor="bob",
+    alert=Alert.of({**BODY, "title": "Index\nis \x1b[31mbehind", "topic": "search", "severity": "warning"}),
+    raw={},
+)
+
+
+@pytest.mark.unit
+def test_a_line_says_when_how_severe_what_and_who() -> None:
+    said = r"\d\d:41:07 warning  search: Index is �\[31mbehind \(acknowledged\) \[bob, 7\]"
+    assert re.fullmatch(said, line(EVENT, colours=False))
+
+
+@pytest.mark.unit
+def test_a_line_has_the_colour_of_its_severity() -> None:
+    shown = line(EVENT, colours=True)
+    assert "\033[33mwarning \033[0m" in shown
+    assert re.sub(r"\033\[\d*m", "", shown) == line(EVENT, colours=False)
+
+
+async def test_events_are_printed_as_lines_that_a_person_reads(lenient: Node, here: Here, head: int) -> None:
+    await lenient.post("Card acceptance below 80 %", topic="payments.eu", severity="critical")
+    await lenient.post("Index is behind", topic="search", severity="warning")
+    run = here("--after", str(head), "--count", "2")
+    assert (run.returncode, run.stderr) == (0, "")
+    first, second = run.stdout.splitlines()
+    assert first.endswith(f"critical payments.eu: Card acceptance below 80 % [billing, {head + 1}]")
+    assert second.endswith(f"warning  search: Index is behind [billing, {head + 2}]")
+
+
+async def test_events_are_printed_as_json_for_programs_and_filtered(lenient: Node, here: Here, head: int) -> None:
     for topic, severity in (("a", "error"), ("b", "error"), ("a.x", "info"), ("a.x", "critical")):
-        await node.post(f"In {topic}", topic=topic, severity=severity)
-    options = ("--topic", "a", "--topic", "a.*", "--min-severity", "warning", "--after", "0", "--json", "--count", "2")
-    with tail(node.base, tmp_path, *options) as running:
-        assert running.code == 0
-        events = [json.loads(line) for line in running.lines]
+        await lenient.post(f"In {topic}", topic=topic, severity=severity)
+    options = ("--topic", "a", "--topic", "a.*", "--min-severity", "warning", "--after", str(head), "--json")
+    run = here(*options, "--count", "2")
+    assert run.returncode == 0, run
+    events = [json.loads(printed) for printed in run.stdout.splitlines()]
     assert [(event["seq"], event["type"], event["alert"]["topic"]) for event in events] == [
-        (1, "event", "a"),
-        (4, "event", "a.x"),
+        (head + 1, "event", "a"),
+        (head + 4, "event", "a.x"),
     ]
 
 
-async def test_ctrl_c_ends_it_with_0_and_what_was_printed_was_received(node: Node, tmp_path: Path) -> None:
-    await node.post()
-    with tail(node.base, tmp_path, "--after", "0") as running:
+async def test_ctrl_c_ends_it_with_0_and_what_was_printed_was_received(
+    lenient: Node, tmp_path: Path, head: int
+) -> None:
+    await lenient.post()
+    with tail(lenient.base, tmp_path, "--after", str(head)) as running:
         await eventually(lambda: running.lines)
-        await eventually(lambda: _received(node))
+        await eventually(lambda: received(lenient, head + 1))
         running.process.send_signal(signal.SIGINT)
         assert (running.code, running.said) == (0, "")
-
-
-async def _received(node: Node) -> bool:
-    rows = await node.sql("SELECT received_seq FROM recipients WHERE id = 'alice'")
-    return bool(rows and rows[0][0] == 1)
 
 
 async def test_it_goes_on_over_a_restart_of_the_service(start: Callable[..., Process], tmp_path: Path) -> None:
@@ -116,25 +164,24 @@ async def test_it_goes_on_over_a_restart_of_the_service(start: Callable[..., Pro
         assert [json.loads(line)["seq"] for line in running.lines] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_it_resumes_where_the_last_one_ended(node: Node, tmp_path: Path) -> None:
-    await node.post_all([{}] * 4)
-    with tail(node.base, tmp_path, "--after", "0", "--count", "2", "--json") as first:
-        assert first.code == 0
-    await eventually(lambda: node.sql("SELECT 1 FROM recipients WHERE received_seq = 2"))
-    with tail(node.base, tmp_path, "--count", "2", "--json") as second:
-        assert second.code == 0
-        assert [json.loads(line)["seq"] for line in second.lines] == [3, 4]
+async def test_it_resumes_where_the_last_one_ended(lenient: Node, here: Here, head: int) -> None:
+    await lenient.post_all([{}] * 4)
+    assert here("--after", str(head), "--count", "2").returncode == 0
+    await eventually(lambda: received(lenient, head + 2))
+    run = here("--count", "2", "--json")
+    assert run.returncode == 0, run
+    assert [json.loads(printed)["seq"] for printed in run.stdout.splitlines()] == [head + 3, head + 4]
 
 
 @pytest.mark.parametrize("alerts", [1, 50])
 async def test_a_reader_that_leaves_ends_it_quietly_though_nothing_more_may_come(
-    node: Node, tmp_path: Path, *, alerts: int
+    lenient: Node, tmp_path: Path, head: int, *, alerts: int
 ) -> None:
-    await node.post_all([{}] * alerts)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOCSIN_URL": node.base, "TOCSIN_TOKEN": token("alice")}
+    await lenient.post_all([{}] * alerts)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOCSIN_URL": lenient.base, "TOCSIN_TOKEN": token("alice")}
     process = await asyncio.to_thread(
         subprocess.run,
-        ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m service tail --after 0 | head -n 1"],
+        ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m service tail --after {head} | head -n 1"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -145,9 +192,9 @@ async def test_a_reader_that_leaves_ends_it_quietly_though_nothing_more_may_come
     assert process.stdout.count(b"\n") == 1
 
 
-def _in_a_terminal(folder: Path, environment: dict[str, Any]) -> str:
+def _in_a_terminal(folder: Path, head: int, environment: dict[str, Any]) -> str:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "service", "tail", "--after", "0", "--count", "1"]
+    command = [sys.executable, "-m", "service", "tail", "--after", str(head), "--count", "1"]
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs) as process:
         assert process.wait(30) == 0
     shown = os.read(ours, 10_000).decode()
@@ -158,12 +205,12 @@ def _in_a_terminal(folder: Path, environment: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 async def test_a_terminal_is_shown_colours_unless_it_says_no(
-    node: Node, tmp_path: Path, *, variables: dict[str, str], coloured: bool
+    lenient: Node, tmp_path: Path, head: int, *, variables: dict[str, str], coloured: bool
 ) -> None:
-    await node.post(severity="critical")
+    await lenient.post(severity="critical")
     environment: dict[str, Any] = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    environment |= {"PYTHONPATH": str(ROOT), "TOCSIN_URL": node.base, "TOCSIN_TOKEN": token("alice"), **variables}
-    shown = await asyncio.to_thread(_in_a_terminal, tmp_path, environment)
+    environment |= {"PYTHONPATH": str(ROOT), "TOCSIN_URL": lenient.base, "TOCSIN_TOKEN": token("alice"), **variables}
+    shown = await asyncio.to_thread(_in_a_terminal, tmp_path, head, environment)
     assert "It happened" in shown
     assert ("\033[" in shown) is coloured
 
@@ -177,18 +224,20 @@ async def test_a_terminal_is_shown_colours_unless_it_says_no(
         (("--topic", "b"), token("alice", topics=["a"]), "ask for a token that covers the topic"),
     ],
 )
-async def test_a_failure_is_one_line_that_says_what_to_do(
-    node: Node, tmp_path: Path, arguments: tuple[str, ...], bearer: str, said: str
+def test_a_failure_is_one_line_that_says_what_to_do(
+    here: Here, arguments: tuple[str, ...], bearer: str, said: str
 ) -> None:
-    with tail(node.base, tmp_path, *arguments, TOCSIN_TOKEN=bearer) as running:
-        assert running.code == 1
-        assert said in running.said
-        assert running.said.startswith("tocsin: ")
-        assert running.said.count("\n") == 1
-        assert bearer not in running.said
+    run = here(*arguments, TOCSIN_TOKEN=bearer)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert said in run.stderr
+    assert run.stderr.startswith("tocsin: ")
+    assert run.stderr.count("\n") == 1
+    assert bearer not in run.stderr
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("arguments", [("--after", "soon"), ("--count", "0"), ("--min-severity", "bad"), ("x",)])
-def test_wrong_usage_exits_2(node: Node, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    with tail(node.base, tmp_path, *arguments) as running:
-        assert running.code == 2
+def test_wrong_usage_exits_2(
+    tocsin: Callable[..., subprocess.CompletedProcess[str]], arguments: tuple[str, ...]
+) -> None:
+    assert tocsin("tail", *arguments).returncode == 2
