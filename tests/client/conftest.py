@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.client.flaky_proxy import Line
+from tests.client.flaky_proxy import FlakyProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def line(node: Node) -> Iterator[Line]:
-    """The line to a node of the test's own."""
-    with Line(node.base).running() as running:
+def proxy(lenient: Node) -> Iterator[FlakyProxy]:
+    """A proxy before the node that the tests of a module share."""
+    with FlakyProxy(lenient.base).running() as running:
         yield running
+
+
+@pytest.fixture
+async def head(lenient: Node) -> int:
+    """Where the log of the shared node stands when the test begins."""
+    rows = await lenient.sql("SELECT coalesce(max(seq), 0) FROM events")
+    return int(rows[0][0])

@@ -1,4 +1,4 @@
-"""The line between a client and a node, which fails as it is told to: a TCP proxy in a thread of its own."""
+"""A TCP proxy between a client and a node that fails as a test says, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def answer(status: str, *headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-class Line:
-    """Passes on to the node at ``target``. ``faults`` are those of the next connections; then all is well."""
+class FlakyProxy:
+    """Forwards to the node at ``target``. ``faults`` are those of the next connections; later ones work."""
 
     def __init__(self, target: str) -> None:
         self.faults: list[Fault | bytes] = []
@@ -41,7 +41,7 @@ class Line:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self._thread = threading.Thread(target=self._loop.run_forever, name="line")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="flaky-proxy")
 
     @property
     def base(self) -> str:
@@ -69,7 +69,7 @@ class Line:
         await self._cut()
 
     @contextmanager
-    def running(self) -> Iterator[Line]:
+    def running(self) -> Iterator[FlakyProxy]:
         self._thread.start()
         try:
             asyncio.run_coroutine_threadsafe(self.start(), self._loop).result()

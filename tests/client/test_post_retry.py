@@ -1,20 +1,17 @@
-"""Posts over real sockets, by both clients: what is retried, and that nothing is doubled."""
+"""Posting with retries, without a network: the answers are given, and pauses move the clock."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
+import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from email.utils import format_datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from service.client import (
-    AsyncClient,
     BatchRefused,
-    Client,
-    ClientError,
     Forbidden,
     Posted,
     Retry,
@@ -23,230 +20,213 @@ from service.client import (
     Unauthorized,
     UnprocessableRequest,
     Unreachable,
+    post_retry,
 )
-from service.settings import LimitSettings, Settings
-from tests.client.flaky_proxy import Fault, Line, answer
-from tests.harness import READ, WRITE, Node, serving, token
+from service.client.post_retry import Call, Poster, Reply
+from service.client.sync import run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from service.client import AlertFields, NewAlert
 
-    from tests.harness import Process
+pytestmark = pytest.mark.unit
 
-EAGER = Retry(total_seconds=10, base_seconds=0.001, cap_seconds=0.01)
-HASTY = Retry(total_seconds=0.3, base_seconds=0.001, cap_seconds=0.01)
-
-
-def client(base: str, bearer: Any = None, retry: Retry = EAGER) -> Client:
-    return Client(base, bearer or token("billing", WRITE), retry=retry, trust_env=False)
+RETRY = Retry(total_seconds=60, attempt_seconds=15, base_seconds=1, cap_seconds=5)
+CREATED = Reply(201, {}, b'{"id": "a", "seq": 7}')
+AWAY = Unreachable("did not answer")
 
 
-def async_client(base: str, bearer: Any = None, retry: Retry = EAGER) -> AsyncClient:
-    return AsyncClient(base, bearer or token("billing", WRITE), retry=retry, trust_env=False)
+class Service:
+    """Answers in turn. ``random`` is its highest value, so that pauses are the longest ones."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *answers: Reply | Unreachable, refreshable: bool = False
+    ) -> None:
+        self.calls: list[Call] = []
+        self.pauses: list[float] = []
+        self.seconds_of_an_attempt = 0.0
+        self._answers = list(answers)
+        self._now = 1000.0
+        monkeypatch.setattr(post_retry, "time", SimpleNamespace(monotonic=lambda: self._now))
+        monkeypatch.setattr(post_retry, "random", SimpleNamespace(random=lambda: 1.0))
+        self.poster = Poster(RETRY, self._send, self._sleep, refreshable=refreshable)
+
+    async def _send(self, call: Call) -> Reply | Unreachable:
+        self.calls.append(call)
+        self._now += self.seconds_of_an_attempt
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+    async def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self._now += seconds
+
+    def post(self, **fields: Any) -> Posted:
+        return run(self.poster.post("It happened", cast("AlertFields", fields)))
+
+    def post_batch(self, count: int, **fields: Any) -> list[Posted]:
+        alerts = [{"title": str(number), **fields} for number in range(count)]
+        return run(self.poster.post_batch(cast("list[NewAlert]", alerts)))
 
 
-async def post(base: str, title: str = "x", bearer: Any = None, retry: Retry = EAGER, **fields: Any) -> Posted:
-    async with async_client(base, bearer, retry) as tocsin:
-        return await tocsin.post(title, **fields)
+def status(code: int, **headers: str) -> Reply:
+    return Reply(code, {name.replace("_", "-"): value for name, value in headers.items()}, b"<html>")
 
 
-def post_from_a_thread(base: str, title: str = "x", bearer: Any = None, retry: Retry = EAGER, **fields: Any) -> Posted:
-    with client(base, bearer, retry) as tocsin:
-        return tocsin.post(title, **fields)
+def batch(*results: dict[str, Any]) -> Reply:
+    return Reply(200, {}, json.dumps({"results": results}).encode())
 
 
-async def titles(node: Node) -> list[str]:
-    return [row[0] for row in await node.sql("SELECT title FROM alerts ORDER BY seq")]
+@pytest.mark.parametrize("passing", [AWAY, *map(status, (429, 502, 503, 504))])
+def test_what_may_pass_is_tried_again_with_the_same_key_after_growing_pauses(
+    monkeypatch: pytest.MonkeyPatch, passing: Reply | Unreachable
+) -> None:
+    service = Service(monkeypatch, *[passing] * 4, CREATED)
+    assert service.post() == Posted("a", 7)
+    assert service.pauses == [2, 4, 5, 5]
+    assert len({(call.content, call.headers["Idempotency-Key"]) for call in service.calls}) == 1
 
 
-async def test_a_post_says_where_the_alert_stands(node: Node) -> None:
-    async with async_client(node.base) as tocsin:
-        posted = await tocsin.post(
-            "It happened",
-            topic="payments.eu",
-            severity="critical",
-            body="More.",
-            attributes={"rate": 0.78},
-            links=[{"title": "Runbook", "url": "https://runbooks.example/x"}],
-            recipients=["alice"],
-            dedup_key="acceptance/X",
-            expires_at=datetime.now(UTC) + timedelta(hours=1),
-        )
-    rows = await node.sql("SELECT id::text, seq, topic, severity::text, body, dedup_key, recipients FROM alerts")
-    assert [tuple(row) for row in rows] == [
-        (posted.id, posted.seq, "payments.eu", "critical", "More.", "acceptance/X", ["alice"])
-    ]
-    assert (posted.seq, posted.replayed, posted.repeated) == (1, False, False)
+def test_two_posts_have_two_keys_unless_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(monkeypatch, CREATED)
+    service.post()
+    service.post()
+    assert len({call.headers["Idempotency-Key"] for call in service.calls}) == 2
+    service.post(idempotency_key="job-1")
+    assert service.calls[-1].headers["Idempotency-Key"] == "job-1"
+    assert json.loads(service.calls[-1].content) == {"title": "It happened"}
 
 
-async def test_the_synchronous_client_posts_the_same(node: Node) -> None:
-    with client(node.base) as tocsin:
-        one = tocsin.post("One")
-        assert [two.seq for two in tocsin.post_batch([{"title": "Two"}, {"title": "Three"}])] == [one.seq + 1, 3]
-    assert await titles(node) == ["One", "Two", "Three"]
+def test_retry_after_is_waited_for_at_least_in_either_notation(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(monkeypatch, status(503, retry_after="7"), CREATED)
+    service.post()
+    assert service.pauses == [9]
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    service = Service(monkeypatch, status(503, retry_after=date), status(503, retry_after="soon"), CREATED)
+    service.post()
+    assert 30 < service.pauses[0] <= 32
+    assert service.pauses[1] == 4
 
 
-GATEWAY = [answer("502 Bad Gateway"), answer("503 Service Unavailable"), answer("504 Gateway Timeout")]
+def test_a_pause_that_would_end_too_late_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(monkeypatch, status(429, retry_after="3600"))
+    with pytest.raises(TooManyRequests) as refused:
+        service.post()
+    assert (refused.value.retry_after, service.pauses) == (3600, [])
+
+
+@pytest.mark.parametrize(("last", "error"), [(AWAY, Unreachable), (status(503), ServiceFailed)])
+def test_retries_end_in_time_with_the_last_error(
+    monkeypatch: pytest.MonkeyPatch, last: Reply | Unreachable, error: type[Exception]
+) -> None:
+    service = Service(monkeypatch, status(502), last)
+    service.seconds_of_an_attempt = 10
+    with pytest.raises(error):
+        service.post()
+    assert [round(call.seconds) for call in service.calls] == [15, 15, 15, 15, 4]
+
+
+def test_an_attempt_has_at_least_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(monkeypatch, AWAY)
+    service.seconds_of_an_attempt = 28.9
+    with pytest.raises(Unreachable):
+        service.post()
+    assert [call.seconds for call in service.calls] == [15, 15]
+    service = Service(monkeypatch, AWAY, CREATED)
+    service.seconds_of_an_attempt = 57.5
+    service.post()
+    assert service.calls[1].seconds == 1
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [Fault.REFUSED, Fault.ANSWER_LOST, *GATEWAY, answer("429 Too Many Requests", "Retry-After: 0")],
-    ids=["refused", "answer_lost", "502", "503", "504", "429"],
+    ("code", "error"), [(400, UnprocessableRequest), (401, Unauthorized), (403, Forbidden), (500, ServiceFailed)]
 )
-async def test_what_may_pass_is_tried_again_and_stored_once(node: Node, line: Line, fault: Fault | bytes) -> None:
-    line.faults = [fault, fault]
-    async with async_client(line.base) as tocsin:
-        posted = await tocsin.post("Once")
-    assert posted.replayed is (fault is Fault.ANSWER_LOST)
-    assert line.connections == 3
-    line.faults = [fault, fault]
-    await asyncio.to_thread(post_from_a_thread, line.base, "Twice")
-    assert await titles(node) == ["Once", "Twice"]
+def test_what_will_not_pass_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+) -> None:
+    problem = {"code": "a_code", "detail": "Why.", "errors": [{"pointer": "/topic", "detail": "x"}]}
+    service = Service(monkeypatch, Reply(code, {}, json.dumps(problem).encode()))
+    with pytest.raises(error) as refused:
+        service.post()
+    assert type(refused.value) is error
+    assert (str(refused.value), refused.value.errors) == ("Why. (a_code)", problem["errors"])  # type: ignore[attr-defined]
+    assert len(service.calls) == 1
 
 
-@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.ANSWER_LOST, *GATEWAY])
-async def test_a_batch_whose_answer_is_lost_is_stored_once(node: Node, line: Line, fault: Fault | bytes) -> None:
-    line.faults = [fault]
-    async with async_client(line.base) as tocsin:
-        posted = await tocsin.post_batch([{"title": f"Number {number}"} for number in range(2_500)])
-    assert [one.seq for one in posted] == list(range(1, 2_501))
-    assert len(await titles(node)) == 2_500
+def test_an_answer_that_is_not_the_services_has_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnprocessableRequest, match=r"HTTP status 404 \(404\)") as refused:
+        Service(monkeypatch, status(404)).post()
+    assert refused.value.code is None
 
 
-async def test_a_node_that_is_killed_and_started_again_has_each_alert_once(start: Callable[..., Process]) -> None:
-    node = start()
-    port = urlsplit(node.base).port
-    tocsin = async_client(node.base, retry=Retry(total_seconds=60, base_seconds=0.01, cap_seconds=0.2))
-    stored: list[Posted] = []
-
-    async def post(number: int) -> None:
-        stored.append(await tocsin.post(f"Number {number}"))
-        if len(stored) == 50:
-            node.kill()
-            await asyncio.to_thread(start, port)
-
-    async with tocsin:
-        for begin in range(0, 200, 10):
-            await asyncio.gather(*map(post, range(begin, begin + 10)))
-    assert sorted(await titles(node)) == sorted(f"Number {number}" for number in range(200))
-    assert sorted(one.seq for one in stored) == list(range(1, 201))
-
-
-async def test_retries_end_in_time_with_the_last_error(line: Line) -> None:
-    line.faults = [answer("503 Service Unavailable")] * 1000
-    with pytest.raises(ServiceFailed) as refused:
-        await post(line.base, retry=HASTY)
-    assert (refused.value.status, refused.value.code) == (503, None)
-    line.faults = [Fault.REFUSED] * 1000
-    with pytest.raises(Unreachable, match="did not answer"):
-        await post(line.base, retry=HASTY)
-    assert line.connections > 4
-
-
-async def test_a_wait_that_would_end_too_late_is_not_begun(line: Line) -> None:
-    line.faults = [answer("429 Too Many Requests", "Retry-After: 3600")] * 10
-    with pytest.raises(TooManyRequests) as refused:
-        await post(line.base)
-    assert refused.value.retry_after == 3600
-    assert line.connections == 1
-
-
-async def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
-    silent = socket.create_server(("127.0.0.1", 0))
-    base = f"http://127.0.0.1:{silent.getsockname()[1]}"
-    with pytest.raises(Unreachable):
-        await post(base, retry=HASTY)
-    with pytest.raises(Unreachable):
-        await asyncio.to_thread(post_from_a_thread, base, retry=HASTY)
-    silent.close()
-
-
-async def test_the_rate_limit_of_the_service_is_waited_out(database_url: str) -> None:
-    with serving(database_url, Settings(limits=LimitSettings(write_limit="2/second"))) as node:
-        async with async_client(node.base) as tocsin:
-            for number in range(5):
-                await tocsin.post(f"Number {number}")
-        assert len(await titles(node)) == 5
-
-
-async def test_what_is_wrong_is_refused_at_once_and_typed(node: Node, line: Line) -> None:
-    with pytest.raises(UnprocessableRequest) as invalid:
-        await post(line.base, topic="No Topic")
-    assert (invalid.value.status, invalid.value.code) == (422, "invalid_request")
-    assert invalid.value.errors[0]["pointer"] == "/topic"
-    with pytest.raises(Unauthorized) as unauthorized:
-        await post(line.base, bearer="no.token.at-all")
-    assert unauthorized.value.code == "token_invalid"
-    with pytest.raises(Forbidden) as forbidden:
-        await post(line.base, bearer=token("billing", READ))
-    assert forbidden.value.code == "scope_missing"
-    assert line.connections == 3
-
-
-async def test_a_refused_token_is_asked_for_again_once(node: Node) -> None:
-    tokens = [token("billing", WRITE, ttl_seconds=-1), token("billing", WRITE)]
-    asked: list[int] = []
-
-    async def ask() -> str:
-        asked.append(len(asked))
-        return tokens[min(len(asked), 2) - 1]
-
-    async with async_client(node.base, ask) as tocsin:
-        assert (await tocsin.post("x")).seq == 1
-    assert asked == [0, 1]
-    always = token("billing", WRITE, ttl_seconds=-1)
+def test_a_refused_token_is_asked_for_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(monkeypatch, status(401), CREATED, refreshable=True)
+    assert service.post().seq == 7
+    assert service.pauses == []
+    service = Service(monkeypatch, status(401), refreshable=True)
     with pytest.raises(Unauthorized):
-        post_from_a_thread(node.base, bearer=lambda: always)
+        service.post()
+    assert len(service.calls) == 2
 
 
-async def test_a_batch_says_of_each_alert_what_became_of_it(node: Node) -> None:
-    async with async_client(node.base, token("billing", WRITE, topics=["a"])) as tocsin:
-        with pytest.raises(BatchRefused, match="2 of 4 alerts were not stored; the first, number 2") as refused:
-            await tocsin.post_batch(
-                [
-                    {"title": "Good", "topic": "a"},
-                    {"title": "", "topic": "a"},
-                    {"title": "Other", "topic": "b"},
-                    {"title": "Good", "topic": "a"},
-                ]
-            )
-    kinds = [type(result) for result in refused.value.results]
-    assert kinds == [Posted, UnprocessableRequest, Forbidden, Posted]
+@pytest.mark.parametrize(
+    ("reply", "posted"),
+    [
+        (Reply(200, {}, CREATED.content), Posted("a", 7, repeated=True)),
+        (Reply(201, {"idempotency-replayed": "true"}, CREATED.content), Posted("a", 7, replayed=True)),
+    ],
+)
+def test_a_post_says_whether_it_was_new(monkeypatch: pytest.MonkeyPatch, reply: Reply, posted: Posted) -> None:
+    assert Service(monkeypatch, reply).post() == posted
 
 
-async def test_a_batch_that_breaks_off_says_what_was_stored(node: Node, line: Line) -> None:
-    line.faults = [Fault.NONE]
-    alerts = [{"title": "x"}, {"title": "x"}]
-    tocsin = async_client(line.base, retry=HASTY)
-    await tocsin.post_batch(alerts)  # type: ignore[arg-type]
-    line.faults = [Fault.REFUSED] * 1000
-    line.cut()
-    with pytest.raises(Unreachable):
-        await tocsin.post_batch(alerts)  # type: ignore[arg-type]
-    await tocsin.close()
-
-
-async def test_a_key_of_the_callers_own_holds_across_clients(node: Node) -> None:
-    first = await post(node.base, "Job failed", idempotency_key="job-1")
-    again = await post(node.base, "Job failed", idempotency_key="job-1")
-    assert (again.seq, first.replayed, again.replayed) == (first.seq, False, True)
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize("url", ["", "tocsin", "ftp://tocsin.example", "https://"])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ClientError, match="is no address"):
-        Client(url, "x")
-
-
-@pytest.mark.parametrize("bad", ["hunter2\n", "", "hunter2 hunter2", "hunter2é"])
-async def test_a_token_that_is_none_is_refused_without_quoting_it(node: Node, bad: str) -> None:
-    with pytest.raises(ClientError) as refused:
-        post_from_a_thread(node.base, bearer=lambda: bad)
-    assert "hunter2" not in str(refused.value)
-
-
-def test_a_time_without_a_zone_is_refused(node: Node) -> None:
+def test_times_are_written_with_their_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(monkeypatch, CREATED)
+    service.post(expires_at=datetime(2099, 1, 1, tzinfo=UTC))
+    assert json.loads(service.calls[0].content)["expires_at"] == "2099-01-01T00:00:00+00:00"
     with pytest.raises(ValueError, match="needs a zone"):
-        post_from_a_thread(node.base, expires_at=datetime(2099, 1, 1))  # noqa: DTZ001 - that is the point
+        service.post(expires_at=datetime(2099, 1, 1))  # noqa: DTZ001 - that is the point
+    with pytest.raises(TypeError, match="set is no JSON"):
+        service.post(attributes={"a": set()})
+
+
+def test_a_batch_is_split_by_number_and_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post_retry, "BATCH_ITEMS_MAX", 3)
+    answers = [batch(*({"status": 201, "id": "a", "seq": n} for n in range(size))) for size in (3, 3, 1)]
+    service = Service(monkeypatch, *answers)
+    assert [posted.seq for posted in service.post_batch(7)] == [0, 1, 2, 0, 1, 2, 0]
+    monkeypatch.setattr(post_retry, "BATCH_BYTES_MAX", 500)
+    answers = [batch(*({"status": 201, "id": "a", "seq": n} for n in range(2)))] * 2
+    service = Service(monkeypatch, *answers)
+    service.post_batch(4, body="x" * 150)
+    assert [len(json.loads(call.content)) for call in service.calls] == [2, 2]
+
+
+def test_of_a_batch_only_what_may_pass_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, full, bad = (
+        {"status": 201, "id": "a", "seq": 1},
+        {"status": 503},
+        {"status": 422, "code": "invalid_request"},
+    )
+    service = Service(monkeypatch, batch(stored, full, bad), batch({**stored, "seq": 2}))
+    with pytest.raises(BatchRefused, match="1 of 3 alerts were not stored; the first, number 3") as refused:
+        service.post_batch(3)
+    first, second, third = refused.value.results
+    assert (first, second) == (Posted("a", 1), Posted("a", 2))
+    assert isinstance(third, UnprocessableRequest)
+    sent, again = (json.loads(call.content) for call in service.calls)
+    assert again == [sent[1]]
+
+
+def test_a_batch_that_breaks_off_says_what_was_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post_retry, "BATCH_ITEMS_MAX", 1)
+    service = Service(monkeypatch, batch({"status": 201, "id": "a", "seq": 1}), status(403))
+    with pytest.raises(BatchRefused, match="1 of 2") as refused:
+        service.post_batch(2)
+    assert isinstance(refused.value.results[1], Forbidden)
+    with pytest.raises(Forbidden):
+        Service(monkeypatch, status(403)).post_batch(2)
+
+
+def test_an_empty_batch_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(monkeypatch, AWAY)
+    assert service.post_batch(0) == []
+    assert service.calls == []

@@ -1,242 +1,168 @@
-"""Streams over real sockets, by both clients: nothing lost and nothing doubled, whatever happens to the connection."""
+"""The state of a stream, without a network and with a clock of the test's own."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from service.client import AsyncClient, Client, Connected, Disconnected, Gap, StreamRejected, Unreachable, stream_state
+from service.client import Connected, Disconnected, Gap, StreamRejected, stream_state
+from service.client.stream_state import StreamState
 from service.errors import CloseReason
-from service.settings import Settings, StreamSettings
 from service.stream.frames import SUBPROTOCOL
-from tests.client.flaky_proxy import Line, answer
-from tests.harness import READ, WRITE, Node, Process, eventually, serving, token
+from tests.harness import BODY
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+pytestmark = pytest.mark.unit
+
+
+class Following(StreamState):
+    """A state whose clock stands still unless it is told to move; it keeps its notices."""
+
+    def __init__(self, after: Any = None) -> None:
+        self.now = 50.0
+        self.notices: list[Any] = []
+        super().__init__(after, (), None, self.notices.append, lambda: self.now)
+
+    def take(self, kind: str, /, **fields: Any) -> Any:
+        return self.receive(json.dumps({"type": kind, **fields}))
+
+    def welcome(self, after: int = 0, head: int = 10) -> None:
+        self.opened()
+        self.take("welcome", after=after, head=head, heartbeat_seconds=10)
+
+    def event(self, seq: int) -> Any:
+        return self.take("event", seq=seq, kind="alert.created", at=BODY["created_at"], actor="billing", alert=BODY)
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Come back without long pauses."""
-    monkeypatch.setattr(
-        stream_state, "_BACKOFF", {"retry": (0.01, 0.2), "refresh": (0.01, 0.2), "retry_later": (0.01, 0.2)}
-    )
-
-
-def follower(base: str, bearer: Any = None) -> AsyncClient:
-    return AsyncClient(base, bearer or token("alice"), trust_env=False)
-
-
-async def received(node: Node) -> int:
-    rows = await node.sql("SELECT coalesce(max(received_seq), 0) FROM recipients WHERE id = 'alice'")
-    return int(rows[0][0])
-
-
-async def test_events_come_typed_and_in_order(node: Node) -> None:
-    posted = await node.post("It happened", topic="payments.eu", severity="critical", attributes={"a": 1})
-    async with follower(node.base) as tocsin, tocsin.stream(after=0) as events:
-        event = await anext(events)
-    assert (event.seq, event.kind, event.actor) == (1, "alert.created", "billing")
-    assert (event.alert.id, event.alert.title, event.alert.attributes) == (posted["id"], "It happened", {"a": 1})
-    assert event.alert.created_at.tzinfo is not None
-    assert event.raw["alert"]["topic"] == event.alert.topic == "payments.eu"
-
-
-async def test_the_filters_and_the_start_are_those_that_were_asked_for(node: Node) -> None:
-    for number, topic in enumerate(["a", "b.c", "a", "b"]):
-        await node.post(f"Number {number}", topic=topic, severity="error" if number else "info")
-    async with follower(node.base) as tocsin:
-        async with tocsin.stream(after=0, topics=["a", "b.*"], min_severity="error") as events:
-            assert [(await anext(events)).seq for _ in range(2)] == [2, 3]
-        async with tocsin.stream(after="latest") as events:
-            waiting = asyncio.ensure_future(anext(events))
-            await eventually(lambda: events.cursor == 4)
-            await node.post("New")
-            assert (await waiting).seq == 5
-
-
-async def test_an_event_is_acknowledged_when_the_body_has_finished_with_it(node: Node) -> None:
-    await node.post_all([{}] * 3)
-    async with follower(node.base) as tocsin, tocsin.stream(after=0) as events:
-        seen = 0
-        async for event in events:
-            seen = event.seq
-            if seen == 2:
-                await eventually(lambda: acknowledged(node, 1))
-                assert await received(node) < 2
-            if seen == 3:
-                break
-    await eventually(lambda: acknowledged(node, 3))
-
-
-async def acknowledged(node: Node, seq: int) -> bool:
-    return await received(node) >= seq
-
-
-async def test_an_event_whose_body_failed_is_not_acknowledged_and_comes_again(node: Node) -> None:
-    await node.post_all([{}] * 2)
-    tocsin = follower(node.base)
-
-    async def fail_at_two() -> None:
-        async with tocsin.stream(after=0) as events:
-            async for event in events:
-                if event.seq == 2:
-                    raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        await fail_at_two()
-    await eventually(lambda: acknowledged(node, 1))
-    async with tocsin.stream() as events:
-        assert (await anext(events)).seq == 2
-    await tocsin.close()
-
-
-async def test_acks_of_a_burst_are_few(node: Node) -> None:
-    await node.post_all([{}] * 500)
-    async with follower(node.base) as tocsin, tocsin.stream(after=0) as events:
-        async for event in events:
-            if event.seq == 500:
-                break
-    await eventually(lambda: acknowledged(node, 500))
-    rows = await node.sql("SELECT count(*) FROM receipts")
-    assert rows[0][0] < 50
-
-
-async def test_a_stream_resumes_after_every_drop(node: Node, line: Line) -> None:
-    notices: list[Any] = []
-    async with follower(line.base) as tocsin, tocsin.stream(after=0, on_notice=notices.append) as events:
-        seen = []
-        for turn in range(5):
-            await node.post_all([{}] * 20)
-            for _ in range(20):
-                seen.append((await anext(events)).seq)
-                if len(seen) % 7 == 0:
-                    line.cut()
-            line.faults = [answer("502 Bad Gateway")] if turn == 2 else []
-    assert seen == list(range(1, 101))
-    assert any(isinstance(notice, Disconnected) and notice.reason == "http_502" for notice in notices)
-    assert sum(isinstance(notice, Connected) for notice in notices) > 3
-
-
-async def test_the_synchronous_stream_resumes_too(node: Node, line: Line) -> None:
-    def follow() -> list[int]:
-        seen = []
-        with Client(line.base, token("alice"), trust_env=False) as tocsin, tocsin.stream(after=0) as events:
-            for event in events:
-                seen.append(event.seq)
-                if len(seen) % 7 == 0 and len(seen) < 50:
-                    line.cut()
-                if len(seen) == 100:
-                    return seen
-        return seen
-
-    following_it = asyncio.create_task(asyncio.to_thread(follow))
-    for _ in range(5):
-        await node.post_all([{}] * 20)
-    assert await following_it == list(range(1, 101))
-    await eventually(lambda: acknowledged(node, 100))
-
-
-async def test_a_stream_outlives_a_node_that_is_killed_and_one_that_is_stopped(start: Callable[..., Process]) -> None:
-    node = start()
-    port = urlsplit(node.base).port
-    async with follower(node.base) as tocsin, tocsin.stream(after=0) as events:
-        seen = []
-        for end in (Process.kill, Process.stop, None):
-            await node.post_all([{}] * 10)
-            seen += [(await anext(events)).seq for _ in range(10)]
-            if end is not None:
-                await asyncio.to_thread(end, node)
-                node = await asyncio.to_thread(start, port)
-    assert seen == list(range(1, 31))
-
-
-async def test_a_token_that_expires_is_asked_for_again(node: Node) -> None:
-    tokens = iter([token("alice", ttl_seconds=3), token("alice")])
-    notices: list[Any] = []
-
-    async def fresh() -> str:
-        return next(tokens)
-
-    async with follower(node.base, fresh) as tocsin, tocsin.stream(after=0, on_notice=notices.append) as events:
-        await node.post()
-        assert (await anext(events)).seq == 1
-        waiting = asyncio.ensure_future(anext(events))
-        await eventually(lambda: Disconnected("token_expired", 0.0) in notices)
-        await node.post()
-        assert (await waiting).seq == 2
+def longest_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_state, "random", SimpleNamespace(random=lambda: 1.0))
 
 
 @pytest.mark.parametrize(
-    ("bearer", "options", "reason"),
+    ("base", "after", "topics", "severity", "address"),
     [
-        (token("alice", READ, ttl_seconds=-5), {}, "token_expired"),
-        ("no.token.at-all", {}, "token_invalid"),
-        (token("alice", WRITE), {}, "scope_missing"),
-        (token("alice", topics=["a"]), {"topics": ["b"]}, "topic_forbidden"),
+        ("http://a:1", None, (), None, "ws://a:1/v1/ws"),
+        ("https://a/x/", 7, (), None, "wss://a/x/v1/ws?after=7"),
+        (
+            "https://a",
+            "latest",
+            ["b", "c.*"],
+            "error",
+            "wss://a/v1/ws?after=latest&topics=b%2Cc.%2A&min_severity=error",
+        ),
     ],
 )
-async def test_a_stream_that_would_be_refused_again_ends(
-    node: Node, bearer: str, options: dict[str, Any], reason: str
+def test_the_address_has_the_cursor_and_the_filter(
+    base: str, after: Any, topics: Any, severity: Any, address: str
 ) -> None:
-    async with follower(node.base, bearer) as tocsin, tocsin.stream(**options) as events:
-        with pytest.raises(StreamRejected) as refused:
-            await anext(events)
-    assert (refused.value.reason, refused.value.code) == (reason, 1008)
-
-    def follow() -> None:
-        with Client(node.base, bearer, trust_env=False) as synchronous, synchronous.stream(**options) as stream:
-            next(stream)
-
-    with pytest.raises(StreamRejected, match=reason):
-        await asyncio.to_thread(follow)
+    assert StreamState(after, topics, severity, None).address(base) == address
 
 
-async def test_a_service_without_a_stream_is_not_asked_again(line: Line) -> None:
-    line.faults = [answer("404 Not Found")] * 2
-    async with follower(line.base) as tocsin, tocsin.stream() as events:
-        with pytest.raises(StreamRejected, match="404"):
-            await anext(events)
-    assert line.connections == 1
+def test_the_cursor_follows_what_was_given_out_and_what_there_was_not_for_us() -> None:
+    state = Following("latest")
+    state.welcome(after=10)
+    assert (state.cursor, state.notices) == (10, [Connected(10, 10)])
+    assert state.event(12).alert.title == BODY["title"]
+    assert state.event(12) is None
+    assert state.event(11) is None
+    state.take("heartbeat", seq=20)
+    state.take("caught_up", seq=15)
+    assert state.cursor == 20
+    assert state.address("http://a").endswith("?after=20")
 
 
-async def test_a_service_that_was_never_reached_is_given_up(node: Node) -> None:
-    async with follower("http://127.0.0.1:9") as tocsin, tocsin.stream(first_connection_seconds=0.1) as events:
-        with pytest.raises(Unreachable):
-            await anext(events)
+def test_a_newer_service_may_send_what_is_not_known() -> None:
+    state = Following(0)
+    state.welcome()
+    assert state.take("a_new_type", what="ever") is None
+    assert state.take("error", code="overloaded") is None
 
 
-async def test_a_silent_service_is_left(database_url: str) -> None:
-    silent = Settings(stream=StreamSettings(heartbeat_seconds=3600))
-    with serving(database_url, silent) as node:
-        notices: list[Any] = []
-        async with follower(node.base) as tocsin, tocsin.stream(after=0, on_notice=notices.append) as events:
-            waiting = asyncio.ensure_future(anext(events))
-            await eventually(lambda: notices)
-            events._state.silence_seconds = 0.2
-            await node.post("It is heard, and then nothing")
-            await waiting
-            waiting = asyncio.ensure_future(anext(events))
-            await eventually(lambda: any(isinstance(n, Disconnected) and n.reason == "server_silent" for n in notices))
-            await node.post()
-            assert (await waiting).seq == 2
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "[]", '{"type": "event", "seq": 9}', '{"type": "heartbeat"}', b"\xff"]
+)
+def test_what_is_no_frame_is_a_value_error(text: str | bytes) -> None:
+    state = Following(0)
+    state.welcome()
+    with pytest.raises(ValueError, match=r"."):
+        state.receive(text)
 
 
-async def test_a_cursor_of_another_log_begins_anew(node: Node) -> None:
-    await node.post_all([{}] * 3)
-    notices: list[Any] = []
-    async with follower(node.base) as tocsin, tocsin.stream(after=100, on_notice=notices.append) as events:
-        waiting = asyncio.ensure_future(anext(events))
-        await eventually(lambda: any(isinstance(notice, Gap) for notice in notices))
-        await node.post("New")
-        assert (await waiting).seq == 4
+def test_acks_come_at_most_four_times_a_second_and_only_for_what_was_processed() -> None:
+    state = Following(0)
+    state.welcome()
+    state.event(1)
+    assert (state.ack_in(), state.ack()) == (None, None)
+    state.processed()
+    assert state.ack_in() == 0
+    assert state.ack() == '{"type": "ack", "seq": 1}'
+    state.event(2)
+    state.processed()
+    state.event(3)
+    state.processed()
+    assert state.ack_in() == 0.25
+    state.now += 0.25
+    assert (state.ack_in(), state.ack(), state.ack_in()) == (0, '{"type": "ack", "seq": 3}', None)
 
 
-@pytest.mark.unit
+def test_the_last_ack_is_sent_again_on_the_next_connection() -> None:
+    state = Following(0)
+    state.welcome()
+    state.event(1)
+    state.processed()
+    state.ack()
+    state.lost(None, "")
+    state.welcome(after=1)
+    assert (state.ack_in(), state.ack()) == (0, '{"type": "ack", "seq": 1}')
+
+
+def test_silence_is_measured_in_heartbeats_after_the_welcome() -> None:
+    state = Following()
+    state.opened()
+    assert state.silence_seconds == 15
+    state.welcome()
+    assert state.silence_seconds == 25
+
+
+def test_a_purged_gap_is_passed_over_and_another_log_begins_where_it_says() -> None:
+    state = Following(100)
+    state.welcome(after=100, head=120)
+    state.take("gap", **{"from": 101, "to": 110, "reason": "purged"})
+    assert state.cursor == 110
+    state.welcome(after=110, head=3)
+    state.take("gap", **{"from": 4, "to": 110, "reason": "reset"})
+    assert state.cursor == 3
+    assert state.event(4) is not None
+    assert [notice.reason for notice in state.notices if isinstance(notice, Gap)] == ["purged", "reset"]
+
+
+def test_pauses_double_to_the_longest_until_a_connection_was_stable() -> None:
+    state = Following()
+    assert [state.lost(None, "").pause_seconds for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    state.welcome()
+    state.take("caught_up", seq=10)
+    state.now += 2.1
+    assert state.lost(1012, "shutting_down").pause_seconds == 1
+    assert state.lost(1008, "rate_limited").pause_seconds == 60
+    assert state.notices[-1] == Disconnected("rate_limited", 60)
+
+
+def test_a_refused_token_is_replaced_at_once_and_then_after_pauses() -> None:
+    state = Following()
+    pauses = [state.lost(1008, "token_expired") for _ in range(3)]
+    assert [(one.pause_seconds, one.fresh_token) for one in pauses] == [(0, True), (2, True), (4, True)]
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1008, "kicked"), (1003, "binary_message"), (1009, "")])
+def test_what_coming_back_cannot_cure_ends_the_stream(code: int, reason: str) -> None:
+    with pytest.raises(StreamRejected) as ended:
+        Following().lost(code, reason)
+    assert (ended.value.code, ended.value.reason) == (code, reason or "message_too_big")
+
+
 def test_the_policy_is_that_of_the_reference() -> None:
     expected = {
         "sign in": "refresh",
