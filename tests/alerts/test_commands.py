@@ -249,6 +249,13 @@ def test_a_comment_is_an_event_of_its_alert_whatever_its_status(status: str) -> 
     assert unit.changed[alert.id].status == status
 
 
+def test_a_comment_on_an_alert_that_is_over_leaves_its_key_with_the_alert_that_holds_it_now() -> None:
+    old, new = stored(dedup_key="k", status="resolved"), stored(dedup_key="k")
+    unit = unit_of(old, new)
+    AddComment("ann", LATER, old.id, uuid7(), "Looking.").apply(unit)
+    assert unit.holder("default", "k") == new
+
+
 def test_a_comment_with_an_idempotency_key_is_made_once() -> None:
     alert = stored()
     unit = unit_of(alert)

@@ -87,10 +87,12 @@ def test_an_alert_that_may_repeat_another_or_escalate_is_a_command(given: dict[s
     assert item.size == len(item.alert.wire())
 
 
-def test_the_alerts_of_one_request_share_nothing() -> None:
+def test_alerts_share_nothing_with_those_before_them() -> None:
+    assert accept(posted(**EVERY_FIELD), BILLING, NOW)
     first, second = plain(posted()), plain(posted(title="Other"))
     assert first.id != second.id
-    assert orjson.loads(first.wire)["title"] == "It happened"
+    alert = orjson.loads(first.wire)
+    assert (alert["title"], alert["escalate_at"], alert["dedup_key"]) == ("It happened", None, None)
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_an_event_is_known_by_its_source_and_id_whatever_a_broker_added() -> Non
             wire(traceparent="00-1", data=1),
             wire(id="2"),
             wire(source="/t"),
-            wire(id="/s", source="1"),
+            wire(id="s1", source="/"),
         )
     ]
     assert keys[0] == keys[1]
