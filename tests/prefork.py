@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
-PRELOADED = ("service.cli.serve",)
+PRELOADED = ("service.cli.serve", "service.cli.audit")
 REQUEST_MAX_BYTES = 128 * 1024
 STREAMS = 3
 """Standard input, output and error."""
@@ -45,6 +45,7 @@ class ForkedProcess(subprocess.Popen[str]):
         self.stdout = stdout
         self.returncode: int | None = None
         self._status = status
+        self._communication_started = False
 
     def poll(self) -> int | None:
         """Return its exit code, or None while it runs."""

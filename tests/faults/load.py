@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from service.severity import SEVERITIES
+from tests import prefork
 from tests.contract import checked_frame
 from tests.harness import PATIENCE, READ, WRITE, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tests.harness import Node
+    from tests.harness import Node, Process
 
 UNLIMITED = {"TOCSIN_WRITE_LIMIT": "1000000/second", "TOCSIN_AUTH_FAILURE_LIMIT": "1000000/second"}
 TOPICS = ("payments.eu", "payments.us", "search", "default")
@@ -252,6 +253,15 @@ class Admin:
             if session is not None:
                 session.code, session.reason = stream.connection.close_code, stream.connection.close_reason
             await stream.close()
+
+
+async def assert_untampered(node: Process) -> None:
+    """Let ``tocsin audit verify`` check the hash chains of the log and the ledger."""
+    log = node.log.with_name("verify.log")
+    with log.open("w") as errors:
+        process = prefork.start(["audit", "verify"], env=node.environment, cwd=log.parent, stderr=errors)
+    output, _ = await asyncio.to_thread(process.communicate)
+    assert process.returncode == 0, output + log.read_text()
 
 
 async def received_all(admins: Iterable[Admin]) -> Callable[[], bool]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.load import UNLIMITED, Admin, post_all, received_all
+from tests.faults.load import UNLIMITED, Admin, assert_untampered, post_all, received_all
 from tests.harness import eventually
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ async def test_concurrent_alerts_are_one_gapless_log_and_reach_each_admin_in_ord
         for admin in admins:
             assert len(admin.sessions) == 1
             assert admin.seqs == await admin.expected()
+    await assert_untampered(first)
     everything = list(range(1, alerts + 1))
     assert [row[0] for row in await first.sql("SELECT seq FROM events ORDER BY seq")] == everything
     assert sorted(alert["seq"] for alert in stored) == everything

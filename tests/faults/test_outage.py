@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.faults.load import UNLIMITED, Admin, Load, assert_ledger_is_complete, received_all
+from tests.faults.load import UNLIMITED, Admin, Load, assert_ledger_is_complete, assert_untampered, received_all
 from tests.harness import eventually, start_process, token
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.faults.conftest import Postgres
     from tests.harness import Process
 
-LEASE = 1.5
+LEASE = 2.5
 
 
 @pytest.fixture
@@ -74,6 +74,7 @@ async def test_postgres_stops_under_load_and_comes_back(
         assert len(admin.sessions) == 1
         assert admin.seqs == await admin.expected()
     await assert_ledger_is_complete(admins)
+    await assert_untampered(node)
     nodes = await node.sql("SELECT ended_at FROM nodes")
     assert [row[0] for row in nodes] == [None, None]
 

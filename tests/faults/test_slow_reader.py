@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults.load import UNLIMITED, Admin, Backend, assert_ledger_is_complete, received_all
+from tests.faults.load import UNLIMITED, Admin, Backend, assert_ledger_is_complete, assert_untampered, received_all
 from tests.harness import eventually
 from tests.reader import Reader
 
@@ -65,6 +65,7 @@ async def test_readers_that_stop_reading_cost_little_memory_delay_nobody_and_res
     await asyncio.to_thread(again.read_until, lambda: again.cursor == ALERTS)
     assert stuck[0].seqs + again.seqs == list(range(1, ALERTS + 1))
     await asyncio.to_thread(again.say_goodbye)
+    await assert_untampered(node)
 
 
 async def all_closed_as_slow(node: Process) -> bool:
