@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.async_api import ConsoleMessage, Dialog, Locator, Page, expect
 
 from tests.harness import PATIENCE, READ, Node, token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 expect.set_options(timeout=PATIENCE * 1000)
 
 REFUSED = ("status of 401", "status of 403")
 UNREACHABLE = ("net::ERR_", "WebSocket connection to")
 """What a browser writes to its console, unasked, when a server refuses it or is gone."""
+
+OWN_PAGE = pytest.mark.parametrize("tab", [{}], indirect=True, ids=[pytest.HIDDEN_PARAM])
+"""For tests that change the page so that signing out does not undo it: its scripts, clock, preferences or size."""
 
 
 @dataclass
@@ -28,11 +35,15 @@ class Tab:
     tokens: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
-        self.page.on("dialog", self._on_dialog)
-        self.page.on("request", lambda request: self.addresses.append(request.url))
-        self.page.on("websocket", lambda socket: self.addresses.append(socket.url))
+        self._listeners: dict[Any, Callable[[Any], Any]] = {
+            "console": self._on_console,
+            "pageerror": lambda error: self.complaints.append(f"uncaught: {error}"),
+            "dialog": self._on_dialog,
+            "request": lambda request: self.addresses.append(request.url),
+            "websocket": lambda socket: self.addresses.append(socket.url),
+        }
+        for event, listener in self._listeners.items():
+            self.page.on(event, listener)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"} and not any(part in message.text for part in self.tolerated):
@@ -56,6 +67,29 @@ class Tab:
         """Sign in with the form."""
         await self["token"].fill(text)
         await self.page.get_by_role("button", name="Sign in", exact=True).click()
+
+    async def leave(self) -> None:
+        """Sign out, and leave the page for the next test as the first found it: at the list, with nothing stored."""
+        await self.page.unroute_all(behavior="ignoreErrors")
+        sign_out = self.page.get_by_role("button", name="Sign out", exact=True)
+        if await sign_out.is_visible():
+            await sign_out.click()
+        address = urlsplit(self.page.url)
+        if address.scheme == "http" and address.path == "/":
+            await self.is_("signed-out")
+            assert await self.page.evaluate("[localStorage.length, Math.random() === Math.random()]") == [0, False], (
+                "this test needs OWN_PAGE"
+            )
+            await self.page.evaluate("location.hash = '#/'")
+        if address.path != "/" or address.query:
+            await self.page.goto("about:blank")
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+
+    def check(self) -> None:
+        """Fail if the browser complained, or a token was in an address."""
+        assert self.complaints == []
+        assert not [address for address in self.addresses if any(token in address for token in self.tokens)]
 
     def __getitem__(self, name: str) -> Locator:
         return self.page.get_by_test_id(name)

@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import Route, WebSocketRoute, expect
 
 from tests.console.axe import axe
-from tests.console.tab import REFUSED, UNREACHABLE, Tab
+from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE, Tab
 from tests.harness import eventually
 
 if TYPE_CHECKING:
@@ -216,6 +216,7 @@ async def test_an_alert_that_is_gone_is_not_asked_about_any_longer(node: Node, t
     await expect(tab["receipts-summary"]).to_be_empty()  # so it is where nobody asks on
 
 
+@OWN_PAGE
 async def test_an_alert_that_is_opened_while_the_stream_catches_up_ends_where_it_stands(node: Node, tab: Tab) -> None:
     answer = await node.post("Disk full")
     timeline, late = Gate(), asyncio.Event()
@@ -503,7 +504,7 @@ async def test_an_alert_is_acknowledged_resolved_and_reopened(node: Node, tab: T
         for name in ("Acknowledge", "Resolve", "Reopen"):
             await expect(button(tab, name)).to_be_enabled(enabled=name in names)
     await expect(tab["timeline"].get_by_role("listitem")).to_have_count(4)  # shown before it was done, now it is
-    rows = await node.sql("SELECT kind FROM events ORDER BY seq")
+    rows = await node.sql("SELECT kind FROM events WHERE alert_id = $1 ORDER BY seq", answer["id"])
     assert [row["kind"] for row in rows] == ["alert.created", "alert.acknowledged", "alert.resolved", "alert.reopened"]
 
 
@@ -599,7 +600,7 @@ async def test_what_was_written_while_offline_stays_and_is_stored_once(node: Nod
     await expect(tab["comment-text"]).to_have_value("")
     await expect(tab["detail-message"]).to_be_hidden()
     await expect(tab["comment"]).to_have_text(["Acquirer X is aware."])
-    rows = await node.sql("SELECT 1 FROM events WHERE kind = 'alert.commented'")
+    rows = await node.sql("SELECT 1 FROM events WHERE alert_id = $1 AND kind = 'alert.commented'", answer["id"])
     assert len(rows) == 1
 
 
@@ -640,6 +641,7 @@ async def test_a_comment_that_fails_behind_ones_back_is_said_and_kept(node: Node
     await expect(tab["comment-text"]).to_have_value("About the first")
 
 
+@OWN_PAGE
 async def test_what_one_admin_asked_for_is_neither_shown_nor_done_to_the_next(node: Node, tab: Tab) -> None:
     answer = await node.post("Disk full")
     gate = Gate()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import expect
 
-from tests.console.tab import Tab
+from tests.console.tab import OWN_PAGE, Tab
 from tests.harness import Node, eventually
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ async def test_each_severity_has_a_sound_of_its_own_and_a_burst_sounds_once_as_i
     assert tuple(await eventually(lambda: tones(tab.page))) == heard[0]
 
 
+@OWN_PAGE
 async def test_a_page_that_the_browser_keeps_silent_says_so_until_it_is_clicked_in(node: Node, tab: Tab) -> None:
     await tab.open(node)
     await choose(tab.page, sound="critical")
@@ -173,6 +174,7 @@ async def test_signing_out_takes_back_what_stands_on_the_screen(node: Node, tab:
     await eventually(lambda: tab.page.evaluate("takenBack"))
 
 
+@OWN_PAGE
 async def test_a_browser_that_forbids_notifications_is_said_in_words(node: Node, tab: Tab) -> None:
     """A headless browser denies what was not granted."""
     await prepared(tab, node, notify="critical")

@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.console.axe import axe
-from tests.console.tab import REFUSED, UNREACHABLE, Tab
+from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE, Tab
 from tests.harness import READ, Node, Process
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@OWN_PAGE
 async def test_a_stream_that_is_down_says_since_when_and_afterwards_what_came_late(
     start: Callable[..., Process], database_url: str, tab: Tab
 ) -> None:
@@ -92,6 +93,7 @@ async def test_a_token_that_lives_long_is_not_worth_a_word(node: Node, tab: Tab)
         (2_500, None),
     ],
 )
+@OWN_PAGE
 async def test_a_clock_that_is_off_by_more_than_5_s_is_said_once(
     node: Node, tab: Tab, skew: int, words: str | None
 ) -> None:

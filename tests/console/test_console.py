@@ -19,7 +19,7 @@ from service.app import CONSOLE
 from service.auth.shared_secret import mint
 from service.settings import AuthSettings
 from tests.console.proxy import Proxy
-from tests.console.tab import REFUSED, UNREACHABLE, Tab, received_at
+from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE, Tab, received_at
 from tests.harness import PATIENCE, READ, WRITE, Node, Process, eventually, new_database, token
 from tests.integrations.test_alertmanager import eager, manager, needs_alertmanager, told
 from tests.integrations.test_apprise import notify
@@ -111,15 +111,15 @@ async def test_the_token_is_kept_in_memory_only(node: Node, tab: Tab) -> None:
     await expect(tab["sign-in"]).to_be_visible()
 
 
-async def test_signing_out_leaves_nothing_behind(node: Node, tab: Tab) -> None:
-    await node.post("Only for admins")
-    await tab.open(node)
+async def test_signing_out_leaves_nothing_behind(own_node: Node, tab: Tab) -> None:
+    await own_node.post("Only for admins")
+    await tab.open(own_node)
     await tab.shows("Only for admins")
     await tab.page.get_by_role("button", name="Sign out").click()
     await tab.is_("signed-out")
     await expect(tab["alert"]).to_have_count(0)
     assert "Only for admins" not in await tab.page.content()
-    await eventually(lambda: node.sql("SELECT 1 FROM connections WHERE closed_at IS NOT NULL"))
+    await eventually(lambda: own_node.sql("SELECT 1 FROM connections WHERE closed_at IS NOT NULL"))
 
 
 # What the feed shows.
@@ -285,6 +285,7 @@ async def test_the_page_lets_no_script_and_no_markup_in(node: Node, tab: Tab) ->
 # Connections that end.
 
 
+@OWN_PAGE
 async def test_a_killed_node_is_waited_for_and_nothing_is_lost_or_shown_twice(
     start: Callable[..., Process], tab: Tab
 ) -> None:
@@ -315,26 +316,28 @@ async def test_a_killed_node_is_waited_for_and_nothing_is_lost_or_shown_twice(
         assert tab.tokens[0] not in process.log.read_text()
 
 
-async def test_a_token_that_expires_ends_the_stream_and_a_new_one_goes_on_from_the_cursor(node: Node, tab: Tab) -> None:
-    await tab.open(node, ttl_seconds=6)
-    await node.post("Before")
+async def test_a_token_that_expires_ends_the_stream_and_a_new_one_goes_on_from_the_cursor(
+    own_node: Node, tab: Tab
+) -> None:
+    await tab.open(own_node, ttl_seconds=6)
+    await own_node.post("Before")
     await tab.shows("Before")
-    await eventually(lambda: received_at(node, 1))
+    await eventually(lambda: received_at(own_node, 1))
 
     await tab.is_("signed-out")
     await expect(tab["state"]).to_contain_text("token expired")
     await expect(tab["reason"]).to_have_text("Your token has expired.")
     await expect(tab["feed"]).to_be_visible()
-    await node.post("Meanwhile")
-    await node.post("Meanwhile too")
+    await own_node.post("Meanwhile")
+    await own_node.post("Meanwhile too")
     await tab.shows("Before")
 
     await tab.paste(tab.token())
     await tab.is_("live")
-    await node.post("After")
+    await own_node.post("After")
     await tab.shows("After", "Meanwhile too", "Meanwhile", "Before")
-    await eventually(lambda: received_at(node, 4))
-    connections = await node.sql("SELECT after_seq, close_reason FROM connections ORDER BY opened_at")
+    await eventually(lambda: received_at(own_node, 4))
+    connections = await own_node.sql("SELECT after_seq, close_reason FROM connections ORDER BY opened_at")
     assert [tuple(row) for row in connections] == [(0, "token_expired"), (1, None)]
     assert tab.requests_of("/v1/alerts") == 1
 
@@ -350,6 +353,7 @@ async def test_a_token_of_somebody_else_starts_over(node: Node, tab: Tab) -> Non
     await expect(tab["alert"]).to_have_count(0)
 
 
+@OWN_PAGE
 async def test_a_log_that_starts_over_is_loaded_again(
     start: Callable[..., Process], server_url: str, template: str, tab: Tab
 ) -> None:
@@ -375,9 +379,9 @@ async def test_a_log_that_starts_over_is_loaded_again(
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def proxy(node: Node) -> AsyncIterator[Proxy]:
-    """A proxy in front of the node that lets no WebSocket through."""
-    async with Proxy(node.base) as running:
+async def proxy(own_node: Node) -> AsyncIterator[Proxy]:
+    """A proxy in front of a node of the test's own that lets no WebSocket through."""
+    async with Proxy(own_node.base) as running:
         yield running
 
 
@@ -387,8 +391,9 @@ async def ways(node: Node) -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize(("holds_back", "transport"), [(False, "sse"), (True, "longpoll")])
+@OWN_PAGE
 async def test_where_websockets_are_blocked_the_feed_comes_by_http(
-    node: Node,
+    own_node: Node,
     proxy: Proxy,
     tab: Tab,
     holds_back: bool,  # noqa: FBT001 - a parameter of the test
@@ -396,18 +401,18 @@ async def test_where_websockets_are_blocked_the_feed_comes_by_http(
 ) -> None:
     tab.tolerated = UNREACHABLE
     proxy.holds_streams_back = holds_back
-    await tab.open(Node(proxy.base, node.database_url))
+    await tab.open(Node(proxy.base, own_node.database_url))
     await expect(tab["state"]).to_have_attribute("data-transport", transport)
-    first = await node.post("First")
+    first = await own_node.post("First")
     await tab.shows("First")
-    await eventually(lambda: received_at(node, first["seq"]))
+    await eventually(lambda: received_at(own_node, first["seq"]))
 
     proxy.cut()
     await tab.is_("live")
-    second = await node.post("Second")
+    second = await own_node.post("Second")
     await tab.shows("Second", "First")
-    await eventually(lambda: received_at(node, second["seq"]))
-    assert {kind for kind, reason in await ways(node) if reason != "connection_lost"} == {transport}
+    await eventually(lambda: received_at(own_node, second["seq"]))
+    assert {kind for kind, reason in await ways(own_node) if reason != "connection_lost"} == {transport}
     assert tab.requests_of("/v1/alerts") == 1
     assert tab.requests_of("/v1/ws") == 1
 
@@ -419,13 +424,14 @@ async def test_a_websocket_that_is_refused_is_no_reason_to_fall_back(node: Node,
     assert tab.requests_of("/v1/events") == 0
 
 
-async def test_the_websocket_is_tried_again_and_taken_once_it_opens(node: Node, proxy: Proxy, tab: Tab) -> None:
+@OWN_PAGE
+async def test_the_websocket_is_tried_again_and_taken_once_it_opens(own_node: Node, proxy: Proxy, tab: Tab) -> None:
     tab.tolerated = UNREACHABLE
     await tab.page.add_init_script(
         "const real = setTimeout; window.setTimeout = (what, ms) => real(what, ms === 300_000 ? 300 : ms)"
     )
-    await tab.open(Node(proxy.base, node.database_url))
-    await node.post("First")
+    await tab.open(Node(proxy.base, own_node.database_url))
+    await own_node.post("First")
     await tab.shows("First")
     await eventually(lambda: tab.requests_of("/v1/ws") > 3)
     await expect(tab["state"]).to_have_attribute("data-transport", "sse")
@@ -433,9 +439,9 @@ async def test_the_websocket_is_tried_again_and_taken_once_it_opens(node: Node, 
     proxy.blocks_websockets = False
     await expect(tab["state"]).to_have_attribute("data-transport", "websocket")
     await tab.is_("live")
-    last = await node.post("Second")
+    last = await own_node.post("Second")
     await tab.shows("Second", "First")
-    await eventually(lambda: received_at(node, last["seq"]))
+    await eventually(lambda: received_at(own_node, last["seq"]))
 
 
 # The files.

@@ -12,7 +12,7 @@ from playwright.async_api import expect
 
 from service.settings import LedgerSettings, Settings
 from tests.console.axe import axe
-from tests.console.tab import REFUSED, UNREACHABLE, Tab
+from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE, Tab
 from tests.harness import Node, Process, eventually, serving
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ async def test_a_table_holds_the_numbers_of_its_chart(node: Node, tab: Tab) -> N
     assert now == legend
 
 
+@OWN_PAGE
 async def test_axe_finds_nothing_in_the_dashboard(node: Node, tab: Tab) -> None:
     await open_dashboard(tab, node)
     await chart(tab, "alerts").get_by_text("Show as a table").click()
@@ -143,6 +144,7 @@ async def test_axe_finds_nothing_in_the_dashboard(node: Node, tab: Tab) -> None:
 # Only while it is looked at.
 
 
+@OWN_PAGE
 async def test_a_hidden_tab_and_another_place_pause_the_figures(node: Node, tab: Tab) -> None:
     await tab.open(node)
     assert (tab.requests_of(PATH), await viewers(node)) == (0, 0)
@@ -162,6 +164,7 @@ async def test_a_hidden_tab_and_another_place_pause_the_figures(node: Node, tab:
     await eventually(lambda: is_sampled(node, 0))
 
 
+@OWN_PAGE
 async def test_figures_that_are_old_say_so_until_the_server_is_back(start: Callable[..., Process], tab: Tab) -> None:
     tab.tolerated = UNREACHABLE
     node = start()

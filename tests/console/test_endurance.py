@@ -25,6 +25,12 @@ pytestmark = [pytest.mark.long, pytest.mark.asyncio(loop_scope="module")]
 BATCHES, BATCH, STORM_SECONDS = 40, 50, 10
 
 
+@pytest.fixture
+def node(own_node: Node) -> Node:
+    """A node of the test's own: the positions of its log are counted."""
+    return own_node
+
+
 async def test_a_page_that_is_turned_away_comes_in_once_there_is_room(database_url: str, tab: Tab) -> None:
     tab.tolerated = UNREACHABLE
     await tab.draw(0.02)

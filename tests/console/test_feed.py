@@ -11,7 +11,7 @@ from playwright.async_api import Locator, Route, expect
 from tests.console.axe import axe
 from tests.console.many import TO_THE_END, arrive, loaded
 from tests.console.proxy import Proxy
-from tests.console.tab import UNREACHABLE
+from tests.console.tab import OWN_PAGE, UNREACHABLE
 from tests.harness import READ, Node, eventually
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ async def test_a_page_that_does_not_come_is_told_and_can_be_asked_for_again(node
     await expect(tab["count"]).to_have_text("100 alerts")
 
 
+@OWN_PAGE
 async def test_a_page_that_did_not_come_is_asked_for_again_once_the_connection_is_back(node: Node, tab: Tab) -> None:
     tab.tolerated = UNREACHABLE
     await post(node, [{"title": f"Alert {number}"} for number in range(100)])
@@ -230,6 +231,7 @@ async def test_when_the_known_pinned_ones_run_out_the_others_are_asked_for(node:
     await expect(tab["pinned"]).to_contain_text("3 critical, not acknowledged")
 
 
+@OWN_PAGE
 async def test_pinned_alerts_that_could_not_be_loaded_are_told_and_come_with_the_connection(
     node: Node, tab: Tab
 ) -> None:
@@ -440,6 +442,7 @@ async def test_from_an_alert_that_left_the_list_the_keys_go_to_the_ones_beside_i
             await tab.shows(*left)
 
 
+@OWN_PAGE
 async def test_a_more_severe_repetition_of_an_acknowledged_alert_notifies_whether_it_is_loaded_or_not(
     node: Node, tab: Tab
 ) -> None:
@@ -460,6 +463,7 @@ async def test_a_more_severe_repetition_of_an_acknowledged_alert_notifies_whethe
     await expect(tab.page.locator("#announcer")).to_have_text("error: In sight, default. error: Far down, default")
 
 
+@OWN_PAGE
 async def test_what_one_admin_was_told_is_not_told_to_the_next(node: Node, tab: Tab) -> None:
     await tab.open(node)
     news = tab.page.locator("#announcer")
@@ -474,6 +478,7 @@ async def test_what_one_admin_was_told_is_not_told_to_the_next(node: Node, tab: 
     await expect(news).to_be_empty()
 
 
+@OWN_PAGE
 async def test_a_burst_is_announced_in_one_sentence_and_what_is_filtered_out_is_not(node: Node, tab: Tab) -> None:
     await tab.page.goto(f"{node.base}/?topic=payments.*#token={tab.token()}")
     await tab.is_("live")
@@ -513,6 +518,7 @@ async def test_axe_finds_nothing_in_the_feed_and_it_fits(node: Node, tab: Tab, t
 # Very many.
 
 
+@OWN_PAGE
 async def test_with_50_000_loaded_and_200_a_second_arriving_only_what_is_in_view_is_in_the_document(
     node: Node, tab: Tab
 ) -> None:

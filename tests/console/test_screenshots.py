@@ -33,6 +33,12 @@ KEEP = bool(os.environ.get("KEEP_SCREENSHOTS"))
 TRAFFIC_SECONDS = 1700 if KEEP else 5
 
 
+@pytest.fixture
+def node(own_node: Node) -> Node:
+    """A node of the test's own: the pictures show all that it knows."""
+    return own_node
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def alert(node: Node) -> AsyncIterator[str]:
     """An evening, with three admins on who received it all, and one alert of it."""

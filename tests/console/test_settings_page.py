@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from tests.console.axe import axe
 from tests.console.proxy import Proxy
-from tests.console.tab import REFUSED, UNREACHABLE
+from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE
 from tests.harness import READ, WRITE, Node
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ async def test_hostile_claims_are_text(node: Node, tab: Tab) -> None:
     assert await tab["settings"].locator("img, b").count() == 0
 
 
+@OWN_PAGE
 async def test_the_page_says_by_what_way_the_stream_comes_and_since_when(node: Node, tab: Tab) -> None:
     tab.tolerated = UNREACHABLE
     async with Proxy(node.base) as proxy:
@@ -74,14 +75,14 @@ async def test_the_page_says_by_what_way_the_stream_comes_and_since_when(node: N
         await expect(tab["stream-facts"]).to_contain_text("server-sent events, because WebSockets are blocked")
 
 
-async def test_a_test_alert_is_stored_and_comes_back(node: Node, tab: Tab) -> None:
-    await tab.open(node, scope=f"{READ} {WRITE}", topics=["payments.*"])
+async def test_a_test_alert_is_stored_and_comes_back(own_node: Node, tab: Tab) -> None:
+    await tab.open(own_node, scope=f"{READ} {WRITE}", topics=["payments.*"])
     await open_settings(tab)
     await tab["settings"].get_by_label("Severity").select_option("warning")
     await tab.page.get_by_role("button", name="Send a test alert").click()
     await expect(tab["test-outcome"]).to_contain_text("Stored as number 1 of the log")
     await expect(tab["test-outcome"]).to_contain_text("came back to this page")
-    (row,) = await node.sql("SELECT topic, severity, source FROM alerts")
+    (row,) = await own_node.sql("SELECT topic, severity, source FROM alerts")
     assert tuple(row) == ("payments.test", "warning", "alice")
     await tab.page.get_by_role("link", name="Alerts", exact=True).click()
     await tab.shows("Test alert")

@@ -11,7 +11,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.console.axe import axe
-from tests.console.tab import REFUSED, UNREACHABLE, Tab
+from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE, Tab
 from tests.harness import Node, Process, new_database, token
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ async def test_a_token_that_is_looked_at_during_the_sign_out_does_not_sign_in_ag
     await expect(tab.page.locator("#token-until")).to_be_empty()
 
 
+@OWN_PAGE
 async def test_a_list_that_cannot_be_loaded_after_a_gap_is_tried_again(
     start: Callable[..., Process], server_url: str, template: str, tab: Tab
 ) -> None:
@@ -111,6 +112,7 @@ async def test_a_list_that_cannot_be_loaded_after_a_gap_is_tried_again(
         restored.stop()
 
 
+@OWN_PAGE
 async def test_a_token_that_expired_is_told_of_while_another_tab_carries_the_stream(node: Node, tab: Tab) -> None:
     await tab.open(node)
     follower = Tab(await tab.page.context.new_page(), REFUSED)

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@pytest.fixture
+def node(own_node: Node) -> Node:
+    """A node of the test's own: its connections and the positions of its log are counted."""
+    return own_node
+
+
 class Tabs:
     """A browser window of the console's tabs, in the order in which they were opened."""
 
