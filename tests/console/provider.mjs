@@ -1,8 +1,9 @@
 /**
- * A real OpenID provider for the tests: `node provider.mjs <port> <console's origin> <seconds an access token lives>`.
+ * A real OpenID provider for the tests: `node provider.mjs <port> <console's origin>`.
  *
- * It listens on loopback, prints a line when it does, and obeys the lines that it reads: "down" (it refuses connections,
- * and forgets nothing) and "up". The form of its sign-in is our own, because the one it brings loads fonts from elsewhere.
+ * It listens on loopback, prints "up" when it does, and obeys the lines that it reads, each of which it prints when it is
+ * done: "down" (it refuses connections, and forgets nothing), "up", and "seconds 6" (how long the access tokens live that
+ * it issues from then on). The form of its sign-in is our own, because the one it brings loads fonts from elsewhere.
  */
 
 import { generateKeyPairSync } from "node:crypto";
@@ -10,7 +11,8 @@ import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import Provider from "oidc-provider";
 
-const [port, origin, seconds] = process.argv.slice(2);
+const [port, origin] = process.argv.slice(2);
+let accessTokenTTL = 3600;
 const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
 
 const provider = new Provider(`http://127.0.0.1:${port}`, {
@@ -42,7 +44,7 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
         scope: "alerts:read alerts:write alerts:manage",
         audience: "tocsin",
         accessTokenFormat: "jwt",
-        accessTokenTTL: Number(seconds),
+        accessTokenTTL,
         jwt: { sign: { alg: "RS256" } },
       }),
     },
@@ -79,17 +81,27 @@ provider.use(async (ctx, next) => {
 
 let server = null;
 
-async function up() {
-  server = createServer(provider.callback());
-  await new Promise((resolve) => server.listen(Number(port), "127.0.0.1", resolve));
-  console.log("up");
+const orders = {
+  async up() {
+    if (server) return;
+    server = createServer(provider.callback());
+    await new Promise((resolve) => server.listen(Number(port), "127.0.0.1", resolve));
+  },
+  async down() {
+    server?.closeAllConnections();
+    await new Promise((resolve) => (server ? server.close(resolve) : resolve()));
+    server = null;
+  },
+  seconds(number) {
+    accessTokenTTL = Number(number);
+  },
+};
+
+async function obey(line) {
+  const [order, ...details] = line.split(" ");
+  await orders[order](...details);
+  console.log(line);
 }
 
-async function down() {
-  server.closeAllConnections();
-  await new Promise((resolve) => server.close(resolve));
-  console.log("down");
-}
-
-await up();
-for await (const line of createInterface({ input: process.stdin })) await (line === "down" ? down() : up());
+await obey("up");
+for await (const line of createInterface({ input: process.stdin })) await obey(line);
