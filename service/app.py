@@ -35,7 +35,8 @@ from service.http.rate_limits import ConnectionLimits, RestLimits
 from service.http.source_requests import SourceCounter
 from service.integrations import routes as integration_routes
 from service.ledger import routes as ledger_routes
-from service.ledger.recorder import Ledger
+from service.ledger.flusher import LedgerFlusher
+from service.ledger.recorder import LedgerRecorder
 from service.ledger.statements import PRESENCE_CHANNEL
 from service.logs import get_logger
 from service.maintenance.housekeeping import Housekeeping
@@ -136,7 +137,8 @@ class Node:
         self.limits = RestLimits(settings.limits)
 
         connection_limits = ConnectionLimits(settings.stream)
-        self.ledger = ledger = Ledger(database, settings.ledger)
+        self.ledger = ledger = LedgerRecorder(database, settings.ledger)
+        self.flusher = LedgerFlusher(database, ledger, settings.ledger)
         self.hub = hub = Hub(ledger, settings.stream)
         self.fanout = Fanout(database, hub, settings.stream)
         self.heartbeat = Heartbeat(hub)
@@ -157,7 +159,7 @@ class Node:
         self.committer = Committer(database, settings.storage, self.fanout.enqueue_committed, ledger.source_stats)
         self.due_alerts = DueAlerts(database, self.committer)
         self.search_indexer = SearchIndexer(database)
-        self.housekeeping = Housekeeping(database, ledger, settings)
+        self.housekeeping = Housekeeping(database, self.flusher, settings)
         self.retention = Retention(database, settings.retention, self.fanout.drop)
         self.revocations = RevocationFeed(database, self.revoked, self._close_revoked)
         self.notifications = self._notifications()
@@ -202,12 +204,12 @@ class Node:
             await self.revocations.read()
             await self._keyring.load()
             self.fanout.start_at(head)
-            await self.ledger.register(head)
-            stack.push_async_callback(self.ledger.end)
+            await self.flusher.register(head)
+            stack.push_async_callback(self.flusher.sign_off)
             stack.push_async_callback(self.dashboard.close)
             stack.callback(self._shut_down)  # also those without a socket, between two polls
             for work in (
-                self.ledger.task(self._shut_down).run(),
+                self.flusher.task(self._shut_down).run(),
                 self.committer.run(),
                 self.due_alerts.task.run(),
                 self.fanout.task.run(),

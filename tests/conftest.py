@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 import pytest_asyncio
+import structlog
 
 from service.database.embedded import embedded_postgres
 from service.database.engine import parse_url
@@ -24,13 +25,21 @@ if TYPE_CHECKING:
 
 pytest_plugins = [
     "tests.tiers",
-    "tests.fixtures.lived_database",
+    "tests.fixtures.recorded_database",
     "tests.fixtures.notifications",
     "tests.fixtures.open_ledger",
     "tests.fixtures.small_log",
 ]
 
 TEMPLATE = "tocsin_template"
+
+# A traceback with the locals of each frame, structlog's default, takes five seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

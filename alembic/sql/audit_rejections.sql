@@ -1,10 +1,12 @@
 -- audit.rejections: streams that were rejected at the handshake.
 
 CREATE VIEW audit.rejections AS
-SELECT at, node_id AS node, remote_addr, path, reason, subject, origin, user_agent FROM handshake_rejections;
+SELECT id AS rejection, at, node_id AS node, remote_addr, path, reason, subject, origin, user_agent
+FROM handshake_rejections;
 
 COMMENT ON VIEW audit.rejections IS
     'One row for each stream that was rejected at the handshake.';
+COMMENT ON COLUMN audit.rejections.rejection IS 'the rejection';
 COMMENT ON COLUMN audit.rejections.at IS 'when it was rejected';
 COMMENT ON COLUMN audit.rejections.node IS 'the node that rejected it';
 COMMENT ON COLUMN audit.rejections.remote_addr IS 'the address of the client';

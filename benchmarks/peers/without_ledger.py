@@ -8,24 +8,24 @@ from __future__ import annotations
 from typing import Any
 
 from service.cli import main
-from service.ledger.recorder import Ledger
+from service.ledger.recorder import LedgerRecorder
 
-RECORDING = ("opened", "keeps_up", "stands_at", "dispatched_to", "received")
+RECORDING = ("record_opening", "record_live", "record_position", "record_dispatch_to", "record_receipt")
 
 
 def _nothing(*_: Any, **__: Any) -> None:
     """Record nothing."""
 
 
-def _dispatched(ledger: Ledger, _after_seq: int, up_to_seq: int, **_: Any) -> None:
-    """Move the node's position, which is no fact of the ledger's."""
+def _record_dispatch(ledger: LedgerRecorder, _after_seq: int, up_to_seq: int, **_: Any) -> None:
+    """Advance the node's position, which the stream needs."""
     ledger.sent_seq = up_to_seq
 
 
-for name, replacement in {**dict.fromkeys(RECORDING, _nothing), "dispatched": _dispatched}.items():
-    if not hasattr(Ledger, name):
-        raise AttributeError(f"Ledger.{name} was renamed: its successor goes on recording")
-    setattr(Ledger, name, replacement)
+for name, replacement in {**dict.fromkeys(RECORDING, _nothing), "record_dispatch": _record_dispatch}.items():
+    if not hasattr(LedgerRecorder, name):
+        raise AttributeError(f"LedgerRecorder.{name} was renamed: its successor goes on recording")
+    setattr(LedgerRecorder, name, replacement)
 
 if __name__ == "__main__":
     main()

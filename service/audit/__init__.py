@@ -1,5 +1,6 @@
-"""The audit: what the views of the schema ``audit`` say, as JSON and as reports.
+"""The audit: who was sent what and who received it, from the views of the schema ``audit``.
 
-``queries.py`` asks the views, ``schemas.py`` is what they are on the wire, and ``routes.py`` answers
-``GET /v1/audit/…``; the commands of ``tocsin audit`` ask the same queries.
+``queries.py`` queries the views (``views.py``), ``report.py`` sums up a period, ``schemas.py`` and
+``report_schemas.py`` are the answers, and ``routes.py`` serves ``GET /v1/audit/…``. The commands of
+``tocsin audit`` use the same queries.
 """

@@ -1,7 +1,8 @@
-"""All questions that are asked of the views of the schema ``audit``, but for the report's; ``report.py`` has those.
+"""Queries of the views of the schema ``audit``, for the REST API and for the commands of ``tocsin audit``.
 
-Lists are paged by the values that they are ordered by, so that a page costs the same wherever it stands, and what
-arrives meanwhile moves nothing from one page to another.
+``LISTS`` is the registry of the paged lists. The report has queries of its own (``report.py``).
+Lists are paged by the values that order them, so that a page costs the same wherever it stands, and
+rows that arrive meanwhile move nothing from one page to another.
 """
 
 from __future__ import annotations
@@ -11,261 +12,201 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Double, Uuid, case, cast, extract, func, literal, select, tuple_
+from sqlalchemy import Double, Interval, Uuid, case, cast, extract, func, literal, select, tuple_
 
 from service.alerts.queries import any_topic
 from service.alerts.tables import alerts
-from service.audit import views
+from service.audit import schemas, views
 from service.http.pagination import START
 from service.topics import EVERY_TOPIC
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Select, Subquery
+    from pydantic import BaseModel
+    from sqlalchemy import ColumnElement, Select, Subquery, TableClause
     from sqlalchemy.ext.asyncio import AsyncConnection
+    from sqlalchemy.sql.elements import KeyedColumnElement
 
     from service.http.pagination import Keyset
 
 Row = dict[str, Any]
 
-NOBODY = UUID(int=0)
-"""Where the connection of an event would stand, in the order of a timeline."""
-
-HEAD = (
-    "id",
-    "seq",
-    "source",
-    "topic",
-    "severity",
-    "title",
-    "status",
-    "status_by",
-    "status_at",
-    "occurrences",
-    "recipients",
-    "created_at",
-    "updated_at",
-)
-
 
 @dataclass(frozen=True, slots=True)
-class Period:
-    """A time: from ``since`` on, and before ``until``; None is no bound."""
+class TimeRange:
+    """The times from ``since`` on and before ``until``; None is no bound."""
 
     since: datetime | None = None
     until: datetime | None = None
 
-    def holds(self, at: ColumnElement[datetime]) -> list[ColumnElement[bool]]:
-        """Return the conditions that ``at`` lies in it."""
+    def contains(self, at: ColumnElement[datetime]) -> list[ColumnElement[bool]]:
+        """Return the conditions that ``at`` lies in the range."""
         after = [at >= self.since] if self.since is not None else []
         return [*after, at < self.until] if self.until is not None else after
 
+    def of_whole_hours(self) -> TimeRange:
+        """Return the range with the whole hour that ``since`` lies in."""
+        return TimeRange(hour_of(self.since) if self.since is not None else None, self.until)
+
+
+def hour_of(at: datetime) -> datetime:
+    """Return the start of the hour that ``at`` lies in, in UTC."""
+    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """A page that is asked for: at most ``limit`` rows after a place."""
+class PageRequest:
+    """At most ``limit`` rows, after the row with these values."""
 
     limit: int
     after: Keyset = START
 
 
-def seconds(interval: ColumnElement[Any]) -> ColumnElement[float]:
-    """Return an interval in seconds."""
-    return cast(extract("epoch", interval), Double)
+@dataclass(frozen=True, slots=True)
+class AuditList:
+    """A paged list: the rows of a view, the newest first.
+
+    ``order`` names the columns that order it, which a cursor holds; ``time`` is the column that a time range bounds.
+    The columns of ``row`` are selected, intervals in seconds.
+    """
+
+    view: TableClause
+    row: type[BaseModel]
+    order: tuple[str, ...]
+    time: str
+    by_hour: bool = False
+    of_alerts: bool = False
+    """A token that covers some topics sees the rows of these topics only."""
+
+    @property
+    def keyset(self) -> tuple[type, ...]:
+        """The Python types of the values that order it."""
+        return tuple(self.view.c[name].type.python_type for name in self.order)
+
+    async def page(
+        self,
+        tx: AsyncConnection,
+        times: TimeRange,
+        page: PageRequest,
+        filters: Mapping[str, Any],
+        topics: Sequence[str] = EVERY_TOPIC,
+    ) -> tuple[list[Row], Keyset]:
+        """Return a page, and where the next one begins.
+
+        A filter is the name of a column, or ``is_open``; a list of values are alternatives, None or none is no filter.
+        """
+        names = dict.fromkeys([*self.row.model_fields, *self.order])
+        columns = [seconds(c) if isinstance(c.type, Interval) else c for c in (self.view.c[name] for name in names)]
+        times = times.of_whole_hours() if self.by_hour else times
+        conditions = times.contains(self.view.c[self.time])
+        if self.of_alerts and tuple(topics) != EVERY_TOPIC:
+            conditions.append(any_topic(self.view.c.topic, topics))
+        conditions += [self._matches(name, value) for name, value in filters.items() if value not in (None, [], ())]
+        keys = [self.view.c[name] for name in self.order]
+        return await _page(tx, select(*columns).where(*conditions), keys, page)
+
+    def _matches(self, name: str, value: Any) -> ColumnElement[bool]:
+        if name == "is_open":
+            ended = self.view.c.closed_at
+            return ended.is_(None) if value else ended.is_not(None)
+        column = self.view.c[name]
+        if name == "topic":
+            return any_topic(column, value)
+        return column.in_(value) if isinstance(value, list | tuple) else column == value
+
+
+LISTS = {
+    "deliveries": AuditList(
+        views.deliveries, schemas.RecipientDelivery, ("seq", "connection"), "occurred_at", of_alerts=True
+    ),
+    "unreceived": AuditList(
+        views.unreceived, schemas.UnreceivedAlert, ("seq", "recipient"), "occurred_at", of_alerts=True
+    ),
+    "connections": AuditList(views.connections, schemas.AuditedConnection, ("opened_at", "connection"), "opened_at"),
+    "rejections": AuditList(views.rejections, schemas.AuditedRejection, ("at", "rejection"), "at"),
+    "sources": AuditList(views.sources, schemas.SourceHourCounts, ("hour", "source"), "hour", by_hour=True),
+}
+"""The paged lists, by the name that they have in the answer."""
+
+
+# An alert: what it is about, its recipients, and its timeline.
+
+TIMELINE_KEYSET = (datetime, int, int, str, UUID)
+RECIPIENTS_KEYSET = (str,)
 
 
 async def alert_head(tx: AsyncConnection, alert_id: UUID) -> Row | None:
-    """Return what an alert is about and where it stands, or None where there is none."""
-    statement = select(*(alerts.c[name] for name in HEAD)).where(alerts.c.id == alert_id)
-    row = (await tx.execute(statement)).mappings().first()
+    """Return an alert without its body, or None where there is none."""
+    columns = (alerts.c[name] for name in schemas.AuditedAlert.model_fields)
+    row = (await tx.execute(select(*columns).where(alerts.c.id == alert_id))).mappings().first()
     return dict(row) if row else None
 
 
-TIMELINE_KEYSET = (datetime, int, int, str, UUID)
-
-
-async def timeline(tx: AsyncConnection, alert_id: UUID, page: Slice) -> tuple[list[Row], Keyset]:
-    """Return what happened to an alert, oldest first: its events, each sending and each receipt."""
+async def timeline(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[list[Row], Keyset]:
+    """Return a page of an alert's timeline, the oldest entry first: its events, each dispatch and each receipt."""
     view = views.timeline
-    rank = case((view.c.action == "sent", 2), (view.c.action == "received", 3), else_=1).label("rank")
-    connection = func.coalesce(view.c.connection, literal(NOBODY, Uuid)).label("connection_or_nobody")
-    keys = (view.c.at, view.c.seq, rank, view.c.actor, connection)
-    statement = select(*view.c, rank, connection).where(view.c.alert_id == alert_id)
-    rows, more = await _page(tx, statement, keys, page, newest_first=False)
-    return [_without(row, "alert_id", "rank", "connection_or_nobody") for row in rows], more
+    phase = case((view.c.action == "sent", 2), (view.c.action == "received", 3), else_=1).label("phase")
+    connection = func.coalesce(view.c.connection, literal(UUID(int=0), Uuid)).label("connection_or_zero")
+    keys = (view.c.at, view.c.seq, phase, view.c.actor, connection)
+    statement = select(*view.c, phase, connection).where(view.c.alert_id == alert_id)
+    return await _page(tx, statement, keys, page, newest_first=False)
+
+
+async def alert_recipients(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[list[Row], Keyset]:
+    """Return a page of the recipients of an alert, by name: who was sent it, or may see it and was not."""
+    recipients = _recipients_of(alert_id)
+    return await _page(tx, select(recipients), (recipients.c.recipient,), page, newest_first=False)
+
+
+async def recipient_counts(tx: AsyncConnection, alert_id: UUID) -> Row:
+    """Return how many recipients an alert has, how many it was sent to, and how many received it."""
+    recipients = _recipients_of(alert_id)
+    statement = select(
+        func.count().label("recipients"),
+        func.count().filter(recipients.c.sent > 0).label("sent_to"),
+        func.count().filter(recipients.c.received > 0).label("received_by"),
+    ).select_from(recipients)
+    return dict((await tx.execute(statement)).mappings().one())
 
 
 def _recipients_of(alert_id: UUID) -> Subquery:
+    deliveries, unreceived = views.deliveries.c, views.unreceived.c
+    events = func.count(deliveries.seq.distinct())
     sent = (
         select(
-            views.deliveries.c.recipient,
-            func.count(views.deliveries.c.seq.distinct()).label("sent"),
-            func.count(views.deliveries.c.seq.distinct())
-            .filter(views.deliveries.c.received_at.is_not(None))
-            .label("received"),
-            func.min(views.deliveries.c.sent_at).label("first_sent_at"),
-            func.min(views.deliveries.c.received_at).label("first_received_at"),
+            deliveries.recipient,
+            events.label("sent"),
+            events.filter(deliveries.received_at.is_not(None)).label("received"),
+            func.min(deliveries.sent_at).label("first_sent_at"),
+            func.min(deliveries.received_at).label("first_received_at"),
         )
-        .where(views.deliveries.c.alert_id == alert_id)
-        .group_by(views.deliveries.c.recipient)
+        .where(deliveries.alert_id == alert_id)
+        .group_by(deliveries.recipient)
         .subquery()
     )
-    waiting = (
-        select(views.unreceived.c.recipient, views.unreceived.c.waiting)
-        .where(views.unreceived.c.alert_id == alert_id)
-        .subquery()
-    )
-    recipient = func.coalesce(sent.c.recipient, waiting.c.recipient).label("recipient")
+    waiting = select(unreceived.recipient, unreceived.waiting).where(unreceived.alert_id == alert_id).subquery()
     statement = select(
-        recipient,
+        func.coalesce(sent.c.recipient, waiting.c.recipient).label("recipient"),
         func.coalesce(sent.c.sent, 0).label("sent"),
         func.coalesce(sent.c.received, 0).label("received"),
         sent.c.first_sent_at,
         sent.c.first_received_at,
-        seconds(waiting.c.waiting).label("waiting"),
+        seconds(waiting.c.waiting),
     ).select_from(sent.join(waiting, sent.c.recipient == waiting.c.recipient, full=True))
     return statement.subquery()
 
 
-ALERT_RECIPIENTS_KEYSET = (str,)
-
-
-async def alert_recipients(tx: AsyncConnection, alert_id: UUID, page: Slice) -> tuple[list[Row], Keyset]:
-    """Return who was sent an alert and who received it, and who may see it and did not, by name."""
-    every = _recipients_of(alert_id)
-    return await _page(tx, select(every), (every.c.recipient,), page, newest_first=False)
-
-
-async def recipient_counts(tx: AsyncConnection, alert_id: UUID) -> Row:
-    """Return how many admins an alert is for, was sent to, and was received by."""
-    every = _recipients_of(alert_id)
-    statement = select(
-        func.count().label("recipients"),
-        func.count().filter(every.c.sent > 0).label("sent_to"),
-        func.count().filter(every.c.received > 0).label("received_by"),
-    ).select_from(every)
-    return dict((await tx.execute(statement)).mappings().one())
-
-
-RECIPIENT_KEYSET = (int, UUID)
-
-
-async def deliveries_to(
-    tx: AsyncConnection, recipient: str, period: Period, topics: Sequence[str], page: Slice
-) -> tuple[list[Row], Keyset]:
-    """Return what an admin was sent of the events of a period, newest first."""
-    view = views.deliveries
-    columns = (column for column in view.c if column.name not in ("recipient", "latency"))
-    statement = select(*columns, seconds(view.c.latency).label("latency")).where(
-        view.c.recipient == recipient, *period.holds(view.c.occurred_at), *_covered(view.c.topic, topics)
-    )
-    return await _page(tx, statement, (view.c.seq, view.c.connection), page)
-
-
-@dataclass(frozen=True, slots=True)
-class Unreceived:
-    """Which alerts that somebody has not received; what is given narrows the list, all of it together."""
-
-    period: Period
-    topics: Sequence[str] = ()
-    severities: Sequence[str] = ()
-    statuses: Sequence[str] = ()
-    recipients: Sequence[str] = ()
-
-
-UNRECEIVED_KEYSET = (int, str)
-
-
-async def unreceived(
-    tx: AsyncConnection, wanted: Unreceived, topics: Sequence[str], page: Slice
-) -> tuple[list[Row], Keyset]:
-    """Return who has not received which alert, the newest alert first."""
-    view = views.unreceived
-    columns = (column for column in view.c if column.name != "waiting")
-    statement = select(*columns, seconds(view.c.waiting).label("waiting")).where(
-        *wanted.period.holds(view.c.occurred_at), *_covered(view.c.topic, topics)
-    )
-    if wanted.topics:
-        statement = statement.where(any_topic(view.c.topic, wanted.topics))
-    for column, values in (
-        (view.c.severity, wanted.severities),
-        (view.c.status, wanted.statuses),
-        (view.c.recipient, wanted.recipients),
-    ):
-        if values:
-            statement = statement.where(column.in_(values))
-    return await _page(tx, statement, (view.c.seq, view.c.recipient), page)
-
-
-CONNECTIONS_KEYSET = (datetime, UUID)
-
-
-async def connections(
-    tx: AsyncConnection, recipient: str | None, period: Period, page: Slice, *, is_open: bool | None = None
-) -> tuple[list[Row], Keyset]:
-    """Return the connections that were opened in a period, newest first."""
-    view = views.connections
-    columns = (column for column in view.c if column.name != "duration")
-    statement = select(*columns, seconds(view.c.duration).label("duration")).where(*period.holds(view.c.opened_at))
-    if recipient is not None:
-        statement = statement.where(view.c.recipient == recipient)
-    if is_open is not None:
-        statement = statement.where(view.c.closed_at.is_(None) if is_open else view.c.closed_at.is_not(None))
-    return await _page(tx, statement, (view.c.opened_at, view.c.connection), page)
-
-
-REJECTIONS_KEYSET = (datetime, int)
-
-
-async def rejections(tx: AsyncConnection, reason: str | None, period: Period, page: Slice) -> tuple[list[Row], Keyset]:
-    """Return the streams that were refused in a period, newest first.
-
-    Nothing tells two of one instant apart, so a place is a time, and how many of that time were shown.
-    """
-    view = views.rejections
-    at, shown = page.after or (None, 0)
-    statement = select(*view.c).where(*period.holds(view.c.at))
-    if reason is not None:
-        statement = statement.where(view.c.reason == reason)
-    if at is not None:
-        statement = statement.where(view.c.at <= at)
-    of_one_time = (column for column in view.c if column.name != "at")
-    statement = statement.order_by(view.c.at.desc(), *of_one_time).offset(shown).limit(page.limit + 1)
-    found = [dict(row) for row in (await tx.execute(statement)).mappings()]
-    rows = found[: page.limit]
-    if len(found) <= page.limit:
-        return rows, None
-    last = rows[-1]["at"]
-    return rows, (last, sum(row["at"] == last for row in rows) + (shown if last == at else 0))
-
-
-SOURCES_KEYSET = (datetime, str)
-
-
-async def sources(tx: AsyncConnection, source: str | None, period: Period, page: Slice) -> tuple[list[Row], Keyset]:
-    """Return what each source did in each hour that a period touches, the newest hour first."""
-    view = views.sources
-    statement = select(*view.c).where(*Period(hour_of(period.since), period.until).holds(view.c.hour))
-    if source is not None:
-        statement = statement.where(view.c.source == source)
-    return await _page(tx, statement, (view.c.hour, view.c.source), page)
-
-
-def hour_of(at: datetime | None) -> datetime | None:
-    """Return when the hour that ``at`` lies in began, in UTC."""
-    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0) if at is not None else None
-
-
-def _covered(topic: ColumnElement[str], topics: Sequence[str]) -> list[ColumnElement[bool]]:
-    return [] if tuple(topics) == EVERY_TOPIC else [any_topic(topic, topics)]
+def seconds(interval: KeyedColumnElement[Any]) -> ColumnElement[float]:
+    """Return an interval in seconds, under its own name."""
+    return cast(extract("epoch", interval), Double).label(interval.key)
 
 
 async def _page(
     tx: AsyncConnection,
     statement: Select[Any],
     keys: Sequence[ColumnElement[Any]],
-    page: Slice,
+    page: PageRequest,
     *,
     newest_first: bool = True,
 ) -> tuple[list[Row], Keyset]:
@@ -281,7 +222,3 @@ async def _page(
     rows = found[: page.limit]
     more = tuple(rows[-1][key.name] for key in keys) if len(found) > page.limit else None
     return rows, more
-
-
-def _without(row: Row, *names: str) -> Row:
-    return {name: value for name, value in row.items() if name not in names}

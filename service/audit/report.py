@@ -1,4 +1,4 @@
-"""The report: a period on one page. Every figure is exact, and all are of one instant."""
+"""The report: a period on one page. Every number is exact, and all are of the same instant."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 TOP = 10
-"""How many topics, admins and sources are shown."""
+"""How many topics, recipients and sources are listed."""
 
 _PERCENTILES = ("p50", "p95", "p99")
 
 
-def _of_period(query: str) -> TextClause:
-    times = (bindparam(name, type_=DateTime(timezone=True)) for name in ("since", "until"))
-    return text(query).bindparams(*times)
+def _query(sql: str) -> TextClause:
+    times = (bindparam(name, type_=DateTime(timezone=True)) for name in ("since", "until") if f":{name}" in sql)
+    return text(sql).bindparams(*times)
 
 
-_ALERTS = _of_period(
+_ALERTS = _query(
     """
     SELECT severity, count(*) AS alerts, count(*) FILTER (WHERE status IN ('open', 'acknowledged')) AS unresolved
     FROM alerts WHERE created_at >= :since AND created_at < :until GROUP BY severity ORDER BY alerts.severity DESC
@@ -33,7 +33,7 @@ _ALERTS = _of_period(
 )
 
 # One pass over the deliveries, for all of them and for each topic.
-_DELIVERIES = _of_period(
+_DELIVERIES = _query(
     """
     SELECT topic, count(sent_at) AS sent, count(received_at) AS received,
            percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY to_sent) AS sent_in,
@@ -49,22 +49,23 @@ _DELIVERIES = _of_period(
     """
 )
 
-_UNRECEIVED = _of_period(
+_UNRECEIVED = _query(
     """
-    SELECT recipient, count(*) AS alerts, max(severity) AS worst, extract(epoch FROM max(waiting))::float8 AS waiting
+    SELECT recipient, count(*) AS alerts, max(severity) AS max_severity,
+           extract(epoch FROM max(waiting))::float8 AS waiting
     FROM audit.unreceived WHERE occurred_at >= :since AND occurred_at < :until
     GROUP BY recipient ORDER BY count(*) DESC, recipient LIMIT :top
     """
 )
 
-_CONNECTIONS = _of_period(
+_CONNECTIONS = _query(
     """
     SELECT (SELECT count(*) FROM audit.connections WHERE opened_at >= :since AND opened_at < :until) AS opened,
            (SELECT coalesce(sum(connections), 0)::bigint FROM audit.presence) AS open_now
     """
 )
 
-_CLOSES = _of_period(
+_CLOSES = _query(
     """
     SELECT close_reason AS reason, close_code AS code, count(*) AS connections
     FROM audit.connections WHERE closed_at >= :since AND closed_at < :until
@@ -72,14 +73,14 @@ _CLOSES = _of_period(
     """
 )
 
-_REJECTIONS = _of_period(
+_REJECTIONS = _query(
     """
     SELECT reason, count(*) AS rejections FROM audit.rejections WHERE at >= :since AND at < :until
     GROUP BY reason ORDER BY count(*) DESC, reason
     """
 )
 
-_SOURCES = _of_period(
+_SOURCES = _query(
     """
     SELECT source, sum(alerts)::bigint AS alerts, sum(repeated)::bigint AS repeated, sum(replayed)::bigint AS replayed,
            sum(refused)::bigint AS refused
@@ -88,37 +89,37 @@ _SOURCES = _of_period(
     """
 )
 
-_LOG_GAPS = text("SELECT after_seq, before_seq, missing FROM audit.log_gaps ORDER BY after_seq LIMIT :top")
+_LOG_GAPS = _query("SELECT after_seq, before_seq, missing FROM audit.log_gaps ORDER BY after_seq LIMIT :top")
 
 
 async def report(tx: AsyncConnection, since: datetime, until: datetime) -> dict[str, Any]:
-    """Return the report of a period. Sources are counted by the hour: every hour that the period touches."""
-    period = {"since": since, "until": until}
-    top = {**period, "top": TOP}
-    whole, *topics = await _rows(tx, _DELIVERIES, top)
-    [connections] = await _rows(tx, _CONNECTIONS, period)
+    """Return the report of a period. Sources are counted by the hour, in all hours that the period touches."""
+    parameters = {"since": since, "until": until, "top": TOP}
+
+    async def rows(query: TextClause, **changed: Any) -> list[dict[str, Any]]:
+        return [dict(row) for row in (await tx.execute(query, parameters | changed)).mappings()]
+
+    total, *topics = await rows(_DELIVERIES)
+    [connections] = await rows(_CONNECTIONS)
     return {
-        **period,
-        "alerts": await _rows(tx, _ALERTS, period),
-        "deliveries": _measured(whole),
-        "slowest_topics": [{"topic": topic["topic"], **_measured(topic)} for topic in topics],
-        "unreceived": await _rows(tx, _UNRECEIVED, top),
+        "since": since,
+        "until": until,
+        "alerts": await rows(_ALERTS),
+        "deliveries": delivery_stats(total),
+        "slowest_topics": [{"topic": topic["topic"], **delivery_stats(topic)} for topic in topics],
+        "unreceived": await rows(_UNRECEIVED),
         "connections": connections,
-        "closes": await _rows(tx, _CLOSES, period),
-        "rejections": await _rows(tx, _REJECTIONS, period),
-        "sources": await _rows(tx, _SOURCES, {**top, "since": hour_of(since)}),
-        "log_gaps": await _rows(tx, _LOG_GAPS, {"top": TOP}),
+        "closes": await rows(_CLOSES),
+        "rejections": await rows(_REJECTIONS),
+        "sources": await rows(_SOURCES, since=hour_of(since)),
+        "log_gaps": await rows(_LOG_GAPS),
     }
 
 
-async def _rows(tx: AsyncConnection, question: TextClause, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    return [dict(row) for row in (await tx.execute(question, parameters)).mappings()]
-
-
-def _measured(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the counts and percentiles of a row, in seconds; None where nothing was measured."""
-    measured: dict[str, Any] = {"sent": row["sent"], "received": row["received"]}
-    for what in ("sent", "received"):
-        times = row[f"{what}_in"] or (None, None, None)
-        measured |= {f"{what}_{name}": time for name, time in zip(_PERCENTILES, times, strict=True)}
-    return measured
+def delivery_stats(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts and percentiles of a row, in seconds; None where there is nothing to measure."""
+    stats: dict[str, Any] = {"sent": row["sent"], "received": row["received"]}
+    for step in ("sent", "received"):
+        times = row[f"{step}_in"] or (None, None, None)
+        stats |= {f"{step}_{name}": time for name, time in zip(_PERCENTILES, times, strict=True)}
+    return stats

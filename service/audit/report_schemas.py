@@ -1,10 +1,10 @@
-"""The report on the wire."""
+"""The answer of the report."""
 
 from __future__ import annotations
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from service.audit.schemas import Counts
+from service.audit.schemas import SourceCounts
 from service.severity import Severity
 
 
@@ -16,7 +16,7 @@ class SeverityCount(BaseModel):
     unresolved: int = Field(description="of these, how many are still open or acknowledged")
 
 
-class Measured(BaseModel):
+class DeliveryStats(BaseModel):
     """Deliveries, and how long they took, in seconds; null where there is nothing to measure."""
 
     sent: int = Field(description="one for each event and connection")
@@ -24,35 +24,35 @@ class Measured(BaseModel):
     sent_p50: float | None = Field(description="from the event until it had gone to the socket")
     sent_p95: float | None
     sent_p99: float | None
-    received_p50: float | None = Field(description="from the socket until the acknowledgement")
+    received_p50: float | None = Field(description="from the socket until the receipt")
     received_p95: float | None
     received_p99: float | None
 
 
-class TopicMeasured(Measured):
+class TopicDeliveryStats(DeliveryStats):
     """The deliveries of one topic."""
 
     topic: str
 
 
-class Missing(BaseModel):
-    """How much an admin has not received."""
+class UnreceivedCount(BaseModel):
+    """How many alerts a recipient has not received."""
 
     recipient: str
     alerts: int
-    worst: Severity
+    max_severity: Severity
     waiting: float = Field(description="seconds since the oldest of them was created")
 
 
 class ConnectionCounts(BaseModel):
-    """Connections."""
+    """How many connections were opened and are open."""
 
     opened: int = Field(description="in the period")
     open_now: int
 
 
-class Close(BaseModel):
-    """Why connections ended."""
+class CloseCount(BaseModel):
+    """How many connections ended for a reason."""
 
     reason: str | None
     code: int | None
@@ -60,14 +60,14 @@ class Close(BaseModel):
 
 
 class RejectionCount(BaseModel):
-    """Why streams were refused at the handshake."""
+    """How many streams were rejected at the handshake for a reason."""
 
     reason: str
     rejections: int
 
 
 class LogGap(BaseModel):
-    """A hole in the log: proof of damage."""
+    """A gap in the log: proof of damage."""
 
     after_seq: int
     before_seq: int
@@ -96,7 +96,7 @@ class AuditReport(BaseModel):
                     "alerts": [{"severity": "critical", "alerts": 3, "unresolved": 1}],
                     "deliveries": {"sent": 120, "received": 118, **_TIMES},
                     "slowest_topics": [{"topic": "payments.eu", "sent": 40, "received": 39, **_TIMES}],
-                    "unreceived": [{"recipient": "bob", "alerts": 2, "worst": "critical", "waiting": 3611.5}],
+                    "unreceived": [{"recipient": "bob", "alerts": 2, "max_severity": "critical", "waiting": 3611.5}],
                     "connections": {"opened": 14, "open_now": 3},
                     "closes": [{"reason": "token_expired", "code": 1008, "connections": 5}],
                     "rejections": [{"reason": "scope_missing", "rejections": 2}],
@@ -110,11 +110,13 @@ class AuditReport(BaseModel):
     since: AwareDatetime
     until: AwareDatetime
     alerts: list[SeverityCount]
-    deliveries: Measured
-    slowest_topics: list[TopicMeasured] = Field(description="by their sent_p95")
-    unreceived: list[Missing] = Field(description="who has not received the most alerts of the period")
+    deliveries: DeliveryStats
+    slowest_topics: list[TopicDeliveryStats] = Field(description="by their sent_p95")
+    unreceived: list[UnreceivedCount] = Field(
+        description="the recipients that have not received the most alerts of the period"
+    )
     connections: ConnectionCounts
-    closes: list[Close] = Field(description="connections that ended in the period")
+    closes: list[CloseCount] = Field(description="connections that ended in the period")
     rejections: list[RejectionCount]
-    sources: list[Counts] = Field(description="in all hours that the period touches")
+    sources: list[SourceCounts] = Field(description="in all hours that the period touches")
     log_gaps: list[LogGap] = Field(description="of the whole log; empty, or something is wrong")

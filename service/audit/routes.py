@@ -1,20 +1,20 @@
-"""``/v1/audit/…``: the questions that operators ask, with the scope ``audit:read``.
+"""``/v1/audit/…``: who was sent what and who received it, with the scope ``audit:read``.
 
-A token whose ``topics`` do not cover everything sees what concerns alerts of its topics only. What is not about alerts,
-connections, rejections, sources and the report, is for tokens that cover every topic.
+A token that covers some topics sees alerts of these topics only. Connections, rejections, sources
+and the report, which are not about single alerts, need a token that covers every topic.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
 
 from service.alerts.alert_state import Status
 from service.alerts.fields import AlertId, Name, Time, TopicPattern, topic_patterns
 from service.audit import queries, schemas
-from service.audit.queries import Period, Slice
+from service.audit.queries import LISTS, PageRequest, TimeRange
 from service.audit.report import report
 from service.audit.report_schemas import AuditReport
 from service.auth.principal import Principal, Scope
@@ -25,9 +25,13 @@ from service.http.openapi import refusals
 from service.http.pagination import CURSOR_MAX, cursor_parameter, decode_cursor, encode_cursor
 from service.http.provided import provided
 from service.severity import Severity
+from service.topics import EVERY_TOPIC
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from fastapi.params import Query as QueryParameter
+
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
@@ -39,13 +43,13 @@ Auditor = Annotated[Principal, Depends(_bearer)]
 ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 
 
-async def _of_everything(principal: Auditor) -> Principal:
+async def _for_every_topic(principal: Auditor) -> Principal:
     if not principal.covers("*"):
-        raise TopicForbidden("This is not about alerts alone: it needs a token that covers every topic.")
+        raise TopicForbidden("This needs a token that covers every topic.")
     return principal
 
 
-OfEverything = Annotated[Principal, Depends(_of_everything)]
+EveryTopicAuditor = Annotated[Principal, Depends(_for_every_topic)]
 
 Since = Annotated[Time | None, Query(description="at this time or later")]
 Until = Annotated[Time | None, Query(description="before this time")]
@@ -63,6 +67,22 @@ def _day(since: datetime | None, until: datetime | None) -> tuple[datetime, date
     return since or max(until, EPOCH) - A_DAY, until
 
 
+async def _page(  # noqa: PLR0913, PLR0917 - the parameters of a paged list
+    database: Database,
+    name: str,
+    times: TimeRange,
+    cursor: str | None,
+    limit: int,
+    filters: Mapping[str, Any],
+    topics: Sequence[str] = EVERY_TOPIC,
+) -> dict[str, Any]:
+    """Return a page of a list, as the fields of its answer."""
+    [after] = decode_cursor(cursor, LISTS[name].keyset)
+    async with database.transaction(snapshot=True) as tx:
+        rows, more = await LISTS[name].page(tx, times, PageRequest(limit, after), filters, topics)
+    return {name: rows, "next": encode_cursor(more)}
+
+
 @router.get("/alerts/{alert_id:uuid}", responses=refusals(NotFound))
 async def audit_alert(
     database: ProvidedDatabase,
@@ -71,18 +91,18 @@ async def audit_alert(
     cursor: Annotated[str | None, _cursor("alert")] = None,
     limit: Limit = 200,
 ) -> schemas.AlertAudit:
-    """Tell who was sent an alert, who received it and who has not, and all that happened to it, and when.
+    """Return an alert, who was sent it, who received it and who did not, and its timeline.
 
     Both lists are paged together: as long as there is a `next`, the page that it leads to goes on with either.
     """
-    people, times = decode_cursor(cursor, queries.ALERT_RECIPIENTS_KEYSET, queries.TIMELINE_KEYSET)
+    people, times = decode_cursor(cursor, queries.RECIPIENTS_KEYSET, queries.TIMELINE_KEYSET)
     async with database.transaction(snapshot=True) as tx:
         head = await queries.alert_head(tx, alert_id)
         if head is None or not principal.covers(head["topic"]):
             raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
         counts = await queries.recipient_counts(tx, alert_id)
-        recipients, people = await queries.alert_recipients(tx, alert_id, Slice(limit, people))
-        timeline, times = await queries.timeline(tx, alert_id, Slice(limit, times))
+        recipients, people = await queries.alert_recipients(tx, alert_id, PageRequest(limit, people))
+        timeline, times = await queries.timeline(tx, alert_id, PageRequest(limit, times))
     more = encode_cursor(people, times)
     return schemas.AlertAudit.model_validate(
         {"alert": head, "counts": counts, "recipients": recipients, "timeline": timeline, "next": more}
@@ -93,23 +113,20 @@ async def audit_alert(
 async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the query string
     database: ProvidedDatabase,
     principal: Auditor,
-    name: Annotated[Name, Path(description="the admin: the subject of their tokens", examples=["alice"])],
+    name: Annotated[Name, Path(description="the recipient: the subject of their tokens", examples=["alice"])],
     since: SinceDay = None,
     until: UntilNow = None,
     cursor: Annotated[str | None, _cursor("recipient")] = None,
     limit: Limit = 200,
 ) -> schemas.RecipientAudit:
-    """List what an admin was sent, and when they received it: of the events of a day, or of the period that is given.
+    """List what a recipient was sent, and when they received it, of the events of a day or the given period.
 
     To page through a day, give `until`, which otherwise is now. A token that covers some topics sees their alerts only.
     """
-    [after] = decode_cursor(cursor, queries.RECIPIENT_KEYSET)
     since, until = _day(since, until)
-    async with database.transaction(snapshot=True) as tx:
-        rows, more = await queries.deliveries_to(tx, name, Period(since, until), principal.topics, Slice(limit, after))
-    return schemas.RecipientAudit.model_validate(
-        {"recipient": name, "since": since, "until": until, "deliveries": rows, "next": encode_cursor(more)}
-    )
+    times = TimeRange(since, until)
+    page = await _page(database, "deliveries", times, cursor, limit, {"recipient": name}, principal.topics)
+    return schemas.RecipientAudit.model_validate({"recipient": name, "since": since, "until": until, **page})
 
 
 @router.get("/unreceived")
@@ -120,7 +137,7 @@ async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query
     until: UntilNow = None,
     topic: Annotated[list[TopicPattern], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
     severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
-    status: Annotated[list[Status], Query(description="where the alert stands now; repeat for several")] = [],  # noqa: B006
+    status: Annotated[list[Status], Query(description="the status of the alert now; repeat for several")] = [],  # noqa: B006
     recipient: Annotated[list[Name], Query(description="who has not received it; repeat for several")] = [],  # noqa: B006
     cursor: Annotated[str | None, _cursor("unreceived")] = None,
     limit: Limit = 200,
@@ -129,17 +146,16 @@ async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query
 
     A token that covers some topics sees their alerts only.
     """
-    [after] = decode_cursor(cursor, queries.UNRECEIVED_KEYSET)
-    wanted = queries.Unreceived(Period(*_day(since, until)), topic_patterns(topic), severity, status, recipient)
-    async with database.transaction(snapshot=True) as tx:
-        rows, more = await queries.unreceived(tx, wanted, principal.topics, Slice(limit, after))
-    return schemas.UnreceivedPage.model_validate({"unreceived": rows, "next": encode_cursor(more)})
+    filters = {"topic": topic_patterns(topic), "severity": severity, "status": status, "recipient": recipient}
+    times = TimeRange(*_day(since, until))
+    page = await _page(database, "unreceived", times, cursor, limit, filters, principal.topics)
+    return schemas.UnreceivedPage.model_validate(page)
 
 
 @router.get("/connections", responses=refusals(TopicForbidden))
 async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: ProvidedDatabase,
-    principal: OfEverything,  # noqa: ARG001 - asked for its scope
+    principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     recipient: Annotated[Name | None, Query(description="whose connections")] = None,
     is_open: Annotated[
         bool | None, Query(alias="open", description="true: those that are open; false: those that ended")
@@ -149,58 +165,52 @@ async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the quer
     cursor: Annotated[str | None, _cursor("connection")] = None,
     limit: Limit = 200,
 ) -> schemas.ConnectionPage:
-    """List the connections of admins, the newest first; a period is when they were opened."""
-    [after] = decode_cursor(cursor, queries.CONNECTIONS_KEYSET)
-    async with database.transaction(snapshot=True) as tx:
-        page = Slice(limit, after)
-        rows, more = await queries.connections(tx, recipient, Period(since, until), page, is_open=is_open)
-    return schemas.ConnectionPage.model_validate({"connections": rows, "next": encode_cursor(more)})
+    """List connections, the newest first; the period is when they were opened."""
+    filters = {"recipient": recipient, "is_open": is_open}
+    page = await _page(database, "connections", TimeRange(since, until), cursor, limit, filters)
+    return schemas.ConnectionPage.model_validate(page)
 
 
 @router.get("/rejections", responses=refusals(TopicForbidden))
 async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: ProvidedDatabase,
-    principal: OfEverything,  # noqa: ARG001 - asked for its scope
-    reason: Annotated[Name | None, Query(description="why they were refused", examples=["scope_missing"])] = None,
+    principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
+    reason: Annotated[Name | None, Query(description="why they were rejected", examples=["scope_missing"])] = None,
     since: Since = None,
     until: Until = None,
     cursor: Annotated[str | None, _cursor("rejection")] = None,
     limit: Limit = 200,
 ) -> schemas.RejectionPage:
-    """List the streams that were refused at the handshake, the newest first."""
-    [after] = decode_cursor(cursor, queries.REJECTIONS_KEYSET)
-    async with database.transaction(snapshot=True) as tx:
-        rows, more = await queries.rejections(tx, reason, Period(since, until), Slice(limit, after))
-    return schemas.RejectionPage.model_validate({"rejections": rows, "next": encode_cursor(more)})
+    """List the streams that were rejected at the handshake, the newest first."""
+    page = await _page(database, "rejections", TimeRange(since, until), cursor, limit, {"reason": reason})
+    return schemas.RejectionPage.model_validate(page)
 
 
 @router.get("/sources", responses=refusals(TopicForbidden))
 async def audit_sources(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: ProvidedDatabase,
-    principal: OfEverything,  # noqa: ARG001 - asked for its scope
+    principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     source: Annotated[Name | None, Query(description="who posted: the subject of the token")] = None,
     since: Annotated[Time | None, Query(description="hours that end after this time")] = None,
     until: Annotated[Time | None, Query(description="hours that begin before this time")] = None,
     cursor: Annotated[str | None, _cursor("source")] = None,
     limit: Limit = 200,
 ) -> schemas.SourcePage:
-    """List what became of what each source of alerts posted in each hour, the newest hour first."""
-    [after] = decode_cursor(cursor, queries.SOURCES_KEYSET)
-    async with database.transaction(snapshot=True) as tx:
-        rows, more = await queries.sources(tx, source, Period(since, until), Slice(limit, after))
-    return schemas.SourcePage.model_validate({"sources": rows, "next": encode_cursor(more)})
+    """List what each source posted in each hour, by outcome, the newest hour first."""
+    page = await _page(database, "sources", TimeRange(since, until), cursor, limit, {"source": source})
+    return schemas.SourcePage.model_validate(page)
 
 
 @router.get("/report", responses=refusals(TopicForbidden))
 async def audit_report(
     database: ProvidedDatabase,
-    principal: OfEverything,  # noqa: ARG001 - asked for its scope
+    principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     since: SinceDay = None,
     until: UntilNow = None,
 ) -> AuditReport:
     """Sum up a day, or the period that is given, on one page.
 
-    It reads all deliveries of the period. Where that takes longer than a statement may, ask `tocsin audit report`.
+    It reads all deliveries of the period. Where that takes too long for a request, use `tocsin audit report`.
     """
     async with database.transaction(snapshot=True) as tx:
         return AuditReport.model_validate(await report(tx, *_day(since, until)))

@@ -1,4 +1,4 @@
-"""The audit on the wire: pages of what the views hold, and the report. Times are UTC, durations are seconds."""
+"""The answers of the audit: an alert, and pages of rows of the views. Times are UTC, durations are seconds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _more() -> Any:
 
 
 class AuditedAlert(BaseModel):
-    """What an alert is about, and where it stands."""
+    """An alert, without its body."""
 
     id: UUID
     seq: int = Field(description="its place in the log: the event that created it")
@@ -47,7 +47,7 @@ class AuditedAlert(BaseModel):
 
 
 class RecipientCounts(BaseModel):
-    """How many admins an alert is for, how many of them it was sent to, and how many received it."""
+    """How many recipients an alert has, how many it was sent to, and how many received it."""
 
     recipients: int
     sent_to: int
@@ -55,18 +55,18 @@ class RecipientCounts(BaseModel):
 
 
 class AlertRecipient(BaseModel):
-    """An admin whom an alert is for."""
+    """A recipient of an alert."""
 
     recipient: str
     sent: int = Field(description="how many events of the alert they were sent")
-    received: int = Field(description="how many of these they acknowledged")
+    received: int = Field(description="how many of these they confirmed")
     first_sent_at: AwareDatetime | None
-    first_received_at: AwareDatetime | None = Field(description="null: they have received nothing of it")
+    first_received_at: AwareDatetime | None = Field(description="null: they received nothing of it")
     waiting: float | None = Field(description="seconds since the alert was created; null: they received it")
 
 
 class TimelineEntry(BaseModel):
-    """An event of an alert, its sending to one connection, or its receipt."""
+    """An event of an alert, its dispatch to one connection, or its receipt."""
 
     at: AwareDatetime
     seq: int
@@ -77,7 +77,7 @@ class TimelineEntry(BaseModel):
 
 
 class AlertAudit(BaseModel):
-    """An alert, who received it, and what happened to it. A page goes on with both lists; one that ended is empty."""
+    """An alert, its recipients and its timeline. Both lists are paged together; one that has ended is empty."""
 
     model_config = _example(
         alert={
@@ -127,7 +127,7 @@ class AlertAudit(BaseModel):
 
 
 class RecipientDelivery(BaseModel):
-    """An event, on its way to one connection of an admin."""
+    """An event, sent to one connection of a recipient."""
 
     seq: int
     alert_id: UUID
@@ -143,7 +143,7 @@ class RecipientDelivery(BaseModel):
 
 
 class RecipientAudit(BaseModel):
-    """What an admin was sent of the events of a period, newest first; nothing of whoever was never connected."""
+    """What a recipient was sent of the events of a period, the newest first; empty for one that never connected."""
 
     model_config = _example(
         recipient="alice",
@@ -174,8 +174,8 @@ class RecipientAudit(BaseModel):
     next: str | None = _more()
 
 
-class NotReceived(BaseModel):
-    """An alert, and an admin who may see it and has acknowledged the receipt of no event of it."""
+class UnreceivedAlert(BaseModel):
+    """An alert, and a recipient who may see it and has confirmed the receipt of no event of it."""
 
     alert_id: UUID
     seq: int
@@ -210,12 +210,12 @@ class UnreceivedPage(BaseModel):
         next=_NEXT,
     )
 
-    unreceived: list[NotReceived]
+    unreceived: list[UnreceivedAlert]
     next: str | None = _more()
 
 
 class AuditedConnection(BaseModel):
-    """A connection of an admin."""
+    """A connection of a recipient."""
 
     connection: UUID
     node: UUID
@@ -273,20 +273,20 @@ class ConnectionPage(BaseModel):
 
 
 class AuditedRejection(BaseModel):
-    """A stream that was refused at the handshake."""
+    """A stream that was rejected at the handshake."""
 
     at: AwareDatetime
     node: UUID
     remote_addr: str | None
     path: str
     reason: str
-    subject: str | None = Field(description="of a token that could be believed")
+    subject: str | None = Field(description="of a verified token")
     origin: str | None
     user_agent: str | None
 
 
 class RejectionPage(BaseModel):
-    """A page of refused streams, the newest first."""
+    """A page of rejected streams, the newest first."""
 
     model_config = _example(
         rejections=[
@@ -308,18 +308,18 @@ class RejectionPage(BaseModel):
     next: str | None = _more()
 
 
-class Counts(BaseModel):
-    """What became of what one source posted."""
+class SourceCounts(BaseModel):
+    """What one source posted, by outcome."""
 
-    source: str = Field(description="the subject of the token; empty: all those that a node did not count apart")
+    source: str = Field(description="the subject of the token; empty: all sources that a node did not count apart")
     alerts: int = Field(description="stored")
     repeated: int = Field(description="counted as repetitions of an unresolved alert")
     replayed: int = Field(description="answered from their idempotency key")
     refused: int = Field(description="requests, and items of batches, that were answered with an error")
 
 
-class SourceCounts(Counts):
-    """What became of what one source posted in one hour."""
+class SourceHourCounts(SourceCounts):
+    """What one source posted in one hour, by outcome."""
 
     hour: AwareDatetime = Field(description="when the hour began")
     first_at: AwareDatetime
@@ -327,7 +327,7 @@ class SourceCounts(Counts):
 
 
 class SourcePage(BaseModel):
-    """A page of the hours of sources, the newest hour first."""
+    """A page of sources, the newest hour first."""
 
     model_config = _example(
         sources=[
@@ -345,5 +345,5 @@ class SourcePage(BaseModel):
         next=_NEXT,
     )
 
-    sources: list[SourceCounts]
+    sources: list[SourceHourCounts]
     next: str | None = _more()

@@ -1,4 +1,4 @@
-"""The views of the schema ``audit``, as the questions name them; the migrations make them, and comment every column."""
+"""The views of the schema ``audit``, for the queries. The migrations create them, and comment every column."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ connections = _view(
 
 rejections = _view(
     "rejections",
+    rejection=Uuid,
     at=_TIME,
     node=Uuid,
     remote_addr=Text,

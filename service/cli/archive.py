@@ -13,9 +13,10 @@ from service.cli.environment import database_url
 from service.cli.time_options import moment
 from service.database.engine import address_of
 from service.errors import CommandFailed
-from service.retention import archive_process, partitions
-from service.retention.archive_file import find_archives, read_archive
-from service.retention.restore import restore
+from service.retention.archive_file import find_archives, open_archive
+from service.retention.archive_process import run_archive_process
+from service.retention.partition_purge import due_partitions
+from service.retention.restore import restore_archive
 from service.settings import load
 
 if TYPE_CHECKING:
@@ -66,18 +67,18 @@ def archive(
 async def _archive(url: URL, older_than: datetime, folder: Path) -> None:
     connection = await asyncpg.connect(address_of(url))
     try:
-        due = await partitions.due(connection, older_than)
+        due = await due_partitions(connection, older_than)
     finally:
         await connection.close()
     for partition in due:
-        print(await archive_process.archive(url, partition.first_seq, partition.last_seq, folder), flush=True)
+        print(await run_archive_process(url, partition.first_seq, partition.last_seq, folder), flush=True)
     if not due:
         print("No whole partition of the log is older than that.")
 
 
 def _verify(path: Path) -> None:
     try:
-        with read_archive(path) as found:
+        with open_archive(path) as found:
             for _ in found.items():
                 pass
     except OSError as error:
@@ -105,8 +106,8 @@ def _list(folder: Path) -> None:
 async def _restore(url: URL, path: Path) -> int:
     connection = await asyncpg.connect(address_of(url))
     try:
-        with read_archive(path) as found:
-            return await restore(connection, found)
+        with open_archive(path) as found:
+            return await restore_archive(connection, found)
     except OSError as error:
         raise CommandFailed(f"{path} cannot be read: {error.strerror or error}") from None
     finally:

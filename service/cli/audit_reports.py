@@ -8,7 +8,7 @@ from uuid import UUID  # noqa: TC003 - typer evaluates the annotations
 import typer
 
 from service.audit import queries, schemas
-from service.audit.queries import Slice
+from service.audit.queries import PageRequest
 from service.audit.report import report as query_report
 from service.audit.report_schemas import AuditReport
 from service.cli.database_query import ask
@@ -32,7 +32,7 @@ def alert(
 ) -> None:
     """Show who was sent an alert, who received it, and what happened to it."""
     form = form_of(as_json=as_json, as_csv=as_csv)
-    found = ask(lambda tx: _read_alert(tx, alert_id, Slice(limit)))
+    found = ask(lambda tx: _read_alert(tx, alert_id, PageRequest(limit)))
     if found is None:
         raise CommandFailed(f"there is no alert {alert_id}; {suggest('audit unreceived')} and GET /v1/alerts list ids")
     audit, more = found
@@ -53,7 +53,7 @@ def alert(
     show(QueryResult(audit, lines, tables, header, records(audit.timeline), more=more), form)
 
 
-async def _read_alert(tx: AsyncConnection, alert_id: UUID, page: Slice) -> tuple[schemas.AlertAudit, bool] | None:
+async def _read_alert(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[schemas.AlertAudit, bool] | None:
     """Return an alert with what happened to it, and whether there is more; None where there is no such alert."""
     if (head := await queries.alert_head(tx, alert_id)) is None:
         return None
@@ -84,7 +84,7 @@ def _tables(report: AuditReport) -> list[ResultTable]:
         ResultTable("Alerts", "severity alerts unresolved", report.alerts),
         ResultTable("Deliveries", _LATENCIES, [report.deliveries]),
         ResultTable("Slowest topics", f"topic {_LATENCIES}", report.slowest_topics),
-        ResultTable("Not received, by admin", "recipient alerts worst waiting", report.unreceived, everybody),
+        ResultTable("Not received, by admin", "recipient alerts max_severity waiting", report.unreceived, everybody),
         ResultTable(closes, "code reason connections", report.closes),
         ResultTable("Rejected streams", "reason rejections", report.rejections),
         ResultTable("Sources, by whole hours", "source alerts repeated replayed refused", report.sources),

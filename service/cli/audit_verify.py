@@ -17,9 +17,9 @@ from service.cli.environment import database_url
 from service.database.engine import address_of
 from service.errors import CommandFailed
 from service.integrity import verifier
+from service.integrity.chains import LEDGER, LOG
 from service.integrity.checkpoint import Checkpoint
-from service.integrity.link_checks import Anchor
-from service.integrity.verifier import LEDGER, LOG
+from service.integrity.link_checks import LinkRef
 from service.settings import load
 from service.timestamps import rfc3339
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from service.integrity.verifier import Chain, Verdict
+    from service.integrity.chains import Chain
+    from service.integrity.verifier import Verification
 
 JOBS = min(4, max(2, os.cpu_count() or 2))
 STATE_FILE = "audit-verify.json"
@@ -63,64 +64,64 @@ def verify(
     path = state or settings.server.data_dir / STATE_FILE
     with database_url(settings) as url:
         name = _name(url)
-        bookmark = Checkpoint(path, name) if from_start else Checkpoint.read(path, name)
-        verdicts = _run(address_of(url), bookmark, noted, jobs)
-    found = {hash_: _found(hash_, verdicts) for hash_ in noted}
-    print(json.dumps(_as_json(verdicts, found)) if as_json else _as_text(verdicts, found))
-    if failure := _failure(verdicts, found):
+        checkpoint = Checkpoint(path, name) if from_start else Checkpoint.read(path, name)
+        results = _run(address_of(url), checkpoint, noted, jobs)
+    found = {hash_: _found(hash_, results) for hash_ in noted}
+    print(json.dumps(_as_json(results, found)) if as_json else _as_text(results, found))
+    if failure := _failure(results, found):
         raise CommandFailed(failure)
 
 
-def _run(address: str, bookmark: Checkpoint, noted: Sequence[bytes], jobs: int) -> list[Verdict]:
-    """Check both chains, and keep the bookmark.
+def _run(address: str, checkpoint: Checkpoint, noted: Sequence[bytes], jobs: int) -> list[Verification]:
+    """Check both chains, and keep the checkpoint.
 
     Raises:
         CommandFailed: interrupted, or the database cannot be read.
 
     """
-    verdicts = []
+    results = []
     try:
         for chain in (LOG, LEDGER):
-            with _progress(chain.name, bookmark) as progress:
+            with _progress(chain.name, checkpoint) as progress:
                 check = partial(
                     verifier.verify,
                     address,
                     chain,
-                    reached=bookmark.reached.get(chain.name),
-                    noted=bookmark.noted.get(chain.name),
+                    resume_after=checkpoint.progress.get(chain.name),
+                    earlier_head=checkpoint.heads.get(chain.name),
                     expected=noted,
                     jobs=jobs,
                     progress=progress,
                 )
-                verdicts.append(_unless_purged(address, chain, check))
+                results.append(_unless_purged(address, chain, check))
     except KeyboardInterrupt:
         raise CommandFailed("interrupted: run the command again, it goes on where it was") from None
-    if all(verdict.misfit is None for verdict in verdicts):
-        bookmark.finish({verdict.chain.name: Anchor(*verdict.head[:2]) for verdict in verdicts})
-    return verdicts
+    if all(result.mismatch is None for result in results):
+        checkpoint.save_heads({result.chain.name: LinkRef(*result.head[:2]) for result in results})
+    return results
 
 
-def _unless_purged(address: str, chain: Chain, check: Callable[..., Verdict]) -> Verdict:
-    """Check a chain; again where retention let go more of it meanwhile, for that looks as if it were missing."""
+def _unless_purged(address: str, chain: Chain, check: Callable[..., Verification]) -> Verification:
+    """Check a chain; again if retention purged more of it meanwhile, which looks as if it were missing."""
     while True:
-        purged = verifier.purged_from(address, chain)
-        verdict = check(purged=purged)
-        if verdict.misfit is None or verifier.purged_from(address, chain) == purged:
-            return verdict
+        purged = verifier.purged_prefix(address, chain)
+        result = check(purged=purged)
+        if result.mismatch is None or verifier.purged_prefix(address, chain) == purged:
+            return result
 
 
 @contextmanager
-def _progress(chain: str, bookmark: Checkpoint) -> Iterator[Callable[[Verdict], None]]:
-    """Show how far it got, where standard error is a terminal, and keep it in the bookmark."""
+def _progress(chain: str, checkpoint: Checkpoint) -> Iterator[Callable[[Verification], None]]:
+    """Show how far it got, where standard error is a terminal, and keep it in the checkpoint."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"verifying the {chain}", total=None)
 
-        def show(verdict: Verdict) -> None:
-            bookmark.reach(chain, verdict.reached)
-            begin = verdict.begin.position
-            bar.update(task, total=verdict.head.position - begin, completed=verdict.reached.position - begin)
+        def show(result: Verification) -> None:
+            checkpoint.save_progress(chain, result.checked_to)
+            begin = result.checked_from.position
+            bar.update(task, total=result.head.position - begin, completed=result.checked_to.position - begin)
 
         yield show
 
@@ -140,55 +141,59 @@ def _hash(text: str) -> bytes:
     return value
 
 
-def _found(hash_: bytes, verdicts: Sequence[Verdict]) -> tuple[str, int] | None:
+def _found(hash_: bytes, results: Sequence[Verification]) -> tuple[str, int] | None:
     """Return the chain that a noted hash is in, and where."""
-    for verdict in verdicts:
-        if (position := verdict.found[hash_]) is not None:
-            return verdict.chain.name, position
+    for result in results:
+        if (position := result.found[hash_]) is not None:
+            return result.chain.name, position
     return None
 
 
-# How it is told.
+# Output.
 
 
-def _as_text(verdicts: Sequence[Verdict], found: dict[bytes, tuple[str, int] | None]) -> str:
+def _as_text(results: Sequence[Verification], found: dict[bytes, tuple[str, int] | None]) -> str:
     lines = []
-    for verdict in verdicts:
-        misfit, head = verdict.misfit, verdict.head
-        lines.append(f"{verdict.chain.name:<7} {'OK' if misfit is None else 'ALTERED':<8} {_extent(verdict)}")
-        if misfit is not None:
-            lines.append(f"{_INDENT}{_place(verdict)}: {misfit.what}")
+    for result in results:
+        mismatch, head = result.mismatch, result.head
+        lines.append(f"{result.chain.name:<7} {'OK' if mismatch is None else 'ALTERED':<8} {_extent(result)}")
+        if mismatch is not None:
+            lines.append(f"{_INDENT}{_place(result)}: {mismatch.reason}")
         elif head.linked_at is not None:
             lines.append(f"{_INDENT}head {head.hash.hex()}, linked {rfc3339(head.linked_at)}")
-        if verdict.begin.position:
+        if result.checked_from.position:
             lines.append(
-                f"{_INDENT}up to {verdict.begin.position} as an earlier run found it: --from-start looks again"
+                f"{_INDENT}up to {result.checked_from.position} as an earlier run found it: --from-start looks again"
             )
     for hash_, place in found.items():
         lines.append(f"noted   {hash_.hex()} {f'is in the {place[0]}, at {place[1]}' if place else 'is in no chain'}")
     return "\n".join(lines)
 
 
-def _extent(verdict: Verdict) -> str:
-    if verdict.chain.name == "log":
-        return f"{verdict.rows} events up to {verdict.reached.position} fit their {verdict.links} links"
-    return f"{verdict.rows} rows fit their {verdict.links} links, up to link {verdict.reached.position}"
+def _extent(result: Verification) -> str:
+    if result.chain.name == "log":
+        return f"{result.rows} events up to {result.checked_to.position} fit their {result.links} links"
+    return f"{result.rows} rows fit their {result.links} links, up to link {result.checked_to.position}"
 
 
-def _place(verdict: Verdict) -> str:
-    """Say where the misfit is."""
-    misfit = verdict.misfit
-    if misfit is None or misfit.first is None:
-        return f"the {verdict.chain.name}"
-    unit = "event" if verdict.chain.name == "log" else "link"
-    where = f"{unit} {misfit.first}" if misfit.first == misfit.last else f"{unit}s {misfit.first} to {misfit.last}"
-    return where if misfit.at is None else f"{where}, of {rfc3339(misfit.at)}"
+def _place(result: Verification) -> str:
+    """Say where the mismatch is."""
+    mismatch = result.mismatch
+    if mismatch is None or mismatch.first is None:
+        return f"the {result.chain.name}"
+    unit = "event" if result.chain.name == "log" else "link"
+    where = (
+        f"{unit} {mismatch.first}"
+        if mismatch.first == mismatch.last
+        else f"{unit}s {mismatch.first} to {mismatch.last}"
+    )
+    return where if mismatch.linked_at is None else f"{where}, of {rfc3339(mismatch.linked_at)}"
 
 
-def _as_json(verdicts: Sequence[Verdict], found: dict[bytes, tuple[str, int] | None]) -> dict[str, Any]:
+def _as_json(results: Sequence[Verification], found: dict[bytes, tuple[str, int] | None]) -> dict[str, Any]:
     return {
-        "ok": _failure(verdicts, found) is None,
-        **{verdict.chain.name: _verdict_as_json(verdict) for verdict in verdicts},
+        "ok": _failure(results, found) is None,
+        **{result.chain.name: _result_as_json(result) for result in results},
         "expected": [
             {"hash": hash_.hex(), "chain": place[0] if place else None, "position": place[1] if place else None}
             for hash_, place in found.items()
@@ -196,16 +201,22 @@ def _as_json(verdicts: Sequence[Verdict], found: dict[bytes, tuple[str, int] | N
     }
 
 
-def _verdict_as_json(verdict: Verdict) -> dict[str, Any]:
-    head, misfit = verdict.head, verdict.misfit
+def _result_as_json(result: Verification) -> dict[str, Any]:
+    head, mismatch = result.head, result.mismatch
     return {
-        "ok": misfit is None,
+        "ok": mismatch is None,
         "head": {"position": head.position, "hash": head.hash.hex(), "linked_at": _time(head.linked_at)},
-        "begin": verdict.begin.position,
-        "reached": verdict.reached.position,
-        "links": verdict.links,
-        "rows": verdict.rows,
-        "misfit": misfit and {"first": misfit.first, "last": misfit.last, "at": _time(misfit.at), "what": misfit.what},
+        "checked_from": result.checked_from.position,
+        "checked_to": result.checked_to.position,
+        "links": result.links,
+        "rows": result.rows,
+        "mismatch": mismatch
+        and {
+            "first": mismatch.first,
+            "last": mismatch.last,
+            "linked_at": _time(mismatch.linked_at),
+            "reason": mismatch.reason,
+        },
     }
 
 
@@ -213,12 +224,12 @@ def _time(at: datetime | None) -> str | None:
     return rfc3339(at) if at is not None else None
 
 
-def _failure(verdicts: Sequence[Verdict], found: dict[bytes, tuple[str, int] | None]) -> str | None:
+def _failure(results: Sequence[Verification], found: dict[bytes, tuple[str, int] | None]) -> str | None:
     """Say in one line what is wrong, if anything."""
     wrong = [
-        f"the {verdict.chain.name} was altered: {_place(verdict)}: {verdict.misfit.what}"
-        for verdict in verdicts
-        if verdict.misfit is not None
+        f"the {result.chain.name} was altered: {_place(result)}: {result.mismatch.reason}"
+        for result in results
+        if result.mismatch is not None
     ]
     wrong += [f"no link has the noted hash {hash_.hex()}" for hash_, place in found.items() if place is None]
     return "; ".join(wrong) or None

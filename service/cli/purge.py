@@ -13,7 +13,7 @@ from service.cli.environment import database_url
 from service.cli.time_options import moment
 from service.database.engine import Database, close_quietly
 from service.errors import CommandFailed
-from service.retention.preview import foresee
+from service.retention.preview import preview_purge
 from service.retention.runner import Retention
 from service.settings import load
 
@@ -43,24 +43,24 @@ def purge(
         older_than = datetime.now(UTC) - timedelta(days=settings.retention.retention_days)
     logs.configure(settings.server.log_level, settings.server.log_format)
     with database_url(settings) as url:
-        asyncio.run((_foresee if dry_run else _purge)(settings, url, older_than))
+        asyncio.run((_preview if dry_run else _purge)(settings, url, older_than))
 
 
 async def _purge(settings: Settings, url: URL, older_than: datetime) -> None:
     database = Database(url, settings.storage)
     try:
-        if not await Retention(database, settings.retention, lambda _seq: None).let_go(older_than):
-            raise CommandFailed("another process is letting go what is old: wait until it has done so")
+        if not await Retention(database, settings.retention, lambda _seq: None).purge(older_than):
+            raise CommandFailed("another process is purging: wait until it has finished")
     finally:
         await database.close()
-    print("Done: SELECT * FROM audit.retention_runs tells what went.")
+    print("Done: SELECT * FROM audit.retention_runs says what was deleted.")
 
 
-async def _foresee(settings: Settings, url: URL, older_than: datetime) -> None:
+async def _preview(settings: Settings, url: URL, older_than: datetime) -> None:
     database = Database(url, settings.storage)
     connection = await database.connect(statement_timeout=3600)
     try:
-        counts = await foresee(connection, older_than)
+        counts = await preview_purge(connection, older_than)
     finally:
         await close_quietly(connection)
         await database.close()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from prometheus_client import Gauge, Histogram
 
     from service.database.engine import Database
-    from service.ledger.recorder import Ledger
+    from service.ledger.recorder import LedgerRecorder
     from service.stream.hub import Hub
 
 REQUEST_CHANNEL = "tocsin_node_stats_requests"
@@ -63,7 +63,7 @@ class NodeStats:
 class NodeStatsReporter:
     """Measures this node, and answers the requests of others."""
 
-    def __init__(self, database: Database, hub: Hub, ledger: Ledger) -> None:
+    def __init__(self, database: Database, hub: Hub, ledger: LedgerRecorder) -> None:
         self._database = database
         self._hub = hub
         self._ledger = ledger

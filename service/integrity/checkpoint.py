@@ -1,8 +1,9 @@
-"""Where verification stands: a small file with what an interrupted run has reached, and what the last whole run found.
+"""The checkpoint of a verification: a small file with the progress of an interrupted run, and the last heads.
 
-An interrupted run is gone on with. That what lies before fits is then remembered, not proved: only the hash of the link
-that was reached is looked at again. The run after a whole one begins anew, and the heads that were found must still be
-in the chains: so nobody has linked anew what was there, as long as they could not change this file as well.
+A run that was interrupted is resumed. What it had checked is not checked again, only that its last
+link still has the same hash. The run after a complete one starts from the beginning, and the heads
+that the complete one found must still be in the chains: so nobody has rewritten the chains since,
+unless they could change this file as well.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from service.errors import CommandFailed
-from service.integrity.link_checks import Anchor
+from service.integrity.link_checks import LinkRef
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Checkpoint:
-    """The file at ``path``, about the database called ``database``; both hold a place for each chain, by its name."""
+    """The file at ``path``, about one database; a link for each chain, by its name."""
 
     path: Path
     database: str
-    reached: dict[str, Anchor] = field(default_factory=dict)
-    """How far a run got that was interrupted."""
-    noted: dict[str, Anchor] = field(default_factory=dict)
-    """The heads that the last whole run found."""
+    progress: dict[str, LinkRef] = field(default_factory=dict)
+    """How far an interrupted run got."""
+    heads: dict[str, LinkRef] = field(default_factory=dict)
+    """The heads that the last complete run found."""
 
     @classmethod
     def read(cls, path: Path, database: str) -> Checkpoint:
-        """Read the file; an empty bookmark where there is none, or one about another database.
+        """Read the file; an empty checkpoint where there is none, or where it is about another database.
 
         Raises:
             CommandFailed: the file cannot be read.
@@ -41,40 +42,40 @@ class Checkpoint:
             content = json.loads(path.read_text())
             if content["database"] != database:
                 return cls(path, database)
-            return cls(path, database, _places(content["reached"]), _places(content["noted"]))
+            return cls(path, database, _links(content["progress"]), _links(content["heads"]))
         except FileNotFoundError:
             return cls(path, database)
         except OSError as error:
             raise CommandFailed(f"{path} cannot be read ({error.strerror}): name another with --state") from None
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise CommandFailed(f"{path} holds something else: remove it, or begin anew with --from-start") from None
+            raise CommandFailed(f"{path} holds something else: remove it, or start again with --from-start") from None
 
-    def reach(self, chain: str, place: Anchor) -> None:
-        """Note how far a run got."""
-        self.reached[chain] = place
+    def save_progress(self, chain: str, link: LinkRef) -> None:
+        """Save that a run has checked a chain up to ``link``."""
+        self.progress[chain] = link
         self._write()
 
-    def finish(self, heads: dict[str, Anchor]) -> None:
-        """Note that a run was whole, and found these heads."""
-        self.reached, self.noted = {}, heads
+    def save_heads(self, heads: dict[str, LinkRef]) -> None:
+        """Save that a run was complete, and found these heads."""
+        self.progress, self.heads = {}, heads
         self._write()
 
     def _write(self) -> None:
-        content = {"database": self.database, "reached": _shown(self.reached), "noted": _shown(self.noted)}
-        beside = self.path.with_name(f"{self.path.name}.new")
+        content = {"database": self.database, "progress": _as_json(self.progress), "heads": _as_json(self.heads)}
+        temporary = self.path.with_name(f"{self.path.name}.new")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(content))
-            beside.replace(self.path)
+            temporary.write_text(json.dumps(content))
+            temporary.replace(self.path)
         except OSError as error:
             raise CommandFailed(
                 f"{self.path} cannot be written ({error.strerror}): name another with --state"
             ) from None
 
 
-def _places(content: dict[str, Any]) -> dict[str, Anchor]:
-    return {chain: Anchor(int(place["position"]), bytes.fromhex(place["hash"])) for chain, place in content.items()}
+def _links(content: dict[str, Any]) -> dict[str, LinkRef]:
+    return {chain: LinkRef(int(link["position"]), bytes.fromhex(link["hash"])) for chain, link in content.items()}
 
 
-def _shown(places: dict[str, Anchor]) -> dict[str, dict[str, Any]]:
-    return {chain: {"position": place.position, "hash": place.hash.hex()} for chain, place in places.items()}
+def _as_json(links: dict[str, LinkRef]) -> dict[str, dict[str, Any]]:
+    return {chain: {"position": link.position, "hash": link.hash.hex()} for chain, link in links.items()}

@@ -1,4 +1,4 @@
-"""Reading the ledger: the deliveries of an alert, and who is connected now."""
+"""Queries of the ledger: the deliveries of an alert, and who is connected now."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DELIVERIES = text(
     """
 )
 
-_PRESENT = text("SELECT recipient, connections, since FROM audit.presence ORDER BY recipient LIMIT :limit")
+_PRESENCE = text("SELECT recipient, connections, since FROM audit.presence ORDER BY recipient LIMIT :limit")
 
 _IS_OPEN = text(
     """
@@ -41,8 +41,8 @@ _IS_OPEN = text(
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
-    """An admin who is connected, on how many streams, since when."""
+class PresentRecipient:
+    """A connected recipient: on how many connections, since when."""
 
     recipient: str
     connections: int
@@ -50,7 +50,7 @@ class Present:
 
 
 async def may_audit(tx: AsyncConnection, principal: Principal, alert_id: UUID) -> bool:
-    """Say whether there is such an alert and the principal's topics cover it."""
+    """Return whether the alert exists and the principal's topics cover it."""
     topic = await tx.scalar(_TOPIC_OF_ALERT, {"alert_id": alert_id})
     return topic is not None and any_covers(principal.topics, topic)
 
@@ -64,12 +64,12 @@ async def deliveries_of(
 
 
 async def is_open(tx: AsyncConnection, connection_id: UUID) -> bool:
-    """Say whether a node holds the connection, as far as the ledgers have been written."""
+    """Return whether a node holds the connection, as of the last flushes."""
     held: bool = (await tx.execute(_IS_OPEN, {"id": connection_id})).scalar_one()
     return held
 
 
-async def present(tx: AsyncConnection, limit: int) -> list[Present]:
-    """Return who is connected to any node, by name."""
-    rows = (await tx.execute(_PRESENT, {"limit": limit})).all()
-    return [Present(*row) for row in rows]
+async def present_recipients(tx: AsyncConnection, limit: int) -> list[PresentRecipient]:
+    """Return the recipients that are connected to any node, by name."""
+    rows = (await tx.execute(_PRESENCE, {"limit": limit})).all()
+    return [PresentRecipient(*row) for row in rows]

@@ -1,199 +1,155 @@
-"""The ledger: what happened on this node's streams, collected in memory and flushed in one transaction.
+"""The recorder: what happened on this node's streams, kept in memory until the next flush (``flusher.py``).
 
-The ledger never overstates. It is told of a dispatch only after the bytes went to the socket, of a receipt only after
-the client acknowledged, and a flush writes one consistent instant: the node's ``sent_seq``, the connections that
-changed, the dispatches and the receipts. A crash loses what was not flushed, so the ledger may then claim less than
-happened.
+The ledger never overstates: a dispatch is recorded only after the bytes went to the socket, a receipt only after the
+client confirmed it. A crash loses what was not flushed, so the ledger may then claim less than happened.
 
 What a connection was sent is ``(after_seq, sent_seq]``. While it keeps up, its own ``sent_seq`` is null and the node's
-counts for it; one row update a flush, however many connections. While it replays or lags it has its own:
+counts for it, so that a flush updates one row, however many connections there are. While it replays or lags it has its
+own:
 
 ::
 
     opened ──► own sent_seq ──► null: reads the node's ──► own, for good
                (replays)  ◄──── (keeps up)                 (closed)
                          lags
-
-A flush can be repeated: every row has a key made here, but for the counts of sources, which are written once or not at
-all. While PostgreSQL is away the facts wait, and ``is_full`` tells the handshake to refuse. A node whose lease lapsed
-was declared lost by another's janitor; it drops its connections, whose clients resume, and goes on under a new id.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import itertools
-import os
-import socket
 import time
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import orjson
-from sqlalchemy.exc import DBAPIError
+from typing import TYPE_CHECKING
 
 from service.database.ids import uuid7
-from service.errors import DatabaseUnavailable, TocsinError
 from service.ledger import statements
-from service.ledger.records import Dispatch, PendingRecords, Receipt, plain
+from service.ledger.records import Dispatch, PendingRecords, Receipt, printable
 from service.ledger.source_stats import SourceStats
-from service.logs import get_logger
-from service.metrics import LEDGER_FLUSH_FAILURES, LEDGER_FLUSH_SECONDS, LEDGER_PENDING_RECORDS, RECEIPTS
-from service.periodic import PeriodicTask
+from service.metrics import RECEIPTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from uuid import UUID
-
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.database.engine import Database
     from service.ledger.records import ConnectionEntry, Rejection
     from service.settings import LedgerSettings
 
-log = get_logger(__name__)
 
-
-class LeaseLost(TocsinError):
-    """Another node declared this one lost."""
-
-
-class Ledger:
-    """The facts of one node, and their flushing."""
+class LedgerRecorder:
+    """The records of one node."""
 
     def __init__(self, database: Database, settings: LedgerSettings) -> None:
         self._database = database
         self._settings = settings
-        self._facts = PendingRecords()
-        self._being_written = PendingRecords()
+        self.pending = self._no_records()
+        self.in_flight = self._no_records()
+        """What a flush is writing now."""
         self.source_stats = SourceStats(settings.source_stats_max)
-        self._flushing = asyncio.Lock()
-        self._renewed = 0.0
         self.node_id = uuid7()
         self.sent_seq = 0
-        self.flushes_since: float | None = None
-        """Since when, on the monotonic clock, every flush succeeded in time; None after one that failed."""
+
+    def _no_records(self) -> PendingRecords:
+        return PendingRecords(self._settings.ledger_pending_max)
 
     # What the streams report.
 
     @property
     def is_full(self) -> bool:
-        """Say whether too many facts wait for the database to take on another connection."""
-        return len(self._facts) >= self._settings.ledger_pending_max
+        """Whether too many records wait for the database to accept another connection."""
+        return self.pending.is_full
 
-    def opened(self, entry: ConnectionEntry) -> None:
-        """Note a connection that was accepted."""
-        self._facts.changed.add(entry)
-        self._facts.presence = True
+    def record_opening(self, entry: ConnectionEntry) -> None:
+        """Record a connection that was accepted."""
+        self.pending.changed.add(entry)
+        self.pending.presence_changed = True
 
-    def keeps_up(self, entry: ConnectionEntry) -> None:
-        """Note that from here on the node's ``sent_seq`` counts for the connection."""
-        entry.sent_seq = None
-        self._change(entry)
-
-    def renewed(self, entry: ConnectionEntry, jti: str | None, token_expires_at: datetime) -> None:
-        """Note the fresh token of a connection."""
-        entry.jti = jti
-        entry.token_expires_at = token_expires_at
-        self._change(entry)
-
-    def stands_at(self, entry: ConnectionEntry, sent_seq: int) -> None:
-        """Note that the connection replays or lags, and was sent no further than ``sent_seq``."""
-        entry.sent_seq = sent_seq
-        self._change(entry)
-
-    def dispatched(self, after_seq: int, up_to_seq: int, *, to_anybody: bool) -> None:
-        """Note that ``(after_seq, up_to_seq]`` went to every connection that keeps up, if any of it was for anybody."""
-        self.sent_seq = up_to_seq
-        if not to_anybody:
-            return
-        waiting = self._facts.dispatches
-        at = datetime.now(UTC)
-        if len(waiting) >= self._settings.ledger_pending_max and waiting[-1].connection_id is None:
-            waiting[-1].up_to_seq, waiting[-1].at = up_to_seq, at  # later is less than happened, never more
-        else:
-            waiting.append(Dispatch(self.node_id, None, after_seq, up_to_seq, at))
-
-    def dispatched_to(self, entry: ConnectionEntry, after_seq: int, up_to_seq: int) -> None:
-        """Note that ``(after_seq, up_to_seq]`` went to a connection that replays or lags."""
-        entry.sent_seq = up_to_seq
-        self._change(entry)
-        if entry.node_id == self.node_id:
-            self._facts.dispatches.append(Dispatch(self.node_id, entry.id, after_seq, up_to_seq, datetime.now(UTC)))
-
-    def received(self, entry: ConnectionEntry, seq: int) -> None:
-        """Note that the client acknowledged everything up to ``seq``.
-
-        Acks that come closer together than ``ack_coalesce_seconds`` are one row, with the time of the last: an
-        event may be said to be received that much later than it was, never earlier.
-        """
-        RECEIPTS.inc()
-        entry.received_seq = seq
-        if entry.node_id != self.node_id:
-            return
-        now, last = time.monotonic(), entry.receipt
-        if last is not None and last.open and now - last.begun < self._settings.ack_coalesce_seconds:
-            last.seq, last.received_at = seq, datetime.now(UTC)
-        else:
-            entry.receipt = Receipt(entry.id, seq, datetime.now(UTC), now)
-            self._facts.receipts.append(entry.receipt)
-            self._facts.acknowledged.add(entry)
-
-    def closed(self, entry: ConnectionEntry, code: int, reason: str) -> None:
-        """Note the end of a connection."""
+    def record_closing(self, entry: ConnectionEntry, code: int, reason: str) -> None:
+        """Record the end of a connection."""
         if entry.sent_seq is None:
             entry.sent_seq = self.sent_seq
         entry.closed_at = datetime.now(UTC)
         entry.close_code = code
-        entry.close_reason = plain(reason)
+        entry.close_reason = printable(reason)
         self._change(entry)
-        self._facts.presence = True
+        self.pending.presence_changed = True
 
-    def rejected(self, rejection: Rejection) -> None:
-        """Note a refused handshake; forgotten while the ledger is full."""
-        if not self.is_full:
-            rejection.node_id = self.node_id
-            self._facts.rejections.append(rejection)
+    def record_token(self, entry: ConnectionEntry, jti: str | None, token_expires_at: datetime) -> None:
+        """Record the fresh token of a connection."""
+        entry.jti = jti
+        entry.token_expires_at = token_expires_at
+        self._change(entry)
+
+    def record_live(self, entry: ConnectionEntry) -> None:
+        """Record that the connection keeps up: from now on the node's ``sent_seq`` counts for it."""
+        entry.sent_seq = None
+        self._change(entry)
+
+    def record_position(self, entry: ConnectionEntry, sent_seq: int) -> None:
+        """Record that the connection replays or lags, and was sent no further than ``sent_seq``."""
+        entry.sent_seq = sent_seq
+        self._change(entry)
+
+    def record_dispatch(self, after_seq: int, up_to_seq: int, *, to_anybody: bool) -> None:
+        """Record that ``(after_seq, up_to_seq]`` was sent to every connection that keeps up, if it matched any."""
+        self.sent_seq = up_to_seq
+        if to_anybody:
+            self.pending.add_dispatch(self.node_id, after_seq, up_to_seq)
+
+    def record_dispatch_to(self, entry: ConnectionEntry, after_seq: int, up_to_seq: int) -> None:
+        """Record that ``(after_seq, up_to_seq]`` was sent to a connection that replays or lags."""
+        self.record_position(entry, up_to_seq)
+        if entry.node_id == self.node_id:
+            self.pending.dispatches.append(Dispatch(self.node_id, entry.id, after_seq, up_to_seq, datetime.now(UTC)))
+
+    def record_receipt(self, entry: ConnectionEntry, seq: int) -> None:
+        """Record that the client confirmed everything up to ``seq``."""
+        RECEIPTS.inc()
+        entry.received_seq = seq
+        if entry.node_id == self.node_id:
+            self.pending.add_receipt(entry, seq, self._settings.ack_coalesce_seconds)
+
+    def record_rejection(self, rejection: Rejection) -> None:
+        """Record a rejected handshake; dropped while the recorder is full."""
+        rejection.node_id = self.node_id
+        self.pending.add_rejection(rejection)
 
     def _change(self, entry: ConnectionEntry) -> None:
         if entry.node_id == self.node_id:
-            self._facts.changed.add(entry)
+            self.pending.changed.add(entry)
 
     # What the streams ask.
 
-    async def start_of(self, recipient: str, topics: tuple[str, ...], head: int) -> int:
-        """Return where ``recipient`` goes on: after what they last acknowledged, on any connection.
+    async def resume_seq(self, recipient: str, topics: tuple[str, ...], head: int) -> int:
+        """Return where ``recipient`` resumes: after the last event that they confirmed, on any connection.
 
-        A new one begins at ``head``. That is remembered before anything is sent, so that whatever comes after it is
-        sent again until it is acknowledged, on whichever node.
+        A new recipient begins at ``head``, which is stored before anything is sent, so that whatever comes after it is
+        sent again until it is confirmed, on whichever node.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
 
         """
-        # Looked at before the table: what is being written now may be in neither afterwards.
-        acknowledged = self._facts.acknowledged | self._being_written.acknowledged
-        waiting = [entry.received_seq for entry in acknowledged if entry.recipient == recipient]
+        # Read before the table: what a flush is writing now may be in neither afterwards.
+        confirmed = self.pending.confirmed | self.in_flight.confirmed
+        waiting = [entry.received_seq for entry in confirmed if entry.recipient == recipient]
         parameters = {"id": recipient, "topics": list(topics), "head": max(waiting, default=head)}
-        # Many streams of one admin may ask at once: were this node to freeze, each would keep the row from the flushes
-        # of the others for as long as a transaction may idle, one after the other.
+        # Many streams of one recipient may ask at once: were this node to freeze, each would keep the row locked
+        # against the flushes of the others for as long as a transaction may idle, one after the other.
         async with self._database.transaction(autocommit=True) as tx:
             stored: int = (await tx.execute(statements.BEGIN_RECIPIENT, parameters)).scalar_one()
         return max([*waiting, stored])
 
-    async def acknowledge(self, connection: UUID, recipient: str, seq: int) -> int | None:
-        """Note an ack for a connection that is not open here: it has ended, or is another node's.
+    async def record_late_receipt(self, connection: UUID, recipient: str, seq: int) -> int | None:
+        """Record a receipt for a connection that is not open here: it was closed, or is held by another node.
 
-        Return up to where it counts, which is never beyond what the ledger knows was sent (another node's may not have
-        been written yet: the client can send its ack again), or None where ``recipient`` has no such connection.
+        Return up to where it counts, or None where ``recipient`` has no such connection. It never counts beyond what
+        the ledger knows was sent; another node may not have written that yet, and the client can send its ack again.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
 
         """
-        for entry in itertools.chain(self._facts.changed, self._being_written.changed):
+        for entry in itertools.chain(self.pending.changed, self.in_flight.changed):
             if (
                 entry.id == connection
                 and entry.recipient == recipient
@@ -202,139 +158,34 @@ class Ledger:
             ):
                 up_to = min(seq, entry.sent_seq)
                 if up_to > max(entry.received_seq, entry.after_seq):
-                    self.received(entry, up_to)
+                    self.record_receipt(entry, up_to)
                 return up_to
-        asked = {"connection": connection, "recipient": recipient, "seq": seq}
+        parameters = {"connection": connection, "recipient": recipient, "seq": seq}
         async with self._database.transaction(autocommit=True) as tx:
-            known = (await tx.execute(statements.FIND_ACKNOWLEDGED, asked)).one_or_none()
+            known = (await tx.execute(statements.FIND_CONFIRMED, parameters)).one_or_none()
             if known is None:
                 return None
-            await tx.execute(statements.MOVE_RECIPIENT, {"recipient": recipient, "seq": known.seq})
+            await tx.execute(statements.ADVANCE_RECIPIENT, {"recipient": recipient, "seq": known.seq})
             if known.is_news:
                 receipt = Receipt(connection, known.seq, datetime.now(UTC), time.monotonic())
-                await _write_final(tx, {"closings": [], "dispatches": [], "receipts": [receipt]})
+                await statements.write_final(tx, {"closings": [], "dispatches": [], "receipts": [receipt]})
         return int(known.seq)
 
-    # Writing.
+    # What the flusher asks.
 
-    async def register(self, sent_seq: int) -> None:
-        """Begin as a node that has fanned out up to ``sent_seq``.
+    def become(self, node_id: UUID, sent_seq: int) -> None:
+        """Go on as another node, without the records of the old one."""
+        self.node_id, self.sent_seq = node_id, sent_seq
+        self.pending = self._no_records()
 
-        Raises:
-            DatabaseUnavailable: PostgreSQL cannot be reached.
+    def begin_flush(self) -> PendingRecords:
+        """Return the pending records, and keep them as those in flight until ``end_flush``."""
+        self.in_flight, self.pending = self.pending, self._no_records()
+        self.in_flight.freeze()
+        return self.in_flight
 
-        """
-        self.node_id = uuid7()
-        self.sent_seq = sent_seq
-        self._facts = PendingRecords()
-        async with self._database.transaction() as tx:
-            await tx.execute(
-                statements.REGISTER_NODE,
-                {
-                    "id": self.node_id,
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "sent_seq": sent_seq,
-                    "lease_seconds": self._settings.node_lease_seconds,
-                },
-            )
-        self.flushes_since = self._renewed = time.monotonic()
-
-    def task(self, drop_connections: Callable[[], None]) -> PeriodicTask:
-        """Return the task that flushes; ``drop_connections`` is called before the node starts over."""
-        flush = partial(self._flush_or_start_over, drop_connections)
-        return PeriodicTask("ledger_flush", flush, self._settings.ledger_flush_seconds)
-
-    async def _flush_or_start_over(self, drop_connections: Callable[[], None]) -> None:
-        try:
-            await self.flush()
-        except DBAPIError:
-            # A fact that PostgreSQL refuses, which is a defect of ours, must not stop the node; nor may it be
-            # forgotten alone, for the row of a connection that has ended would go on to claim what the node sends.
-            log.exception("ledger flush refused: dropping all connections", forgotten=len(self._facts))
-            self.source_stats.take()
-            await self._start_over(drop_connections)
-        except LeaseLost:
-            log.warning("node lease lost: dropping all connections")
-            await self._start_over(drop_connections)
-
-    async def _start_over(self, drop_connections: Callable[[], None]) -> None:
-        """Leave the old id, and what it claims, as they were last written."""
-        drop_connections()
-        with contextlib.suppress(DatabaseUnavailable):
-            await self.register(self.sent_seq)
-
-    async def end(self) -> None:
-        """Flush for the last time and sign off."""
-        with contextlib.suppress(DatabaseUnavailable, LeaseLost, DBAPIError):
-            await self.flush()
-            async with self._database.transaction() as tx:
-                await tx.execute(statements.END_NODE, {"id": self.node_id})
-
-    async def flush(self) -> None:
-        """Write what waits, and renew the lease.
-
-        Raises:
-            DatabaseUnavailable: nothing was lost; the next flush tries again.
-            LeaseLost: the node was declared lost.
-
-        """
-        async with self._flushing:
-            LEDGER_PENDING_RECORDS.set(len(self._facts))
-            now = time.monotonic()
-            if (
-                not len(self._facts)
-                and not len(self.source_stats)
-                and now - self._renewed < self._settings.node_lease_seconds / 5
-            ):
-                return
-            facts = self._being_written = self._facts
-            self._facts = PendingRecords()
-            node = {"id": self.node_id, "sent_seq": self.sent_seq}
-            for receipt in facts.receipts:
-                receipt.open = False
-            calls = self.source_stats.take()
-            rows, final = {**facts.rows(), "source_hours": calls}, facts.final_rows()
-            committing = False
-            try:
-                async with self._database.transaction() as tx:
-                    await _write(tx, node, rows, final, presence=facts.presence)
-                    committing = True
-            except BaseException:
-                LEDGER_FLUSH_FAILURES.inc()
-                self.flushes_since = None
-                self._facts.put_back(facts)
-                if not committing:  # once it is asked to commit nobody knows, and counts must not be written twice
-                    self.source_stats.put_back(calls)
-                raise
-            finally:
-                self._being_written = PendingRecords()
-            renewed, before = time.monotonic(), self._renewed
-            if self.flushes_since is None or renewed - before > self._settings.node_lease_seconds:
-                self.flushes_since = renewed
-            self._renewed = renewed
-            LEDGER_FLUSH_SECONDS.observe(renewed - now)
-
-
-async def _write(
-    tx: AsyncConnection,
-    node: dict[str, Any],
-    rows: dict[str, Sequence[Any]],
-    final: dict[str, Sequence[Any]],
-    *,
-    presence: bool,
-) -> None:
-    # The node's row comes first: it is locked from here on, so no janitor can declare the node lost meanwhile.
-    if (await tx.execute(statements.RENEW_NODE, node)).rowcount == 0:
-        raise LeaseLost
-    for name, statement in statements.FLUSH.items():
-        if rows[name]:
-            await tx.execute(statement, {"rows": orjson.dumps(rows[name]).decode()})
-    if presence:
-        await tx.execute(statements.NOTIFY_PRESENCE)
-    await _write_final(tx, final)
-
-
-async def _write_final(tx: AsyncConnection, rows: dict[str, Sequence[Any]]) -> None:
-    if any(rows.values()):
-        await tx.execute(statements.WRITE_LEDGER, {name: orjson.dumps(some).decode() for name, some in rows.items()})
+    def end_flush(self, *, written: bool) -> None:
+        """Forget the records in flight, or put them back."""
+        if not written:
+            self.pending.put_back(self.in_flight)
+        self.in_flight = self._no_records()

@@ -1,11 +1,12 @@
-"""The facts of the ledger: connections, dispatches, receipts and refused handshakes, until they are written.
+"""The records of the ledger that wait to be flushed: connections, dispatches, receipts and rejected handshakes.
 
-They are written as JSON with the names of their fields, which are the names of the columns; what a table has no column
-for is left out by PostgreSQL.
+They are written as JSON with the names of their fields, which are the names of the columns. PostgreSQL ignores fields
+for which the table has no column.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 TEXT_MAX = 300
 
 
-def plain(text: str | None) -> str | None:
-    """Return what a client said of itself as the ledger keeps it: printable, which leaves NUL out, and bounded."""
+def printable(text: str | None) -> str | None:
+    """Return text from a client as the ledger stores it: printable characters only (so no NUL), at most 300."""
     return None if text is None else "".join(filter(str.isprintable, text))[:TEXT_MAX]
 
 
 @dataclass(slots=True, eq=False)
 class ConnectionEntry:
-    """A connection as the ledger knows it. ``sent_seq`` is None while it keeps up with its node."""
+    """A connection. ``sent_seq`` is None while the connection keeps up with its node."""
 
     node_id: UUID
     recipient: str
@@ -53,18 +54,19 @@ class ConnectionEntry:
 
 @dataclass(slots=True)
 class Receipt:
-    """The client acknowledged everything up to ``seq``. While ``open``, an ack that follows closely is folded in."""
+    """The client confirmed everything up to ``seq``. Until it is ``frozen``, a later ack may be merged into it."""
 
     connection_id: UUID
     seq: int
     received_at: datetime
-    begun: float
-    open: bool = True
+    created: float
+    """On the monotonic clock."""
+    frozen: bool = False
 
 
 @dataclass(slots=True)
 class Rejection:
-    """A handshake that was refused."""
+    """A rejected handshake."""
 
     remote_addr: str | None
     path: str
@@ -79,7 +81,7 @@ class Rejection:
 
 @dataclass(slots=True)
 class Dispatch:
-    """``(after_seq, up_to_seq]`` went to one connection, or (None) to all that kept up."""
+    """``(after_seq, up_to_seq]`` was sent to one connection, or (None) to all that keep up with the node."""
 
     node_id: UUID
     connection_id: UUID | None
@@ -90,29 +92,76 @@ class Dispatch:
 
 @dataclass(slots=True)
 class PendingRecords:
-    """What waits to be written."""
+    """The records of one node that wait for the next flush, at most about ``limit`` of them.
 
+    At the limit, dispatches to all connections are merged and rejections dropped; the handshake rejects new streams.
+    """
+
+    limit: int
     changed: set[ConnectionEntry] = field(default_factory=set)
-    acknowledged: set[ConnectionEntry] = field(default_factory=set)
+    """Connections whose row differs from what was last written."""
+    confirmed: set[ConnectionEntry] = field(default_factory=set)
+    """Connections with a new receipt."""
     receipts: list[Receipt] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
-    presence: bool = False
+    presence_changed: bool = False
 
     def __len__(self) -> int:
         return len(self.changed) + len(self.receipts) + len(self.dispatches) + len(self.rejections)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether too many records wait to accept another connection."""
+        return len(self) >= self.limit
+
+    def add_dispatch(self, node_id: UUID, after_seq: int, up_to_seq: int) -> None:
+        """Add a dispatch to every connection that keeps up; at the limit, merge it into the last one.
+
+        The merged dispatch has the time of the last pass: an event may be recorded as sent later than it was, never
+        earlier.
+        """
+        at, waiting = datetime.now(UTC), self.dispatches
+        if len(waiting) >= self.limit and waiting[-1].connection_id is None:
+            waiting[-1].up_to_seq, waiting[-1].at = up_to_seq, at
+        else:
+            waiting.append(Dispatch(node_id, None, after_seq, up_to_seq, at))
+
+    def add_receipt(self, entry: ConnectionEntry, seq: int, coalesce_seconds: float) -> None:
+        """Add a receipt; merge it into the connection's last one if that is younger than ``coalesce_seconds``.
+
+        The merged receipt has the time of the last ack: an event may be recorded as received that much later than it
+        was, never earlier.
+        """
+        now, last = time.monotonic(), entry.receipt
+        if last is not None and not last.frozen and now - last.created < coalesce_seconds:
+            last.seq, last.received_at = seq, datetime.now(UTC)
+        else:
+            entry.receipt = Receipt(entry.id, seq, datetime.now(UTC), now)
+            self.receipts.append(entry.receipt)
+            self.confirmed.add(entry)
+
+    def add_rejection(self, rejection: Rejection) -> None:
+        """Add a rejected handshake, or drop it at the limit."""
+        if not self.is_full:
+            self.rejections.append(rejection)
+
+    def freeze(self) -> None:
+        """Let no later ack change these receipts: they are about to be written."""
+        for receipt in self.receipts:
+            receipt.frozen = True
+
     def put_back(self, older: PendingRecords) -> None:
-        """Take facts back that could not be written."""
+        """Add records that could not be written, before those that came since."""
         self.changed |= older.changed
-        self.acknowledged |= older.acknowledged
+        self.confirmed |= older.confirmed
         self.receipts[:0] = older.receipts
         self.dispatches[:0] = older.dispatches
         self.rejections[:0] = older.rejections
-        self.presence |= older.presence
+        self.presence_changed |= older.presence_changed
 
     def rows(self) -> dict[str, Sequence[Any]]:
-        """Return what to write into each table: one consistent instant, whose keys are the columns."""
+        """Return the rows for each table whose rows may still change; their keys are the columns."""
         return {
             "connections": [_connection_row(entry) for entry in self.changed if entry.closed_at is None],
             "recipients": self._recipient_rows(),
@@ -120,7 +169,7 @@ class PendingRecords:
         }
 
     def final_rows(self) -> dict[str, Sequence[Any]]:
-        """Return what is final, and is linked to the ledger's chain."""
+        """Return the rows that never change again, by the parameter of ``write_ledger``, which chains them."""
         return {
             "closings": [_connection_row(entry) for entry in self.changed if entry.closed_at is not None],
             "dispatches": self.dispatches,
@@ -128,10 +177,10 @@ class PendingRecords:
         }
 
     def _recipient_rows(self) -> list[dict[str, Any]]:
-        """Return one row for each admin that was seen, in one order on every node, so that flushes never deadlock."""
+        """Return one row for each recipient, sorted, so that the flushes of two nodes cannot deadlock."""
         rows: dict[str, dict[str, Any]] = {}
         now = datetime.now(UTC)
-        for entry in sorted(self.changed | self.acknowledged, key=attrgetter("opened_at")):
+        for entry in sorted(self.changed | self.confirmed, key=attrgetter("opened_at")):
             row = rows.setdefault(entry.recipient, {"received_seq": None})
             if entry.received_seq:
                 row["received_seq"] = max(row["received_seq"] or 0, entry.received_seq)

@@ -16,7 +16,7 @@ from service.http.authentication import Bearer
 from service.http.openapi import refusals
 from service.http.pagination import cursor_parameter, decode_cursor, encode_cursor
 from service.http.provided import provided
-from service.ledger.queries import deliveries_of, may_audit, present
+from service.ledger.queries import deliveries_of, may_audit, present_recipients
 from service.settings import StreamSettings
 
 router = APIRouter(prefix="/v1", tags=["deliveries"])
@@ -121,7 +121,7 @@ async def get_presence(
 ) -> PresenceOut:
     """List the admins who are connected."""
     async with database.transaction() as tx:
-        rows = await present(tx, stream.presence_max)
+        rows = await present_recipients(tx, stream.presence_max)
     return PresenceOut(
         present=[PresentOut(recipient=row.recipient, connections=row.connections, since=row.since) for row in rows]
     )

@@ -1,8 +1,8 @@
-"""The outcomes of posted alerts, counted by source and hour until the ledger's flush writes it.
+"""Counts of alerts by source and hour, kept in memory until the ledger's flush writes them.
 
-The counts never overstate: alerts are counted after their commit, and a flush whose commit has an unknown outcome is
-not written again. At most ``source_stats_max`` sources are kept apart between two flushes; all others together are
-the source ``''``, which no token can name.
+The counts never overstate: alerts are counted after their commit, and counts whose own commit has an unknown outcome
+are not written again. At most ``source_stats_max`` sources are counted apart between two flushes; all others together
+are the source ``''``, which no token can name.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from service.http.source_requests import PostOutcome
 
-THE_OTHERS = ""
+OTHER_SOURCES = ""
 
 
 @dataclass(slots=True)
 class SourceHour:
-    """What one source did in one hour. The fields are the columns."""
+    """The counts of one source in one hour. The fields are the columns."""
 
     source: str
     hour: datetime
@@ -34,42 +34,42 @@ class SourceHour:
 
 
 class SourceStats:
-    """The counts of one node that wait to be written."""
+    """The counts of one node that wait to be flushed, for at most ``limit`` sources and hours."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._calls: dict[tuple[str, datetime], SourceHour] = {}
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._hours: dict[tuple[str, datetime], SourceHour] = {}
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._hours)
 
     def count(self, source: str, outcome: PostOutcome, number: int = 1) -> None:
-        """Count what became of ``number`` alerts of ``source``."""
-        calls = self._of(source, datetime.now(UTC))
-        setattr(calls, outcome, getattr(calls, outcome) + number)
+        """Count ``number`` alerts of ``source`` by their outcome."""
+        counts = self._hour_of(source, datetime.now(UTC))
+        setattr(counts, outcome, getattr(counts, outcome) + number)
 
     def take(self) -> list[SourceHour]:
-        """Return what waits, and forget it; in one order on every node, so that flushes never deadlock."""
-        taken = [self._calls[key] for key in sorted(self._calls)]
-        self._calls = {}
+        """Remove all counts and return them, sorted, so that the flushes of two nodes cannot deadlock."""
+        taken = [self._hours[key] for key in sorted(self._hours)]
+        self._hours = {}
         return taken
 
     def put_back(self, older: Iterable[SourceHour]) -> None:
-        """Take counts back that were certainly not written."""
+        """Add counts again that were certainly not written."""
         for old in older:
-            calls = self._of(old.source, old.first_at)
-            calls.last_at = max(calls.last_at, old.last_at)
-            calls.alerts += old.alerts
-            calls.repeated += old.repeated
-            calls.replayed += old.replayed
-            calls.refused += old.refused
+            counts = self._hour_of(old.source, old.first_at)
+            counts.last_at = max(counts.last_at, old.last_at)
+            counts.alerts += old.alerts
+            counts.repeated += old.repeated
+            counts.replayed += old.replayed
+            counts.refused += old.refused
 
-    def _of(self, source: str, at: datetime) -> SourceHour:
+    def _hour_of(self, source: str, at: datetime) -> SourceHour:
         hour = at.replace(minute=0, second=0, microsecond=0)
-        calls = self._calls.get((source, hour))
-        if calls is None:
-            if len(self._calls) >= self._most:
-                source = THE_OTHERS
-            calls = self._calls.setdefault((source, hour), SourceHour(source, hour, at, at))
-        calls.first_at, calls.last_at = min(calls.first_at, at), max(calls.last_at, at)
-        return calls
+        counts = self._hours.get((source, hour))
+        if counts is None:
+            if len(self._hours) >= self._limit:
+                source = OTHER_SOURCES
+            counts = self._hours.setdefault((source, hour), SourceHour(source, hour, at, at))
+        counts.first_at, counts.last_at = min(counts.first_at, at), max(counts.last_at, at)
+        return counts

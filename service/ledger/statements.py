@@ -1,14 +1,22 @@
-"""The SQL of the ledger's flush. Each statement takes its rows as one JSON array: one round trip, however many rows.
+"""The SQL that writes the ledger. Each statement takes its rows as one JSON array: one round trip, however many rows.
 
-The rows are read with the row type of their table (``json_populate_recordset``), so a column is named once, in
-``tables.py``, and once, where its value comes from, in ``records.py``.
+The rows are read with the row type of their table (``json_populate_recordset``), so a column is named once in
+``tables.py``, and once in ``records.py``, where its value comes from.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import orjson
 from sqlalchemy import TextClause, text
 
-# The lease is told by the database's clock, so that nodes whose clocks disagree agree on it.
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+# The lease is measured by the database's clock, because the clocks of nodes may disagree.
 REGISTER_NODE = text(
     "INSERT INTO nodes (id, host, pid, started_at, seen_at, sent_seq, lease_seconds)"
     " VALUES (:id, :host, :pid, clock_timestamp(), clock_timestamp(), :sent_seq, :lease_seconds)"
@@ -27,9 +35,9 @@ BEGIN_RECIPIENT = text(
     """
 )
 
-# An ack for a connection that this node does not hold: it counts up to what the ledger knows was sent, and no further.
-# What is asked first is whether there is such a connection, and whether this ack says anything new.
-FIND_ACKNOWLEDGED = text(
+# For an ack of a connection that this node does not hold: up to where it counts, which is no further than the ledger
+# knows was sent, and whether that is further than the last receipt.
+FIND_CONFIRMED = text(
     """
     SELECT least(:seq, coalesce(c.sent_seq, n.sent_seq)) AS seq,
            least(:seq, coalesce(c.sent_seq, n.sent_seq))
@@ -38,27 +46,27 @@ FIND_ACKNOWLEDGED = text(
     WHERE c.id = :connection AND c.recipient = :recipient
     """
 )
-MOVE_RECIPIENT = text("UPDATE recipients SET received_seq = greatest(received_seq, :seq) WHERE id = :recipient")
+ADVANCE_RECIPIENT = text("UPDATE recipients SET received_seq = greatest(received_seq, :seq) WHERE id = :recipient")
 
 PRESENCE_CHANNEL = "tocsin_presence"
 NOTIFY_PRESENCE = text(f"SELECT pg_notify('{PRESENCE_CHANNEL}', '')")
 
 
-def _insert(table: str, on_conflict: str) -> TextClause:
+def _upsert(table: str, on_conflict: str) -> TextClause:
     return text(
         f"INSERT INTO {table} AS known SELECT * FROM json_populate_recordset(NULL::{table}, cast(:rows AS json))"  # noqa: S608 - constants
         f" ON CONFLICT {on_conflict}"
     )
 
 
-FLUSH = {
-    "connections": _insert(
+UPSERTS = {
+    "connections": _upsert(
         "connections",
         """(id) DO UPDATE SET
             jti = excluded.jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq
         WHERE known.closed_at IS NULL""",
     ),
-    "recipients": _insert(
+    "recipients": _upsert(
         "recipients",
         """(id) DO UPDATE SET
             topics = CASE WHEN excluded.topics_at >= known.topics_at THEN excluded.topics ELSE known.topics END,
@@ -66,9 +74,9 @@ FLUSH = {
             last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
             received_seq = greatest(known.received_seq, excluded.received_seq)""",
     ),
-    "handshake_rejections": _insert("handshake_rejections", "DO NOTHING"),
-    # Counts add up, so these rows alone must not be written a second time.
-    "source_hours": _insert(
+    "handshake_rejections": _upsert("handshake_rejections", "DO NOTHING"),
+    # Counts add up, so these rows alone must not be written twice.
+    "source_hours": _upsert(
         "source_hours",
         """(source, hour) DO UPDATE SET
             alerts = known.alerts + excluded.alerts, repeated = known.repeated + excluded.repeated,
@@ -76,7 +84,13 @@ FLUSH = {
             first_at = least(known.first_at, excluded.first_at), last_at = greatest(known.last_at, excluded.last_at)""",
     ),
 }
-"""What is not final."""
+"""The statement for each table whose rows may still change."""
 
-# What is final is written by one function, which links it to the ledger's chain. It comes last, for it takes a lock.
+# Rows that never change again are written by one function, which chains them. It comes last, because it takes a lock.
 WRITE_LEDGER = text("SELECT write_ledger(cast(:closings AS json), cast(:dispatches AS json), cast(:receipts AS json))")
+
+
+async def write_final(tx: AsyncConnection, rows: Mapping[str, Sequence[Any]]) -> None:
+    """Write the rows that never change again, by the parameter of ``write_ledger``; nothing where there are none."""
+    if any(rows.values()):
+        await tx.execute(WRITE_LEDGER, {name: orjson.dumps(some).decode() for name, some in rows.items()})

@@ -1,4 +1,4 @@
-"""An archive: the events of a partition and the links over them, in one compressed file that proves itself.
+"""The archive file: the events of a partition and their links, in one compressed file that can be verified alone.
 
 JSON lines, compressed with gzip::
 
@@ -6,9 +6,9 @@ JSON lines, compressed with gzip::
     {"seq":1,"alert_id":"…","kind":"alert.created","topic":"…",…,"body":"{…}","details":null}      an event
     {"link":"9f…","first_seq":1,"last_seq":1,"linked_at":"2026-11-21T09:41:07.123456Z"}       the link over those above
 
-``body`` and ``details`` are JSON in a string, so that they stay as they are to the byte, as the links need them.
-Reading an archive computes each link again from the events, so that what it yields is what was appended: the last hash
-is that of ``audit.retention_runs``. Nothing here holds more than the events of one link's digests in memory.
+``body`` and ``details`` are JSON in a string, because the links cover their exact bytes. Writing and
+reading compute each link again from the events, so that what is read is what was appended; the last
+hash is the one in ``audit.retention_runs``. At most the digests of one link are in memory.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from uuid import UUID
 import orjson
 
 from service.errors import ArchiveDamaged
+from service.events.body_columns import differing_column
 from service.events.hash_chain import digest, event_line, link
 from service.timestamps import rfc3339
 
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 VERSION = 1
 _NAME = re.compile(r"events-(\d{15})-(\d{15})\.jsonl\.gz")
 _UNREADABLE = (OSError, EOFError, zlib.error, ArithmeticError, ValueError, TypeError, KeyError, AttributeError)
-"""What decompressing and decoding may raise; ``OSError`` is also that of a file that cannot be read."""
+"""What decompressing and decoding may raise; gzip raises ``OSError`` too."""
 
 
-class Link(NamedTuple):
-    """A link of the log's chain."""
+class ArchivedLink(NamedTuple):
+    """A link of the log's chain. The fields are columns of ``log_chain``."""
 
     last_seq: int
     first_seq: int
@@ -48,8 +49,8 @@ class Link(NamedTuple):
     hash: bytes
 
 
-class Row(NamedTuple):
-    """An event as the table ``events`` holds it; ``body`` and ``details`` are JSON text."""
+class ArchivedEvent(NamedTuple):
+    """An event. The fields are columns of ``events``; ``body`` and ``details`` are JSON text."""
 
     seq: int
     alert_id: UUID
@@ -67,21 +68,14 @@ class Row(NamedTuple):
         details = self.details.encode() if self.details is not None else None
         return digest(event_line(self.kind, self.occurred_at, self.actor, self.body.encode(), details))
 
-    def is_as_shown(self) -> bool:
-        """Say whether the columns that its link does not cover are as in the body, which it covers."""
-        alert = orjson.loads(self.body)
-        recipients = set(self.recipients) if self.recipients is not None else None
-        shown = set(alert["recipients"]) if alert["recipients"] is not None else None
-        return (str(self.alert_id), self.topic, self.severity, recipients) == (
-            alert["id"],
-            alert["topic"],
-            alert["severity"],
-            shown,
-        )
+    def differing_column(self) -> str | None:
+        """Return a column that disagrees with the body; the event's link covers only the body."""
+        body = self.body.encode()
+        return differing_column(body, str(self.alert_id), self.topic, self.severity, self.recipients)
 
 
-class Header(NamedTuple):
-    """What an archive holds, and the hash that its first link follows."""
+class ArchiveHeader(NamedTuple):
+    """The events that an archive holds, and the hash that its first link follows."""
 
     first_seq: int
     last_seq: int
@@ -94,28 +88,28 @@ def file_name(first_seq: int, last_seq: int) -> str:
 
 
 def find_archives(folder: Path) -> list[tuple[int, int, Path]]:
-    """Return the archives in a folder: the first and the last ``seq`` of each, by its name, and its path."""
+    """Return the first and the last ``seq`` of each archive in a folder, according to its name, and its path."""
     named = ((_NAME.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
     return [(int(match[1]), int(match[2]), path) for match, path in named if match]
 
 
 @dataclass(slots=True)
-class _Chain:
-    """Follows the links over events, one by one."""
+class _LinkCheck:
+    """Checks events and links in the order of the log."""
 
     hash: bytes
     seq: int
     digests: list[bytes]
 
-    def event(self, row: Row) -> None:
-        if row.seq != self.seq + 1:
-            raise ArchiveDamaged(f"event {row.seq} follows event {self.seq}")
-        if not row.is_as_shown():
-            raise ArchiveDamaged(f"event {row.seq} is stored with another topic, severity or recipients than it has")
-        self.seq = row.seq
-        self.digests.append(row.digest())
+    def event(self, event: ArchivedEvent) -> None:
+        if event.seq != self.seq + 1:
+            raise ArchiveDamaged(f"event {event.seq} follows event {self.seq}")
+        if column := event.differing_column():
+            raise ArchiveDamaged(f"event {event.seq}: its {column} is not what its body says")
+        self.seq = event.seq
+        self.digests.append(event.digest())
 
-    def close(self, found: Link) -> None:
+    def link(self, found: ArchivedLink) -> None:
         first_seq = self.seq - len(self.digests) + 1
         computed = link(self.hash, first_seq, found.linked_at, self.digests)
         if (found.first_seq, found.last_seq, found.hash) != (first_seq, self.seq, computed):
@@ -127,16 +121,16 @@ class _Chain:
 
 
 class ArchiveWriter:
-    """Writes an archive. It checks every link as it goes: what was altered is not archived as if it were the log.
+    """Writes an archive, and checks every link on the way, so that an altered log is not archived.
 
     Raises:
         ArchiveDamaged: a link does not fit the events.
 
     """
 
-    def __init__(self, file: BinaryIO, header: Header) -> None:
+    def __init__(self, file: BinaryIO, header: ArchiveHeader) -> None:
         self._file = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0)
-        self._chain = _Chain(header.previous_hash, header.first_seq - 1, [])
+        self._check = _LinkCheck(header.previous_hash, header.first_seq - 1, [])
         self._last_seq = header.last_seq
         self._write(
             {
@@ -148,14 +142,14 @@ class ArchiveWriter:
             }
         )
 
-    def event(self, row: Row) -> None:
+    def write_event(self, event: ArchivedEvent) -> None:
         """Write the next event."""
-        self._chain.event(row)
-        self._write(row._asdict() | {"alert_id": str(row.alert_id), "occurred_at": rfc3339(row.occurred_at)})
+        self._check.event(event)
+        self._write(event._asdict() | {"alert_id": str(event.alert_id), "occurred_at": rfc3339(event.occurred_at)})
 
-    def link(self, found: Link) -> None:
-        """Write the link over the events since the last one."""
-        self._chain.close(found)
+    def write_link(self, found: ArchivedLink) -> None:
+        """Write the link that covers the events since the last one."""
+        self._check.link(found)
         self._write(
             {
                 "link": found.hash.hex(),
@@ -166,9 +160,9 @@ class ArchiveWriter:
         )
 
     def finish(self) -> None:
-        """Make sure that nothing is missing."""
-        if self._chain.seq != self._last_seq or self._chain.digests:
-            raise ArchiveDamaged(f"the events after {self._chain.seq} are missing, up to {self._last_seq}")
+        """Check that nothing is missing."""
+        if self._check.seq != self._last_seq or self._check.digests:
+            raise ArchiveDamaged(f"the events after {self._check.seq} are missing, up to {self._last_seq}")
 
     def __enter__(self) -> Self:
         return self
@@ -181,48 +175,48 @@ class ArchiveWriter:
 
 
 class ArchiveReader:
-    """Reads an archive, and proves it on the way: ``items`` raises where it does not fit, at the latest at its end."""
+    """Reads an archive, and verifies it on the way: ``items`` raises at what is wrong, at the latest at the end."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file
-        with _damage():
+        with _decoding():
             first = orjson.loads(file.readline())
             if first["archive"] != "tocsin" or first["version"] != VERSION:
                 raise ArchiveDamaged("it is of another version")
-            self.header = Header(first["first_seq"], first["last_seq"], bytes.fromhex(first["previous_hash"]))
-        self._chain = _Chain(self.header.previous_hash, self.header.first_seq - 1, [])
+            self.header = ArchiveHeader(first["first_seq"], first["last_seq"], bytes.fromhex(first["previous_hash"]))
+        self._check = _LinkCheck(self.header.previous_hash, self.header.first_seq - 1, [])
 
     @property
     def last_hash(self) -> bytes:
         """The hash of the last link that was read."""
-        return self._chain.hash
+        return self._check.hash
 
-    def items(self) -> Iterator[Row | Link]:
+    def items(self) -> Iterator[ArchivedEvent | ArchivedLink]:
         """Yield each event, and each link after the events that it covers.
 
         Raises:
             ArchiveDamaged: something was altered, left out, added or cut off.
 
         """
-        with _damage():
+        with _decoding():
             for line in self._file:
                 fields = orjson.loads(line)
                 if "link" in fields:
-                    self._chain.close(found := _link(fields))
+                    self._check.link(found := _link(fields))
                     yield found
                 else:
-                    self._chain.event(row := _row(fields))
-                    yield row
-            if self._chain.seq != self.header.last_seq or self._chain.digests:
-                raise ArchiveDamaged(f"it ends after event {self._chain.seq}, not after {self.header.last_seq}")
+                    self._check.event(event := _event(fields))
+                    yield event
+            if self._check.seq != self.header.last_seq or self._check.digests:
+                raise ArchiveDamaged(f"it ends after event {self._check.seq}, not after {self.header.last_seq}")
 
 
 @contextmanager
-def read_archive(path: Path) -> Iterator[ArchiveReader]:
+def open_archive(path: Path) -> Iterator[ArchiveReader]:
     """Open an archive.
 
     Raises:
-        ArchiveDamaged: it is none.
+        ArchiveDamaged: it is not an archive.
         OSError: it cannot be read.
 
     """
@@ -231,19 +225,19 @@ def read_archive(path: Path) -> Iterator[ArchiveReader]:
 
 
 @contextmanager
-def _damage() -> Iterator[None]:
+def _decoding() -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
         raise ArchiveDamaged(f"it is no archive of Tocsin, or was damaged ({type(error).__name__})") from error
 
 
-def _link(fields: dict[str, Any]) -> Link:
+def _link(fields: dict[str, Any]) -> ArchivedLink:
     at = datetime.fromisoformat(fields["linked_at"])
-    return Link(fields["last_seq"], fields["first_seq"], at, bytes.fromhex(fields["link"]))
+    return ArchivedLink(fields["last_seq"], fields["first_seq"], at, bytes.fromhex(fields["link"]))
 
 
-def _row(fields: dict[str, Any]) -> Row:
-    return Row(
+def _event(fields: dict[str, Any]) -> ArchivedEvent:
+    return ArchivedEvent(
         **fields | {"alert_id": UUID(fields["alert_id"]), "occurred_at": datetime.fromisoformat(fields["occurred_at"])}
     )

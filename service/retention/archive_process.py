@@ -1,10 +1,12 @@
-"""Archiving a partition, in a process of its own.
+"""The archive process: writes the archive of a partition, in a child process.
 
-Hashing and compressing a million events takes most of a minute of one core. In the node's process, even in a thread, it
-would hold up those who publish; so a child does it, with the lowest priority, and is asked on its standard input: the
-address of the database has a password, and everybody may read a command line.
+Hashing and compressing a million events takes most of a minute of one core. In the node's process,
+even in a thread, it would delay requests; so a child process does it, with the lowest priority. The
+child gets its task on standard input: the address of the database contains a password, and anybody
+may read a command line.
 
-An archive is written under a temporary name, synced and renamed: a file with the name of an archive is whole.
+An archive is written under a temporary name, synced and renamed: a file with the name of an archive
+is complete.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import orjson
 from service.database.engine import address_of
 from service.errors import ArchiveFailed, TocsinError
 from service.events.hash_chain import LINK_GRID, NO_HASH
-from service.retention.archive_file import ArchiveWriter, Header, Link, Row, file_name
+from service.retention.archive_file import ArchivedEvent, ArchivedLink, ArchiveHeader, ArchiveWriter, file_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 PREFETCH = 100
-"""Events that are read at a time: one may hold as much as a request."""
-CHILD_PATIENCE = 5
-"""Seconds that a child that was told to stop is waited for."""
+"""Events that are read at a time; each may be as large as a request."""
+CHILD_STOP_TIMEOUT_SECONDS = 5
 
 _PREVIOUS = """
 SELECT coalesce(
@@ -48,14 +49,14 @@ FROM events WHERE seq BETWEEN $1 AND $2 ORDER BY seq
 """
 
 
-async def archive(url: URL, first_seq: int, last_seq: int, folder: Path) -> Path:
-    """Archive the events from ``first_seq`` to ``last_seq``, which begins and ends a link, and return the file.
+async def run_archive_process(url: URL, first_seq: int, last_seq: int, folder: Path) -> Path:
+    """Archive the events from ``first_seq`` to ``last_seq``, which must begin and end a link, and return the file.
 
     Raises:
-        ArchiveFailed: it could not be written, or the log was altered; there is no such file, or the one of before.
+        ArchiveFailed: it could not be written, or the log was altered; an earlier file of the same name is kept.
 
     """
-    asked = {"address": address_of(url), "first_seq": first_seq, "last_seq": last_seq, "folder": str(folder)}
+    task = {"address": address_of(url), "first_seq": first_seq, "last_seq": last_seq, "folder": str(folder)}
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -65,15 +66,15 @@ async def archive(url: URL, first_seq: int, last_seq: int, folder: Path) -> Path
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        written, complaint = await child.communicate(orjson.dumps(asked))
+        stdout, stderr = await child.communicate(orjson.dumps(task))
     finally:
         if child.returncode is None:
             child.terminate()
-            await asyncio.wait_for(child.wait(), CHILD_PATIENCE)
+            await asyncio.wait_for(child.wait(), CHILD_STOP_TIMEOUT_SECONDS)
     if child.returncode:
-        reason = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        reason = stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise ArchiveFailed(f"the events {first_seq} to {last_seq} were not archived: {reason}")
-    return Path(os.fsdecode(written))
+    return Path(os.fsdecode(stdout))
 
 
 async def write_archive(connection: asyncpg.Connection, first_seq: int, last_seq: int, folder: Path) -> Path:
@@ -85,8 +86,8 @@ async def write_archive(connection: asyncpg.Connection, first_seq: int, last_seq
 
     """
     path = folder / file_name(first_seq, last_seq)
-    header = Header(first_seq, last_seq, await connection.fetchval(_PREVIOUS, first_seq - 1) or NO_HASH)
-    with _whole(path) as file, ArchiveWriter(file, header) as writer:
+    header = ArchiveHeader(first_seq, last_seq, await connection.fetchval(_PREVIOUS, first_seq - 1) or NO_HASH)
+    with _atomic_file(path) as file, ArchiveWriter(file, header) as writer:
         first = first_seq
         while first <= last_seq:
             last = min(last_seq, (first // LINK_GRID + 1) * LINK_GRID - 1)  # no link crosses the grid
@@ -97,11 +98,11 @@ async def write_archive(connection: asyncpg.Connection, first_seq: int, last_seq
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that has its name, and is durable, only once the block has ended well."""
+def _atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file; it is synced and renamed to ``path`` if the block succeeds, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left_by_a_crash in path.parent.glob(f".{path.name}.*"):
-        left_by_a_crash.unlink(missing_ok=True)
+    for left_over in path.parent.glob(f".{path.name}.*"):
+        left_over.unlink(missing_ok=True)
     number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(number, "wb") as file:
@@ -120,28 +121,28 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
 
 
 async def _copy(connection: asyncpg.Connection, writer: ArchiveWriter, first_seq: int, last_seq: int) -> None:
-    links = [Link(*row) for row in await connection.fetch(_LINKS, first_seq, last_seq)]
+    links = [ArchivedLink(*row) for row in await connection.fetch(_LINKS, first_seq, last_seq)]
     links.reverse()
     async with connection.transaction(readonly=True):
         async for row in connection.cursor(_EVENTS, first_seq, last_seq, prefetch=PREFETCH):
-            writer.event(Row(*row))
+            writer.write_event(ArchivedEvent(*row))
             while links and links[-1].last_seq <= row["seq"]:
-                writer.link(links.pop())
+                writer.write_link(links.pop())
 
 
-async def _serve(asked: dict[str, Any]) -> Path:
-    connection = await asyncpg.connect(asked["address"], server_settings={"application_name": "tocsin archive"})
+async def _archive(task: dict[str, Any]) -> Path:
+    connection = await asyncpg.connect(task["address"], server_settings={"application_name": "tocsin archive"})
     try:
-        return await write_archive(connection, asked["first_seq"], asked["last_seq"], Path(asked["folder"]))
+        return await write_archive(connection, task["first_seq"], task["last_seq"], Path(task["folder"]))
     finally:
         await connection.close()
 
 
 def main() -> int:
-    """Do what is asked on standard input, and write the path of the archive to standard output."""
+    """Read the task from standard input, and write the path of the archive to standard output."""
     os.nice(19)
     try:
-        path = asyncio.run(_serve(orjson.loads(sys.stdin.buffer.read())))
+        path = asyncio.run(_archive(orjson.loads(sys.stdin.buffer.read())))
     except (TocsinError, OSError, asyncpg.PostgresError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
         return 1

@@ -1,18 +1,18 @@
-"""What retention would let go: nothing is changed, and what happens meanwhile is not counted."""
+"""The preview of a purge: how many rows it would delete, counted in one snapshot."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.retention import partitions
-from service.retention.purge_steps import LAST_LINK
+from service.retention.partition_purge import due_partitions
+from service.retention.purge_steps import LAST_DELETABLE_LINK
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     import asyncpg
 
-# $1 the last event that goes, $2 the age, $3 the last link of the ledger's chain that would be deleted.
+# $1 is the last event to be purged, $2 the cutoff, $3 the last link of the ledger's chain to be purged.
 _COUNTS = """
 WITH old AS (
     SELECT status FROM alerts a WHERE seq <= $1 AND updated_at < $2
@@ -30,13 +30,13 @@ SELECT (SELECT count(*) FROM events WHERE seq <= $1) AS events,
 """
 
 
-async def foresee(connection: asyncpg.Connection, older_than: datetime) -> dict[str, int]:
-    """Return how many rows of each kind are older than that and may go, with whole partitions of the log."""
-    due = await partitions.due(connection, older_than)
+async def preview_purge(connection: asyncpg.Connection, older_than: datetime) -> dict[str, int]:
+    """Return how many rows of each kind a purge would delete now, by the name of the kind."""
+    due = await due_partitions(connection, older_than)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        gone = int(await connection.fetchval("SELECT coalesce(max(last_seq), 0) FROM retention_runs"))
-        last_seq = due[-1].last_seq if due else gone
+        purged = int(await connection.fetchval("SELECT coalesce(max(last_seq), 0) FROM retention_runs"))
+        last_seq = due[-1].last_seq if due else purged
         newest = int(await connection.fetchval("SELECT coalesce(max(ledger_link_id), 0) FROM ledger_chain"))
-        last_link = int(await connection.fetchval(LAST_LINK, 0, newest, older_than, last_seq))
+        last_link = int(await connection.fetchval(LAST_DELETABLE_LINK, 0, newest, older_than, last_seq))
         counts = await connection.fetchrow(_COUNTS, last_seq, older_than, last_link)
     return {"partitions of the log": len(due), **dict(counts)}

@@ -1,15 +1,16 @@
-"""What goes in small batches: each a short transaction of its own that waits for nobody, followed by a rest.
+"""The steps of a purge that delete rows: in small batches, each a short transaction, followed by a pause.
 
-None takes the log's lock but the one for idempotency keys, which are hardly ever as old as what goes. A batch is not
-waited for at its commit (``synchronous_commit = off``), so that the disk is left to those who publish: what a crash of
-PostgreSQL undoes is undone as a whole, with its count in the books, and goes again with the next run.
+Only the step for idempotency keys takes the log's lock; keys are hardly ever as old as what is
+purged. Batches commit with ``synchronous_commit = off``, to leave the disk to requests: what a crash
+of PostgreSQL undoes is undone together with its count in the purge log, and deleted by the next run.
 
-Each goes on where the one before ended, and never looks for the oldest row again: while a long report is open, what was
-deleted is still in the indexes, and would be passed over each time.
+Each batch continues where the one before ended, and never looks for the oldest row again: while a
+long report is open, deleted rows are still in the indexes, and would be skipped one by one.
 
-What must be left alone: an alert as long as an event of it is in the log, or somebody may be changing it; and all of
-the ledger that is about events which are still in the log. The ledger goes by whole links of its chain, from the first
-one, so that what is left of the chain can be proved: up to the first link that covers something which is to stay.
+An alert stays as long as the log has an event of it, or somebody may be changing it. The ledger
+stays where it is about events that are still in the log. It is deleted by whole links of its chain,
+from the first one up to the first that covers something that must stay, so that the rest of the
+chain can be verified.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from service.database.leases import AdvisoryLock
 from service.events.hash_chain import LINK_GRID
-from service.retention.purge_log import Counts
+from service.retention.purge_log import PurgedCounts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -31,20 +32,19 @@ if TYPE_CHECKING:
 
     from service.retention.purge_log import PurgeLog
 
-ALERTS = 500
-KEYS = 200
-LINKS = 100
-NODES = 20
-REJECTIONS = SOURCE_HOURS = 1_000
-"""The most that one batch looks at."""
+ALERTS_BATCH = 500
+KEYS_BATCH = 200
+LINKS_BATCH = 100
+NODES_BATCH = 20
+ROWS_BATCH = 1_000
 PAGES_PER_RANGE = 32
-"""Of the indexes over the links of dispatches and receipts."""
-REST = 1
-"""How long retention rests after a batch, in times of what the batch took."""
+"""Of the BRIN indexes over the links of dispatches and receipts."""
+PAUSE_RATIO = 1
+"""The pause after a batch, relative to the duration of the batch."""
 
 _FIND_KEYS = f"""
 SELECT array_agg(source), array_agg(key) FROM (
-    SELECT source, key FROM idempotency_keys WHERE answer IS NULL AND seq BETWEEN $1 AND $2 LIMIT {25 * KEYS}
+    SELECT source, key FROM idempotency_keys WHERE answer IS NULL AND seq BETWEEN $1 AND $2 LIMIT {25 * KEYS_BATCH}
 ) AS found
 """  # noqa: S608 - constant
 _DELETE_KEYS = """
@@ -52,10 +52,10 @@ DELETE FROM idempotency_keys k USING unnest($1::text[], $2::text[]) AS old (sour
 WHERE k.source = old.source AND k.key = old.key AND answer IS NULL AND seq BETWEEN $3 AND $4
 """
 
-# An alert that changed has events beside the one that created it, and goes with the last of them.
+# An alert that was changed has events besides the one that created it, and is deleted with the last of them.
 _DELETE_ALERTS = f"""
 WITH batch AS MATERIALIZED (
-    SELECT id, seq FROM alerts WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT {ALERTS}
+    SELECT id, seq FROM alerts WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT {ALERTS_BATCH}
 ), free AS MATERIALIZED (
     SELECT a.id FROM batch JOIN alerts a ON a.id = batch.id
     WHERE a.updated_at < $3
@@ -71,9 +71,9 @@ SELECT (SELECT max(seq) FROM batch) AS last_seq, count(*) AS alerts,
 FROM deleted
 """  # noqa: S608 - constant
 
-# The last link of ($1, $2] that may be deleted with all before it: everything up to event $4 is deleted, $3 is the age.
-# The last link of all stays, for the next one follows it.
-LAST_LINK = """
+# The last link of ($1, $2] that can be deleted with all before it, where everything up to event $4 was purged and $3 is
+# the cutoff. The last link of all stays, because the next one follows it.
+LAST_DELETABLE_LINK = """
 SELECT least(
     $2::bigint,
     (SELECT max(ledger_link_id) - 1 FROM ledger_chain),
@@ -107,52 +107,62 @@ FROM unnest($2::bigint[]) AS range
 _DELETE_NODES = f"""
 DELETE FROM nodes WHERE id IN (
     SELECT id FROM nodes n WHERE ended_at < $1 AND NOT EXISTS (SELECT FROM connections c WHERE c.node_id = n.id)
-    LIMIT {NODES}
+    LIMIT {NODES_BATCH}
 )
 """  # noqa: S608 - constant
 _DELETE_REJECTIONS = f"""
 DELETE FROM handshake_rejections WHERE id IN (
-    SELECT id FROM handshake_rejections WHERE at < $1 ORDER BY at LIMIT {REJECTIONS}
+    SELECT id FROM handshake_rejections WHERE at < $1 ORDER BY at LIMIT {ROWS_BATCH}
 )
 """  # noqa: S608 - constant
 _DELETE_SOURCE_HOURS = f"""
 DELETE FROM source_hours WHERE (source, hour) IN (
-    SELECT source, hour FROM source_hours WHERE hour < $1 ORDER BY hour LIMIT {SOURCE_HOURS}
+    SELECT source, hour FROM source_hours WHERE hour < $1 ORDER BY hour LIMIT {ROWS_BATCH}
 )
 """  # noqa: S608 - constant
 
 
 @asynccontextmanager
 async def _batch(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """Run a batch in a transaction, and rest."""
-    begun = time.monotonic()
+    """Run a batch in a transaction, then pause."""
+    started = time.monotonic()
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = off")
         yield
-    await asyncio.sleep(REST * (time.monotonic() - begun))
+    await asyncio.sleep(PAUSE_RATIO * (time.monotonic() - started))
 
 
-def _rows(status: str) -> int:
-    """Return how many rows a command says that it deleted: ``DELETE 7``."""
+async def delete_all(connection: asyncpg.Connection, purge_log: PurgeLog, older_than: datetime) -> None:
+    """Run all steps but those that belong to the purge of a partition."""
+    purged_seq = await purge_log.last_purged_seq()
+    await delete_alerts(connection, purge_log, purged_seq, older_than)
+    await delete_ledger(connection, purge_log, purged_seq, older_than)
+    await delete_nodes(connection, older_than)
+    await delete_rejections(connection, purge_log, older_than)
+    await delete_source_hours(connection, purge_log, older_than)
+
+
+def _row_count(status: str) -> int:
+    """Return the number in a command tag such as ``DELETE 7``."""
     return int(status.rpartition(" ")[2])
 
 
-async def delete_keys(connection: asyncpg.Connection, books: PurgeLog, first_seq: int, last_seq: int) -> None:
-    """Forget the idempotency keys whose answer is an event in this range.
+async def delete_keys(connection: asyncpg.Connection, purge_log: PurgeLog, first_seq: int, last_seq: int) -> None:
+    """Delete the idempotency keys whose answer is an event in this range.
 
-    An append that found such a key reads its event a moment later, under the log's lock: it must find both or neither.
+    An append that finds such a key reads its event a moment later, under the log's lock: it must find both or neither.
     """
     while (found := await connection.fetchrow(_FIND_KEYS, first_seq, last_seq)) and found[0]:
-        for start in range(0, len(found[0]), KEYS):
-            sources, keys = (column[start : start + KEYS] for column in found)
+        for start in range(0, len(found[0]), KEYS_BATCH):
+            sources, keys = (column[start : start + KEYS_BATCH] for column in found)
             async with _batch(connection):
                 await connection.execute(AdvisoryLock.LOG.lock)
                 deleted = await connection.execute(_DELETE_KEYS, sources, keys, first_seq, last_seq)
-                await books.add(Counts(idempotency_keys=_rows(deleted)))
+                await purge_log.add_counts(PurgedCounts(idempotency_keys=_row_count(deleted)))
 
 
 async def delete_log_links(connection: asyncpg.Connection, last_seq: int) -> None:
-    """Delete the links of the log's chain up to ``last_seq``, which ends one; the books have its hash."""
+    """Delete the links of the log's chain up to ``last_seq``, which must end one; the purge log has its hash."""
     first = await connection.fetchval("SELECT min(last_seq) FROM log_chain")
     while first <= last_seq:
         up_to = min(last_seq, first + LINK_GRID)
@@ -161,73 +171,80 @@ async def delete_log_links(connection: asyncpg.Connection, last_seq: int) -> Non
         first = up_to + 1
 
 
-async def delete_alerts(connection: asyncpg.Connection, books: PurgeLog, purged_seq: int, older_than: datetime) -> None:
-    """Let go the alerts that were created up to ``purged_seq``, did not change since, and are in no event any more.
+async def delete_alerts(
+    connection: asyncpg.Connection, purge_log: PurgeLog, purged_seq: int, older_than: datetime
+) -> None:
+    """Delete the alerts that were created up to ``purged_seq``, have no event left, and are older than the cutoff.
 
-    They go whatever their status: what nobody has touched for so long is open for no one. The books count them.
+    They are deleted whatever their status; the purge log counts those that were unresolved.
     """
     after: int | None = 0
     while after is not None:
         async with _batch(connection):
-            await connection.execute(
-                AdvisoryLock.SEARCH_INDEX.lock
-            )  # or it would put an alert into its index that has just gone
+            # Or the indexer would index an alert that was just deleted.
+            await connection.execute(AdvisoryLock.SEARCH_INDEX.lock)
             after, alerts, unresolved = await connection.fetchrow(_DELETE_ALERTS, after, purged_seq, older_than)
-            await books.add(Counts(alerts=alerts, unresolved_alerts=unresolved))
+            await purge_log.add_counts(PurgedCounts(alerts=alerts, unresolved_alerts=unresolved))
 
 
-async def delete_ledger(connection: asyncpg.Connection, books: PurgeLog, purged_seq: int, older_than: datetime) -> None:
-    """Let go the links of the ledger's chain, from the first, that are old and are about no event of the log."""
+async def delete_ledger(
+    connection: asyncpg.Connection, purge_log: PurgeLog, purged_seq: int, older_than: datetime
+) -> None:
+    """Delete the links of the ledger's chain, from the first, that are old and about no event of the log."""
     first = await connection.fetchval("SELECT min(ledger_link_id) FROM ledger_chain")
     while first is not None:
         async with _batch(connection):
-            last = await connection.fetchval(LAST_LINK, first - 1, first - 1 + LINKS, older_than, purged_seq)
+            last = await connection.fetchval(
+                LAST_DELETABLE_LINK, first - 1, first - 1 + LINKS_BATCH, older_than, purged_seq
+            )
             if last < first:
                 return
-            gone = await connection.fetchrow(_DELETE_LINKS, first, last)
-            await books.unlinked(last, gone["hash"])
-            await books.add(
-                Counts(connections=gone["connections"], dispatches=gone["dispatches"], receipts=gone["receipts"])
+            deleted = await connection.fetchrow(_DELETE_LINKS, first, last)
+            await purge_log.record_ledger_link(last, deleted["hash"])
+            await purge_log.add_counts(
+                PurgedCounts(
+                    connections=deleted["connections"], dispatches=deleted["dispatches"], receipts=deleted["receipts"]
+                )
             )
-        await _summarize(connection, "ix_dispatches_ledger_link_id", gone["sent_ranges"])
-        await _summarize(connection, "ix_receipts_ledger_link_id", gone["received_ranges"])
+        await _summarize(connection, "ix_dispatches_ledger_link_id", deleted["sent_ranges"])
+        await _summarize(connection, "ix_receipts_ledger_link_id", deleted["received_ranges"])
         first = last + 1
 
 
 async def _summarize(connection: asyncpg.Connection, index: str, ranges: Sequence[int]) -> None:
-    """Let an index say again which links its ranges of pages hold.
+    """Summarize ranges of pages of a BRIN index again.
 
-    It never takes anything back by itself: where new rows fill the pages of old ones it would say "from the oldest to
-    the newest", and after a while of all of them, so that whoever asked for one link would read the whole table.
+    A summary never shrinks by itself. Where new rows fill the pages of deleted ones, it would span the oldest to the
+    newest link, after a while in all ranges, and a query for one link would read the whole table.
     """
     if ranges:
         await connection.execute(_SUMMARIZE, index, ranges)
 
 
 async def delete_nodes(connection: asyncpg.Connection, older_than: datetime) -> None:
-    """Forget nodes that ended, of which the ledger holds no connection any more."""
-    async for _ in _delete_by_age(connection, _DELETE_NODES, NODES, older_than):
-        pass  # the books do not count them
+    """Delete nodes that ended and of which the ledger has no connection left. The purge log does not count them."""
+    async for _ in _delete_by_age(connection, _DELETE_NODES, NODES_BATCH, older_than):
+        pass
 
 
-async def delete_rejections(connection: asyncpg.Connection, books: PurgeLog, older_than: datetime) -> None:
-    """Forget the handshakes that were refused so long ago."""
-    async for deleted in _delete_by_age(connection, _DELETE_REJECTIONS, REJECTIONS, older_than):
-        await books.add(Counts(rejections=deleted))
+async def delete_rejections(connection: asyncpg.Connection, purge_log: PurgeLog, older_than: datetime) -> None:
+    """Delete old rejected handshakes."""
+    async for deleted in _delete_by_age(connection, _DELETE_REJECTIONS, ROWS_BATCH, older_than):
+        await purge_log.add_counts(PurgedCounts(rejections=deleted))
 
 
-async def delete_source_hours(connection: asyncpg.Connection, books: PurgeLog, older_than: datetime) -> None:
-    """Delete the hours of sources that began before ``older_than``."""
-    async for deleted in _delete_by_age(connection, _DELETE_SOURCE_HOURS, SOURCE_HOURS, older_than):
-        await books.add(Counts(source_hours=deleted))
+async def delete_source_hours(connection: asyncpg.Connection, purge_log: PurgeLog, older_than: datetime) -> None:
+    """Delete old hourly counts of sources."""
+    async for deleted in _delete_by_age(connection, _DELETE_SOURCE_HOURS, ROWS_BATCH, older_than):
+        await purge_log.add_counts(PurgedCounts(source_hours=deleted))
 
 
 async def _delete_by_age(
-    connection: asyncpg.Connection, statement: str, most: int, older_than: datetime
+    connection: asyncpg.Connection, statement: str, batch_size: int, older_than: datetime
 ) -> AsyncIterator[int]:
-    """Delete by a statement that takes ``most`` rows at a time, until none is left; yield how many, in the batch."""
-    deleted = most
-    while deleted == most:
+    """Run a statement that deletes ``batch_size`` rows until none is left; yield the count inside each batch."""
+    deleted = batch_size
+    while deleted == batch_size:
         async with _batch(connection):
-            deleted = _rows(await connection.execute(statement, older_than))
+            deleted = _row_count(await connection.execute(statement, older_than))
             yield deleted

@@ -1,18 +1,12 @@
-"""Retention: what is old is let go, accountably, without disturbing anybody.
+"""The retention runner: purges what is old, without disturbing anybody.
 
-One node at a time does it (an advisory lock). A partition of the log goes when the last event in it is older than the
-retention; the one that holds the head never does::
+One node at a time purges, the one that holds an advisory lock. First go whole partitions of the log
+(``partition_purge.py``). Then, in small batches (``purge_steps.py``), goes what was only about their
+events: alerts, and connections with their dispatches and receipts; and by age, rejected handshakes,
+ended nodes and the hourly counts of sources. Revocations expire by themselves (``housekeeping.py``).
 
-    due ──► archived ──► run is recorded ──► keys, links of the chain ──► detached ──► dropped
-        (if wanted)   ▲                                                                  │
-                      └───────────── a run that was interrupted is taken up here ◄───────┘ noted: dropped_at
-
-Once it is noted it counts as gone, and whoever comes next carries on; every step may be repeated. Its links go before
-it is detached, so that at no time the chain covers events that are not there. Then goes, in small batches
-(``batches.py``), what was about its events only: alerts, connections with what they were sent and received; and by age
-refused handshakes, ended nodes and the hours of sources. Revocations end by themselves.
-
-What is not old enough keeps all that the ledger has on it: ``audit.deliveries`` of it stays the same.
+What the ledger holds about events that are still there stays: ``audit.deliveries`` of them does not
+change.
 """
 
 from __future__ import annotations
@@ -27,15 +21,13 @@ from service.database.leases import AdvisoryLock
 from service.errors import ArchiveFailed
 from service.logs import get_logger
 from service.periodic import PeriodicTask
-from service.retention import partitions, purge_steps
-from service.retention.archive_process import archive
+from service.retention import purge_steps
+from service.retention.archive_process import run_archive_process
+from service.retention.partition_purge import due_partitions, finish_partition_purges
 from service.retention.purge_log import PurgeLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
-    from sqlalchemy import URL
 
     from service.database.engine import Database
     from service.settings import RetentionSettings
@@ -43,55 +35,71 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 FIRST_PAUSE_SECONDS = 60
-"""A node that has just begun has better things to do."""
-PATIENCE = 3600
-"""Seconds that one statement of retention may take: it stands in nobody's way."""
+"""A node that has just started has more urgent work."""
+STATEMENT_TIMEOUT_SECONDS = 3600
+"""Statements of retention may take long: they block nobody."""
 
 
 class Retention:
-    """The retention of a node; ``forget`` is told up to which event the log is gone."""
+    """The retention of a node; ``on_purged`` is called with the last ``seq`` that was purged."""
 
-    def __init__(self, database: Database, settings: RetentionSettings, forget: Callable[[int], None]) -> None:
+    def __init__(self, database: Database, settings: RetentionSettings, on_purged: Callable[[int], None]) -> None:
         self._database = database
         self._settings = settings
-        self._folder = settings.archive_dir and settings.archive_dir.absolute()
-        self._forget = forget
+        self._archive_dir = settings.archive_dir and settings.archive_dir.absolute()
+        self._on_purged = on_purged
         self.task = PeriodicTask(
             "retention",
-            self._let_go_old,
+            self._purge_old,
             settings.retention_interval_seconds,
             first_seconds=min(FIRST_PAUSE_SECONDS, settings.retention_interval_seconds),
             expected=(*CONNECTION_LOST, ArchiveFailed, asyncpg.PostgresError),
             on_failure=_log_failure,
         )
 
-    async def _let_go_old(self) -> None:
-        await self.let_go(self.older_than())
+    async def _purge_old(self) -> None:
+        await self.purge(self.cutoff())
 
-    def older_than(self, now: datetime | None = None) -> datetime | None:
+    def cutoff(self, now: datetime | None = None) -> datetime | None:
         """Return the time before which everything is old; None where everything is kept."""
         if self._settings.retention_days is None:
             return None
         return (now or datetime.now(UTC)) - timedelta(days=self._settings.retention_days)
 
-    async def let_go(self, older_than: datetime | None) -> bool:
-        """Let go what is older, once; with None, only carry on with what was begun. False: another node is at it.
+    async def purge(self, older_than: datetime | None) -> bool:
+        """Purge once what is older; with None, only finish an interrupted purge. False: another node purges now.
 
         Raises:
             ArchiveFailed: a partition of the log was not archived, and stays, with those after it.
             CONNECTION_LOST: PostgreSQL cannot be reached, or went away.
 
         """
-        connection = await self._database.connect(statement_timeout=PATIENCE)
+        connection = await self._database.connect(statement_timeout=STATEMENT_TIMEOUT_SECONDS)
         try:
-            alone = bool(await connection.fetchval(AdvisoryLock.RETENTION.try_session_lock))
-            books = PurgeLog(connection, older_than or datetime.now(UTC))
-            if alone:
-                await _Run(connection, books, self._database.url, self._folder).go(older_than)
-            self._forget(await books.purged_seq())
+            locked = bool(await connection.fetchval(AdvisoryLock.RETENTION.try_session_lock))
+            purge_log = PurgeLog(connection, older_than or datetime.now(UTC))
+            if locked:
+                await finish_partition_purges(connection, purge_log)
+                if older_than is not None:
+                    await self._purge(connection, purge_log, older_than)
+            self._on_purged(await purge_log.last_purged_seq())
         finally:
             await close_quietly(connection)
-        return alone
+        return locked
+
+    async def _purge(self, connection: asyncpg.Connection, purge_log: PurgeLog, older_than: datetime) -> None:
+        try:
+            for partition in await due_partitions(connection, older_than):
+                first_seq, last_seq, archive = partition.first_seq, partition.last_seq, None
+                if self._archive_dir is not None:
+                    archive = str(await run_archive_process(self._database.url, first_seq, last_seq, self._archive_dir))
+                await purge_log.record_partition(partition, archive)
+                await finish_partition_purges(connection, purge_log)
+                log.info("purged", first_seq=first_seq, last_seq=last_seq, archive=archive)
+        except ArchiveFailed:
+            await purge_steps.delete_all(connection, purge_log, older_than)
+            raise
+        await purge_steps.delete_all(connection, purge_log, older_than)
 
 
 def _log_failure(error: Exception) -> None:
@@ -101,51 +109,3 @@ def _log_failure(error: Exception) -> None:
         log.error("what was not archived is not purged", reason=str(error))
     else:
         log.error("retention failed, and is tried again", exc_info=error)
-
-
-class _Run:
-    """One run, on a connection that holds the lock."""
-
-    def __init__(self, connection: asyncpg.Connection, books: PurgeLog, url: URL, folder: Path | None) -> None:
-        self._connection = connection
-        self._books = books
-        self._url = url
-        self._folder = folder
-
-    async def go(self, older_than: datetime | None) -> None:
-        await self._carry_on()
-        if older_than is None:
-            return
-        try:
-            await self._let_partitions_go(older_than)
-        finally:
-            await self._let_the_rest_go(older_than)
-
-    async def _let_the_rest_go(self, older_than: datetime) -> None:
-        connection, books = self._connection, self._books
-        purged_seq = await books.purged_seq()
-        await purge_steps.delete_alerts(connection, books, purged_seq, older_than)
-        await purge_steps.delete_ledger(connection, books, purged_seq, older_than)
-        await purge_steps.delete_nodes(connection, older_than)
-        await purge_steps.delete_rejections(connection, books, older_than)
-        await purge_steps.delete_source_hours(connection, books, older_than)
-
-    async def _let_partitions_go(self, older_than: datetime) -> None:
-        for partition in await partitions.due(self._connection, older_than):
-            kept: str | None = None
-            if self._folder is not None:
-                kept = str(await archive(self._url, partition.first_seq, partition.last_seq, self._folder))
-            await self._books.note(partition, kept)
-            await self._carry_on()
-            log.info("purged", first_seq=partition.first_seq, last_seq=partition.last_seq, archive=kept)
-
-    async def _carry_on(self) -> None:
-        """Carry out what is noted and not done yet, from wherever it stands."""
-        connection = self._connection
-        while (purge := await self._books.unfinished()) is not None:
-            await purge_steps.delete_keys(connection, self._books, purge.first_seq, purge.last_seq)
-            await purge_steps.delete_log_links(connection, purge.last_seq)
-            await partitions.detach(connection, purge.name)
-            async with connection.transaction():
-                await partitions.drop(connection, purge.name)
-                await self._books.finish(purge.purge)

@@ -1,4 +1,4 @@
-"""The books of retention. Operators read the view ``audit.retention_runs`` instead."""
+"""The table of the purge log. Operators read the view ``audit.retention_runs`` instead."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from service.errors import InvalidRequest, RateLimited, TopicForbidden
 from service.events.filter import EventFilter
-from service.ledger.records import ConnectionEntry, Rejection, plain
+from service.ledger.records import ConnectionEntry, Rejection, printable
 from service.logs import get_logger
 from service.metrics import HANDSHAKES_REJECTED
 from service.severity import Severity
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from service.auth.principal import Principal
     from service.auth.tokens import TokenVerifier
     from service.http.rate_limits import ConnectionLimits, RestLimits
-    from service.ledger.recorder import Ledger
+    from service.ledger.recorder import LedgerRecorder
     from service.settings import StreamSettings
     from service.stream.fanout import Fanout
     from service.stream.hub import Hub
@@ -52,7 +52,9 @@ class ClientInfo:
     @classmethod
     def of(cls, headers: Mapping[str, str], address: tuple[str, int] | None) -> ClientInfo:
         """Read the headers of a request, and the address that it came from."""
-        return cls(address[0] if address else None, plain(headers.get("user-agent")), plain(headers.get("origin")))
+        return cls(
+            address[0] if address else None, printable(headers.get("user-agent")), printable(headers.get("origin"))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Admission:
         *,
         hub: Hub,
         fanout: Fanout,
-        ledger: Ledger,
+        ledger: LedgerRecorder,
         verifier: TokenVerifier,
         rest_limits: RestLimits,
         limits: ConnectionLimits,
@@ -140,7 +142,7 @@ class Admission:
         if request.after is not None:
             cursor = int(request.after)
         else:
-            cursor = await self._ledger.start_of(principal.subject, principal.topics, self._hub.position)
+            cursor = await self._ledger.resume_seq(principal.subject, principal.topics, self._hub.position)
         await self._fanout.wait_until(cursor)  # it may be ahead of this node, and still be of this log
         return cursor if request.after is not None else min(cursor, self._hub.position)
 
@@ -231,4 +233,6 @@ class Admission:
             self._rest_limits.hit("auth_failure", client.remote_addr or "unknown", cost=0 if counted else 1)
         except RateLimited:
             return
-        self._ledger.rejected(Rejection(client.remote_addr, path, reason, subject, client.origin, client.user_agent))
+        self._ledger.record_rejection(
+            Rejection(client.remote_addr, path, reason, subject, client.origin, client.user_agent)
+        )

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from service.auth.tokens import TokenVerifier
     from service.events.filter import EventFilter
     from service.http.rate_limits import ConnectionLimits
-    from service.ledger.recorder import Ledger
+    from service.ledger.recorder import LedgerRecorder
     from service.ledger.records import ConnectionEntry
     from service.stream.fanout import Chunk, Fanout
     from service.stream.frames import Frame
@@ -83,7 +83,7 @@ class Connection:
         *,
         hub: Hub,
         fanout: Fanout,
-        ledger: Ledger,
+        ledger: LedgerRecorder,
         verifier: TokenVerifier,
         limits: ConnectionLimits,
     ) -> None:
@@ -114,7 +114,7 @@ class Connection:
     def open(self, welcome: FrameBatch) -> None:
         """Send the welcome, and catch up from the cursor."""
         self._hub.add(self)
-        self._ledger.opened(self._entry)
+        self._ledger.record_opening(self._entry)
         self.send_batch(welcome)
         self._catch_up()
         self._transport.attach(self)
@@ -131,7 +131,7 @@ class Connection:
             return
         self._protocol.closed()
         self._hub.remove(self)
-        self._ledger.closed(self._entry, code, reason)
+        self._ledger.record_closing(self._entry, code, reason)
         self._limits.drop(str(self._entry.id))
         for task in (self._catching_up, self._renewing):
             if task is not None:
@@ -153,7 +153,7 @@ class Connection:
         """Leave the live group: ``(cursor, pending]`` was written and has not gone entirely."""
         self._hub.leave(self)
         self._protocol.stalled(cursor, pending, time.monotonic())
-        self._ledger.stands_at(self._entry, cursor)
+        self._ledger.record_position(self._entry, cursor)
 
     def pause(self) -> int:
         """Write nothing more until ``drained``, and return the cursor."""
@@ -207,9 +207,9 @@ class Connection:
                 case SendHeartbeat():
                     self.send(frames.heartbeat(self._written(), datetime.now(UTC)))
                 case RecordSent(after_seq, up_to_seq):
-                    self._ledger.dispatched_to(self._entry, after_seq, up_to_seq)
+                    self._ledger.record_dispatch_to(self._entry, after_seq, up_to_seq)
                 case RecordReceipt(seq):
-                    self._ledger.received(self._entry, seq)
+                    self._ledger.record_receipt(self._entry, seq)
                 case Authenticate(token):
                     self._renew(token)
                 case CatchUp():
@@ -266,7 +266,7 @@ class Connection:
         expires_at = datetime.fromtimestamp(principal.expires_at, UTC)
         if (principal.jti, expires_at) != (self._entry.jti, self._entry.token_expires_at):
             self._protocol.renewed(principal.expires_at)
-            self._ledger.renewed(self._entry, principal.jti, expires_at)
+            self._ledger.record_token(self._entry, principal.jti, expires_at)
 
     # Catching up.
 
@@ -300,7 +300,7 @@ class Connection:
     def _write_chunk(self, chunk: Chunk) -> None:
         if not chunk.batch.frames:
             self._protocol.advanced(chunk.up_to)
-            self._ledger.stands_at(self._entry, chunk.up_to)
+            self._ledger.record_position(self._entry, chunk.up_to)
         elif self.write(chunk.batch):
             self._perform(self._protocol.advanced(chunk.up_to))
         else:
@@ -310,5 +310,5 @@ class Connection:
     def _go_live(self) -> None:
         self._protocol.joined()
         self._hub.join(self)
-        self._ledger.keeps_up(self._entry)
+        self._ledger.record_live(self._entry)
         self.send(frames.caught_up(self._hub.position))

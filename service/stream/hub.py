@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from service.auth.revocations import RevokedTokens
     from service.events.filter import EventFilter
-    from service.ledger.recorder import Ledger
+    from service.ledger.recorder import LedgerRecorder
     from service.settings import StreamSettings
     from service.stream.connection import Connection
     from service.stream.frames import Frame, PreparedEvent
@@ -41,7 +41,7 @@ class Hub:
     written to sockets.
     """
 
-    def __init__(self, ledger: Ledger, settings: StreamSettings) -> None:
+    def __init__(self, ledger: LedgerRecorder, settings: StreamSettings) -> None:
         self._ledger = ledger
         self._capacity = Capacity(
             streams_max=settings.connections_max, per_recipient=settings.connections_per_recipient
@@ -109,7 +109,7 @@ class Hub:
             matching = [event for event in events if event_filter.matches(event)]
             if matching:
                 written += self._write(group, matching, everything, after)
-        self._ledger.dispatched(after, self.position, to_anybody=written > 0)
+        self._ledger.record_dispatch(after, self.position, to_anybody=written > 0)
         self.count_deliveries(written)
         FANOUT_PASSES.inc()
         FANOUT_SEQ.set(self.position)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from service.ledger.queries import Present, present
+from service.ledger.queries import PresentRecipient, present_recipients
 from service.periodic import PeriodicTask
 from service.stream import frames
 from service.timestamps import rfc3339
@@ -34,7 +34,7 @@ class PresenceAnnouncer:
         self._database = database
         self._hub = hub
         self._max = settings.stream.presence_max
-        self._known: dict[str, Present] = {}
+        self._known: dict[str, PresentRecipient] = {}
         self.task = PeriodicTask("presence", self._announce, POLL_SECONDS, rest_seconds=PAUSE_SECONDS)
 
     def wake(self) -> None:
@@ -45,13 +45,15 @@ class PresenceAnnouncer:
         if not self._hub.has_listeners and not self._known:
             return
         async with self._database.transaction() as tx:
-            now = {one.recipient: one for one in await present(tx, self._max)}
+            now = {one.recipient: one for one in await present_recipients(tx, self._max)}
         change, self._known = change_of(self._known, now, is_complete=len(now) < self._max), now
         if change is not None:
             self._hub.send_to_all(change)
 
 
-def change_of(before: Mapping[str, Present], now: Mapping[str, Present], *, is_complete: bool) -> Frame | None:
+def change_of(
+    before: Mapping[str, PresentRecipient], now: Mapping[str, PresentRecipient], *, is_complete: bool
+) -> Frame | None:
     """Return the frame of what changed, None where nothing did; ``is_complete``: ``now`` lists everybody."""
     joined = [one for name, one in now.items() if name not in before]
     left = [name for name in before if name not in now]
@@ -68,5 +70,5 @@ def change_of(before: Mapping[str, Present], now: Mapping[str, Present], *, is_c
     )
 
 
-def _entry(one: Present) -> dict[str, Any]:
+def _entry(one: PresentRecipient) -> dict[str, Any]:
     return {"recipient": one.recipient, "since": rfc3339(one.since), "connections": one.connections}

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from service.database.engine import Database, parse_url
 from service.database.leases import AdvisoryLock
-from service.ledger.recorder import Ledger
+from service.ledger.flusher import LedgerFlusher
+from service.ledger.recorder import LedgerRecorder
 from service.maintenance.housekeeping import Housekeeping
 from service.settings import Settings, StorageSettings
 from tests.harness import eventually, serving
@@ -301,7 +302,8 @@ async def test_a_key_is_forgotten_after_a_day(lenient: Node, rest: httpx2.Client
             f"UPDATE idempotency_keys SET created_at = now() - interval '{age}' WHERE key = $1", key["Idempotency-Key"]
         )
     database = Database(parse_url(lenient.database_url), StorageSettings())
-    await Housekeeping(database, Ledger(database, Settings().ledger), Settings()).keep_house()
+    flusher = LedgerFlusher(database, LedgerRecorder(database, Settings().ledger), Settings().ledger)
+    await Housekeeping(database, flusher, Settings()).run_once()
     await database.close()
     assert rest.post("/v1/alerts", json=ALERT, headers=recent).content == first[recent["Idempotency-Key"]].content
     again = rest.post("/v1/alerts", json=ALERT, headers=old)

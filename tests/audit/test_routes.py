@@ -385,7 +385,7 @@ async def test_the_report_sums_up_a_period(node: Node) -> None:
     assert {topic["topic"]: topic["sent"] for topic in report["slowest_topics"]} == {"payments.eu": 1, "search": 1}
     slowest = [topic["sent_p95"] for topic in report["slowest_topics"]]
     assert slowest == sorted(slowest, reverse=True)
-    missing = {row["recipient"]: (row["alerts"], row["worst"]) for row in report["unreceived"]}
+    missing = {row["recipient"]: (row["alerts"], row["max_severity"]) for row in report["unreceived"]}
     assert missing == {"bob": (1, "info"), "dave": (2, "critical")}
     assert report["connections"] == {"opened": 1, "open_now": 1}
     assert [(close["code"], close["connections"]) for close in report["closes"]] == [(1000, 1)]

@@ -1,36 +1,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import uuid
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
 from service.database.leases import AdvisoryLock
-from service.events.log import append_alerts
-from tests.events.test_log import item
-from tests.fixtures.small_log import make_small
-from tests.harness import BODY, created
+from tests.fixtures.small_log import SIZE
+from tests.harness import new_database
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from tests.fixtures.small_log import LogTemplates
 
 FAR = "2999-01-01"
 
 
 @pytest.fixture
-async def filled(database_url: str) -> str:
+async def filled(server_url: str, log_templates: LogTemplates) -> AsyncIterator[str]:
     """A database whose log fills a small partition, and a bit of the next."""
-    connection = await asyncpg.connect(database_url)
-    await make_small(connection)
-    for _ in range(4):
-        alerts = [json.dumps({**BODY, **item()["alert"]}).encode() for _ in range(2_501)]
-        await append_alerts(connection, alerts, [created(alert) for alert in alerts], [None] * len(alerts))
-    await connection.close()
-    return database_url
+    async with new_database(server_url, f"test_{uuid.uuid4().hex}", await log_templates.name(SIZE + 4)) as url:
+        yield url
 
 
 async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
@@ -67,7 +62,7 @@ async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
         ["0", "hours of sources"],
     ]
     assert "0  events" in await run("purge", "--dry-run")  # nothing is a day old
-    assert await run("purge", "--before", FAR) == "Done: SELECT * FROM audit.retention_runs tells what went.\n"
+    assert await run("purge", "--before", FAR) == "Done: SELECT * FROM audit.retention_runs says what was deleted.\n"
     connection = await asyncpg.connect(filled)
     log_hash, events, alerts = await connection.fetchrow("SELECT log_hash, events, alerts FROM audit.retention_runs")
     assert (events, alerts) == (9_999, 9_999)
@@ -108,5 +103,5 @@ async def test_only_one_purges_at_a_time(filled: str, refused_process: Callable[
     connection = await asyncpg.connect(filled)
     await connection.execute(f"SELECT pg_advisory_lock({AdvisoryLock.RETENTION:d})")
     said = await asyncio.to_thread(refused_process, "purge", "--before", FAR, TOCSIN_DATABASE_URL=filled)
-    assert "another process is letting go" in said
+    assert "another process is purging" in said
     await connection.close()

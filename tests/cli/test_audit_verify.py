@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from tests.fixtures.lived_database import altered_url, lived
+from tests.fixtures.recorded_database import copy_url, recorded_database
 from tests.harness import ROOT, eventually
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Tocsin = Callable[..., subprocess.CompletedProcess[str]]
 
-__all__ = ["altered_url", "lived"]
+__all__ = ["copy_url", "recorded_database"]
 
 
 def verified(tocsin: Tocsin, url: str, *options: str, code: int = 0) -> dict[str, Any]:
@@ -37,9 +37,9 @@ async def execute(url: str, statement: str) -> None:
     await connection.close()
 
 
-async def test_both_heads_are_printed_where_all_fits(tocsin: Tocsin, altered_url: str) -> None:
-    answer = verified(tocsin, altered_url)
-    run = tocsin("audit", "verify", TOCSIN_DATABASE_URL=altered_url)
+async def test_both_heads_are_printed_where_all_fits(tocsin: Tocsin, copy_url: str) -> None:
+    answer = verified(tocsin, copy_url)
+    run = tocsin("audit", "verify", TOCSIN_DATABASE_URL=copy_url)
     assert (run.returncode, run.stderr) == (0, "")
     log, ledger = answer["log"]["head"], answer["ledger"]["head"]
     assert f"log     OK       {log['position']} events up to {log['position']} fit" in run.stdout
@@ -47,82 +47,84 @@ async def test_both_heads_are_printed_where_all_fits(tocsin: Tocsin, altered_url
     assert f"head {ledger['hash']}, linked {ledger['linked_at']}" in run.stdout
 
 
-async def test_what_was_altered_is_named_and_the_command_fails(tocsin: Tocsin, altered_url: str) -> None:
-    await execute(altered_url, "UPDATE events SET topic = 'shop' WHERE seq = 3")
-    run = tocsin("audit", "verify", TOCSIN_DATABASE_URL=altered_url)
+async def test_what_was_altered_is_named_and_the_command_fails(tocsin: Tocsin, copy_url: str) -> None:
+    await execute(copy_url, "UPDATE events SET topic = 'shop' WHERE seq = 3")
+    run = tocsin("audit", "verify", TOCSIN_DATABASE_URL=copy_url)
     assert run.returncode == 1
     assert "log     ALTERED" in run.stdout
     assert "event 3: its topic is not what its body says" in run.stdout
     assert "ledger  OK" in run.stdout
     assert run.stderr.startswith("tocsin: the log was altered: event")
     assert run.stderr.count("\n") == 1
-    misfit = verified(tocsin, altered_url, code=1)["log"]["misfit"]
-    assert misfit["first"] <= 3 <= misfit["last"]
-    assert misfit["at"].endswith("Z")
+    mismatch = verified(tocsin, copy_url, code=1)["log"]["mismatch"]
+    assert mismatch["first"] <= 3 <= mismatch["last"]
+    assert mismatch["linked_at"].endswith("Z")
 
 
-async def test_a_noted_head_is_looked_for_in_both_chains(tocsin: Tocsin, altered_url: str) -> None:
-    before = verified(tocsin, altered_url)
+async def test_a_noted_head_is_looked_for_in_both_chains(tocsin: Tocsin, copy_url: str) -> None:
+    before = verified(tocsin, copy_url)
     heads = [before[chain]["head"]["hash"] for chain in ("log", "ledger")]
-    answer = verified(tocsin, altered_url, "--expect", heads[0], "--expect", heads[1].upper())
+    answer = verified(tocsin, copy_url, "--expect", heads[0], "--expect", heads[1].upper())
     assert [(found["chain"], found["position"]) for found in answer["expected"]] == [
         (chain, before[chain]["head"]["position"]) for chain in ("log", "ledger")
     ]
     other = "ab" * 32
-    run = tocsin("audit", "verify", "--expect", other, TOCSIN_DATABASE_URL=altered_url)
+    run = tocsin("audit", "verify", "--expect", other, TOCSIN_DATABASE_URL=copy_url)
     assert (run.returncode, run.stderr) == (1, f"tocsin: no link has the noted hash {other}\n")
     assert f"noted   {other} is in no chain" in run.stdout
 
 
 async def test_a_tail_that_was_cut_off_since_the_last_run_is_found(
-    tocsin: Tocsin, altered_url: str, tmp_path: Path
+    tocsin: Tocsin, copy_url: str, tmp_path: Path
 ) -> None:
     """The heads of the last run are noted in its state."""
-    head = verified(tocsin, altered_url)["log"]["head"]["position"]
-    await execute(altered_url, f"DELETE FROM log_chain WHERE last_seq > {head - 3}")
-    await execute(altered_url, "DELETE FROM events WHERE seq > (SELECT max(last_seq) FROM log_chain)")
-    misfit = verified(tocsin, altered_url, code=1)["log"]["misfit"]
-    assert misfit["first"] == head
-    assert misfit["what"].startswith("an earlier run found another link there")
-    verified(tocsin, altered_url, "--state", str(tmp_path / "elsewhere" / "state.json"))
-    verified(tocsin, altered_url, "--from-start")
-    verified(tocsin, altered_url)
+    head = verified(tocsin, copy_url)["log"]["head"]["position"]
+    await execute(copy_url, f"DELETE FROM log_chain WHERE last_seq > {head - 3}")
+    await execute(copy_url, "DELETE FROM events WHERE seq > (SELECT max(last_seq) FROM log_chain)")
+    mismatch = verified(tocsin, copy_url, code=1)["log"]["mismatch"]
+    assert mismatch["first"] == head
+    assert mismatch["reason"].startswith("an earlier run found another link there")
+    verified(tocsin, copy_url, "--state", str(tmp_path / "elsewhere" / "state.json"))
+    verified(tocsin, copy_url, "--from-start")
+    verified(tocsin, copy_url)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-async def test_a_run_that_was_killed_is_gone_on_with(tocsin: Tocsin, altered_url: str, tmp_path: Path) -> None:
+async def test_a_run_that_was_killed_is_gone_on_with(tocsin: Tocsin, copy_url: str, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    intruder = await asyncpg.connect(altered_url)
+    intruder = await asyncpg.connect(copy_url)
     transaction = intruder.transaction()
     await transaction.start()
     await intruder.execute("LOCK TABLE receipts")  # the log is checked before the ledger
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", "audit", "verify", "--state", str(state)),
         cwd=ROOT,
-        env={**os.environ, "TOCSIN_DATABASE_URL": altered_url},
+        env={**os.environ, "TOCSIN_DATABASE_URL": copy_url},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
     try:
         head = await intruder.fetchval("SELECT max(last_seq) FROM log_chain")
-        await eventually(lambda: state.exists() and json.loads(state.read_text())["reached"]["log"]["position"] == head)
+        await eventually(
+            lambda: state.exists() and json.loads(state.read_text())["progress"]["log"]["position"] == head
+        )
     finally:
         process.send_signal(signal.SIGKILL)
         await process.wait()
     await transaction.rollback()
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = 3")
     await intruder.close()
-    answer = verified(tocsin, altered_url, "--state", str(state))
-    assert (answer["log"]["begin"], answer["log"]["rows"], answer["ledger"]["begin"]) == (head, 0, 0)
-    answer = verified(tocsin, altered_url, "--state", str(state), code=1)
-    assert answer["log"]["misfit"]["first"] <= 3
+    answer = verified(tocsin, copy_url, "--state", str(state))
+    assert (answer["log"]["checked_from"], answer["log"]["rows"], answer["ledger"]["checked_from"]) == (head, 0, 0)
+    answer = verified(tocsin, copy_url, "--state", str(state), code=1)
+    assert answer["log"]["mismatch"]["first"] <= 3
 
 
 async def test_a_state_of_another_database_is_none(
-    tocsin: Tocsin, altered_url: str, database_url: str, tmp_path: Path
+    tocsin: Tocsin, copy_url: str, database_url: str, tmp_path: Path
 ) -> None:
     state = tmp_path / "state.json"
-    verified(tocsin, altered_url, "--state", str(state))
+    verified(tocsin, copy_url, "--state", str(state))
     verified(tocsin, database_url, "--state", str(state))
     assert json.loads(state.read_text())["database"].endswith(database_url.split("/")[3].split("?", maxsplit=1)[0])
 

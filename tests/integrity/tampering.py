@@ -44,7 +44,7 @@ LOG = {
 }
 
 
-# {head} is the last event; the number says where the misfit is: that far from it, or before the first (None).
+# {head} is the last event; the number says where the mismatch is: that far from it, or before the first (None).
 OUTSIDE_THE_LOG = {
     "an event beyond the last link": (
         (

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from service.events.tables import events, log_chain
-from service.integrity.link_checks import ORIGIN, DoesNotFit
-from service.integrity.verifier import LEDGER, LOG, survey
+from service.integrity.chains import LEDGER, LOG, take_snapshot
+from service.integrity.link_checks import ORIGIN, MismatchFound
 from service.ledger.tables import connections, dispatches, ledger_chain, receipts
 from service.severity import SEVERITIES
 from tests.harness import new_database
@@ -57,9 +57,9 @@ def edits(draw: st.DrawFn) -> tuple[str, str, int, str | None]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def lax_url(server_url: str, lived: str) -> AsyncIterator[str]:
+async def lax_url(server_url: str, recorded_database: str) -> AsyncIterator[str]:
     """A copy that takes everything: somebody has taken the constraints away."""
-    async with new_database(server_url, f"test_{uuid.uuid4().hex}", lived) as url:
+    async with new_database(server_url, f"test_{uuid.uuid4().hex}", recorded_database) as url:
         connection = await asyncpg.connect(url)
         for table in CHAINED:
             for row in await connection.fetch(CONSTRAINTS, table.name):
@@ -72,12 +72,12 @@ async def lax_url(server_url: str, lived: str) -> AsyncIterator[str]:
 
 async def fits(connection: asyncpg.Connection) -> bool:
     for chain in (LOG, LEDGER):
-        seen = await survey(connection, chain)
+        seen = await take_snapshot(connection, chain)
         try:
-            tally = await chain.check(connection, ORIGIN, seen.head.position)
-        except DoesNotFit:
+            checked = await chain.check(connection, ORIGIN, seen.head.position)
+        except MismatchFound:
             return False
-        if seen.strays or tally.reached != seen.head[:2]:
+        if seen.orphans or checked.end != seen.head[:2]:
             return False
     return True
 

@@ -12,8 +12,10 @@ from service.database.engine import Database, parse_url
 from service.errors import CommandFailed
 from service.events.hash_chain import digest, link
 from service.events.log import read_tail
-from service.integrity.link_checks import ORIGIN, Anchor, ledger_link
-from service.integrity.verifier import LEDGER, LOG, Purged, Verdict, verify
+from service.integrity.chains import LEDGER, LOG, PurgedPrefix
+from service.integrity.link_checks import ORIGIN, LinkRef
+from service.integrity.verifier import Verification, verify
+from service.ledger.hash_chain import ledger_link
 from service.settings import StorageSettings
 from tests.harness import new_database
 from tests.integrity import tampering
@@ -21,36 +23,36 @@ from tests.integrity import tampering
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from service.integrity.link_checks import Misfit
-    from service.integrity.verifier import Chain
+    from service.integrity.chains import Chain
+    from service.integrity.link_checks import Mismatch
     from tests.harness import Node
 
-SPAN = 3
+RANGE_SIZE = 3
 """Ranges so short that every case has many."""
 
 
 @pytest.fixture
-async def intruder(altered_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def intruder(copy_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A superuser on the database of the test."""
-    connection = await asyncpg.connect(altered_url)
+    connection = await asyncpg.connect(copy_url)
     yield connection
     await connection.close()
 
 
-async def verdict_of(url: str, chain: Chain, **options: Any) -> Verdict:
-    return await asyncio.to_thread(verify, url, dataclasses.replace(chain, span=SPAN), **options)
+async def verified(url: str, chain: Chain, **options: Any) -> Verification:
+    return await asyncio.to_thread(verify, url, dataclasses.replace(chain, range_size=RANGE_SIZE), **options)
 
 
-async def misfits(url: str) -> dict[str, Misfit]:
-    found = {chain.name: (await verdict_of(url, chain)).misfit for chain in (LOG, LEDGER)}
-    return {name: misfit for name, misfit in found.items() if misfit is not None}
+async def mismatches(url: str) -> dict[str, Mismatch]:
+    found = {chain.name: (await verified(url, chain)).mismatch for chain in (LOG, LEDGER)}
+    return {name: mismatch for name, mismatch in found.items() if mismatch is not None}
 
 
-async def test_what_nobody_touched_fits(altered_url: str, intruder: asyncpg.Connection) -> None:
-    log, ledger = await verdict_of(altered_url, LOG), await verdict_of(altered_url, LEDGER)
-    assert log.misfit is ledger.misfit is None
+async def test_what_nobody_touched_fits(copy_url: str, intruder: asyncpg.Connection) -> None:
+    log, ledger = await verified(copy_url, LOG), await verified(copy_url, LEDGER)
+    assert log.mismatch is ledger.mismatch is None
     last, hash_, at = await intruder.fetchrow("SELECT last_seq, hash, linked_at FROM log_chain ORDER BY 1 DESC LIMIT 1")
-    assert (log.head, log.reached, log.rows) == ((last, hash_, at), (last, hash_), last)
+    assert (log.head, log.checked_to, log.rows) == ((last, hash_, at), (last, hash_), last)
     assert log.links == await intruder.fetchval("SELECT count(*) FROM log_chain") > 10
     number, rows = await intruder.fetchrow(
         "SELECT (SELECT max(ledger_link_id) FROM ledger_chain), (SELECT count(*) FROM receipts)"
@@ -61,8 +63,8 @@ async def test_what_nobody_touched_fits(altered_url: str, intruder: asyncpg.Conn
 
 
 async def test_a_database_without_anything_fits(database_url: str) -> None:
-    assert await misfits(database_url) == {}
-    assert (await verdict_of(database_url, LOG)).head == (0, bytes(32), None)
+    assert await mismatches(database_url) == {}
+    assert (await verified(database_url, LOG)).head == (0, bytes(32), None)
 
 
 # The log.
@@ -70,30 +72,30 @@ async def test_a_database_without_anything_fits(database_url: str) -> None:
 
 @pytest.mark.parametrize("case", tampering.LOG)
 async def test_what_is_altered_in_the_log_is_found_and_its_batch_is_named(
-    altered_url: str, intruder: asyncpg.Connection, case: str
+    copy_url: str, intruder: asyncpg.Connection, case: str
 ) -> None:
     first, last, at = await intruder.fetchrow(
         "SELECT first_seq, last_seq, linked_at FROM log_chain WHERE last_seq >= first_seq + 2 ORDER BY 1 OFFSET 1"
     )
     await intruder.execute(tampering.LOG[case].format(first=first, last=last, seq=first + 1, next=last + 1))
-    found = await misfits(altered_url)
+    found = await mismatches(copy_url)
     assert found.keys() == {"log"}
-    misfit = found["log"]
-    assert misfit.first is not None
-    assert misfit.last is not None
+    mismatch = found["log"]
+    assert mismatch.first is not None
+    assert mismatch.last is not None
     if case in ("the end of a link", "an inserted link"):
-        assert first <= misfit.first <= misfit.last <= last
+        assert first <= mismatch.first <= mismatch.last <= last
     else:
-        assert (misfit.first, misfit.last) == (first, last)
-        assert "link" in case or misfit.at == at or case == "a deleted batch"
+        assert (mismatch.first, mismatch.last) == (first, last)
+        assert "link" in case or mismatch.linked_at == at or case == "a deleted batch"
 
 
 @pytest.mark.parametrize("case", tampering.OUTSIDE_THE_LOG)
-async def test_what_stands_outside_the_log_is_found(altered_url: str, intruder: asyncpg.Connection, case: str) -> None:
+async def test_what_stands_outside_the_log_is_found(copy_url: str, intruder: asyncpg.Connection, case: str) -> None:
     head = await intruder.fetchval("SELECT max(seq) FROM events")
     statement, offset = tampering.OUTSIDE_THE_LOG[case]
     await intruder.execute(statement.format(head=head))
-    found = await misfits(altered_url)
+    found = await mismatches(copy_url)
     assert found.keys() == {"log"}
     assert found["log"].first == (0 if offset is None else head + offset)
 
@@ -103,11 +105,11 @@ async def test_what_stands_outside_the_log_is_found(altered_url: str, intruder: 
 
 @pytest.mark.parametrize("case", tampering.LEDGER)
 async def test_what_is_altered_in_the_ledger_is_found_and_its_link_is_named(
-    altered_url: str, intruder: asyncpg.Connection, case: str
+    copy_url: str, intruder: asyncpg.Connection, case: str
 ) -> None:
     number = await intruder.fetchval(
         "SELECT ledger_link_id FROM receipts JOIN dispatches USING (ledger_link_id)"
-        " GROUP BY 1 ORDER BY 1 OFFSET 1 LIMIT 1"
+        " GROUP BY ledger_link_id ORDER BY ledger_link_id OFFSET 1 LIMIT 1"
     )
     closing = await intruder.fetchval(
         "SELECT ledger_link_id FROM connections WHERE ledger_link_id IS NOT NULL ORDER BY 1 OFFSET 1 LIMIT 1"
@@ -118,21 +120,19 @@ async def test_what_is_altered_in_the_ledger_is_found_and_its_link_is_named(
         .replace(tampering.ONE, tampering.ONE.format(table=table, link=number))
         .format(link=number, closing=closing)
     )
-    found = await misfits(altered_url)
+    found = await mismatches(copy_url)
     assert found.keys() == {"ledger"}
     expected = closing if "clos" in case or "opened" in case else number
     assert (found["ledger"].first, found["ledger"].last) == (expected, expected)
 
 
 @pytest.mark.parametrize("case", tampering.OUTSIDE_THE_LEDGER)
-async def test_what_stands_outside_the_ledger_is_found(
-    altered_url: str, intruder: asyncpg.Connection, case: str
-) -> None:
+async def test_what_stands_outside_the_ledger_is_found(copy_url: str, intruder: asyncpg.Connection, case: str) -> None:
     head = await intruder.fetchval("SELECT max(ledger_link_id) FROM ledger_chain")
     last_closing = await intruder.fetchval("SELECT max(ledger_link_id) FROM connections")
     statement, place = tampering.OUTSIDE_THE_LEDGER[case]
     await intruder.execute(statement.format(head=head))
-    found = await misfits(altered_url)
+    found = await mismatches(copy_url)
     assert found.keys() == {"ledger"}
     expected = {None: None, -1: last_closing}.get(place, head + (place or 0))
     assert found["ledger"].first == (0 if "before" in case else expected)
@@ -175,68 +175,68 @@ async def relink_ledger(connection: asyncpg.Connection, first: int, count: int) 
 
 
 async def test_an_event_that_was_linked_anew_does_not_fit_the_next_link(
-    altered_url: str, intruder: asyncpg.Connection
+    copy_url: str, intruder: asyncpg.Connection
 ) -> None:
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = 7")
-    await relink_log(altered_url, 7, 1)
+    await relink_log(copy_url, 7, 1)
     following = await intruder.fetchrow("SELECT first_seq, last_seq FROM log_chain WHERE first_seq > 7 ORDER BY 1")
-    assert (await misfits(altered_url))["log"][:2] == tuple(following)
+    assert (await mismatches(copy_url))["log"][:2] == tuple(following)
 
 
 async def test_a_log_that_was_linked_anew_to_its_end_is_found_by_a_noted_head_alone(
-    altered_url: str, intruder: asyncpg.Connection
+    copy_url: str, intruder: asyncpg.Connection
 ) -> None:
-    noted = (await verdict_of(altered_url, LOG)).head
+    noted = (await verified(copy_url, LOG)).head
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = 7")
-    await relink_log(altered_url, 7, 1_000)
-    verdict = await verdict_of(altered_url, LOG, expected=[noted.hash])
-    assert (verdict.misfit, verdict.found) == (None, {noted.hash: None})
-    verdict = await verdict_of(altered_url, LOG, noted=Anchor(*noted[:2]))
-    assert verdict.misfit is not None
-    assert verdict.misfit.first == noted.position
+    await relink_log(copy_url, 7, 1_000)
+    result = await verified(copy_url, LOG, expected=[noted.hash])
+    assert (result.mismatch, result.found) == (None, {noted.hash: None})
+    result = await verified(copy_url, LOG, earlier_head=LinkRef(*noted[:2]))
+    assert result.mismatch is not None
+    assert result.mismatch.first == noted.position
 
 
 async def test_a_log_whose_end_was_cut_off_is_found_by_a_noted_head_alone(
-    altered_url: str, intruder: asyncpg.Connection
+    copy_url: str, intruder: asyncpg.Connection
 ) -> None:
-    whole = (await verdict_of(altered_url, LOG)).head
+    whole = (await verified(copy_url, LOG)).head
     cut, hash_ = await intruder.fetchrow("SELECT last_seq, hash FROM log_chain ORDER BY 1 DESC OFFSET 3 LIMIT 1")
     await intruder.execute(f"DELETE FROM log_chain WHERE last_seq > {cut}; DELETE FROM events WHERE seq > {cut}")
-    verdict = await verdict_of(altered_url, LOG, expected=[whole.hash, hash_])
-    assert (verdict.misfit, verdict.found) == (None, {whole.hash: None, hash_: cut})
+    result = await verified(copy_url, LOG, expected=[whole.hash, hash_])
+    assert (result.mismatch, result.found) == (None, {whole.hash: None, hash_: cut})
 
 
 async def test_a_ledger_that_was_linked_anew_is_found_by_the_next_link_or_by_a_noted_head(
-    altered_url: str, intruder: asyncpg.Connection
+    copy_url: str, intruder: asyncpg.Connection
 ) -> None:
-    noted = (await verdict_of(altered_url, LEDGER)).head
+    noted = (await verified(copy_url, LEDGER)).head
     number = await intruder.fetchval("SELECT min(ledger_link_id) FROM receipts WHERE ledger_link_id > 1")
     await intruder.execute("UPDATE receipts SET received_at = now() WHERE ledger_link_id = $1", number)
     await relink_ledger(intruder, number, 1)
-    assert (await misfits(altered_url))["ledger"].first == number + 1
+    assert (await mismatches(copy_url))["ledger"].first == number + 1
     await relink_ledger(intruder, number, 1_000)
-    verdict = await verdict_of(altered_url, LEDGER, expected=[noted.hash])
-    assert (verdict.misfit, verdict.found) == (None, {noted.hash: None})
+    result = await verified(copy_url, LEDGER, expected=[noted.hash])
+    assert (result.mismatch, result.found) == (None, {noted.hash: None})
 
 
-async def test_the_first_of_several_misfits_is_named(altered_url: str, intruder: asyncpg.Connection) -> None:
+async def test_the_first_of_several_mismatches_is_named(copy_url: str, intruder: asyncpg.Connection) -> None:
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq IN (7, 15, 30)")
-    misfit = (await misfits(altered_url))["log"]
-    assert misfit.first is not None
-    assert misfit.last is not None
-    assert misfit.first <= 7 <= misfit.last
+    mismatch = (await mismatches(copy_url))["log"]
+    assert mismatch.first is not None
+    assert mismatch.last is not None
+    assert mismatch.first <= 7 <= mismatch.last
 
 
 # How it is gone about.
 
 
-async def test_several_processes_find_what_one_finds(altered_url: str, intruder: asyncpg.Connection) -> None:
+async def test_several_processes_find_what_one_finds(copy_url: str, intruder: asyncpg.Connection) -> None:
     for chain in (LOG, LEDGER):
-        assert await verdict_of(altered_url, chain, jobs=2) == await verdict_of(altered_url, chain)
+        assert await verified(copy_url, chain, jobs=2) == await verified(copy_url, chain)
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq IN (15, 30)")
-    one, two = await verdict_of(altered_url, LOG), await verdict_of(altered_url, LOG, jobs=2)
+    one, two = await verified(copy_url, LOG), await verified(copy_url, LOG, jobs=2)
     assert one == two
-    assert one.misfit is not None
+    assert one.mismatch is not None
 
 
 async def test_a_service_that_goes_on_writing_fits(node: Node) -> None:
@@ -253,66 +253,68 @@ async def test_a_service_that_goes_on_writing_fits(node: Node) -> None:
             heads = []
             for _ in range(10):
                 for chain in (LOG, LEDGER):
-                    verdict = await asyncio.to_thread(verify, node.database_url, chain)
-                    assert verdict.misfit is None
-                    heads.append(verdict.head.position)
+                    result = await asyncio.to_thread(verify, node.database_url, chain)
+                    assert result.mismatch is None
+                    heads.append(result.head.position)
         finally:
             stop.set()
             await writing
         assert heads[0] < heads[-2]
         assert heads[1] < heads[-1]
-    assert await misfits(node.database_url) == {}
+    assert await mismatches(node.database_url) == {}
 
 
 class Interrupted(Exception):
     pass
 
 
-async def test_a_run_that_goes_on_looks_only_at_what_comes_after(
-    altered_url: str, intruder: asyncpg.Connection
-) -> None:
-    steps: list[Anchor] = []
+async def test_a_run_that_goes_on_looks_only_at_what_comes_after(copy_url: str, intruder: asyncpg.Connection) -> None:
+    steps: list[LinkRef] = []
 
-    def interrupt(verdict: Verdict) -> None:
-        steps.append(verdict.reached)
+    def interrupt(result: Verification) -> None:
+        steps.append(result.checked_to)
         if len(steps) == 4:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        await verdict_of(altered_url, LOG, progress=interrupt)
+        await verified(copy_url, LOG, progress=interrupt)
     reached = steps[-1]
     assert 0 < reached.position < await intruder.fetchval("SELECT max(seq) FROM events") - 10
-    verdict = await verdict_of(altered_url, LOG, reached=reached)
-    assert (verdict.misfit, verdict.begin, verdict.rows) == (None, reached, verdict.head.position - reached.position)
+    result = await verified(copy_url, LOG, resume_after=reached)
+    assert (result.mismatch, result.checked_from, result.rows) == (
+        None,
+        reached,
+        result.head.position - reached.position,
+    )
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = 1")
-    assert (await verdict_of(altered_url, LOG, reached=reached)).misfit is None
+    assert (await verified(copy_url, LOG, resume_after=reached)).mismatch is None
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = $1", reached.position + 1)
-    misfit = (await verdict_of(altered_url, LOG, reached=reached)).misfit
-    assert misfit is not None
-    assert misfit.first == reached.position + 1
+    mismatch = (await verified(copy_url, LOG, resume_after=reached)).mismatch
+    assert mismatch is not None
+    assert mismatch.first == reached.position + 1
 
 
 async def test_a_run_begins_anew_where_the_link_that_was_reached_is_another(
-    altered_url: str, intruder: asyncpg.Connection
+    copy_url: str, intruder: asyncpg.Connection
 ) -> None:
     last, hash_ = await intruder.fetchrow("SELECT last_seq, hash FROM log_chain ORDER BY 1 OFFSET 6 LIMIT 1")
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = 2")
-    await relink_log(altered_url, 2, 1_000)
-    verdict = await verdict_of(altered_url, LOG, reached=Anchor(last, hash_))
-    assert (verdict.begin, verdict.misfit and verdict.misfit.first) == (ORIGIN, last)
+    await relink_log(copy_url, 2, 1_000)
+    result = await verified(copy_url, LOG, resume_after=LinkRef(last, hash_))
+    assert (result.checked_from, result.mismatch and result.mismatch.first) == (ORIGIN, last)
 
 
-async def test_what_was_purged_is_where_it_begins(altered_url: str, intruder: asyncpg.Connection) -> None:
+async def test_what_was_purged_is_where_it_begins(copy_url: str, intruder: asyncpg.Connection) -> None:
     """The hash of the last purged link stands in for all that it covered."""
     last, hash_ = await intruder.fetchrow("SELECT last_seq, hash FROM log_chain ORDER BY 1 OFFSET 6 LIMIT 1")
-    purged = Purged(Anchor(last, hash_))
+    purged = PurgedPrefix(LinkRef(last, hash_))
     await intruder.execute(f"DELETE FROM events WHERE seq <= {last}; DELETE FROM log_chain WHERE last_seq < {last}")
-    assert (await verdict_of(altered_url, LOG, purged=purged)).misfit is None
+    assert (await verified(copy_url, LOG, purged=purged)).mismatch is None
     await intruder.execute(f"DELETE FROM log_chain WHERE last_seq = {last}")
-    verdict = await verdict_of(altered_url, LOG, purged=purged, expected=[hash_])
-    assert (verdict.misfit, verdict.begin, verdict.found) == (None, purged.anchor, {hash_: last})
-    assert (await verdict_of(altered_url, LOG)).misfit is not None
-    assert (await verdict_of(altered_url, LOG, purged=Purged(Anchor(last, bytes(32))))).misfit is not None
+    result = await verified(copy_url, LOG, purged=purged, expected=[hash_])
+    assert (result.mismatch, result.checked_from, result.found) == (None, purged.end, {hash_: last})
+    assert (await verified(copy_url, LOG)).mismatch is not None
+    assert (await verified(copy_url, LOG, purged=PurgedPrefix(LinkRef(last, bytes(32))))).mismatch is not None
 
 
 async def test_a_database_without_the_tables_is_told_to_be_migrated(server_url: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from service.errors import DatabaseUnavailable
-from service.ledger.recorder import LeaseLost
+from service.ledger.flusher import LeaseLost
 from service.ledger.records import Rejection
 from service.settings import LedgerSettings, Settings, StorageSettings, StreamSettings
 from tests.harness import PATIENCE, eventually, serving
@@ -82,8 +82,8 @@ async def test_acks_that_do_not_follow_closely_are_receipts_of_their_own(
     opened = await open_ledger(ack_coalesce_seconds=1e-9)
     connection = opened.connection()
     for seq in (3, 5, 9):
-        opened.ledger.received(connection, seq)
-    await opened.ledger.flush()
+        opened.ledger.record_receipt(connection, seq)
+    await opened.flusher.flush()
     assert await opened.rows("SELECT seq FROM receipts ORDER BY 1") == [(3,), (5,), (9,)]
     assert await opened.rows("SELECT received_seq FROM recipients WHERE id = 'alice'") == [(9,)]
 
@@ -93,13 +93,13 @@ async def test_an_ack_for_a_connection_that_has_just_ended_counts_up_to_what_it_
 ) -> None:
     opened = await open_ledger()
     connection = opened.connection(sent_seq=5)
-    opened.ledger.closed(connection, 1006, "connection_lost")
-    assert await opened.ledger.acknowledge(connection.id, "bob", 9) is None
-    assert await opened.ledger.acknowledge(connection.id, "alice", 3) == 3
-    assert await opened.ledger.acknowledge(connection.id, "alice", 9) == 5
-    await opened.ledger.flush()
+    opened.ledger.record_closing(connection, 1006, "connection_lost")
+    assert await opened.ledger.record_late_receipt(connection.id, "bob", 9) is None
+    assert await opened.ledger.record_late_receipt(connection.id, "alice", 3) == 3
+    assert await opened.ledger.record_late_receipt(connection.id, "alice", 9) == 5
+    await opened.flusher.flush()
     assert await opened.rows("SELECT max(seq) FROM receipts") == [(5,)]
-    assert await opened.ledger.acknowledge(connection.id, "alice", 9) == 5
+    assert await opened.ledger.record_late_receipt(connection.id, "alice", 9) == 5
     assert await opened.rows("SELECT max(seq) FROM receipts") == [(5,)]
     assert await opened.rows("SELECT received_seq FROM recipients") == [(5,)]
 
@@ -133,16 +133,16 @@ async def test_a_full_ledger_merges_passes_into_later_ones_and_forgets_rejection
     opened = await open_ledger(ledger_pending_max=3)
     opened.connection()
     for seq in range(6):
-        opened.ledger.dispatched(seq, seq + 1, to_anybody=True)
+        opened.ledger.record_dispatch(seq, seq + 1, to_anybody=True)
     assert opened.ledger.is_full
-    opened.ledger.rejected(Rejection(None, "/v1/ws", "token_missing", None, None, None))
-    await opened.ledger.flush()
+    opened.ledger.record_rejection(Rejection(None, "/v1/ws", "token_missing", None, None, None))
+    await opened.flusher.flush()
     rows = await opened.rows("SELECT after_seq, up_to_seq FROM dispatches ORDER BY 1")
     assert rows == [(0, 1), (1, 2), (2, 6)]
     assert await opened.rows("SELECT * FROM handshake_rejections") == []
     assert not opened.ledger.is_full
-    opened.ledger.rejected(Rejection(None, "/v1/ws", "token_missing", None, None, None))
-    await opened.ledger.flush()
+    opened.ledger.record_rejection(Rejection(None, "/v1/ws", "token_missing", None, None, None))
+    await opened.flusher.flush()
     assert await opened.rows("SELECT reason FROM handshake_rejections") == [("token_missing",)]
 
 
@@ -154,16 +154,16 @@ async def test_a_flush_that_failed_is_repeated_and_loses_nothing(
 ) -> None:
     opened = await open_ledger(storage=BRIEF, ack_coalesce_seconds=1e-9)
     connection = opened.connection()
-    opened.ledger.dispatched(0, 1, to_anybody=True)
-    opened.ledger.received(connection, 1)
+    opened.ledger.record_dispatch(0, 1, to_anybody=True)
+    opened.ledger.record_receipt(connection, 1)
     async with opened.locked():
         with pytest.raises(DatabaseUnavailable):
-            await opened.ledger.flush()
-        assert opened.ledger.flushes_since is None
-        opened.ledger.dispatched(1, 2, to_anybody=True)
-        opened.ledger.received(connection, 2)
+            await opened.flusher.flush()
+        assert opened.flusher.punctual_since is None
+        opened.ledger.record_dispatch(1, 2, to_anybody=True)
+        opened.ledger.record_receipt(connection, 2)
     assert await opened.rows("SELECT id FROM connections") == []
-    await opened.ledger.flush()
+    await opened.flusher.flush()
     assert await opened.rows("SELECT id, sent_seq FROM connections") == [(connection.id, None)]
     assert await opened.rows("SELECT sent_seq FROM nodes") == [(2,)]
     assert await opened.rows("SELECT up_to_seq FROM dispatches ORDER BY 1") == [(1,), (2,)]
@@ -175,14 +175,14 @@ async def test_a_flush_that_was_committed_unheard_of_is_repeated_and_doubles_not
 ) -> None:
     opened = await open_ledger()
     connection = opened.connection()
-    opened.ledger.dispatched(0, 1, to_anybody=True)
-    opened.ledger.dispatched_to(connection, 0, 1)
-    opened.ledger.received(connection, 1)
-    opened.ledger.rejected(Rejection(None, "/v1/ws", "token_missing", None, None, None))
-    facts = opened.ledger._facts
-    await opened.ledger.flush()
-    opened.ledger._facts.put_back(facts)
-    await opened.ledger.flush()
+    opened.ledger.record_dispatch(0, 1, to_anybody=True)
+    opened.ledger.record_dispatch_to(connection, 0, 1)
+    opened.ledger.record_receipt(connection, 1)
+    opened.ledger.record_rejection(Rejection(None, "/v1/ws", "token_missing", None, None, None))
+    facts = opened.ledger.pending
+    await opened.flusher.flush()
+    opened.ledger.pending.put_back(facts)
+    await opened.flusher.flush()
     counts = await opened.rows(
         "SELECT (SELECT count(*) FROM connections), (SELECT count(*) FROM dispatches),"
         " (SELECT count(*) FROM receipts), (SELECT count(*) FROM handshake_rejections)"
@@ -193,11 +193,11 @@ async def test_a_flush_that_was_committed_unheard_of_is_repeated_and_doubles_not
 async def test_a_connection_that_was_closed_stays_as_it_was(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
     opened = await open_ledger()
     connection = opened.connection()
-    opened.ledger.dispatched(0, 3, to_anybody=True)
-    opened.ledger.closed(connection, 1001, "going away")
-    await opened.ledger.flush()
-    opened.ledger.stands_at(connection, 9)
-    await opened.ledger.flush()
+    opened.ledger.record_dispatch(0, 3, to_anybody=True)
+    opened.ledger.record_closing(connection, 1001, "going away")
+    await opened.flusher.flush()
+    opened.ledger.record_position(connection, 9)
+    await opened.flusher.flush()
     assert await opened.rows("SELECT sent_seq, close_code FROM connections") == [(3, 1001)]
 
 
@@ -206,24 +206,24 @@ async def test_a_cursor_counts_acks_that_are_not_yet_written_or_being_written(
 ) -> None:
     opened = await open_ledger()
     connection = opened.connection()
-    opened.ledger.received(connection, 5)
-    assert await opened.ledger.start_of("alice", ("*",), 9) == 5
-    opened.ledger.received(connection, 7)
+    opened.ledger.record_receipt(connection, 5)
+    assert await opened.ledger.resume_seq("alice", ("*",), 9) == 5
+    opened.ledger.record_receipt(connection, 7)
     async with opened.locked():
-        flush = asyncio.create_task(opened.ledger.flush())
-        await eventually(lambda: len(opened.ledger._facts) == 0)
-        assert await opened.ledger.start_of("alice", ("*",), 9) == 7
+        flush = asyncio.create_task(opened.flusher.flush())
+        await eventually(lambda: len(opened.ledger.pending) == 0)
+        assert await opened.ledger.resume_seq("alice", ("*",), 9) == 7
         assert not flush.done()
     await flush
-    assert await opened.ledger.start_of("alice", ("*",), 9) == 7
+    assert await opened.ledger.resume_seq("alice", ("*",), 9) == 7
 
 
 async def test_an_admin_who_never_acknowledged_goes_on_where_they_began(
     open_ledger: Callable[..., Awaitable[OpenLedger]],
 ) -> None:
     here, there = await open_ledger(), await open_ledger()
-    assert await here.ledger.start_of("bob", ("*",), 4) == 4
-    assert await there.ledger.start_of("bob", ("*",), 9) == 4
+    assert await here.ledger.resume_seq("bob", ("*",), 4) == 4
+    assert await there.ledger.resume_seq("bob", ("*",), 9) == 4
 
 
 # When the node was declared lost.
@@ -248,16 +248,16 @@ async def test_a_ledger_that_was_declared_lost_writes_nothing_more_under_its_old
 ) -> None:
     opened = await open_ledger()
     connection = opened.connection()
-    await opened.ledger.flush()
+    await opened.flusher.flush()
     lost = opened.ledger.node_id
     await opened.database.execute("UPDATE nodes SET ended_at = now(), sent_seq = 0")
-    opened.ledger.dispatched(0, 4, to_anybody=True)
+    opened.ledger.record_dispatch(0, 4, to_anybody=True)
     with pytest.raises(LeaseLost):
-        await opened.ledger.flush()
-    await opened.ledger.register(4)
-    opened.ledger.closed(connection, 1012, "shutting_down")
-    opened.ledger.received(connection, 4)
-    await opened.ledger.flush()
+        await opened.flusher.flush()
+    await opened.flusher.register(4)
+    opened.ledger.record_closing(connection, 1012, "shutting_down")
+    opened.ledger.record_receipt(connection, 4)
+    await opened.flusher.flush()
     assert opened.ledger.node_id != lost
     assert await opened.rows("SELECT sent_seq FROM nodes WHERE id = $1", lost) == [(0,)]
     assert await opened.rows("SELECT * FROM dispatches") == []
@@ -269,17 +269,17 @@ async def test_a_fact_that_postgres_refuses_makes_the_ledger_start_over_and_clai
 ) -> None:
     opened = await open_ledger(ledger_flush_seconds=0.02)
     connection = opened.connection()
-    await opened.ledger.flush()
+    await opened.flusher.flush()
     first = opened.ledger.node_id
     dropped = asyncio.Event()
-    running = asyncio.create_task(opened.ledger.task(dropped.set).run())
+    running = asyncio.create_task(opened.flusher.task(dropped.set).run())
     try:
-        opened.ledger.closed(connection, 1001, "going away")
+        opened.ledger.record_closing(connection, 1001, "going away")
         opened.connection("poison", user_agent="\0")
         await asyncio.wait_for(dropped.wait(), PATIENCE)
         await eventually(lambda: opened.rows("SELECT FROM nodes WHERE id = $1", opened.ledger.node_id))
         opened.connection("later")
-        opened.ledger.dispatched(0, 4, to_anybody=True)
+        opened.ledger.record_dispatch(0, 4, to_anybody=True)
         await eventually(lambda: opened.rows("SELECT FROM dispatches"))
         assert opened.ledger.node_id != first
         rows = await opened.rows("SELECT n.sent_seq, c.sent_seq FROM nodes n JOIN connections c ON n.id = node_id")
@@ -293,9 +293,9 @@ async def test_a_fact_that_postgres_refuses_makes_the_ledger_start_over_and_clai
 async def test_a_node_that_ends_signs_off_and_flushes(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
     opened = await open_ledger()
     connection = opened.connection()
-    opened.ledger.dispatched(0, 2, to_anybody=True)
-    opened.ledger.closed(connection, 1012, "shutting_down")
-    await opened.ledger.end()
+    opened.ledger.record_dispatch(0, 2, to_anybody=True)
+    opened.ledger.record_closing(connection, 1012, "shutting_down")
+    await opened.flusher.sign_off()
     assert await opened.rows("SELECT sent_seq, ended_at IS NOT NULL FROM nodes") == [(2, True)]
     assert await opened.rows("SELECT sent_seq, close_code FROM connections") == [(2, 1012)]
 

@@ -110,7 +110,7 @@ async def test_the_hour_and_the_times_are_those_of_the_calls(open_ledger: Callab
     before = datetime.now(UTC)
     for _ in range(2):
         opened.ledger.source_stats.count("billing", "alerts", 2)
-        await opened.ledger.flush()
+        await opened.flusher.flush()
     after = datetime.now(UTC)
     rows = await opened.rows("SELECT hour, alerts, first_at, last_at FROM audit.sources ORDER BY hour")
     assert sum(row[1] for row in rows) == 4
@@ -121,7 +121,7 @@ async def test_the_hour_and_the_times_are_those_of_the_calls(open_ledger: Callab
 async def test_two_nodes_add_up(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
     for opened in (await open_ledger(), await open_ledger()):
         opened.ledger.source_stats.count("billing", "alerts")
-        await opened.ledger.flush()
+        await opened.flusher.flush()
     assert await opened.rows("SELECT sum(alerts)::int FROM audit.sources") == [(2,)]
 
 
@@ -129,11 +129,11 @@ async def test_sources_beyond_the_limit_are_counted_together(open_ledger: Callab
     opened = await open_ledger(source_stats_max=2)
     for source in ("a", "b", "c", "d", "a"):
         opened.ledger.source_stats.count(source, "refused")
-    await opened.ledger.flush()
+    await opened.flusher.flush()
     rows = await opened.rows("SELECT source, sum(refused)::int FROM audit.sources GROUP BY 1 ORDER BY 1")
     assert rows == [("", 2), ("a", 2), ("b", 1)]
     opened.ledger.source_stats.count("c", "refused")  # those that are written make room
-    await opened.ledger.flush()
+    await opened.flusher.flush()
     assert ("c", 1) in await opened.rows("SELECT source, sum(refused)::int FROM audit.sources GROUP BY 1")
 
 
@@ -144,10 +144,10 @@ async def test_what_could_not_be_written_is_written_later_and_once(
     opened.ledger.source_stats.count("billing", "alerts")
     async with opened.locked():
         with pytest.raises(DatabaseUnavailable):
-            await opened.ledger.flush()
+            await opened.flusher.flush()
     opened.ledger.source_stats.count("billing", "alerts")
-    await opened.ledger.flush()
-    await opened.ledger.flush()
+    await opened.flusher.flush()
+    await opened.flusher.flush()
     assert await opened.rows("SELECT sum(alerts)::int FROM audit.sources") == [(2,)]
 
 
@@ -174,8 +174,8 @@ async def test_counts_whose_commit_was_not_heard_of_are_not_written_twice(
     opened.ledger.source_stats.count("billing", "alerts")
     async with commits_unheard_of(opened, monkeypatch):
         with pytest.raises(DatabaseUnavailable):
-            await opened.ledger.flush()
-    await opened.ledger.flush()
+            await opened.flusher.flush()
+    await opened.flusher.flush()
     assert await opened.rows("SELECT sum(alerts)::int FROM audit.sources") == [(1,)]
 
 
@@ -199,7 +199,7 @@ def test_counts_that_are_put_back_add_up() -> None:
     stats.count("a", "alerts")
     stats.count("a", "replayed")
     stats.put_back(older)
-    calls = stats.take()
-    assert sum(one.alerts for one in calls) == 3
-    assert min(one.first_at for one in calls) == older[0].first_at
+    hours = stats.take()
+    assert sum(one.alerts for one in hours) == 3
+    assert min(one.first_at for one in hours) == older[0].first_at
     assert len(stats) == 0

@@ -1,215 +1,184 @@
 from __future__ import annotations
 
-import asyncio
-import gzip
-import os
 import resource
-import subprocess
-import sys
+import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
+import pytest_asyncio
 
 from service.database.engine import parse_url
 from service.errors import ArchiveDamaged, ArchiveFailed
-from service.retention import archive_process
-from service.retention.archive_file import Row, find_archives, read_archive
-from service.retention.restore import restore
+from service.retention.archive_file import ArchivedEvent, find_archives, open_archive
+from service.retention.archive_process import run_archive_process, write_archive
+from service.retention.restore import restore_archive
 from tests.events.test_hash_chain import check
-from tests.fixtures.small_log import SIZE
-from tests.harness import ROOT
+from tests.fixtures.small_log import SIZE, fill, log_head, make_partitions_small, open_log
+from tests.harness import new_database, serving
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from service.retention.archive_file import ArchiveReader
     from tests.fixtures.small_log import Log
-    from tests.harness import Node
 
 EVENTS = "SELECT seq, alert_id, kind, topic, severity, recipients, actor, occurred_at, body::text, details::text FROM "
 LINKS = "SELECT last_seq, first_seq, linked_at, hash FROM "
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def diverse_template(server_url: str, template: str) -> AsyncIterator[str]:
+    """The name of a database whose log begins with all kinds of events, and fills two partitions."""
+    name = f"diverse_{uuid.uuid4().hex}"
+    async with new_database(server_url, name, template) as url:
+        connection = await asyncpg.connect(url)
+        await make_partitions_small(connection)
+        with serving(url) as node:
+            alert = await node.post(
+                'Ümläute, "quotes" \\ and more', body="line\nline\u2028", attributes={"n": 1e29, "z": "\u2028"}
+            )
+            await node.post_all([{"topic": "payments.eu", "recipients": ['al"ice', "bob"]}] * 20)
+            async with node.http() as billing:
+                repeated = [{"title": "again", "dedup_key": "k", "severity": level} for level in ("info", "critical")]
+                await billing.post("/v1/alerts/batch", json=repeated)
+            async with node.http("alice", "alerts:read alerts:manage") as alice:
+                await alice.post(f"/v1/alerts/{alert['id']}/acknowledge")
+                await alice.post(f"/v1/alerts/{alert['id']}/comments", json={"text": 'I have "it"\n,"body":"{}"'})
+        await fill(connection, 2 * SIZE + 5)
+        await connection.close()
+        yield name
+
+
 @pytest.fixture
-async def lively(log: Log, node: Node) -> Log:
-    """A log of all kinds of events, of a node that serves, and then many."""
-    alert = await node.post(
-        'Ümläute, "quotes" \\ and more', body="line\nline\u2028", attributes={"n": 1e29, "z": "\u2028"}
-    )
-    await node.post_all([{"topic": "payments.eu", "recipients": ['al"ice', "bob"]}] * 20)
-    async with node.http() as billing:
-        repeated = [{"title": "again", "dedup_key": "k", "severity": severity} for severity in ("info", "critical")]
-        await billing.post("/v1/alerts/batch", json=repeated)
-    async with node.http("alice", "alerts:read alerts:manage") as alice:
-        await alice.post(f"/v1/alerts/{alert['id']}/acknowledge")
-        await alice.post(f"/v1/alerts/{alert['id']}/comments", json={"text": 'I have "it"\n,"body":"{}"'})
-    await log.fill(2 * SIZE + 5)
-    return log
+async def diverse(server_url: str, diverse_template: str) -> AsyncIterator[Log]:
+    async with (
+        new_database(server_url, f"test_{uuid.uuid4().hex}", diverse_template) as url,
+        open_log(url) as log,
+    ):
+        yield log
 
 
-def proved(path: Path) -> ArchiveReader:
-    with read_archive(path) as found:
-        assert (
-            sum(isinstance(item, Row) for item in found.items()) == found.header.last_seq - found.header.first_seq + 1
-        )
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def verified(path: Path) -> ArchiveReader:
+    """Read a whole archive, and return what read it."""
+    with open_archive(path) as found:
+        events = sum(isinstance(item, ArchivedEvent) for item in found.items())
+        assert events == found.header.last_seq - found.header.first_seq + 1
     return found
 
 
-async def test_what_is_purged_is_in_its_archive_to_the_byte(lively: Log, tmp_path: Path) -> None:
-    events, links = await lively.rows(EVENTS + "events ORDER BY seq"), await lively.rows(LINKS + "log_chain ORDER BY 1")
-    await lively.let_go(await lively.now(), tmp_path / "new" / "folder")
-    purges = await lively.rows("SELECT first_seq, last_seq, log_hash, archive FROM audit.retention_runs ORDER BY run")
+async def test_what_is_purged_is_in_its_archive_to_the_byte(diverse: Log, tmp_path: Path) -> None:
+    events, links = (
+        await diverse.rows(EVENTS + "events ORDER BY seq"),
+        await diverse.rows(LINKS + "log_chain ORDER BY 1"),
+    )
+    await diverse.purge(await diverse.now(), tmp_path / "new" / "folder")
+    purges = await diverse.rows("SELECT first_seq, last_seq, log_hash, archive FROM audit.retention_runs ORDER BY run")
     found = find_archives(tmp_path / "new" / "folder")
     assert [(first, last, str(path)) for first, last, path in found] == [(a, b, path) for a, b, _, path in purges]
     assert [(purge[0], purge[1]) for purge in purges] == [(1, SIZE - 1), (SIZE, 2 * SIZE - 1)]
     previous = bytes(32)
-    connection = lively.connection
+    connection = diverse.connection
     for (_, _, path), purge in zip(found, purges, strict=True):
-        reader = proved(path)
+        reader = verified(path)
         assert (reader.header.previous_hash, reader.last_hash) == (previous, purge[2])
         previous = reader.last_hash
         for _ in range(2):  # again: in place of what was restored
-            with read_archive(path) as reader:
-                assert await restore(connection, reader) == purge[1] - purge[0] + 1
-    gone = 2 * SIZE - 1
-    assert await lively.rows(EVENTS + "archive.events ORDER BY seq") == [row for row in events if row[0] <= gone]
-    assert await lively.rows(LINKS + "archive.log_chain ORDER BY 1") == [row for row in links if row[0] <= gone]
-    assert await lively.value("SELECT min(seq) FROM events") == 2 * SIZE
-    assert await lively.value("SELECT count(*) FROM pg_inherits WHERE inhrelid = 'archive.events'::regclass") == 0
+            with open_archive(path) as reader:
+                assert await restore_archive(connection, reader) == purge[1] - purge[0] + 1
+    last = 2 * SIZE - 1
+    assert await diverse.rows(EVENTS + "archive.events ORDER BY seq") == [row for row in events if row[0] <= last]
+    assert await diverse.rows(LINKS + "archive.log_chain ORDER BY 1") == [row for row in links if row[0] <= last]
+    assert await diverse.value("SELECT min(seq) FROM events") == 2 * SIZE
+    assert await diverse.value("SELECT count(*) FROM pg_inherits WHERE inhrelid = 'archive.events'::regclass") == 0
 
 
-async def archived(log: Log, folder: Path) -> Path:
-    return await archive_process.archive(parse_url(log.url), 1, SIZE - 1, folder)
-
-
-async def test_an_archive_is_the_same_each_time(lively: Log, tmp_path: Path) -> None:
-    one, other = [await archived(lively, tmp_path / name) for name in ("one", "other")]
+async def test_an_archive_is_the_same_whoever_writes_it(diverse: Log, tmp_path: Path) -> None:
+    one = await write_archive(diverse.connection, 1, SIZE - 1, tmp_path / "one")
+    other = await run_archive_process(parse_url(diverse.url), 1, SIZE - 1, tmp_path / "other")
     assert one.read_bytes() == other.read_bytes()
 
 
-async def test_whatever_is_changed_in_an_archive_is_found(lively: Log, tmp_path: Path) -> None:
-    path = await archived(lively, tmp_path)
-    whole = gzip.decompress(path.read_bytes())
-    lines = whole.splitlines(keepends=True)
-    events = [n for n, line in enumerate(lines) if line.startswith(b'{"seq"')]
-    links = [n for n, line in enumerate(lines) if line.startswith(b'{"link"')]
-    a, b, last = events[3], events[4], events[-1]
-
-    def changed(number: int, old: bytes, new: bytes) -> bytes:
-        assert old in lines[number]
-        return b"".join([*lines[:number], lines[number].replace(old, new, 1), *lines[number + 1 :]])
-
-    damaged = {
-        "a title": changed(last, b"It happened", b"It happenes"),
-        "a time": changed(last, b"41:07.123456", b"41:07.123457"),
-        "a topic": changed(last, b'"topic":"default"', b'"topic":"defaults"'),
-        "the recipients": changed(last, b'"recipients":null', b'"recipients":["bob"]'),
-        "an actor": changed(last, b'"actor":"billing"', b'"actor":"nobody_"'),
-        "what was said": changed(next(n for n in events if b"comment" in lines[n]), b"I have", b"I had "),
-        "two in another order": b"".join([*lines[:a], lines[b], lines[a], *lines[b + 1 :]]),
-        "one left out": b"".join([*lines[:a], *lines[b:]]),
-        "one twice": b"".join([*lines[:b], lines[a], *lines[b:]]),
-        "the time of a link": changed(links[-1], b'"linked_at":"2', b'"linked_at":"1'),
-        "a link left out": b"".join([*lines[: links[0]], *lines[links[0] + 1 :]]),
-        "the last link": b"".join(lines[: links[-1]]),
-        "cut off": b"".join(lines[: links[0] + 1]),
-        "the hash before it": changed(0, b'"previous_hash":"00', b'"previous_hash":"01'),
-        "more events than there are": changed(0, b'"last_seq":9999', b'"last_seq":9998'),
-        "no JSON": changed(last, b"{", b""),
-        "a member": changed(last, b'"kind"', b'"kine"'),
-        "nothing": b"",
-    }
-    for what, content in damaged.items():
-        path.write_bytes(gzip.compress(content))
-        with pytest.raises(ArchiveDamaged):
-            proved(path)
-        assert content != whole, what
-
-
-async def test_a_flipped_byte_of_the_file_is_found(lively: Log, tmp_path: Path) -> None:
-    path = await archived(lively, tmp_path)
+async def test_nothing_of_a_damaged_archive_is_restored(diverse: Log, tmp_path: Path) -> None:
+    path = await write_archive(diverse.connection, 1, SIZE - 1, tmp_path)
     whole = path.read_bytes()
-    for place in (0, 11, len(whole) // 3, len(whole) // 2, len(whole) - 6):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(ArchiveDamaged):
-            proved(path)
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ArchiveDamaged):
-        proved(path)
+    path.write_bytes(whole[:-100])
+    with open_archive(path) as found, pytest.raises(ArchiveDamaged):
+        await restore_archive(diverse.connection, found)
+    assert await diverse.value("SELECT to_regclass('archive.events')") is None
 
 
-async def test_nothing_of_a_damaged_archive_is_restored(lively: Log, tmp_path: Path) -> None:
-    path = await archived(lively, tmp_path)
-    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
-    path.write_bytes(gzip.compress(b"".join(lines[:-3])))
-    with read_archive(path) as found, pytest.raises(ArchiveDamaged):
-        await restore(lively.connection, found)
-    assert await lively.value("SELECT to_regclass('archive.events')") is None
+TAMPERING = [
+    "UPDATE events SET body = json_build_object('id', alert_id) WHERE seq = 7000",
+    "UPDATE events SET severity = 'critical' WHERE seq = 7000",
+    "DELETE FROM events WHERE seq = 7000",
+    "DELETE FROM log_chain WHERE last_seq = (SELECT min(last_seq) FROM log_chain)",
+    "UPDATE log_chain SET hash = sha256(hash) WHERE last_seq = 9999",
+]
 
 
-@pytest.mark.parametrize(
-    "tampering",
-    [
-        "UPDATE events SET body = json_build_object('id', alert_id) WHERE seq = 7000",
-        "UPDATE events SET severity = 'critical' WHERE seq = 7000",
-        "DELETE FROM events WHERE seq = 7000",
-        "DELETE FROM log_chain WHERE last_seq = (SELECT min(last_seq) FROM log_chain)",
-        "UPDATE log_chain SET hash = sha256(hash) WHERE last_seq = 9999",
-    ],
-)
-async def test_a_log_that_was_altered_is_neither_archived_nor_purged(log: Log, tmp_path: Path, tampering: str) -> None:
-    await log.fill(SIZE + 5)
+@log_head(SIZE + 5)
+@pytest.mark.parametrize("tampering", TAMPERING)
+async def test_a_log_that_was_altered_is_not_archived(log: Log, tmp_path: Path, tampering: str) -> None:
     await log.connection.execute(tampering)
-    before = await log.value("SELECT count(*) FROM events")
-    with pytest.raises(ArchiveFailed):
-        await log.let_go(await log.now(), tmp_path)
+    with pytest.raises(ArchiveDamaged):
+        await write_archive(log.connection, 1, SIZE - 1, tmp_path)
+    assert names(tmp_path) == []
+
+
+@log_head(SIZE + 5)
+async def test_what_is_not_archived_is_not_purged(log: Log, tmp_path: Path) -> None:
+    await log.connection.execute("UPDATE events SET actor = 'mallory' WHERE seq = 7000")
+    with pytest.raises(ArchiveFailed, match=r"the events 1 to 9999 were not archived: the link of the chain"):
+        await log.purge(await log.now(), tmp_path)
     assert find_archives(tmp_path) == []
     assert await log.rows("SELECT * FROM audit.retention_runs") == []
-    assert await log.value("SELECT count(*) FROM events") == before
+    assert await log.value("SELECT count(*) FROM events") == SIZE + 5
 
 
-async def test_what_cannot_be_archived_is_not_purged(log: Log, tmp_path: Path) -> None:
-    await log.fill(SIZE + 5)
+@log_head(SIZE + 5)
+async def test_what_could_not_be_archived_is_purged_once_it_can_be(log: Log, tmp_path: Path) -> None:
     blocked = tmp_path / "a file"
     blocked.write_text("")
     with pytest.raises(ArchiveFailed, match=r"the events 1 to 9999 were not archived: .*a file"):
-        await log.let_go(await log.now(), blocked)
+        await log.purge(await log.now(), blocked)
     assert await log.rows("SELECT * FROM audit.retention_runs") == []
     assert await log.value("SELECT count(*) FROM events") == SIZE + 5
     await check(log.url)
-    await log.let_go(await log.now(), tmp_path)
+    await log.purge(await log.now(), tmp_path)
     assert await log.value("SELECT min(seq) FROM events") == SIZE
 
 
-def with_little_disk(*arguments: str, folder: Path, url: str) -> str:
-    """Run the command, which may write files of 100 kB: more is refused with an error of the kind of a full disk."""
-    run = subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "TOCSIN_DATABASE_URL": url, "TOCSIN_ARCHIVE_DIR": str(folder)},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return run.stdout + run.stderr
+@contextmanager
+def little_disk() -> Iterator[None]:
+    """Let this process, and those that it starts, write files of 100 kB at most: more fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_disk_that_is_full_leaves_neither_a_hole_nor_half_an_archive(log: Log, tmp_path: Path) -> None:
-    await log.fill(SIZE + 5)
+@log_head(SIZE + 5)
+async def test_a_full_disk_leaves_neither_a_gap_nor_half_an_archive(log: Log, tmp_path: Path) -> None:
     folder = tmp_path / "archives"
-    for command in ("purge", "archive"):
-        said = await asyncio.to_thread(with_little_disk, command, "--before", "2999-01-01", folder=folder, url=log.url)
-        assert "File too large" in said
-    assert list(folder.iterdir()) == []
+    with little_disk(), pytest.raises(ArchiveFailed, match="File too large"):
+        await log.purge(await log.now(), folder)
+    assert names(folder) == []
     assert await log.rows("SELECT * FROM audit.retention_runs") == []
     assert await log.value("SELECT count(*) FROM events") == SIZE + 5
 
 
-async def test_what_a_crash_left_of_an_archive_is_cleared_away(log: Log, tmp_path: Path) -> None:
-    await log.fill(SIZE + 5)
+@log_head(SIZE + 5)
+async def test_what_a_crash_left_of_an_archive_is_removed(log: Log, tmp_path: Path) -> None:
     (tmp_path / ".events-000000000000001-000000000009999.jsonl.gz.abc").write_bytes(b"half")
-    path = await archived(log, tmp_path)
-    assert await asyncio.to_thread(os.listdir, tmp_path) == [path.name]
-    proved(path)
+    path = await write_archive(log.connection, 1, SIZE - 1, tmp_path)
+    assert names(tmp_path) == [path.name]
+    verified(path)

@@ -5,10 +5,12 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
+
 from service.events.hash_chain import LINK_GRID, NO_HASH
 from service.retention.purge_steps import PAGES_PER_RANGE
 from service.settings import RetentionSettings
-from tests.fixtures.small_log import SIZE
+from tests.fixtures.small_log import SIZE, log_head
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,12 +33,11 @@ def test_partitions_hold_whole_links() -> None:
 # Partitions of the log.
 
 
-async def test_whole_partitions_that_are_older_go_and_the_books_say_which(log: Log) -> None:
-    await log.fill(2 * SIZE - 1)
-    old = await log.now()
-    await log.fill(3 * SIZE + 5)
+@log_head(3 * SIZE + 5)
+async def test_whole_partitions_that_are_older_are_purged_and_the_purge_log_says_which(log: Log) -> None:
+    old = await log.time_of(2 * SIZE - 1)
     hashes = dict(await log.rows("SELECT last_seq, hash FROM log_chain"))
-    await log.let_go(old)
+    await log.purge(old)
     assert await log.rows("SELECT min(seq), max(seq), count(*) FROM events") == [(2 * SIZE, 3 * SIZE + 5, SIZE + 6)]
     assert await log.partitions() == ["events_p20000", "events_p30000"]
     assert await log.rows(
@@ -50,26 +51,24 @@ async def test_whole_partitions_that_are_older_go_and_the_books_say_which(log: L
     assert await log.value("SELECT min(seq) FROM alerts") == 2 * SIZE
 
 
+@log_head(SIZE + 5)
 async def test_what_is_not_old_stays(log: Log) -> None:
-    old = await log.now()
-    await log.fill(SIZE + 5)
-    await log.let_go(old)
+    await log.purge(await log.value("SELECT min(linked_at) FROM log_chain"))
     assert await log.rows("SELECT * FROM audit.retention_runs") == []
     assert await log.value("SELECT count(*) FROM events") == SIZE + 5
     assert await log.value("SELECT count(*) FROM alerts") == SIZE + 5
 
 
-async def test_the_partition_of_the_head_stays_however_old_it_is(log: Log) -> None:
-    for head in (SIZE - 1, SIZE, 2 * SIZE - 1):
-        await log.fill(head)
-        await log.let_go(await log.now() + timedelta(days=1))
-        assert await log.value("SELECT max(seq) FROM events") == head
-    assert await log.rows("SELECT last_seq FROM audit.retention_runs") == [(SIZE - 1,)]
+@pytest.mark.parametrize(("head", "purged"), [(SIZE - 1, []), (SIZE, [(SIZE - 1,)]), (2 * SIZE - 1, [(SIZE - 1,)])])
+async def test_the_partition_of_the_head_stays_however_old_it_is(log: Log, head: int, purged: list[tuple[int]]) -> None:
+    await log.purge(await log.now() + timedelta(days=1))
+    assert await log.value("SELECT max(seq) FROM events") == head
+    assert await log.rows("SELECT last_seq FROM audit.retention_runs") == purged
 
 
+@log_head(SIZE + 5)
 async def test_the_log_and_its_chain_go_on_after_a_purge(log: Log) -> None:
-    await log.fill(SIZE + 5)
-    await log.let_go(await log.now())
+    await log.purge(await log.now())
     await log.fill(SIZE + 10)
     rows = await log.rows("SELECT first_seq, last_seq FROM log_chain ORDER BY 1")
     assert rows[0][0] == SIZE
@@ -77,11 +76,11 @@ async def test_the_log_and_its_chain_go_on_after_a_purge(log: Log) -> None:
     assert await log.value("SELECT array_agg(seq ORDER BY seq) FROM events") == list(range(SIZE, SIZE + 11))
 
 
+@log_head(2 * SIZE + 5)
 async def test_two_nodes_at_once_purge_once(log: Log) -> None:
-    await log.fill(2 * SIZE + 5)
     now = await log.now()
     for _ in range(2):
-        assert any(await asyncio.gather(*(log.try_to_let_go(now) for _ in range(4))))
+        assert any(await asyncio.gather(*(log.try_purge(now) for _ in range(4))))
     assert await log.rows("SELECT first_seq, last_seq, events FROM audit.retention_runs") == [
         (1, SIZE - 1, SIZE - 1),
         (SIZE, 2 * SIZE - 1, SIZE),
@@ -89,20 +88,19 @@ async def test_two_nodes_at_once_purge_once(log: Log) -> None:
     assert (await log.rows(COUNTS))[0][:2] == (2 * SIZE - 1, 2 * SIZE - 1)
 
 
-async def test_without_a_retention_nothing_goes(log: Log) -> None:
-    await log.fill(SIZE + 5)
-    await log.let_go(None)
+@log_head(SIZE + 5)
+async def test_without_a_retention_nothing_is_purged(log: Log) -> None:
+    await log.purge(None)
     assert await log.value("SELECT count(*) FROM events") == SIZE + 5
     assert await log.rows("SELECT * FROM audit.retention_runs") == []
 
 
-# What goes with them.
+# What is purged with them.
 
 
-async def test_keys_go_before_the_events_that_they_answer_with(log: Log) -> None:
-    await log.fill(2 * SIZE - 1)
-    old = await log.now()
-    await log.fill(2 * SIZE + 5)
+@log_head(2 * SIZE + 5)
+async def test_keys_are_deleted_with_the_events_that_they_answer_with(log: Log) -> None:
+    old = await log.time_of(2 * SIZE - 1)
     for key, seq, answer in (("gone", 7, None), ("answers itself", 7, "{}"), ("young", 2 * SIZE + 1, None)):
         await log.connection.execute(
             "INSERT INTO idempotency_keys (source, key, request_hash, seq, answer, created_at)"
@@ -115,13 +113,13 @@ async def test_keys_go_before_the_events_that_they_answer_with(log: Log) -> None
         "INSERT INTO idempotency_keys (source, key, request_hash, seq, created_at)"
         " SELECT 'billing', 'many ' || n, '', n, now() FROM generate_series(1, 5500) AS n"
     )
-    await log.let_go(old)
+    await log.purge(old)
     assert await log.rows("SELECT key FROM idempotency_keys ORDER BY key") == [("answers itself",), ("young",)]
     assert await log.rows("SELECT idempotency_keys FROM audit.retention_runs ORDER BY run") == [(5501,), (0,)]
 
 
-async def test_alerts_go_with_their_last_event_whatever_their_status(log: Log) -> None:
-    await log.fill(SIZE - 1)
+@log_head(SIZE - 1)
+async def test_alerts_are_deleted_with_their_last_event_whatever_their_status(log: Log) -> None:
     changes = "UPDATE alerts SET status = $2, updated_at = updated_at + make_interval(secs => $3) WHERE seq = $1"
     await log.connection.execute(changes, 1, "resolved", 1)
     await log.connection.execute(changes, 2, "acknowledged", 1)
@@ -131,22 +129,22 @@ async def test_alerts_go_with_their_last_event_whatever_their_status(log: Log) -
     await log.fill(SIZE + 5)
     await log.connection.execute("UPDATE events SET alert_id = (SELECT id FROM alerts WHERE seq = 3) WHERE seq = 10001")
     await log.index()
-    await log.let_go(old)
+    await log.purge(old)
     assert await log.rows("SELECT seq FROM alerts WHERE seq < $1 ORDER BY 1", SIZE) == [(3,), (4,)]
     assert await log.rows("SELECT seq FROM alert_search WHERE seq < $1 ORDER BY 1", SIZE) == [(3,), (4,)]
     assert await log.rows("SELECT alerts, unresolved_alerts FROM audit.retention_runs") == [(SIZE - 3, SIZE - 4)]
     await log.fill(2 * SIZE)
-    await log.let_go(await log.now())
+    await log.purge(await log.now())
     assert await log.rows("SELECT min(seq) FROM alerts WHERE seq <> 4") == [(2 * SIZE,)]
 
 
+@log_head(SIZE + 5)
 async def test_an_alert_that_somebody_changes_at_that_moment_stays(log: Log) -> None:
-    await log.fill(SIZE + 5)
     async with log.connection.transaction():
         await log.connection.execute("SELECT FROM alerts WHERE seq = 7 FOR NO KEY UPDATE")
-        await log.let_go(await log.now())
+        await log.purge(await log.now())
     assert await log.rows("SELECT seq FROM alerts WHERE seq < $1", SIZE) == [(7,)]
-    await log.let_go(await log.now())
+    await log.purge(await log.now())
     assert await log.rows("SELECT seq FROM alerts WHERE seq < $1", SIZE) == []
     assert (await log.rows(COUNTS))[0][1] == SIZE - 1
 
@@ -154,6 +152,7 @@ async def test_an_alert_that_somebody_changes_at_that_moment_stays(log: Log) -> 
 DELIVERIES = "SELECT * FROM audit.deliveries WHERE seq >= $1 ORDER BY seq, connection"
 
 
+@log_head(SIZE - 1)
 async def test_deliveries_of_what_is_left_stay_as_they_were(
     log: Log, open_ledger: Callable[..., Awaitable[OpenLedger]]
 ) -> None:
@@ -165,57 +164,53 @@ async def test_deliveries_of_what_is_left_stay_as_they_were(
     across = opened.connection("across", after_seq=5)
     lags = opened.connection("lags", after_seq=0, sent_seq=0)
     stays = opened.connection("stays", after_seq=0)
-    await log.fill(SIZE - 1)
-    ledger.dispatched(0, 500, to_anybody=True)
-    ledger.received(ended_before, 400)
-    ledger.received(across, 450)
-    ledger.received(stays, 500)
-    ledger.dispatched_to(lags, 0, 300)
-    ledger.closed(ended_before, 1000, "client")
-    ledger.closed(idle, 1000, "client")
-    await ledger.flush()
-    ledger.dispatched(500, SIZE - 1, to_anybody=True)
-    ledger.dispatched_to(lags, 300, SIZE + 3)
-    await ledger.flush()
+    ledger.record_dispatch(0, 500, to_anybody=True)
+    ledger.record_receipt(ended_before, 400)
+    ledger.record_receipt(across, 450)
+    ledger.record_receipt(stays, 500)
+    ledger.record_dispatch_to(lags, 0, 300)
+    ledger.record_closing(ended_before, 1000, "client")
+    ledger.record_closing(idle, 1000, "client")
+    await opened.flusher.flush()
+    ledger.record_dispatch(500, SIZE - 1, to_anybody=True)
+    ledger.record_dispatch_to(lags, 300, SIZE + 3)
+    await opened.flusher.flush()
     old = await log.now()
     await log.fill(SIZE + 20)
-    ledger.dispatched(SIZE - 1, SIZE + 10, to_anybody=True)
-    ledger.received(across, SIZE + 7)
-    ledger.received(lags, SIZE + 2)
-    ledger.closed(across, 1000, "client")
-    ledger.closed(lags, 1000, "client")
-    await ledger.flush()
+    ledger.record_dispatch(SIZE - 1, SIZE + 10, to_anybody=True)
+    ledger.record_receipt(across, SIZE + 7)
+    ledger.record_receipt(lags, SIZE + 2)
+    ledger.record_closing(across, 1000, "client")
+    ledger.record_closing(lags, 1000, "client")
+    await opened.flusher.flush()
     before = await log.rows(DELIVERIES, SIZE)
     assert {row[5] for row in before} == {"across", "lags", "stays"}
-    await log.let_go(old)
+    await log.purge(old)
     assert await log.rows(DELIVERIES, SIZE) == before
     assert await log.rows(DELIVERIES, 0) == before
     left = await log.rows("SELECT recipient FROM connections ORDER BY 1")
     assert left == [("across",), ("lags",), ("stays",)]
     assert (await log.rows(COUNTS))[0][3:6] == (2, 2, 3)
-    await log.fill(2 * SIZE)
-    await log.let_go(await log.now() + timedelta(days=1))
-    assert await log.rows("SELECT recipient FROM connections ORDER BY 1") != []  # the last link of the ledger stays
 
 
-async def test_what_is_left_of_the_chain_of_the_ledger_can_be_proved(
+@log_head(SIZE - 1)
+async def test_the_rest_of_the_chain_of_the_ledger_can_be_verified(
     log: Log, open_ledger: Callable[..., Awaitable[OpenLedger]]
 ) -> None:
     opened = await open_ledger()
-    await log.fill(SIZE - 1)
     for number in range(5):
         entry = opened.connection(f"old {number}", after_seq=0)
-        opened.ledger.dispatched(number * 10, number * 10 + 10, to_anybody=True)
-        opened.ledger.received(entry, number * 10 + 5)
-        opened.ledger.closed(entry, 1000, "client")
-        await opened.ledger.flush()
+        opened.ledger.record_dispatch(number * 10, number * 10 + 10, to_anybody=True)
+        opened.ledger.record_receipt(entry, number * 10 + 5)
+        opened.ledger.record_closing(entry, 1000, "client")
+        await opened.flusher.flush()
     old = await log.now()
     await log.fill(SIZE + 20)
-    opened.ledger.closed(opened.connection("young", after_seq=SIZE, sent_seq=SIZE), 1000, "client")
-    await opened.ledger.flush()
+    opened.ledger.record_closing(opened.connection("young", after_seq=SIZE, sent_seq=SIZE), 1000, "client")
+    await opened.flusher.flush()
     hashes = dict(await log.rows("SELECT ledger_link_id, hash FROM ledger_chain"))
     assert list(hashes) == [1, 2, 3, 4, 5, 6]
-    await log.let_go(old)
+    await log.purge(old)
     assert await log.rows("SELECT ledger_link_id, ledger_hash FROM audit.retention_runs") == [(5, hashes[5])]
     assert (await log.rows(COUNTS))[0][3:6] == (5, 5, 5)
     assert await log.rows("SELECT ledger_link_id FROM ledger_chain") == [(6,)]
@@ -239,39 +234,41 @@ async def test_the_last_link_of_the_ledger_stays_so_that_the_next_one_follows_it
     opened = await open_ledger()
     for _ in range(2):
         entry = opened.connection(after_seq=0, sent_seq=0)
-        opened.ledger.closed(entry, 1000, "client")
-        await opened.ledger.flush()
-    await log.let_go(await log.now())
+        opened.ledger.record_closing(entry, 1000, "client")
+        await opened.flusher.flush()
+    await log.purge(await log.now())
     assert await log.rows("SELECT ledger_link_id FROM ledger_chain") == [(2,)]
     assert await log.rows("SELECT first_seq, last_seq, ledger_link_id, connections FROM audit.retention_runs") == [
         (None, None, 1, 1)
     ]
     hashes = dict(await log.rows("SELECT ledger_link_id, hash FROM ledger_chain"))
-    opened.ledger.closed(opened.connection(), 1000, "client")
-    await opened.ledger.flush()
+    opened.ledger.record_closing(opened.connection(), 1000, "client")
+    await opened.flusher.flush()
     assert await log.value(LEDGER_HASH, hashes[2], 3) == await log.value(
         "SELECT hash FROM ledger_chain WHERE ledger_link_id = 3"
     )
     assert hashes[2] != NO_HASH
 
 
-async def test_the_index_of_the_links_does_not_point_at_what_is_gone(
+@log_head(SIZE - 1)
+async def test_the_index_of_the_links_does_not_point_at_deleted_rows(
     log: Log, open_ledger: Callable[..., Awaitable[OpenLedger]]
 ) -> None:
     """New rows fill the pages of old ones; who asks for links in between must not be sent to all of these pages."""
     opened = await open_ledger()
-    await log.fill(SIZE - 1)
 
     async def flush_many(first: int) -> None:
         for link in range(20):
             for number in range(500):
-                opened.ledger.dispatched(first + link * 500 + number, first + link * 500 + number + 1, to_anybody=True)
-            await opened.ledger.flush()
+                opened.ledger.record_dispatch(
+                    first + link * 500 + number, first + link * 500 + number + 1, to_anybody=True
+                )
+            await opened.flusher.flush()
 
     await flush_many(-20_000)
     old = await log.now()
     await log.fill(SIZE + 20)
-    await log.let_go(old)
+    await log.purge(old)
     assert await log.value("SELECT count(*) FROM dispatches") == 500
     await log.connection.execute("VACUUM dispatches")
     pages = await log.value("SELECT pg_relation_size('dispatches')")
@@ -286,7 +283,7 @@ async def test_the_index_of_the_links_does_not_point_at_what_is_gone(
     assert scan["Lossy Heap Blocks"] < PAGES_PER_RANGE < pages / 8192 / 2  # the last range has no summary yet
 
 
-async def test_refused_handshakes_hours_of_sources_and_ended_nodes_go_by_age(
+async def test_rejections_hours_of_sources_and_ended_nodes_are_deleted_by_age(
     log: Log, open_ledger: Callable[..., Awaitable[OpenLedger]]
 ) -> None:
     opened, other, serving = await open_ledger(), await open_ledger(), await open_ledger()
@@ -300,12 +297,13 @@ async def test_refused_handshakes_hours_of_sources_and_ended_nodes_go_by_age(
         " now(), now() FROM generate_series(1, 1300) AS n"
     )
     opened.connection(after_seq=0, sent_seq=0)
-    await opened.ledger.end()
-    await other.ledger.end()
+    await opened.flusher.sign_off()
+    await other.flusher.sign_off()
     old = await log.now()
     late = await open_ledger()
-    await late.ledger.end()
-    await log.let_go(old - timedelta(hours=100, minutes=30))
+    await late.flusher.sign_off()
+    cutoff = old - timedelta(hours=100, minutes=30)
+    await log.purge(cutoff)
     assert await log.value("SELECT count(*) FROM handshake_rejections") == 100
     assert (
         await log.value("SELECT count(*) FROM source_hours WHERE hour < $1", old - timedelta(hours=100, minutes=30))
@@ -316,6 +314,6 @@ async def test_refused_handshakes_hours_of_sources_and_ended_nodes_go_by_age(
     )
     assert (rejections, others) == (2400, [0, None])
     assert source_hours == 1300 - await log.value("SELECT count(*) FROM source_hours") >= 1199
-    await log.let_go(old)
+    await log.purge(old)
     kept = {row[0] for row in await log.rows("SELECT id FROM nodes")}
     assert kept == {opened.ledger.node_id, serving.ledger.node_id, late.ledger.node_id}

@@ -15,6 +15,7 @@ from service.auth.principal import Principal
 from service.errors import CloseReason, DatabaseUnavailable
 from service.events.filter import EventFilter, is_for
 from service.events.log import Event
+from service.ledger.recorder import LedgerRecorder
 from service.ledger.records import ConnectionEntry
 from service.stream import frames
 from service.stream.connection import Connection
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from service.auth.tokens import TokenVerifier
     from service.database.engine import Database
     from service.http.rate_limits import ConnectionLimits
-    from service.ledger.recorder import Ledger
     from service.settings import StreamSettings
     from service.severity import Severity
     from service.stream.fanout import Fanout
@@ -98,13 +98,15 @@ class FakeTransport:
 
 
 class FakeLedger:
-    """Records what it is called with, by the name of the method."""
+    """Records the calls of the methods that the real one has, by their names."""
 
     def __init__(self) -> None:
         self.is_full = False
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
     def __getattr__(self, name: str) -> Any:
+        getattr(LedgerRecorder, name)
+
         def record(*arguments: Any, **options: Any) -> None:
             self.calls.append((name, (*arguments, *options.values())))
 
@@ -112,6 +114,7 @@ class FakeLedger:
 
     def of(self, name: str) -> list[tuple[Any, ...]]:
         """Return the arguments of each call of ``name``."""
+        getattr(LedgerRecorder, name)
         return [arguments for called, arguments in self.calls if called == name]
 
 
@@ -130,7 +133,7 @@ class NoLimits:
 
 def fake_hub(settings: StreamSettings, ledger: FakeLedger | None = None, position: int = 0) -> Hub:
     """Return a hub that reports to a fake ledger."""
-    hub = Hub(cast("Ledger", ledger or FakeLedger()), settings)
+    hub = Hub(cast("LedgerRecorder", ledger or FakeLedger()), settings)
     hub.position = position
     return hub
 
@@ -179,7 +182,7 @@ def connect(
         bearer,
         hub=hub,
         fanout=cast("Fanout", fanout),
-        ledger=cast("Ledger", ledger or FakeLedger()),
+        ledger=cast("LedgerRecorder", ledger or FakeLedger()),
         verifier=cast("TokenVerifier", verifier),
         limits=cast("ConnectionLimits", NoLimits()),
     )

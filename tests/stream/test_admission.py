@@ -157,7 +157,7 @@ class StoredCursor(FakeLedger):
         super().__init__()
         self.cursor = cursor
 
-    async def start_of(self, *_: Any) -> int:
+    async def resume_seq(self, *_: Any) -> int:
         return self.cursor
 
 
@@ -220,6 +220,6 @@ def test_rejections_of_an_address_are_recorded_up_to_its_limit() -> None:
     for _ in range(4):
         made.record_rejection("token_invalid", "/v1/ws", CLIENT, None)
     made.record_rejection("token_invalid", "/v1/ws", CLIENT, None, counted=True)
-    assert len(ledger.of("rejected")) == 2
-    [rejection] = ledger.of("rejected")[0]
+    assert len(ledger.of("record_rejection")) == 2
+    [rejection] = ledger.of("record_rejection")[0]
     assert (rejection.reason, rejection.path, rejection.remote_addr) == ("token_invalid", "/v1/ws", "192.0.2.1")

@@ -81,7 +81,7 @@ class Case:
     @property
     def ranges(self) -> list[tuple[int, int]]:
         """The ranges that the ledger was told were sent."""
-        return [(after, up_to) for _, after, up_to in self.ledger.of("dispatched_to")]
+        return [(after, up_to) for _, after, up_to in self.ledger.of("record_dispatch_to")]
 
 
 async def test_a_connection_replays_chunk_by_chunk_and_then_goes_live() -> None:
@@ -93,8 +93,8 @@ async def test_a_connection_replays_chunk_by_chunk_and_then_goes_live() -> None:
     assert case.transport.seqs == [2, 4, 9, 11]
     assert case.script.cursors == [0, 5, 7]
     assert case.ranges == [(0, 5), (7, 10)]  # an empty chunk moves the cursor, and no bytes went anywhere
-    assert case.ledger.of("stands_at") == [(case.connection._entry, 7)]
-    assert len(case.ledger.of("keeps_up")) == 1
+    assert case.ledger.of("record_position") == [(case.connection._entry, 7)]
+    assert len(case.ledger.of("record_live")) == 1
     assert case.hub.delivered == 4
 
 
@@ -104,7 +104,7 @@ async def test_a_full_socket_stops_the_replay_until_it_drains() -> None:
     case.transport.is_full = True
     await case.turn(Phase.LAGGING)
     assert case.ranges == []
-    assert case.ledger.of("stands_at") == [(case.connection._entry, 0)]
+    assert case.ledger.of("record_position") == [(case.connection._entry, 0)]
     case.transport.is_full = False
     case.connection.drained()
     await case.turn(Phase.LIVE)
@@ -158,7 +158,7 @@ async def test_a_connection_that_ends_while_it_replays_sends_nothing_more() -> N
     case.connection.disconnected(1006, "")
     await asyncio.sleep(0.01)
     assert case.transport.seqs == []
-    assert case.ledger.of("closed") == [(case.connection._entry, 1006, "connection_lost")]
+    assert case.ledger.of("record_closing") == [(case.connection._entry, 1006, "connection_lost")]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ async def test_the_ledger_keeps_the_code_and_reason_of_a_client_that_closes(code
     case.open()
     case.connection.disconnected(code, reason)
     case.connection.close(CloseReason.KICKED)
-    assert case.ledger.of("closed") == [(case.connection._entry, code, kept)]
+    assert case.ledger.of("record_closing") == [(case.connection._entry, code, kept)]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ async def test_an_ack_reaches_the_ledger_and_one_by_a_request_of_its_own_never_c
     await case.turn(Phase.LIVE)
     case.connection.receive('{"type":"ack","seq":4}')
     assert case.connection.acknowledge(99) == 10
-    assert [seq for _, seq in case.ledger.of("received")] == [4, 10]
+    assert [seq for _, seq in case.ledger.of("record_receipt")] == [4, 10]
 
 
 async def test_a_binary_message_closes_the_stream() -> None:
@@ -218,7 +218,7 @@ async def test_a_fresh_token_of_the_same_admin_bounds_the_stream_later_or_earlie
     case.open()
     await case.turn(Phase.LIVE)
     case.connection.receive(authenticate(ttl_seconds=seconds, jti="fresh"))
-    [(entry, jti, expires_at)] = case.ledger.of("renewed")
+    [(entry, jti, expires_at)] = case.ledger.of("record_token")
     assert (entry, jti) == (case.connection._entry, "fresh")
     assert case.transport.types()[-1] == "authenticated"
     assert case.connection.principal.jti == "fresh"
@@ -256,6 +256,6 @@ async def test_a_fresh_token_that_would_not_have_opened_the_stream_is_an_error_a
     case.connection.receive(authenticate(**claims))
     assert (case.transport.frames[-1]["type"], case.transport.frames[-1]["code"]) == ("error", code)
     assert case.connection.principal is before
-    assert case.ledger.of("renewed") == []
+    assert case.ledger.of("record_token") == []
     case.hub.tick(now=0, wall=before.expires_at)
     assert case.transport.closed is CloseReason.TOKEN_EXPIRED

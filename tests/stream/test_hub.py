@@ -106,7 +106,7 @@ def test_the_ledger_is_told_of_each_pass_and_whether_anybody_was_sent_anything(h
     live(hub, event_filter=EventFilter(("a",)))
     hub.broadcast([prepared(1, "a"), prepared(2, "b")])
     hub.broadcast([prepared(3, "b")])
-    assert ledger.of("dispatched") == [(0, 2, True), (2, 3, False)]
+    assert ledger.of("record_dispatch") == [(0, 2, True), (2, 3, False)]
 
 
 # Full sockets.

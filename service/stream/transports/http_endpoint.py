@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from service.auth.principal import Principal
     from service.http.rate_limits import ConnectionLimits
-    from service.ledger.recorder import Ledger
+    from service.ledger.recorder import LedgerRecorder
     from service.settings import StreamSettings
     from service.stream.hub import Hub
 
@@ -48,7 +48,7 @@ class HttpEndpoint:
     """The streams of this node that are no WebSockets."""
 
     def __init__(
-        self, admission: Admission, hub: Hub, ledger: Ledger, limits: ConnectionLimits, settings: StreamSettings
+        self, admission: Admission, hub: Hub, ledger: LedgerRecorder, limits: ConnectionLimits, settings: StreamSettings
     ) -> None:
         self._admission = admission
         self._hub = hub
@@ -146,7 +146,7 @@ class HttpEndpoint:
             self._count_message(connection)
             return opened.acknowledge(seq)
         for pause in (*RETRY_SECONDS, None):
-            up_to = await self._ledger.acknowledge(connection, principal.subject, seq)
+            up_to = await self._ledger.record_late_receipt(connection, principal.subject, seq)
             if pause is None or (up_to is not None and up_to >= seq):
                 break
             await asyncio.sleep(pause)  # another node may be about to write what it has sent

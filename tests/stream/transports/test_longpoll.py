@@ -137,12 +137,12 @@ async def test_events_are_sent_when_the_answer_is_flushed_and_received_with_the_
     poll = client.first()
     client.hub.broadcast([prepared(11)])
     await answer(poll)
-    assert client.ledger.of("dispatched_to") == client.ledger.of("received") == []
+    assert client.ledger.of("record_dispatch_to") == client.ledger.of("record_receipt") == []
     client.flush(poll)
-    assert [call[1:] for call in client.ledger.of("dispatched_to")] == [(10, 11)]
-    assert client.ledger.of("received") == []
+    assert [call[1:] for call in client.ledger.of("record_dispatch_to")] == [(10, 11)]
+    assert client.ledger.of("record_receipt") == []
     following = client.next()
-    assert [call[1:] for call in client.ledger.of("received")] == [(11,)]
+    assert [call[1:] for call in client.ledger.of("record_receipt")] == [(11,)]
     client.hub.broadcast([prepared(12)])
     assert [event["seq"] for event in (await answer(following))["events"]] == [12]
 
@@ -224,7 +224,7 @@ async def test_a_close_answers_the_poll_that_waits() -> None:
     got = await answer(poll)
     assert got["closed"] == {"type": "close", "code": 1008, "reason": "token_expired"}
     assert (got["events"], got["next"]) == ([], START)
-    assert [call[1:] for call in client.ledger.of("closed")] == [(1008, "token_expired")]
+    assert [call[1:] for call in client.ledger.of("record_closing")] == [(1008, "token_expired")]
     assert client.sessions.following(ALICE, client.connection.id, START) is None
 
 
@@ -255,7 +255,7 @@ async def test_a_client_that_stays_away_is_closed() -> None:
     poll = client.first(SHORT)
     await answer(poll)
     client.hub.tick(now=1e9, wall=0)
-    assert [call[1:] for call in client.ledger.of("closed")] == [(1001, "poll_timeout")]
+    assert [call[1:] for call in client.ledger.of("record_closing")] == [(1001, "poll_timeout")]
 
 
 async def test_a_server_that_stops_closes_the_connection_of_a_poll() -> None:
@@ -308,7 +308,7 @@ async def test_a_poll_that_names_none_goes_on_with_that_of_the_same_client_if_it
 async def test_a_poll_that_does_not_follow_on_the_last_answer_ends_the_connection(after: int | None) -> None:
     client = await idle()
     assert client.sessions.following(ALICE, client.connection.id, after) is None
-    assert [call[1:] for call in client.ledger.of("closed")] == [(1006, "connection_lost")]
+    assert [call[1:] for call in client.ledger.of("record_closing")] == [(1006, "connection_lost")]
     assert client.hub.open == 0
     assert client.sessions.following(ALICE, None, START) is None
 
@@ -335,7 +335,7 @@ async def test_a_response_reports_when_the_kernel_has_all_of_it() -> None:
     sent = await respond(client, poll, FakeHttp())
     assert [message.get("more_body") for message in sent] == [None, True, None]
     assert orjson.loads(sent[1]["body"])["next"] == 11
-    assert [call[1:] for call in client.ledger.of("dispatched_to")] == [(10, 11)]
+    assert [call[1:] for call in client.ledger.of("record_dispatch_to")] == [(10, 11)]
 
 
 async def test_a_client_that_does_not_read_its_answer_is_closed_and_nothing_counts_as_sent() -> None:
@@ -346,8 +346,8 @@ async def test_a_client_that_does_not_read_its_answer_is_closed_and_nothing_coun
     http = FakeHttp(flushes=False)
     await respond(client, poll, http, slow_seconds=SHORT)
     assert http.is_aborted
-    assert client.ledger.of("dispatched_to") == []
-    assert [call[1:] for call in client.ledger.of("closed")] == [(1013, "slow_consumer")]
+    assert client.ledger.of("record_dispatch_to") == []
+    assert [call[1:] for call in client.ledger.of("record_closing")] == [(1013, "slow_consumer")]
 
 
 async def test_an_old_response_that_is_flushed_late_counts_for_nothing() -> None:
@@ -359,4 +359,4 @@ async def test_an_old_response_that_is_flushed_late_counts_for_nothing() -> None
     client.hub.broadcast([prepared(11)])
     client.flush(old)
     client.session.response_ended(old, flushed=False)
-    assert client.ledger.of("dispatched_to") == client.ledger.of("closed") == []
+    assert client.ledger.of("record_dispatch_to") == client.ledger.of("record_closing") == []

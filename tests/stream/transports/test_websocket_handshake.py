@@ -45,7 +45,7 @@ class Ledger(FakeLedger):
         self.node_id = uuid4()
         self._is_reachable = is_reachable
 
-    async def start_of(self, _recipient: str, _topics: tuple[str, ...], head: int) -> int:
+    async def resume_seq(self, _recipient: str, _topics: tuple[str, ...], head: int) -> int:
         if not self._is_reachable:
             raise DatabaseUnavailable("away")
         return head
@@ -125,7 +125,7 @@ class Served:
     @property
     def rejection(self) -> tuple[str, str | None]:
         """The reason and the subject that the ledger records, which the client is told too."""
-        [[rejection]] = self.ledger.of("rejected")
+        [[rejection]] = self.ledger.of("record_rejection")
         assert (self.transport.closed or CloseReason.KICKED).reason == rejection.reason
         assert (rejection.path, rejection.remote_addr) == (PATH, "192.0.2.1")
         return rejection.reason, rejection.subject

@@ -64,10 +64,10 @@ async def test_presence_counts_the_open_connections_of_nodes_whose_lease_holds(
     await asyncio.sleep(0.001)  # so that the one was opened before the other
     second = long.connection("alice")
     gone = long.connection("bob")
-    long.ledger.closed(gone, 1000, "client")
+    long.ledger.record_closing(gone, 1000, "client")
     long.connection("carol")
     for opened in (short, long):
-        await opened.ledger.flush()
+        await opened.flusher.flush()
     query = "SELECT recipient, connections, since, nodes FROM audit.presence ORDER BY recipient"
     alice, carol = await short.rows(query)
     both = sorted((short.ledger.node_id, long.ledger.node_id))
@@ -80,10 +80,10 @@ async def test_presence_counts_the_open_connections_of_nodes_whose_lease_holds(
     assert (await short.rows(query))[0] == ("alice", 1, second.opened_at, [long.ledger.node_id])
     await long.age(long.ledger.node_id, 61)
     assert await short.rows(query) == []
-    await long.ledger.flush()
+    await long.flusher.flush()
     await long.age(long.ledger.node_id, 0)
     assert len(await short.rows(query)) == 2
-    await long.ledger.end()
+    await long.flusher.sign_off()
     assert await short.rows(query) == []
 
 
