@@ -121,13 +121,13 @@ class FakeLedger:
 class NoLimits:
     """Limits that nothing exceeds."""
 
-    def message(self, _connection: str) -> bool:
+    def count_message(self, _connection: str) -> bool:
         return True
 
-    def strike(self, _connection: str) -> bool:
+    def count_violation(self, _connection: str) -> bool:
         return True
 
-    def forget(self, _connection: str) -> None:
+    def drop(self, _connection: str) -> None:
         """Do nothing."""
 
 
