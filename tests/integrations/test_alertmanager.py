@@ -15,7 +15,7 @@ import yaml
 
 from scripts.system_packages import alertmanager
 from service.settings import LimitSettings, Settings, StorageSettings
-from tests.client.flaky_proxy import Line, answer
+from tests.client.flaky_proxy import FlakyProxy, answer
 from tests.harness import WRITE, Node, eventually, serving, token
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ async def test_a_real_alertmanager_fires_repeats_and_resolves_one_alert(node: No
 
 @needs_alertmanager
 async def test_a_real_alertmanager_tries_again_after_a_503_until_it_is_stored(node: Node, tmp_path: Path) -> None:
-    with Line(node.base).running() as line:
+    with FlakyProxy(node.base).running() as line:
         line.faults = [answer("503 Service Unavailable", "Retry-After: 1")] * 3
         async with manager(eager(line.base), tmp_path) as sender:
             await sender.post(told("DiskFull"))
