@@ -28,12 +28,12 @@ from jwt.utils import base64url_decode
 
 from service.auth.jwks import UnknownKeyId
 from service.auth.principal import Principal, is_subject
-from service.auth.revocations import RevokedTokens
 from service.errors import TokenExpired, TokenInvalid, TokenRevoked
 from service.topics import EVERY_TOPIC, is_topic_pattern
 
 if TYPE_CHECKING:
     from service.auth.issuers import Issuer, Keyring
+    from service.auth.revocations import RevokedTokens
     from service.settings import AuthSettings
 
 TOKEN_MAX_BYTES = 8 * 1024
@@ -46,10 +46,10 @@ _TOKEN_TYPES = (None, "jwt", "at+jwt", "application/at+jwt")
 class TokenVerifier:
     """Verifies bearer tokens, and caches the verified ones."""
 
-    def __init__(self, keyring: Keyring, settings: AuthSettings, revoked: RevokedTokens | None = None) -> None:
+    def __init__(self, keyring: Keyring, settings: AuthSettings, revoked: RevokedTokens) -> None:
         self._keyring = keyring
         self._settings = settings
-        self._revoked = RevokedTokens() if revoked is None else revoked
+        self._revoked = revoked
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
         keyring.when_withdrawn(self._cache.clear)
 

@@ -29,12 +29,12 @@ def configuration(url: URL) -> Config:
     return config
 
 
-def migrate(url: URL, revision: str = "head") -> None:
-    """Migrate the database at ``url`` to ``revision``, if it is at another one.
+def migrate(url: URL) -> None:
+    """Bring the database at ``url`` to the newest schema.
 
     Several processes may do so at once: ``alembic/env.py`` takes an advisory lock first.
     """
-    command.upgrade(configuration(url), revision)
+    command.upgrade(configuration(url), "head")
 
 
 async def _revision(url: URL) -> str | None:

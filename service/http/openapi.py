@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic.json_schema import models_json_schema
 
 from service.errors import (
     ActionConflict,
@@ -132,12 +132,12 @@ def headers(*names: str) -> dict[str, dict[str, str]]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def schema_of(model: type[BaseModel] | Any, mode: JsonSchemaMode = "validation", **keywords: Any) -> dict[str, Any]:
+def schema_of(model: type[BaseModel] | Any) -> dict[str, Any]:
     """Return a reference to the schema of ``model``, with the definition for ``complete``."""
     if isinstance(model, type):
-        _, schema = models_json_schema([(model, mode)], ref_template=_SCHEMAS + "{model}")
-        return {"$ref": f"{_SCHEMAS}{model.__name__}", **schema, **keywords}
-    return {**TypeAdapter(model).json_schema(ref_template=_SCHEMAS + "{model}"), **keywords}
+        _, schema = models_json_schema([(model, "validation")], ref_template=_SCHEMAS + "{model}")
+        return {"$ref": f"{_SCHEMAS}{model.__name__}", **schema}
+    return TypeAdapter(model).json_schema(ref_template=_SCHEMAS + "{model}")
 
 
 def fast_operation(content: dict[str, Any], **fields: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from service.auth.issuers import load_keyring
 from service.auth.jwks import UnknownKeyId
+from service.auth.revocations import RevokedTokens
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import ConfigurationError, RequestRefused, TokenInvalid
@@ -32,7 +33,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def verifier_of(settings: AuthSettings) -> TokenVerifier:
-    return TokenVerifier(load_keyring(settings), settings)
+    return TokenVerifier(load_keyring(settings), settings, RevokedTokens())
 
 
 def refusal(verifier: TokenVerifier, token: str) -> RequestRefused:

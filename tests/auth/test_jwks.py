@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 
 from service.auth.issuers import load_keyring
 from service.auth.jwks import SET_MAX_BYTES, InvalidKeySet, RotatingKeys, UnknownKeyId, fetch, parse_key_set
+from service.auth.revocations import RevokedTokens
 from service.auth.tokens import TokenVerifier
 from service.errors import KeysUnavailable, TokenInvalid
 from service.settings import AuthSettings
@@ -51,7 +52,7 @@ def verifier_of(auth: AuthSettings) -> tuple[TokenVerifier, RotatingKeys]:
     issuer = keyring.issuer("tocsin")
     assert issuer is not None
     assert isinstance(issuer.keys, RotatingKeys)
-    return TokenVerifier(keyring, auth), issuer.keys
+    return TokenVerifier(keyring, auth, RevokedTokens()), issuer.keys
 
 
 # Reading a set.

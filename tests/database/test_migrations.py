@@ -49,7 +49,7 @@ async def test_every_migration_goes_down_to_where_it_came_from(empty_url: URL) -
     command.ensure_version(configuration(empty_url))
     before = [await catalogue(empty_url)]
     for revision in revisions:
-        migrate(empty_url, revision)
+        command.upgrade(configuration(empty_url), revision)
         before.append(await catalogue(empty_url))
     for number in range(len(revisions), 0, -1):
         assert await catalogue(empty_url) == before[number]

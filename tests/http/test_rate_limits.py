@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
+from service.errors import RateLimited
 from service.http.rate_limits import ConnectionLimits, RestLimits
 from service.settings import LimitSettings, Settings, StreamSettings
 from tests.harness import eventually, serving, token
@@ -105,6 +106,23 @@ def test_asking_whether_it_would_be_refused_counts_nothing() -> None:
     assert not any(limits.is_exhausted("auth_failure", "10.0.0.1") for _ in range(5))
     limits.hit("auth_failure", "10.0.0.1")
     assert limits.is_exhausted("auth_failure", "10.0.0.1")
+
+
+@pytest.mark.unit
+def test_a_request_that_is_larger_than_the_limit_succeeds_once_a_window() -> None:
+    limits = RestLimits(LimitSettings(write_limit="3/hour; 10/day"))
+    limits.hit("write", "billing")
+    limits.charge("write", "billing", 50)
+    assert limits.is_exhausted("write", "billing")
+    with pytest.raises(RateLimited, match="More than 3 requests in 3600 s"):
+        limits.hit("write", "billing")
+    limits.hit("write", "shop")
+    limits.charge("write", "shop", 1)
+    assert not limits.is_exhausted("write", "shop")
+    with pytest.raises(RateLimited) as refused:
+        limits.charge("write", "shop", 2)
+    assert refused.value.headers["X-RateLimit-Limit"] == "3"
+    assert 3500 < (refused.value.retry_after or 0) <= 3600
 
 
 @pytest.mark.unit

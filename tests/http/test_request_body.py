@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from pydantic import BaseModel
 
+from service.errors import InvalidRequest, MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
+from service.http.request_body import json_body, media_type, read_body, read_json, read_model
 from service.settings import ServerSettings, Settings
 from tests.harness import PATIENCE, WRITE, serving, token
+from tests.http.requests import request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from starlette.requests import Request
 
     from tests.harness import Node
 
@@ -72,6 +78,111 @@ def padded(size: int) -> bytes:
 def in_chunks(data: bytes) -> Iterator[bytes]:
     for start in range(0, len(data), 10_000):
         yield data[start : start + 10_000]
+
+
+# Reading, without a server.
+
+
+class Thing(BaseModel):
+    """Something to read."""
+
+    size: int
+
+
+def asked(*body: bytes, then: str = "ends", timeout: float = PATIENCE, **headers: str) -> Request:
+    """Return a request with JSON, unless ``headers`` say otherwise."""
+    named = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    settings = ServerSettings(request_max_bytes=1024, request_timeout_seconds=timeout)
+    return request(settings, headers=named, body=body, then=then)
+
+
+@pytest.mark.unit
+async def test_a_body_is_joined_from_its_chunks() -> None:
+    assert await read_body(asked(b"", b"one, ", b"two", b"")) == b"one, two"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("max_bytes", "limit"), [(None, 1024), (100, 100), (5000, 5000)])
+async def test_a_body_may_be_as_long_as_the_limit(max_bytes: int | None, limit: int) -> None:
+    assert await read_body(asked(b"x" * (limit - 1), b"x"), max_bytes=max_bytes) == b"x" * limit
+    with pytest.raises(RequestTooLarge, match=str(limit)):
+        await read_body(asked(b"x" * limit, b"x"), max_bytes=max_bytes)
+
+
+@pytest.mark.unit
+async def test_no_more_is_read_than_shows_that_a_body_is_too_long() -> None:
+    endless = asked(*[b"x" * 600] * 10, then="stays silent")
+    with pytest.raises(RequestTooLarge) as refused:
+        await read_body(endless)
+    assert endless.receive.received == 2  # type: ignore[attr-defined] # the client of the test counts
+    assert refused.value.headers["Connection"] == "close"
+    announced = asked(b"x", Content_Length="1025")
+    with pytest.raises(RequestTooLarge):
+        await read_body(announced)
+    assert announced.receive.received == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("length", ["-1", "0x10", "1e3", " ", "five"])
+async def test_a_length_that_is_no_number_is_refused(length: str) -> None:
+    with pytest.raises(MalformedRequest):
+        await read_body(asked(b"x", Content_Length=length))
+
+
+@pytest.mark.unit
+async def test_a_body_that_does_not_arrive_is_refused() -> None:
+    with pytest.raises(RequestTimeout, match=r"0\.01 s") as refused:
+        await read_body(asked(b"{", then="stays silent", timeout=0.01))
+    assert refused.value.headers["Connection"] == "close"
+    with pytest.raises(MalformedRequest, match="ended early"):
+        await read_body(asked(b"{", then="hangs up"))
+
+
+@pytest.mark.unit
+async def test_json_is_read() -> None:
+    assert await read_json(asked(b'{"a": ', b"[1, null]}")) == {"a": [1, None]}
+    assert await read_model(asked(b'{"size": 3}'), Thing) == Thing(size=3)
+    assert await json_body(Thing)(asked(b'{"size": 3}')) == Thing(size=3)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"NaN", b"[" * 2000, b"{'a': 1}"])
+async def test_what_is_not_json_is_refused(body: bytes) -> None:
+    for read in (read_json(asked(body), max_bytes=5000), read_model(asked(body), Thing, max_bytes=5000)):
+        with pytest.raises((MalformedRequest, InvalidRequest)) as refused:
+            await read
+        assert refused.value.status == 400 or body == b"NaN"  # which pydantic reads, and then refuses
+
+
+@pytest.mark.unit
+async def test_a_field_that_is_not_valid_is_pointed_at() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await read_model(asked(b'{"size": "big"}'), Thing)
+    assert refused.value.errors is not None
+    assert refused.value.errors[0]["pointer"] == "/size"
+
+
+@pytest.mark.unit
+async def test_what_is_not_announced_as_json_is_not_read() -> None:
+    for read in (read_json, lambda announced: read_model(announced, Thing)):
+        announced = asked(b"{}", Content_Type="text/plain")
+        with pytest.raises(UnsupportedMedia):
+            await read(announced)
+        assert announced.receive.received == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("announced", "expected"),
+    [
+        ("application/json", "application/json"),
+        (" Application/JSON ; charset=utf-8", "application/json"),
+        ("application/vnd.a+json", "application/vnd.a+json"),
+        ("", ""),
+    ],
+)
+def test_a_media_type_is_read_without_its_parameters(announced: str, expected: str) -> None:
+    assert media_type(asked(Content_Type=announced)) == expected
 
 
 # Size.

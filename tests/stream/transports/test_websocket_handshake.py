@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from service.auth.issuers import load_keyring
+from service.auth.revocations import RevokedTokens
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import CloseReason, DatabaseUnavailable, KeysUnavailable
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.unit
 
 SECRET = b"a secret of more than thirty-two bytes"
 AUTH = AuthSettings()
-VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH)
+VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH, RevokedTokens())
 V1 = "tocsin.v1"
 HOST = "tocsin.example:8000"
 ELSEWHERE = "https://elsewhere.example"
