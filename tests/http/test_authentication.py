@@ -11,6 +11,7 @@ from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import KeysUnavailable, RateLimited, RequestRefused, ScopeMissing, TokenInvalid, TokenMissing
 from service.http.authentication import Bearer
+from service.http.provided import parts_of
 from service.http.rate_limits import RestLimits
 from service.settings import AuthSettings, LimitSettings
 from tests.http.requests import ADDRESS, request
@@ -69,7 +70,7 @@ async def test_keys_that_cannot_be_fetched_count_against_nobody() -> None:
 
     rest_limits = limits(auth_failure_limit="1/hour")
     asks = request(rest_limits, headers={"Authorization": bearer()})
-    asks.app.state.parts.add(TokenVerifier, NoKeys(load_keyring(AUTH, SECRET), AUTH, RevokedTokens()))
+    parts_of(asks.app).add(TokenVerifier, NoKeys(load_keyring(AUTH, SECRET), AUTH, RevokedTokens()))
     with pytest.raises(KeysUnavailable):
         await READER(asks)
     assert not rest_limits.is_exhausted("auth_failure", ADDRESS)

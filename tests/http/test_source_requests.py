@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.auth.principal import Principal
+from service.http.provided import parts_of
 from service.http.source_requests import PostOutcome, SourceCounter, count_refused
 from tests.http.requests import request
 
@@ -33,7 +34,7 @@ def test_what_is_refused_is_counted_for_its_source(
     principal: Principal | None, number: int, counted: list[tuple[str, PostOutcome, int]]
 ) -> None:
     counter, asked = Counter(), request()
-    asked.app.state.parts.add(SourceCounter, counter)
+    parts_of(asked.app).add(SourceCounter, counter)
     if principal is not None:
         asked.state.principal = principal
     count_refused(asked, number)
