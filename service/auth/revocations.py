@@ -82,7 +82,7 @@ _PAGE = text(
     WHERE expires_at > clock_timestamp() AND id < :before ORDER BY id DESC LIMIT :limit
     """  # noqa: S608 - constants
 )
-_PURGE = text("DELETE FROM revocations WHERE expires_at < clock_timestamp()")
+_DELETE_EXPIRED = text("DELETE FROM revocations WHERE expires_at < clock_timestamp()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +231,6 @@ async def revocations_before(tx: AsyncConnection, before: int, limit: int) -> Se
     return [Revocation(*row) for row in await tx.execute(_PAGE, {"before": before, "limit": limit})]
 
 
-async def purge(tx: AsyncConnection) -> None:
+async def delete_expired(tx: AsyncConnection) -> None:
     """Delete the revocations whose tokens have expired."""
-    await tx.execute(_PURGE)
+    await tx.execute(_DELETE_EXPIRED)
