@@ -1,7 +1,8 @@
 """The ``tocsin`` command.
 
-Every command exits 0 on success, 2 on wrong usage, and 1 on failure with one line on standard error that says what to
-do. A command imports only what it needs: ``tocsin send`` waits for no web framework and no database driver.
+Every command exits 0 on success, 2 on wrong usage, and 1 on failure with one line on standard error
+that says what to do. A command imports only what it needs: ``tocsin send`` waits for no web
+framework and no database driver.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``tocsin audit recipient``, ``unreceived`` and so on: the lists of ``/v1/audit``, from the database.
+"""``tocsin audit recipient``, ``unreceived``, …: the lists of ``/v1/audit``, from the database.
 
 A command is declared by a function: its keyword-only parameters are the command's filters, its
 docstring is the command's help. ``audit_list`` adds the period, the limit and the form, and queries
@@ -38,7 +38,8 @@ def audit_list(  # noqa: PLR0913 - all that the lists differ in
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command that shows the list ``name``, whose answer over REST is a ``page``.
 
-    ``of_a_day``: without ``--since`` and ``--until`` it is about the last 24 hours, and not about all that is kept.
+    ``of_a_day``: without ``--since`` and ``--until`` it is about the last 24 hours, and not about
+    all that is kept.
     """
     source = LISTS[name]
 

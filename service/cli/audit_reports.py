@@ -54,7 +54,7 @@ def alert(
 
 
 async def _read_alert(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[schemas.AlertAudit, bool] | None:
-    """Return an alert with what happened to it, and whether there is more; None where there is no such alert."""
+    """Return the audit of an alert, and whether there is more; None where there is no alert."""
     if (head := await queries.alert_head(tx, alert_id)) is None:
         return None
     recipients, more_recipients = await queries.alert_recipients(tx, alert_id, page)
@@ -104,7 +104,7 @@ _NAMED_BY = {
 
 
 def _figures(report: AuditReport) -> Iterator[tuple[str, Any, str, Any]]:
-    """Yield the figures of the report as CSV rows: the section, who or what it is about, the figure, its value."""
+    """Yield the figures as CSV rows: the section, its subject, the figure, the value."""
     for section, content in report.model_dump(mode="json").items():
         if isinstance(content, list):
             name = _NAMED_BY[section]

@@ -1,8 +1,8 @@
 """``tocsin demo``: the whole path on a throwaway instance, checked against the ledger.
 
 Two admins connect with different topics, a backend posts alerts, and one admin's connection is cut
-and resumes. Then the events that each client received are compared with ``audit.deliveries``, row by
-row; the exit code is 0 only if they agree.
+and resumes. Then the events that each client received are compared with ``audit.deliveries``, row
+by row; the exit code is 0 only if they agree.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ALERTS: tuple[dict[str, Any], ...] = (
     {"topic": "search", "severity": "info", "title": "Index has caught up", "recipients": ["bob"]},
 )
 DROP_AFTER = 2
-"""The number of alerts before the first admin's connection is cut; she reconnects after one more."""
+"""After so many alerts the first admin's connection is cut; she reconnects after one more."""
 DELIVERIES = "SELECT seq, recipient, sent_at, received_at, latency FROM audit.deliveries ORDER BY seq, recipient"
 
 
@@ -177,7 +177,7 @@ async def _play(settings: Settings, secret: bytes, base: str, url: URL) -> bool:
 
 
 async def _compare(admins: list[Admin], posted: list[dict[str, Any]], url: URL) -> bool:
-    """Print ``audit.deliveries``, and return whether it says what the clients received and should have received."""
+    """Print ``audit.deliveries``, and return whether it agrees with what the clients received."""
     received = {(seq, admin.name) for admin in admins for seq in admin.received}
     expected = {(seq, a.name) for seq, alert in enumerate(posted, 1) for a in admins if a.may_see(alert)}
     connection = await asyncpg.connect(address_of(url))

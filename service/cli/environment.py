@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def database_url(settings: Settings) -> Iterator[URL]:
-    """Yield the address of the configured database, or of the embedded one, started for as long as the block lasts.
+    """Yield the address of the configured database, or of the embedded one, which runs meanwhile.
 
     Raises:
         CommandFailed: the configured database cannot be reached.

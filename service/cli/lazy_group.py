@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class LazyGroup(TyperGroup):
     """A group that lists its commands without importing them.
 
-    ``commands`` maps each name to the module that has a function, or another group, of that name, and to the first
-    line of its help, which is the docstring's.
+    ``commands`` maps each name to the module that has a function, or another group, of that name,
+    and to the first line of its help, which is the docstring's.
     """
 
     def __init__(self, name: str, summary: str, commands: Mapping[str, tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Checks of options, to be used as their callbacks: each returns the value or refuses it with exit code 2."""
+"""Checks of options, used as their callbacks: each returns the value or raises BadParameter."""
 
 from __future__ import annotations
 

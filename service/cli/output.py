@@ -37,7 +37,7 @@ _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
 
 @dataclass(frozen=True, slots=True)
 class ResultTable:
-    """A table of rows: their ``fields``, by names that spaces separate. A float is a number of seconds.
+    """A table of rows with these ``fields``, separated by spaces. A float is a number of seconds.
 
     ``empty`` is printed where there are no rows.
     """
@@ -112,7 +112,7 @@ def show(result: QueryResult, form: Form) -> None:
 
 
 def leave_pipe() -> None:
-    """Write to nowhere once the reader of our output has ended, as ``head`` does: Python flushes again at exit."""
+    """Discard further output after the reader of the pipe has ended: Python flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def suggest(arguments: str) -> str:
-    """Return a command line with these arguments that works when it is pasted in the working folder."""
+    """Return a command line with these arguments that works in the working folder."""
     script = Path(sys.executable).with_name("tocsin")
     found = shutil.which("tocsin")
     if found is not None and Path(found).absolute() == script.absolute():

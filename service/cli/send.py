@@ -43,8 +43,9 @@ def send(  # noqa: PLR0913 - the fields of an alert
 ) -> None:
     """Post an alert and print its id and its seq.
 
-    It is stored when the command returns. With - the alerts come from stdin: a JSON object, an array or NDJSON with the
-    fields of the reference, or text, whose first line is the title. Options are the defaults of missing fields.
+    It is stored when the command returns. With - the alerts come from stdin: a JSON object, an
+    array or NDJSON with the fields of the reference, or text, whose first line is the title.
+    Options are the defaults of missing fields.
     """
     if stdin not in (None, "-"):
         raise typer.BadParameter("takes only -, which reads stdin; the title goes in --title", param_hint="[-]")
@@ -127,7 +128,7 @@ def _parsed(text: str) -> list[dict[str, Any]] | None:
 
 
 def _from_text(text: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Make an alert of text: the first line is the title, unless there is one; the rest is the body."""
+    """Make an alert of text: the first line is the title unless one is given."""
     if "title" in fields:
         return {**fields, "body": text}
     line, _, rest = text.partition("\n")

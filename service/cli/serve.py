@@ -4,9 +4,9 @@ A single node runs in this process. Each of several runs in a process of its own
 (``worker_supervisor.py``) and listens on a socket of its own. All sockets are bound to one address
 with ``SO_REUSEPORT``, and Linux spreads the connections by a hash of their addresses. Of 200
 connections that came one by one, one shared socket gave four workers 23, 29, 3 and 145, because an
-idle worker takes the next; with a socket each it was 45, 51, 52 and 52 (200 streams of this service:
-46, 46, 45 and 63). A worker listens only while it serves, so that no connection waits for one that
-does not. (Other systems may give all connections to one of the sockets.)
+idle worker takes the next; with a socket each it was 45, 51, 52 and 52 (200 streams of this
+service: 46, 46, 45 and 63). A worker listens only while it serves, so that no connection waits for
+one that does not. (Other systems may give all connections to one of the sockets.)
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 DEV_TOKEN_SECONDS = 12 * 3600
 STOP_SLACK_SECONDS = 15
-"""How long a worker may take to stop beyond ``TOCSIN_SHUTDOWN_TIMEOUT_SECONDS``: it flushes the ledger
+"""The time beyond ``TOCSIN_SHUTDOWN_TIMEOUT_SECONDS`` in which a worker stops: it flushes the ledger
 and waits for PostgreSQL."""
 
 
@@ -137,8 +137,8 @@ def _listener(settings: ServerSettings) -> socket.socket:
 def _reservation(settings: ServerSettings) -> socket.socket:
     """Bind the address for the workers, without listening.
 
-    Listening on it alone first makes sure that no other service of this user is bound to it, which would receive half
-    of the connections.
+    Listening on it alone first makes sure that no other service of this user is bound to it, which
+    would receive half of the connections.
     """
     with _listener(settings) as alone:
         address = alone.getsockname()

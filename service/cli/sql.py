@@ -1,4 +1,4 @@
-"""``tocsin sql``: psql into the database in use."""
+"""``tocsin sql``: psql on the database in use."""
 
 from __future__ import annotations
 

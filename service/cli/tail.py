@@ -40,8 +40,8 @@ def tail(  # noqa: PLR0913 - the options of a stream
 ) -> None:
     """Print events as they happen, until Ctrl-C.
 
-    What was printed counts as received. When the service restarts or the network breaks, the command reconnects and
-    continues without a gap.
+    What was printed counts as received. When the service restarts or the network breaks, the
+    command reconnects and continues without a gap.
     """
     start = _start(after)
     if min_severity not in (None, *_COLOURS):
@@ -63,12 +63,11 @@ def tail(  # noqa: PLR0913 - the options of a stream
     except KeyboardInterrupt:
         return
     except BrokenPipeError:
-        # The reader of our output has left, as head does. Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
 
 
 def _leave_with_the_reader() -> None:
-    """End the process once nobody reads our output: a write would tell, but the next event may be hours away."""
+    """End the process when the reader of the pipe ends, and not only at the next event."""
     output = select.poll()
     output.register(sys.stdout, 0)  # errors are reported unasked
     output.poll()
@@ -105,7 +104,7 @@ def line(event: AlertEvent, *, colours: bool) -> str:
 
 
 class _Notices:
-    """Tells of drops and gaps on standard error, once there was a connection: until then the command says it all."""
+    """Prints drops and gaps on standard error, once there was a connection."""
 
     def __init__(self) -> None:
         self._connected = False

@@ -16,7 +16,7 @@ _UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "day
 
 
 def duration(text: str) -> timedelta | None:
-    """Read a duration such as ``90`` (seconds), ``15m``, ``2h``, ``1.5d`` or ``2w``; None: it is none.
+    """Read a duration such as ``90`` (seconds), ``15m``, ``1.5d`` or ``2w``; None: it is none.
 
     Raises:
         OverflowError: it is longer than a ``timedelta``.
@@ -27,7 +27,7 @@ def duration(text: str) -> timedelta | None:
 
 
 def moment(value: str | None, option: str, now: datetime | None = None) -> datetime | None:
-    """Read the time that an option gives: how long before ``now``, or when; without a zone it is UTC.
+    """Read a time: how long before ``now``, or when; without a zone it is UTC.
 
     Raises:
         typer.BadParameter: it is neither.
@@ -63,7 +63,7 @@ def period(since: str | None, until: str | None) -> tuple[datetime | None, datet
 
 
 def day(since: str | None, until: str | None) -> tuple[datetime, datetime]:
-    """Return the bounds of the period that ``--since`` and ``--until`` give; by default the last 24 hours.
+    """Return the bounds that ``--since`` and ``--until`` give; by default the last 24 hours.
 
     Raises:
         typer.BadParameter: one of them is no time, or they are in the wrong order.

@@ -9,10 +9,10 @@
 
 - All stop when this process gets SIGTERM, SIGINT or SIGHUP (a closed terminal), each worker as a
   single node does. A worker that takes too long is killed.
-- A worker that ends unexpectedly is started again at once; if it soon ends again, after a pause that
-  doubles each time.
-- A worker stops by itself when its parent has ended. A thread watches for that, so that it works with
-  a blocked event loop too.
+- A worker that ends unexpectedly is started again at once; if it soon ends again, after a pause
+  that doubles each time.
+- A worker stops by itself when its parent has ended. A thread watches for that, so that it works
+  with a blocked event loop too.
 
 ``uvicorn.supervisors.Multiprocess`` is not used, because it restarts a worker whose application
 cannot be created twice a second without end, says neither when all listen nor whether they failed,
@@ -56,10 +56,10 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 class Workers:
-    """Worker processes that run ``target(on_listening, *arguments)`` and call ``on_listening()`` when they listen.
+    """Worker processes that run ``target(listening, *arguments)`` and call ``listening()`` when ready.
 
-    ``on_listening`` is called when all listen for the first time, ``on_ended`` with the name of each worker that ended.
-    A stop may take ``stop_seconds``.
+    ``on_listening`` is called when all listen for the first time, ``on_ended`` with the name of
+    each worker that ended. A stop may take ``stop_seconds``.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Workers:
         return listened
 
     def _stop(self) -> None:
-        """Send SIGTERM to all workers, and SIGKILL to those that are left after ``stop_seconds``."""
+        """Send SIGTERM to all workers, and SIGKILL to those left after ``stop_seconds``."""
         if self._stopping.is_set():
             return
         self._stopping.set()

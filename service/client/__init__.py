@@ -1,4 +1,4 @@
-"""A client of Tocsin, to import: post alerts so that none is lost and none stored twice, and follow the stream.
+"""A client of Tocsin: post alerts, so that none is lost or stored twice, and follow the stream.
 
 ::
 
@@ -9,19 +9,20 @@
             async for event in events:
                 show(event.alert.title)
 
-``Client`` is the same without ``async``. Both need the standard library, httpx2 and websockets, and nothing of the
-server, whose rules they follow (``docs/reference.md``).
+``Client`` is the same without ``async``. Both need the standard library, httpx2 and websockets, and
+nothing of the server, whose rules they follow (``docs/reference.md``).
 
-- **A post** gets an ``Idempotency-Key`` that its retries share, so an alert that was stored before the answer got lost
-  is not stored again. Broken connections, 429, 502, 503 and 504 are retried with growing random pauses, never sooner
-  than ``Retry-After``, until ``Retry.total_seconds`` are over; then the last error is raised.
-- **A stream** resumes after the last event that it returned, whatever happened to the connection. An event counts as
-  received, and is acknowledged, when the loop body has finished with it.
-- **A token** is text, or a callable that is asked for each request and each connection, and again when a token was
-  refused. It is sent in the ``Authorization`` header and nowhere else.
+- **A post** gets an ``Idempotency-Key`` that its retries share, so an alert that was stored before
+  the answer got lost is not stored again. Broken connections, 429, 502, 503 and 504 are retried
+  with growing random pauses, never sooner than ``Retry-After``, until ``Retry.total_seconds`` are
+  over; then the last error is raised.
+- **A stream** resumes after the last event that it returned, whatever happened to the connection.
+  An event counts as received, and is acknowledged, when the loop body has finished with it.
+- **A token** is text, or a callable that is asked for each request and each connection, and again
+  when a token was refused. It is sent in the ``Authorization`` header and nowhere else.
 
-``post_retry.py`` and ``stream_base.py`` decide what is sent and when, ``stream_state.py`` what the frames mean;
-``aio.py`` and ``sync.py`` do the I/O.
+``post_retry.py`` and ``stream_base.py`` decide what is sent and when, ``stream_state.py`` what the
+frames mean; ``aio.py`` and ``sync.py`` do the I/O.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``AsyncClient``: the client for asyncio. The logic is in ``post_retry.py`` and ``stream_base.py``."""
+"""``AsyncClient``: the client for asyncio; the logic is in ``post_retry`` and ``stream_base``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx2
 from websockets.asyncio.client import connect
 
 from service.client.errors import Unreachable
-from service.client.post_retry import Poster, Reply, Retry
+from service.client.post_retry import Reply, Retry, RetryingPost
 from service.client.stream_base import StreamBase, connect_options
 from service.client.stream_state import StreamState
 from service.client.validation import authorization, checked_url
@@ -32,10 +32,10 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Posts alerts to one service, and follows its stream. Safe for any number of tasks of one loop.
+    """Posts alerts to one service and follows its stream. Any tasks of one loop may share it.
 
-    ``token`` is text, or a callable (plain or async) that is asked for each request and each connection. Proxies and
-    certificates of the environment are used unless ``trust_env`` is false.
+    ``token`` is text, or a callable (plain or async) that is asked for each request and each
+    connection. Proxies and certificates of the environment are used unless ``trust_env`` is false.
     """
 
     def __init__(self, url: str, token: Token, *, retry: Retry | None = None, trust_env: bool = True) -> None:
@@ -63,7 +63,7 @@ class AsyncClient:
             Unreachable: no answer came in the time for retries.
 
         """
-        return await self._poster().post(title, fields)
+        return await self._new_post().post(title, fields)
 
     async def post_batch(self, alerts: Iterable[NewAlert]) -> list[Posted]:
         """Post any number of alerts, and return where each stands in the log, in order.
@@ -73,7 +73,7 @@ class AsyncClient:
             ErrorResponse, Unreachable: none was stored, all for this reason.
 
         """
-        return await self._poster().post_batch(alerts)
+        return await self._new_post().post_batch(alerts)
 
     def stream(
         self,
@@ -84,12 +84,12 @@ class AsyncClient:
         first_connection_seconds: float | None = None,
         on_notice: Callable[[Notice], None] | None = None,
     ) -> AsyncStream:
-        """Follow the events: ``async with client.stream() as events: async for event in events: …``.
+        """Follow the events: ``async with …stream() as events: async for event in events: …``.
 
-        ``after`` is the cursor of an earlier stream; without it the service continues after what this admin
-        acknowledged last. ``on_notice`` is called with connections, drops and gaps; without it they are logged. Once
-        the service was reached, the stream reconnects without a limit; before, for ``first_connection_seconds`` (None:
-        without a limit).
+        ``after`` is the cursor of an earlier stream; without it the service continues after what
+        this admin acknowledged last. ``on_notice`` is called with connections, drops and gaps;
+        without it they are logged. Once the service was reached, the stream reconnects without a
+        limit; before, for ``first_connection_seconds`` (None: without a limit).
         """
         state = StreamState(after, topics, min_severity, on_notice)
         return AsyncStream(state, self._url, first_connection_seconds, self._bearer, trust_env=self._trust_env)
@@ -98,8 +98,8 @@ class AsyncClient:
         token = self._token if isinstance(self._token, str) else self._token()
         return await token if inspect.isawaitable(token) else token
 
-    def _poster(self) -> Poster:
-        return Poster(self._retry, self._send, asyncio.sleep, refreshable=callable(self._token))
+    def _new_post(self) -> RetryingPost:
+        return RetryingPost(self._retry, self._send, asyncio.sleep, refreshable=callable(self._token))
 
     async def _send(self, call: Call) -> Reply | Unreachable:
         headers = {**call.headers, "Authorization": authorization(await self._bearer())}
@@ -114,8 +114,8 @@ class AsyncClient:
 class AsyncStream(StreamBase):
     """The events, one after the other, over as many connections as it takes.
 
-    An event is acknowledged when the next one is asked for, or when the block ends without an exception. ``cursor`` is
-    where another process resumes with ``stream(after=…)``.
+    An event is acknowledged when the next one is asked for, or when the block ends without an
+    exception. ``cursor`` is where another process resumes with ``stream(after=…)``.
     """
 
     _socket: ClientConnection

@@ -32,8 +32,9 @@ class ClientError(Exception):
 class ErrorResponse(ClientError):
     """The service answered with an error.
 
-    ``code`` is stable, to program against; None means that the answer was not the service's. ``errors`` lists single
-    faults, each with ``pointer`` and ``detail``. ``retry_after`` is in seconds.
+    ``code`` is stable, to program against; None means that the answer was not the service's.
+    ``errors`` lists single faults, each with ``pointer`` and ``detail``. ``retry_after`` is in
+    seconds.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any], retry_after: float | None = None) -> None:
@@ -79,7 +80,8 @@ class ServiceFailed(ErrorResponse):
 class Unreachable(ClientError):
     """No answer came.
 
-    The last request may have been stored; sending it again with the same ``idempotency_key`` stores nothing twice.
+    The last request may have been stored; sending it again with the same ``idempotency_key`` stores
+    nothing twice.
     """
 
 
@@ -99,7 +101,7 @@ class BatchRefused(ClientError):
 
 
 class StreamRejected(ClientError):
-    """The stream was closed, and reconnecting cannot cure that. ``reason`` is the service's close reason."""
+    """The stream was closed for a ``reason`` of the service that reconnecting cannot cure."""
 
     def __init__(self, reason: str, code: int | None = None) -> None:
         self.reason = reason

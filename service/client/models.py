@@ -1,4 +1,4 @@
-"""The values on the wire, typed: the alert to post, and the alerts and events that the service sends.
+"""The values on the wire, typed: the alert to post, and the alerts and events that come back.
 
 Reading is lenient: a newer service may send fields and kinds that this client does not know.
 """
@@ -22,9 +22,9 @@ class Link(TypedDict):
 class AlertFields(TypedDict, total=False):
     """The optional fields of an alert.
 
-    ``expires_at`` is a time with a zone, ``escalate_after`` is in seconds. ``idempotency_key`` identifies this post:
-    the client generates one unless it is given, for example the id of a failed job, which survives restarts of the
-    source.
+    ``expires_at`` is a time with a zone, ``escalate_after`` is in seconds. ``idempotency_key``
+    identifies this post: the client generates one unless it is given, for example the id of a
+    failed job, which survives restarts of the source.
     """
 
     topic: str
@@ -90,7 +90,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class AlertEvent:
-    """An event of the log. ``raw`` is the whole frame, including the fields that only this ``kind`` has."""
+    """An event of the log. ``raw`` is the whole frame, with the fields of its ``kind``."""
 
     seq: int
     kind: str

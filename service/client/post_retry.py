@@ -37,9 +37,9 @@ BATCH_BYTES_MAX = 2 * 1024 * 1024
 class Retry:
     """How long and how often to retry. All in seconds.
 
-    ``attempt_seconds`` bounds one attempt, ``total_seconds`` a post with all its retries. The pause before retry n is
-    random, between zero and ``base_seconds`` doubled n times, at most ``cap_seconds``: full jitter spreads the clients
-    of a service that comes back.
+    ``attempt_seconds`` bounds one attempt, ``total_seconds`` a post with all its retries. The pause
+    before retry n is random, between zero and ``base_seconds`` doubled n times, at most
+    ``cap_seconds``: full jitter spreads the clients of a service that comes back.
     """
 
     total_seconds: float = 60
@@ -79,7 +79,7 @@ class Reply:
         return value if isinstance(value, dict) else {}
 
     def retry_after(self) -> float | None:
-        """Return ``Retry-After`` in seconds, which may be written as a date (RFC 9110, section 10.2.3)."""
+        """Return ``Retry-After`` in seconds; it may be a date (RFC 9110, section 10.2.3)."""
         value = self.headers.get("retry-after", "").strip()
         if value.isdecimal():
             return float(value)
@@ -94,8 +94,8 @@ class Reply:
 class Posted:
     """Where an alert stands in the log.
 
-    ``replayed``: this post had been stored before. ``repeated``: it repeated an open alert with the same
-    ``dedup_key``, to which ``id`` belongs.
+    ``replayed``: this post had been stored before. ``repeated``: it repeated an open alert with the
+    same ``dedup_key``, to which ``id`` belongs.
     """
 
     id: str
@@ -104,10 +104,11 @@ class Posted:
     repeated: bool = False
 
 
-class Poster:
+class RetryingPost:
     """Posts with retries: one post, single or batch, for each instance.
 
-    ``send`` returns the reply, or why none came. ``refreshable`` says that asking for the token again may give another.
+    ``send`` returns the reply, or why none came. ``refreshable`` says that asking for the token
+    again may give another.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Poster:
         return Posted(answer["id"], answer["seq"], replayed=replayed, repeated=reply.status == 200)  # noqa: PLR2004
 
     async def post_batch(self, alerts: Iterable[NewAlert]) -> list[Posted]:
-        """Post many alerts in as many requests as they need, and again those that could not be stored at first.
+        """Post many alerts in as many requests as they need, and retry those that were not stored.
 
         Raises:
             BatchRefused: some were not stored.

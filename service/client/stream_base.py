@@ -74,11 +74,11 @@ class StreamBase(ABC):
 
     @abstractmethod
     async def _receive(self, seconds: float) -> str | bytes:
-        """Return the next message; raises ``TimeoutError`` and ``ConnectionClosed``, as ``_send()`` does."""
+        """Return the next message; raises ``TimeoutError`` and ``ConnectionClosed``."""
 
     @abstractmethod
     async def _send(self, text: str) -> None:
-        """Send a message."""
+        """Send a message; raises ``ConnectionClosed``."""
 
     @abstractmethod
     async def _close(self, *, abruptly: bool) -> None:
@@ -111,7 +111,7 @@ class StreamBase(ABC):
                     return event
 
     async def _finish(self, *, processed: bool) -> None:
-        """Send the last ack and close; ``processed`` says that the last event is to be acknowledged too."""
+        """Send the last ack and close; ``processed``: the last event is acknowledged too."""
         if not self._connected:
             return
         if processed:

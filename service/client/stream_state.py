@@ -1,4 +1,4 @@
-"""The state of a stream, without any I/O: where it starts, what a frame means, when to ack, when to reconnect.
+"""The state of a stream, without I/O: its cursor, its frames, when to ack, when to reconnect.
 
 ::
 
@@ -8,7 +8,8 @@
                                      ack()  ▼ at most four times a second
                                                               └───► StreamRejected: reconnecting cannot cure it
 
-The cursor is the last event that was returned, or further where the service says that nothing between was for us.
+The cursor is the last event that was returned, or further where the service says that nothing
+between was for us.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The events ``first`` to ``last`` are not available: ``purged`` from the log, or (``reset``) of another log."""
+    """The events ``first`` to ``last`` are gone: ``purged``, or of another log (``reset``)."""
 
     first: int
     last: int
@@ -120,7 +121,7 @@ class StreamState:
         self._failures = 0
 
     def address(self, base: str) -> str:
-        """Return the address of the stream from the cursor on; ``base`` is the service's, with or without a path."""
+        """Return the address of the stream from the cursor on, at the service at ``base``."""
         query: dict[str, str] = {}
         if (start := self.cursor if self.cursor is not None else self._after) is not None:
             query["after"] = str(start)
@@ -133,7 +134,7 @@ class StreamState:
         return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/v1/ws", urlencode(query), ""))
 
     def opened(self) -> None:
-        """Start on a new connection. The last ack may be lost with the old one, so it is sent again."""
+        """Start on a new connection; the last ack is sent again, because it may be lost."""
         self.silence_seconds = WELCOME_SECONDS
         self._acked = 0
         self._live_since = None

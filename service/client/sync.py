@@ -1,4 +1,4 @@
-"""``Client``: the client for threads. The logic is in ``post_retry.py`` and ``stream_base.py``."""
+"""``Client``: the client for threads; the logic is in ``post_retry`` and ``stream_base``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx2
 from websockets.sync.client import connect
 
 from service.client.errors import Unreachable
-from service.client.post_retry import Poster, Reply, Retry
+from service.client.post_retry import Reply, Retry, RetryingPost
 from service.client.stream_base import StreamBase, connect_options
 from service.client.stream_state import StreamState
 from service.client.validation import authorization, checked_url
@@ -33,8 +33,8 @@ T = TypeVar("T")
 class Client:
     """Posts alerts to one service, from any number of threads, and follows its stream.
 
-    ``token`` is text, or a callable that is asked for each request and each connection. Proxies and certificates of the
-    environment are used unless ``trust_env`` is false.
+    ``token`` is text, or a callable that is asked for each request and each connection. Proxies and
+    certificates of the environment are used unless ``trust_env`` is false.
     """
 
     def __init__(self, url: str, token: Token, *, retry: Retry | None = None, trust_env: bool = True) -> None:
@@ -62,7 +62,7 @@ class Client:
             Unreachable: no answer came in the time for retries.
 
         """
-        return run(self._poster().post(title, fields))
+        return run(self._new_post().post(title, fields))
 
     def post_batch(self, alerts: Iterable[NewAlert]) -> list[Posted]:
         """Post any number of alerts, and return where each stands in the log, in order.
@@ -72,7 +72,7 @@ class Client:
             ErrorResponse, Unreachable: none was stored, all for this reason.
 
         """
-        return run(self._poster().post_batch(alerts))
+        return run(self._new_post().post_batch(alerts))
 
     def stream(
         self,
@@ -93,8 +93,8 @@ class Client:
     async def _bearer(self) -> str:
         return self._token if isinstance(self._token, str) else self._token()
 
-    def _poster(self) -> Poster:
-        return Poster(self._retry, self._send, _sleep, refreshable=callable(self._token))
+    def _new_post(self) -> RetryingPost:
+        return RetryingPost(self._retry, self._send, _sleep, refreshable=callable(self._token))
 
     async def _send(self, call: Call) -> Reply | Unreachable:
         headers = {**call.headers, "Authorization": authorization(await self._bearer())}
@@ -106,7 +106,7 @@ class Client:
 
 
 class Stream(StreamBase):
-    """The events, one after the other, over as many connections as it takes; see ``AsyncStream``."""
+    """The events in order, over as many connections as it takes; see ``AsyncStream``."""
 
     _socket: ClientConnection
 

@@ -1,4 +1,4 @@
-"""Checks before anything is sent: the address of the service, and the token that a callable returned."""
+"""Checks before anything is sent: the address of the service, and the token."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from service.client import (
     Unreachable,
     post_retry,
 )
-from service.client.post_retry import Call, Poster, Reply
+from service.client.post_retry import Call, Reply, RetryingPost
 from service.client.sync import run
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Service:
         self._now = 1000.0
         monkeypatch.setattr(post_retry, "time", SimpleNamespace(monotonic=lambda: self._now))
         monkeypatch.setattr(post_retry, "random", SimpleNamespace(random=lambda: 1.0))
-        self.poster = Poster(RETRY, self._send, self._sleep, refreshable=refreshable)
+        self.retrying = RetryingPost(RETRY, self._send, self._sleep, refreshable=refreshable)
 
     async def _send(self, call: Call) -> Reply | Unreachable:
         self.calls.append(call)
@@ -60,11 +60,11 @@ class Service:
         self._now += seconds
 
     def post(self, **fields: Any) -> Posted:
-        return run(self.poster.post("It happened", cast("AlertFields", fields)))
+        return run(self.retrying.post("It happened", cast("AlertFields", fields)))
 
     def post_batch(self, count: int, **fields: Any) -> list[Posted]:
         alerts = [{"title": str(number), **fields} for number in range(count)]
-        return run(self.poster.post_batch(cast("list[NewAlert]", alerts)))
+        return run(self.retrying.post_batch(cast("list[NewAlert]", alerts)))
 
 
 def status(code: int, **headers: str) -> Reply:
