@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.harness import READ, ROOT, WRITE, Node, eventually, token
-from tests.integrations.test_alertmanager import manager, needs_alertmanager, told
+from tests.integrations.test_alertmanager import manager, needs_alertmanager, prometheus_alert
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ async def test_an_alertmanager_with_the_configuration_of_the_page_posts(node: No
     config = here(config, node).replace("/etc/alertmanager/tocsin.token", str(tmp_path / "token"))
     config = config.replace("  group_by", "  group_wait: 100ms\n  group_by")
     async with manager(config, tmp_path) as sender:
-        await sender.post(told("DiskFull"))
+        await sender.post(prometheus_alert("DiskFull"))
 
         async def is_stored() -> Any:
             return await titles(node)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from service.errors import TocsinError
 from service.events.body_columns import differing_column
 from service.events.hash_chain import LINK_GRID, NO_HASH, digest, event_line, link
 from service.ledger.hash_chain import ledger_link
@@ -60,7 +61,7 @@ class Mismatch(NamedTuple):
     reason: str
 
 
-class MismatchFound(Exception):
+class MismatchFound(TocsinError):
     """A check found a mismatch."""
 
     def __init__(self, first: int | None, last: int | None, linked_at: datetime | None, reason: str) -> None:

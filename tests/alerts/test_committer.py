@@ -67,7 +67,7 @@ async def stored(node: Node) -> list[tuple[int, str]]:
     ]
 
 
-async def test_an_alert_whose_commit_was_not_heard_of_is_answered_as_stored_and_reaches_the_stream_once(
+async def test_an_alert_whose_commit_was_not_recordd_of_is_answered_as_stored_and_reaches_the_stream_once(
     node_behind: Node, proxy: Proxy
 ) -> None:
     stream = await node_behind.live()
@@ -182,10 +182,10 @@ async def test_a_change_whose_connection_was_cut_is_answered_as_what_became_of_i
             assert first.status_code == 200
         assert await occurrences() == 1 + first.is_success
         proxy.cut_at("alert.acknowledged", *then, cut=cut)
-        taken = await client.post(f"/v1/alerts/{alert['id']}/acknowledge")
+        acknowledged = await client.post(f"/v1/alerts/{alert['id']}/acknowledge")
         again = await client.post(f"/v1/alerts/{alert['id']}/acknowledge")
         assert again.status_code == 200
-        assert not taken.is_success or taken.content == again.content
+        assert not acknowledged.is_success or acknowledged.content == again.content
         timeline = (await client.get(f"/v1/alerts/{alert['id']}/timeline")).json()["events"]
     kinds = ["alert.created", *(["alert.repeated"] if first.is_success else []), "alert.acknowledged"]
     assert [event["kind"] for event in timeline] == kinds
@@ -216,7 +216,7 @@ async def append_lock(database_url: str) -> AsyncIterator[Callable[[], Any]]:
         await connection.close()
 
 
-class Tried:
+class CommitterHarness:
     """A committer at work, what it committed, and the database."""
 
     def __init__(self, database: Database, settings: StorageSettings) -> None:
@@ -224,10 +224,10 @@ class Tried:
         self.source_stats = SourceStats(10)
         self.database = database
         self.stop_after: int | None = None
-        self.committer = Committer(database, settings, self._hear, self.source_stats)
+        self.committer = Committer(database, settings, self._record, self.source_stats)
         self.running = asyncio.create_task(self.committer.run())
 
-    def _hear(self, events: Sequence[Event]) -> None:
+    def _record(self, events: Sequence[Event]) -> None:
         self.committed.extend(events)
         if len(self.committed) == self.stop_after:
             self.running.cancel()
@@ -245,16 +245,16 @@ class Tried:
 
 
 @pytest.fixture
-async def committer(database_url: str) -> AsyncIterator[Callable[..., Tried]]:
+async def committer(database_url: str) -> AsyncIterator[Callable[..., CommitterHarness]]:
     async with AsyncExitStack() as stack:
 
-        def start(**settings: Any) -> Tried:
+        def start(**settings: Any) -> CommitterHarness:
             storage = StorageSettings(**settings)
             database = Database(parse_url(database_url), storage)
             stack.push_async_callback(database.close)
-            tried = Tried(database, storage)
-            stack.push_async_callback(tried.stop)
-            return tried
+            harness = CommitterHarness(database, storage)
+            stack.push_async_callback(harness.stop)
+            return harness
 
         yield start
 
@@ -279,99 +279,101 @@ def poisoned_alert() -> PendingAlert:
 
 
 async def store_while_locked(
-    tried: Tried, lock: AbstractAsyncContextManager[Callable[[], Any]], alerts: Sequence[PendingAlert]
+    harness: CommitterHarness, lock: AbstractAsyncContextManager[Callable[[], Any]], alerts: Sequence[PendingAlert]
 ) -> list[Any]:
     """Store the first alert, the others while its commit waits, and return their outcomes."""
     async with lock as waiting:
-        first = asyncio.create_task(tried.committer.store(alerts[0]))
+        first = asyncio.create_task(harness.committer.store(alerts[0]))
         await eventually(waiting)
-        others = [asyncio.create_task(tried.committer.store(alert)) for alert in alerts[1:]]
+        others = [asyncio.create_task(harness.committer.store(alert)) for alert in alerts[1:]]
         await asyncio.sleep(0)
     return await asyncio.gather(first, *others, return_exceptions=True)
 
 
 async def test_alerts_that_come_during_a_commit_share_the_next_one(
-    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+    committer: Callable[..., CommitterHarness], lock: AbstractAsyncContextManager[Callable[[], Any]]
 ) -> None:
-    tried = committer()
+    harness = committer()
     alerts = [new_alert(f"alert {number}") for number in range(50)]
-    results = await store_while_locked(tried, lock, alerts)
+    results = await store_while_locked(harness, lock, alerts)
     assert [result.seq for result in results] == list(range(1, 51))
-    assert [event.alert_id for event in tried.committed] == [alert.id for alert in alerts]
-    assert await tried.transactions() == [1, 49]
+    assert [event.alert_id for event in harness.committed] == [alert.id for alert in alerts]
+    assert await harness.transactions() == [1, 49]
 
 
 async def test_no_transaction_stores_more_than_the_batch_size(
-    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+    committer: Callable[..., CommitterHarness], lock: AbstractAsyncContextManager[Callable[[], Any]]
 ) -> None:
-    tried = committer(commit_batch_size=3)
-    results = await store_while_locked(tried, lock, [new_alert(f"alert {number}") for number in range(8)])
+    harness = committer(commit_batch_size=3)
+    results = await store_while_locked(harness, lock, [new_alert(f"alert {number}") for number in range(8)])
     assert [result.seq for result in results] == list(range(1, 9))
-    assert await tried.transactions() == [1, 3, 3, 1]
+    assert await harness.transactions() == [1, 3, 3, 1]
 
 
 async def test_an_alert_beyond_the_queue_is_refused_at_once(
-    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+    committer: Callable[..., CommitterHarness], lock: AbstractAsyncContextManager[Callable[[], Any]]
 ) -> None:
-    tried = committer(commit_queue_size=2)
-    results = await store_while_locked(tried, lock, [new_alert(f"alert {number}") for number in range(4)])
+    harness = committer(commit_queue_size=2)
+    results = await store_while_locked(harness, lock, [new_alert(f"alert {number}") for number in range(4)])
     assert [result.seq for result in results[:3]] == [1, 2, 3]
     assert isinstance(results[3], Overloaded)
     assert results[3].retry_after == 1
-    assert await tried.transactions() == [1, 2]
+    assert await harness.transactions() == [1, 2]
 
 
 async def test_an_alert_that_postgres_refuses_fails_alone(
-    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+    committer: Callable[..., CommitterHarness], lock: AbstractAsyncContextManager[Callable[[], Any]]
 ) -> None:
-    tried = committer()
+    harness = committer()
     alerts = [new_alert("first"), new_alert("second"), poisoned_alert(), new_alert("third"), new_alert("fourth")]
-    first, second, poisoned, third, fourth = await store_while_locked(tried, lock, alerts)
+    first, second, poisoned, third, fourth = await store_while_locked(harness, lock, alerts)
     assert [result.seq for result in (first, second, third, fourth)] == [1, 2, 3, 4]
     assert isinstance(poisoned, InternalError)
-    assert [event.seq for event in tried.committed] == [1, 2, 3, 4]
+    assert [event.seq for event in harness.committed] == [1, 2, 3, 4]
 
 
 async def test_requests_with_one_key_in_one_batch_store_one_alert(
-    committer: Callable[..., Tried], lock: AbstractAsyncContextManager[Callable[[], Any]]
+    committer: Callable[..., CommitterHarness], lock: AbstractAsyncContextManager[Callable[[], Any]]
 ) -> None:
-    tried = committer()
+    harness = committer()
     alerts = [new_alert("first"), new_alert("same", "key"), new_alert("same", "key"), new_alert("other", "key")]
-    _, original, repeated, mismatched = await store_while_locked(tried, lock, alerts)
+    _, original, repeated, mismatched = await store_while_locked(harness, lock, alerts)
     assert original == Stored(alerts[1].id, 2, alerts[1].wire, replayed=False)
     assert repeated == Stored(alerts[1].id, 2, alerts[1].wire, replayed=True)
     assert isinstance(mismatched, IdempotencyMismatch)
-    assert [event.alert_id for event in tried.committed] == [alerts[0].id, alerts[1].id]
-    assert await tried.transactions() == [1, 1]
+    assert [event.alert_id for event in harness.committed] == [alerts[0].id, alerts[1].id]
+    assert await harness.transactions() == [1, 1]
 
 
-async def test_alerts_that_come_together_are_each_told_what_became_of_them(committer: Callable[..., Tried]) -> None:
-    tried = committer()
+async def test_alerts_that_come_together_are_each_told_what_became_of_them(
+    committer: Callable[..., CommitterHarness],
+) -> None:
+    harness = committer()
     alerts = [new_alert("same", "key"), poisoned_alert(), new_alert("same", "key"), new_alert("other", "key")]
-    first, poisoned, repeated, mismatched = await tried.committer.store_all(alerts)
+    first, poisoned, repeated, mismatched = await harness.committer.store_all(alerts)
     assert first == Stored(alerts[0].id, 1, alerts[0].wire, replayed=False)
     assert isinstance(poisoned, InternalError)
     assert repeated == Stored(alerts[0].id, 1, alerts[0].wire, replayed=True)
     assert isinstance(mismatched, IdempotencyMismatch)
-    assert [event.seq for event in tried.committed] == [1]
+    assert [event.seq for event in harness.committed] == [1]
 
 
 async def test_alerts_that_come_together_are_refused_together_where_there_is_no_room(
-    committer: Callable[..., Tried],
+    committer: Callable[..., CommitterHarness],
 ) -> None:
-    tried = committer(commit_queue_size=4)
+    harness = committer(commit_queue_size=4)
     with pytest.raises(Overloaded):
-        await tried.committer.store_all([new_alert(f"alert {number}") for number in range(5)])
-    outcomes = await tried.committer.store_all([new_alert(f"alert {number}") for number in range(4)])
+        await harness.committer.store_all([new_alert(f"alert {number}") for number in range(5)])
+    outcomes = await harness.committer.store_all([new_alert(f"alert {number}") for number in range(4)])
     assert [outcome.seq for outcome in outcomes if isinstance(outcome, Stored)] == [1, 2, 3, 4]
 
 
 async def test_alerts_that_have_their_answer_keep_it_when_the_committer_stops_between_them(
-    committer: Callable[..., Tried],
+    committer: Callable[..., CommitterHarness],
 ) -> None:
-    tried = committer()
-    tried.stop_after = 1
-    poisoned, first, second = await tried.committer.store_all(
+    harness = committer()
+    harness.stop_after = 1
+    poisoned, first, second = await harness.committer.store_all(
         [poisoned_alert(), new_alert("first"), new_alert("second")]
     )
     assert isinstance(poisoned, InternalError)
@@ -379,12 +381,12 @@ async def test_alerts_that_have_their_answer_keep_it_when_the_committer_stops_be
     assert isinstance(second, OutcomeUnknown)
 
 
-async def test_a_committer_that_stopped_refuses(committer: Callable[..., Tried]) -> None:
-    tried = committer()
-    await tried.committer.store(new_alert("before"))
-    await tried.stop()
+async def test_a_committer_that_stopped_refuses(committer: Callable[..., CommitterHarness]) -> None:
+    harness = committer()
+    await harness.committer.store(new_alert("before"))
+    await harness.stop()
     with pytest.raises(DatabaseUnavailable):
-        await asyncio.wait_for(tried.committer.store(new_alert("after")), 5)
+        await asyncio.wait_for(harness.committer.store(new_alert("after")), 5)
 
 
 async def test_overload_is_answered_503_with_a_time_to_come_back(database_url: str) -> None:

@@ -31,7 +31,7 @@ STATUSES = ["open", "acknowledged", "resolved", "expired"]
 
 
 @dataclass
-class Shelf:
+class FilledLog:
     """A node whose log holds alerts of every kind, and nothing else."""
 
     client: httpx2.Client
@@ -53,7 +53,7 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(lenient: Node) -> Iterator[Shelf]:
+def filled_log(lenient: Node) -> Iterator[FilledLog]:
     alerts = []
     with lenient.rest() as client:
         for number in range(48):
@@ -74,7 +74,7 @@ def shelf(lenient: Node) -> Iterator[Shelf]:
         )
     )
     with lenient.rest() as client:
-        yield Shelf(client, alerts)
+        yield FilledLog(client, alerts)
 
 
 def some(values: list[str], most: int = 3) -> st.SearchStrategy[list[str]]:
@@ -85,59 +85,59 @@ def some(values: list[str], most: int = 3) -> st.SearchStrategy[list[str]]:
 @given(
     topics=st.none() | some(PATTERNS),
     subject=st.sampled_from(["alice", "bob", "eve"]),
-    wanted=some(PATTERNS),
+    patterns=some(PATTERNS),
     severities=some(list(SEVERITIES)),
-    least=st.none() | st.sampled_from(SEVERITIES),
+    min_severity=st.none() | st.sampled_from(SEVERITIES),
     statuses=some(STATUSES),
     limit=st.sampled_from([1, 7, 200]),
 )
 def test_a_list_holds_exactly_what_the_bearer_may_see_and_asked_for(  # noqa: PLR0917 - hypothesis names them
-    shelf: Shelf,
+    filled_log: FilledLog,
     topics: list[str] | None,
     subject: str,
-    wanted: list[str],
+    patterns: list[str],
     severities: list[str],
-    least: Severity | None,
+    min_severity: Severity | None,
     statuses: list[str],
     limit: int,
 ) -> None:
     expected = [
         alert
-        for alert in reversed(shelf.alerts)
+        for alert in reversed(filled_log.alerts)
         if (topics is None or any_covers(topics, alert["topic"]))
         and (alert["recipients"] is None or subject in alert["recipients"])
-        and (not wanted or any_covers(wanted, alert["topic"]))
+        and (not patterns or any_covers(patterns, alert["topic"]))
         and (not severities or alert["severity"] in severities)
-        and (least is None or RANK[alert["severity"]] >= RANK[least])
+        and (min_severity is None or RANK[alert["severity"]] >= RANK[min_severity])
         and (not statuses or alert["status"] in statuses)
     ]
-    query: dict[str, Any] = {"topic": wanted, "severity": severities, "status": statuses}
-    if least is not None:
-        query["min_severity"] = least
-    found = list(shelf.pages(subject, topics, limit=limit, **query))
+    query: dict[str, Any] = {"topic": patterns, "severity": severities, "status": statuses}
+    if min_severity is not None:
+        query["min_severity"] = min_severity
+    found = list(filled_log.pages(subject, topics, limit=limit, **query))
     assert [alert for page in found for alert in page["alerts"]] == expected
-    assert {page["head"] for page in found} == {shelf.alerts[-1]["seq"]}
+    assert {page["head"] for page in found} == {filled_log.alerts[-1]["seq"]}
     assert all(len(page["alerts"]) == limit for page in found[:-1])
 
 
-def test_no_character_of_a_topic_is_a_wildcard(shelf: Shelf) -> None:
+def test_no_character_of_a_topic_is_a_wildcard(filled_log: FilledLog) -> None:
     for pattern in ("a_b.*", "a-b.*"):
-        (asked,) = shelf.pages("alice", None, topic=pattern)
-        (bound,) = shelf.pages("alice", [pattern])
+        (asked,) = filled_log.pages("alice", None, topic=pattern)
+        (bound,) = filled_log.pages("alice", [pattern])
         assert {alert["topic"] for page in (asked, bound) for alert in page["alerts"]} == {pattern.replace("*", "c")}
 
 
-def test_one_alert_is_shown_to_whom_the_list_shows_it(shelf: Shelf) -> None:
+def test_one_alert_is_shown_to_whom_the_list_shows_it(filled_log: FilledLog) -> None:
     for topics, subject in ((None, "alice"), (["shop.*"], "bob"), (["*", "shop"], "eve"), ([], "alice")):
-        listed = {alert["id"] for page in shelf.pages(subject, topics) for alert in page["alerts"]}
-        for alert in shelf.alerts[:16]:
-            answer = shelf.get(f"/v1/alerts/{alert['id']}", subject, topics)
+        listed = {alert["id"] for page in filled_log.pages(subject, topics) for alert in page["alerts"]}
+        for alert in filled_log.alerts[:16]:
+            answer = filled_log.get(f"/v1/alerts/{alert['id']}", subject, topics)
             assert answer.status_code == (200 if alert["id"] in listed else 404)
 
 
-def test_an_alert_that_one_may_not_see_looks_like_none(shelf: Shelf) -> None:
-    hidden, unknown = shelf.alerts[0]["id"], str(uuid.uuid4())
-    answers = [shelf.get(f"/v1/alerts/{identity}", "alice", ["nothing"]) for identity in (hidden, unknown)]
+def test_an_alert_that_one_may_not_see_looks_like_none(filled_log: FilledLog) -> None:
+    hidden, unknown = filled_log.alerts[0]["id"], str(uuid.uuid4())
+    answers = [filled_log.get(f"/v1/alerts/{identity}", "alice", ["nothing"]) for identity in (hidden, unknown)]
     assert {answer.status_code for answer in answers} == {404}
     assert answers[0].text.replace(hidden, "") == answers[1].text.replace(unknown, "")
 
@@ -152,10 +152,10 @@ def test_a_page_holds_fifty_alerts_and_at_most_200(lenient: Node) -> None:
         assert client.get("/v1/alerts?limit=201").status_code == 422
 
 
-def test_a_last_page_that_is_full_has_no_next(shelf: Shelf) -> None:
-    (page,) = shelf.pages("alice", ["shop.eu"])
+def test_a_last_page_that_is_full_has_no_next(filled_log: FilledLog) -> None:
+    (page,) = filled_log.pages("alice", ["shop.eu"])
     assert page["alerts"]
-    (again,) = shelf.pages("alice", ["shop.eu"], limit=len(page["alerts"]))
+    (again,) = filled_log.pages("alice", ["shop.eu"], limit=len(page["alerts"]))
     assert again == page
 
 

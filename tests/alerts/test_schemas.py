@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.alerts.schemas import AlertIn
+from service.alerts.schemas import AlertIn, CommentIn
 from service.timestamps import rfc3339
 
 pytestmark = pytest.mark.unit
@@ -53,6 +53,7 @@ def test_only_a_title_is_required() -> None:
         {"links": [{"title": "t", "url": "https://a.example/?q=1#x"}] * 20},
         {"links": [{"title": "t", "url": "http://a/" + "x" * 1991}]},
         {"dedup_key": "x" * 200},
+        {"escalate_after": 604_800},
         {"expires_at": f"{LATER}+00:00"},
         {"expires_at": "9999-12-31T23:59:59.999999Z"},
         {"body": None, "recipients": None, "dedup_key": None, "expires_at": None},
@@ -123,6 +124,7 @@ def test_what_is_within_the_limits_is_taken(fields: dict[str, Any]) -> None:
         ({"expires_at": 1e300}, "expires_at"),
         ({"expires_at": 4102444800}, "expires_at"),
         ({"expires_at": "4102444800"}, "expires_at"),
+        *(({"escalate_after": value}, "escalate_after") for value in (0, -1, 604_801, "soon", "5", True, 1.5)),
         ({"id": "5"}, "id"),
         ({"seq": 1}, "seq"),
         ({"Title": "twice"}, "Title"),
@@ -174,3 +176,15 @@ def test_a_lone_surrogate_is_no_text(field: str) -> None:
 
 def test_times_are_written_in_utc_with_microseconds() -> None:
     assert rfc3339(datetime.fromisoformat("2026-11-21T11:41:07+02:00")) == "2026-11-21T09:41:07.000000Z"
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n", "a\0b", "ü" * 8193, None, 7, "a\ud800b"], ids=lambda text: ascii(text)[:20]
+)
+def test_a_comment_that_cannot_be_shown_is_refused(text: object) -> None:
+    with pytest.raises(ValidationError):
+        CommentIn.model_validate({"text": text})
+
+
+def test_a_comment_may_have_lines() -> None:
+    assert CommentIn(text="It was the acquirer.\n\tAgain.").text == "It was the acquirer.\n\tAgain."

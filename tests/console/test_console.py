@@ -21,7 +21,7 @@ from service.settings import AuthSettings
 from tests.console.proxy import Proxy
 from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE, Tab, received_at
 from tests.harness import PATIENCE, READ, WRITE, Node, Process, eventually, new_database, token
-from tests.integrations.test_alertmanager import eager, manager, needs_alertmanager, told
+from tests.integrations.test_alertmanager import eager, manager, needs_alertmanager, prometheus_alert
 from tests.integrations.test_apprise import notify
 from tests.integrations.test_cloudevents import PATH as EVENTS_PATH
 from tests.integrations.test_cloudevents import event
@@ -165,11 +165,11 @@ async def test_the_life_of_an_alert_is_seen_in_its_row(node: Node, tab: Tab) -> 
 async def test_what_alertmanager_cloudevents_and_apprise_send_is_seen(node: Node, tab: Tab, tmp_path: Path) -> None:
     await tab.open(node)
     async with manager(eager(node.base), tmp_path) as prometheus:
-        await prometheus.post(told("DiskFull"))
+        await prometheus.post(prometheus_alert("DiskFull"))
         await tab.shows("DiskFull on db1")
         row = tab["alert"].filter(has_text="DiskFull on db1")
         await expect(row.locator(".severity")).to_have_text("critical")
-        await prometheus.post(told("DiskFull", resolved=True))
+        await prometheus.post(prometheus_alert("DiskFull", resolved=True))
         await expect(row.locator(".status")).to_have_text("resolved by alertmanager")
     message = to_structured_event(event({"title": "Settlement file is late"}))
     async with node.http() as client:

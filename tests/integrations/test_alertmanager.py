@@ -88,7 +88,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:
     return next((part.split()[0] for part in text.split("address=")[1:] if not part.startswith("127.0.0.1:0")), None)
 
 
-def told(name: str, *, resolved: bool = False, **labels: str) -> dict[str, Any]:
+def prometheus_alert(name: str, *, resolved: bool = False, **labels: str) -> dict[str, Any]:
     """Return an alert as Prometheus tells it to Alertmanager."""
     now = datetime.now(UTC)
     return {
@@ -117,7 +117,7 @@ async def test_a_firing_alert_of_a_real_alertmanager_is_stored_with_all_that_it_
     node: Node, tmp_path: Path
 ) -> None:
     async with manager(eager(node.base), tmp_path) as sender:
-        await sender.post(told("DiskFull"))
+        await sender.post(prometheus_alert("DiskFull"))
         await eventually(lambda: count(node))
         assert await sender.metric("alertmanager_notifications_failed_total") == 0
     alert = (await alerts(node))[0]
@@ -136,14 +136,14 @@ async def test_a_firing_alert_of_a_real_alertmanager_is_stored_with_all_that_it_
 @needs_alertmanager
 async def test_a_real_alertmanager_fires_repeats_and_resolves_one_alert(node: Node, tmp_path: Path) -> None:
     async with manager(eager(node.base), tmp_path) as sender:
-        await sender.post(told("DiskFull"), told("Slow", severity="warning"))
+        await sender.post(prometheus_alert("DiskFull"), prometheus_alert("Slow", severity="warning"))
         await eventually(lambda: count(node))
 
         async def was_repeated() -> bool:
             return await sender.metric("alertmanager_notifications_total") >= 3
 
         await eventually(was_repeated)
-        await sender.post(told("DiskFull", resolved=True), told("Slow", severity="warning"))
+        await sender.post(prometheus_alert("DiskFull", resolved=True), prometheus_alert("Slow", severity="warning"))
 
         async def is_resolved() -> bool:
             return any(alert["status"] == "resolved" for alert in await alerts(node))
@@ -161,7 +161,7 @@ async def test_a_real_alertmanager_tries_again_after_a_503_until_it_is_stored(no
     with FlakyProxy(node.base).running() as line:
         line.faults = [answer("503 Service Unavailable", "Retry-After: 1")] * 3
         async with manager(eager(line.base), tmp_path) as sender:
-            await sender.post(told("DiskFull"))
+            await sender.post(prometheus_alert("DiskFull"))
             await eventually(lambda: count(node))
         assert line.connections >= 4
 
@@ -171,7 +171,7 @@ def notification(*some: dict[str, Any]) -> dict[str, Any]:
 
 
 def firing(fingerprint: str, **fields: Any) -> dict[str, Any]:
-    alert = told("DiskFull")
+    alert = prometheus_alert("DiskFull")
     return {"status": "firing", "endsAt": NEVER, "fingerprint": fingerprint, **alert, **fields}
 
 
