@@ -221,7 +221,10 @@ async def test_a_postgres_that_does_not_answer_makes_the_sample_old_and_its_conn
 async def test_the_last_hour_has_sixty_minutes_and_says_what_is_unknown(postgres: FakePostgres) -> None:
     minute = int(AT.timestamp()) // 60
     postgres.log = postgres.log._replace(nodes=2)
-    postgres.others = [THERE, replace(THERE, minutes=[(minute, 1, 5), (minute - 1, 2, 1)])]
+    postgres.others = [
+        replace(THERE, minutes=[(minute, 1, 5), (minute - 1, 2, 1)]),
+        THERE,
+    ]  # the second is for another node
     history = await sampling(postgres).history()
     assert history is not None
     assert (history["type"], history["every"], len(history["minutes"])) == ("history", 1, 60)

@@ -121,14 +121,17 @@ class FakeLedger:
 class NoLimits:
     """Limits that nothing exceeds."""
 
+    def __init__(self) -> None:
+        self.dropped: list[str] = []
+
     def count_message(self, _connection: str) -> bool:
         return True
 
     def count_violation(self, _connection: str) -> bool:
         return True
 
-    def drop(self, _connection: str) -> None:
-        """Do nothing."""
+    def drop(self, connection: str) -> None:
+        self.dropped.append(connection)
 
 
 def fake_hub(settings: StreamSettings, ledger: FakeLedger | None = None, position: int = 0) -> Hub:

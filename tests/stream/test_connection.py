@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -20,7 +20,7 @@ from service.stream import frames
 from service.stream.fanout import Chunk
 from service.stream.frames import FrameBatch
 from service.stream.protocol import Phase
-from tests.stream.fakes import FakeLedger, connect, fake_hub, phase_of, prepared
+from tests.stream.fakes import FakeLedger, NoLimits, connect, fake_hub, phase_of, prepared
 
 if TYPE_CHECKING:
     from service.stream.connection import Connection
@@ -172,6 +172,7 @@ async def test_the_ledger_keeps_the_code_and_reason_of_a_client_that_closes(code
     case.connection.disconnected(code, reason)
     case.connection.close(CloseReason.KICKED)
     assert case.ledger.of("record_closing") == [(case.connection._entry, code, kept)]
+    assert cast("NoLimits", case.connection._limits).dropped == [str(case.connection.id)]
 
 
 @pytest.mark.parametrize(

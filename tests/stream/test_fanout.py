@@ -107,6 +107,9 @@ async def test_a_wake_up_for_more_than_the_log_has_is_asked_for_once() -> None:
         assert await node.sent(1) == [1]
         await asyncio.sleep(0.01)
         assert log.reads == 2  # the event, and that there are no more
+        node.fanout.wake(1)
+        await asyncio.sleep(0.01)
+        assert log.reads == 2
         log.events.append(event(2))
         node.fanout.wake(2)
         assert await node.sent(2) == [1, 2]
@@ -278,6 +281,7 @@ async def test_what_was_purged_is_named_in_a_gap_and_replayed_no_longer() -> Non
     assert seqs(await replayed(node, 0, EventFilter(), "alice")) == [1, 2, 3, 4, 5, 6]
     del log.events[:4]
     node.fanout.drop(4)
+    assert not node.fanout._scans
     chunks = await replayed(node, 1, EventFilter(), "alice")
     [gap] = [frame for chunk in chunks for frame in chunk.batch.frames if frame.type == "gap"]
     assert gap.payload == b'{"type":"gap","from":2,"to":4,"reason":"purged"}'

@@ -108,6 +108,7 @@ def test_a_frame_that_moves_the_cursor_has_an_id_and_others_have_none(http: Fake
         frames.pong(1),
         prepared(7),
         frames.presence([], [], present=0, truncated=False),
+        frames.caught_up(0),
         frames.caught_up(8),
         frames.gap(9, 10, "reset"),
         frames.gap(9, 11, "purged"),
@@ -119,7 +120,7 @@ def test_a_frame_that_moves_the_cursor_has_an_id_and_others_have_none(http: Fake
         {"data": frame.payload.decode(), **({"id": f"{frame.seq}.{CONNECTION}"} if frame.seq is not None else {})}
         for frame in batch.frames
     ]
-    assert [message["id"].split(".")[0] for message in messages(data) if "id" in message] == ["7", "8", "11"]
+    assert [message["id"].split(".")[0] for message in messages(data) if "id" in message] == ["7", "0", "8", "11"]
 
 
 def test_a_batch_is_encoded_once_for_all_connections() -> None:
