@@ -59,7 +59,7 @@ _QUERY = {
         "type": "string",
         "enum": list(get_args(Severity)),
         "default": "info",
-        "description": "The least severity.",
+        "description": "This severity or a more severe one.",
     },
     "token": {"type": "string", "description": "The token, where neither a header nor a subprotocol can be sent."},
 }

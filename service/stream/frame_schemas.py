@@ -17,7 +17,7 @@ from service.stream.frames import ErrorCode, GapReason
 from service.stream.protocol import SEQ_MAX
 
 _AT = "2026-11-21T09:41:07.123456Z"
-_BY_TIME = "tocsin"
+_SERVICE = "tocsin"
 _ALERT: dict[str, Any] = AlertShown.model_json_schema()["examples"][0]
 
 
@@ -165,7 +165,7 @@ class ErrorFrame(ServerFrame):
 
 
 class AlertInFrame(AlertShown):
-    """An alert as an event left it."""
+    """The alert as it is after the event."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -174,10 +174,10 @@ class EventFrame(ServerFrame):
     """An event of the log."""
 
     type: Literal["event"]
-    seq: int = Field(ge=1, description="its place in the log")
+    seq: int = Field(ge=1, description="its number in the log")
     kind: EventKind
     at: AwareDatetime
-    actor: str = Field(description="who did it: a subject, or `tocsin` for what time did")
+    actor: str = Field(description="who caused it: a subject, or `tocsin` for what became due")
     alert: AlertInFrame
 
 
@@ -208,7 +208,7 @@ class AlertRepeatedFrame(EventFrame):
 
 
 class AlertAcknowledgedFrame(EventFrame):
-    """Somebody has taken the alert: ``status_by``."""
+    """Somebody acknowledged the alert: ``status_by``."""
 
     example = {
         "seq": 4713,
@@ -222,7 +222,7 @@ class AlertAcknowledgedFrame(EventFrame):
 
 
 class AlertResolvedFrame(EventFrame):
-    """The alert is done."""
+    """The alert was resolved."""
 
     example = {
         "seq": 4714,
@@ -236,7 +236,7 @@ class AlertResolvedFrame(EventFrame):
 
 
 class AlertReopenedFrame(EventFrame):
-    """The alert is open again."""
+    """The alert was reopened."""
 
     example = {
         "seq": 4715,
@@ -250,7 +250,7 @@ class AlertReopenedFrame(EventFrame):
 
 
 class AlertCommentedFrame(EventFrame):
-    """Somebody said something about the alert. It adds ``comment``."""
+    """Somebody commented on the alert. The frame adds ``comment``."""
 
     example = {
         "seq": 4716,
@@ -266,14 +266,14 @@ class AlertCommentedFrame(EventFrame):
 
 
 class AlertExpiredFrame(EventFrame):
-    """The time of the alert is over."""
+    """The alert expired."""
 
     example = {
         "seq": 4717,
         "kind": "alert.expired",
         "at": _AT,
-        "actor": _BY_TIME,
-        "alert": {**_closed_by("expired", _BY_TIME), "expires_at": _AT},
+        "actor": _SERVICE,
+        "alert": {**_closed_by("expired", _SERVICE), "expires_at": _AT},
     }
 
     kind: Literal["alert.expired"]
@@ -286,7 +286,7 @@ class AlertEscalatedFrame(EventFrame):
         "seq": 4718,
         "kind": "alert.escalated",
         "at": _AT,
-        "actor": _BY_TIME,
+        "actor": _SERVICE,
         "alert": {**_ALERT, "recipients": None, "escalate_at": None},
     }
 

@@ -73,7 +73,7 @@ _CONNECTION = "01a1fd87-65c3-71a6-ba06-3929d3197295"
 
 
 class CloseOut(BaseModel):
-    """Why the connection of the polls was closed."""
+    """The reason why the connection of the polls was closed."""
 
     type: Literal["close"]
     code: int
@@ -81,7 +81,7 @@ class CloseOut(BaseModel):
 
 
 class GapOut(BaseModel):
-    """What cannot be sent."""
+    """A range of the log that cannot be sent."""
 
     type: Literal["gap"]
     from_: int = Field(alias="from")
@@ -133,7 +133,7 @@ class AckIn(BaseModel):
 
 
 class AckOut(BaseModel):
-    """Up to where it counts."""
+    """How far the acknowledgement counts."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"connection": _CONNECTION, "seq": 4711}]})
 
@@ -173,7 +173,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
             json_schema_extra={"format": "topics"},
         ),
     ] = "",
-    min_severity: Annotated[Severity, Query(description="this severity or a graver one")] = "info",
+    min_severity: Annotated[Severity, Query(description="this severity or a more severe one")] = "info",
     wait: Annotated[
         float | None,
         Query(ge=0, le=WAIT_MAX_SECONDS, description=f"long poll: the most seconds to wait; {WAIT_SECONDS} by default"),

@@ -128,7 +128,7 @@ async def test_a_look_at_the_last_hour_leaves_no_sampler_behind(unsampled: Node)
     await eventually(lambda: is_sampled(unsampled, 0))
 
 
-# What the figures say.
+# The stats.
 
 
 async def test_the_stats_are_those_of_the_log_and_of_the_ledger(node: Node) -> None:
