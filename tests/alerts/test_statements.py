@@ -128,8 +128,8 @@ async def test_a_lookup_finds_holders_of_keys_and_due_alerts(connection: asyncpg
     old = stored(seq=1, dedup_key="k", status="resolved")
     new, other = stored(seq=2, dedup_key="k"), stored(seq=3, dedup_key="k", topic="another")
     due, later = stored(seq=4, expires_at=NOW), stored(seq=5, expires_at=LATER)
-    over = stored(seq=6, expires_at=NOW, status="resolved")
-    alerts = {alert.id: alert for alert in (old, new, other, due, later, over)}
+    over, older = stored(seq=6, expires_at=NOW, status="resolved"), stored(seq=7, dedup_key="k", status="expired")
+    alerts = {alert.id: alert for alert in (old, new, other, due, later, over, older)}
     async with connection.transaction():
         await write_unit_of_work(connection, UnitOfWork(0, changed=alerts))
 
