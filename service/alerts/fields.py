@@ -145,26 +145,26 @@ def _distinct(value: list[str]) -> list[str]:
 
 def _json(value: Any, depth: int = ATTRIBUTES_MAX_DEPTH) -> Any:
     """Accept JSON that PostgreSQL, a browser and the encoder can hold."""
-    match value:
-        case str():
-            _characters(value, NOT_IN_TEXT)
-        case float() if not math.isfinite(value):
-            raise ValueError("numbers must be finite")
-        case float() if value and not NUMBER_MIN <= abs(value) <= NUMBER_MAX:
-            raise ValueError("numbers must lie between 1e-30 and 1e30: send others as text")
-        case int() if abs(value) > INTEGER_MAX:
-            raise ValueError("integers beyond 2^53 lose digits in browsers: send them as text")
-        case dict() | list():
-            if depth == 0:
-                raise ValueError(f"must not be nested deeper than {ATTRIBUTES_MAX_DEPTH} levels")
-            for name in value if isinstance(value, dict) else ():
-                _characters(name, _NOT_IN_LINES)
-            for item in value.values() if isinstance(value, dict) else value:
-                _json(item, depth - 1)
+    if isinstance(value, str):
+        _characters(value, NOT_IN_TEXT)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    elif isinstance(value, float) and value and not NUMBER_MIN <= abs(value) <= NUMBER_MAX:
+        raise ValueError("numbers must lie between 1e-30 and 1e30: send others as text")
+    elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+        raise ValueError("integers beyond 2^53 lose digits in browsers: send them as text")
+    elif isinstance(value, dict | list):
+        if depth == 0:
+            raise ValueError(f"must not be nested deeper than {ATTRIBUTES_MAX_DEPTH} levels")
+        for name in value if isinstance(value, dict) else ():
+            _characters(name, _NOT_IN_LINES)
+        for item in value.values() if isinstance(value, dict) else value:
+            _json(item, depth - 1)
     return value
 
 
-def _bounded(value: dict[str, Any]) -> dict[str, Any]:
+def _attributes(value: dict[str, Any]) -> dict[str, Any]:
+    _json(value)
     if len(orjson.dumps(value)) > ATTRIBUTES_MAX_BYTES:
         raise ValueError(f"must be at most {ATTRIBUTES_MAX_BYTES} bytes as JSON")
     return value
@@ -211,8 +211,7 @@ FutureTime = Annotated[Time, AfterValidator(_in_future)]
 
 Attributes = Annotated[
     dict[str, Any],
-    AfterValidator(_json),
-    AfterValidator(_bounded),
+    AfterValidator(_attributes),
     documented(propertyNames={"pattern": ATTRIBUTE_PATTERN}),
 ]
 
