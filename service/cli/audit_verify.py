@@ -1,4 +1,4 @@
-"""``tocsin audit verify``: whether the log and the ledger are what the service wrote."""
+"""``tocsin audit verify``: prove that the log and the ledger are as the service wrote them."""
 
 from __future__ import annotations
 
@@ -41,23 +41,24 @@ _INDENT = " " * 17
 def verify(
     *,
     expect: Annotated[
-        list[str] | None, typer.Option(metavar="HASH", help="A head that was noted elsewhere; repeat for several.")
+        list[str] | None, typer.Option(metavar="HASH", help="A head of an earlier run; repeat for several.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many ranges are checked at once.")] = JOBS,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many ranges are verified at once.")] = JOBS,
     state: Annotated[
-        Path | None, typer.Option(help=f"Where an interrupted run goes on; default: {STATE_FILE} in TOCSIN_DATA_DIR.")
+        Path | None, typer.Option(help=f"The file of the checkpoint; default: {STATE_FILE} in TOCSIN_DATA_DIR.")
     ] = None,
-    from_start: Annotated[bool, typer.Option("--from-start", help="Forget what earlier runs found.")] = False,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Ignore the checkpoint of earlier runs.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Prove that nobody altered the log or the ledger.
 
-    No event, delivery, receipt or closed connection was altered, removed or added since it was written. Prints the
-    heads of both chains. Keep them where nobody who can change the database can change them: a later run with --expect
-    proves that nothing before them was altered. Without it, a rewrite of everything after some point is not detected.
-    The service may keep writing.
+    No event, delivery, receipt or closed connection was altered, removed or added since it was
+    written. Prints the heads of both chains. Keep them where nobody who can change the database can
+    change them: a later run with --expect proves that nothing before them was altered. Without it,
+    a rewrite of everything after some point is not detected. The service may keep writing.
 
-    An interrupted run is continued: what it had checked is not checked again, except with --from-start.
+    An interrupted run is continued: what it had checked is not checked again, except with
+    --from-start.
     """
     noted = [_hash(text) for text in expect or ()]
     settings = load()
@@ -73,7 +74,7 @@ def verify(
 
 
 def _run(address: str, checkpoint: Checkpoint, noted: Sequence[bytes], jobs: int) -> list[Verification]:
-    """Check both chains, and keep the checkpoint.
+    """Verify both chains, and keep the checkpoint.
 
     Raises:
         CommandFailed: interrupted, or the database cannot be read.
@@ -95,14 +96,14 @@ def _run(address: str, checkpoint: Checkpoint, noted: Sequence[bytes], jobs: int
                 )
                 results.append(_unless_purged(address, chain, check))
     except KeyboardInterrupt:
-        raise CommandFailed("interrupted: run the command again, it goes on where it was") from None
+        raise CommandFailed("interrupted: run the command again, and it continues") from None
     if all(result.mismatch is None for result in results):
         checkpoint.save_heads({result.chain.name: LinkRef(*result.head[:2]) for result in results})
     return results
 
 
 def _unless_purged(address: str, chain: Chain, check: Callable[..., Verification]) -> Verification:
-    """Check a chain; again if retention purged more of it meanwhile, which looks as if it were missing."""
+    """Verify a chain, and again if retention purged a part of it meanwhile."""
     while True:
         purged = verifier.purged_prefix(address, chain)
         result = check(purged=purged)
@@ -112,7 +113,7 @@ def _unless_purged(address: str, chain: Chain, check: Callable[..., Verification
 
 @contextmanager
 def _progress(chain: str, checkpoint: Checkpoint) -> Iterator[Callable[[Verification], None]]:
-    """Show how far it got, where standard error is a terminal, and keep it in the checkpoint."""
+    """Show the progress on a terminal, and keep it in the checkpoint."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -127,7 +128,7 @@ def _progress(chain: str, checkpoint: Checkpoint) -> Iterator[Callable[[Verifica
 
 
 def _name(url: URL) -> str:
-    """Return what tells a database from another, without a password."""
+    """Return what identifies a database, without its password."""
     return f"{url.host or url.query.get('host', '')}:{url.port or ''}/{url.database}"
 
 
@@ -142,7 +143,7 @@ def _hash(text: str) -> bytes:
 
 
 def _found(hash_: bytes, results: Sequence[Verification]) -> tuple[str, int] | None:
-    """Return the chain that a noted hash is in, and where."""
+    """Return the chain that an expected hash is in, and where."""
     for result in results:
         if (position := result.found[hash_]) is not None:
             return result.chain.name, position
@@ -177,7 +178,7 @@ def _extent(result: Verification) -> str:
 
 
 def _place(result: Verification) -> str:
-    """Say where the mismatch is."""
+    """Return where the mismatch is, in words."""
     mismatch = result.mismatch
     if mismatch is None or mismatch.first is None:
         return f"the {result.chain.name}"
@@ -225,7 +226,7 @@ def _time(at: datetime | None) -> str | None:
 
 
 def _failure(results: Sequence[Verification], found: dict[bytes, tuple[str, int] | None]) -> str | None:
-    """Say in one line what is wrong, if anything."""
+    """Return in one line what is wrong, if anything."""
     wrong = [
         f"the {result.chain.name} was altered: {_place(result)}: {result.mismatch.reason}"
         for result in results
