@@ -1,10 +1,11 @@
-"""The figures of the whole service that the log and the ledger know: how many alerts, and how long deliveries took.
+"""Statistics of the whole service from the log and the ledger: how many alerts, and how long deliveries took.
 
-They are asked for while somebody looks at the dashboard, so each question costs about the same however long the log is
-and however much happens: it reads by index, and of more than it may read it takes every so many-th, which it says. The
-latencies are those of ``audit.deliveries``, of a sample of events and connections.
+They are queried while somebody looks at the dashboard, so each query costs about the same however
+long the log is and however much happens: it reads by index, and of more events than its maximum it
+reads every n-th, and returns n. The latencies are those of ``audit.deliveries``, for a sample of
+events and connections.
 
-The questions are statements on a connection of the asker's own, whose time zone is UTC, and whose time is bounded.
+The queries run on a dedicated connection, whose time zone is UTC and whose statements have a timeout.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ if TYPE_CHECKING:
 
     from service.severity import Severity
 
-KINDS = ["alert.created", "alert.repeated"]
-"""The events that are an alert that was posted."""
+POSTED_KINDS = ["alert.created", "alert.repeated"]
+"""The kinds of the events of posted alerts."""
 
-COUNTED_AT_ONCE = 2_000
-COUNTED_OF_AN_HOUR = 20_000
-EVENTS_AT_ONCE, CONNECTIONS_AT_ONCE = 50, 20
-EVENTS_OF_A_MINUTE, CONNECTIONS_OF_AN_HOUR = 8, 12
+SAMPLE_EVENTS_MAX, HOUR_EVENTS_MAX = 2_000, 20_000
+"""Events that are counted, for a sample and for the last hour."""
+LATENCY_EVENTS, LATENCY_CONNECTIONS = 50, 20
+LATENCY_EVENTS_OF_A_MINUTE, LATENCY_CONNECTIONS_OF_AN_HOUR = 8, 12
+"""Events and connections whose latency is read."""
 HISTORY = timedelta(hours=1)
 
-_NOW = """
+_LOG_STATE = """
     SELECT clock_timestamp() AS at,
            coalesce((SELECT max(last_seq) FROM log_chain), 0) AS head,
            coalesce((SELECT min(seq) FROM events), 1) AS first,
@@ -39,7 +41,7 @@ _BYTES = """
     FROM pg_inherits WHERE inhparent = 'events'::regclass
 """
 
-# Times rise with seq, so the last event before a time is found by halving: some twenty looks into the primary key.
+# Times rise with seq, so the last event before a time is found by bisection, in some twenty reads of the primary key.
 _LAST_BEFORE = """
     WITH RECURSIVE search (low, high) AS (
         SELECT $1::bigint, $2::bigint
@@ -62,7 +64,7 @@ _COUNT = """
     GROUP BY 1, 2
 """
 
-# UUIDs of version 7 begin with their time, so the primary key finds the connections that were opened lately.
+# UUIDs of version 7 begin with their time, so the primary key finds the connections that were opened recently.
 _SAMPLE = """
     SELECT coalesce(array_agg(id), '{}') FROM (
         SELECT id FROM connections WHERE closed_at IS NULL OR id >= $1 ORDER BY random() LIMIT $2
@@ -86,8 +88,8 @@ _LATENCY = _latency("NULL::timestamptz")
 _LATENCY_BY_MINUTE = _latency("date_trunc('minute', occurred_at)")
 
 
-class Now(NamedTuple):
-    """Where the log stands, by the database's clock: its first and last seq, and how many nodes serve."""
+class LogState(NamedTuple):
+    """The first and last seq of the log, and how many nodes serve, at a time of the database's clock."""
 
     at: datetime
     head: int
@@ -95,8 +97,8 @@ class Now(NamedTuple):
     nodes: int
 
 
-class Counted(NamedTuple):
-    """Alerts by minute and severity. ``every`` is 1 where all were counted, n where every n-th event was."""
+class CountedAlerts(NamedTuple):
+    """Alerts by minute and severity. ``every`` is 1 if all events were counted, n if every n-th was."""
 
     alerts: dict[tuple[datetime, Severity], int]
     every: int
@@ -104,7 +106,7 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds from the event to the socket, and from there to the acknowledgement; None where there are none."""
+    """Seconds from the event to the socket, and from there to the receipt; None where there are none."""
 
     deliveries: int
     sent_p50: float | None
@@ -113,57 +115,65 @@ class Latency:
     received_p99: float | None
 
 
-async def now(connection: asyncpg.Connection) -> Now:
-    """Return where the log stands."""
-    return Now(*await connection.fetchrow(_NOW))
+async def log_state(connection: asyncpg.Connection) -> LogState:
+    """Return the state of the log."""
+    return LogState(*await connection.fetchrow(_LOG_STATE))
 
 
 async def log_bytes(connection: asyncpg.Connection) -> int:
-    """Return how much room the log takes on disk, its indexes included."""
+    """Return the size of the log on disk, with its indexes."""
     size: int = await connection.fetchval(_BYTES)
     return size
 
 
-async def last_before(connection: asyncpg.Connection, log: Now, at: datetime) -> int:
+async def last_before(connection: asyncpg.Connection, log: LogState, at: datetime) -> int:
     """Return the seq of the last event before a time."""
     seq: int = await connection.fetchval(_LAST_BEFORE, min(log.first - 1, log.head), log.head, at)
     return seq
 
 
-async def count_alerts(connection: asyncpg.Connection, after: int, head: int, most: int) -> Counted:
-    """Count the alerts of ``(after, head]``, looking at no more than ``most`` events."""
-    every = max(1, -(-(head - after) // most))
-    rows = await connection.fetch(_COUNT, after, head, every, KINDS)
-    return Counted({(row["minute"], row["severity"]): row["alerts"] for row in rows}, every)
+async def count_alerts(connection: asyncpg.Connection, after: int, head: int, limit: int) -> CountedAlerts:
+    """Count the alerts of ``(after, head]``, reading at most about ``limit`` events."""
+    every = _step(after, head, limit)
+    rows = await connection.fetch(_COUNT, after, head, every, POSTED_KINDS)
+    return CountedAlerts({(row["minute"], row["severity"]): row["alerts"] for row in rows}, every)
 
 
 async def latency(connection: asyncpg.Connection, after: int, head: int) -> Latency | None:
-    """Return how long the deliveries of ``(after, head]`` took to the connections that are open."""
-    found = await _latencies(connection, _LATENCY, _spread(after, head, EVENTS_AT_ONCE), "f" * 32, CONNECTIONS_AT_ONCE)
+    """Return the latency of the deliveries of ``(after, head]`` to open connections."""
+    found = await _latencies(
+        connection, _LATENCY, evenly_spaced(after, head, LATENCY_EVENTS), "f" * 32, LATENCY_CONNECTIONS
+    )
     return found.get(None)
 
 
-async def latency_by_minute(connection: asyncpg.Connection, log: Now, after: int) -> dict[datetime | None, Latency]:
-    """Return how long the deliveries of ``(after, head]`` took, by the minute of the events."""
+async def latency_by_minute(
+    connection: asyncpg.Connection, log: LogState, after: int
+) -> dict[datetime | None, Latency]:
+    """Return the latency of the deliveries of ``(after, head]``, by the minute of the events."""
     opened = f"{int((log.at - HISTORY).timestamp() * 1000):012x}".ljust(32, "0")
-    seqs = _spread(after, log.head, EVENTS_OF_A_MINUTE * 60)
-    return await _latencies(connection, _LATENCY_BY_MINUTE, seqs, opened, CONNECTIONS_OF_AN_HOUR)
+    seqs = evenly_spaced(after, log.head, LATENCY_EVENTS_OF_A_MINUTE * 60)
+    return await _latencies(connection, _LATENCY_BY_MINUTE, seqs, opened, LATENCY_CONNECTIONS_OF_AN_HOUR)
 
 
 async def _latencies(
-    connection: asyncpg.Connection, question: str, seqs: list[int], opened: str, connections: int
+    connection: asyncpg.Connection, query: str, seqs: list[int], opened: str, connections: int
 ) -> dict[datetime | None, Latency]:
     if not seqs:
         return {}
     sample = await connection.fetchval(_SAMPLE, opened, connections)
-    rows = await connection.fetch(question, seqs, sample)
+    rows = await connection.fetch(query, seqs, sample)
     return {
         row["minute"]: Latency(row["deliveries"], *(row["sent"] or (None, None)), *(row["received"] or (None, None)))
         for row in rows
     }
 
 
-def _spread(after: int, head: int, most: int) -> list[int]:
-    """Return up to ``most`` numbers of ``(after, head]``, evenly apart, the last one among them."""
-    every = max(1, -(-(head - after) // most))
-    return list(range(head, after, -every))
+def evenly_spaced(after: int, head: int, limit: int) -> list[int]:
+    """Return up to ``limit`` numbers of ``(after, head]``, evenly spaced, from the last one down."""
+    return list(range(head, after, -_step(after, head, limit)))
+
+
+def _step(after: int, head: int, limit: int) -> int:
+    """Return n, so that every n-th of ``(after, head]`` are at most ``limit``."""
+    return max(1, -(-(head - after) // limit))

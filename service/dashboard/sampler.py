@@ -62,7 +62,7 @@ class Sampler:
         self._wanted = ""
         self._answered = asyncio.Event()
         self._previous: dict[str, NodeStats] = {}
-        self._counted: database_stats.Now | None = None
+        self._counted: database_stats.LogState | None = None
         self._known: dict[str, Any] = {
             "measured_at": None,
             "seconds": None,
@@ -70,7 +70,7 @@ class Sampler:
             "alerts": None,
             "latency": None,
         }
-        self._log = database_stats.Now(datetime.now(UTC), 0, 1, 1)
+        self._log = database_stats.LogState(datetime.now(UTC), 0, 1, 1)
         self._bytes: int | None = None
         self._sized = -float(SIZE_EVERY_SECONDS)
 
@@ -109,10 +109,10 @@ class Sampler:
         }
 
     async def _measure(self, connection: asyncpg.Connection) -> bool:
-        log = await database_stats.now(connection)
+        log = await database_stats.log_state(connection)
         await self._ask_nodes(connection, log.nodes - 1)
         since = self._counted or await self._earlier(connection, log, FIRST_SPAN)
-        counted = await database_stats.count_alerts(connection, since.head, log.head, database_stats.COUNTED_AT_ONCE)
+        counted = await database_stats.count_alerts(connection, since.head, log.head, database_stats.SAMPLE_EVENTS_MAX)
         minute_ago = await self._earlier(connection, log, LATENCY_SPAN)
         latency = await database_stats.latency(connection, minute_ago.head, log.head)
         if time.monotonic() - self._sized >= SIZE_EVERY_SECONDS:
@@ -132,8 +132,8 @@ class Sampler:
         return True
 
     async def _earlier(
-        self, connection: asyncpg.Connection, log: database_stats.Now, span: timedelta
-    ) -> database_stats.Now:
+        self, connection: asyncpg.Connection, log: database_stats.LogState, span: timedelta
+    ) -> database_stats.LogState:
         at = log.at - span
         return log._replace(at=at, head=await database_stats.last_before(connection, log, at))
 
@@ -144,10 +144,10 @@ class Sampler:
         return await self._within(HISTORY_SECONDS, self._read_history)
 
     async def _read_history(self, connection: asyncpg.Connection) -> dict[str, Any]:
-        log = await database_stats.now(connection)
+        log = await database_stats.log_state(connection)
         await self._ask_nodes(connection, log.nodes - 1, WITH_MINUTES)
         after = await database_stats.last_before(connection, log, log.at - database_stats.HISTORY)
-        counted = await database_stats.count_alerts(connection, after, log.head, database_stats.COUNTED_OF_AN_HOUR)
+        counted = await database_stats.count_alerts(connection, after, log.head, database_stats.HOUR_EVENTS_MAX)
         latencies = await database_stats.latency_by_minute(connection, log, after)
         recorded = minutes_of([self._reporter.measure(with_minutes=True), *self._answers.values()])
         unknown = asdict(database_stats.Latency(0, None, None, None, None))

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from tests.fixtures.recorded_database import copy_url, recorded_database
 from tests.harness import ROOT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Tocsin = Callable[..., subprocess.CompletedProcess[str]]
-
-__all__ = ["copy_url", "recorded_database"]
 
 
 def verified(tocsin: Tocsin, url: str, *options: str, code: int = 0) -> dict[str, Any]:

@@ -227,7 +227,7 @@ async def test_of_many_events_some_are_counted_for_all(node: Node) -> None:
     await node.post_all([{"severity": "info"}] * 60)
     connection = await asyncpg.connect(node.database_url)
     try:
-        log = await database_stats.now(connection)
+        log = await database_stats.log_state(connection)
         assert (log.head, log.first, log.nodes) == (60, 1, 1)
         [(_, alerts)] = (every := await database_stats.count_alerts(connection, 0, 60, 60)).alerts.items()
         assert (alerts, every.every) == (60, 1)

@@ -96,7 +96,7 @@ class FakePostgres:
     """What the log and the ledger say, and the connections that were made."""
 
     def __init__(self) -> None:
-        self.log = database_stats.Now(AT, 50, 1, 1)
+        self.log = database_stats.LogState(AT, 50, 1, 1)
         self.others: list[NodeStats] = []
         self.connections: list[FakeConnection] = []
         self.answers = asyncio.Event()
@@ -107,18 +107,20 @@ class FakePostgres:
         self.connections.append(FakeConnection(self.others))
         return self.connections[-1]
 
-    async def now(self, _connection: Any) -> database_stats.Now:
+    async def log_state(self, _connection: Any) -> database_stats.LogState:
         await self.answers.wait()
         log, self.log = self.log, self.log._replace(at=self.log.at + timedelta(seconds=2))
         return log
 
-    async def last_before(self, _connection: Any, log: database_stats.Now, at: datetime) -> int:
+    async def last_before(self, _connection: Any, log: database_stats.LogState, at: datetime) -> int:
         return max(0, log.head - int((log.at - at).total_seconds()))
 
-    async def count_alerts(self, _connection: Any, after: int, up_to: int, _at_most: int) -> database_stats.Counted:
+    async def count_alerts(
+        self, _connection: Any, after: int, up_to: int, _at_most: int
+    ) -> database_stats.CountedAlerts:
         self.counted.append((after, up_to))
         minute = AT.replace(second=0)
-        return database_stats.Counted({(minute, "info"): 20, (minute, "critical"): 10}, 1)
+        return database_stats.CountedAlerts({(minute, "info"): 20, (minute, "critical"): 10}, 1)
 
     async def latency(self, *_: Any) -> None:
         """Return None: there were no deliveries."""
@@ -143,7 +145,7 @@ class Reporter:
 @pytest.fixture
 def postgres(monkeypatch: pytest.MonkeyPatch) -> FakePostgres:
     fake = FakePostgres()
-    for name in ("now", "last_before", "count_alerts", "latency", "latency_by_minute", "log_bytes"):
+    for name in ("log_state", "last_before", "count_alerts", "latency", "latency_by_minute", "log_bytes"):
         monkeypatch.setattr(database_stats, name, getattr(fake, name))
     for name, seconds in (("ASK_SECONDS", 0.5), ("HISTORY_SECONDS", 0.5), ("ANSWER_SECONDS", 0.02)):
         monkeypatch.setattr(sampler, name, seconds)
@@ -171,7 +173,7 @@ async def test_a_sample_says_what_happened_since_the_last(postgres: FakePostgres
         "log_bytes": 8192,
     }
     reporter.stats = replace(HERE, at=104, delivered=1100, commits=14, commit_seconds=0.7, position=55)
-    postgres.log = database_stats.Now(AT + timedelta(seconds=4), 60, 1, 1)
+    postgres.log = database_stats.LogState(AT + timedelta(seconds=4), 60, 1, 1)
     second = await one.sample()
     assert (second["seconds"], second["deliveries"], second["lag"]) == (4, 25, 5)
     assert second["database"]["commit_seconds"] == pytest.approx(0.05)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from service.events.tables import events, log_chain
@@ -21,7 +23,7 @@ from service.severity import SEVERITIES
 from tests.harness import new_database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
 
 CHAINED = (events, log_chain, connections, dispatches, receipts, ledger_chain)
 COLUMNS = [(table.name, column.name, str(column.type)) for table in CHAINED for column in table.columns]
@@ -70,6 +72,11 @@ async def lax_url(server_url: str, recorded_database: str) -> AsyncIterator[str]
         yield url
 
 
+async def fits_now(connection: asyncpg.Connection) -> bool:
+    async with connection.transaction():
+        return await fits(connection)
+
+
 async def fits(connection: asyncpg.Connection) -> bool:
     for chain in (LOG, LEDGER):
         seen = await take_snapshot(connection, chain)
@@ -82,9 +89,8 @@ async def fits(connection: asyncpg.Connection) -> bool:
     return True
 
 
-async def is_found(url: str, table: str, column: str, row: int, value: str | None) -> bool:
+async def is_found(connection: asyncpg.Connection, table: str, column: str, row: int, value: str | None) -> bool:
     """Edit a row in a transaction, and say whether it is found there; what is not possible, or no edit, is passed."""
-    connection = await asyncpg.connect(url)
     transaction = connection.transaction()
     await transaction.start()
     try:
@@ -115,26 +121,43 @@ async def is_found(url: str, table: str, column: str, row: int, value: str | Non
         return not await fits(connection)
     finally:
         await transaction.rollback()
-        await connection.close()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@dataclass(frozen=True)
+class Intruder:
+    """A superuser on the lax database, with a loop for the synchronous tests."""
+
+    runner: asyncio.Runner
+    connection: asyncpg.Connection
+
+    def run(self, work: Coroutine[Any, Any, bool]) -> bool:
+        return self.runner.run(work)
+
+
+@pytest.fixture(scope="module")
+def intruder(lax_url: str) -> Iterator[Intruder]:
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(lax_url))
+        yield Intruder(runner, connection)
+        runner.run(connection.close())
+
+
+@settings(max_examples=60)
 @given(edits())
 @example(("connections", "ledger_link_id", 0, None))
 @example(("connections", "close_reason", 0, None))
 @example(("connections", "topics", 0, '["*"]'))
 @example(("events", "body", 0, "{}"))
-def test_any_edit_of_one_row_is_found(lax_url: str, edit: tuple[str, str, int, str | None]) -> None:
-    assert asyncio.run(is_found(lax_url, *edit))
+def test_any_edit_of_one_row_is_found(intruder: Intruder, edit: tuple[str, str, int, str | None]) -> None:
+    assert intruder.run(is_found(intruder.connection, *edit))
 
 
-def test_the_database_fits_as_it_is(lax_url: str) -> None:
-    async def unedited() -> bool:
-        connection = await asyncpg.connect(lax_url)
-        try:
-            async with connection.transaction():
-                return await fits(connection)
-        finally:
-            await connection.close()
+@pytest.mark.long
+@settings(max_examples=1_000)
+@given(edits())
+def test_any_of_many_edits_of_one_row_is_found(intruder: Intruder, edit: tuple[str, str, int, str | None]) -> None:
+    assert intruder.run(is_found(intruder.connection, *edit))
 
-    assert asyncio.run(unedited())
+
+def test_the_database_fits_as_it_is(intruder: Intruder) -> None:
+    assert intruder.run(fits_now(intruder.connection))

@@ -231,8 +231,7 @@ async def test_the_first_of_several_mismatches_is_named(copy_url: str, intruder:
 
 
 async def test_several_processes_find_what_one_finds(copy_url: str, intruder: asyncpg.Connection) -> None:
-    for chain in (LOG, LEDGER):
-        assert await verified(copy_url, chain, jobs=2) == await verified(copy_url, chain)
+    assert await verified(copy_url, LEDGER, jobs=2) == await verified(copy_url, LEDGER)
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq IN (15, 30)")
     one, two = await verified(copy_url, LOG), await verified(copy_url, LOG, jobs=2)
     assert one == two
@@ -250,17 +249,14 @@ async def test_a_service_that_goes_on_writing_fits(node: Node) -> None:
     async with await node.live() as stream:
         writing = asyncio.create_task(write())
         try:
-            heads = []
-            for _ in range(10):
-                for chain in (LOG, LEDGER):
-                    result = await asyncio.to_thread(verify, node.database_url, chain)
-                    assert result.mismatch is None
-                    heads.append(result.head.position)
+            heads: list[tuple[int, int]] = []
+            while len(heads) < 3 or not (heads[0][0] < heads[-1][0] and heads[0][1] < heads[-1][1]):
+                results = [await asyncio.to_thread(verify, node.database_url, chain) for chain in (LOG, LEDGER)]
+                assert [result.mismatch for result in results] == [None, None]
+                heads.append((results[0].head.position, results[1].head.position))
         finally:
             stop.set()
             await writing
-        assert heads[0] < heads[-2]
-        assert heads[1] < heads[-1]
     assert await mismatches(node.database_url) == {}
 
 

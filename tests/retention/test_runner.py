@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from service.events.hash_chain import LINK_GRID, NO_HASH
 from service.retention.purge_steps import PAGES_PER_RANGE
+from service.retention.runner import Retention
 from service.settings import RetentionSettings
 from tests.fixtures.small_log import SIZE, log_head
 
@@ -28,6 +29,13 @@ def test_partitions_hold_whole_links() -> None:
     fields = RetentionSettings.model_fields["partition_events"]
     assert fields.default % LINK_GRID == 0
     assert [getattr(rule, "multiple_of", None) for rule in fields.metadata][-1] == LINK_GRID
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("days", "cutoff"), [(None, None), (30, datetime(2026, 10, 22, tzinfo=UTC))])
+def test_the_cutoff_is_so_many_days_ago(days: int | None, cutoff: datetime | None) -> None:
+    retention = Retention(cast("Any", None), RetentionSettings(retention_days=days), lambda _seq: None)
+    assert retention.cutoff(datetime(2026, 11, 21, tzinfo=UTC)) == cutoff
 
 
 # Partitions of the log.

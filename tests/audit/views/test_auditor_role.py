@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from sqlalchemy import make_url
 
 from alembic import command
 from service.database.embedded import embedded_postgres
 from service.database.engine import parse_url
 from service.database.migrate import configuration, migrate
-from tests.harness import ROOT, new_database, with_database
+from tests.harness import ROOT, memory_folder, new_database, with_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 VIEWS = "SELECT relname FROM pg_class WHERE relnamespace = 'audit'::regnamespace ORDER BY 1"
 TABLES = """
@@ -98,9 +101,9 @@ async def auditor_of(database_url: str) -> AsyncIterator[asyncpg.Connection]:
         await owner.close()
 
 
-@pytest.fixture
-async def auditor(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with auditor_of(database_url) as connection:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def auditor(shared_url: str) -> AsyncIterator[asyncpg.Connection]:
+    async with auditor_of(shared_url) as connection:
         yield connection
 
 
@@ -130,8 +133,8 @@ async def refused(
         await transaction.rollback()
 
 
-async def test_an_auditor_reads_every_view(auditor: asyncpg.Connection, database_url: str) -> None:
-    views = [row[0] for row in await asked(database_url, VIEWS)]
+async def test_an_auditor_reads_every_view(auditor: asyncpg.Connection, shared_url: str) -> None:
+    views = [row[0] for row in await asked(shared_url, VIEWS)]
     assert {"deliveries", "unreceived", "timeline", "latency", "connections", "presence", "rejections", "tokens"} < {
         *views
     }
@@ -141,10 +144,10 @@ async def test_an_auditor_reads_every_view(auditor: asyncpg.Connection, database
         assert comment, "an auditor asks what a view is"
 
 
-async def test_an_auditor_changes_no_view_and_locks_none(auditor: asyncpg.Connection, database_url: str) -> None:
+async def test_an_auditor_changes_no_view_and_locks_none(auditor: asyncpg.Connection, shared_url: str) -> None:
     columns = "SELECT attrelid::regclass::text, attname FROM pg_attribute WHERE attnum = 2 AND attrelid IN ({})"
     oids = "SELECT oid FROM pg_class WHERE relnamespace = 'audit'::regnamespace"
-    for view, column in await asked(database_url, columns.format(oids)):
+    for view, column in await asked(shared_url, columns.format(oids)):
         for statement in (
             f"INSERT INTO {view} DEFAULT VALUES",
             f"UPDATE {view} SET {column} = NULL",
@@ -167,8 +170,8 @@ async def test_an_auditor_changes_no_view_and_locks_none(auditor: asyncpg.Connec
             await refused(auditor, statement)
 
 
-async def test_an_auditor_touches_no_table(auditor: asyncpg.Connection, database_url: str) -> None:
-    tables = await asked(database_url, TABLES)
+async def test_an_auditor_touches_no_table(auditor: asyncpg.Connection, shared_url: str) -> None:
+    tables = await asked(shared_url, TABLES)
     assert {"events", "events_p0", "alerts", "receipts", "alembic_version"} < {row["name"] for row in tables}
     for table, kind, column in tables:
         for statement in (
@@ -189,20 +192,20 @@ async def test_an_auditor_touches_no_table(auditor: asyncpg.Connection, database
             await refused(
                 auditor, statement, asyncpg.WrongObjectTypeError if no_table else asyncpg.InsufficientPrivilegeError
             )
-    for (sequence,) in await asked(database_url, SEQUENCES):
+    for (sequence,) in await asked(shared_url, SEQUENCES):
         for statement in (f"SELECT nextval('{sequence}')", f"SELECT setval('{sequence}', 1)", f"TABLE {sequence}"):
             await refused(auditor, statement)
 
 
 async def test_an_auditor_calls_no_function_of_ours_but_those_that_only_compute(
-    auditor: asyncpg.Connection, database_url: str
+    auditor: asyncpg.Connection, shared_url: str
 ) -> None:
-    calls = [row["call"] for row in await asked(database_url, FUNCTIONS)]
+    calls = [row["call"] for row in await asked(shared_url, FUNCTIONS)]
     assert len(calls) >= 4
     for call in calls:
         await refused(auditor, f"SELECT {call}")
     rest = await asked(
-        database_url,
+        shared_url,
         "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND provolatile = 'i'",
     )
     assert {row["proname"] for row in rest} == PURE
@@ -218,11 +221,11 @@ async def test_an_auditor_does_not_set_up_the_server(auditor: asyncpg.Connection
         await auditor.execute("ALTER SYSTEM SET log_statement = 'none'")
 
 
-async def test_an_auditor_hands_the_views_to_nobody(auditor: asyncpg.Connection, database_url: str) -> None:
+async def test_an_auditor_hands_the_views_to_nobody(auditor: asyncpg.Connection, shared_url: str) -> None:
     acls = "SELECT relname, relacl::text FROM pg_class WHERE relnamespace = 'audit'::regnamespace ORDER BY 1"
-    before = await asked(database_url, acls)
+    before = await asked(shared_url, acls)
     await auditor.execute("GRANT SELECT ON audit.deliveries TO PUBLIC")  # a warning, and nothing more
-    assert await asked(database_url, acls) == before
+    assert await asked(shared_url, acls) == before
 
 
 async def test_a_view_of_a_later_migration_can_be_read_and_its_function_cannot_be_called(database_url: str) -> None:
@@ -239,9 +242,9 @@ async def test_a_view_of_a_later_migration_can_be_read_and_its_function_cannot_b
 # A server of its own, on which the role does not exist yet.
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bare_server() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="tocsin-tests-"))
+    folder = Path(tempfile.mkdtemp(prefix="tocsin-tests-", dir=memory_folder()))
     try:
         with embedded_postgres(folder) as url:
             yield url.render_as_string(hide_password=False)
@@ -294,4 +297,6 @@ async def test_a_user_who_may_not_create_roles_migrates_and_is_told_what_is_miss
     reader = await asyncpg.connect(make_url(url).set(username="reader").render_as_string(hide_password=False))
     assert await reader.fetch("SELECT * FROM audit.unreceived") == []
     await reader.close()
+    for drop in ("DATABASE humble", "ROLE reader", "ROLE tocsin_auditor", "ROLE humble"):
+        await server.execute(f"DROP {drop}")
     await server.close()
