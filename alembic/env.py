@@ -16,7 +16,7 @@ import service.retention.tables  # noqa: F401 - each registers its tables with t
 from alembic import context
 from service.database.base import metadata
 from service.database.engine import migration_engine
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

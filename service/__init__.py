@@ -3,7 +3,7 @@
 The path of an alert, and the module of each step:
 
  1. ``POST /v1/alerts``           ``alerts/routes.py``        authenticate, authorize, validate
-    ``POST /v1/alerts/batch``     ``alerts/batch.py``         the same, for many alerts at once
+    ``POST /v1/alerts/batch``     ``alerts/batch_request.py``         the same, for many alerts at once
     ``POST /v1/alerts/{id}/…``    ``alerts/action_routes.py`` acknowledge, resolve, reopen, comment
     ``POST /v1/integrations/…``   ``integrations/``           Alertmanager, CloudEvents and Apprise
  2. group commit                  ``alerts/committer.py``     many requests, one transaction

@@ -44,9 +44,9 @@ from service.retention.runner import Retention
 from service.stream import routes as stream_routes
 from service.stream.admission import Admission
 from service.stream.fanout import Fanout
-from service.stream.heartbeat import Heartbeat
 from service.stream.hub import Hub
 from service.stream.presence import PresenceAnnouncer
+from service.stream.ticks import ConnectionTicks
 from service.stream.transports.http_endpoint import HttpEndpoint
 from service.stream.transports.websocket_handshake import PATH, WebSocketEndpoint
 
@@ -141,7 +141,7 @@ class Node:
         self.flusher = LedgerFlusher(database, ledger, settings.ledger)
         self.hub = hub = Hub(ledger, settings.stream)
         self.fanout = Fanout(database, hub, settings.stream)
-        self.heartbeat = Heartbeat(hub)
+        self.ticks = ConnectionTicks(hub)
         self.presence = PresenceAnnouncer(database, hub, settings)
         self.admission = Admission(
             hub=hub,
@@ -216,7 +216,7 @@ class Node:
                 self.notifications.run(),
                 self.revocations.task.run(),
                 self._keyring.run(),
-                self.heartbeat.task.run(),
+                self.ticks.task.run(),
                 self.presence.task.run(),
                 self.housekeeping.task.run(),
                 self.retention.task.run(),

@@ -25,7 +25,7 @@ from service.http.openapi import all_refusals
 from service.settings import PREFIX, Settings, groups
 from service.severity import SEVERITIES
 from service.stream.asyncapi import document as asyncapi_document
-from service.stream.frames import ErrorCode
+from service.stream.frames import FrameErrorCode
 from service.topics import PATTERN_REGEX, TOPIC_MAX, TOPIC_REGEX
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ export const TOPIC_MAX_LENGTH = {TOPIC_MAX};
 
 def frame_errors() -> str:
     """Return the codes of ``error`` frames."""
-    return ", ".join(f"`{code}`" for code in get_args(ErrorCode))
+    return ", ".join(f"`{code}`" for code in get_args(FrameErrorCode))
 
 
 def metrics() -> str:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
 
 from service.alerts import schemas
-from service.alerts.alert_state import AlertState, with_seq
+from service.alerts.alert_record import AlertRecord, with_seq
 from service.alerts.commands import AddComment, ChangeStatus
 from service.alerts.committer import Committer
 from service.alerts.fields import AlertId, Name  # noqa: TC001 - FastAPI reads the annotations
@@ -119,7 +119,7 @@ async def _act(
     return Response(with_seq(stored.wire, stored.seq), media_type="application/json")
 
 
-async def _see(database: Database, principal: Principal, alert_id: UUID, *, own: bool = False) -> AlertState:
+async def _see(database: Database, principal: Principal, alert_id: UUID, *, own: bool = False) -> AlertRecord:
     """Return an alert that the bearer may see or, if ``own``, has posted.
 
     Raises:

@@ -1,6 +1,7 @@
 """Commands: the changes that are asked for, applied to a unit of work.
 
-A command says what it needs to have read, and records what ``lifecycle.py`` makes of it.
+A command says what it needs to have read, and records what ``lifecycle.py`` makes of it. Deduplication is
+decided here: a post whose ``dedup_key`` an unresolved alert holds repeats that alert (``PostAlert``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from service.alerts.alert_state import AlertState
+    from service.alerts.alert_record import AlertRecord
     from service.alerts.queue_items import Outcome
     from service.alerts.unit_of_work import UnitOfWork
     from service.events.idempotency import IdempotencyKey
@@ -53,7 +54,7 @@ class Command(QueueItem):
 class PostAlert(Command):
     """An alert that may repeat another, or that escalates. ``alert`` has no ``seq`` yet."""
 
-    alert: AlertState
+    alert: AlertRecord
     key: IdempotencyKey | None = None
 
     @property
@@ -189,5 +190,5 @@ def apply_all(commands: Iterable[Command], unit: UnitOfWork) -> list[Outcome]:
     return [outcome(command) for command in commands]
 
 
-def _stored(alert: AlertState, *, repeated: bool = False) -> Stored:
+def _stored(alert: AlertRecord, *, repeated: bool = False) -> Stored:
     return Stored(alert.id, alert.seq, alert.wire(), repeated=repeated)

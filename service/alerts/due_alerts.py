@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, select
 
-from service.alerts.alert_state import UNRESOLVED
+from service.alerts.alert_record import UNRESOLVED
 from service.alerts.commands import ProcessDue
 from service.alerts.lifecycle import SERVICE
 from service.alerts.queue_items import DueProcessed

@@ -6,7 +6,7 @@ from datetime import timedelta
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from service.alerts.alert_state import WIRE_FIELDS, AlertState, encode
+from service.alerts.alert_record import WIRE_FIELDS, AlertRecord, encode
 from service.alerts.commands import PostAlert
 from service.alerts.queue_items import PendingAlert
 from service.alerts.schemas import AlertIn
@@ -45,7 +45,7 @@ def accept(
         return PendingAlert(fields["id"], source, at, alert, encode(fields), key)
     if (seconds := alert.escalate_after) is not None:
         fields["escalate_at"] = at + timedelta(seconds=seconds)
-    return PostAlert(source, at, AlertState(seq=0, escalate_after=seconds, **fields), key)
+    return PostAlert(source, at, AlertRecord(seq=0, escalate_after=seconds, **fields), key)
 
 
 def require_topic(principal: Principal, topic: str) -> None:

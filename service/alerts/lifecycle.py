@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import orjson
 
-from service.alerts.alert_state import UNRESOLVED, AlertState, Status
+from service.alerts.alert_record import UNRESOLVED, AlertRecord, Status
 from service.errors import ActionConflict
 from service.severity import RANK
 from service.timestamps import rfc3339
@@ -70,11 +70,11 @@ class Action(Enum):
 class Transition(NamedTuple):
     """An alert after a change, and the kind of its event, None where the event is due later."""
 
-    alert: AlertState
+    alert: AlertRecord
     kind: EventKind | None
 
 
-def act(alert: AlertState, action: Action, actor: str, at: datetime) -> Transition | None:
+def act(alert: AlertRecord, action: Action, actor: str, at: datetime) -> Transition | None:
     """Return the transition of an action, None where ``actor`` repeats it.
 
     Raises:
@@ -96,14 +96,14 @@ def act(alert: AlertState, action: Action, actor: str, at: datetime) -> Transiti
     return Transition(_with_event(changed, at), action.kind)
 
 
-def _describe_status(alert: AlertState) -> str:
+def _describe_status(alert: AlertRecord) -> str:
     if alert.status == "expired":
         return f"The alert expired at {rfc3339(alert.status_at)}."
     did = {"open": "opened", "acknowledged": "acknowledged", "resolved": "resolved"}[alert.status]
     return f"{alert.status_by} {did} the alert at {rfc3339(alert.status_at)}."
 
 
-def repeat(alert: AlertState, repeated: AlertState, at: datetime) -> Transition:
+def repeat(alert: AlertRecord, repeated: AlertRecord, at: datetime) -> Transition:
     """Return the transition of an unresolved alert when ``repeated`` is posted with the same key.
 
     A more severe one is an event at once, and reopens an acknowledged alert: what somebody
@@ -129,12 +129,12 @@ def repeat(alert: AlertState, repeated: AlertState, at: datetime) -> Transition:
     )
 
 
-def comment(alert: AlertState, at: datetime) -> Transition:
+def comment(alert: AlertRecord, at: datetime) -> Transition:
     """Return the transition of a comment."""
     return Transition(_with_event(alert, at), "alert.commented")
 
 
-def process_due(alert: AlertState, at: datetime) -> Iterator[Transition]:
+def process_due(alert: AlertRecord, at: datetime) -> Iterator[Transition]:
     """Yield the transitions due at ``at``: pending repeat event, escalation or expiry."""
     if alert.repeat_event_due_at is not None and alert.repeat_event_due_at <= at:
         alert = replace(alert, last_repeat_event_at=at, repeat_event_due_at=None)
@@ -147,6 +147,6 @@ def process_due(alert: AlertState, at: datetime) -> Iterator[Transition]:
         yield Transition(_with_event(replace(alert, recipients=None, escalate_at=None), at), "alert.escalated")
 
 
-def _with_event(alert: AlertState, at: datetime) -> AlertState:
+def _with_event(alert: AlertRecord, at: datetime) -> AlertRecord:
     """Return an alert with an event at ``at``, which holds the whole count: no repeat event is pending."""
     return replace(alert, updated_at=at, repeat_event_due_at=None)

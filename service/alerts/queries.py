@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Text, and_, any_, cast, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
-from service.alerts.alert_state import FIELDS, AlertState
+from service.alerts.alert_record import FIELDS, AlertRecord
 from service.alerts.search_index import found
 from service.alerts.tables import alerts
 from service.database.base import severity_type
@@ -74,7 +74,7 @@ def visible_to(principal: Principal) -> ColumnElement[bool]:
 
 async def list_alerts(
     tx: AsyncConnection, principal: Principal, query: AlertQuery
-) -> tuple[list[AlertState], str | None, int]:
+) -> tuple[list[AlertRecord], str | None, int]:
     """Return a page of alerts, the cursor of the next one, and the head of the log at that time."""
     statement = select(*_COLUMNS).where(visible_to(principal)).order_by(alerts.c.seq.desc()).limit(query.limit + 1)
     if query.topics and "*" not in query.topics:
@@ -104,7 +104,7 @@ async def list_alerts(
 
 async def find_alert(
     tx: AsyncConnection, principal: Principal, alert_id: UUID, *, own: bool = False
-) -> AlertState | None:
+) -> AlertRecord | None:
     """Return an alert that ``principal`` may see or, if ``own``, has posted; None if there is none."""
     visible = or_(visible_to(principal), alerts.c.source == principal.subject) if own else visible_to(principal)
     row = (await tx.execute(select(*_COLUMNS).where(alerts.c.id == alert_id, visible))).first()
@@ -151,6 +151,6 @@ async def find_timeline(
     return page, encode_cursor((page[-1]["seq"],)) if len(rows) > limit else None
 
 
-def _alert(row: Row[Any]) -> AlertState:
+def _alert(row: Row[Any]) -> AlertRecord:
     alert_id, *values = tuple[Any, ...](row)
-    return AlertState(UUID(int=alert_id.int), *values)  # the driver has a UUID of its own, which orjson does not know
+    return AlertRecord(UUID(int=alert_id.int), *values)  # the driver has a UUID of its own, which orjson does not know

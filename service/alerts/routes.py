@@ -15,8 +15,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import Field, ValidationError
 
-from service.alerts import batch, schemas
-from service.alerts.alert_state import Status, with_seq
+from service.alerts import batch_request, schemas
+from service.alerts.alert_record import Status, with_seq
 from service.alerts.committer import Committer
 from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Line, Name, Time, TopicPattern, topic_patterns
 from service.alerts.ingest import accept, idempotency_key
@@ -76,19 +76,19 @@ async def post_batch(request: Request) -> Response:
     the header of a single POST does. Each alert counts against the write limit.
     """
     principal = await _writer(request)
-    lines = media_type(request) in batch.NDJSON_TYPES
+    lines = media_type(request) in batch_request.NDJSON_TYPES
     if not lines:
         require_json(request)
     body = await read_body(request, max_bytes=part(request, ServerSettings).batch_max_bytes)
-    items = batch.split(body, lines=lines)
+    items = batch_request.split(body, lines=lines)
     part(request, RestLimits).hit("write", principal.subject, len(items) - 1)  # the first was counted with the request
-    read = partial(batch.read_item, principal=principal, now=datetime.now(UTC))
-    answer = await batch.store(items, read, part(request, Committer).store_all)
+    read = partial(batch_request.read_item, principal=principal, now=datetime.now(UTC))
+    answer = await batch_request.store(items, read, part(request, Committer).store_all)
     count_refused(request, answer.refused)
     return Response(answer.body, media_type="application/json")
 
 
-_BATCH = Annotated[list[schemas.BatchItem], Field(min_length=1, max_length=batch.ITEMS_MAX)]
+_BATCH = Annotated[list[schemas.BatchItem], Field(min_length=1, max_length=batch_request.ITEMS_MAX)]
 _BATCH_LINES = """\
 {"title": "Card acceptance below 80 %", "topic": "payments.eu", "idempotency_key": "acceptance-1"}
 {"title": "Disk is full", "severity": "error"}
@@ -130,7 +130,10 @@ fast_routes = [
         openapi_extra=fast_operation(
             {
                 "application/json": {"schema": schema_of(_BATCH)},
-                batch.NDJSON_TYPES[0]: {"schema": {"type": "string", "format": "alerts"}, "example": _BATCH_LINES},
+                batch_request.NDJSON_TYPES[0]: {
+                    "schema": {"type": "string", "format": "alerts"},
+                    "example": _BATCH_LINES,
+                },
             }
         ),
     ),

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from service.alerts.alert_state import Status
+from service.alerts.alert_record import Status
 from service.alerts.fields import (
     ESCALATE_MAX,
     KEY_MAX,

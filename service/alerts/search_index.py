@@ -17,7 +17,7 @@ from sqlalchemy import func, insert, literal, literal_column, select, text, unio
 from sqlalchemy.dialects.postgresql import JSONB
 
 from service.alerts.tables import alert_search, alerts
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The SQL of the unit of work: load it under the log's lock, and write it in one statement.
 
-The lists of columns follow from the fields of ``AlertState`` and ``Event``, their types from
+The lists of columns follow from the fields of ``AlertRecord`` and ``Event``, their types from
 ``tables.py``.
 """
 
@@ -12,11 +12,11 @@ from uuid import UUID
 import orjson
 from sqlalchemy.dialects import postgresql
 
-from service.alerts.alert_state import FIELDS, IMMUTABLE, AlertState
+from service.alerts.alert_record import FIELDS, IMMUTABLE, AlertRecord
 from service.alerts.queue_items import Stored
 from service.alerts.tables import alerts, idempotency_keys
 from service.alerts.unit_of_work import FirstAnswer, UnitOfWork
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.events.hash_chain import digest
 from service.events.log import EVENTS_CHANNEL, Event
 from service.events.tables import events
@@ -127,11 +127,11 @@ def _json(rows: Iterable[dict[str, Any]]) -> str:
     return orjson.dumps(list(rows)).decode()
 
 
-def _alert(row: asyncpg.Record) -> AlertState:
+def _alert(row: asyncpg.Record) -> AlertRecord:
     state = dict(row)
     state["id"] = UUID(bytes=state["id"].bytes)  # the driver has a UUID of its own, which orjson does not know
     state["attributes"], state["links"] = orjson.loads(state["attributes"]), orjson.loads(state["links"])
-    return AlertState(**state)
+    return AlertRecord(**state)
 
 
 def _event_row(event: Event) -> dict[str, Any]:

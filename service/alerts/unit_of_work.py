@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
     from uuid import UUID
 
-    from service.alerts.alert_state import AlertState
+    from service.alerts.alert_record import AlertRecord
     from service.alerts.lifecycle import Transition
     from service.alerts.queue_items import Stored
     from service.events.idempotency import IdempotencyKey
@@ -74,9 +74,9 @@ class UnitOfWork:
     """
 
     start: int
-    alerts: dict[UUID, AlertState] = field(default_factory=dict)
+    alerts: dict[UUID, AlertRecord] = field(default_factory=dict)
     answers: dict[tuple[str, str], FirstAnswer] = field(default_factory=dict)
-    changed: dict[UUID, AlertState] = field(default_factory=dict)
+    changed: dict[UUID, AlertRecord] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     new_answers: list[NewAnswer] = field(default_factory=list)
     _holders: dict[tuple[str, str], UUID] = field(init=False)
@@ -93,7 +93,7 @@ class UnitOfWork:
         """The last ``seq`` of the log once this is written."""
         return self.start + len(self.events)
 
-    def find(self, alert_id: UUID) -> AlertState:
+    def find(self, alert_id: UUID) -> AlertRecord:
         """Return an alert.
 
         Raises:
@@ -104,14 +104,14 @@ class UnitOfWork:
             raise NotFound(f"There is no alert {alert_id}.")
         return alert
 
-    def holder(self, topic: str, dedup_key: str) -> AlertState | None:
+    def holder(self, topic: str, dedup_key: str) -> AlertRecord | None:
         """Return the unresolved alert of ``topic`` that holds the key."""
         alert_id = self._holders.get((topic, dedup_key))
         return self.alerts[alert_id] if alert_id is not None else None
 
     def record(
         self, transition: Transition, actor: str, at: datetime, details: dict[str, Any] | None = None
-    ) -> AlertState:
+    ) -> AlertRecord:
         """Record a transition and its event, if any. A new alert is returned with its ``seq``."""
         alert, kind = transition
         if kind is not None:

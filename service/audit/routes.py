@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
 
-from service.alerts.alert_state import Status
+from service.alerts.alert_record import Status
 from service.alerts.fields import AlertId, Name, Time, TopicPattern, topic_patterns
 from service.audit import queries, schemas
 from service.audit.queries import LISTS, PageRequest, TimeRange

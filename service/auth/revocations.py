@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.errors import Overloaded
 from service.logs import get_logger
 from service.periodic import PeriodicTask

@@ -12,8 +12,8 @@ from service.audit.queries import PageRequest
 from service.audit.report import report as query_report
 from service.audit.report_schemas import AuditReport
 from service.cli.database_query import ask
+from service.cli.invocation import suggest
 from service.cli.output import AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, records, show, utc
-from service.cli.program import suggest
 from service.cli.time_options import Since, Until, day
 from service.errors import CommandFailed
 

@@ -17,7 +17,7 @@ from service.cli.environment import database_url
 from service.database.engine import address_of
 from service.errors import CommandFailed
 from service.integrity import verifier
-from service.integrity.chains import LEDGER, LOG
+from service.integrity.chain_sources import LEDGER, LOG
 from service.integrity.checkpoint import Checkpoint
 from service.integrity.link_checks import LinkRef
 from service.settings import load
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from service.integrity.chains import Chain
+    from service.integrity.chain_sources import Chain
     from service.integrity.verifier import Verification
 
 JOBS = min(4, max(2, os.cpu_count() or 2))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.program import suggest
+from service.cli.invocation import suggest
 from service.client import ClientError, ErrorResponse, Forbidden, StreamRejected, Unauthorized, Unreachable
 from service.errors import CommandFailed, ConfigurationError
 

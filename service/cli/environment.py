@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from service.cli.program import suggest
+from service.cli.invocation import suggest
 from service.database.embedded import embedded_postgres
 from service.database.engine import CONNECTION_LOST, address_of, parse_url
 from service.database.migrate import is_current

@@ -27,7 +27,7 @@ from service.app import NodeTasks, create_app
 from service.auth.issuers import load_keyring
 from service.auth.shared_secret import mint
 from service.cli.environment import check_schema, database_url
-from service.cli.program import suggest
+from service.cli.invocation import suggest
 from service.cli.signing_secret import signing_secret
 from service.cli.worker_supervisor import Workers
 from service.database.migrate import migrate

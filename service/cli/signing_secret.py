@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service.auth.shared_secret import make_dev_secret, read_dev_secret, read_secret
-from service.cli.program import suggest
+from service.cli.invocation import suggest
 from service.errors import ConfigurationError
 
 if TYPE_CHECKING:

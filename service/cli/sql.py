@@ -12,7 +12,7 @@ import asyncpg
 import typer
 
 from service.cli.environment import database_url
-from service.cli.program import suggest
+from service.cli.invocation import suggest
 from service.database.embedded import BINARIES
 from service.database.engine import address_of
 from service.errors import CommandFailed

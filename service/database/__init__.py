@@ -3,5 +3,5 @@
 ``base.py`` holds the metadata that every ``tables.py`` registers with. ``engine.py`` has pooled
 transactions through SQLAlchemy, and dedicated asyncpg connections for the parts that keep one (the
 committer, the notification listener). ``embedded.py`` starts a PostgreSQL 18 if no other is
-configured, ``migrate.py`` runs Alembic, and ``leases.py`` lists the advisory locks.
+configured, ``migrate.py`` runs Alembic, and ``locks.py`` lists the advisory locks.
 """

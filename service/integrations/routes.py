@@ -13,7 +13,7 @@ import orjson
 from fastapi import Request
 from fastapi.responses import Response
 
-from service.alerts import batch, schemas
+from service.alerts import batch_request, schemas
 from service.alerts.commands import PostAlert
 from service.alerts.committer import Committer
 from service.alerts.fields import VISIBLE_PATTERN
@@ -84,12 +84,12 @@ async def post_cloudevents(request: Request) -> Response:
 async def _post_events(request: Request, principal: Principal, events: Any) -> Response:
     if not isinstance(events, list):
         raise InvalidRequest("A batch must be a JSON array of CloudEvents.")
-    if len(events) > batch.ITEMS_MAX:
-        raise InvalidRequest(f"The batch holds {len(events)} events; send at most {batch.ITEMS_MAX} at a time.")
+    if len(events) > batch_request.ITEMS_MAX:
+        raise InvalidRequest(f"The batch holds {len(events)} events; send at most {batch_request.ITEMS_MAX} at a time.")
     if len(events) > 1:
         part(request, RestLimits).hit("write", principal.subject, len(events) - 1)
     read = partial(_accept_event, principal=principal, now=datetime.now(UTC))
-    answer = await batch.store(events, read, part(request, Committer).store_all)
+    answer = await batch_request.store(events, read, part(request, Committer).store_all)
     count_refused(request, answer.refused)
     return Response(answer.body, media_type="application/json")
 

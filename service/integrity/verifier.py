@@ -24,14 +24,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from service.integrity.chains import NOTHING_PURGED, read_purged_prefix, snapshot_connection, take_snapshot
+from service.integrity.chain_sources import NOTHING_PURGED, read_purged_prefix, snapshot_connection, take_snapshot
 from service.integrity.link_checks import CheckedRange, LinkRef, Mismatch, MismatchFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from concurrent.futures import Future
 
-    from service.integrity.chains import Chain, ChainHead, ChainSnapshot, PurgedPrefix
+    from service.integrity.chain_sources import Chain, ChainHead, ChainSnapshot, PurgedPrefix
 
 
 @dataclass

@@ -41,7 +41,7 @@ _IS_OPEN = text(
 
 
 @dataclass(frozen=True, slots=True)
-class PresentRecipient:
+class PresenceEntry:
     """A connected recipient: on how many connections, since when."""
 
     recipient: str
@@ -69,7 +69,7 @@ async def is_open(tx: AsyncConnection, connection_id: UUID) -> bool:
     return held
 
 
-async def present_recipients(tx: AsyncConnection, limit: int) -> list[PresentRecipient]:
+async def present_recipients(tx: AsyncConnection, limit: int) -> list[PresenceEntry]:
     """Return the recipients that are connected to any node, by name."""
     rows = (await tx.execute(_PRESENCE, {"limit": limit})).all()
-    return [PresentRecipient(*row) for row in rows]
+    return [PresenceEntry(*row) for row in rows]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from service.auth.revocations import delete_expired as delete_expired_revocations
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.events.log import ensure_partitions
 from service.ledger.lost_nodes import end_lost_nodes
 from service.periodic import PeriodicTask

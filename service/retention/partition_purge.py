@@ -27,7 +27,7 @@ import asyncpg
 
 from service.logs import get_logger
 from service.retention.purge_log import Partition
-from service.retention.purge_steps import delete_keys, delete_log_links
+from service.retention.row_purge import delete_keys, delete_log_links
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service.retention.partition_purge import due_partitions
-from service.retention.purge_steps import LAST_DELETABLE_LINK
+from service.retention.row_purge import LAST_DELETABLE_LINK
 
 if TYPE_CHECKING:
     from datetime import datetime

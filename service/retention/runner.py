@@ -1,7 +1,7 @@
 """The retention runner: purges what is old, without disturbing anybody.
 
 One node at a time purges, the one that holds an advisory lock. First go whole partitions of the log
-(``partition_purge.py``). Then, in small batches (``purge_steps.py``), goes what was only about their
+(``partition_purge.py``). Then, in small batches (``row_purge.py``), goes what was only about their
 events: alerts, and connections with their dispatches and receipts; and by age, rejected handshakes,
 ended nodes and the hourly counts of sources. Revocations expire by themselves (``housekeeping.py``).
 
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from service.database.engine import CONNECTION_LOST, close_quietly
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.errors import ArchiveFailed
 from service.logs import get_logger
 from service.periodic import PeriodicTask
-from service.retention import purge_steps
+from service.retention import row_purge
 from service.retention.archive_process import run_archive_process
 from service.retention.partition_purge import due_partitions, finish_partition_purges
 from service.retention.purge_log import PurgeLog
@@ -97,9 +97,9 @@ class Retention:
                 await finish_partition_purges(connection, purge_log)
                 log.info("purged", first_seq=first_seq, last_seq=last_seq, archive=archive)
         except ArchiveFailed:
-            await purge_steps.delete_all(connection, purge_log, older_than)
+            await row_purge.delete_all(connection, purge_log, older_than)
             raise
-        await purge_steps.delete_all(connection, purge_log, older_than)
+        await row_purge.delete_all(connection, purge_log, older_than)
 
 
 def _log_failure(error: Exception) -> None:

@@ -15,7 +15,7 @@ the ledger records it in the same turn of the loop.
 - A connection: ``protocol.py`` is its state machine and does no I/O; ``connection.py`` binds it to
   a transport of ``transports/``: a WebSocket, an answer of server-sent events, or a client's long
   polls.
-- All connections: ``hub.py`` groups them by filter, ``heartbeat.py`` ticks them, ``presence.py``
+- All connections: ``hub.py`` groups them by filter, ``ticks.py`` ticks them, ``presence.py``
   announces whose they are.
 - Opening one: ``transports/websocket_handshake.py`` and ``transports/http_endpoint.py`` check the
   request, with ``admission.py`` and ``capacity.py``.

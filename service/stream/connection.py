@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 RETRY_READ_SECONDS = 1
-_REASON_OF_CODE = {1005: "no_code", 1006: "connection_lost"}
+_REASON_OF_ABNORMAL_CODE = {1005: "no_code", 1006: "connection_lost"}
 
 
 class Connection:
@@ -193,7 +193,7 @@ class Connection:
 
     def disconnected(self, code: int, reason: str) -> None:
         """The stream is over, whichever side ended it."""
-        self.ended(code, reason or _REASON_OF_CODE.get(code, "client"))
+        self.ended(code, reason or _REASON_OF_ABNORMAL_CODE.get(code, "client"))
 
     def tick(self, now: float, wall: float) -> None:
         """Do what is due at ``now`` (monotonic) and ``wall`` (since the epoch)."""
@@ -245,7 +245,7 @@ class Connection:
             self._renewing = None
 
     def _refuse_token(self, refusal: RequestRefused) -> None:
-        code = cast("frames.ErrorCode", refusal.code)  # the refusals of a verifier have the same names in a frame
+        code = cast("frames.FrameErrorCode", refusal.code)  # the refusals of a verifier have the same names in a frame
         self.send(frames.error(code, refusal.detail, refusal.retry_after))
 
     def _accept_token(self, principal: Principal) -> None:

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.alerts.lifecycle import EventKind
 from service.alerts.schemas import AlertShown, CommentText
-from service.stream.frames import ErrorCode, GapReason
+from service.stream.frames import FrameErrorCode, GapReason
 from service.stream.protocol import SEQ_MAX
 
 _AT = "2026-11-21T09:41:07.123456Z"
@@ -159,7 +159,7 @@ class ErrorFrame(ServerFrame):
     example = {"code": "rate_limited", "detail": "Too many messages; this one was dropped.", "retry_after": 1}
 
     type: Literal["error"]
-    code: ErrorCode
+    code: FrameErrorCode
     detail: str
     retry_after: int | None = Field(description="in how many seconds to try again")
 

@@ -41,7 +41,7 @@ CLIENT_FRAMES = ("ack", "authenticate", "ping")
 _TEXT_MESSAGE = 0x81  # FIN and opcode 1 (RFC 6455, section 5.2); a server's frames are not masked
 _SHORT, _MEDIUM = 126, 1 << 16
 
-ErrorCode = Literal[
+FrameErrorCode = Literal[
     "rate_limited",
     "ack_ahead",
     "token_invalid",
@@ -198,6 +198,6 @@ def pong(data: Any) -> Frame:
     return encode("pong", data=data)
 
 
-def error(code: ErrorCode, detail: str, retry_after: int | None = None) -> Frame:
+def error(code: FrameErrorCode, detail: str, retry_after: int | None = None) -> Frame:
     """Refuse a message without closing the stream; ``retry_after`` is in seconds."""
     return encode("error", code=code, detail=detail, retry_after=retry_after)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from service.ledger.queries import PresentRecipient, present_recipients
+from service.ledger.queries import PresenceEntry, present_recipients
 from service.periodic import PeriodicTask
 from service.stream import frames
 from service.timestamps import rfc3339
@@ -34,7 +34,7 @@ class PresenceAnnouncer:
         self._database = database
         self._hub = hub
         self._max = settings.stream.presence_max
-        self._known: dict[str, PresentRecipient] = {}
+        self._known: dict[str, PresenceEntry] = {}
         self.task = PeriodicTask("presence", self._announce, POLL_SECONDS, rest_seconds=PAUSE_SECONDS)
 
     def wake(self) -> None:
@@ -52,7 +52,7 @@ class PresenceAnnouncer:
 
 
 def change_of(
-    before: Mapping[str, PresentRecipient], now: Mapping[str, PresentRecipient], *, is_complete: bool
+    before: Mapping[str, PresenceEntry], now: Mapping[str, PresenceEntry], *, is_complete: bool
 ) -> Frame | None:
     """Return the frame of what changed, None where nothing did; ``is_complete``: ``now`` lists everybody."""
     joined = [one for name, one in now.items() if name not in before]
@@ -70,5 +70,5 @@ def change_of(
     )
 
 
-def _entry(one: PresentRecipient) -> dict[str, Any]:
+def _entry(one: PresenceEntry) -> dict[str, Any]:
     return {"recipient": one.recipient, "since": rfc3339(one.since), "connections": one.connections}

@@ -259,7 +259,7 @@ class StreamProtocol:
         """Handle an ack from a separate request; one ahead of ``written`` counts up to there."""
         return self._ack(min(seq, written), written)
 
-    def _refuse_message(self, code: frames.ErrorCode, detail: str, retry_after: int | None = None) -> list[Action]:
+    def _refuse_message(self, code: frames.FrameErrorCode, detail: str, retry_after: int | None = None) -> list[Action]:
         if not self._may_stay():
             return [CloseStream(CloseReason.RATE_LIMITED)]
         return [SendFrame(frames.error(code, detail, retry_after))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from service.alerts.alert_state import AlertState
+from service.alerts.alert_record import AlertRecord
 from service.alerts.schemas import AlertIn
 from service.auth.principal import Principal, Scope
 from service.database.ids import uuid7
@@ -32,7 +32,7 @@ def posted(**fields: Any) -> AlertIn:
     return AlertIn.model_validate({"title": "It happened", **fields})
 
 
-def stored(**fields: Any) -> AlertState:
+def stored(**fields: Any) -> AlertRecord:
     """Return an open alert as it is stored."""
     defaults: dict[str, Any] = {
         "id": uuid7(),
@@ -54,4 +54,4 @@ def stored(**fields: Any) -> AlertState:
         "updated_at": NOW,
         "expires_at": None,
     }
-    return AlertState(**(defaults | fields))
+    return AlertRecord(**(defaults | fields))

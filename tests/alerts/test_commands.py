@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from service.alerts.alert_state import UNRESOLVED
+from service.alerts.alert_record import UNRESOLVED
 from service.alerts.commands import (
     AddComment,
     ChangeStatus,
@@ -26,7 +26,7 @@ from service.events.idempotency import IdempotencyKey
 from tests.alerts.examples import NOW, stored
 
 if TYPE_CHECKING:
-    from service.alerts.alert_state import AlertState
+    from service.alerts.alert_record import AlertRecord
 
 pytestmark = pytest.mark.unit
 
@@ -34,7 +34,7 @@ LATER = NOW + timedelta(minutes=5)
 KEY = IdempotencyKey.of("key", "request")
 
 
-def unit_of(*alerts: AlertState, head: int = 10) -> UnitOfWork:
+def unit_of(*alerts: AlertRecord, head: int = 10) -> UnitOfWork:
     return UnitOfWork(head, {alert.id: alert for alert in alerts})
 
 

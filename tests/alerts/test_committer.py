@@ -16,7 +16,7 @@ from service.alerts.committer import Committer
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import PendingAlert, Stored
 from service.database.engine import Database, parse_url
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded
 from service.ledger.source_stats import SourceStats
 from service.settings import Settings, StorageSettings

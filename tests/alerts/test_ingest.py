@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.alerts.alert_state import AlertState
+from service.alerts.alert_record import AlertRecord
 from service.alerts.commands import PostAlert
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import PendingAlert
@@ -36,7 +36,7 @@ def test_a_plain_alert_is_written_as_its_state_would_be() -> None:
     for alert in (posted(**fields), posted(), BatchItem(title="a", idempotency_key="k")):
         item = plain(alert)
         assert (item.source, item.created_at, item.key, item.size) == ("billing", NOW, KEY, len(item.wire))
-        state = AlertState(
+        state = AlertRecord(
             id=item.id,
             seq=0,
             source="billing",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.alerts import lifecycle
-from service.alerts.alert_state import FIELDS, IMMUTABLE
+from service.alerts.alert_record import FIELDS, IMMUTABLE
 from service.alerts.lifecycle import REPEAT_INTERVAL, SERVICE, Action, Transition
 from service.errors import ActionConflict
 from service.severity import RANK
@@ -19,7 +19,7 @@ from tests.alerts.examples import NOW, stored
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from service.alerts.alert_state import AlertState
+    from service.alerts.alert_record import AlertRecord
     from service.severity import Severity
 
 pytestmark = pytest.mark.unit
@@ -28,7 +28,7 @@ SECOND = timedelta(seconds=1)
 LATER = NOW + timedelta(minutes=5)
 
 
-def act(alert: AlertState, action: Action, actor: str = "ann", at: datetime = LATER) -> Transition:
+def act(alert: AlertRecord, action: Action, actor: str = "ann", at: datetime = LATER) -> Transition:
     transition = lifecycle.act(alert, action, actor, at)
     assert transition is not None
     return transition
@@ -197,7 +197,7 @@ commands = st.lists(
 )
 
 
-def follow(alert: AlertState, command: object, at: datetime) -> list[Transition]:
+def follow(alert: AlertRecord, command: object, at: datetime) -> list[Transition]:
     """Return the transitions of one command."""
     match command:
         case (Action() as action, str(actor)):
@@ -255,11 +255,11 @@ def test_whatever_happens_to_an_alert_its_log_tells_all_of_it(
     assert alert.occurrences == logged.occurrences or alert.repeat_event_due_at is not None
 
 
-def _pairs(alert: AlertState, transitions: list[Transition]) -> list[tuple[AlertState, Transition]]:
+def _pairs(alert: AlertRecord, transitions: list[Transition]) -> list[tuple[AlertRecord, Transition]]:
     """Return each transition beside the state before it."""
     states = [alert, *(transition.alert for transition in transitions)]
     return list(zip(states, transitions, strict=False))
 
 
-def changed_fields(before: AlertState, after: AlertState) -> set[str]:
+def changed_fields(before: AlertRecord, after: AlertRecord) -> set[str]:
     return {name for name in FIELDS if getattr(before, name) != getattr(after, name)}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.database.engine import Database, parse_url
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.ledger.flusher import LedgerFlusher
 from service.ledger.recorder import LedgerRecorder
 from service.maintenance.housekeeping import Housekeeping

@@ -8,7 +8,7 @@ import asyncpg
 import orjson
 import pytest
 
-from service.alerts.alert_state import FIELDS
+from service.alerts.alert_record import FIELDS
 from service.alerts.commands import AddComment, ChangeStatus, Command, PostAlert, apply_all
 from service.alerts.ingest import accept
 from service.alerts.lifecycle import Action

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from tests.fixtures.small_log import SIZE
 from tests.harness import new_database
 

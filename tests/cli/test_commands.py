@@ -11,7 +11,7 @@ import pytest
 
 from service.cli import app
 from service.cli.audit import audit
-from service.cli.program import suggest
+from service.cli.invocation import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

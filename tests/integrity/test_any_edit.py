@@ -16,7 +16,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from service.events.tables import events, log_chain
-from service.integrity.chains import LEDGER, LOG, take_snapshot
+from service.integrity.chain_sources import LEDGER, LOG, take_snapshot
 from service.integrity.link_checks import ORIGIN, MismatchFound
 from service.ledger.tables import connections, dispatches, ledger_chain, receipts
 from service.severity import SEVERITIES

@@ -12,7 +12,7 @@ from service.database.engine import Database, parse_url
 from service.errors import CommandFailed
 from service.events.hash_chain import digest, link
 from service.events.log import read_tail
-from service.integrity.chains import LEDGER, LOG, PurgedPrefix
+from service.integrity.chain_sources import LEDGER, LOG, PurgedPrefix
 from service.integrity.link_checks import ORIGIN, LinkRef
 from service.integrity.verifier import Verification, verify
 from service.ledger.hash_chain import ledger_link
@@ -23,7 +23,7 @@ from tests.integrity import tampering
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from service.integrity.chains import Chain
+    from service.integrity.chain_sources import Chain
     from service.integrity.link_checks import Mismatch
     from tests.harness import Node
 

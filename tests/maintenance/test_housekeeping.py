@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.settings import StorageSettings
 from tests.harness import eventually
 

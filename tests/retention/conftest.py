@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.retention import purge_steps
+from service.retention import row_purge
 from tests.harness import new_database
 
 if TYPE_CHECKING:
@@ -30,4 +30,4 @@ async def database_url(server_url: str, log_templates: LogTemplates, head: int) 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let purges in this process take no pauses between their batches."""
-    monkeypatch.setattr(purge_steps, "PAUSE_RATIO", 0)
+    monkeypatch.setattr(row_purge, "PAUSE_RATIO", 0)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.integrity import verifier
-from service.integrity.chains import LEDGER, LOG
+from service.integrity.chain_sources import LEDGER, LOG
 from tests.fixtures.small_log import SIZE, log_head
 from tests.harness import ROOT, eventually
 from tests.retention.test_archive_process import verified

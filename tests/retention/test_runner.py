@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from service.events.hash_chain import LINK_GRID, NO_HASH
-from service.retention.purge_steps import PAGES_PER_RANGE
+from service.retention.row_purge import PAGES_PER_RANGE
 from service.retention.runner import Retention
 from service.settings import RetentionSettings
 from tests.fixtures.small_log import SIZE, log_head

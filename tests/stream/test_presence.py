@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.ledger.queries import PresentRecipient
+from service.ledger.queries import PresenceEntry
 from service.stream.presence import NAMES_MAX, change_of
 from tests.stream.fakes import AT
 
 pytestmark = pytest.mark.unit
 
 
-def people(**connections: int) -> dict[str, PresentRecipient]:
-    return {name: PresentRecipient(name, count, AT) for name, count in connections.items()}
+def people(**connections: int) -> dict[str, PresenceEntry]:
+    return {name: PresenceEntry(name, count, AT) for name, count in connections.items()}
 
 
 def change(
-    before: dict[str, PresentRecipient], now: dict[str, PresentRecipient], *, is_complete: bool = True
+    before: dict[str, PresenceEntry], now: dict[str, PresenceEntry], *, is_complete: bool = True
 ) -> dict[str, Any] | None:
     frame = change_of(before, now, is_complete=is_complete)
     return orjson.loads(frame.payload) if frame is not None else None
@@ -64,7 +64,7 @@ PEOPLE = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 3), max_size=
 @given(st.lists(PEOPLE, max_size=8))
 def test_a_client_that_follows_the_changes_knows_who_is_present(lists: list[dict[str, int]]) -> None:
     known: dict[str, int] = {}
-    before: dict[str, PresentRecipient] = {}
+    before: dict[str, PresenceEntry] = {}
     for counts in lists:
         now = people(**counts)
         if (announced := change(before, now)) is not None:

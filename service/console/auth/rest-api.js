@@ -5,7 +5,7 @@
 import { compareClocks } from "../ui/clock-skew.js";
 
 /** @import { AlertPage, PresenceOut } from "../stream/wire-types.js" */
-/** @import { OidcSettings } from "./oidc.js" */
+/** @import { OidcSettings } from "./oidc-protocol.js" */
 
 const TIMEOUT_MS = 10_000;
 const SHOWN_AT_SIGN_IN = 50;

@@ -47,7 +47,7 @@ CLOSE_SECONDS = 10
 FRAGMENTS_MAX = 64
 """The most fragments of one message; messages are small, and browsers send one."""
 
-_REASON_OF_CODE = {1007: CloseReason.INVALID_UTF8.reason, 1009: CloseReason.MESSAGE_TOO_BIG.reason}
+_REASON_OF_PROTOCOL_ERROR = {1007: CloseReason.INVALID_UTF8.reason, 1009: CloseReason.MESSAGE_TOO_BIG.reason}
 
 
 class _Handover:
@@ -69,7 +69,7 @@ class _Core(ServerProtocol):
     """The WebSocket core, with reasons that a program can read."""
 
     def fail(self, code: int, reason: str = "") -> None:
-        super().fail(code, _REASON_OF_CODE.get(code, reason))
+        super().fail(code, _REASON_OF_PROTOCOL_ERROR.get(code, reason))
 
 
 class WebSocketTransport(WebSocketsSansIOProtocol):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 PATH = "/v1/ws"
 _BEARER = "bearer."
-_REASON_OF: dict[str, CloseReason] = {
+_REASON_OF_REFUSAL: dict[str, CloseReason] = {
     InvalidRequest.code: CloseReason.BAD_MESSAGE,
     DatabaseUnavailable.code: CloseReason.OVERLOADED,
 }
@@ -118,7 +118,7 @@ class WebSocketEndpoint:
             principal = await self._authenticate(handshake)
             await self._open(transport, handshake, principal)
         except RequestRefused as refusal:
-            reason = _REASON_OF.get(refusal.code) or CloseReason.named(refusal.code)
+            reason = _REASON_OF_REFUSAL.get(refusal.code) or CloseReason.named(refusal.code)
             self._reject(transport, handshake, reason, principal)
 
     def _is_allowed_origin(self, handshake: Handshake) -> bool:

@@ -11,10 +11,19 @@
 
 import { backoff } from "../stream/close-policy.js";
 import { lifeOf } from "./jwt-claims.js";
-import { authorizationUrl, discover, logoutUrl, newSecrets, OidcError, redeem, renew, revoke } from "./oidc.js";
+import {
+  authorizationUrl,
+  discover,
+  logoutUrl,
+  newSecrets,
+  OidcError,
+  redeem,
+  renew,
+  revoke,
+} from "./oidc-protocol.js";
 import { providerAnswer, redirectAddress, rememberSignIn } from "./oidc-redirect.js";
 
-/** @import { OidcSettings, Provider, Tokens } from "./oidc.js" */
+/** @import { OidcSettings, Provider, Tokens } from "./oidc-protocol.js" */
 
 /**
  * @typedef {object} OidcLoginListener

@@ -5,7 +5,7 @@
  *
  * OpenID Connect Core 1.0 and Discovery 1.0, RFC 7636 (PKCE, S256 only), RFC 8707 (`resource`), RFC 9207 (`iss` of the
  * answer), RFC 7009 (revocation), RP-Initiated Logout 1.0, and RFC 9700 (best current practice). This module keeps no
- * state: oidc-login.js does. The ID token comes from the token endpoint over TLS, which replaces checking its signature
+ * state: oidc-sign-in.js does. The ID token comes from the token endpoint over TLS, which replaces checking its signature
  * (Core, 3.1.3.7, step 6); it is never sent to Tocsin. Tocsin gets the access token and verifies it.
  */
 

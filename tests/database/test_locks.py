@@ -4,7 +4,7 @@ import re
 
 from service.auth.revocations import REVOCATIONS_CHANNEL
 from service.dashboard.node_stats import ANSWER_CHANNEL, REQUEST_CHANNEL
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.events.log import EVENTS_CHANNEL
 from service.ledger.statements import PRESENCE_CHANNEL
 from tests.harness import ROOT
@@ -29,7 +29,7 @@ def test_the_functions_take_the_locks_of_these_numbers() -> None:
 def test_no_other_module_knows_the_number_of_a_lock() -> None:
     modules = [*(ROOT / "service").rglob("*.py"), *(ROOT / "alembic").rglob("*.py")]
     numbers = re.compile("|".join(f"{lock:d}|{lock:_d}" for lock in AdvisoryLock))
-    assert [path.name for path in modules if numbers.search(path.read_text())] == ["leases.py"]
+    assert [path.name for path in modules if numbers.search(path.read_text())] == ["locks.py"]
 
 
 def test_the_functions_notify_the_channels_that_are_listened_to() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from service.alerts import batch
+from service.alerts import batch_request
 from service.alerts.queue_items import PendingAlert, QueueItem, Stored
 from service.database.ids import uuid7
 from service.errors import (
@@ -45,11 +45,11 @@ class Committed:
         return [*self.outcomes, *rest]
 
 
-read = partial(batch.read_item, principal=BILLING, now=NOW)
+read = partial(batch_request.read_item, principal=BILLING, now=NOW)
 
 
 async def answers(items: Sequence[Any], committer: Committed | None = None) -> list[dict[str, Any]]:
-    response = await batch.store(items, read, (committer or Committed()).store_all)
+    response = await batch_request.store(items, read, (committer or Committed()).store_all)
     results: list[dict[str, Any]] = orjson.loads(response.body)["results"]
     assert response.refused == sum(result["status"] >= 400 for result in results)
     return results
@@ -59,8 +59,8 @@ async def answers(items: Sequence[Any], committer: Committed | None = None) -> l
 
 
 def test_the_items_of_an_array_are_values_and_those_of_ndjson_lines() -> None:
-    assert batch.split(b' [{"title": "a"}, null, 5]', lines=False) == [{"title": "a"}, None, 5]
-    assert batch.split(b'{"title": "a"}\r\n\n \n[1]\nno json\n', lines=True) == [
+    assert batch_request.split(b' [{"title": "a"}, null, 5]', lines=False) == [{"title": "a"}, None, 5]
+    assert batch_request.split(b'{"title": "a"}\r\n\n \n[1]\nno json\n', lines=True) == [
         b'{"title": "a"}\r',
         b"[1]",
         b"no json",
@@ -83,14 +83,14 @@ def test_the_items_of_an_array_are_values_and_those_of_ndjson_lines() -> None:
 )
 def test_a_body_that_is_no_batch_is_refused_whole(content: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
-        batch.split(content, lines=False)
+        batch_request.split(content, lines=False)
 
 
 def test_lines_are_refused_whole_only_where_there_are_none_or_too_many() -> None:
-    assert len(batch.split(b"\n".join([b"{"] * 1000), lines=True)) == 1000
+    assert len(batch_request.split(b"\n".join([b"{"] * 1000), lines=True)) == 1000
     for content in (b"", b" \n\n", b"\n".join([b"{}"] * 1001)):
         with pytest.raises(InvalidRequest):
-            batch.split(content, lines=True)
+            batch_request.split(content, lines=True)
 
 
 # Answering.
@@ -128,16 +128,16 @@ async def test_a_line_that_is_no_json_fails_alone() -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 async def test_a_number_that_is_refused_in_an_array_is_refused_in_a_line(number: str) -> None:
     alert = b'{"title": "t", "attributes": {"n": %b}}' % number.encode()
-    [in_array] = await answers(batch.split(b"[%b]" % alert, lines=False))
-    [in_lines] = await answers(batch.split(alert, lines=True))
+    [in_array] = await answers(batch_request.split(b"[%b]" % alert, lines=False))
+    [in_lines] = await answers(batch_request.split(alert, lines=True))
     assert in_array == in_lines
     assert in_array["status"] == 422
 
 
 async def test_a_topic_that_the_token_does_not_cover_is_refused_alone() -> None:
-    narrow = partial(batch.read_item, principal=replace(BILLING, topics=("payments.*",)), now=NOW)
+    narrow = partial(batch_request.read_item, principal=replace(BILLING, topics=("payments.*",)), now=NOW)
     items = [{"title": "a", "topic": "payments.eu"}, {"title": "b", "topic": "hr"}]
-    response = await batch.store(items, narrow, Committed().store_all)
+    response = await batch_request.store(items, narrow, Committed().store_all)
     found = orjson.loads(response.body)["results"]
     assert [(result["status"], result.get("code")) for result in found] == [(201, None), (403, "topic_forbidden")]
 

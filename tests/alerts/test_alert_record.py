@@ -1,4 +1,4 @@
-"""Whatever has to spell the fields of an alert again is held to ``AlertState``."""
+"""Whatever has to spell the fields of an alert again is held to ``AlertRecord``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from service.alerts.alert_state import FIELDS, IMMUTABLE, WIRE_FIELDS, with_seq
+from service.alerts.alert_record import FIELDS, IMMUTABLE, WIRE_FIELDS, with_seq
 from service.alerts.schemas import AlertIn, AlertOut, AlertShown, BatchItem
 from service.alerts.tables import alerts
 from service.client import models

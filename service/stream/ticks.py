@@ -1,4 +1,4 @@
-"""The heartbeat of the streams: all connections are ticked every 250 ms.
+"""The clock of the streams: all connections are ticked every 250 ms.
 
 At a tick the protocol of a connection (``protocol.py``) decides what is due: a heartbeat frame, or
 the close of a stream whose token has expired or whose socket is stuck.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.25
 
 
-class Heartbeat:
+class ConnectionTicks:
     """Ticks all connections of a node."""
 
     def __init__(self, hub: Hub) -> None:

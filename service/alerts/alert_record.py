@@ -1,6 +1,6 @@
 """The state of an alert: its fields, once.
 
-The fields of ``AlertState`` generate the columns that are read and written (``statements.py``) and
+The fields of ``AlertRecord`` generate the columns that are read and written (``statements.py``) and
 the wire form: the JSON in the log, in every frame and in every answer. Tests hold the schemas, the
 SQL and the client to them.
 """
@@ -28,7 +28,7 @@ UNRESOLVED: tuple[Status, ...] = ("open", "acknowledged")
 
 
 @dataclass(frozen=True, slots=True)
-class AlertState:
+class AlertRecord:
     """An alert, as a row of the table ``alerts`` holds it. ``escalate_after`` is in seconds."""
 
     id: UUID
@@ -73,7 +73,7 @@ class AlertState:
         return with_seq(self.wire(), self.seq)
 
 
-FIELDS = tuple(field.name for field in fields(AlertState))
+FIELDS = tuple(field.name for field in fields(AlertRecord))
 IMMUTABLE = frozenset(
     {
         "id",

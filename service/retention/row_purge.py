@@ -20,7 +20,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from service.database.leases import AdvisoryLock
+from service.database.locks import AdvisoryLock
 from service.events.hash_chain import LINK_GRID
 from service.retention.purge_log import PurgedCounts
 
