@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Run = subprocess.CompletedProcess[str]
 THREAD = "command"
+PATIENCE = 120
+ALWAYS = {"NO_COLOR": "1", "TOCSIN_DATABASE_CONNECT_TIMEOUT_SECONDS": "60"}  # a busy machine takes its time
 
 
 class OfThread(io.TextIOBase):
@@ -58,13 +60,13 @@ def tocsin(tmp_path: Path) -> Callable[..., Run]:
             patch.chdir(tmp_path)
             for name in [name for name in os.environ if name.startswith("TOCSIN_")]:
                 patch.delenv(name)
-            for name, value in {"NO_COLOR": "1", **variables}.items():
+            for name, value in {**ALWAYS, **variables}.items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["tocsin", *arguments])
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
             patch.setattr(sys, "stdout", output)
             patch.setattr(sys, "stderr", errors)
-            code = thread.submit(_exit_code).result(60)
+            code = thread.submit(_exit_code).result(PATIENCE)
         return Run(arguments, code, output.text, errors.text)
 
     return run
@@ -79,11 +81,11 @@ def tocsin_process(tmp_path: Path) -> Callable[..., Run]:
         return subprocess.run(
             [sys.executable, "-m", "service", *arguments],
             cwd=tmp_path,
-            env={**inherited, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **variables},
+            env={**inherited, "PYTHONPATH": str(ROOT), **ALWAYS, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 
