@@ -12,7 +12,7 @@ import { createInterface } from "node:readline";
 import Provider from "oidc-provider";
 
 const [port, origin] = process.argv.slice(2);
-let accessTokenTTL = 3600;
+let accessTokenTTL = 600;
 const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
 
 const provider = new Provider(`http://127.0.0.1:${port}`, {

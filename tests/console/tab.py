@@ -20,6 +20,8 @@ REFUSED = ("status of 401", "status of 403")
 UNREACHABLE = ("net::ERR_", "WebSocket connection to")
 """What a browser writes to its console, unasked, when a server refuses it or is gone."""
 
+BRIEF_SECONDS = 4
+"""How long a token lives that the server is to see expire: no clock but its own counts. It must outlast a sign-in."""
 OWN_PAGE = pytest.mark.parametrize("tab", [{}], indirect=True, ids=[pytest.HIDDEN_PARAM])
 """For tests that change the page so that signing out does not undo it: its scripts, clock, preferences or size."""
 
@@ -63,6 +65,12 @@ class Tab:
         await self.page.goto(f"{node.base}/#token={self.token(**claims)}")
         await self.is_("live")
 
+    async def open_briefly(self, node: Node, **claims: Any) -> None:
+        """Sign in with a token that expires while the test waits for it, once the page is there to use it."""
+        await self.page.goto(node.base)
+        await expect(self["sign-in"]).to_be_visible()
+        await self.open(node, ttl_seconds=BRIEF_SECONDS, **claims)
+
     async def paste(self, text: str) -> None:
         """Sign in with the form."""
         await self["token"].fill(text)
@@ -88,7 +96,7 @@ class Tab:
 
     def check(self) -> None:
         """Fail if the browser complained, or a token was in an address."""
-        assert self.complaints == []
+        assert not self.complaints, self.complaints
         assert not [address for address in self.addresses if any(token in address for token in self.tokens)]
 
     def __getitem__(self, name: str) -> Locator:
@@ -101,6 +109,10 @@ class Tab:
     async def draw(self, number: float) -> None:
         """Fix the number that the page draws for its back-off: 1 is the whole of the bound."""
         await self.page.add_init_script(f"Math.random = () => {number}")
+
+    async def pause(self) -> None:
+        """Stop the page's clock, which was installed before: timers, and what is drawn, wait for ``run_for``."""
+        await self.page.clock.pause_at(await self.page.evaluate("Date.now() / 1000 + 5"))
 
     async def shows(self, *titles: str) -> None:
         """Wait until the feed shows exactly these alerts, newest first."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+GRACE_MS = 3_000
+"""After which an interruption is worth a word."""
+
 
 @OWN_PAGE
 async def test_a_stream_that_is_down_says_since_when_and_afterwards_what_came_late(
@@ -25,12 +28,15 @@ async def test_a_stream_that_is_down_says_since_when_and_afterwards_what_came_la
 ) -> None:
     tab.tolerated = UNREACHABLE
     await tab.draw(0.1)
+    await tab.page.clock.install()
     node = start()
     port = int(node.base.rpartition(":")[2])
     await node.post("Before")
     await tab.open(node)
     await tab.shows("Before")
     await asyncio.to_thread(node.kill)
+    await tab.is_("waiting")
+    await tab.page.clock.fast_forward(GRACE_MS)
     await expect(tab["outage"]).to_contain_text("Nothing has come since")
     await expect(tab["outage"]).to_contain_text("what was raised since then is missing here")
     await expect(tab.page).to_have_title("Offline · Tocsin")

@@ -74,7 +74,7 @@ async def test_the_page_runs_as_it_stands(database_url: str, browser: Browser) -
     with serving(database_url, Settings(stream=StreamSettings(allowed_origins=("*",)))) as tocsin:
         page = PAGE.replace("wss://tocsin.example/v1/ws", tocsin.ws)
         assert page != PAGE
-        async with another_site(page, ttl_seconds=6) as site:
+        async with another_site(page, ttl_seconds=4) as site:
             context = await browser.new_context()
             tabs = [await context.new_page() for _ in range(3)]
             for tab in tabs:

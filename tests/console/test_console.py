@@ -319,7 +319,8 @@ async def test_a_killed_node_is_waited_for_and_nothing_is_lost_or_shown_twice(
 async def test_a_token_that_expires_ends_the_stream_and_a_new_one_goes_on_from_the_cursor(
     own_node: Node, tab: Tab
 ) -> None:
-    await tab.open(own_node, ttl_seconds=6)
+    tab.tolerated = REFUSED
+    await tab.open_briefly(own_node)
     await own_node.post("Before")
     await tab.shows("Before")
     await eventually(lambda: received_at(own_node, 1))
@@ -328,6 +329,7 @@ async def test_a_token_that_expires_ends_the_stream_and_a_new_one_goes_on_from_t
     await expect(tab["state"]).to_contain_text("token expired")
     await expect(tab["reason"]).to_have_text("Your token has expired.")
     await expect(tab["feed"]).to_be_visible()
+    assert tab.requests_of("/v1/events") == 0  # A refusal is no reason to try another transport.
     await own_node.post("Meanwhile")
     await own_node.post("Meanwhile too")
     await tab.shows("Before")
@@ -343,10 +345,14 @@ async def test_a_token_that_expires_ends_the_stream_and_a_new_one_goes_on_from_t
 
 
 async def test_a_token_of_somebody_else_starts_over(node: Node, tab: Tab) -> None:
-    await tab.open(node, ttl_seconds=6)
+    tab.tolerated = REFUSED
+    await tab.open(node, jti="lost")
     await node.post("For alice", recipients=["alice"])
     await tab.shows("For alice")
+    async with node.http("root", "admin") as root:
+        (await root.post("/v1/revocations", json={"jti": "lost", "reason": "laptop stolen"})).raise_for_status()
     await tab.is_("signed-out")
+    await tab.shows("For alice")
     await tab.paste(tab.token("bob"))
     await tab.is_("live")
     await expect(tab["who"]).to_have_text("bob")
@@ -390,6 +396,10 @@ async def ways(node: Node) -> list[tuple[str, str | None]]:
     return [tuple(row) for row in rows]
 
 
+HELD_BACK_MS = 6_000
+"""After which the page waits no longer for what a stream brings."""
+
+
 @pytest.mark.parametrize(("holds_back", "transport"), [(False, "sse"), (True, "longpoll")])
 @OWN_PAGE
 async def test_where_websockets_are_blocked_the_feed_comes_by_http(
@@ -401,7 +411,12 @@ async def test_where_websockets_are_blocked_the_feed_comes_by_http(
 ) -> None:
     tab.tolerated = UNREACHABLE
     proxy.holds_streams_back = holds_back
-    await tab.open(Node(proxy.base, own_node.database_url))
+    await tab.page.clock.install()
+    async with tab.page.expect_response("**/v1/events?*"):
+        await tab.page.goto(f"{proxy.base}/#token={tab.token()}")
+    if holds_back:
+        await tab.page.clock.fast_forward(HELD_BACK_MS)
+    await tab.is_("live")
     await expect(tab["state"]).to_have_attribute("data-transport", transport)
     first = await own_node.post("First")
     await tab.shows("First")
@@ -415,13 +430,6 @@ async def test_where_websockets_are_blocked_the_feed_comes_by_http(
     assert {kind for kind, reason in await ways(own_node) if reason != "connection_lost"} == {transport}
     assert tab.requests_of("/v1/alerts") == 1
     assert tab.requests_of("/v1/ws") == 1
-
-
-async def test_a_websocket_that_is_refused_is_no_reason_to_fall_back(node: Node, tab: Tab) -> None:
-    tab.tolerated = REFUSED
-    await tab.open(node, ttl_seconds=6)
-    await tab.is_("signed-out")
-    assert tab.requests_of("/v1/events") == 0
 
 
 @OWN_PAGE

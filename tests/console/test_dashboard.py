@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATH = "/v1/dashboard"
+STALE_MS = 8_000
+"""After which figures that are followed by no others are old."""
 HIDE = """(hidden) => {
     Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));
@@ -42,9 +44,14 @@ def node(database_url: str) -> Iterator[Node]:
         yield running
 
 
-async def open_dashboard(tab: Tab, node: Node, subject: str = "alice", **claims: object) -> None:
+async def open_dashboard(tab: Tab, node: Node) -> None:
     """Sign in, and wait until the figures are live."""
-    await tab.open(node, subject=subject, **claims)
+    await tab.open(node)
+    await look(tab)
+
+
+async def look(tab: Tab) -> None:
+    """Go to the dashboard, and wait until the figures are live."""
     await tab.page.get_by_role("link", name="Dashboard").click()
     await expect(tab["dashboard"]).to_have_attribute("data-state", "live")
 
@@ -167,9 +174,12 @@ async def test_a_hidden_tab_and_another_place_pause_the_figures(node: Node, tab:
 @OWN_PAGE
 async def test_figures_that_are_old_say_so_until_the_server_is_back(start: Callable[..., Process], tab: Tab) -> None:
     tab.tolerated = UNREACHABLE
+    await tab.draw(0.1)
+    await tab.page.clock.install()
     node = start()
     await open_dashboard(tab, node)
     node.kill()
+    await tab.page.clock.fast_forward(STALE_MS)
     await expect(tab["dashboard"]).to_have_attribute("data-state", "stale")
     await expect(tab["dashboard-state"]).to_have_text(re.compile(r"The figures are of .+ Trying again\."))
     start(int(node.base.rpartition(":")[2]))
@@ -178,7 +188,8 @@ async def test_figures_that_are_old_say_so_until_the_server_is_back(start: Calla
 
 async def test_the_dashboard_goes_on_with_a_fresh_token(node: Node, tab: Tab) -> None:
     tab.tolerated = REFUSED
-    await open_dashboard(tab, node, ttl_seconds=6)
+    await tab.open_briefly(node)
+    await look(tab)
     await expect(tab["dashboard"]).to_have_attribute("data-state", "stale")
     await expect(tab["dashboard-state"]).to_contain_text("Your token has expired.")
     await tab.paste(tab.token())

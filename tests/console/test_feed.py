@@ -151,6 +151,17 @@ async def test_scrolling_back_to_the_top_brings_in_what_waits(node: Node, tab: T
     await expect(tab["arrivals"]).to_be_hidden()
 
 
+async def test_who_signs_in_after_another_starts_at_the_top(node: Node, tab: Tab) -> None:
+    await post(node, [{"title": f"Alert {number}"} for number in range(60)])
+    await tab.open(node)
+    await scroll(tab, 5)
+    await tab.page.get_by_role("button", name="Sign out").click()
+    await tab.paste(tab.token("bob"))
+    await tab.is_("live")
+    await expect(titles(tab).first).to_have_text("Alert 59")
+    assert await tab["feed"].evaluate("feed => feed.scrollTop") == 0
+
+
 async def test_a_selected_row_stays_where_it_is(node: Node, tab: Tab) -> None:
     await post(node, [{"title": f"Alert {number}"} for number in range(3)])
     await tab.open(node)
@@ -480,6 +491,7 @@ async def test_what_one_admin_was_told_is_not_told_to_the_next(node: Node, tab: 
 
 @OWN_PAGE
 async def test_a_burst_is_announced_in_one_sentence_and_what_is_filtered_out_is_not(node: Node, tab: Tab) -> None:
+    await tab.page.clock.install()
     await tab.page.goto(f"{node.base}/?topic=payments.*#token={tab.token()}")
     await tab.is_("live")
     await tab.page.evaluate(
@@ -489,7 +501,11 @@ async def test_a_burst_is_announced_in_one_sentence_and_what_is_filtered_out_is_
             new MutationObserver(() => said.push(news.textContent)).observe(news, { childList: true });
         }"""
     )
+    await tab.pause()
     await post(node, [{"topic": "infra.disk"}] * 100 + [{"topic": "payments.eu"}] * 100 + [{"severity": "critical"}])
+    (last,) = await node.sql("SELECT max(seq) AS seq FROM events")
+    await expect(tab["seq"]).to_have_text(f"seq {last['seq']}")
+    await tab.page.clock.run_for(1_000)
     said = await eventually(lambda: tab.page.evaluate("said"))
     assert said == ["101 new alerts, 1 critical"]
 
@@ -518,6 +534,7 @@ async def test_axe_finds_nothing_in_the_feed_and_it_fits(node: Node, tab: Tab, t
 # Very many.
 
 
+@pytest.mark.long
 @OWN_PAGE
 async def test_with_50_000_loaded_and_200_a_second_arriving_only_what_is_in_view_is_in_the_document(
     node: Node, tab: Tab

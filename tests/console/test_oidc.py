@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from tests.harness import ROOT, Node, Process, eventually, start_process
 from tests.requirements import missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator
 
     from playwright.async_api import Browser, Page, Route
 
@@ -39,8 +40,9 @@ RESOURCE = "urn:tocsin"
 UNLIMITED = "1000000/second"
 SHORT = "seconds 4"
 """For tokens that are to expire in a test. A slow machine does no harm: the page asks for others as they expire."""
-TO_THE_RENEWAL = 3_541_000
-"""Milliseconds: an access token that lives for an hour is renewed a minute before its end."""
+LONG = "seconds 600"
+TO_THE_RENEWAL = 541_000
+"""Milliseconds: an access token that lives for ten minutes is renewed a minute before its end."""
 BLOCKED = ("net::ERR_", "status of 400", "WebSocket connection to")
 
 
@@ -114,9 +116,9 @@ def shared_provider(shared_url: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def provider(shared_provider: Provider) -> Provider:
-    """The provider, up and with tokens that live for an hour, and its node without the alerts of the tests before."""
+    """The provider, up and with tokens that outlive a test, and its node without the alerts of the tests before."""
     await shared_provider.order("up")
-    await shared_provider.order("seconds 3600")
+    await shared_provider.order(LONG)
     await shared_provider.node.sql("DELETE FROM alerts")
     return shared_provider
 
@@ -232,7 +234,8 @@ def with_claims(token: str, **claims: Any) -> str:
     return f"{head}.{base64.urlsafe_b64encode(json.dumps(changed).encode()).decode().rstrip('=')}.{signature}"
 
 
-UNFIT: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+UNFIT: dict[str, tuple[Change, str]] = {
     "nonce": (lambda answer: {"id_token": with_claims(answer["id_token"], nonce="of another")}, "(nonce)"),
     "aud": (lambda answer: {"id_token": with_claims(answer["id_token"], aud="another")}, "not for this console"),
     "iss": (lambda answer: {"id_token": with_claims(answer["id_token"], iss="another")}, "not for this console"),
@@ -252,18 +255,23 @@ UNFIT: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
 }
 
 
+def tampering(change: Change) -> Callable[[Route], Awaitable[None]]:
+    """Return a route that puts what ``change`` makes of an answer into it."""
+
+    async def tamper(route: Route) -> None:
+        answer = await route.fetch()
+        content = await answer.json()
+        await route.fulfill(response=answer, json=content | change(content))
+
+    return tamper
+
+
 async def test_tokens_that_do_not_fit_are_refused_in_words(provider: Provider, tab: Tab) -> None:
     """The provider is real; what it answers is changed on its way, as no honest provider would."""
     tab.tolerated = ("status of 401",)
     await tab.page.goto(provider.node.base)
     for case, (change, reason) in UNFIT.items():
-
-        async def tamper(route: Route, change: Callable[[dict[str, Any]], dict[str, Any]] = change) -> None:
-            answer = await route.fetch()
-            content = await answer.json()
-            await route.fulfill(response=answer, json=content | change(content))
-
-        await tab.page.route(f"{provider.issuer}/token", tamper)
+        await tab.page.route(f"{provider.issuer}/token", tampering(change))
         await depart(tab)
         await at_provider(tab.page)
         await expect(tab["reason"], case).to_contain_text(reason)
@@ -544,7 +552,7 @@ async def test_a_renewal_under_way_is_revoked_at_the_sign_out(provider: Provider
     tab.tolerated = BLOCKED
     await tab.page.clock.install()
     await sign_in(tab, provider)
-    renewed, signed_out = asyncio.Event(), asyncio.Event()
+    renewed, signed_out, all_revoked = asyncio.Event(), asyncio.Event(), asyncio.Event()
     issued: list[str] = []
     revoked: list[str] = []
 
@@ -560,15 +568,22 @@ async def test_a_renewal_under_way_is_revoked_at_the_sign_out(provider: Provider
         await route.fulfill(status=200, body="", headers={"Access-Control-Allow-Origin": "*"})
 
     await tab.page.route(f"{provider.issuer}/token", hold)
+
+    async def leave(route: Route) -> None:
+        await all_revoked.wait()  # The requests of a page that is gone cannot be looked at.
+        await route.continue_()
+
     await tab.page.route("**/token/revocation", note)
+    await tab.page.route("**/session/end**", leave)
     await tab.page.clock.fast_forward(TO_THE_RENEWAL)
     await renewed.wait()
     await sign_out(tab)
     await tab.is_("signed-out")
     await eventually(lambda: revoked)
     signed_out.set()
-    await tab.page.wait_for_url(f"{provider.issuer}/session/end**")
     await eventually(lambda: set(issued) < set(revoked))
+    all_revoked.set()
+    await tab.page.wait_for_url(f"{provider.issuer}/session/end**")
 
 
 async def test_who_signs_in_again_is_not_sent_away_by_the_sign_out_before(provider: Provider, tab: Tab) -> None:

@@ -116,8 +116,7 @@ async def test_a_list_that_cannot_be_loaded_after_a_gap_is_tried_again(
 async def test_a_token_that_expired_is_told_of_while_another_tab_carries_the_stream(node: Node, tab: Tab) -> None:
     await tab.open(node)
     follower = Tab(await tab.page.context.new_page(), REFUSED)
-    await follower.page.goto(f"{node.base}/#token={token('alice', ttl_seconds=6)}")
-    await follower.is_("live")
+    await follower.open_briefly(node)
     await expect(follower["expiry"]).to_contain_text("token expired at")
     await follower.is_("live")
     await follower.page.get_by_role("button", name="Sign in again").click()

@@ -13,7 +13,7 @@ import pytest_asyncio
 from playwright.async_api import BrowserContext, Page, Route, async_playwright, expect
 
 from scripts.system_packages import BROWSER_ARGUMENTS, chromium
-from tests.console.tab import REFUSED, UNREACHABLE, Tab, received_at
+from tests.console.tab import BRIEF_SECONDS, REFUSED, UNREACHABLE, Tab, received_at
 from tests.harness import READ, Node, Process, eventually, token
 
 if TYPE_CHECKING:
@@ -24,17 +24,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
-def node(own_node: Node) -> Node:
-    """A node of the test's own: its connections and the positions of its log are counted."""
-    return own_node
-
-
 class Tabs:
-    """A browser window of the console's tabs, in the order in which they were opened."""
+    """A browser window of the console's tabs, in the order in which they were opened.
 
-    def __init__(self, context: BrowserContext) -> None:
+    ``head`` is the position of the log when it was opened: the events that its tabs see are counted from there.
+    """
+
+    def __init__(self, context: BrowserContext, head: int = 0) -> None:
         self.context = context
+        self.head = head
         self.tolerated: tuple[str, ...] = ()
         self.opened: list[Tab] = []
 
@@ -46,11 +44,32 @@ class Tabs:
 
     async def add(self, node: Node, subject: str = "alice", **claims: Any) -> Tab:
         """Sign in with a link in a new tab."""
+        tab = await self.new()
+        await tab.page.goto(link(node, subject, **claims))
+        return tab
+
+    async def open_all(self, node: Node, *lives: float) -> list[Tab]:
+        """Open as many tabs, and only then sign in with tokens that live so long: the page is there to use them."""
+        tabs = [await self.new() for _ in lives]
+        for tab in tabs:
+            await tab.page.goto(node.base)
+            await expect(tab["sign-in"]).to_be_visible()
+        for tab, seconds in zip(tabs, lives, strict=True):
+            await tab.page.goto(link(node, ttl_seconds=seconds))
+            await tab.is_("live")
+        return tabs
+
+    async def new(self) -> Tab:
+        """Open a new tab."""
         tab = Tab(await self.context.new_page(), self.tolerated)
         self.opened.append(tab)
-        await tab.page.add_init_script(SEEN)
-        await tab.page.goto(f"{node.base}/#token={token(subject, READ, **claims)}")
+        await tab.page.add_init_script(SEEN % self.head)
         return tab
+
+
+def link(node: Node, subject: str = "alice", **claims: Any) -> str:
+    """Return an address that signs in."""
+    return f"{node.base}/#token={token(subject, READ, **claims)}"
 
 
 SEEN = """
@@ -60,23 +79,37 @@ if (location.protocol === "http:") {
         const { applyEvent } = Feed.prototype;
         Feed.prototype.applyEvent = function (event) {
             applyEvent.call(this, event);
-            window.seen.push(event.seq);
+            window.seen.push(event.seq - %d);
         };
     });
 }
 """
 """Keeps, in the page, the number of each event that the feed took in, in the order in which they came."""
+HEAD = "SELECT coalesce(max(last_seq), 0) FROM log_chain"
 HANG = "const held = new XMLHttpRequest(); held.open('GET', '/held', false); held.send()"
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def context(browser: Browser) -> BrowserContext:
+    """What the windows of the module share, which is no more than that the page is in the browser's cache."""
+    return await browser.new_context()
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def tabs(browser: Browser) -> AsyncIterator[Tabs]:
-    context = await browser.new_context()
-    tabs = Tabs(context)
+async def tabs(context: BrowserContext, node: Node) -> AsyncIterator[Tabs]:
+    """A window, and a node whose ledger knows no connection yet."""
+    await eventually(lambda: all_closed(node))
+    await node.sql("DELETE FROM connections")
+    tabs = Tabs(context, (await node.sql(HEAD))[0][0])
     yield tabs
     complaints = [complaint for tab in tabs.opened for complaint in tab.complaints]
-    await context.close()
+    for tab in tabs.opened:
+        await tab.page.close()
     assert complaints == []
+
+
+async def all_closed(node: Node) -> bool:
+    return not await node.sql("SELECT FROM connections WHERE closed_at IS NULL")
 
 
 async def seen(tab: Tab) -> list[int]:
@@ -139,11 +172,11 @@ async def test_three_tabs_of_an_admin_share_one_connection(node: Node, tabs: Tab
     for tab in three:
         await tab.shows("Alert 2", "Alert 1", "Alert 0", "Before")
         await expect(tab["who"]).to_have_text("alice")
-        await expect(tab["seq"]).to_have_text("seq 4")
+        await expect(tab["seq"]).to_have_text(f"seq {tabs.head + 4}")
         assert (await seen(tab))[-3:] == [2, 3, 4]
     await connections(node, ever=1, now=1)
     assert [tab.requests_of("/v1/ws") for tab in three] == [1, 0, 0]
-    await eventually(lambda: received_at(node, 4))
+    await eventually(lambda: received_at(node, tabs.head + 4))
 
 
 async def test_two_admins_or_two_views_of_one_do_not_share(node: Node, tabs: Tabs) -> None:
@@ -170,7 +203,7 @@ async def test_closing_the_tab_that_leads_while_alerts_arrive_loses_and_doubles_
     await has_seen(third, 300)
     assert await seen(third) == [*range(1, 301)]
     await connections(node, ever=3, now=1)
-    await eventually(lambda: received_at(node, 300))
+    await eventually(lambda: received_at(node, tabs.head + 300))
 
 
 async def test_killing_the_renderer_of_the_tab_that_leads_hands_over(node: Node, tabs: Tabs) -> None:
@@ -207,7 +240,7 @@ async def test_a_tab_that_joins_while_alerts_arrive_begins_where_its_list_ended(
     for tab in joined:
         await eventually(partial(has_seen_many, tab))
     enough.set()
-    last = await posting
+    last = await posting - tabs.head
     for tab in joined:
         await has_seen(tab, last)
         numbers = await seen(tab)
@@ -231,7 +264,9 @@ async def test_a_tab_that_was_left_far_behind_rewinds_the_stream(node: Node, tab
     second = await tabs.open(node)
     await second.page.evaluate("document.dispatchEvent(new Event('freeze'))")
     await second.is_("waiting")
-    await node.post_all([{"title": f"Alert {number}"} for number in range(1_100)], at_once=50)
+    async with node.http() as client:
+        for _ in range(11):
+            (await client.post("/v1/alerts/batch", json=[{"title": "It happened"}] * 100)).raise_for_status()
     await has_seen(first, 1_100)
     await second.page.evaluate("document.dispatchEvent(new Event('resume'))")
     await has_seen(second, 1_100)
@@ -246,7 +281,10 @@ async def test_a_restarted_server_is_followed_by_one_connection_of_three_tabs(
 ) -> None:
     tabs.tolerated = UNREACHABLE
     node, other = start(), start()
+    tabs.head = 0
     three = [await tabs.open(node) for _ in range(3)]
+    for tab in three:
+        await tab.page.evaluate("Math.random = () => 0.1")  # So that none waits long before it tries again.
     await node.post("Before")
     for tab in three:
         await tab.shows("Before")
@@ -266,15 +304,14 @@ async def test_a_restarted_server_is_followed_by_one_connection_of_three_tabs(
 
 async def test_a_fresher_token_of_another_tab_keeps_the_stream_going(node: Node, tabs: Tabs) -> None:
     tabs.tolerated = REFUSED
-    first = await tabs.open(node, ttl_seconds=6)
-    second = await tabs.open(node)
+    first, second = await tabs.open_all(node, BRIEF_SECONDS, 3600)
     await go_on_over_the_expiry(node, first, second)
     assert first.requests_of("/v1/ws") == 2
 
 
 async def test_a_token_that_is_pasted_in_a_tab_that_follows_keeps_the_stream_going(node: Node, tabs: Tabs) -> None:
     tabs.tolerated = REFUSED
-    first, second = [await tabs.open(node, ttl_seconds=8) for _ in range(2)]
+    first, second = await tabs.open_all(node, BRIEF_SECONDS, BRIEF_SECONDS)
     await second.page.evaluate("(token) => { location.hash = `#token=${token}` }", token("alice", READ))
     await go_on_over_the_expiry(node, first, second)
     assert await second.page.get_by_test_id("sign-in").is_hidden()
@@ -297,11 +334,11 @@ async def test_an_event_is_acknowledged_once_a_visible_tab_has_shown_it(node: No
     await first.page.evaluate(hidden + told)
     async with hanging(second.page):
         seq = (await node.post("Seen by nobody"))["seq"]
-        await has_seen(first, seq)
+        await has_seen(first, seq - tabs.head)
         # An acknowledgement would wait for a timer: one that is set now, and longer, ends after it.
         await first.page.evaluate("new Promise((resolve) => setTimeout(resolve, 1_000))")
         late = (await node.post("Nor this"))["seq"]
-        await has_seen(first, late)
+        await has_seen(first, late - tabs.head)
         await node.flushed(late)
         assert await received_at(node, seq) is None
     await eventually(lambda: received_at(node, late))
@@ -326,7 +363,8 @@ async def test_a_tab_that_leads_and_hangs_is_replaced(node: Node, tabs: Tabs) ->
     await connections(node, ever=2, now=1)
 
 
-async def test_without_locks_each_tab_has_a_stream_of_its_own(node: Node, tabs: Tabs) -> None:
+async def test_without_locks_each_tab_has_a_stream_of_its_own(node: Node, tabs: Tabs, browser: Browser) -> None:
+    tabs.context = await browser.new_context()
     await tabs.context.add_init_script("Object.defineProperty(Navigator.prototype, 'locks', { value: undefined })")
     first, second = [await tabs.open(node) for _ in range(2)]
     await node.post("Alert")
@@ -335,7 +373,7 @@ async def test_without_locks_each_tab_has_a_stream_of_its_own(node: Node, tabs: 
     await connections(node, ever=2, now=2)
 
 
-async def test_a_page_that_comes_back_from_the_cache_goes_on_without_loss_or_double(node: Node) -> None:
+async def test_a_page_that_comes_back_from_the_cache_goes_on_without_loss_or_double(own_node: Node) -> None:
     async with async_playwright() as playwright:
         cached = await playwright.chromium.launch(
             executable_path=chromium(),
@@ -343,19 +381,19 @@ async def test_a_page_that_comes_back_from_the_cache_goes_on_without_loss_or_dou
             ignore_default_args=["--disable-back-forward-cache"],
         )
         tabs = Tabs(await cached.new_context())
-        tab = await tabs.open(node)
-        await node.post("Before")
+        tab = await tabs.open(own_node)
+        await own_node.post("Before")
         await tab.shows("Before")
         await tab.page.evaluate("addEventListener('pageshow', ({ persisted }) => (window.kept = persisted))")
-        await tab.page.goto(f"{node.base}/healthz")
-        await connections(node, ever=1, now=0)
-        await node.post("Meanwhile")
+        await tab.page.goto(f"{own_node.base}/healthz")
+        await connections(own_node, ever=1, now=0)
+        await own_node.post("Meanwhile")
         await tab.page.go_back(wait_until="commit")
         await tab.is_("live")
         assert await tab.page.evaluate("window.kept")
-        await node.post("After")
+        await own_node.post("After")
         await tab.shows("After", "Meanwhile", "Before")
         assert await seen(tab) == [1, 2, 3]
-        await connections(node, ever=2, now=1)
+        await connections(own_node, ever=2, now=1)
         assert tab.requests_of("/v1/alerts") == 1
         await cached.close()

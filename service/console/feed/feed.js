@@ -125,6 +125,7 @@ export class Feed {
     this.#pinned.clear();
     this.#bar.clearSuggestions();
     this.#status.explain("");
+    this.#list.scrollToTop(); // The browser would restore where the last admin was.
     this.#render();
   }
 

@@ -21,6 +21,19 @@ test("quiet hours may go over midnight, and end with their last minute", () => {
   assert.deepEqual(noon, [true, false, true]);
 });
 
+test("quiet hours begin and end to the minute", () => {
+  for (const [from, to, notifies] of [
+    ["11:00", "13:00", false],
+    ["12:31", "13:00", true],
+    ["12:30", "12:30", true], // No time at all.
+    ["12:29", "12:30", true],
+    ["13:00", "12:31", false], // Over midnight.
+    ["13:00", "12:30", true],
+  ]) {
+    assert.equal(mayNotifyAt(quiet(from, to), "error", at("12:30")), notifies, `${from} to ${to}`);
+  }
+});
+
 test("critical alerts notify in quiet hours unless that is turned off", () => {
   assert.equal(mayNotifyAt(quiet("22:00", "07:00"), "critical", at("23:00")), true);
   assert.equal(mayNotifyAt(quiet("22:00", "07:00", { criticalAlways: false }), "critical", at("23:00")), false);
