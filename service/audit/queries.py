@@ -1,4 +1,4 @@
-"""Queries of the views of the schema ``audit``, for the REST API and for the commands of ``tocsin audit``.
+"""Queries of the views of the schema ``audit``, for the REST API and for ``tocsin audit``.
 
 ``LISTS`` is the registry of the paged lists. The report has queries of its own (``report.py``).
 Lists are paged by the values that order them, so that a page costs the same wherever it stands, and
@@ -67,8 +67,8 @@ class PageRequest:
 class AuditList:
     """A paged list: the rows of a view, the newest first.
 
-    ``order`` names the columns that order it, which a cursor holds; ``time`` is the column that a time range bounds.
-    The columns of ``row`` are selected, intervals in seconds.
+    ``order`` names the columns that order it, which a cursor holds; ``time`` is the column that a
+    time range bounds. The columns of ``row`` are selected, intervals in seconds.
     """
 
     view: TableClause
@@ -94,7 +94,8 @@ class AuditList:
     ) -> tuple[list[Row], Keyset]:
         """Return a page, and where the next one begins.
 
-        A filter is the name of a column, or ``is_open``; a list of values are alternatives, None or none is no filter.
+        A filter is the name of a column, or ``is_open``; the values of a list are alternatives.
+        None and an empty list are no filter.
         """
         names = dict.fromkeys([*self.row.model_fields, *self.order])
         columns = [seconds(c) if isinstance(c.type, Interval) else c for c in (self.view.c[name] for name in names)]
@@ -144,7 +145,7 @@ async def alert_head(tx: AsyncConnection, alert_id: UUID) -> Row | None:
 
 
 async def timeline(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[list[Row], Keyset]:
-    """Return a page of an alert's timeline, the oldest entry first: its events, each dispatch and each receipt."""
+    """Return a page of an alert's events, dispatches and receipts, the oldest first."""
     view = views.timeline
     phase = case((view.c.action == "sent", 2), (view.c.action == "received", 3), else_=1).label("phase")
     connection = func.coalesce(view.c.connection, literal(UUID(int=0), Uuid)).label("connection_or_zero")
@@ -154,13 +155,13 @@ async def timeline(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tu
 
 
 async def alert_recipients(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[list[Row], Keyset]:
-    """Return a page of the recipients of an alert, by name: who was sent it, or may see it and was not."""
+    """Return a page of those who were sent an alert, or may see it, by name."""
     recipients = _recipients_of(alert_id)
     return await _page(tx, select(recipients), (recipients.c.recipient,), page, newest_first=False)
 
 
 async def recipient_counts(tx: AsyncConnection, alert_id: UUID) -> Row:
-    """Return how many recipients an alert has, how many it was sent to, and how many received it."""
+    """Return how many recipients an alert has, was sent to, and was received by."""
     recipients = _recipients_of(alert_id)
     statement = select(
         func.count().label("recipients"),

@@ -93,7 +93,7 @@ _LOG_GAPS = _query("SELECT after_seq, before_seq, missing FROM audit.log_gaps OR
 
 
 async def report(tx: AsyncConnection, since: datetime, until: datetime) -> dict[str, Any]:
-    """Return the report of a period. Sources are counted by the hour, in all hours that the period touches."""
+    """Return the report of a period; sources are counted in all hours that it touches."""
     parameters = {"since": since, "until": until, "top": TOP}
 
     async def rows(query: TextClause, **changed: Any) -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ async def report(tx: AsyncConnection, since: datetime, until: datetime) -> dict[
 
 
 def delivery_stats(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the counts and percentiles of a row, in seconds; None where there is nothing to measure."""
+    """Return the counts and percentiles of a row, in seconds; None without deliveries."""
     stats: dict[str, Any] = {"sent": row["sent"], "received": row["received"]}
     for step in ("sent", "received"):
         times = row[f"{step}_in"] or (None, None, None)

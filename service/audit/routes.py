@@ -93,7 +93,8 @@ async def audit_alert(
 ) -> schemas.AlertAudit:
     """Return an alert, who was sent it, who received it and who did not, and its timeline.
 
-    Both lists are paged together: as long as there is a `next`, the page that it leads to goes on with either.
+    Both lists are paged together: as long as there is a `next`, the page that it leads to goes on
+    with either.
     """
     people, times = decode_cursor(cursor, queries.RECIPIENTS_KEYSET, queries.TIMELINE_KEYSET)
     async with database.transaction(snapshot=True) as tx:
@@ -119,9 +120,10 @@ async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the que
     cursor: Annotated[str | None, _cursor("recipient")] = None,
     limit: Limit = 200,
 ) -> schemas.RecipientAudit:
-    """List what a recipient was sent, and when they received it, of the events of a day or the given period.
+    """List what a recipient was sent of the events of a period, and when they received it.
 
-    To page through a day, give `until`, which otherwise is now. A token that covers some topics sees their alerts only.
+    The period is the last day by default; to page through it, give `until`. A token that covers
+    some topics sees their alerts only.
     """
     since, until = _day(since, until)
     times = TimeRange(since, until)
@@ -142,9 +144,10 @@ async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query
     cursor: Annotated[str | None, _cursor("unreceived")] = None,
     limit: Limit = 200,
 ) -> schemas.UnreceivedPage:
-    """List who has not received which alert that they may see: of the alerts of a day, or of the period that is given.
+    """List who has not received which alert that they may see.
 
-    A token that covers some topics sees their alerts only.
+    The alerts are those of a period, by default the last day. A token that covers some topics sees
+    their alerts only.
     """
     filters = {"topic": topic_patterns(topic), "severity": severity, "status": status, "recipient": recipient}
     times = TimeRange(*_day(since, until))
@@ -210,7 +213,8 @@ async def audit_report(
 ) -> AuditReport:
     """Sum up a day, or the period that is given, on one page.
 
-    It reads all deliveries of the period. Where that takes too long for a request, use `tocsin audit report`.
+    It reads all deliveries of the period. Where that takes too long for a request,
+    use `tocsin audit report`.
     """
     async with database.transaction(snapshot=True) as tx:
         return AuditReport.model_validate(await report(tx, *_day(since, until)))

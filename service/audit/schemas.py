@@ -1,4 +1,4 @@
-"""The answers of the audit: an alert, and pages of rows of the views. Times are UTC, durations are seconds."""
+"""The answers of the audit. Times are UTC, durations are seconds."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TimelineEntry(BaseModel):
 
 
 class AlertAudit(BaseModel):
-    """An alert, its recipients and its timeline. Both lists are paged together; one that has ended is empty."""
+    """An alert, its recipients and its timeline. A list that ended on an earlier page is empty."""
 
     model_config = _example(
         alert={
@@ -143,7 +143,7 @@ class RecipientDelivery(BaseModel):
 
 
 class RecipientAudit(BaseModel):
-    """What a recipient was sent of the events of a period, the newest first; empty for one that never connected."""
+    """What a recipient was sent of the events of a period, the newest first."""
 
     model_config = _example(
         recipient="alice",

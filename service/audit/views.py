@@ -1,4 +1,4 @@
-"""The views of the schema ``audit``, for the queries. The migrations create them, and comment every column."""
+"""The views of the schema ``audit``, for the queries; ``alembic/sql/`` creates them."""
 
 from __future__ import annotations
 

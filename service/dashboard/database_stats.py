@@ -1,11 +1,12 @@
-"""Statistics of the whole service from the log and the ledger: how many alerts, and how long deliveries took.
+"""Statistics of the whole service: how many alerts, and how long deliveries took.
 
 They are queried while somebody looks at the dashboard, so each query costs about the same however
 long the log is and however much happens: it reads by index, and of more events than its maximum it
 reads every n-th, and returns n. The latencies are those of ``audit.deliveries``, for a sample of
 events and connections.
 
-The queries run on a dedicated connection, whose time zone is UTC and whose statements have a timeout.
+The queries run on a dedicated connection, whose time zone is UTC and whose statements have a
+timeout.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _BYTES = """
     FROM pg_inherits WHERE inhparent = 'events'::regclass
 """
 
-# Times rise with seq, so the last event before a time is found by bisection, in some twenty reads of the primary key.
+# Times rise with seq, so the last event before a time is found by bisection, in some twenty reads
+# of the primary key.
 _LAST_BEFORE = """
     WITH RECURSIVE search (low, high) AS (
         SELECT $1::bigint, $2::bigint
@@ -64,7 +66,8 @@ _COUNT = """
     GROUP BY 1, 2
 """
 
-# UUIDs of version 7 begin with their time, so the primary key finds the connections that were opened recently.
+# UUIDs of version 7 begin with their time, so the primary key finds the connections that were
+# opened recently.
 _SAMPLE = """
     SELECT coalesce(array_agg(id), '{}') FROM (
         SELECT id FROM connections WHERE closed_at IS NULL OR id >= $1 ORDER BY random() LIMIT $2
@@ -89,7 +92,7 @@ _LATENCY_BY_MINUTE = _latency("date_trunc('minute', occurred_at)")
 
 
 class LogState(NamedTuple):
-    """The first and last seq of the log, and how many nodes serve, at a time of the database's clock."""
+    """The extent of the log and the number of nodes, at a time of the database's clock."""
 
     at: datetime
     head: int
@@ -98,7 +101,7 @@ class LogState(NamedTuple):
 
 
 class CountedAlerts(NamedTuple):
-    """Alerts by minute and severity. ``every`` is 1 if all events were counted, n if every n-th was."""
+    """Alerts by minute and severity, from every n-th event; ``every`` is n."""
 
     alerts: dict[tuple[datetime, Severity], int]
     every: int
@@ -106,7 +109,7 @@ class CountedAlerts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds from the event to the socket, and from there to the receipt; None where there are none."""
+    """Seconds from the event to the socket, and from there to the receipt, if any."""
 
     deliveries: int
     sent_p50: float | None
@@ -170,7 +173,7 @@ async def _latencies(
 
 
 def evenly_spaced(after: int, head: int, limit: int) -> list[int]:
-    """Return up to ``limit`` numbers of ``(after, head]``, evenly spaced, from the last one down."""
+    """Return up to ``limit`` evenly spaced numbers of ``(after, head]``, from the last down."""
     return list(range(head, after, -_step(after, head, limit)))
 
 

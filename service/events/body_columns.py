@@ -8,7 +8,7 @@ import orjson
 def differing_column(
     body: bytes, alert_id: str | None, topic: str | None, severity: str | None, recipients: list[str] | None
 ) -> str | None:
-    """Return the first column that disagrees with the body, ``body`` if that is no alert, None if all agree."""
+    """Return a column that disagrees with the body; ``body`` if that is no alert."""
     try:
         alert = orjson.loads(body)
         columns = {"alert_id": (alert["id"], alert_id), "topic": (alert["topic"], topic)}
@@ -20,5 +20,6 @@ def differing_column(
     for name, (in_body, stored) in columns.items():
         if in_body != stored:
             return name
-    # The event that created the alert stores the recipients as they were posted, the others by name.
+    # The event that created the alert stores the recipients as they were posted, the others by
+    # name.
     return None if recipients in (posted, by_name) else "recipients"

@@ -74,7 +74,7 @@ LEDGER = Chain("ledger", "ledger_chain", "ledger_link_id", _PURGED_LEDGER, _ORPH
 
 
 class PurgedPrefix(NamedTuple):
-    """The last link that retention deleted; while ``in_progress``, some rows before it are still there."""
+    """The last purged link; while ``in_progress``, some rows before it are still there."""
 
     end: LinkRef = ORIGIN
     in_progress: bool = False
@@ -92,7 +92,7 @@ class ChainHead(NamedTuple):
 
 
 class ChainSnapshot(NamedTuple):
-    """The extent of a chain at one instant: its head, the rows outside it, and the positions of known hashes.
+    """The head of a chain, the rows outside it and the positions of hashes, at one instant.
 
     ``found`` holds None for a hash that no link has.
     """

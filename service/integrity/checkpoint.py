@@ -1,4 +1,4 @@
-"""The checkpoint of a verification: a small file with the progress of an interrupted run, and the last heads.
+"""The checkpoint of a verification: the progress of an interrupted run, and the last heads.
 
 A run that was interrupted is resumed. What it had checked is not checked again, only that its last
 link still has the same hash. The run after a complete one starts from the beginning, and the heads
@@ -32,7 +32,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path, database: str) -> Checkpoint:
-        """Read the file; an empty checkpoint where there is none, or where it is about another database.
+        """Read the file; without one, or about another database, the checkpoint is empty.
 
         Raises:
             CommandFailed: the file cannot be read.

@@ -52,7 +52,8 @@ class CheckedRange(NamedTuple):
 class Mismatch(NamedTuple):
     """Events of the log, or links of the ledger, from ``first`` to ``last`` do not match the chain.
 
-    ``first`` and ``last`` are None where no position in the chain can be named, ``linked_at`` where there is no link.
+    ``first`` and ``last`` are None where no position in the chain can be named, ``linked_at`` where
+    there is no link.
     """
 
     first: int | None
@@ -112,7 +113,7 @@ ORDER BY 1
 
 
 async def check_log(connection: asyncpg.Connection, before: LinkRef, up_to: int) -> CheckedRange:
-    """Check the links of the log that follow ``before`` and end at ``up_to`` or earlier, and their events.
+    """Check the links of the log from ``before`` to ``up_to``, and their events.
 
     Raises:
         MismatchFound: the first link that does not match its events.
@@ -138,7 +139,7 @@ async def check_log(connection: asyncpg.Connection, before: LinkRef, up_to: int)
 
 
 def _check_adjacent(before: LinkRef, first: int | None, last: int, at: datetime | None) -> None:
-    """Check that a link of the log begins where the one before it ends, and is no longer than one can be."""
+    """Check that a link of the log follows the one before it, and is not too long."""
     expected = before.position + 1
     if first is None or first < expected:
         raise MismatchFound(expected, last, at, "their link does not begin where the one before it ends")
@@ -167,7 +168,7 @@ async def _digest_of(events: AsyncIterator[Any], seq: int, batch: tuple[int, int
 
 
 async def check_ledger(connection: asyncpg.Connection, before: LinkRef, up_to: int) -> CheckedRange:
-    """Check the links of the ledger that follow ``before``, up to number ``up_to``, and the rows that they cover.
+    """Check the links of the ledger from ``before`` to ``up_to``, and their rows.
 
     Raises:
         MismatchFound: the first link that does not match its rows.

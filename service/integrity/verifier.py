@@ -1,8 +1,8 @@
 """The verifier: checks a whole chain, range by range, in several processes.
 
-``verify`` first reads the head of the chain and the rows outside it, in one snapshot. Then it checks
-every link up to the head. What is appended meanwhile comes after the head, and what is there does
-not change, so that each range can have a snapshot of its own. Half of the work is decoding and
+``verify`` first reads the head of the chain and the rows outside it, in one snapshot. Then it
+checks every link up to the head. What is appended meanwhile comes after the head, and what is there
+does not change, so that each range can have a snapshot of its own. Half of the work is decoding and
 hashing in Python, hence the processes. Their results are taken in order: the mismatch that is
 reported is the first one, and everything before ``checked_to`` was checked::
 
@@ -64,9 +64,10 @@ def verify(  # noqa: PLR0913 - where, what, from where, and how
 ) -> Verification:
     """Check a chain from the end of what was purged up to its head.
 
-    What lies before ``resume_after`` was checked by a run that was interrupted, and is not checked again.
-    ``resume_after`` and ``earlier_head``, the head that a complete run found, must still be links of the chain.
-    Whether the hashes in ``expected`` are, the result says. ``progress`` is called after each range.
+    What lies before ``resume_after`` was checked by a run that was interrupted, and is not checked
+    again. ``resume_after`` and ``earlier_head``, the head that a complete run found, must still be
+    links of the chain. Whether the hashes in ``expected`` are, the result says. ``progress`` is
+    called after each range.
 
     Raises:
         CommandFailed: the database cannot be read.
@@ -161,7 +162,7 @@ def _exit_with_parent() -> None:
 
 
 def _check(address: str, chain: Chain, start: LinkRef, after: int, up_to: int) -> CheckedRange | Mismatch:
-    """Check the links that end in ``(after, up_to]``; ``start`` is the link before all that is checked."""
+    """Check the links that end in ``(after, up_to]``; ``start`` precedes all that is checked."""
     try:
         return asyncio.run(_check_range(address, chain, start, after, up_to))
     except MismatchFound as error:

@@ -1,12 +1,12 @@
 """The flush of the ledger: what the recorder holds is written every 200 ms, in one transaction.
 
-A flush writes one consistent instant: the node's ``sent_seq``, the connections that changed, the dispatches and the
-receipts. It also renews the node's lease. It can be repeated, because every row has a key that was made here; only the
-counts by source are written once or not at all. While PostgreSQL is away the records wait, and at the limit the
-handshake rejects new streams.
+A flush writes one consistent instant: the node's ``sent_seq``, the connections that changed, the
+dispatches and the receipts. It also renews the node's lease. It can be repeated, because every row
+has a key that was made here; only the counts by source are written once or not at all. While
+PostgreSQL is away the records wait, and at the limit the handshake rejects new streams.
 
-A node whose lease lapsed was declared lost by the housekeeping of another. It drops its connections, whose clients
-resume, and goes on under a new id::
+A node whose lease lapsed was declared lost by the housekeeping of another. It drops its
+connections, whose clients resume, and goes on under a new id::
 
     register ──► flush, renew ──► sign off
        ▲              │
@@ -60,7 +60,7 @@ class LedgerFlusher:
         self._flushing = asyncio.Lock()
         self._renewed = 0.0
         self.punctual_since: float | None = None
-        """Since when, on the monotonic clock, every flush succeeded in time; None after one that failed."""
+        """Since when (monotonic) every flush succeeded in time; None after one that failed."""
 
     @property
     def node_id(self) -> UUID:
@@ -95,7 +95,7 @@ class LedgerFlusher:
         self.punctual_since = self._renewed = time.monotonic()
 
     def task(self, drop_connections: Callable[[], None]) -> PeriodicTask:
-        """Return the task that flushes; ``drop_connections`` is called before the node starts over."""
+        """Return the task that flushes; it calls ``drop_connections`` before it starts over."""
         flush = partial(self._flush_or_start_over, drop_connections)
         return PeriodicTask("ledger_flush", flush, self._settings.ledger_flush_seconds)
 
@@ -103,8 +103,9 @@ class LedgerFlusher:
         try:
             await self.flush()
         except DBAPIError:
-            # A bug: PostgreSQL refuses a record. The node must go on. The record cannot be dropped alone: if it closes
-            # a connection, the connection's row would go on to claim what the node sends.
+            # A bug: PostgreSQL refuses a record. The node must go on. The record cannot be dropped
+            # alone: if it closes a connection, the connection's row would go on to claim what the
+            # node sends.
             log.exception("ledger flush refused: dropping all connections", dropped=len(self._recorder.pending))
             self._recorder.source_stats.take()
             await self._start_over(drop_connections)
@@ -176,7 +177,8 @@ async def _write(
     *,
     presence_changed: bool,
 ) -> None:
-    # The node's row comes first: it is locked from here on, so no housekeeping can declare the node lost meanwhile.
+    # The node's row comes first: it is locked from here on, so no housekeeping can declare the node
+    # lost meanwhile.
     if (await tx.execute(statements.RENEW_NODE, node)).rowcount == 0:
         raise LeaseLost
     for name, statement in statements.UPSERTS.items():

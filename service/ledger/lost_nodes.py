@@ -1,8 +1,9 @@
-"""Lost nodes: a node whose lease lapsed is ended, and its connections are closed at what it last flushed.
+"""Lost nodes: a node whose lease lapsed is ended, and its connections are closed.
 
-So the ledger claims no more than that node had written. After an outage of PostgreSQL, or a pause of the whole machine,
-every lease has lapsed; therefore the node that judges must hold its own lease, and must have flushed in time, without a
-failure or a pause, for as long as a lease lasts.
+They are closed at what the node last flushed, so that the ledger claims no more. After an outage of
+PostgreSQL, or a pause of the whole machine, every lease has lapsed; therefore the node that judges
+must hold its own lease, and must have flushed in time, without a failure or a pause, for as long as
+a lease lasts.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _CLOSE_CONNECTIONS = text(
 
 
 async def end_lost_nodes(tx: AsyncConnection, judge: UUID, lease_seconds: float) -> None:
-    """End the nodes whose lease lapsed, and close their connections with ``node_lost``, if ``judge`` holds its own."""
+    """End nodes whose lease lapsed, with ``node_lost``, if the node ``judge`` holds its own."""
     lost = await tx.scalar(_END_LOST_NODES, {"lease": lease_seconds, "judge": judge})
     if lost:
         connections = await tx.scalar(_CLOSE_CONNECTIONS, {"lost": lost}) or 0

@@ -1,11 +1,12 @@
-"""The recorder: what happened on this node's streams, kept in memory until the next flush (``flusher.py``).
+"""The recorder: what happened on this node's streams, in memory until the next flush.
 
-The ledger never overstates: a dispatch is recorded only after the bytes went to the socket, a receipt only after the
-client confirmed it. A crash loses what was not flushed, so the ledger may then claim less than happened.
+The ledger never overstates: a dispatch is recorded only after the bytes went to the socket, a
+receipt only after the client confirmed it. A crash loses what was not flushed, so the ledger may
+then claim less than happened.
 
-What a connection was sent is ``(after_seq, sent_seq]``. While it keeps up, its own ``sent_seq`` is null and the node's
-counts for it, so that a flush updates one row, however many connections there are. While it replays or lags it has its
-own:
+What a connection was sent is ``(after_seq, sent_seq]``. While it keeps up, its own ``sent_seq`` is
+null and the node's counts for it, so that a flush updates one row, however many connections there
+are. While it replays or lags it has its own:
 
 ::
 
@@ -80,7 +81,7 @@ class LedgerRecorder:
         self._change(entry)
 
     def record_live(self, entry: ConnectionEntry) -> None:
-        """Record that the connection keeps up: from now on the node's ``sent_seq`` counts for it."""
+        """Record that the connection keeps up: the node's ``sent_seq`` counts for it."""
         entry.sent_seq = None
         self._change(entry)
 
@@ -90,7 +91,7 @@ class LedgerRecorder:
         self._change(entry)
 
     def record_dispatch(self, after_seq: int, up_to_seq: int, *, to_anybody: bool) -> None:
-        """Record that ``(after_seq, up_to_seq]`` was sent to every connection that keeps up, if it matched any."""
+        """Record that ``(after_seq, up_to_seq]`` was sent to all that keep up, if to anybody."""
         self.sent_seq = up_to_seq
         if to_anybody:
             self.pending.add_dispatch(self.node_id, after_seq, up_to_seq)
@@ -120,10 +121,10 @@ class LedgerRecorder:
     # What the streams ask.
 
     async def resume_seq(self, recipient: str, topics: tuple[str, ...], head: int) -> int:
-        """Return where ``recipient`` resumes: after the last event that they confirmed, on any connection.
+        """Return where ``recipient`` resumes: after the last event confirmed on any connection.
 
-        A new recipient begins at ``head``, which is stored before anything is sent, so that whatever comes after it is
-        sent again until it is confirmed, on whichever node.
+        A new recipient begins at ``head``, which is stored before anything is sent, so that
+        whatever comes after it is sent again until it is confirmed, on whichever node.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -133,17 +134,19 @@ class LedgerRecorder:
         confirmed = self.pending.confirmed | self.in_flight.confirmed
         waiting = [entry.received_seq for entry in confirmed if entry.recipient == recipient]
         parameters = {"id": recipient, "topics": list(topics), "head": max(waiting, default=head)}
-        # Many streams of one recipient may ask at once: were this node to freeze, each would keep the row locked
-        # against the flushes of the others for as long as a transaction may idle, one after the other.
+        # Many streams of one recipient may ask at once: were this node to freeze, each would keep
+        # the row locked against the flushes of the others for as long as a transaction may idle,
+        # one after the other.
         async with self._database.transaction(autocommit=True) as tx:
             stored: int = (await tx.execute(statements.BEGIN_RECIPIENT, parameters)).scalar_one()
         return max([*waiting, stored])
 
     async def record_late_receipt(self, connection: UUID, recipient: str, seq: int) -> int | None:
-        """Record a receipt for a connection that is not open here: it was closed, or is held by another node.
+        """Record a receipt for a connection that was closed, or is held by another node.
 
-        Return up to where it counts, or None where ``recipient`` has no such connection. It never counts beyond what
-        the ledger knows was sent; another node may not have written that yet, and the client can send its ack again.
+        Return up to where it counts, or None where ``recipient`` has no such connection. It never
+        counts beyond what the ledger knows was sent; another node may not have written that yet,
+        and the client can send its ack again.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.

@@ -1,7 +1,7 @@
-"""The records of the ledger that wait to be flushed: connections, dispatches, receipts and rejected handshakes.
+"""The records of the ledger that wait to be flushed: connections, dispatches, receipts, rejections.
 
-They are written as JSON with the names of their fields, which are the names of the columns. PostgreSQL ignores fields
-for which the table has no column.
+They are written as JSON with the names of their fields, which are the names of the columns.
+PostgreSQL ignores fields for which the table has no column.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TEXT_MAX = 300
 
 
 def printable(text: str | None) -> str | None:
-    """Return text from a client as the ledger stores it: printable characters only (so no NUL), at most 300."""
+    """Return the printable characters of a client's text (so no NUL), at most 300."""
     return None if text is None else "".join(filter(str.isprintable, text))[:TEXT_MAX]
 
 
@@ -54,7 +54,7 @@ class ConnectionEntry:
 
 @dataclass(slots=True)
 class Receipt:
-    """The client confirmed everything up to ``seq``. Until it is ``frozen``, a later ack may be merged into it."""
+    """The client confirmed everything up to ``seq``. A later ack may change it until ``frozen``."""
 
     connection_id: UUID
     seq: int
@@ -81,7 +81,7 @@ class Rejection:
 
 @dataclass(slots=True)
 class Dispatch:
-    """``(after_seq, up_to_seq]`` was sent to one connection, or (None) to all that keep up with the node."""
+    """``(after_seq, up_to_seq]`` was sent to one connection, or (None) to all that keep up."""
 
     node_id: UUID
     connection_id: UUID | None
@@ -94,7 +94,8 @@ class Dispatch:
 class PendingRecords:
     """The records of one node that wait for the next flush, at most about ``limit`` of them.
 
-    At the limit, dispatches to all connections are merged and rejections dropped; the handshake rejects new streams.
+    At the limit, dispatches to all connections are merged and rejections dropped; the handshake
+    rejects new streams.
     """
 
     limit: int
@@ -116,10 +117,10 @@ class PendingRecords:
         return len(self) >= self.limit
 
     def add_dispatch(self, node_id: UUID, after_seq: int, up_to_seq: int) -> None:
-        """Add a dispatch to every connection that keeps up; at the limit, merge it into the last one.
+        """Add a dispatch to all connections that keep up; at the limit, merge it into the last.
 
-        The merged dispatch has the time of the last pass: an event may be recorded as sent later than it was, never
-        earlier.
+        The merged dispatch has the time of the last pass: an event may be recorded as sent later
+        than it was, never earlier.
         """
         at, waiting = datetime.now(UTC), self.dispatches
         if len(waiting) >= self.limit and waiting[-1].connection_id is None:
@@ -128,10 +129,10 @@ class PendingRecords:
             waiting.append(Dispatch(node_id, None, after_seq, up_to_seq, at))
 
     def add_receipt(self, entry: ConnectionEntry, seq: int, coalesce_seconds: float) -> None:
-        """Add a receipt; merge it into the connection's last one if that is younger than ``coalesce_seconds``.
+        """Add a receipt, or merge it into the last one, if that is newer than ``coalesce_seconds``.
 
-        The merged receipt has the time of the last ack: an event may be recorded as received that much later than it
-        was, never earlier.
+        The merged receipt has the time of the last ack: an event may be recorded as received that
+        much later than it was, never earlier.
         """
         now, last = time.monotonic(), entry.receipt
         if last is not None and not last.frozen and now - last.created < coalesce_seconds:
@@ -161,7 +162,7 @@ class PendingRecords:
         self.presence_changed |= older.presence_changed
 
     def rows(self) -> dict[str, Sequence[Any]]:
-        """Return the rows for each table whose rows may still change; their keys are the columns."""
+        """Return the rows that may still change, by table; their keys are the columns."""
         return {
             "connections": [_connection_row(entry) for entry in self.changed if entry.closed_at is None],
             "recipients": self._recipient_rows(),
@@ -169,7 +170,7 @@ class PendingRecords:
         }
 
     def final_rows(self) -> dict[str, Sequence[Any]]:
-        """Return the rows that never change again, by the parameter of ``write_ledger``, which chains them."""
+        """Return the rows that never change again, by the parameter of ``write_ledger``."""
         return {
             "closings": [_connection_row(entry) for entry in self.changed if entry.closed_at is not None],
             "dispatches": self.dispatches,
@@ -177,7 +178,7 @@ class PendingRecords:
         }
 
     def _recipient_rows(self) -> list[dict[str, Any]]:
-        """Return one row for each recipient, sorted, so that the flushes of two nodes cannot deadlock."""
+        """Return a row per recipient, sorted, so that flushes of two nodes cannot deadlock."""
         rows: dict[str, dict[str, Any]] = {}
         now = datetime.now(UTC)
         for entry in sorted(self.changed | self.confirmed, key=attrgetter("opened_at")):

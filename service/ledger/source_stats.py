@@ -1,8 +1,8 @@
 """Counts of alerts by source and hour, kept in memory until the ledger's flush writes them.
 
-The counts never overstate: alerts are counted after their commit, and counts whose own commit has an unknown outcome
-are not written again. At most ``source_stats_max`` sources are counted apart between two flushes; all others together
-are the source ``''``, which no token can name.
+The counts never overstate: alerts are counted after their commit, and counts whose own commit has
+an unknown outcome are not written again. At most ``source_stats_max`` sources are counted apart
+between two flushes; all others together are the source ``''``, which no token can name.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SourceStats:
         setattr(counts, outcome, getattr(counts, outcome) + number)
 
     def take(self) -> list[SourceHour]:
-        """Remove all counts and return them, sorted, so that the flushes of two nodes cannot deadlock."""
+        """Remove and return all counts, sorted, so that flushes of two nodes cannot deadlock."""
         taken = [self._hours[key] for key in sorted(self._hours)]
         self._hours = {}
         return taken

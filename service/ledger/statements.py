@@ -1,7 +1,8 @@
-"""The SQL that writes the ledger. Each statement takes its rows as one JSON array: one round trip, however many rows.
+"""The SQL that writes the ledger.
 
-The rows are read with the row type of their table (``json_populate_recordset``), so a column is named once in
-``tables.py``, and once in ``records.py``, where its value comes from.
+Each statement takes its rows as one JSON array: one round trip, however many rows.
+The rows are read with the row type of their table (``json_populate_recordset``), so a column is
+named once in ``tables.py``, and once in ``records.py``, where its value comes from.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ BEGIN_RECIPIENT = text(
     """
 )
 
-# For an ack of a connection that this node does not hold: up to where it counts, which is no further than the ledger
-# knows was sent, and whether that is further than the last receipt.
+# For an ack of a connection that this node does not hold: up to where it counts, which is no
+# further than the ledger knows was sent, and whether that is further than the last receipt.
 FIND_CONFIRMED = text(
     """
     SELECT least(:seq, coalesce(c.sent_seq, n.sent_seq)) AS seq,
@@ -86,11 +87,12 @@ UPSERTS = {
 }
 """The statement for each table whose rows may still change."""
 
-# Rows that never change again are written by one function, which chains them. It comes last, because it takes a lock.
+# Rows that never change again are written by one function, which chains them. It comes last,
+# because it takes a lock.
 WRITE_LEDGER = text("SELECT write_ledger(cast(:closings AS json), cast(:dispatches AS json), cast(:receipts AS json))")
 
 
 async def write_final(tx: AsyncConnection, rows: Mapping[str, Sequence[Any]]) -> None:
-    """Write the rows that never change again, by the parameter of ``write_ledger``; nothing where there are none."""
+    """Write the rows that never change again, by the parameter of ``write_ledger``, if any."""
     if any(rows.values()):
         await tx.execute(WRITE_LEDGER, {name: orjson.dumps(some).decode() for name, some in rows.items()})

@@ -1,14 +1,15 @@
-"""The archive file: the events of a partition and their links, in one compressed file that can be verified alone.
+"""The archive file: the events of a partition and their links, which can be verified alone.
 
 JSON lines, compressed with gzip::
 
     {"archive":"tocsin","version":1,"first_seq":1,"last_seq":9999,"previous_hash":"00…"}
-    {"seq":1,"alert_id":"…","kind":"alert.created","topic":"…",…,"body":"{…}","details":null}      an event
-    {"link":"9f…","first_seq":1,"last_seq":1,"linked_at":"2026-11-21T09:41:07.123456Z"}       the link over those above
+    {"seq":1,"alert_id":"…","kind":"alert.created","topic":"…",…,"body":"{…}","details":null}
+    {"link":"9f…","first_seq":1,"last_seq":1,"linked_at":"2026-11-21T09:41:07.123456Z"}
 
-``body`` and ``details`` are JSON in a string, because the links cover their exact bytes. Writing and
-reading compute each link again from the events, so that what is read is what was appended; the last
-hash is the one in ``audit.retention_runs``. At most the digests of one link are in memory.
+The second line is an event, the third the link that covers the events above it. ``body`` and
+``details`` are JSON in a string, because the links cover their exact bytes. Writing
+and reading compute each link again from the events, so that what is read is what was appended; the
+last hash is the one in ``audit.retention_runs``. At most the digests of one link are in memory.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def file_name(first_seq: int, last_seq: int) -> str:
 
 
 def find_archives(folder: Path) -> list[tuple[int, int, Path]]:
-    """Return the first and the last ``seq`` of each archive in a folder, according to its name, and its path."""
+    """Return the first and last ``seq`` (by its name) and the path of each archive in a folder."""
     named = ((_NAME.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
     return [(int(match[1]), int(match[2]), path) for match, path in named if match]
 
@@ -175,7 +176,7 @@ class ArchiveWriter:
 
 
 class ArchiveReader:
-    """Reads an archive, and verifies it on the way: ``items`` raises at what is wrong, at the latest at the end."""
+    """Reads and verifies an archive: ``items`` raises at what is wrong."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file

@@ -50,10 +50,10 @@ FROM events WHERE seq BETWEEN $1 AND $2 ORDER BY seq
 
 
 async def run_archive_process(url: URL, first_seq: int, last_seq: int, folder: Path) -> Path:
-    """Archive the events from ``first_seq`` to ``last_seq``, which must begin and end a link, and return the file.
+    """Archive the events of whole links, in a child process, and return the file.
 
     Raises:
-        ArchiveFailed: it could not be written, or the log was altered; an earlier file of the same name is kept.
+        ArchiveFailed: it cannot be written, or the log was altered; an earlier file is kept.
 
     """
     task = {"address": address_of(url), "first_seq": first_seq, "last_seq": last_seq, "folder": str(folder)}
@@ -99,7 +99,7 @@ async def write_archive(connection: asyncpg.Connection, first_seq: int, last_seq
 
 @contextmanager
 def _atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file; it is synced and renamed to ``path`` if the block succeeds, else removed."""
+    """Yield a temporary file, renamed to ``path`` if the block succeeds, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_over in path.parent.glob(f".{path.name}.*"):
         left_over.unlink(missing_ok=True)

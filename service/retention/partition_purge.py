@@ -1,4 +1,4 @@
-"""The purge of the oldest partitions of the log: which are due, and how one is detached and dropped.
+"""The purge of partitions of the log: which are due, and how one is detached and dropped.
 
 A partition is due when its last event is older than the retention; the one that holds the head
 never is::
@@ -7,15 +7,15 @@ never is::
          (if wanted)   ▲                                                             │
                        └── an interrupted purge continues here ◄──┘ recorded: dropped_at
 
-Once it is recorded it counts as purged, and the next run continues; every step can be repeated.
-Its links are deleted before it is detached, so that the chain never covers events that are gone.
+Once it is recorded it counts as purged, and the next run continues; every step can be repeated. Its
+links are deleted before it is detached, so that the chain never covers events that are gone.
 
 ``DROP TABLE`` of a partition, and a plain ``DETACH``, lock the whole log: they would wait for an
 operator's long report, and every POST would wait behind them. ``DETACH … CONCURRENTLY`` waits for
 those who read the log without blocking anybody. Where it is interrupted while it waits, by a crash
-or by us, the partition is invisible but not detached; the statement that completes it, ``FINALIZE``,
-blocks the creation of partitions while it waits. So neither waits longer than a second for a lock,
-and both are tried again.
+or by us, the partition is invisible but not detached; the statement that completes it,
+``FINALIZE``, blocks the creation of partitions while it waits. So neither waits longer than a
+second for a lock, and both are tried again.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ log = get_logger(__name__)
 
 DETACH_RETRY_SECONDS = 5
 
-# Only partitions wholly below the head. A link never crosses the end of a partition; the time of the last link is the
-# database's own, and none of the partition's events was stored later.
+# Only partitions wholly below the head. A link never crosses the end of a partition; the time of
+# the last link is the database's own, and none of the partition's events was stored later.
 _FULL_PARTITIONS = """
 SELECT p.name, p.ends - 1 AS last_seq, link.hash, link.linked_at,
        (SELECT first_seq FROM log_chain WHERE last_seq >= p.begins ORDER BY last_seq LIMIT 1) AS first_seq
@@ -52,7 +52,7 @@ _IS_DETACHING = "SELECT detaching FROM event_partitions() WHERE name = $1"
 
 
 async def due_partitions(connection: asyncpg.Connection, older_than: datetime) -> list[Partition]:
-    """Return the partitions, oldest first, all of whose events are older, and which were not purged yet."""
+    """Return the partitions to purge, oldest first: all of their events are older."""
     due = []
     for name, last_seq, log_hash, linked_at, first_seq in await connection.fetch(_FULL_PARTITIONS):
         if linked_at is None:
@@ -65,7 +65,7 @@ async def due_partitions(connection: asyncpg.Connection, older_than: datetime) -
 
 
 async def finish_partition_purges(connection: asyncpg.Connection, purge_log: PurgeLog) -> None:
-    """Purge the partitions that the purge log records as purged and that are still there, in whatever state."""
+    """Finish the purge of each partition that is recorded as purged and is still there."""
     while (purge := await purge_log.next_unfinished()) is not None:
         await delete_keys(connection, purge_log, purge.first_seq, purge.last_seq)
         await delete_log_links(connection, purge.last_seq)
@@ -76,7 +76,7 @@ async def finish_partition_purges(connection: asyncpg.Connection, purge_log: Pur
 
 
 async def _detach(connection: asyncpg.Connection, name: str) -> None:
-    """Detach a partition once nobody reads it any more; do nothing where it was detached already."""
+    """Detach a partition once nobody reads it; do nothing if it is detached already."""
     waited = False
     while (detaching := await connection.fetchval(_IS_DETACHING, name)) is not None:
         how = "FINALIZE" if detaching else "CONCURRENTLY"

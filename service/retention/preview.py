@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-# $1 is the last event to be purged, $2 the cutoff, $3 the last link of the ledger's chain to be purged.
+# $1 is the last event to be purged, $2 the cutoff, $3 the last link of the ledger's chain to be
+# purged.
 _COUNTS = """
 WITH old AS (
     SELECT status FROM alerts a WHERE seq <= $1 AND updated_at < $2

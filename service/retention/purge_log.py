@@ -34,7 +34,7 @@ ORDER BY id LIMIT 1
 
 
 class Partition(NamedTuple):
-    """A partition of the log: the events ``first_seq`` to ``last_seq``, and the hash of their last link."""
+    """A partition of the log: its events, and the hash of their last link."""
 
     name: str
     first_seq: int

@@ -28,7 +28,7 @@ _TABLES = (
 
 
 async def restore_archive(connection: asyncpg.Connection, archive: ArchiveReader) -> int:
-    """Load an archive, in place of what was restored from it before, and return the number of events.
+    """Load an archive, in place of an earlier restore, and return the number of events.
 
     Raises:
         ArchiveDamaged: it does not match its chain; nothing was restored.

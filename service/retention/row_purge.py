@@ -1,8 +1,11 @@
-"""The steps of a purge that delete rows: in small batches, each a short transaction, followed by a pause.
+"""The steps of a purge that delete rows, in small batches.
+
+Each batch is a short transaction, followed by a pause.
 
 Only the step for idempotency keys takes the log's lock; keys are hardly ever as old as what is
-purged. Batches commit with ``synchronous_commit = off``, to leave the disk to requests: what a crash
-of PostgreSQL undoes is undone together with its count in the purge log, and deleted by the next run.
+purged. Batches commit with ``synchronous_commit = off``, to leave the disk to requests: what a
+crash of PostgreSQL undoes is undone together with its count in the purge log, and deleted by the
+next run.
 
 Each batch continues where the one before ended, and never looks for the oldest row again: while a
 long report is open, deleted rows are still in the indexes, and would be skipped one by one.
@@ -52,7 +55,8 @@ DELETE FROM idempotency_keys k USING unnest($1::text[], $2::text[]) AS old (sour
 WHERE k.source = old.source AND k.key = old.key AND answer IS NULL AND seq BETWEEN $3 AND $4
 """
 
-# An alert that was changed has events besides the one that created it, and is deleted with the last of them.
+# An alert that was changed has events besides the one that created it, and is deleted with the last
+# of them.
 _DELETE_ALERTS = f"""
 WITH batch AS MATERIALIZED (
     SELECT id, seq FROM alerts WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT {ALERTS_BATCH}
@@ -71,8 +75,8 @@ SELECT (SELECT max(seq) FROM batch) AS last_seq, count(*) AS alerts,
 FROM deleted
 """  # noqa: S608 - constant
 
-# The last link of ($1, $2] that can be deleted with all before it, where everything up to event $4 was purged and $3 is
-# the cutoff. The last link of all stays, because the next one follows it.
+# The last link of ($1, $2] that can be deleted with all before it, where everything up to event $4
+# was purged and $3 is the cutoff. The last link of all stays, because the next one follows it.
 LAST_DELETABLE_LINK = """
 SELECT least(
     $2::bigint,
@@ -150,7 +154,8 @@ def _row_count(status: str) -> int:
 async def delete_keys(connection: asyncpg.Connection, purge_log: PurgeLog, first_seq: int, last_seq: int) -> None:
     """Delete the idempotency keys whose answer is an event in this range.
 
-    An append that finds such a key reads its event a moment later, under the log's lock: it must find both or neither.
+    An append that finds such a key reads its event a moment later, under the log's lock: it must
+    find both or neither.
     """
     while (found := await connection.fetchrow(_FIND_KEYS, first_seq, last_seq)) and found[0]:
         for start in range(0, len(found[0]), KEYS_BATCH):
@@ -162,7 +167,7 @@ async def delete_keys(connection: asyncpg.Connection, purge_log: PurgeLog, first
 
 
 async def delete_log_links(connection: asyncpg.Connection, last_seq: int) -> None:
-    """Delete the links of the log's chain up to ``last_seq``, which must end one; the purge log has its hash."""
+    """Delete the links of the log up to ``last_seq``, which must end one."""
     first = await connection.fetchval("SELECT min(last_seq) FROM log_chain")
     while first <= last_seq:
         up_to = min(last_seq, first + LINK_GRID)
@@ -174,7 +179,7 @@ async def delete_log_links(connection: asyncpg.Connection, last_seq: int) -> Non
 async def delete_alerts(
     connection: asyncpg.Connection, purge_log: PurgeLog, purged_seq: int, older_than: datetime
 ) -> None:
-    """Delete the alerts that were created up to ``purged_seq``, have no event left, and are older than the cutoff.
+    """Delete old alerts that were created up to ``purged_seq`` and have no event left.
 
     They are deleted whatever their status; the purge log counts those that were unresolved.
     """
@@ -190,7 +195,7 @@ async def delete_alerts(
 async def delete_ledger(
     connection: asyncpg.Connection, purge_log: PurgeLog, purged_seq: int, older_than: datetime
 ) -> None:
-    """Delete the links of the ledger's chain, from the first, that are old and about no event of the log."""
+    """Delete the first links of the ledger that are old and about no event of the log."""
     first = await connection.fetchval("SELECT min(ledger_link_id) FROM ledger_chain")
     while first is not None:
         async with _batch(connection):
@@ -214,15 +219,16 @@ async def delete_ledger(
 async def _summarize(connection: asyncpg.Connection, index: str, ranges: Sequence[int]) -> None:
     """Summarize ranges of pages of a BRIN index again.
 
-    A summary never shrinks by itself. Where new rows fill the pages of deleted ones, it would span the oldest to the
-    newest link, after a while in all ranges, and a query for one link would read the whole table.
+    A summary never shrinks by itself. Where new rows fill the pages of deleted ones, it would span
+    the oldest to the newest link, after a while in all ranges, and a query for one link would read
+    the whole table.
     """
     if ranges:
         await connection.execute(_SUMMARIZE, index, ranges)
 
 
 async def delete_nodes(connection: asyncpg.Connection, older_than: datetime) -> None:
-    """Delete nodes that ended and of which the ledger has no connection left. The purge log does not count them."""
+    """Delete ended nodes without connections; the purge log does not count them."""
     async for _ in _delete_by_age(connection, _DELETE_NODES, NODES_BATCH, older_than):
         pass
 
@@ -242,7 +248,7 @@ async def delete_source_hours(connection: asyncpg.Connection, purge_log: PurgeLo
 async def _delete_by_age(
     connection: asyncpg.Connection, statement: str, batch_size: int, older_than: datetime
 ) -> AsyncIterator[int]:
-    """Run a statement that deletes ``batch_size`` rows until none is left; yield the count inside each batch."""
+    """Delete ``batch_size`` rows until none is left; yield the count inside each batch."""
     deleted = batch_size
     while deleted == batch_size:
         async with _batch(connection):

@@ -1,9 +1,10 @@
 """The retention runner: purges what is old, without disturbing anybody.
 
 One node at a time purges, the one that holds an advisory lock. First go whole partitions of the log
-(``partition_purge.py``). Then, in small batches (``row_purge.py``), goes what was only about their
-events: alerts, and connections with their dispatches and receipts; and by age, rejected handshakes,
-ended nodes and the hourly counts of sources. Revocations expire by themselves (``housekeeping.py``).
+(``partition_purge.py``). Then, in small batches (``row_purge.py``), goes what was only about
+their events: alerts, and connections with their dispatches and receipts; and by age, rejected
+handshakes, ended nodes and the hourly counts of sources. Revocations expire by themselves
+(``housekeeping.py``).
 
 What the ledger holds about events that are still there stays: ``audit.deliveries`` of them does not
 change.
@@ -67,7 +68,9 @@ class Retention:
         return (now or datetime.now(UTC)) - timedelta(days=self._settings.retention_days)
 
     async def purge(self, older_than: datetime | None) -> bool:
-        """Purge once what is older; with None, only finish an interrupted purge. False: another node purges now.
+        """Purge once what is older; with None, only finish an interrupted purge.
+
+        Return False if another node purges now.
 
         Raises:
             ArchiveFailed: a partition of the log was not archived, and stays, with those after it.

@@ -72,7 +72,7 @@ async def received(node: Node, alert: dict[str, Any], count: int) -> None:
 # Of an alert.
 
 
-async def test_an_alert_is_told_with_who_received_it_who_did_not_and_all_that_happened(lenient: Node) -> None:
+async def test_an_alert_has_its_recipients_counts_and_timeline(lenient: Node) -> None:
     alice, bob, carol = sorted(name() for _ in range(3))
     async with admins(lenient, alice, bob) as streams:
         alert = await lenient.post("Card acceptance", topic="payments.eu", recipients=[alice, bob, carol])
@@ -81,24 +81,24 @@ async def test_an_alert_is_told_with_who_received_it_who_did_not_and_all_that_ha
         await streams[0].ack(alert["seq"])
         await received(lenient, alert, 1)
     async with lenient.http("auditor", AUDIT) as client:
-        told = await asked(client, f"alerts/{alert['id']}")
-    assert told["next"] is None
-    head = {key: told["alert"][key] for key in ("id", "seq", "source", "topic", "title", "status", "recipients")}
+        page = await asked(client, f"alerts/{alert['id']}")
+    assert page["next"] is None
+    head = {key: page["alert"][key] for key in ("id", "seq", "source", "topic", "title", "status", "recipients")}
     assert head == {key: alert[key] for key in head}
-    assert told["counts"] == {"recipients": 3, "sent_to": 2, "received_by": 1}
-    assert [row["recipient"] for row in told["recipients"]] == [alice, bob, carol]
-    first, second, third = told["recipients"]
-    assert [(row["sent"], row["received"]) for row in told["recipients"]] == [(1, 1), (1, 0), (0, 0)]
+    assert page["counts"] == {"recipients": 3, "sent_to": 2, "received_by": 1}
+    assert [row["recipient"] for row in page["recipients"]] == [alice, bob, carol]
+    first, second, third = page["recipients"]
+    assert [(row["sent"], row["received"]) for row in page["recipients"]] == [(1, 1), (1, 0), (0, 0)]
     assert first["waiting"] is None
     assert second["waiting"] > 0
     assert third["waiting"] > 0
     assert first["first_sent_at"] < first["first_received_at"]
     assert (second["first_received_at"], third["first_sent_at"]) == (None, None)
-    steps = [(step["action"], step["actor"]) for step in told["timeline"]]
+    steps = [(step["action"], step["actor"]) for step in page["timeline"]]
     assert steps[0] == ("alert.created", "billing")
     assert sorted(steps[1:]) == sorted([("sent", alice), ("sent", bob), ("received", alice)])
-    assert [step["at"] for step in told["timeline"]] == sorted(step["at"] for step in told["timeline"])
-    assert {step["connection"] for step in told["timeline"]} == {
+    assert [step["at"] for step in page["timeline"]] == sorted(step["at"] for step in page["timeline"])
+    assert {step["connection"] for step in page["timeline"]} == {
         None,
         *(stream.seen[0]["connection"] for stream in streams),
     }
@@ -130,7 +130,7 @@ async def test_no_alert_is_not_found(lenient: Node) -> None:
 # Of an admin.
 
 
-async def test_an_admin_is_told_of_with_what_they_were_sent_and_when_they_received_it(lenient: Node) -> None:
+async def test_a_recipient_has_what_they_were_sent_and_when_they_received_it(lenient: Node) -> None:
     alice, topic = name(), f"t-{uuid.uuid4().hex}"
     async with admins(lenient, alice) as [stream]:
         alerts = [await lenient.post(f"{number}", topic=topic) for number in range(3)]
@@ -139,13 +139,13 @@ async def test_an_admin_is_told_of_with_what_they_were_sent_and_when_they_receiv
         await received(lenient, alerts[1], 1)
         await lenient.flushed(alerts[2]["seq"])
     async with lenient.http("auditor", AUDIT) as client:
-        told = await asked(client, f"recipients/{alice}")
+        page = await asked(client, f"recipients/{alice}")
         until = alerts[2]["created_at"]
         before = await asked(client, f"recipients/{alice}", since=alerts[1]["created_at"], until=until)
-    assert told["recipient"] == alice
-    assert datetime.fromisoformat(told["until"]) - datetime.fromisoformat(told["since"]) == timedelta(days=1)
-    assert [row["alert_id"] for row in told["deliveries"]] == [alert["id"] for alert in reversed(alerts)]
-    last, second, _ = told["deliveries"]
+    assert page["recipient"] == alice
+    assert datetime.fromisoformat(page["until"]) - datetime.fromisoformat(page["since"]) == timedelta(days=1)
+    assert [row["alert_id"] for row in page["deliveries"]] == [alert["id"] for alert in reversed(alerts)]
+    last, second, _ = page["deliveries"]
     assert (last["received_at"], last["latency"]) == (None, None)
     taken = datetime.fromisoformat(second["received_at"]) - datetime.fromisoformat(second["sent_at"])
     assert second["latency"] == pytest.approx(taken.total_seconds())
@@ -164,7 +164,7 @@ async def test_an_admin_may_have_a_slash_in_their_name(lenient: Node) -> None:
             assert len((await asked(client, f"recipients/{path}"))["deliveries"]) == 1
 
 
-async def test_of_whom_nothing_is_known_nothing_is_told(lenient: Node) -> None:
+async def test_an_unknown_recipient_was_sent_nothing(lenient: Node) -> None:
     async with lenient.http("auditor", AUDIT) as client:
         assert (await asked(client, f"recipients/{name()}"))["deliveries"] == []
 
@@ -288,7 +288,7 @@ async def insert_connections(node: Node, recipient: str, count: int) -> None:
 
 
 async def insert_rejections(node: Node, reason: str, count: int) -> None:
-    """Refuse streams, three at each instant, of which two are told apart by nothing."""
+    """Refuse streams, three at each instant, two of which differ in nothing but their id."""
     await node.sql(
         "INSERT INTO handshake_rejections (id, at, node_id, path, reason, subject) SELECT gen_random_uuid(),"
         " '2026-11-21T09:41:07Z'::timestamptz - make_interval(secs => i / 3), $3, '/v1/ws', $1,"

@@ -227,7 +227,7 @@ async def test_the_first_of_several_mismatches_is_named(copy_url: str, intruder:
     assert mismatch.first <= 7 <= mismatch.last
 
 
-# How it is gone about.
+# Ranges, processes and interruptions.
 
 
 async def test_several_processes_find_what_one_finds(copy_url: str, intruder: asyncpg.Connection) -> None:
@@ -274,20 +274,20 @@ async def test_a_run_that_goes_on_looks_only_at_what_comes_after(copy_url: str, 
 
     with pytest.raises(Interrupted):
         await verified(copy_url, LOG, progress=interrupt)
-    reached = steps[-1]
-    assert 0 < reached.position < await intruder.fetchval("SELECT max(seq) FROM events") - 10
-    result = await verified(copy_url, LOG, resume_after=reached)
+    checked_to = steps[-1]
+    assert 0 < checked_to.position < await intruder.fetchval("SELECT max(seq) FROM events") - 10
+    result = await verified(copy_url, LOG, resume_after=checked_to)
     assert (result.mismatch, result.checked_from, result.rows) == (
         None,
-        reached,
-        result.head.position - reached.position,
+        checked_to,
+        result.head.position - checked_to.position,
     )
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = 1")
-    assert (await verified(copy_url, LOG, resume_after=reached)).mismatch is None
-    await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = $1", reached.position + 1)
-    mismatch = (await verified(copy_url, LOG, resume_after=reached)).mismatch
+    assert (await verified(copy_url, LOG, resume_after=checked_to)).mismatch is None
+    await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = $1", checked_to.position + 1)
+    mismatch = (await verified(copy_url, LOG, resume_after=checked_to)).mismatch
     assert mismatch is not None
-    assert mismatch.first == reached.position + 1
+    assert mismatch.first == checked_to.position + 1
 
 
 async def test_a_run_begins_anew_where_the_link_that_was_reached_is_another(

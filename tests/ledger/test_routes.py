@@ -110,17 +110,17 @@ async def test_presence_lists_who_is_connected_and_since_when(lenient: Node) -> 
             assert [row["recipient"] for row in answer] == sorted(row["recipient"] for row in answer)
             return sum(row["connections"] for row in answer if row["recipient"] == name)
 
-        async def reached(count: int) -> bool:
+        async def delivered_to(count: int) -> bool:
             return await connections_of("erin") == count
 
         first, second = await lenient.live("erin"), await lenient.live("erin")
-        await eventually(lambda: reached(2))
+        await eventually(lambda: delivered_to(2))
         await first.close()
-        await eventually(lambda: reached(1))
+        await eventually(lambda: delivered_to(1))
         (row,) = [row for row in (await client.get("/v1/presence")).json()["present"] if row["recipient"] == "erin"]
         assert datetime.fromisoformat(row["since"]).tzinfo is not None
         await second.close()
-        await eventually(lambda: reached(0))
+        await eventually(lambda: delivered_to(0))
 
 
 async def test_presence_needs_the_scope_to_read(lenient: Node) -> None:

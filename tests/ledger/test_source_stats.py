@@ -27,7 +27,7 @@ async def counted(node: Node, source: str, **expected: int) -> None:
     """Wait until the view says of a source what is expected, and nothing more of it."""
     every = {"alerts": 0, "repeated": 0, "replayed": 0, "refused": 0, **expected}
 
-    async def told() -> dict[str, int]:
+    async def counts() -> dict[str, int]:
         (row,) = await node.sql(
             "SELECT sum(alerts)::int AS alerts, sum(repeated)::int AS repeated, sum(replayed)::int AS replayed,"
             " sum(refused)::int AS refused FROM audit.sources WHERE source = $1",
@@ -36,10 +36,10 @@ async def counted(node: Node, source: str, **expected: int) -> None:
         return dict(row)
 
     async def complete() -> bool:
-        return sum(value or 0 for value in (await told()).values()) >= sum(every.values())
+        return sum(value or 0 for value in (await counts()).values()) >= sum(every.values())
 
     await eventually(complete)
-    assert await told() == every
+    assert await counts() == every
 
 
 async def test_what_becomes_of_single_alerts_is_counted_by_their_source(lenient: Node) -> None:
@@ -74,11 +74,11 @@ async def test_what_integrations_post_is_counted(lenient: Node) -> None:
         answer = await client.post("/v1/integrations/cloudevents", content=json.dumps(events), headers=batch)
         assert answer.status_code == 200
         assert (await client.post("/v1/integrations/apprise", json={"title": "a", "message": "b"})).status_code == 201
-        told = {
+        notification = {
             "alerts": [{"status": "firing", "labels": {"alertname": "callers"}, "startsAt": "2026-11-21T09:41:07Z"}]
         }
         for _ in range(2):
-            assert (await client.post("/v1/integrations/alertmanager", json=told)).status_code == 200
+            assert (await client.post("/v1/integrations/alertmanager", json=notification)).status_code == 200
         assert (await client.post("/v1/integrations/alertmanager", json={})).status_code == 422
     await counted(lenient, "others", alerts=3, repeated=1, replayed=1, refused=2)
 

@@ -139,7 +139,7 @@ async def test_who_resumes_before_what_was_purged_is_told_of_the_gap_on_every_tr
 
 
 async def first_poll(node: Node, after: int) -> tuple[Any, int] | None:
-    """Return the gap that a poll is told of, and its first event."""
+    """Return the gap and the first event that a poll returns."""
     async with Poller(node, "bob") as poller:
         answer = await poller.poll(after=after)
     return (answer["gap"], answer["events"][0]["seq"]) if answer["events"] else None
@@ -157,7 +157,7 @@ async def test_rest_answers_well_for_what_is_purged_and_what_is_half_purged(
     node = nodes()
     half = await node.post("half of it", attributes={"half": True})
     async with node.http() as client:
-        gone = (await client.post("/v1/alerts", json=ALL, headers=KEY)).json()
+        purged = (await client.post("/v1/alerts", json=ALL, headers=KEY)).json()
     reader = await node.live("alice")
     await log.fill(SIZE + 5)
     async with node.http("alice", "alerts:read alerts:manage audit:read") as alice:
@@ -182,8 +182,8 @@ async def test_rest_answers_well_for_what_is_purged_and_what_is_half_purged(
             assert [alert["id"] for alert in found["alerts"]] == [half["id"]], query
         assert (await alice.get("/v1/alerts", params={"q": "all of it"})).json()["alerts"] == []
         for path in ("", "/timeline", "/deliveries"):
-            assert (await alice.get(f"/v1/alerts/{gone['id']}{path}")).status_code == 404
-        assert (await alice.post(f"/v1/alerts/{gone['id']}/acknowledge")).status_code == 404
+            assert (await alice.get(f"/v1/alerts/{purged['id']}{path}")).status_code == 404
+        assert (await alice.post(f"/v1/alerts/{purged['id']}/acknowledge")).status_code == 404
     async with node.http("billing", WRITE) as client:
         again = await client.post("/v1/alerts", json=ALL, headers=KEY)
     assert (again.status_code, "Idempotency-Replayed" in again.headers) == (201, False)

@@ -109,7 +109,7 @@ async def test_without_a_retention_nothing_is_purged(log: Log) -> None:
 @log_head(2 * SIZE + 5)
 async def test_keys_are_deleted_with_the_events_that_they_answer_with(log: Log) -> None:
     old = await log.time_of(2 * SIZE - 1)
-    for key, seq, answer in (("gone", 7, None), ("answers itself", 7, "{}"), ("young", 2 * SIZE + 1, None)):
+    for key, seq, answer in (("old", 7, None), ("answers itself", 7, "{}"), ("young", 2 * SIZE + 1, None)):
         await log.connection.execute(
             "INSERT INTO idempotency_keys (source, key, request_hash, seq, answer, created_at)"
             " VALUES ('billing', $1, '', $2, $3, now())",

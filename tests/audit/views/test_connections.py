@@ -63,8 +63,8 @@ async def test_presence_counts_the_open_connections_of_nodes_whose_lease_holds(
     first = short.connection("alice")
     await asyncio.sleep(0.001)  # so that the one was opened before the other
     second = long.connection("alice")
-    gone = long.connection("bob")
-    long.ledger.record_closing(gone, 1000, "client")
+    closed = long.connection("bob")
+    long.ledger.record_closing(closed, 1000, "client")
     long.connection("carol")
     for opened in (short, long):
         await opened.flusher.flush()

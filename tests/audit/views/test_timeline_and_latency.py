@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.harness import Node
 
 
-async def test_the_timeline_of_an_alert_is_told_in_order(node: Node) -> None:
+async def test_the_timeline_of_an_alert_is_in_order(node: Node) -> None:
     async with await node.live("alice") as alice, await node.live("bob", min_severity="error") as bob:
         alert = await node.post("It happened", recipients=["alice", "bob"], severity="warning")
         await alice.events(1)
@@ -35,10 +35,10 @@ async def test_the_timeline_of_an_alert_is_told_in_order(node: Node) -> None:
         rows = await node.sql("SELECT * FROM audit.timeline WHERE alert_id = $1::text::uuid", alert["id"])
         connection = alice.seen[0]["connection"]
         assert [frame["type"] for frame in bob.seen] == ["welcome", "caught_up"]
-    told = sorted(
+    entries = sorted(
         (row["seq"], row["action"], row["actor"], row["connection"] and str(row["connection"])) for row in rows
     )
-    assert told == [
+    assert entries == [
         (1, "alert.created", "billing", None),
         (1, "received", "alice", connection),
         (1, "sent", "alice", connection),
