@@ -20,7 +20,6 @@ from service.events.hash_chain import LINK_GRID, NO_HASH, digest, event_line, li
 from service.ledger.hash_chain import ledger_link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from datetime import datetime
 
     import asyncpg
@@ -121,20 +120,22 @@ async def check_log(connection: asyncpg.Connection, before: LinkRef, up_to: int)
     """
     begin, links = before.position, 0
     events = aiter(connection.cursor(_EVENTS, begin, up_to, prefetch=EVENTS_PREFETCH))
-    batch: tuple[int, int, datetime | None] | None = None
+    event = await anext(events, None)
     async for first, last, at, stored in connection.cursor(_LOG_LINKS, begin, up_to, prefetch=LINKS_PREFETCH):
         batch = first, last, at
         _check_adjacent(before, *batch)
-        digests = [await _digest_of(events, seq, batch) for seq in range(first, last + 1)]
+        digests = []
+        for seq in range(first, last + 1):
+            digests.append(_digest_of(event, seq, batch))
+            event = await anext(events, None)
+        if event is not None and event[0] <= last:
+            raise MismatchFound(*batch, f"event {event[0]} is there twice")
         if at is None or link(before.hash, first, at, digests) != stored:
             raise MismatchFound(*batch, "one of them or their link was altered")
         before = LinkRef(last, stored)
         links += 1
-    if batch is None:
-        if (following := await connection.fetchrow(_NEXT_LOG_LINK, up_to)) is not None:
-            _check_adjacent(before, *following)
-    elif (more := await anext(events, None)) is not None and more[0] <= before.position:
-        raise MismatchFound(*batch, f"event {before.position} is there twice")
+    if not links and (following := await connection.fetchrow(_NEXT_LOG_LINK, up_to)) is not None:
+        _check_adjacent(before, *following)
     return CheckedRange(before, links, before.position - begin)
 
 
@@ -151,9 +152,8 @@ def _check_adjacent(before: LinkRef, first: int | None, last: int, at: datetime 
         )
 
 
-async def _digest_of(events: AsyncIterator[Any], seq: int, batch: tuple[int, int, datetime | None]) -> bytes:
-    """Return the digest of the next event, which must be ``seq``, of a batch."""
-    event = await anext(events, None)
+def _digest_of(event: Any, seq: int, batch: tuple[int, int, datetime | None]) -> bytes:
+    """Return the digest of an event of a batch, which must be ``seq``."""
     if event is None or event[0] > seq:
         raise MismatchFound(*batch, f"event {seq} is missing")
     found, alert_id, kind, topic, severity, recipients, actor, at, body, details = event

@@ -88,6 +88,7 @@ async def test_a_range_needs_only_the_hash_of_the_link_before_it() -> None:
         ([FIRST, SECOND], EVENTS[:-1], 4, 5, "event 5 is missing"),
         ([FIRST, SECOND], [EVENTS[0], *EVENTS], 1, 3, "event 1 is there twice"),
         ([FIRST, SECOND], [*EVENTS, EVENTS[-1]], 4, 5, "event 5 is there twice"),
+        ([FIRST, SECOND], [*EVENTS[:3], *EVENTS[2:]], 1, 3, "event 3 is there twice"),
         (
             [FIRST, SECOND],
             [(*event(1)[:6], None, *event(1)[7:]), *EVENTS[1:]],

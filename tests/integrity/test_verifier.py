@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from service.integrity.link_checks import Mismatch
     from tests.harness import Node
 
-RANGE_SIZE = 3
-"""Ranges so short that every case has many."""
+RANGE_SIZE = 10
+"""Ranges so short that every case has several."""
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ async def intruder(copy_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def verified(url: str, chain: Chain, **options: Any) -> Verification:
-    return await asyncio.to_thread(verify, url, dataclasses.replace(chain, range_size=RANGE_SIZE), **options)
+async def verified(url: str, chain: Chain, range_size: int = RANGE_SIZE, **options: Any) -> Verification:
+    return await asyncio.to_thread(verify, url, dataclasses.replace(chain, range_size=range_size), **options)
 
 
 async def mismatches(url: str) -> dict[str, Mismatch]:
@@ -233,7 +233,7 @@ async def test_the_first_of_several_mismatches_is_named(copy_url: str, intruder:
 async def test_several_processes_find_what_one_finds(copy_url: str, intruder: asyncpg.Connection) -> None:
     assert await verified(copy_url, LEDGER, jobs=2) == await verified(copy_url, LEDGER)
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq IN (15, 30)")
-    one, two = await verified(copy_url, LOG), await verified(copy_url, LOG, jobs=2)
+    one, two = await verified(copy_url, LOG, 3), await verified(copy_url, LOG, 3, jobs=2)
     assert one == two
     assert one.mismatch is not None
 
@@ -273,7 +273,7 @@ async def test_a_run_that_goes_on_looks_only_at_what_comes_after(copy_url: str, 
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        await verified(copy_url, LOG, progress=interrupt)
+        await verified(copy_url, LOG, range_size=3, progress=interrupt)
     checked_to = steps[-1]
     assert 0 < checked_to.position < await intruder.fetchval("SELECT max(seq) FROM events") - 10
     result = await verified(copy_url, LOG, resume_after=checked_to)
