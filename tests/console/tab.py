@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import ConsoleMessage, Dialog, Locator, Page, expect
+from playwright.async_api import ConsoleMessage, Dialog, Locator, Page, Request, expect
 
-from tests.harness import PATIENCE, READ, Node, token
+from tests.harness import PATIENCE, READ, Node, eventually, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,19 +37,29 @@ class Tab:
     tokens: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._under_way: set[Request] = set()
         self._listeners: dict[Any, Callable[[Any], Any]] = {
             "console": self._on_console,
             "pageerror": lambda error: self.complaints.append(f"uncaught: {error}"),
             "dialog": self._on_dialog,
-            "request": lambda request: self.addresses.append(request.url),
+            "request": self._on_request,
+            "requestfinished": self._on_request_end,
+            "requestfailed": self._on_request_end,
             "websocket": lambda socket: self.addresses.append(socket.url),
         }
         for event, listener in self._listeners.items():
             self.page.on(event, listener)
 
+    def _on_request(self, request: Request) -> None:
+        self.addresses.append(request.url)
+        self._under_way.add(request)
+
+    def _on_request_end(self, request: Request) -> None:
+        self._under_way.discard(request)
+
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"} and not any(part in message.text for part in self.tolerated):
-            self.complaints.append(f"{message.type}: {message.text}")
+            self.complaints.append(f"{message.type}: {message.text} ({message.location['url']})")
 
     async def _on_dialog(self, dialog: Dialog) -> None:
         self.complaints.append(f"dialog: {dialog.message}")
@@ -77,7 +87,10 @@ class Tab:
         await self.page.get_by_role("button", name="Sign in", exact=True).click()
 
     async def leave(self) -> None:
-        """Sign out, and leave the page for the next test as the first found it: at the list, with nothing stored."""
+        """Sign out, and leave the page for the next test as the first found it: at the list, with nothing stored.
+
+        The requests that are under way are waited for: the next test removes the alerts that they are about.
+        """
         await self.page.unroute_all(behavior="ignoreErrors")
         sign_out = self.page.get_by_role("button", name="Sign out", exact=True)
         if await sign_out.is_visible():
@@ -91,6 +104,7 @@ class Tab:
             await self.page.evaluate("location.hash = '#/'")
         if address.path != "/" or address.query:
             await self.page.goto("about:blank")
+        await eventually(lambda: not self._under_way)
         for event, listener in self._listeners.items():
             self.page.remove_listener(event, listener)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+LONG_AGO = datetime.fromtimestamp(0, UTC)
+
+
 class Tabs:
     """A browser window of the console's tabs, in the order in which they were opened.
 
-    ``head`` is the position of the log when it was opened: the events that its tabs see are counted from there.
+    The events that its tabs see are counted from ``head``, and their connections since ``since``.
     """
 
-    def __init__(self, context: BrowserContext, head: int = 0) -> None:
+    def __init__(self, context: BrowserContext, head: int = 0, since: datetime = LONG_AGO) -> None:
         self.context = context
         self.head = head
+        self.since = since
         self.tolerated: tuple[str, ...] = ()
         self.opened: list[Tab] = []
 
@@ -58,6 +63,10 @@ class Tabs:
             await tab.page.goto(link(node, ttl_seconds=seconds))
             await tab.is_("live")
         return tabs
+
+    async def connections(self, node: Node, ever: int, now: int) -> None:
+        """Wait until its tabs have had so many connections, of which so many are open."""
+        await connections(node, ever, now, self.since)
 
     async def new(self) -> Tab:
         """Open a new tab."""
@@ -85,7 +94,7 @@ if (location.protocol === "http:") {
 }
 """
 """Keeps, in the page, the number of each event that the feed took in, in the order in which they came."""
-HEAD = "SELECT coalesce(max(last_seq), 0) FROM log_chain"
+START = "SELECT coalesce(max(last_seq), 0) AS head, clock_timestamp() AS since FROM log_chain"
 HANG = "const held = new XMLHttpRequest(); held.open('GET', '/held', false); held.send()"
 
 
@@ -97,19 +106,22 @@ async def context(browser: Browser) -> BrowserContext:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tabs(context: BrowserContext, node: Node) -> AsyncIterator[Tabs]:
-    """A window, and a node whose ledger knows no connection yet."""
+    """A window of tabs; those of the tests before are gone."""
     await eventually(lambda: all_closed(node))
-    await node.sql("DELETE FROM connections")
-    tabs = Tabs(context, (await node.sql(HEAD))[0][0])
+    (start,) = await node.sql(START)
+    tabs = Tabs(context, start["head"], start["since"])
     yield tabs
     complaints = [complaint for tab in tabs.opened for complaint in tab.complaints]
-    for tab in tabs.opened:
+    for tab in reversed(tabs.opened):  # The first leads, as a rule, and then no other takes over.
         await tab.page.close()
     assert complaints == []
 
 
 async def all_closed(node: Node) -> bool:
     return not await node.sql("SELECT FROM connections WHERE closed_at IS NULL")
+
+
+COUNT = "SELECT count(*), count(*) FILTER (WHERE closed_at IS NULL) FROM connections WHERE opened_at > $1"
 
 
 async def seen(tab: Tab) -> list[int]:
@@ -126,11 +138,11 @@ async def has_seen(tab: Tab, last: int) -> None:
     await eventually(is_there)
 
 
-async def connections(node: Node, ever: int, now: int) -> None:
-    """Wait until the ledger knows so many connections, of which so many are open."""
+async def connections(node: Node, ever: int, now: int, since: datetime = LONG_AGO) -> None:
+    """Wait until the ledger knows so many connections that were opened since, of which so many are open."""
 
     async def are_there() -> bool:
-        rows = await node.sql("SELECT count(*), count(*) FILTER (WHERE closed_at IS NULL) FROM connections")
+        rows = await node.sql(COUNT, since)
         assert rows[0][0] <= ever
         return tuple(rows[0]) == (ever, now)
 
@@ -174,7 +186,7 @@ async def test_three_tabs_of_an_admin_share_one_connection(node: Node, tabs: Tab
         await expect(tab["who"]).to_have_text("alice")
         await expect(tab["seq"]).to_have_text(f"seq {tabs.head + 4}")
         assert (await seen(tab))[-3:] == [2, 3, 4]
-    await connections(node, ever=1, now=1)
+    await tabs.connections(node, ever=1, now=1)
     assert [tab.requests_of("/v1/ws") for tab in three] == [1, 0, 0]
     await eventually(lambda: received_at(node, tabs.head + 4))
 
@@ -189,7 +201,7 @@ async def test_two_admins_or_two_views_of_one_do_not_share(node: Node, tabs: Tab
     await alice.shows("For alice", "Payment", "Disk")
     await some.shows("Payment")
     await bob.shows("Payment", "Disk")
-    await connections(node, ever=3, now=3)
+    await tabs.connections(node, ever=3, now=3)
 
 
 async def test_closing_the_tab_that_leads_while_alerts_arrive_loses_and_doubles_nothing(node: Node, tabs: Tabs) -> None:
@@ -202,7 +214,7 @@ async def test_closing_the_tab_that_leads_while_alerts_arrive_loses_and_doubles_
     await posting
     await has_seen(third, 300)
     assert await seen(third) == [*range(1, 301)]
-    await connections(node, ever=3, now=1)
+    await tabs.connections(node, ever=3, now=1)
     await eventually(lambda: received_at(node, tabs.head + 300))
 
 
@@ -214,7 +226,7 @@ async def test_killing_the_renderer_of_the_tab_that_leads_hands_over(node: Node,
     await posting
     await has_seen(second, 200)
     assert await seen(second) == [*range(1, 201)]
-    await connections(node, ever=2, now=1)
+    await tabs.connections(node, ever=2, now=1)
 
 
 async def test_signing_out_in_one_tab_leaves_the_others_as_they_are(node: Node, tabs: Tabs) -> None:
@@ -226,10 +238,10 @@ async def test_signing_out_in_one_tab_leaves_the_others_as_they_are(node: Node, 
     await node.post("After")
     await second.shows("After", "Before")
     await second.is_("live")
-    await connections(node, ever=2, now=1)
+    await tabs.connections(node, ever=2, now=1)
     await expect(first["alert"]).to_have_count(0)
     await second.page.get_by_role("button", name="Sign out").click()
-    await connections(node, ever=2, now=0)
+    await tabs.connections(node, ever=2, now=0)
 
 
 async def test_a_tab_that_joins_while_alerts_arrive_begins_where_its_list_ended(node: Node, tabs: Tabs) -> None:
@@ -245,7 +257,7 @@ async def test_a_tab_that_joins_while_alerts_arrive_begins_where_its_list_ended(
         await has_seen(tab, last)
         numbers = await seen(tab)
         assert sorted(numbers) == [*range(min(numbers), last + 1)]
-    await connections(node, ever=1, now=1)
+    await tabs.connections(node, ever=1, now=1)
 
 
 async def post_until(node: Node, enough: asyncio.Event) -> int:
@@ -273,7 +285,7 @@ async def test_a_tab_that_was_left_far_behind_rewinds_the_stream(node: Node, tab
     for tab in (first, second):
         assert await seen(tab) == [*range(1, 1_101)]
         await tab.is_("live")
-    await connections(node, ever=2, now=1)
+    await tabs.connections(node, ever=2, now=1)
 
 
 async def test_a_restarted_server_is_followed_by_one_connection_of_three_tabs(
@@ -305,7 +317,7 @@ async def test_a_restarted_server_is_followed_by_one_connection_of_three_tabs(
 async def test_a_fresher_token_of_another_tab_keeps_the_stream_going(node: Node, tabs: Tabs) -> None:
     tabs.tolerated = REFUSED
     first, second = await tabs.open_all(node, BRIEF_SECONDS, 3600)
-    await go_on_over_the_expiry(node, first, second)
+    await go_on_over_the_expiry(node, tabs.since, first, second)
     assert first.requests_of("/v1/ws") == 2
 
 
@@ -313,13 +325,16 @@ async def test_a_token_that_is_pasted_in_a_tab_that_follows_keeps_the_stream_goi
     tabs.tolerated = REFUSED
     first, second = await tabs.open_all(node, BRIEF_SECONDS, BRIEF_SECONDS)
     await second.page.evaluate("(token) => { location.hash = `#token=${token}` }", token("alice", READ))
-    await go_on_over_the_expiry(node, first, second)
+    await go_on_over_the_expiry(node, tabs.since, first, second)
     assert await second.page.get_by_test_id("sign-in").is_hidden()
 
 
-async def go_on_over_the_expiry(node: Node, *tabs: Tab) -> None:
+EXPIRED = "SELECT FROM connections WHERE close_reason = 'token_expired' AND opened_at > $1"
+
+
+async def go_on_over_the_expiry(node: Node, since: datetime, *tabs: Tab) -> None:
     """Wait until a token has expired under the stream, and see that it goes on in each tab."""
-    await eventually(lambda: node.sql("SELECT FROM connections WHERE close_reason = 'token_expired'"))
+    await eventually(lambda: node.sql(EXPIRED, since))
     for tab in tabs:
         await tab.is_("live")
     await node.post("After")
@@ -360,7 +375,7 @@ async def test_a_tab_that_leads_and_hangs_is_replaced(node: Node, tabs: Tabs) ->
     for tab in (first, second):
         await tab.shows("While the other hangs")
         await tab.is_("live")
-    await connections(node, ever=2, now=1)
+    await tabs.connections(node, ever=2, now=1)
 
 
 async def test_without_locks_each_tab_has_a_stream_of_its_own(node: Node, tabs: Tabs, browser: Browser) -> None:
@@ -370,7 +385,7 @@ async def test_without_locks_each_tab_has_a_stream_of_its_own(node: Node, tabs: 
     await node.post("Alert")
     for tab in (first, second):
         await tab.shows("Alert")
-    await connections(node, ever=2, now=2)
+    await tabs.connections(node, ever=2, now=2)
 
 
 async def test_a_page_that_comes_back_from_the_cache_goes_on_without_loss_or_double(own_node: Node) -> None:
@@ -386,7 +401,7 @@ async def test_a_page_that_comes_back_from_the_cache_goes_on_without_loss_or_dou
         await tab.shows("Before")
         await tab.page.evaluate("addEventListener('pageshow', ({ persisted }) => (window.kept = persisted))")
         await tab.page.goto(f"{own_node.base}/healthz")
-        await connections(own_node, ever=1, now=0)
+        await tabs.connections(own_node, ever=1, now=0)
         await own_node.post("Meanwhile")
         await tab.page.go_back(wait_until="commit")
         await tab.is_("live")
@@ -394,6 +409,6 @@ async def test_a_page_that_comes_back_from_the_cache_goes_on_without_loss_or_dou
         await own_node.post("After")
         await tab.shows("After", "Meanwhile", "Before")
         assert await seen(tab) == [1, 2, 3]
-        await connections(own_node, ever=2, now=1)
+        await tabs.connections(own_node, ever=2, now=1)
         assert tab.requests_of("/v1/alerts") == 1
         await cached.close()

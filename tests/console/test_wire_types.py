@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -35,12 +36,19 @@ SCHEMAS = {
 """The schema of each type that lists its properties."""
 
 
+@cache
+def schemas() -> dict[str, Any]:
+    """Return the schemas of the contracts; those of the REST interface come first."""
+    found: dict[str, Any] = {}
+    for path in (ASYNCAPI, OPENAPI):
+        found |= yaml.load(path.read_text(), yaml.CSafeLoader)["components"]["schemas"]
+    return found
+
+
 def documented(schema: str) -> set[str]:
     """Return the properties of a schema of the contracts."""
-    for path in (OPENAPI, ASYNCAPI):
-        schemas: dict[str, Any] = yaml.load(path.read_text(), yaml.CSafeLoader)["components"]["schemas"]
-        if schema in schemas:
-            return {*schemas[schema]["properties"]}
+    if schema in schemas():
+        return {*schemas()[schema]["properties"]}
     raise AssertionError(f"the contracts have no {schema}")
 
 
