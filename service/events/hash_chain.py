@@ -13,7 +13,7 @@ every later hash; a hash that was recorded elsewhere proves all that came before
 
 The digests are made here, and nowhere else; the links are made by the append function
 (``alembic/sql/link_log.sql``), which alone knows where a batch begins. See
-docs/decisions/0016-a-chain-over-the-log.md.
+docs/decisions/0016-hash-chains.md.
 """
 
 from __future__ import annotations
