@@ -9,7 +9,7 @@ The path of an alert, and the module of each step:
  2. group commit                  ``alerts/committer.py``     many requests, one transaction
  3. the log                       ``events/log.py``           lock, number, insert, notify, commit
  4. ``201`` with id and seq       ``alerts/routes.py``        only now: stored before answered
- 5. wake-up                       ``database/notifications``  LISTEN/NOTIFY wakes the other nodes
+ 5. wake-up                       ``database/``               LISTEN/NOTIFY wakes the other nodes
  6. fan-out                       ``stream/fanout.py``        next events from memory or the log
  7. the hub                       ``stream/hub.py``           groups of connections by filter
  8. one frame to each socket      ``stream/transports/``      WebSocket, SSE, long poll
@@ -17,8 +17,8 @@ The path of an alert, and the module of each step:
 10. the ledger                    ``ledger/recorder.py``      a range per connection, not a row each
 
 Later changes of an alert, such as acknowledge, repeat or expire, are decided by the state machine
-in ``alerts/lifecycle.py``; ``commands.py`` and ``unit_of_work.py`` write them to the log in the
-same way.
+in ``alerts/lifecycle.py``; ``alerts/commands.py`` and ``alerts/unit_of_work.py`` write them to the
+log in the same way.
 
 ``app.py`` makes the parts of a node and ``cli/`` starts it. ``periodic.py`` runs everything that
 repeats. Packages import each other in one direction only, which import-linter checks: its list of

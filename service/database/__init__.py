@@ -1,7 +1,7 @@
 """PostgreSQL: connections and transactions, migrations, notifications, advisory locks.
 
-``base.py`` holds the metadata that every ``tables.py`` registers with. ``engine.py`` has pooled
-transactions through SQLAlchemy, and dedicated asyncpg connections for the parts that keep one (the
-committer, the notification listener). ``embedded.py`` starts a PostgreSQL 18 if no other is
-configured, ``migrate.py`` runs Alembic, and ``locks.py`` lists the advisory locks.
+``base.py`` holds the metadata with which the tables of all packages are registered. ``engine.py``
+has pooled transactions through SQLAlchemy, and dedicated asyncpg connections for the parts that
+keep one (the committer, the notification listener). ``embedded.py`` starts a PostgreSQL 18 if no
+other is configured, ``migrate.py`` runs Alembic, and ``locks.py`` lists the advisory locks.
 """

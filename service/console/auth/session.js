@@ -133,7 +133,7 @@ export class Session {
     this.wake();
   }
 
-  /** The machine woke up, or is online: retries the list now. The stream wakes itself (page-lifecycle.js). */
+  /** The machine woke up, or is online: retries the list now. The stream wakes itself (stream/page-lifecycle.js). */
   wake() {
     if (this.#reloadTimer) this.#reload();
     if (this.#retryTimer) this.begin();
