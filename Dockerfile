@@ -15,7 +15,7 @@ ENV TOCSIN_HOST=0.0.0.0 TOCSIN_PORT=8000 TOCSIN_LOG_FORMAT=json PYTHONUNBUFFERED
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
-# SIGTERM: stop accepting, finish what is under way, close the streams with 1012, flush the ledger.
+# On SIGTERM the service stops accepting, finishes requests in progress, closes streams with 1012, and flushes the ledger.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tocsin"]
 CMD ["serve"]
