@@ -171,6 +171,6 @@ ledger_chain = Table(
     metadata,
     Column("ledger_link_id", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3, … without a hole"),
     Column("linked_at", DateTime(timezone=True), nullable=False),
-    Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/integrity/link_checks.py"),
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/ledger/hash_chain.py"),
     comment="One row per flush that wrote closings, dispatches or receipts, linked to the previous one.",
 )
