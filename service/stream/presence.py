@@ -54,10 +54,13 @@ class PresenceAnnouncer:
 def change_of(
     before: Mapping[str, PresenceEntry], now: Mapping[str, PresenceEntry], *, is_complete: bool
 ) -> Frame | None:
-    """Return the frame of what changed, None where nothing did; ``is_complete``: ``now`` lists everybody."""
+    """Return the frame of what changed, None where nothing did; ``is_complete``: ``now`` lists everybody.
+
+    Who left and came back in between has changed, too: a client may have loaded the list meanwhile.
+    """
     joined = [one for name, one in now.items() if name not in before]
     left = [name for name in before if name not in now]
-    changed = [one for name, one in now.items() if name in before and one.connections != before[name].connections]
+    changed = [one for name, one in now.items() if name in before and one != before[name]]
     if not (joined or left or changed):
         return None
     longest = max(len(joined), len(left), len(changed))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -40,6 +41,14 @@ def test_a_change_names_who_joined_who_left_and_who_has_more_or_fewer_connection
 def test_nothing_is_announced_where_nothing_changed() -> None:
     assert change(people(ann=1), people(ann=1)) is None
     assert change({}, {}, is_complete=False) is None
+
+
+def test_who_left_and_came_back_between_two_looks_is_announced() -> None:
+    """A client that loaded the list between the two did not find them there."""
+    later = PresentRecipient("ann", 1, AT + timedelta(seconds=1))
+    announced = change(people(ann=1, ben=1), people(ben=1) | {"ann": later})
+    assert announced is not None
+    assert [one["recipient"] for one in announced["changed"]] == ["ann"]
 
 
 @pytest.mark.parametrize("count", [NAMES_MAX, NAMES_MAX + 1])
