@@ -28,7 +28,7 @@ NAMES_MAX = 100
 
 
 class PresenceAnnouncer:
-    """Announces who joins, who leaves, and whose number of connections changes."""
+    """Announces who joins, who leaves, and whose number of connections changes, or who came back meanwhile."""
 
     def __init__(self, database: Database, hub: Hub, settings: Settings) -> None:
         self._database = database

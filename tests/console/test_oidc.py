@@ -191,7 +191,7 @@ async def depart(tab: Tab) -> str:
 
 
 async def test_an_answer_that_does_not_fit_is_refused_in_words(provider: Provider, tab: Tab) -> None:
-    """Those that the page need not be there for are tested in ``auth/oidc.test.mjs``."""
+    """Those that the page need not be there for are tested in ``auth/oidc-protocol.test.mjs``."""
     tab.tolerated = BLOCKED
     await tab.page.goto(provider.node.base)
     for answer, reason in {
@@ -234,7 +234,7 @@ def with_claims(token: str, **claims: Any) -> str:
 async def test_tokens_that_do_not_fit_are_refused_in_words(provider: Provider, tab: Tab) -> None:
     """The provider is real; what it answers is changed on its way, as no honest provider would.
 
-    What else does not fit is tested in ``auth/oidc.test.mjs``.
+    What else does not fit is tested in ``auth/oidc-protocol.test.mjs``.
     """
     tab.tolerated = ("status of 401",)
     await tab.page.goto(provider.node.base)
@@ -262,7 +262,7 @@ async def test_tokens_that_do_not_fit_are_refused_in_words(provider: Provider, t
 
 
 async def test_a_provider_that_cannot_be_trusted_is_refused_in_words(provider: Provider, tab: Tab) -> None:
-    """What makes one untrustworthy is tested in ``auth/oidc.test.mjs``."""
+    """What makes one untrustworthy is tested in ``auth/oidc-protocol.test.mjs``."""
 
     async def tamper(route: Route) -> None:
         answer = await route.fetch()

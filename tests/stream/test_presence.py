@@ -45,7 +45,7 @@ def test_nothing_is_announced_where_nothing_changed() -> None:
 
 def test_who_left_and_came_back_between_two_looks_is_announced() -> None:
     """A client that loaded the list between the two did not find them there."""
-    later = PresentRecipient("ann", 1, AT + timedelta(seconds=1))
+    later = PresenceEntry("ann", 1, AT + timedelta(seconds=1))
     announced = change(people(ann=1, ben=1), people(ben=1) | {"ann": later})
     assert announced is not None
     assert [one["recipient"] for one in announced["changed"]] == ["ann"]

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { discover, OidcError, redeem, renew } from "../../../service/console/auth/oidc.js";
+import { discover, OidcError, redeem, renew } from "../../../service/console/auth/oidc-protocol.js";
 
 const ISSUER = "https://login.example";
 const SETTINGS = { issuer: ISSUER, client_id: "console", scope: "openid", resource: null, parameters: {} };
