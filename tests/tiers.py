@@ -13,19 +13,25 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.harness import memory_folder
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+FOLDER_PREFIX = "tocsin-files-"
+"""The tests' files are in memory, and in no folder that a run beside this one sets the permissions of."""
 WHOLLY_LONG = r"^pytestmark = \[?pytest\.mark\.long"
 BLOCKED = (
     (socket.socket, "connect"),
@@ -44,6 +50,8 @@ settings.register_profile("random", **_ANY_SPEED)
 def pytest_configure(config: pytest.Config) -> None:
     """Choose how properties are tested, before Hypothesis reads it, and let a signal do what it does by default."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would nodes
+    if not config.option.basetemp:
+        config.option.basetemp = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=memory_folder())
     if config.option.hypothesis_profile:
         return
     if config.option.markexpr == "long":
@@ -51,6 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = config.option.hypothesis_seed or str(random.randrange(2**32))
     else:
         config.option.hypothesis_profile = "deterministic"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remove the folder of the tests' files when all passed; workers have theirs in it."""
+    folder = Path(session.config.option.basetemp)
+    if folder.name.startswith(FOLDER_PREFIX) and exitstatus == pytest.ExitCode.OK:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

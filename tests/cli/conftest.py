@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import pytest
 
+from service import logs
 from service.cli import main
 from tests.harness import ROOT, new_database
 
@@ -50,14 +51,15 @@ def _exit_code() -> int:
 def tocsin(tmp_path: Path) -> Callable[..., Run]:
     """Run the command in this process, in an empty folder, with these variables and no others of ours.
 
-    It runs in a thread, for the test may have an event loop. A command that configures the logs, starts a program that
-    prints, or handles signals needs ``tocsin_process``.
+    It runs in a thread, for the test may have an event loop. The logs stay those of the test. A command that starts a
+    program that prints, or handles signals, needs ``tocsin_process``.
     """
 
     def run(*arguments: str, text: str = "", **variables: str) -> Run:
         output, errors = OfThread(sys.stdout), OfThread(sys.stderr)
         with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1, THREAD) as thread:
             patch.chdir(tmp_path)
+            patch.setattr(logs, "configure", lambda *_: None)
             for name in [name for name in os.environ if name.startswith("TOCSIN_")]:
                 patch.delenv(name)
             for name, value in {**ALWAYS, **variables}.items():
