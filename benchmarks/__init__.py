@@ -11,7 +11,7 @@ Where to look:
 - ``publish.py``, ``fanout.py``, ``latency.py``, ``connections.py``, ``ledger.py``, ``workers.py``, ``growth.py``: the
   scenarios, with their targets
 - ``nodes.py``, ``servers.py``, ``baselines.py``, ``peers/``: what is measured, and what it is compared with
-- ``load.py``: posters, in this process; ``readers.py``, ``reader_process.py``, ``reading.py``: connections, in another
+- ``load.py``: sources, in this process; ``readers.py``, ``reader_process.py``, ``reading.py``: connections, in another
 - ``cpu.py``, ``report.py``: who used the processor; the table and the JSON
 
 How we know that the figures are true:
@@ -20,6 +20,6 @@ How we know that the figures are true:
   are parsed to the last byte, with a ``seq`` that follows one upon the other.
 - Latency counts from when a POST was due by a fixed schedule, not from when a busy client got round to it, to the
   arrival at each client; percentiles are taken from every frame, not from a sample.
-- The client is not the bottleneck: the CPU of server, PostgreSQL, readers, posters, and of whatever else ran, is taken
+- The client is not the bottleneck: the CPU of server, PostgreSQL, readers, sources, and of whatever else ran, is taken
   in each trial and printed, beside the rate at which the same readers drain a bare send loop.
 """

@@ -28,14 +28,14 @@ class Cpu:
 
 @contextmanager
 def account(parts: Mapping[str, int]) -> Iterator[Cpu]:
-    """Account for the processes of ``parts``, their descendants included; the posters are this process."""
+    """Account for the processes of ``parts``, their descendants included; the sources are this process."""
     cpu = Cpu()
-    begun, posters, machine, before = time.perf_counter(), time.process_time(), _busy_seconds(), _seconds(parts)
+    begun, sources, machine, before = time.perf_counter(), time.process_time(), _busy_seconds(), _seconds(parts)
     yield cpu
     after = _seconds(parts)
     cpu.seconds = time.perf_counter() - begun
     cpu.used = {part: after[part] - before[part] for part in parts}
-    cpu.used["posters"] = time.process_time() - posters
+    cpu.used["sources"] = time.process_time() - sources
     cpu.used["others"] = max(0.0, _busy_seconds() - machine - sum(cpu.used.values()))
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.servers import Server
 
 CONNECTIONS = 500
-POSTERS = 16
+SOURCES = 16
 TRIALS = 3
 SECONDS = 1.5
 JOINED = 50
@@ -42,7 +42,7 @@ def fanout(bench: Bench) -> list[Row]:
         for server in servers:
             readers.verify(server.name, numbered=server in (ours, tutorial))
         servers = [server for server in servers if server is not loop]
-        joined = _compare(bench, readers, servers, together, f"{POSTERS} posters, together")
+        joined = _compare(bench, readers, servers, together, f"{SOURCES} sources, together")
         readers.verify(ours.name)
     strict.against += [] if loop else [f"(b) {baselines.NO_COMPILER}"]
     for row in (strict, joined):
@@ -116,8 +116,8 @@ def drain(readers: Readers, loop: Server) -> float:
 
 
 def together(readers: Readers, server: Server) -> float:
-    """Return deliveries/s of 16 posters in a closed loop; what nchan loses is not counted."""
+    """Return deliveries/s of 16 sources in a closed loop; what nchan loses is not counted."""
     readers.begin(server.name)
-    posted = load.closed_loop(server.address, server.post(), POSTERS, SECONDS)
+    posted = load.closed_loop(server.address, server.post(), SOURCES, SECONDS)
     last = readers.wait(server.name, posted.posted, 5.0, partial=server.name == "nchan")
     return readers.total(server.name) / (last - posted.begun)

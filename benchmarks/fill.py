@@ -1,7 +1,7 @@
 """Millions of events and their alerts, put in by SQL: copies of a row that Tocsin stored itself.
 
-Indexes and keys are taken off before and built after from their own definitions, as one would load a dump. PostgreSQL
-is told to leave checkpoints and vacuums until the end, and told otherwise again.
+Indexes and keys are dropped before and built afterwards from their own definitions, as when a dump is loaded.
+PostgreSQL is set to leave checkpoints and vacuums until the end, and set back.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ It is the month of a company with twelve areas of four topics each, 200 admins i
   20 events 9 create an alert, 2 acknowledge one about a minute later, and 9 resolve one about nine minutes later. 5 of
   100 alerts name one to three admins.
 - The admins: ten watch everything, eight of them down to ``info`` and two ``critical`` only. The tokens of the others
-  cover one or two areas; at their desk one of ten sees all of that, six see warnings and graver, three errors and
-  graver, and with their phone they see the errors of one topic, or of all. Half of them are sent more than 5,000 events
-  a day, which is more than anybody reads.
+  cover one or two areas; at their desk one of ten sees all of that, six see warnings and more severe alerts, three see
+  errors and critical ones, and with their phone they see the errors of one topic, or of all. Half of them are sent more
+  than 5,000 events a day, which is more than anybody reads.
 - The connections: three or four a day and admin, from the morning to the evening, wherever that is. Each begins after
   what its admin acknowledged last, so what came overnight is sent in the morning, in chunks. The client acknowledges
   every few events; three of ten connections end with a few events that were never acknowledged.

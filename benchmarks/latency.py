@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import baselines, load, wire
 from benchmarks.cpu import Cpu, shares
-from benchmarks.fanout import CONNECTIONS, POSTERS, open_streams, together
+from benchmarks.fanout import CONNECTIONS, SOURCES, open_streams, together
 from benchmarks.publish import BATCH, BATCH_PATH
 from benchmarks.readers import Readers
 from benchmarks.report import Row, median_ratio
@@ -58,7 +58,7 @@ def end_to_end(bench: Bench) -> list[Row]:
     )
     if peer:
         ratio = reached / statistics.median(peer)
-        row.against.append(f"{ratio:.1f} x (d) {statistics.median(peer):,.0f}, {POSTERS} posters")
+        row.against.append(f"{ratio:.1f} x (d) {statistics.median(peer):,.0f}, {SOURCES} sources")
         row.targets.append((">= 5 x (d)", ratio >= 5))
     else:
         row.against.append(f"(d) {baselines.NOT_INSTALLED}")

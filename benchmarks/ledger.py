@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import load
 from benchmarks.cpu import Cpu, shares
-from benchmarks.fanout import CONNECTIONS, POSTERS
+from benchmarks.fanout import CONNECTIONS, SOURCES
 from benchmarks.nodes import sql
 from benchmarks.readers import Readers
 from benchmarks.report import Row, median_ratio
@@ -71,9 +71,9 @@ def ledger(bench: Bench) -> list[Row]:
 
 
 def acknowledged(readers: Readers, name: str, node: Server) -> float:
-    """Return deliveries/s of 16 posters to clients that acknowledge four times a second."""
+    """Return deliveries/s of 16 sources to clients that acknowledge four times a second."""
     readers.begin(name, acks=True)
-    posted = load.closed_loop(node.address, node.post(), POSTERS, SECONDS)
+    posted = load.closed_loop(node.address, node.post(), SOURCES, SECONDS)
     last = readers.wait(name, posted.posted)
     return posted.posted * CONNECTIONS / (last - posted.begun)
 
@@ -88,7 +88,7 @@ def rows_written(bench: Bench, connections: int) -> int:
         _await(node, f"SELECT count(*) = {connections} FROM connections WHERE sent_seq IS NULL")
         before = sql(node.database, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text")[0][0]
         readers.begin("rows")
-        posted = load.open_loop(node.address, node.post(), POSTERS, EVENTS_A_SECOND, 1.0)
+        posted = load.open_loop(node.address, node.post(), SOURCES, EVENTS_A_SECOND, 1.0)
         readers.wait("rows", posted.posted)
         _await(node, f"SELECT min(sent_seq) >= {posted.posted} FROM nodes")
         counts = " + ".join(f"(SELECT count(*) FROM {table} WHERE xmin::text::bigint >= {before})" for table in _TABLES)

@@ -1,4 +1,4 @@
-"""Posters: hand-written HTTP/1.1 keep-alive clients that send prepared bytes.
+"""Sources: hand-written HTTP/1.1 keep-alive clients that send prepared bytes.
 
 They run in the process that calls. One epoll serves them all; it is waited for with ``select``, whose timeout counts
 microseconds where epoll's counts milliseconds, so that an open loop sends on its schedule.
@@ -25,7 +25,7 @@ _SEQ = re.compile(rb'"seq":(\d+)')
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
-class Poster:
+class Source:
     """One keep-alive connection, which posts the same bytes again and again."""
 
     def __init__(self, address: Address, request: bytes) -> None:
@@ -65,7 +65,7 @@ class Poster:
 
 @dataclass
 class Load:
-    """What posters did: ``answered`` requests in ``seconds``, of ``posted`` in all.
+    """What sources did: ``answered`` requests in ``seconds``, of ``posted`` in all.
 
     ``due`` says when the POST of each event was due, in the order of their ``seq``, which begins with ``first_seq``.
     """
@@ -84,28 +84,28 @@ class Load:
 
 
 @contextmanager
-def open_posters(address: Address, request: bytes, clients: int) -> Iterator[tuple[dict[int, Poster], select.epoll]]:
+def open_sources(address: Address, request: bytes, clients: int) -> Iterator[tuple[dict[int, Source], select.epoll]]:
     """Open so many connections, by the numbers of their sockets, and the epoll that watches them."""
-    posters = {}
+    sources = {}
     with select.epoll() as epoll:
         try:
             for _ in range(clients):
-                poster = Poster(address, request)
-                posters[poster.socket.fileno()] = poster
-                epoll.register(poster.socket, select.EPOLLIN)
-            yield posters, epoll
+                source = Source(address, request)
+                sources[source.socket.fileno()] = source
+                epoll.register(source.socket, select.EPOLLIN)
+            yield sources, epoll
         finally:
-            for poster in posters.values():
-                poster.close()
+            for source in sources.values():
+                source.close()
 
 
 def closed_loop(address: Address, request: bytes, clients: int, seconds: float) -> Load:
     """Let each of ``clients`` post, wait for the answer, and post again."""
-    with open_posters(address, request, clients) as (posters, epoll):
+    with open_sources(address, request, clients) as (sources, epoll):
         load = Load(begun=time.perf_counter(), posted=clients)
         deadline = load.begun + seconds
-        for poster in posters.values():
-            poster.post()
+        for source in sources.values():
+            source.post()
         waiting = clients
         while waiting:
             ready = epoll.poll(PATIENCE)
@@ -113,13 +113,13 @@ def closed_loop(address: Address, request: bytes, clients: int, seconds: float) 
                 raise TimeoutError("the server does not answer")
             in_time = time.perf_counter() < deadline
             for number, _ in ready:
-                poster = posters[number]
-                if poster.answer() is None:
+                source = sources[number]
+                if source.answer() is None:
                     continue
                 if in_time:
                     load.answered += 1
                     load.posted += 1
-                    poster.post()
+                    source.post()
                 else:
                     waiting -= 1
         load.seconds = seconds
@@ -129,8 +129,8 @@ def closed_loop(address: Address, request: bytes, clients: int, seconds: float) 
 def open_loop(address: Address, request: bytes, clients: int, rate: float, seconds: float) -> Load:
     """Post at a fixed schedule, whatever the answers do; a POST that finds no client free is late, and counted so."""
     due_of: dict[int, float] = {}
-    with open_posters(address, request, clients) as (posters, epoll):
-        free = deque(posters.values())  # in turns: the server hangs up on one that idles for five seconds
+    with open_sources(address, request, clients) as (sources, epoll):
+        free = deque(sources.values())  # in turns: the server hangs up on one that idles for five seconds
         load = Load(begun=time.perf_counter() + 0.05)
         end = load.begun + seconds
         due = load.begun
@@ -139,20 +139,20 @@ def open_loop(address: Address, request: bytes, clients: int, rate: float, secon
             if now > end + PATIENCE:
                 raise TimeoutError("the posts are half a minute late")
             while due <= now and due < end and free:
-                poster = free.popleft()
-                poster.due = due
-                poster.post()
+                source = free.popleft()
+                source.due = due
+                source.post()
                 load.posted += 1
                 due = load.begun + load.posted / rate
             wait = due - now if free and due < end else PATIENCE
             if not select.select([epoll], [], [], max(0.0, wait))[0] and wait == PATIENCE:
                 raise TimeoutError("the server does not answer")
             for number, _ in epoll.poll(0):
-                poster = posters[number]
-                if (body := poster.answer()) is not None:
+                source = sources[number]
+                if (body := source.answer()) is not None:
                     load.answered += 1
-                    due_of.update((int(seq), poster.due) for seq in _SEQ.findall(body))
-                    free.append(poster)
+                    due_of.update((int(seq), source.due) for seq in _SEQ.findall(body))
+                    free.append(source)
         load.seconds = time.perf_counter() - load.begun
     load.first_seq = min(due_of, default=0)
     load.due = [due_of[seq] for seq in sorted(due_of)]

@@ -146,8 +146,8 @@ def _sample_frame(made: Bench) -> bytes:
         received = b""
         while node.ready not in received:
             received += stream.recv(65536)
-        with socket.create_connection(node.address, PATIENCE) as poster:
-            poster.sendall(node.post())
+        with socket.create_connection(node.address, PATIENCE) as source:
+            source.sendall(node.post())
             while wire.EVENT not in received or not received.endswith(b"}}"):
                 received += stream.recv(65536)
     return wire.text_message(next(text for text in wire.payloads(received)[0] if text.startswith(wire.EVENT)))

@@ -83,7 +83,7 @@ def _measured(bench: Bench, count: int) -> Cost:
 
 
 async def _cost(base: str, count: int) -> Cost:
-    async with _open(f"{base}/#token={token('alice', READ)}", count) as opened, _poster(base) as poster:
+    async with _open(f"{base}/#token={token('alice', READ)}", count) as opened, _source(base) as source:
         text = f"{count:,} alerts"
         feed = opened.get_by_test_id("feed")
         await feed.evaluate(TO_THE_END, text)
@@ -93,7 +93,7 @@ async def _cost(base: str, count: int) -> Cost:
         await browser.send("Performance.enable", {"timeDomain": "threadTicks"})
         await opened.evaluate("updates.length = 0")
         before = await _work(browser)
-        await arrive(poster)
+        await arrive(source)
         await expect(opened.get_by_test_id("alert").locator(".title").first).to_have_text(f"Arrived {ARRIVED}")
         work = await _work(browser) - before
         updates = sorted(await opened.evaluate("updates"))
@@ -113,7 +113,7 @@ async def _open(address: str, count: int) -> AsyncIterator[Page]:
         await browser.close()
 
 
-def _poster(base: str) -> httpx2.AsyncClient:
+def _source(base: str) -> httpx2.AsyncClient:
     headers = {"Authorization": f"Bearer {token('billing', WRITE)}"}
     return httpx2.AsyncClient(base_url=base, headers=headers, trust_env=False)
 

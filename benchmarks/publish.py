@@ -18,7 +18,7 @@ TRIALS = 3
 SECONDS = 1.5
 BATCH = 100
 BATCH_PATH = "/v1/alerts/batch"
-BATCH_POSTERS = 16
+BATCH_SOURCES = 16
 
 
 def single(bench: Bench) -> list[Row]:
@@ -60,17 +60,17 @@ def batches(bench: Bench) -> list[Row]:
     """Batches of 100."""
     with bench.node() as ours:
         request = ours.post(wire.batch_json(BATCH), BATCH_PATH)
-        load.closed_loop(ours.address, request, BATCH_POSTERS, 0.3)
+        load.closed_loop(ours.address, request, BATCH_SOURCES, 0.3)
         rates: list[float] = []
         cpus: list[Cpu] = []
         for _ in range(TRIALS):
             with bench.cpu(ours) as cpu:
-                rates.append(BATCH * load.closed_loop(ours.address, request, BATCH_POSTERS, SECONDS).rate)
+                rates.append(BATCH * load.closed_loop(ours.address, request, BATCH_SOURCES, SECONDS).rate)
             cpus.append(cpu)
     figure = sorted(rates)[TRIALS // 2]
     return [
         Row(
-            f"batches of {BATCH}, {BATCH_POSTERS} posters",
+            f"batches of {BATCH}, {BATCH_SOURCES} sources",
             f"{figure:,.0f} alerts/s",
             [],
             [(">= 30,000/s", figure >= 30_000)],

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import wire
-from benchmarks.load import PATIENCE, Address, Poster
+from benchmarks.load import PATIENCE, Address, Source
 from benchmarks.reading import Client, Group, Reading
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Rounds:
     """
 
     group: Group
-    poster: Poster
+    source: Source
     answers: bool
     deadline: float
     frames: int
@@ -70,7 +70,7 @@ class Loop(Reading):
         self._rounds: Rounds | None = None
 
     def run(self) -> None:
-        """Read until told to end."""
+        """Read until asked to end."""
         self.handlers[self._pipe.fileno()] = self._command
         self.epoll.register(self._pipe.fileno(), select.EPOLLIN)
         while self._running:
@@ -134,14 +134,14 @@ class Loop(Reading):
 
     def do_rounds(self, name: str, address: Address, request: bytes, seconds: float, **options: Any) -> None:
         """Post and wait, again and again."""
-        poster = Poster(address, request)
+        source = Source(address, request)
         begun = time.perf_counter()
         group = self._groups[name]
         group.total = 0
-        self._rounds = Rounds(group, poster, deadline=begun + seconds, begun=begun, **options)
+        self._rounds = Rounds(group, source, deadline=begun + seconds, begun=begun, **options)
         self._deadline = begun + seconds + PATIENCE
         if self._rounds.answers:
-            self.watch(poster.socket, self._read_answer)
+            self.watch(source.socket, self._read_answer)
         self._advance(self._rounds)
 
     def do_total(self, name: str) -> None:
@@ -218,7 +218,7 @@ class Loop(Reading):
 
     def _read_answer(self) -> None:
         rounds = self._rounds
-        if rounds is not None and rounds.poster.answer() is not None:
+        if rounds is not None and rounds.source.answer() is not None:
             rounds.answered += 1
             self._advance(rounds)
 
@@ -227,9 +227,9 @@ class Loop(Reading):
         if now < rounds.deadline:
             while rounds.sent - rounds.done < rounds.window:
                 rounds.sent += 1
-                rounds.poster.post()
+                rounds.source.post()
         elif rounds.done == rounds.sent:
-            self.forget(rounds.poster.socket)
+            self.forget(rounds.source.socket)
             self._answer((rounds.done, now - rounds.begun))
 
 

@@ -85,7 +85,7 @@ class Group:
 
 
 class Reading:
-    """All connections. What happens is told to the subclass: ``on_open``, ``on_frames`` and ``on_lost``."""
+    """All connections. The subclass is called with what happens: ``on_open``, ``on_frames`` and ``on_lost``."""
 
     def __init__(self) -> None:
         self.epoll = select.epoll()

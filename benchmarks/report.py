@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("server", "postgres", "readers", "posters", "others")
+PARTS = ("server", "postgres", "readers", "sources", "others")
 NEARLY_A_CORE = 0.75
 BUSY_WITH_OTHERS = 0.25
 LEGEND = """

@@ -1,6 +1,6 @@
 """``python -m benchmarks.retention``: how long a POST takes while four of five million events are purged.
 
-A node lets go by itself what is older than a few seconds: four partitions of the log, which were filled before it
+A node purges by itself what is older than a few seconds: four partitions of the log, which were filled before it
 began, and their alerts. The fifth is kept by the date of its links. Clients post at a steady rate all the time; a POST
 is measured from when it was due, so that one that had to wait for those before it counts in full.
 """
@@ -53,7 +53,7 @@ class Posts:
     error: BaseException | None = None
 
     def run(self, address: Address, request: bytes, rate: float) -> None:
-        """Post until told to stop."""
+        """Post until asked to stop."""
         try:
             self._run(address, request, rate)
         except BaseException as error:  # noqa: BLE001 - for the thread that waits
@@ -61,21 +61,21 @@ class Posts:
 
     def _run(self, address: Address, request: bytes, rate: float) -> None:
         wall = time.time() - time.perf_counter()
-        with load.open_posters(address, request, CLIENTS) as (posters, epoll):
-            free = deque(posters.values())
+        with load.open_sources(address, request, CLIENTS) as (sources, epoll):
+            free = deque(sources.values())
             due = time.perf_counter()
             while not self.stop.is_set() or len(free) < CLIENTS:
                 now = time.perf_counter()
                 while due <= now and free and not self.stop.is_set():
-                    poster = free.popleft()
-                    poster.due = due
-                    poster.post()
+                    source = free.popleft()
+                    source.due = due
+                    source.post()
                     due += 1 / rate
                 for number, _ in epoll.poll(max(0.0, min(due - now, 0.05)) if free else 0.05):
-                    poster = posters[number]
-                    if poster.answer() is not None:
-                        self.taken.append((wall + poster.due, time.perf_counter() - poster.due))
-                        free.append(poster)
+                    source = sources[number]
+                    if source.answer() is not None:
+                        self.taken.append((wall + source.due, time.perf_counter() - source.due))
+                        free.append(source)
 
     def between(self, begin: float, end: float) -> str:
         """Return the percentiles of the POSTs that were due then."""

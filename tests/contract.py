@@ -1,4 +1,4 @@
-"""What tests see of the service, held against ``openapi/``: each frame, and each answer to a documented operation.
+"""Checks against ``openapi/`` of each frame and each documented answer that a test receives.
 
 The clients of ``harness.py`` and ``reader.py`` check here. What the documents do not describe fails the test
 that saw it, with a message that says what is missing.

@@ -88,8 +88,8 @@ async def test_an_alertmanager_with_the_configuration_of_the_page_posts(node: No
     (tmp_path / "token").write_text(token("alertmanager", WRITE))
     config = here(config, node).replace("/etc/alertmanager/tocsin.token", str(tmp_path / "token"))
     config = config.replace("  group_by", "  group_wait: 100ms\n  group_by")
-    async with manager(config, tmp_path) as sender:
-        await sender.post(prometheus_alert("DiskFull"))
+    async with manager(config, tmp_path) as prometheus:
+        await prometheus.post(prometheus_alert("DiskFull"))
 
         async def is_stored() -> Any:
             return await titles(node)

@@ -34,7 +34,7 @@ class _Backend:
 
 
 class CommitConnection:
-    """One connection to PostgreSQL, made anew when it was lost."""
+    """One connection to PostgreSQL, which is replaced when it is lost."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -143,7 +143,7 @@ async def test_a_stream_goes_by_its_latest_token(nodes: tuple[Node, Node]) -> No
 
 
 async def test_a_lost_notification_costs_no_more_than_the_poll(nodes: tuple[Node, Node]) -> None:
-    """The row is there, and nobody was told."""
+    """The row exists, and no node was notified."""
     jti = unique()
     async with await nodes[1].live("alice", claims={"jti": jti}) as stream:
         await nodes[0].sql(

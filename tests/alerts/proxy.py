@@ -17,7 +17,7 @@ class Cut(Enum):
     LOST = auto()
     """The message never reaches PostgreSQL."""
     SENT = auto()
-    """PostgreSQL has the message, and is not told that the node's end is gone."""
+    """PostgreSQL has the message, and does not learn that the node's end is closed."""
     ANSWERED = auto()
     """PostgreSQL has answered, and the answer is lost."""
     BY_HAND = auto()
@@ -29,7 +29,7 @@ class Proxy:
 
     The first connection that sends the marker is cut, or, where there is more than one, the first
     that sends them one after the other, in messages of their own. While ``is_open`` is false,
-    nobody can connect. While ``ends_pass`` is not set, the node is not told that PostgreSQL hung
+    nobody can connect. While ``ends_pass`` is not set, the node does not learn that PostgreSQL hung
     up.
     """
 

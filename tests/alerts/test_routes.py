@@ -238,7 +238,7 @@ def test_a_key_that_comes_back_with_another_alert_is_refused(rest: httpx2.Client
     assert rest.post("/v1/alerts", json=ALERT, headers=key).content == first.content
 
 
-def test_the_keys_of_two_callers_never_meet(lenient: Node, rest: httpx2.Client) -> None:
+def test_the_keys_of_two_sources_never_meet(lenient: Node, rest: httpx2.Client) -> None:
     key = fresh_key()
     first = rest.post("/v1/alerts", json=ALERT, headers=key)
     with lenient.rest("shop") as other:

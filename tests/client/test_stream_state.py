@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 
 class Following(StreamState):
-    """A state whose clock stands still unless it is told to move; it keeps its notices."""
+    """A state whose clock moves only when a test moves it; it keeps its notices."""
 
     def __init__(self, after: Any = None) -> None:
         self.now = 50.0

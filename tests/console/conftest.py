@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser(request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
-    """A browser; for modules that say so, one with a desktop, as it were: it shows notifications."""
+    """A browser; for modules that ask for a desktop, one that shows notifications."""
     executable = chromium() if getattr(request.module, "NEEDS_A_DESKTOP", False) else light_chromium()
     if executable is None:
         missing("there is no Chromium: install the package chromium")

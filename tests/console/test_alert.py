@@ -202,7 +202,7 @@ async def test_an_alert_that_is_gone_is_not_asked_about_any_longer(node: Node, t
     gate = Gate()
 
     async def refuse(route: Route) -> None:
-        # Told, not done: an alert that is deleted between two requests of one page cannot be had.
+        # Simulated: an alert that is deleted between two requests of one page cannot be had.
         await gate.wait()
         problem = {"code": "not_found", "status": 404}
         await route.fulfill(status=404, content_type="application/problem+json", body=json.dumps(problem))
@@ -557,7 +557,7 @@ async def test_of_two_who_acknowledge_one_is_first_and_the_other_is_told(node: N
 
     await tab.page.route("**/acknowledge", hold)
     await button(tab, "Acknowledge").click()
-    await expect(tab["status"]).to_have_text("acknowledged by alice")  # before the server has heard of it
+    await expect(tab["status"]).to_have_text("acknowledged by alice")  # before the server has the request
     await expect(tab["alert"].locator(".status")).to_have_text("acknowledged by alice")
     await button(other_tab, "Acknowledge").click()
     await expect(tab["timeline"]).to_contain_text("bob acknowledged it")
@@ -576,7 +576,7 @@ async def test_an_action_that_the_server_cannot_do_is_taken_back(node: Node, tab
     await show(tab, node, answer["id"])
 
     async def refuse(route: Route) -> None:
-        # Told, not done: a node that is overloaded for just one request cannot be had.
+        # Simulated: a node that is overloaded for just one request cannot be had.
         problem = {"code": "overloaded", "status": 503, "detail": "Too much to do."}
         headers = {"Retry-After": "3", "Content-Type": "application/problem+json"}
         await route.fulfill(status=503, headers=headers, body=json.dumps(problem))
@@ -662,7 +662,7 @@ async def test_what_one_admin_asked_for_is_neither_shown_nor_done_to_the_next(no
     paths: list[str] = []
 
     async def acknowledge(route: Route) -> None:
-        # Told, not done: so that its event does not tell the same.
+        # Simulated: so that its event does not tell the same.
         async with node.http("alice", MANAGE) as alice:
             alert = (await alice.get(f"/v1/alerts/{answer['id']}")).json()
         await gate.wait()

@@ -43,7 +43,7 @@ AudioScheduledSourceNode.prototype.start = function (...when) {
 permission, the notifications and the tones are the browser's own all the same."""
 HIDE = "Object.defineProperty(document, 'hidden', { value: true, configurable: true })"
 SHOW = "delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))"
-"""Told, not done: a headless browser considers each of its pages visible, whichever is in front."""
+"""Simulated: a headless browser considers each of its pages visible, whichever is in front."""
 ALLOWED = pytest.mark.parametrize("tab", [{"permissions": ["notifications"]}], indirect=True, ids=["allowed"])
 
 

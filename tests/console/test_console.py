@@ -217,7 +217,7 @@ async def test_new_alerts_are_counted_in_the_title_of_a_hidden_page(node: Node, 
     await node.post("Seen")
     await tab.shows("Seen")
     await expect(tab.page).to_have_title("Tocsin")
-    # Told, not done: a headless browser considers each of its pages visible, whichever is in front.
+    # Simulated: a headless browser considers each of its pages visible, whichever is in front.
     await tab.page.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
     await node.post("Unseen")
     await node.post("Unseen too")

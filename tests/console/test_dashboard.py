@@ -29,7 +29,7 @@ HIDE = """(hidden) => {
     Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
-"""A browser without a window never puts a tab into the background, so the page is told that it is there."""
+"""A browser without a window never puts a tab into the background, so the page gets an event that says so."""
 
 BOTH = """(chart) => [
     [...chart.querySelectorAll(".legend b")].map(({ textContent }) => textContent),

@@ -1,4 +1,4 @@
-"""The types of the console's JSON, held against the contracts in ``openapi/``."""
+"""The types of the console's JSON, compared with the contracts in ``openapi/``."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_the_metrics_count_what_happens(rest: httpx2.Client) -> None:
         assert after[name] - before.get(name, 0) == increase, name
 
 
-def test_no_caller_chooses_what_the_metrics_say(lenient: Node, rest: httpx2.Client) -> None:
+def test_no_request_chooses_the_labels_of_the_metrics(lenient: Node, rest: httpx2.Client) -> None:
     mark = f"mark-{uuid.uuid4().hex}"
     with lenient.rest(mark) as client:
         client.post("/v1/alerts", json={"title": mark, "topic": mark}, headers={"User-Agent": mark})

@@ -116,10 +116,10 @@ async def count(node: Node) -> int:
 async def test_a_firing_alert_of_a_real_alertmanager_is_stored_with_all_that_it_says(
     node: Node, tmp_path: Path
 ) -> None:
-    async with manager(eager(node.base), tmp_path) as sender:
-        await sender.post(prometheus_alert("DiskFull"))
+    async with manager(eager(node.base), tmp_path) as prometheus:
+        await prometheus.post(prometheus_alert("DiskFull"))
         await eventually(lambda: count(node))
-        assert await sender.metric("alertmanager_notifications_failed_total") == 0
+        assert await prometheus.metric("alertmanager_notifications_failed_total") == 0
     alert = (await alerts(node))[0]
     assert (alert["topic"], alert["severity"], alert["source"]) == ("payments-eu", "critical", "alertmanager")
     assert (alert["title"], alert["body"]) == ("DiskFull on db1", "Details.")
@@ -135,15 +135,15 @@ async def test_a_firing_alert_of_a_real_alertmanager_is_stored_with_all_that_it_
 
 @needs_alertmanager
 async def test_a_real_alertmanager_fires_repeats_and_resolves_one_alert(node: Node, tmp_path: Path) -> None:
-    async with manager(eager(node.base), tmp_path) as sender:
-        await sender.post(prometheus_alert("DiskFull"), prometheus_alert("Slow", severity="warning"))
+    async with manager(eager(node.base), tmp_path) as prometheus:
+        await prometheus.post(prometheus_alert("DiskFull"), prometheus_alert("Slow", severity="warning"))
         await eventually(lambda: count(node))
 
         async def was_repeated() -> bool:
-            return await sender.metric("alertmanager_notifications_total") >= 3
+            return await prometheus.metric("alertmanager_notifications_total") >= 3
 
         await eventually(was_repeated)
-        await sender.post(prometheus_alert("DiskFull", resolved=True), prometheus_alert("Slow", severity="warning"))
+        await prometheus.post(prometheus_alert("DiskFull", resolved=True), prometheus_alert("Slow", severity="warning"))
 
         async def is_resolved() -> bool:
             return any(alert["status"] == "resolved" for alert in await alerts(node))
@@ -160,8 +160,8 @@ async def test_a_real_alertmanager_fires_repeats_and_resolves_one_alert(node: No
 async def test_a_real_alertmanager_tries_again_after_a_503_until_it_is_stored(node: Node, tmp_path: Path) -> None:
     with FlakyProxy(node.base).running() as line:
         line.faults = [answer("503 Service Unavailable", "Retry-After: 1")] * 3
-        async with manager(eager(line.base), tmp_path) as sender:
-            await sender.post(prometheus_alert("DiskFull"))
+        async with manager(eager(line.base), tmp_path) as prometheus:
+            await prometheus.post(prometheus_alert("DiskFull"))
             await eventually(lambda: count(node))
         assert line.connections >= 4
 
@@ -212,7 +212,7 @@ async def test_what_finds_no_room_is_to_be_sent_again_whole(database_url: str) -
 async def test_over_the_write_limit_it_is_told_to_come_again_and_then_let_in(database_url: str) -> None:
     settings = Settings(limits=LimitSettings(write_limit="5/2 second"))
     with serving(database_url, settings) as node:
-        # More than the limit ever allows at once is not refused for ever.
+        # A request larger than the limit can still succeed once per window.
         assert (await post(node, *(firing(str(number)) for number in range(20)))).status_code == 200
         refused = await post(node, firing("x"))
         assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")

@@ -138,11 +138,11 @@ async def test_what_stands_outside_the_ledger_is_found(copy_url: str, intruder: 
     assert found["ledger"].first == (0 if "before" in case else expected)
 
 
-# Whoever links anew.
+# Links with recomputed hashes.
 
 
 async def relink_log(url: str, seq: int, count: int) -> None:
-    """Make the hashes of ``count`` links anew, from the one that covers ``seq`` on."""
+    """Recompute the hashes of ``count`` links, from the one that covers ``seq`` on."""
     database = Database(parse_url(url), StorageSettings())
     async with database.transaction() as tx:
         events = await read_tail(tx, 0, 100_000)

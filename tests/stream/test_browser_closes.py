@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(chromium() is None and not os.environ.get("CI"), reason="there is no Chromium"),
 ]
 
-# Opens a stream, sends the messages once it is welcomed, and tells everything that the page was told.
+# Opens a stream, sends the messages once it is welcomed, and reports everything that the page received.
 WATCH = """
 ({address, protocols, messages}) => new Promise(resolve => {
     const socket = new WebSocket(address, protocols);

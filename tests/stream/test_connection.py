@@ -1,4 +1,4 @@
-"""One connection between a fake transport, a fake ledger and a fan-out that is told what to read."""
+"""One connection between a fake transport, a fake ledger and a fan-out with prepared chunks."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Case:
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """The ranges that the ledger was told were sent."""
+        """The ranges that the ledger recorded as sent."""
         return [(after, up_to) for _, after, up_to in self.ledger.of("record_dispatch_to")]
 
 

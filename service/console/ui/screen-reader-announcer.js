@@ -19,7 +19,7 @@ export class ScreenReaderAnnouncer {
   /** @param {Alert} alert */
   add(alert) {
     // A burst is announced in one sentence: fifty titles would be read out long after they are on the screen. While it
-    // lasts, announcements are rare, so that other things can be heard.
+    // lasts, announcements are rare, so that other things can be read out.
     if (this.#pending.push(alert) === 1) {
       this.#timer = setTimeout(() => this.#announce(), Math.max(COLLECT_MS, this.#silentUntil - Date.now()));
     }

@@ -113,7 +113,7 @@ export class Server {
   static async start(test) {
     const server = new Server();
     const http = createServer((request, response) => {
-      request.on("error", () => {}); // The client let go of it.
+      request.on("error", () => {}); // The client closed it.
       server.requests.push({ request, response });
     });
     const sockets = new Set();

@@ -35,7 +35,7 @@ UPGRADE = (
 
 
 class RawClient:
-    """A client that sends what it is told, byte for byte, and answers nothing by itself."""
+    """A client that sends the given bytes and answers nothing by itself."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader

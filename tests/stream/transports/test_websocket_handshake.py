@@ -125,7 +125,7 @@ class Served:
 
     @property
     def rejection(self) -> tuple[str, str | None]:
-        """The reason and the subject that the ledger records, which the client is told too."""
+        """The reason and the subject that the ledger records and the client receives."""
         [[rejection]] = self.ledger.of("record_rejection")
         assert (self.transport.closed or CloseReason.KICKED).reason == rejection.reason
         assert (rejection.path, rejection.remote_addr) == (PATH, "192.0.2.1")
