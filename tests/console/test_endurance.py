@@ -14,7 +14,7 @@ from playwright.async_api import async_playwright, expect
 
 from scripts.system_packages import BROWSER_ARGUMENTS, chromium
 from service.settings import Settings, StreamSettings
-from tests.console.tab import UNREACHABLE, Tab, received_at
+from tests.console.tab import OWN_PAGE, UNREACHABLE, Tab, received_at
 from tests.harness import Node, eventually, serving
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def node(own_node: Node) -> Node:
     return own_node
 
 
+@OWN_PAGE
 async def test_a_page_that_is_turned_away_comes_in_once_there_is_room(database_url: str, tab: Tab) -> None:
     tab.tolerated = UNREACHABLE
     await tab.draw(0.02)
@@ -115,6 +116,7 @@ def send(processes: Iterable[int], what: signal.Signals) -> None:
         os.kill(process, what)
 
 
+@OWN_PAGE
 async def test_what_is_printed_is_what_one_reads(node: Node, tab: Tab) -> None:
     answer = await node.post("Disk full", body="Of db-2.", severity="critical")
     await tab.open(node)
