@@ -44,6 +44,8 @@ async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_c
         await eventually(lambda: len(load.stored) > alerts // 4)
         # A slow start may have cost a node its first lease, and with it that id.
         [current] = await node.sql("SELECT id FROM nodes WHERE pid = $1 AND ended_at IS NULL", frozen.process.pid)
+        both_written = "SELECT FROM connections WHERE node_id = $1 HAVING count(*) = 2"
+        await eventually(lambda: node.sql(both_written, current["id"]))
         frozen.process.send_signal(signal.SIGSTOP)
         try:
             # On a machine that is busy with other things, the other node trusts no lease until the load is over.
