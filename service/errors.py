@@ -23,14 +23,15 @@
 Errors that never leave their package are declared there (``UnacceptableKey``, ``LeaseLost`` and
 others).
 
-``CloseReason`` is the same for a stream: each reason with its close code (RFC 6455, section 7.4). A
-rejected handshake and a refused request that mean the same thing share the name of the code.
+``CloseReason`` is the same for a stream: each reason with its close code (RFC 6455, section 7.4) and
+what a client does then. A rejected handshake and a refused request that mean the same thing share
+the name of the code.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 
 class TocsinError(Exception):
@@ -215,35 +216,48 @@ class OutcomeUnknown(RequestRefused):
     status, code, title = 503, "outcome_unknown", "The outcome of the commit is unknown"
 
 
-class CloseReason(Enum):
-    """Why a stream was closed: the reason on the wire, its close code, and what a client does."""
+ClosePolicy: TypeAlias = Literal["refresh", "stop", "retry", "retry_later"]
+"""What a client does at a close. ``retry_later``: there are too many streams or requests."""
 
-    TOKEN_MISSING = ("token_missing", 1008, "sign in")
-    TOKEN_INVALID = ("token_invalid", 1008, "sign in")
-    TOKEN_EXPIRED = ("token_expired", 1008, "refresh the token, then resume")
-    TOKEN_REVOKED = ("token_revoked", 1008, "sign in")
+ADVICE: dict[ClosePolicy, str] = {
+    "refresh": "refresh the token, then resume",
+    "stop": "stop",
+    "retry": "back off, then resume",
+    "retry_later": "back off for longer, then resume",
+}
+"""Each policy in words, for the documentation."""
+
+
+class CloseReason(Enum):
+    """Why a stream was closed: the reason on the wire, its close code, and the policy of a client."""
+
+    TOKEN_MISSING = ("token_missing", 1008, "refresh")
+    TOKEN_INVALID = ("token_invalid", 1008, "refresh")
+    TOKEN_EXPIRED = ("token_expired", 1008, "refresh")
+    TOKEN_REVOKED = ("token_revoked", 1008, "refresh")
     SCOPE_MISSING = ("scope_missing", 1008, "stop")
     TOPIC_FORBIDDEN = ("topic_forbidden", 1008, "stop")
     ORIGIN_FORBIDDEN = ("origin_forbidden", 1008, "stop")
-    RATE_LIMITED = ("rate_limited", 1008, "back off, then resume")
-    CONNECTION_LIMIT = ("connection_limit", 1008, "back off, then resume")
+    RATE_LIMITED = ("rate_limited", 1008, "retry_later")
+    CONNECTION_LIMIT = ("connection_limit", 1008, "retry_later")
     KICKED = ("kicked", 1008, "stop")
     BAD_MESSAGE = ("bad_message", 1008, "stop")
     BINARY_MESSAGE = ("binary_message", 1003, "stop")
     INVALID_UTF8 = ("invalid_utf8", 1007, "stop")
     MESSAGE_TOO_BIG = ("message_too_big", 1009, "stop")
-    POLL_TIMEOUT = ("poll_timeout", 1001, "poll again to resume")
-    HEARTBEAT_TIMEOUT = ("heartbeat_timeout", 1011, "back off, then resume")
-    INTERNAL_ERROR = ("internal_error", 1011, "back off, then resume")
-    SHUTTING_DOWN = ("shutting_down", 1012, "back off, then resume")
-    SLOW_CONSUMER = ("slow_consumer", 1013, "back off, then resume")
-    OVERLOADED = ("overloaded", 1013, "back off, then resume")
-    KEYS_UNAVAILABLE = ("keys_unavailable", 1013, "back off, then resume")
+    POLL_TIMEOUT = ("poll_timeout", 1001, "retry")
+    HEARTBEAT_TIMEOUT = ("heartbeat_timeout", 1011, "retry")
+    INTERNAL_ERROR = ("internal_error", 1011, "retry")
+    SHUTTING_DOWN = ("shutting_down", 1012, "retry")
+    SLOW_CONSUMER = ("slow_consumer", 1013, "retry")
+    OVERLOADED = ("overloaded", 1013, "retry")
+    KEYS_UNAVAILABLE = ("keys_unavailable", 1013, "retry")
 
-    def __init__(self, reason: str, code: int, advice: str) -> None:
+    def __init__(self, reason: str, code: int, policy: ClosePolicy) -> None:
         self.reason = reason
         self.code = code
-        self.advice = advice
+        self.policy = policy
+        self.advice = ADVICE[policy]
 
     @classmethod
     def named(cls, reason: str) -> CloseReason:

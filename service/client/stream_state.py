@@ -85,7 +85,7 @@ class Reconnect:
 
 
 def close_policy(code: int | None, reason: str) -> Policy:
-    """Return what a client does when its stream was closed: the table of ``docs/reference.md``."""
+    """Return what a client does when its stream was closed, as the ``CloseReason`` of the service says."""
     if code in _CLIENT_FAULTS:
         return "stop"  # the same message would be refused again
     if code != POLICY_VIOLATION:

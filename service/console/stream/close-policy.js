@@ -5,12 +5,12 @@
 import { CLOSE_POLICIES } from "./wire-constants.js";
 
 /**
- * `refresh`: ask for a fresh token. `stop`: no retry helps. `retry`: connect again soon. `retry-later`: connect again
+ * `refresh`: ask for a fresh token. `stop`: no retry helps. `retry`: connect again soon. `retry_later`: connect again
  * later, because there are too many connections or requests.
- * @typedef {"refresh" | "stop" | "retry" | "retry-later"} ClosePolicy
+ * @typedef {"refresh" | "stop" | "retry" | "retry_later"} ClosePolicy
  */
 
-const BACKOFF = { retry: { base: 500, cap: 30_000 }, "retry-later": { base: 15_000, cap: 120_000 } };
+const BACKOFF = { retry: { base: 500, cap: 30_000 }, retry_later: { base: 15_000, cap: 120_000 } };
 
 /**
  * The policy for a close of the stream. A reason that this version does not know is judged by its code.
@@ -21,7 +21,7 @@ const BACKOFF = { retry: { base: 500, cap: 30_000 }, "retry-later": { base: 15_0
 export function closePolicy(code, reason) {
   if (Object.hasOwn(CLOSE_POLICIES, reason)) return CLOSE_POLICIES[reason];
   if ([1003, 1007, 1009].includes(code)) return "stop"; // The server would refuse the same message again.
-  return code === 1008 ? "retry-later" : "retry";
+  return code === 1008 ? "retry_later" : "retry";
 }
 
 /**
@@ -37,7 +37,7 @@ export function mayRenew(reason) {
  * How long to wait before the next attempt, in ms. Full jitter (anywhere between zero and the bound) spreads the
  * clients of a restarted server evenly; a fixed delay would bring them all back at once.
  * @param {number} failures  Attempts in a row that did not last, at least 1.
- * @param {"retry" | "retry-later"} [policy]
+ * @param {"retry" | "retry_later"} [policy]
  */
 export function backoff(failures, policy = "retry") {
   const { base, cap } = BACKOFF[policy];

@@ -385,7 +385,7 @@ export class StreamClient {
     else this.#retryLater(reason, policy);
   }
 
-  /** @param {string} reason @param {"retry" | "retry-later"} policy */
+  /** @param {string} reason @param {"retry" | "retry_later"} policy */
   #retryLater(reason, policy) {
     this.#disconnect();
     const delay = backoff(this.#failures, policy);

@@ -7,7 +7,7 @@ test("the reason decides, whatever the code", () => {
   const reasons = ["token_expired", "kicked", "rate_limited", "slow_consumer", "invalid_utf8"];
   assert.deepEqual(
     reasons.map((reason) => closePolicy(1008, reason)),
-    ["refresh", "stop", "retry-later", "retry", "stop"],
+    ["refresh", "stop", "retry_later", "retry", "stop"],
   );
   assert.equal(closePolicy(1006, "token_expired"), "refresh");
 });
@@ -16,8 +16,8 @@ test("an unknown close is retried, and an unknown refusal is retried later", () 
   for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1015, 4000]) {
     assert.equal(closePolicy(code, ""), "retry");
   }
-  assert.equal(closePolicy(1008, "a_reason_of_next_year"), "retry-later");
-  assert.equal(closePolicy(1008, "constructor"), "retry-later");
+  assert.equal(closePolicy(1008, "a_reason_of_next_year"), "retry_later");
+  assert.equal(closePolicy(1008, "constructor"), "retry_later");
   for (const code of [1003, 1007, 1009]) assert.equal(closePolicy(code, ""), "stop");
 });
 
@@ -33,7 +33,7 @@ test("the wait is anywhere between zero and a bound that doubles up to a cap", (
     [1_000, 2_000, 4_000, 30_000, 30_000, 30_000],
   );
   assert.deepEqual(
-    [1, 2, 3, 100].map((failures) => backoff(failures, "retry-later")),
+    [1, 2, 3, 100].map((failures) => backoff(failures, "retry_later")),
     [30_000, 60_000, 120_000, 120_000],
   );
   Math.random.mock.mockImplementation(() => 0.5);
