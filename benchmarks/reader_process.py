@@ -237,12 +237,12 @@ def _percentiles(samples: Sequence[tuple[float, int]]) -> dict[str, float]:
     """Return percentiles of sorted ``(seconds, weight)``."""
     total = sum(weight for _, weight in samples)
     answer = {"samples": float(total), "max": samples[-1][0]}
-    wanted = list(PERCENTILES.items())
+    missing = list(PERCENTILES.items())
     seen = 0
     for seconds, weight in samples:
         seen += weight
-        while wanted and seen >= wanted[0][1] * total:
-            answer[wanted.pop(0)[0]] = seconds
+        while missing and seen >= missing[0][1] * total:
+            answer[missing.pop(0)[0]] = seconds
     return answer
 
 

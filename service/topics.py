@@ -49,16 +49,16 @@ def any_covers(patterns: Collection[str], topic: str) -> bool:
     return "*" in patterns or any(covers(pattern, topic) for pattern in patterns)
 
 
-def intersect(granted: Iterable[str], wanted: Iterable[str]) -> tuple[str, ...]:
+def intersect(granted: Iterable[str], requested: Iterable[str]) -> tuple[str, ...]:
     """Return the patterns that cover exactly the topics that both lists cover, sorted and without redundancy.
 
     Two patterns either nest or are disjoint, so each pair contributes the narrower of the two, or nothing.
     """
-    wanted = tuple(wanted)
+    requested = tuple(requested)
     both = {
         narrow
         for left in granted
-        for right in wanted
+        for right in requested
         for wide, narrow in ((left, right), (right, left))
         if covers(wide, narrow)
     }

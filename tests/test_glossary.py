@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 WORDS = {
+    "admitted": "reserved",
     "book": "unit_of_work",
     "bookmark": "checkpoint",
     "books": "purge_log",
@@ -32,7 +33,9 @@ WORDS = {
     "foresee": "preview",
     "foresight": "preview",
     "graver": "more_severe",
+    "heard": "received",
     "janitor": "housekeeping",
+    "noted": "expected",
     "poster": "source",
     "posters": "sources",
     "sender": "source",
@@ -41,8 +44,10 @@ WORDS = {
     "sweeper": "due_alerts",
     "token_id": "jti",
     "token_jti": "jti",
+    "told": "received",
     "unfit": "unacceptable",
     "viewer": "recipient",
+    "wanted": "requested",
     "watcher": "recipient",
 }
 """Each banned word of ``docs/glossary.md``, with one to use instead."""

@@ -62,14 +62,14 @@ def test_a_pattern_covers_all_beneath_it(pattern: str, topic: str, covered: bool
 
 
 @given(pattern_lists, pattern_lists)
-def test_an_intersection_covers_exactly_what_both_cover(granted: list[str], wanted: list[str]) -> None:
-    both = intersect(granted, wanted)
+def test_an_intersection_covers_exactly_what_both_cover(granted: list[str], requested: list[str]) -> None:
+    both = intersect(granted, requested)
     for topic in TOPICS:
-        assert any_covers(both, topic) is (any_covers(granted, topic) and any_covers(wanted, topic))
+        assert any_covers(both, topic) is (any_covers(granted, topic) and any_covers(requested, topic))
 
 
 @given(pattern_lists, pattern_lists)
-def test_equal_intersections_are_written_alike(granted: list[str], wanted: list[str]) -> None:
-    both = intersect(granted, wanted)
-    assert both == intersect(wanted, granted) == tuple(sorted(set(both)))
+def test_equal_intersections_are_written_alike(granted: list[str], requested: list[str]) -> None:
+    both = intersect(granted, requested)
+    assert both == intersect(requested, granted) == tuple(sorted(set(both)))
     assert not any(covers(wide, narrow) for wide in both for narrow in both if wide != narrow)

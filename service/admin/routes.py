@@ -136,15 +136,15 @@ async def post_revocation(
     database: ProvidedDatabase,
     settings: ProvidedSettings,
     principal: Admin,
-    wanted: Annotated[RevocationIn, Depends(json_body(RevocationIn, max_bytes=BODY_MAX_BYTES))],
+    requested: Annotated[RevocationIn, Depends(json_body(RevocationIn, max_bytes=BODY_MAX_BYTES))],
 ) -> RevocationOut:
     """Revoke tokens: within a second every node refuses them and has closed their streams."""
     latest = time.time() + settings.jwt_leeway_seconds
-    if wanted.before is not None and not 0 <= wanted.before.timestamp() <= latest:
+    if requested.before is not None and not 0 <= requested.before.timestamp() <= latest:
         raise InvalidRequest("/before: no token has been issued before 1970, nor in the future.")
-    target = Target(jti=wanted.jti, subject=wanted.subject, issued_before=wanted.before)
+    target = Target(jti=requested.jti, subject=requested.subject, issued_before=requested.before)
     async with database.transaction() as tx:
-        revocation, is_new = await revoke(tx, target, by=principal.subject, reason=wanted.reason, settings=settings)
+        revocation, is_new = await revoke(tx, target, by=principal.subject, reason=requested.reason, settings=settings)
     if not is_new:
         response.status_code = 200
     return RevocationOut.of(revocation)

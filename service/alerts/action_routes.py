@@ -22,7 +22,7 @@ from service.database.engine import Database
 from service.database.ids import uuid7
 from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded, ScopeMissing
 from service.events.idempotency import IdempotencyKey
-from service.http.authentication import Bearer
+from service.http.authentication import Bearer, MayRead
 from service.http.openapi import headers, json_operation, refusals
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import provided
@@ -32,7 +32,6 @@ router = APIRouter(prefix="/v1/alerts/{alert_id:uuid}", tags=["alerts"])
 
 Manager = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, limit="write"))]
 Resolver = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.ALERTS_WRITE, limit="write"))]
-Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 ProvidedCommitter = Annotated[Committer, Depends(provided(Committer))]
 
@@ -95,7 +94,7 @@ async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is giv
 @router.get("/timeline", response_model=schemas.Timeline, responses=refusals(NotFound))
 async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query string
     database: ProvidedDatabase,
-    principal: Reader,
+    principal: MayRead,
     alert_id: AlertId,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500, description="how many at most")] = 100,

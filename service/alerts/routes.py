@@ -22,10 +22,10 @@ from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Line, Name, Time
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queries import AlertQuery, find_alert, list_alerts
 from service.alerts.queue_items import Stored
-from service.auth.principal import Principal, Scope, is_subject
+from service.auth.principal import Scope, is_subject
 from service.database.engine import Database
 from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, OutcomeUnknown, Overloaded, TopicForbidden
-from service.http.authentication import Bearer
+from service.http.authentication import Bearer, MayRead
 from service.http.fast_route import FastRoute
 from service.http.openapi import fast_operation, headers, refusals, schema_of
 from service.http.pagination import Cursor, decode_cursor
@@ -38,7 +38,6 @@ from service.severity import Severity
 
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
-Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 
@@ -151,7 +150,7 @@ def _attributes(value: str) -> dict[str, Any]:
 @router.get("/alerts", response_model=schemas.AlertPage)
 async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: ProvidedDatabase,
-    principal: Reader,
+    principal: MayRead,
     topic: Annotated[list[TopicPattern], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
     severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
     min_severity: Annotated[Severity | None, Query(description="this severity or a more severe one")] = None,
@@ -195,7 +194,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
 
 
 @router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertOut, responses=refusals(NotFound))
-async def get_alert(database: ProvidedDatabase, principal: Reader, alert_id: AlertId) -> Response:
+async def get_alert(database: ProvidedDatabase, principal: MayRead, alert_id: AlertId) -> Response:
     """Return one alert."""
     async with database.transaction() as tx:
         alert = await find_alert(tx, principal, alert_id)

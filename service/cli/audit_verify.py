@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path  # noqa: TC003 - typer evaluates the annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -38,6 +38,13 @@ HASH_BYTES = 32
 _INDENT = " " * 17
 
 
+class _FoundLink(NamedTuple):
+    """Where an expected hash is: the name of the chain, and the position in it."""
+
+    chain: str
+    position: int
+
+
 def verify(
     *,
     expect: Annotated[
@@ -60,20 +67,20 @@ def verify(
     An interrupted run is continued: what it had checked is not checked again, except with
     --from-start.
     """
-    noted = [_hash(text) for text in expect or ()]
+    expected = [_hash(text) for text in expect or ()]
     settings = load()
     path = state or settings.server.data_dir / STATE_FILE
     with database_url(settings) as url:
         name = _name(url)
         checkpoint = Checkpoint(path, name) if from_start else Checkpoint.read(path, name)
-        results = _run(address_of(url), checkpoint, noted, jobs)
-    found = {hash_: _found(hash_, results) for hash_ in noted}
+        results = _run(address_of(url), checkpoint, expected, jobs)
+    found = {hash_: _found(hash_, results) for hash_ in expected}
     print(json.dumps(_as_json(results, found)) if as_json else _as_text(results, found))
     if failure := _failure(results, found):
         raise CommandFailed(failure)
 
 
-def _run(address: str, checkpoint: Checkpoint, noted: Sequence[bytes], jobs: int) -> list[Verification]:
+def _run(address: str, checkpoint: Checkpoint, expected: Sequence[bytes], jobs: int) -> list[Verification]:
     """Verify both chains, and keep the checkpoint.
 
     Raises:
@@ -90,7 +97,7 @@ def _run(address: str, checkpoint: Checkpoint, noted: Sequence[bytes], jobs: int
                     chain,
                     resume_after=checkpoint.progress.get(chain.name),
                     earlier_head=checkpoint.heads.get(chain.name),
-                    expected=noted,
+                    expected=expected,
                     jobs=jobs,
                     progress=progress,
                 )
@@ -142,32 +149,34 @@ def _hash(text: str) -> bytes:
     return value
 
 
-def _found(hash_: bytes, results: Sequence[Verification]) -> tuple[str, int] | None:
-    """Return the chain that an expected hash is in, and where."""
+def _found(hash_: bytes, results: Sequence[Verification]) -> _FoundLink | None:
+    """Return the link that has an expected hash."""
     for result in results:
         if (position := result.found[hash_]) is not None:
-            return result.chain.name, position
+            return _FoundLink(result.chain.name, position)
     return None
 
 
 # Output.
 
 
-def _as_text(results: Sequence[Verification], found: dict[bytes, tuple[str, int] | None]) -> str:
+def _as_text(results: Sequence[Verification], found: dict[bytes, _FoundLink | None]) -> str:
     lines = []
     for result in results:
         mismatch, head = result.mismatch, result.head
         lines.append(f"{result.chain.name:<7} {'OK' if mismatch is None else 'ALTERED':<8} {_extent(result)}")
         if mismatch is not None:
-            lines.append(f"{_INDENT}{_place(result)}: {mismatch.reason}")
+            lines.append(f"{_INDENT}{_position(result)}: {mismatch.reason}")
         elif head.linked_at is not None:
             lines.append(f"{_INDENT}head {head.hash.hex()}, linked {rfc3339(head.linked_at)}")
         if result.checked_from.position:
             lines.append(
                 f"{_INDENT}up to {result.checked_from.position} as an earlier run found it: --from-start looks again"
             )
-    for hash_, place in found.items():
-        lines.append(f"noted   {hash_.hex()} {f'is in the {place[0]}, at {place[1]}' if place else 'is in no chain'}")
+    for hash_, link in found.items():
+        lines.append(
+            f"expected {hash_.hex()} {f'is in the {link.chain}, at {link.position}' if link else 'is in no chain'}"
+        )
     return "\n".join(lines)
 
 
@@ -177,7 +186,7 @@ def _extent(result: Verification) -> str:
     return f"{result.rows} rows fit their {result.links} links, up to link {result.checked_to.position}"
 
 
-def _place(result: Verification) -> str:
+def _position(result: Verification) -> str:
     """Return where the mismatch is, in words."""
     mismatch = result.mismatch
     if mismatch is None or mismatch.first is None:
@@ -191,13 +200,13 @@ def _place(result: Verification) -> str:
     return where if mismatch.linked_at is None else f"{where}, of {rfc3339(mismatch.linked_at)}"
 
 
-def _as_json(results: Sequence[Verification], found: dict[bytes, tuple[str, int] | None]) -> dict[str, Any]:
+def _as_json(results: Sequence[Verification], found: dict[bytes, _FoundLink | None]) -> dict[str, Any]:
     return {
         "ok": _failure(results, found) is None,
         **{result.chain.name: _result_as_json(result) for result in results},
         "expected": [
-            {"hash": hash_.hex(), "chain": place[0] if place else None, "position": place[1] if place else None}
-            for hash_, place in found.items()
+            {"hash": hash_.hex(), "chain": link.chain if link else None, "position": link.position if link else None}
+            for hash_, link in found.items()
         ],
     }
 
@@ -225,12 +234,12 @@ def _time(at: datetime | None) -> str | None:
     return rfc3339(at) if at is not None else None
 
 
-def _failure(results: Sequence[Verification], found: dict[bytes, tuple[str, int] | None]) -> str | None:
+def _failure(results: Sequence[Verification], found: dict[bytes, _FoundLink | None]) -> str | None:
     """Return in one line what is wrong, if anything."""
     wrong = [
-        f"the {result.chain.name} was altered: {_place(result)}: {result.mismatch.reason}"
+        f"the {result.chain.name} was altered: {_position(result)}: {result.mismatch.reason}"
         for result in results
         if result.mismatch is not None
     ]
-    wrong += [f"no link has the noted hash {hash_.hex()}" for hash_, place in found.items() if place is None]
+    wrong += [f"no link has the expected hash {hash_.hex()}" for hash_, link in found.items() if link is None]
     return "; ".join(wrong) or None

@@ -1,6 +1,6 @@
 """``tocsin demo``: the whole path on a throwaway instance, checked against the ledger.
 
-Two admins connect with different topics, a backend posts alerts, and one admin's connection is cut
+Two admins connect with different topics, a source posts alerts, and one admin's connection is cut
 and resumes. Then the events that each client received are compared with ``audit.deliveries``, row
 by row; the exit code is 0 only if they agree.
 """
@@ -101,7 +101,7 @@ class Admin:
 def demo() -> None:
     """Show the whole path on a throwaway instance.
 
-    Two admins, a backend, a lost connection, and the ledger.
+    Two admins, a source, a lost connection, and the ledger.
     """
     logs.configure("error", "auto")
     secret = secrets.token_urlsafe(48)
@@ -154,9 +154,9 @@ async def _play(settings: Settings, secret: bytes, base: str, url: URL) -> bool:
         print(f"  {admin.name} is connected and may see {', '.join(admin.topics)}")
     posted: list[dict[str, Any]] = []
     headers = {"Authorization": f"Bearer {token('shop', 'alerts:write')}"}
-    async with httpx2.AsyncClient(base_url=base, headers=headers, trust_env=False) as backend:
+    async with httpx2.AsyncClient(base_url=base, headers=headers, trust_env=False) as source:
         for number, alert in enumerate(ALERTS, 1):
-            response = await backend.post("/v1/alerts", json=alert)
+            response = await source.post("/v1/alerts", json=alert)
             response.raise_for_status()
             posted.append(alert)
             print(f"  shop posts {response.json()['seq']}: [{alert['severity']}] {alert['topic']}: {alert['title']}")

@@ -96,11 +96,11 @@ class NodeStatsReporter:
 
     def handle_request(self, request: str) -> None:
         """Answer another node, one answer at a time."""
-        requester, _, wanted = request.partition(" ")
+        requester, _, requested = request.partition(" ")
         if requester == self.node:
             return
         self._requested = True
-        self._with_minutes |= wanted == WITH_MINUTES
+        self._with_minutes |= requested == WITH_MINUTES
         if self._answering is None or self._answering.done():
             self._answering = asyncio.get_running_loop().create_task(self._answer())
 

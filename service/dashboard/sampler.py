@@ -59,7 +59,7 @@ class Sampler:
         self._reporter = reporter
         self._connection: asyncpg.Connection | None = None
         self._answers: dict[str, NodeStats] = {}
-        self._wanted = ""
+        self._requested = ""
         self._answered = asyncio.Event()
         self._previous: dict[str, NodeStats] = {}
         self._counted: database_stats.LogState | None = None
@@ -170,11 +170,11 @@ class Sampler:
 
     # Asking.
 
-    async def _ask_nodes(self, connection: asyncpg.Connection, others: int, wanted: str = "") -> None:
+    async def _ask_nodes(self, connection: asyncpg.Connection, others: int, requested: str = "") -> None:
         """Ask the other nodes, and wait a moment for as many answers."""
         self._answers.clear()
-        self._wanted = wanted
-        await connection.execute("SELECT pg_notify($1, $2)", REQUEST_CHANNEL, f"{self._reporter.node} {wanted}")
+        self._requested = requested
+        await connection.execute("SELECT pg_notify($1, $2)", REQUEST_CHANNEL, f"{self._reporter.node} {requested}")
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 while len(self._answers) < others:
@@ -185,7 +185,7 @@ class Sampler:
 
     def _receive_answer(self, answer: str) -> None:
         stats = read_answer(answer)
-        is_answer = bool(stats.minutes) or self._wanted != WITH_MINUTES  # else it answers another node's request
+        is_answer = bool(stats.minutes) or self._requested != WITH_MINUTES  # else it answers another node's request
         if stats.node != self._reporter.node and is_answer:
             self._answers[stats.node] = stats
             self._answered.set()

@@ -88,10 +88,10 @@ class Dashboard:
 
     def stream(self, principal: Principal) -> SseResponse:
         """Answer with the history and the samples, until the client leaves or its token ends."""
-        return SseResponse(self._admitted(principal))
+        return SseResponse(self._reserved(principal))
 
     @asynccontextmanager
-    async def _admitted(self, principal: Principal) -> AsyncIterator[Callable[[SseTransport], None]]:
+    async def _reserved(self, principal: Principal) -> AsyncIterator[Callable[[SseTransport], None]]:
         def open_on(transport: SseTransport) -> None:
             try:
                 self._verifier.check_not_revoked(principal)

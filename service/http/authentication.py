@@ -9,7 +9,9 @@ address.
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's
 # annotations.
 
-from fastapi import Request
+from typing import Annotated
+
+from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from service.auth.principal import Principal, Scope
@@ -44,6 +46,10 @@ class Bearer(HTTPBearer):
         if not any(map(principal.may, self.scopes)):
             raise ScopeMissing(f"This requires a token with the scope {' or '.join(self.scopes)}.")
         return principal
+
+
+MayRead = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
+"""The principal of a request that reads alerts."""
 
 
 async def _verify(request: Request, verifier: TokenVerifier) -> Principal:

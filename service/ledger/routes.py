@@ -12,7 +12,7 @@ from service.alerts.fields import AlertId
 from service.auth.principal import Principal, Scope
 from service.database.engine import Database
 from service.errors import NotFound
-from service.http.authentication import Bearer
+from service.http.authentication import Bearer, MayRead
 from service.http.openapi import refusals
 from service.http.pagination import cursor_parameter, decode_cursor, encode_cursor
 from service.http.provided import provided
@@ -22,7 +22,6 @@ from service.settings import StreamSettings
 router = APIRouter(prefix="/v1", tags=["deliveries"])
 
 Auditor = Annotated[Principal, Depends(Bearer(Scope.AUDIT_READ, limit="read"))]
-Reader = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 
 DeliveryCursor = Annotated[str | None, cursor_parameter("delivery-cursor")]
@@ -117,7 +116,7 @@ async def get_deliveries(
 async def get_presence(
     database: ProvidedDatabase,
     stream: Annotated[StreamSettings, Depends(provided(StreamSettings))],
-    principal: Reader,  # noqa: ARG001 - asked for its scope
+    principal: MayRead,  # noqa: ARG001 - asked for its scope
 ) -> PresenceOut:
     """List the admins who are connected."""
     async with database.transaction() as tx:

@@ -50,9 +50,9 @@ class SourceStats:
 
     def take(self) -> list[SourceHour]:
         """Remove and return all counts, sorted, so that flushes of two nodes cannot deadlock."""
-        taken = [self._hours[key] for key in sorted(self._hours)]
+        hours = [self._hours[key] for key in sorted(self._hours)]
         self._hours = {}
-        return taken
+        return hours
 
     def put_back(self, older: Iterable[SourceHour]) -> None:
         """Add counts again that were certainly not written."""

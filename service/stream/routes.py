@@ -21,7 +21,7 @@ from service.errors import (
     ScopeMissing,
     TopicForbidden,
 )
-from service.http.authentication import Bearer
+from service.http.authentication import Bearer, MayRead
 from service.http.openapi import json_operation, refusals
 from service.http.provided import part, provided
 from service.http.request_body import json_body
@@ -52,7 +52,6 @@ class StreamBearer(Bearer):
 
 
 StreamRecipient = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read"))]
-Recipient = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 ProvidedEndpoint = Annotated[HttpEndpoint, Depends(provided(HttpEndpoint))]
 
 _FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` first."
@@ -213,7 +212,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
     openapi_extra=json_operation(AckIn),
 )
 async def post_ack(
-    endpoint: ProvidedEndpoint, principal: Recipient, ack: Annotated[AckIn, Depends(json_body(AckIn))]
+    endpoint: ProvidedEndpoint, principal: MayRead, ack: Annotated[AckIn, Depends(json_body(AckIn))]
 ) -> AckOut:
     """Acknowledge what came by server-sent events, while they go on.
 

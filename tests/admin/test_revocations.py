@@ -366,8 +366,8 @@ async def test_a_stream_of_server_sent_events_ends_with_the_reason(nodes: tuple[
             else:
                 await revoke(nodes[0], subject="alice", before=datetime.now(UTC).isoformat())
             async with asyncio.timeout(PATIENCE):
-                told = [json.loads(line.removeprefix("data: ")) async for line in lines if line.startswith("data: ")]
-        assert told[-1] == {"type": "close", "code": 1008, "reason": reason}
+                frames = [json.loads(line.removeprefix("data: ")) async for line in lines if line.startswith("data: ")]
+        assert frames[-1] == {"type": "close", "code": 1008, "reason": reason}
         # A token of the same second as the revocation is covered by it.
         await asyncio.sleep(0 if kicked else 1)
 

@@ -104,7 +104,7 @@ def test_a_timeline_is_read_from_either_end(team: Team) -> None:
     assert answer.json()["code"] == "invalid_request"
 
 
-def test_the_second_to_acknowledge_is_told_who_has_it(team: Team) -> None:
+def test_the_second_to_acknowledge_learns_who_has_it(team: Team) -> None:
     alert = team.post()
     acknowledged = act(team.ann, alert, "acknowledge").json()
     answer = act(team.bob, alert, "acknowledge")

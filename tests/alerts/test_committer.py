@@ -345,7 +345,7 @@ async def test_requests_with_one_key_in_one_batch_store_one_alert(
     assert await harness.transactions() == [1, 1]
 
 
-async def test_alerts_that_come_together_are_each_told_what_became_of_them(
+async def test_alerts_that_come_together_are_each_answered_by_what_became_of_them(
     committer: Callable[..., CommitterHarness],
 ) -> None:
     harness = committer()

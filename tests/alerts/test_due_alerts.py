@@ -19,7 +19,7 @@ async def kinds(node: Process) -> Counter[str]:
     return Counter({row[0]: row[1] for row in await node.sql("SELECT kind, count(*) FROM events GROUP BY kind")})
 
 
-async def test_what_falls_due_while_no_node_runs_is_told_once_by_those_that_come(start: Callable[..., Process]) -> None:
+async def test_what_falls_due_while_no_node_runs_is_sent_once_by_those_that_come(start: Callable[..., Process]) -> None:
     node = start()
     at = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
     await node.post_all([{"title": f"{n}", "escalate_after": 4} for n in range(ALERTS)])

@@ -164,7 +164,9 @@ def test_issuers_alone_are_enough() -> None:
         ('[{"issuer": "a", "audience": "b", "algorithm": "none"}]', "TOCSIN_ISSUERS: 0: algorithm: "),
     ],
 )
-def test_a_fault_in_the_issuers_is_told_by_its_place(monkeypatch: pytest.MonkeyPatch, value: str, place: str) -> None:
+def test_a_fault_in_the_issuers_is_reported_by_its_position(
+    monkeypatch: pytest.MonkeyPatch, value: str, place: str
+) -> None:
     monkeypatch.setenv("TOCSIN_ISSUERS", value)
     with pytest.raises(ConfigurationError) as raised:
         load()

@@ -135,7 +135,7 @@ def test_one_of_several_audiences_may_be_ours(verifier: TokenVerifier) -> None:
     assert verifier.verify_cached(signed(aud=["another", "tocsin"])).subject == "alice"
 
 
-def test_an_expired_token_is_told_apart(verifier: TokenVerifier) -> None:
+def test_an_expired_token_is_distinguished(verifier: TokenVerifier) -> None:
     assert isinstance(refusal(verifier, signed(exp=time.time() - 0.001)), TokenExpired)
     assert isinstance(refusal(verifier, signed(exp=0)), TokenExpired)
 

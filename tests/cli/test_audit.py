@@ -76,7 +76,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_an_alert_is_told_on_one_page(audit: Callable[..., str], incident: Incident) -> None:
+def test_an_alert_is_printed_on_one_page(audit: Callable[..., str], incident: Incident) -> None:
     page = audit("alert", incident.alert["id"])
     lines = page.splitlines()
     assert lines[0] == "Card acceptance [below] 80 %"
@@ -90,12 +90,12 @@ def test_an_alert_is_told_on_one_page(audit: Callable[..., str], incident: Incid
     assert [("sent" in line, "received" in line) for line in steps] == [(True, False), (False, True)]
 
 
-def test_an_alert_is_told_as_json_and_csv(audit: Callable[..., str], incident: Incident) -> None:
-    told = json.loads(audit("alert", incident.alert["id"], "--json"))
-    assert sorted(told) == ["alert", "counts", "recipients", "timeline"]
-    assert told["counts"] == {"recipients": 2, "sent_to": 1, "received_by": 1}
+def test_an_alert_is_printed_as_json_and_csv(audit: Callable[..., str], incident: Incident) -> None:
+    printed = json.loads(audit("alert", incident.alert["id"], "--json"))
+    assert sorted(printed) == ["alert", "counts", "recipients", "timeline"]
+    assert printed["counts"] == {"recipients": 2, "sent_to": 1, "received_by": 1}
     steps = rows(audit("alert", incident.alert["id"], "--csv"))
-    assert [(row["action"], row["actor"]) for row in steps] == [(s["action"], s["actor"]) for s in told["timeline"]]
+    assert [(row["action"], row["actor"]) for row in steps] == [(s["action"], s["actor"]) for s in printed["timeline"]]
     assert json.loads(steps[0]["details"])["severity"] == "critical"
     assert len(steps) == 3
     audit("alert", incident.alert["id"], "--limit", "1", more=True)
@@ -107,11 +107,11 @@ def test_the_commands_say_what_the_rest_api_says(audit: Callable[..., str], inci
             kind, _, which = question.partition(" ")
             path = f"{kind}s/{which}" if which else kind
             expected = client.get(f"/v1/audit/{path}").json()
-            told = json.loads(audit(*question.split(), "--json"))
+            printed = json.loads(audit(*question.split(), "--json"))
             for changing in ("since", "until", "duration", "waiting"):
-                for each in (expected, told):
+                for each in (expected, printed):
                     forget(each, changing)
-            assert told == {name: value for name, value in expected.items() if name != "next"}, question
+            assert printed == {name: value for name, value in expected.items() if name != "next"}, question
 
 
 def forget(document: Any, name: str) -> None:
@@ -183,10 +183,10 @@ def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
         assert title in lines
     assert "Connections: 1 opened, 0 open now; why others ended" in lines
     assert lines[-1].strip() == "none"  # no hole in the log
-    told = json.loads(audit("report", "--json"))
-    assert told["alerts"] == [{"severity": "critical", "alerts": 1, "unresolved": 1}]
-    assert (told["deliveries"]["sent"], told["deliveries"]["received"]) == (1, 1)
-    assert [row["recipient"] for row in told["unreceived"]] == ["bob"]
+    printed = json.loads(audit("report", "--json"))
+    assert printed["alerts"] == [{"severity": "critical", "alerts": 1, "unresolved": 1}]
+    assert (printed["deliveries"]["sent"], printed["deliveries"]["received"]) == (1, 1)
+    assert [row["recipient"] for row in printed["unreceived"]] == ["bob"]
     figures = {(row["section"], row["name"], row["figure"]): row["value"] for row in rows(audit("report", "--csv"))}
     assert figures["alerts", "critical", "unresolved"] == "1"
     assert figures["sources", "billing", "refused"] == "1"
@@ -202,8 +202,8 @@ def test_the_command_answers_in_a_pipe(tocsin_process: Tocsin, incident: Inciden
 
 def test_times_are_durations_or_times(audit: Callable[..., str]) -> None:
     since, until = "2026-11-20T10:00:00+02:00", "2026-11-21 10:00"
-    told = json.loads(audit("report", "--json", "--since", since, "--until", until))
-    assert (told["since"], told["until"]) == ("2026-11-20T08:00:00Z", "2026-11-21T10:00:00Z")
+    printed = json.loads(audit("report", "--json", "--since", since, "--until", until))
+    assert (printed["since"], printed["until"]) == ("2026-11-20T08:00:00Z", "2026-11-21T10:00:00Z")
 
 
 @pytest.mark.unit
@@ -245,7 +245,7 @@ def test_a_database_that_is_away_is_said_to_be_away(refused: Callable[..., str])
     assert "check TOCSIN_DATABASE_URL" in refused("audit", "report", TOCSIN_DATABASE_URL=address)
 
 
-async def test_who_may_not_read_the_views_is_told_so(refused: Callable[..., str], incident: Incident) -> None:
+async def test_who_may_not_read_the_views_learns_so(refused: Callable[..., str], incident: Incident) -> None:
     role = f"role_{uuid.uuid4().hex}"
     await incident.node.sql(f"CREATE ROLE {role} LOGIN")
     await incident.node.sql(f"GRANT SELECT ON alembic_version TO {role}")

@@ -58,7 +58,7 @@ async def test_what_was_altered_is_named_and_the_command_fails(tocsin: Tocsin, c
     assert mismatch["linked_at"].endswith("Z")
 
 
-async def test_a_noted_head_is_looked_for_in_both_chains(tocsin: Tocsin, copy_url: str) -> None:
+async def test_an_expected_head_is_looked_for_in_both_chains(tocsin: Tocsin, copy_url: str) -> None:
     before = verified(tocsin, copy_url)
     heads = [before[chain]["head"]["hash"] for chain in ("log", "ledger")]
     answer = verified(tocsin, copy_url, "--expect", heads[0], "--expect", heads[1].upper())
@@ -67,14 +67,14 @@ async def test_a_noted_head_is_looked_for_in_both_chains(tocsin: Tocsin, copy_ur
     ]
     other = "ab" * 32
     run = tocsin("audit", "verify", "--expect", other, TOCSIN_DATABASE_URL=copy_url)
-    assert (run.returncode, run.stderr) == (1, f"tocsin: no link has the noted hash {other}\n")
-    assert f"noted   {other} is in no chain" in run.stdout
+    assert (run.returncode, run.stderr) == (1, f"tocsin: no link has the expected hash {other}\n")
+    assert f"expected {other} is in no chain" in run.stdout
 
 
 async def test_a_tail_that_was_cut_off_since_the_last_run_is_found(
     tocsin: Tocsin, copy_url: str, tmp_path: Path
 ) -> None:
-    """The heads of the last run are noted in its state."""
+    """The heads of the last run are kept in its state."""
     head = verified(tocsin, copy_url)["log"]["head"]["position"]
     await execute(copy_url, f"DELETE FROM log_chain WHERE last_seq > {head - 3}")
     await execute(copy_url, "DELETE FROM events WHERE seq > (SELECT max(last_seq) FROM log_chain)")

@@ -66,7 +66,7 @@ async def test_the_auditor_is_one_whom_the_user_may_become(
         await server.close()
 
 
-def test_a_server_without_the_role_of_auditors_is_told_apart(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_a_server_without_the_role_of_auditors_is_distinguished(refused: Callable[..., str], tmp_path: Path) -> None:
     with embedded_postgres(tmp_path / "another") as url:
         address = url.render_as_string(hide_password=False)
         said = refused("sql", "--auditor", "-c", "SELECT 1", TOCSIN_DATABASE_URL=address)

@@ -106,7 +106,7 @@ def test_what_cannot_sign_is_refused_in_one_line(tocsin: Tocsin, variables: dict
         ((*ALICE, "--audience", "x"), "--audience"),
     ],
 )
-def test_wrong_usage_is_told_by_the_option(tocsin: Tocsin, arguments: tuple[str, ...], option: str) -> None:
+def test_wrong_usage_is_reported_by_the_option(tocsin: Tocsin, arguments: tuple[str, ...], option: str) -> None:
     run = tocsin("token", *arguments, TOCSIN_JWT_SECRET=SECRET)
     assert (run.returncode, run.stdout) == (2, "")
     assert option in run.stderr

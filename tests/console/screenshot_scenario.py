@@ -12,7 +12,7 @@ ACTIONS = {"acknowledged": "acknowledge", "resolved": "resolve"}
 
 
 @dataclass
-class Told:
+class Post:
     """An alert of the evening."""
 
     minutes_ago: float
@@ -40,25 +40,25 @@ DETAILS = {
     "escalate_after": 1800,
 }
 EVENING = (
-    Told(171, "info", "deploy", "platform.deploy", "Release 2026.47.3 is on all nodes", "resolved", "erin"),
-    Told(164, "warning", "search", "search.index", "The index is 12 minutes behind", "resolved", "search"),
-    Told(152, "error", "mailer", "mail.outbound", "1,204 messages were refused by the relay", "resolved", "bob"),
-    Told(139, "info", "backup", "database.backup", "The nightly backup took 41 minutes", "resolved", "backup"),
-    Told(121, "warning", "nodes", "platform.disk", "Disk of db-2 is 85 % full", "acknowledged", "erin", 14),
-    Told(103, "info", "certs", "platform.certificates", "The certificate of api.example was renewed"),
-    Told(96, "error", "ledger", "payments.settlement", "Acquirer Z has sent no settlement file", "acknowledged", "bob"),
-    Told(88, "warning", "search", "search.latency", "Searches take 900 ms at the 99th percentile", "open", "", 6),
-    Told(74, "info", "deploy", "platform.deploy", "Release 2026.47.4 is on half of the nodes"),
-    Told(61, "error", "shop", "shop.checkout", "Checkout fails once in a thousand times", "resolved", "carol"),
-    Told(47, "warning", "queue", "platform.queue", "The queue of invoices holds 52,000 entries", "open", "", 3),
-    Told(33, "info", "fraud", "payments.fraud", "The model of today is in use"),
-    Told(24, "warning", "edge", "platform.edge", "Frankfurt answers from the second path"),
-    Told(16, "error", "mailer", "mail.outbound", "Bounces are at 4 %, three times the usual", "acknowledged", "carol"),
-    Told(9, "critical", "billing", "payments.eu", "Card acceptance in the EU is below 80 %", "open", "", 37, DETAILS),
-    Told(6, "error", "billing", "payments.eu", "Acquirer X does not answer its health check", "open", "", 9),
-    Told(4, "warning", "shop", "shop.checkout", "Fewer carts are paid than an hour ago"),
-    Told(2, "info", "support", "support.calls", "Eight customers called about card payments"),
-    Told(0.7, "warning", "fraud", "payments.fraud", "Retries of declined cards have tripled"),
+    Post(171, "info", "deploy", "platform.deploy", "Release 2026.47.3 is on all nodes", "resolved", "erin"),
+    Post(164, "warning", "search", "search.index", "The index is 12 minutes behind", "resolved", "search"),
+    Post(152, "error", "mailer", "mail.outbound", "1,204 messages were refused by the relay", "resolved", "bob"),
+    Post(139, "info", "backup", "database.backup", "The nightly backup took 41 minutes", "resolved", "backup"),
+    Post(121, "warning", "nodes", "platform.disk", "Disk of db-2 is 85 % full", "acknowledged", "erin", 14),
+    Post(103, "info", "certs", "platform.certificates", "The certificate of api.example was renewed"),
+    Post(96, "error", "ledger", "payments.settlement", "Acquirer Z has sent no settlement file", "acknowledged", "bob"),
+    Post(88, "warning", "search", "search.latency", "Searches take 900 ms at the 99th percentile", "open", "", 6),
+    Post(74, "info", "deploy", "platform.deploy", "Release 2026.47.4 is on half of the nodes"),
+    Post(61, "error", "shop", "shop.checkout", "Checkout fails once in a thousand times", "resolved", "carol"),
+    Post(47, "warning", "queue", "platform.queue", "The queue of invoices holds 52,000 entries", "open", "", 3),
+    Post(33, "info", "fraud", "payments.fraud", "The model of today is in use"),
+    Post(24, "warning", "edge", "platform.edge", "Frankfurt answers from the second path"),
+    Post(16, "error", "mailer", "mail.outbound", "Bounces are at 4 %, three times the usual", "acknowledged", "carol"),
+    Post(9, "critical", "billing", "payments.eu", "Card acceptance in the EU is below 80 %", "open", "", 37, DETAILS),
+    Post(6, "error", "billing", "payments.eu", "Acquirer X does not answer its health check", "open", "", 9),
+    Post(4, "warning", "shop", "shop.checkout", "Fewer carts are paid than an hour ago"),
+    Post(2, "info", "support", "support.calls", "Eight customers called about card payments"),
+    Post(0.7, "warning", "fraud", "payments.fraud", "Retries of declined cards have tripled"),
 )
 COMMENTS = (
     ("bob", "Looking. **Only acquirer X** is affected."),
@@ -87,22 +87,22 @@ _BACKDATED = (
 async def tell(node: Node) -> str:
     """Post the evening, let the admins deal with it, and make it as old as it says; return the one commented on."""
     about = ""
-    for told in EVENING:
-        alert = {"topic": told.topic, "severity": told.severity, "title": told.title, **told.fields}
-        if told.times > 1:
-            alert["dedup_key"] = told.title
-        async with node.http(told.source) as client:
-            for _ in range(told.times):
+    for post in EVENING:
+        alert = {"topic": post.topic, "severity": post.severity, "title": post.title, **post.fields}
+        if post.times > 1:
+            alert["dedup_key"] = post.title
+        async with node.http(post.source) as client:
+            for _ in range(post.times):
                 answer = (await client.post("/v1/alerts", json=alert)).raise_for_status().json()
-        if told.by:
-            async with node.http(told.by, "alerts:manage") as client:
-                (await client.post(f"/v1/alerts/{answer['id']}/{ACTIONS[told.status]}")).raise_for_status()
-        if told.severity == "critical":
+        if post.by:
+            async with node.http(post.by, "alerts:manage") as client:
+                (await client.post(f"/v1/alerts/{answer['id']}/{ACTIONS[post.status]}")).raise_for_status()
+        if post.severity == "critical":
             about = answer["id"]
             for name, text in COMMENTS:
                 async with node.http(name, "alerts:manage") as client:
                     response = await client.post(f"/v1/alerts/{about}/comments", json={"text": text})
                     response.raise_for_status()
         for statement in _BACKDATED:
-            await node.sql(statement, answer["id"], told.minutes_ago)
+            await node.sql(statement, answer["id"], post.minutes_ago)
     return about

@@ -130,14 +130,14 @@ async def test_an_alert_that_is_not_in_the_list_is_fetched(node: Node, tab: Tab)
     await expect(tab["detail-title"]).to_be_focused()
 
 
-@pytest.mark.parametrize("wanted", ["none", "other topic", "no id", "%"])
+@pytest.mark.parametrize("linked", ["none", "other topic", "no id", "%"])
 async def test_an_alert_that_does_not_exist_or_may_not_be_seen_is_said_to_be_missing(
-    node: Node, tab: Tab, wanted: str
+    node: Node, tab: Tab, linked: str
 ) -> None:
     tab.tolerated = NOT_FOUND
     await node.post("Seen", topic="payments.eu")
     hidden = await node.post("Not for you", topic="infra.disk")
-    alert = {"none": "01a1fd87-65c3-71a6-ba06-3929d3197295", "other topic": hidden["id"]}.get(wanted, wanted)
+    alert = {"none": "01a1fd87-65c3-71a6-ba06-3929d3197295", "other topic": hidden["id"]}.get(linked, linked)
     await tab.page.goto(f"{node.base}/#/alerts/{alert}")
     await tab.paste(tab.token(topics=["payments.*"]))
     await tab.is_("live")
@@ -429,13 +429,13 @@ async def test_when_an_alert_occurred_is_not_when_it_was_spoken_of(node: Node, t
     async with node.http() as billing:
         await billing.post("/v1/alerts", json={"title": "Again", "dedup_key": "disk"})
     async with node.http("bob", MANAGE) as bob:
-        told = (await bob.post(f"/v1/alerts/{answer['id']}/comments", json={"text": "Again?"})).json()
+        comment = (await bob.post(f"/v1/alerts/{answer['id']}/comments", json={"text": "Again?"})).json()
         events = (await bob.get(f"/v1/alerts/{answer['id']}/timeline")).json()["events"]
     await show(tab, node, answer["id"])
     assert events[1]["kind"] == "alert.repeated"
     occurred = tab["detail-facts"].locator("dd").filter(has_text="2 times, the last of them").locator("time")
     await expect(occurred).to_have_attribute("datetime", events[1]["at"])
-    assert events[1]["at"] != told["at"]
+    assert events[1]["at"] != comment["at"]
 
 
 async def test_of_a_long_timeline_the_newest_comes_first_and_the_rest_when_asked_for(node: Node, tab: Tab) -> None:
@@ -544,7 +544,9 @@ async def test_whoever_posted_an_alert_may_resolve_it(node: Node, tab: Tab) -> N
     await expect(tab["status"]).to_have_text("resolved by billing")
 
 
-async def test_of_two_who_acknowledge_one_is_first_and_the_other_is_told(node: Node, tab: Tab, other_tab: Tab) -> None:
+async def test_of_two_who_acknowledge_one_is_first_and_the_other_learns_it(
+    node: Node, tab: Tab, other_tab: Tab
+) -> None:
     tab.tolerated = CONFLICT
     answer = await node.post("Disk full")
     await show(tab, node, answer["id"])
@@ -666,8 +668,8 @@ async def test_what_one_admin_asked_for_is_neither_shown_nor_done_to_the_next(no
         async with node.http("alice", MANAGE) as alice:
             alert = (await alice.get(f"/v1/alerts/{answer['id']}")).json()
         await gate.wait()
-        told = {"status": "acknowledged", "status_by": "only alice knows", "updated_at": "2125-01-01T00:00:00Z"}
-        await route.fulfill(json={**alert, **told})
+        changed = {"status": "acknowledged", "status_by": "only alice knows", "updated_at": "2125-01-01T00:00:00Z"}
+        await route.fulfill(json={**alert, **changed})
 
     await tab.page.route("**/acknowledge", acknowledge)
     tab.page.on("request", lambda request: paths.append(f"{request.method} {urlsplit(request.url).path}"))
@@ -681,8 +683,8 @@ async def test_what_one_admin_asked_for_is_neither_shown_nor_done_to_the_next(no
     await expect(tab["timeline"].locator("li").first).to_be_visible()
     await tab.page.evaluate(
         """() => {
-          globalThis.told = "";
-          const listen = () => { globalThis.told += document.body.innerText };
+          globalThis.shown = "";
+          const listen = () => { globalThis.shown += document.body.innerText };
           new MutationObserver(listen).observe(document.body, { childList: true, subtree: true });
         }"""
     )
@@ -692,7 +694,7 @@ async def test_what_one_admin_asked_for_is_neither_shown_nor_done_to_the_next(no
     await button(tab, "Comment").click()
     await expect(tab["comment"]).to_have_text(["Bob is here."])
     await expect(tab["status"]).to_have_text("open")
-    assert "only alice knows" not in await tab.page.evaluate("told")
+    assert "only alice knows" not in await tab.page.evaluate("shown")
     assert f"POST /v1/alerts/{answer['id']}/resolve" not in paths
 
 

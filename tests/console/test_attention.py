@@ -70,8 +70,8 @@ async def called(page: Page) -> list[dict[str, Any]]:
 
 
 async def tones(page: Page) -> list[int]:
-    heard: list[int] = await page.evaluate("tones")
-    return heard
+    played: list[int] = await page.evaluate("tones")
+    return played
 
 
 async def post_at_once(tab: Tab, node: Node, alerts: list[dict[str, Any]]) -> None:
@@ -138,16 +138,16 @@ async def test_nothing_calls_unless_it_was_chosen_and_a_choice_is_remembered(nod
 async def test_each_severity_has_a_sound_of_its_own_and_a_burst_sounds_once_as_its_worst(node: Node, tab: Tab) -> None:
     await tab.page.clock.install()
     await prepared(tab, node, sound="warning")
-    heard = []
+    played = []
     for severity in ("warning", "error", "critical"):
         await tab.page.evaluate("tones.length = 0")
         await post_at_once(tab, node, [{"severity": "info"}, {"severity": severity}, {"severity": "warning"}])
-        heard.append(tuple(await eventually(lambda: tones(tab.page))))
-    assert len(set(heard)) == 3
+        played.append(tuple(await eventually(lambda: tones(tab.page))))
+    assert len(set(played)) == 3
     assert await called(tab.page) == []
     await tab.page.evaluate("tones.length = 0")
     await tab.page.get_by_role("button", name="Listen").click()
-    assert tuple(await eventually(lambda: tones(tab.page))) == heard[0]
+    assert tuple(await eventually(lambda: tones(tab.page))) == played[0]
 
 
 @OWN_PAGE

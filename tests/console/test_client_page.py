@@ -93,7 +93,7 @@ async def test_the_page_runs_as_it_stands(database_url: str, browser: Browser) -
             await context.close()
 
 
-def test_the_files_that_one_is_told_to_copy_are_all_that_they_import() -> None:
+def test_the_files_that_the_page_says_to_copy_are_all_that_they_import() -> None:
     for file in COPIED:
         for imported in re.findall(r'from "([^"]+)"', (CONSOLE / file).read_text()):
             path = (CONSOLE / file).parent.joinpath(imported).resolve()

@@ -93,7 +93,7 @@ async def test_only_the_rows_in_view_are_in_the_document_and_older_pages_follow_
     assert shown == [f"Alert {number}" for number in range(int(shown[0].split()[1]), int(shown[-1].split()[1]) - 1, -1)]
 
 
-async def test_a_page_that_does_not_come_is_told_and_can_be_asked_for_again(node: Node, tab: Tab) -> None:
+async def test_a_page_that_does_not_come_is_reported_and_can_be_asked_for_again(node: Node, tab: Tab) -> None:
     tab.tolerated = ("net::ERR_",)
     await post(node, [{"title": f"Alert {number}"} for number in range(100)])
     await tab.open(node)
@@ -243,7 +243,7 @@ async def test_when_the_known_pinned_ones_run_out_the_others_are_asked_for(node:
 
 
 @OWN_PAGE
-async def test_pinned_alerts_that_could_not_be_loaded_are_told_and_come_with_the_connection(
+async def test_pinned_alerts_that_could_not_be_loaded_are_reported_and_come_with_the_connection(
     node: Node, tab: Tab
 ) -> None:
     tab.tolerated = UNREACHABLE
@@ -391,7 +391,7 @@ async def test_nothing_matches_and_the_filters_can_be_cleared(node: Node, tab: T
     await expect(control(tab, "Words in title and text")).to_be_focused()
 
 
-async def test_a_topic_that_is_none_is_told_and_not_asked_for(node: Node, tab: Tab) -> None:
+async def test_a_topic_that_is_none_is_reported_and_not_asked_for(node: Node, tab: Tab) -> None:
     await node.post("Disk is full", topic="infra.disk")
     await tab.open(node)
     await control(tab, "Topics").fill("infra.*.disk")
@@ -475,7 +475,7 @@ async def test_a_more_severe_repetition_of_an_acknowledged_alert_notifies_whethe
 
 
 @OWN_PAGE
-async def test_what_one_admin_was_told_is_not_told_to_the_next(node: Node, tab: Tab) -> None:
+async def test_what_one_admin_was_shown_is_not_shown_to_the_next(node: Node, tab: Tab) -> None:
     await tab.open(node)
     news = tab.page.locator("#announcer")
     await node.post("For the first")

@@ -604,7 +604,7 @@ async def test_the_page_may_talk_to_its_provider_and_to_no_other(provider: Provi
     assert policy(node) | {"connect-src": ""} == policy(provider.node) | {"connect-src": ""}
 
 
-async def test_the_page_is_told_how_to_sign_in_and_no_secret(provider: Provider, node: Node) -> None:
+async def test_the_page_learns_how_to_sign_in_and_no_secret(provider: Provider, node: Node) -> None:
     answer = httpx2.get(f"{provider.node.base}/console/settings.json", trust_env=False)
     assert answer.json() == {
         "oidc": {

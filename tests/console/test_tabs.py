@@ -344,9 +344,9 @@ async def go_on_over_the_expiry(node: Node, since: datetime, *tabs: Tab) -> None
 
 async def test_an_event_is_acknowledged_once_a_visible_tab_has_shown_it(node: Node, tabs: Tabs) -> None:
     hidden = "Object.defineProperty(document, 'hidden', { value: true, configurable: true });"
-    told = "document.dispatchEvent(new Event('visibilitychange'))"
+    dispatched = "document.dispatchEvent(new Event('visibilitychange'))"
     first, second = [await tabs.open(node) for _ in range(2)]
-    await first.page.evaluate(hidden + told)
+    await first.page.evaluate(hidden + dispatched)
     async with hanging(second.page):
         seq = (await node.post("Seen by nobody"))["seq"]
         await has_seen(first, seq - tabs.head)

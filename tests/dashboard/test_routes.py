@@ -86,11 +86,11 @@ async def is_sampled(node: Node, times: int) -> bool:
 @asynccontextmanager
 async def notifications_of(node: Node) -> AsyncIterator[list[str]]:
     """Record the channels on which nodes ask one another for their stats, and answer."""
-    heard: list[str] = []
+    notified: list[str] = []
     connection = await asyncpg.connect(node.database_url)
     for channel in (REQUEST_CHANNEL, ANSWER_CHANNEL):
-        await connection.add_listener(channel, lambda _c, _pid, channel, _payload: heard.append(str(channel)))
-    yield heard
+        await connection.add_listener(channel, lambda _c, _pid, channel, _payload: notified.append(str(channel)))
+    yield notified
     await connection.close()
 
 
@@ -103,22 +103,22 @@ async def a_while_passes() -> None:
 
 
 async def test_the_sampler_starts_with_the_first_subscriber_and_stops_with_the_last(unsampled: Node) -> None:
-    async with notifications_of(unsampled) as heard:
+    async with notifications_of(unsampled) as notified:
         await a_while_passes()
-        assert (heard, await samplers(unsampled)) == ([], 0)
+        assert (notified, await samplers(unsampled)) == ([], 0)
         async with Subscription(unsampled) as alice, Subscription(unsampled, "bob") as bob:
             await alice.open()
             await alice.sample()
-            assert (bool(heard), await samplers(unsampled)) == (True, 1)
+            assert (bool(notified), await samplers(unsampled)) == (True, 1)
             await bob.open()
             await bob.sample()
             await alice.drop()
             await bob.sample()
             assert await samplers(unsampled) == 1
         await eventually(lambda: is_sampled(unsampled, 0))
-        heard.clear()
+        notified.clear()
         await a_while_passes()
-        assert (heard, await samplers(unsampled)) == ([], 0)
+        assert (notified, await samplers(unsampled)) == ([], 0)
 
 
 async def test_a_look_at_the_last_hour_leaves_no_sampler_behind(unsampled: Node) -> None:
@@ -169,7 +169,7 @@ async def test_the_stats_are_those_of_the_log_and_of_the_ledger(node: Node) -> N
         assert database["log_bytes"] > 0
 
 
-async def test_the_last_hour_is_told_by_minute(node: Node) -> None:
+async def test_the_last_hour_is_sent_by_minute(node: Node) -> None:
     async with await node.live("bob") as bob:
         for severity in ("critical", "error", "error"):
             await node.post(severity=severity)

@@ -122,7 +122,7 @@ async def dashboard(
 
 async def subscribe(dashboard: Dashboard, principal: Principal | None = None) -> FakeSocket:
     socket = FakeSocket()
-    async with dashboard._admitted(principal or bearer()) as open_on:
+    async with dashboard._reserved(principal or bearer()) as open_on:
         open_on(cast("SseTransport", socket))
     return socket
 
@@ -263,7 +263,7 @@ async def test_a_subscriber_whose_token_is_revoked_is_ended(dashboard: Dashboard
         await reading
 
 
-async def test_a_token_that_was_revoked_before_the_stream_began_is_told_so(
+async def test_a_token_that_was_revoked_before_the_stream_began_is_reported(
     dashboard: Dashboard, verifier: FakeVerifier
 ) -> None:
     verifier.revoked = {"alice"}

@@ -160,14 +160,14 @@ async def test_whatever_appends_at_once_the_log_has_no_hole_at_any_moment(databa
 
 
 async def test_an_append_wakes_those_who_listen(database_url: str, connection: asyncpg.Connection) -> None:
-    heard: list[str] = []
+    payloads: list[str] = []
     listener = await asyncpg.connect(database_url)
-    await listener.add_listener(EVENTS_CHANNEL, lambda *message: heard.append(message[3]))
+    await listener.add_listener(EVENTS_CHANNEL, lambda *message: payloads.append(message[3]))
     await append(connection, item(), item("k"), item())
     await append(connection, item("k"))  # stores nothing, and says nothing
     await append(connection, item())
-    await eventually(lambda: len(heard) == 2)
-    assert heard == ["3", "4"]
+    await eventually(lambda: len(payloads) == 2)
+    assert payloads == ["3", "4"]
     await listener.close()
 
 

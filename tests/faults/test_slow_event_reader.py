@@ -88,7 +88,7 @@ class Reader:
         return [json.loads(line[len(b"data: ") :]) for line in lines if line.startswith(b"data: ")]
 
 
-async def test_event_readers_that_stop_reading_cost_little_memory_and_are_told_why_they_were_dropped(
+async def test_event_readers_that_stop_reading_cost_little_memory_and_learn_why_they_were_dropped(
     start: Callable[..., Process],
 ) -> None:
     node = start(**UNLIMITED, TOCSIN_SLOW_CONSUMER_SECONDS="2", TOCSIN_REPLAY_CACHE_BYTES=str(2 * MB))

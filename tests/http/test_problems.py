@@ -91,7 +91,7 @@ def test_every_refusal_is_a_problem_document(  # noqa: PLR0917 - the columns of 
     ],
 )
 @pytest.mark.parametrize("method", ["PUT", "TRACE"])
-def test_a_wrong_method_is_told_all_the_right_ones(
+def test_a_wrong_method_is_answered_with_all_the_right_ones(
     rest: httpx2.Client, path: str, allowed: set[str], method: str
 ) -> None:
     answer = rest.request(method, path)
@@ -123,7 +123,7 @@ def test_a_bearer_who_is_not_known_is_challenged(lenient: Node, authorization: s
     document(answer, 401, answer.json()["code"])
 
 
-def test_a_bearer_without_the_scope_is_told_so(lenient: Node) -> None:
+def test_a_bearer_without_the_scope_learns_so(lenient: Node) -> None:
     with lenient.rest(scope="alerts:write") as client:
         answer = client.get("/v1/alerts")
     assert "alerts:read" in document(answer, 403, "scope_missing")["detail"]

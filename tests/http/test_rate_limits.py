@@ -26,7 +26,7 @@ def strict(shared_url: str) -> Iterator[Node]:
         yield running
 
 
-def test_a_subject_over_its_limit_is_told_when_to_come_back(strict: Node) -> None:
+def test_a_subject_over_its_limit_learns_when_to_come_back(strict: Node) -> None:
     with strict.rest() as client:
         assert [client.post("/v1/alerts", json=ALERT).status_code for _ in range(3)] == [201] * 3
         answer = client.post("/v1/alerts", json=ALERT)
@@ -76,7 +76,7 @@ def test_health_and_metrics_are_not_limited(strict: Node) -> None:
             assert {client.get(path).status_code for _ in range(10)} == {200}
 
 
-async def test_who_comes_back_as_told_is_served(shared_url: str) -> None:
+async def test_who_comes_back_when_asked_to_is_served(shared_url: str) -> None:
     with serving(shared_url, Settings(limits=LimitSettings(write_limit="2/second"))) as node:
         async with node.http() as client:
             answers = [await client.post("/v1/alerts", json=ALERT) for _ in range(10)]

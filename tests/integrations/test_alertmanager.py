@@ -191,7 +191,7 @@ async def test_a_bad_alert_does_not_hold_up_the_others(node: Node) -> None:
     assert found[2]["dedup_key"] == "good"
 
 
-async def test_what_is_told_again_repeats_the_open_alert_and_what_is_resolved_is_resolved_once(node: Node) -> None:
+async def test_what_is_sent_again_repeats_the_open_alert_and_what_is_resolved_is_resolved_once(node: Node) -> None:
     await post(node, firing("a"), firing("b"))
     again = await post(node, firing("a"), firing("b", status="resolved"), firing("c", status="resolved"))
     assert again.json() == {"stored": 0, "repeated": 1, "resolved": 1, "refused": 0}
@@ -209,7 +209,7 @@ async def test_what_finds_no_room_is_to_be_sent_again_whole(database_url: str) -
         assert await count(node) == 0
 
 
-async def test_over_the_write_limit_it_is_told_to_come_again_and_then_let_in(database_url: str) -> None:
+async def test_over_the_write_limit_it_is_asked_to_come_again_and_then_let_in(database_url: str) -> None:
     settings = Settings(limits=LimitSettings(write_limit="5/2 second"))
     with serving(database_url, settings) as node:
         # A request larger than the limit can still succeed once per window.

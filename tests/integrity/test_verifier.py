@@ -183,20 +183,20 @@ async def test_an_event_that_was_linked_anew_does_not_fit_the_next_link(
     assert (await mismatches(copy_url))["log"][:2] == tuple(following)
 
 
-async def test_a_log_that_was_linked_anew_to_its_end_is_found_by_a_noted_head_alone(
+async def test_a_log_that_was_linked_anew_to_its_end_is_found_by_an_expected_head_alone(
     copy_url: str, intruder: asyncpg.Connection
 ) -> None:
-    noted = (await verified(copy_url, LOG)).head
+    before = (await verified(copy_url, LOG)).head
     await intruder.execute("UPDATE events SET actor = 'mallory' WHERE seq = 7")
     await relink_log(copy_url, 7, 1_000)
-    result = await verified(copy_url, LOG, expected=[noted.hash])
-    assert (result.mismatch, result.found) == (None, {noted.hash: None})
-    result = await verified(copy_url, LOG, earlier_head=LinkRef(*noted[:2]))
+    result = await verified(copy_url, LOG, expected=[before.hash])
+    assert (result.mismatch, result.found) == (None, {before.hash: None})
+    result = await verified(copy_url, LOG, earlier_head=LinkRef(*before[:2]))
     assert result.mismatch is not None
-    assert result.mismatch.first == noted.position
+    assert result.mismatch.first == before.position
 
 
-async def test_a_log_whose_end_was_cut_off_is_found_by_a_noted_head_alone(
+async def test_a_log_whose_end_was_cut_off_is_found_by_an_expected_head_alone(
     copy_url: str, intruder: asyncpg.Connection
 ) -> None:
     whole = (await verified(copy_url, LOG)).head
@@ -206,17 +206,17 @@ async def test_a_log_whose_end_was_cut_off_is_found_by_a_noted_head_alone(
     assert (result.mismatch, result.found) == (None, {whole.hash: None, hash_: cut})
 
 
-async def test_a_ledger_that_was_linked_anew_is_found_by_the_next_link_or_by_a_noted_head(
+async def test_a_ledger_that_was_linked_anew_is_found_by_the_next_link_or_by_an_expected_head(
     copy_url: str, intruder: asyncpg.Connection
 ) -> None:
-    noted = (await verified(copy_url, LEDGER)).head
+    before = (await verified(copy_url, LEDGER)).head
     number = await intruder.fetchval("SELECT min(ledger_link_id) FROM receipts WHERE ledger_link_id > 1")
     await intruder.execute("UPDATE receipts SET received_at = now() WHERE ledger_link_id = $1", number)
     await relink_ledger(intruder, number, 1)
     assert (await mismatches(copy_url))["ledger"].first == number + 1
     await relink_ledger(intruder, number, 1_000)
-    result = await verified(copy_url, LEDGER, expected=[noted.hash])
-    assert (result.mismatch, result.found) == (None, {noted.hash: None})
+    result = await verified(copy_url, LEDGER, expected=[before.hash])
+    assert (result.mismatch, result.found) == (None, {before.hash: None})
 
 
 async def test_the_first_of_several_mismatches_is_named(copy_url: str, intruder: asyncpg.Connection) -> None:
@@ -313,7 +313,7 @@ async def test_what_was_purged_is_where_it_begins(copy_url: str, intruder: async
     assert (await verified(copy_url, LOG, purged=PurgedPrefix(LinkRef(last, bytes(32))))).mismatch is not None
 
 
-async def test_a_database_without_the_tables_is_told_to_be_migrated(server_url: str) -> None:
+async def test_a_database_without_the_tables_is_to_be_migrated(server_url: str) -> None:
     async with new_database(server_url, f"test_{uuid.uuid4().hex}", "template0") as url:
         with pytest.raises(CommandFailed, match="tocsin migrate"):
             await asyncio.to_thread(verify, url, LOG)

@@ -113,12 +113,12 @@ async def test_a_full_ledger_takes_on_no_stream_until_it_is_flushed(database_url
             refused = await node.stream("bob")
             assert await refused.closed() == (1013, "overloaded")
             assert refused.seen == []
-            later = await eventually(lambda: admitted(node))
+            later = await eventually(lambda: next_stream(node))
             assert {frame["type"] for frame in taken_on.seen} <= {"welcome", "caught_up", "presence"}
             await later.close()
 
 
-async def admitted(node: Node) -> Any:
+async def next_stream(node: Node) -> Any:
     stream = await node.stream("bob")
     try:
         await stream.next()

@@ -167,7 +167,7 @@ async def commits_unheard_of(opened: OpenLedger, monkeypatch: pytest.MonkeyPatch
         yield
 
 
-async def test_counts_whose_commit_was_not_heard_of_are_not_written_twice(
+async def test_counts_whose_commit_was_not_confirmed_are_not_written_twice(
     open_ledger: Callable[..., Awaitable[OpenLedger]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = await open_ledger()

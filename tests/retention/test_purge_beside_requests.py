@@ -99,7 +99,7 @@ async def test_a_purge_that_waits_for_a_long_report_disturbs_neither_it_nor_thos
 
 
 @log_head(SIZE - 20)
-async def test_who_resumes_before_what_was_purged_is_told_of_the_gap_on_every_transport_and_node(
+async def test_who_resumes_before_what_was_purged_learns_of_the_gap_on_every_transport_and_node(
     log: Log, nodes: Callable[[], Node]
 ) -> None:
     remembers = nodes()

@@ -48,8 +48,8 @@ def test_after_is_a_seq_or_latest(after: str) -> None:
     ("after", "names_seq"), [("0", True), ("007", True), (str(SEQ_MAX), True), ("latest", False), (None, False)]
 )
 def test_only_a_seq_says_that_the_client_has_what_came_before(after: str | None, names_seq: bool) -> None:  # noqa: FBT001
-    wanted = request() if after is None else request(after=after)
-    assert (wanted.after, wanted.names_seq) == (after, names_seq)
+    requested = request() if after is None else request(after=after)
+    assert (requested.after, requested.names_seq) == (after, names_seq)
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=25) | st.integers(0, 2**64).map(str))
@@ -91,10 +91,10 @@ def test_the_filter_is_what_token_and_query_both_cover(
         with pytest.raises(TopicForbidden):
             request(granted, topics=topics)
     else:
-        wanted = request(granted, topics=topics, min_severity="error")
-        assert set(wanted.filter.topics) == set(covered)
-        assert wanted.filter.min_severity == "error"
-        assert set(wanted.filter.topics) == set(intersect(granted, wanted.filter.topics))
+        requested = request(granted, topics=topics, min_severity="error")
+        assert set(requested.filter.topics) == set(covered)
+        assert requested.filter.min_severity == "error"
+        assert set(requested.filter.topics) == set(intersect(granted, requested.filter.topics))
 
 
 def test_without_a_query_a_stream_is_of_all_that_the_token_covers() -> None:
@@ -184,8 +184,8 @@ async def test_a_stream_starts_where_it_asks_or_where_the_recipient_stopped(
     after: str | None, stored: int, starts: int
 ) -> None:
     made, _ = admission(cursor=stored)
-    wanted = StreamRequest(after, EventFilter())
-    assert await made.starting_cursor(principal(), wanted) == starts
+    requested = StreamRequest(after, EventFilter())
+    assert await made.starting_cursor(principal(), requested) == starts
 
 
 def greeted(after: int) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ def test_every_connection_is_sent_exactly_what_it_may_see_in_order(
         assert len(transport.batches) == (1 if transport.seqs else 0)
 
 
-def test_the_ledger_is_told_of_each_pass_and_whether_anybody_was_sent_anything(hub: Hub, ledger: FakeLedger) -> None:
+def test_the_ledger_learns_of_each_pass_and_whether_anybody_was_sent_anything(hub: Hub, ledger: FakeLedger) -> None:
     live(hub, event_filter=EventFilter(("a",)))
     hub.broadcast([prepared(1, "a"), prepared(2, "b")])
     hub.broadcast([prepared(3, "b")])

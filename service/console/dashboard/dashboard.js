@@ -220,9 +220,9 @@ export class Dashboard {
   }
 }
 
-/** How much of a minute had passed when the history was taken, in seconds. @param {Minute} minute @param {string} taken */
-function secondsOf(minute, taken) {
-  return Math.min(60, Math.max(1, (Date.parse(taken) - Date.parse(minute.at)) / 1000));
+/** How much of a minute had passed when the history was taken, in seconds. @param {Minute} minute @param {string} historyAt */
+function secondsOf(minute, historyAt) {
+  return Math.min(60, Math.max(1, (Date.parse(historyAt) - Date.parse(minute.at)) / 1000));
 }
 
 /** @param {Figures | null} figures */

@@ -68,24 +68,24 @@ class HttpEndpoint:
         self, request: Request, principal: Principal, query: dict[str, str], connection: UUID | None
     ) -> SseResponse:
         """Answer with server-sent events; ``connection`` is the one that they resume."""
-        return SseResponse(self._admitted(request, principal, query, connection))
+        return SseResponse(self._reserved(request, principal, query, connection))
 
     @asynccontextmanager
-    async def _admitted(
+    async def _reserved(
         self, request: Request, principal: Principal, query: dict[str, str], connection: UUID | None
     ) -> AsyncIterator[Callable[[SseTransport], None]]:
-        """Admit a stream of server-sent events, and yield what opens it."""
+        """Reserve room for a stream of server-sent events, and yield what opens it."""
         with self.rejections_recorded(request, principal):
-            wanted = StreamRequest.of(query, principal)
+            requested = StreamRequest.of(query, principal)
             with self._hub.reserve(principal.subject):
-                after = await self._admission.starting_cursor(principal, wanted)
-                if wanted.names_seq:
+                after = await self._admission.starting_cursor(principal, requested)
+                if requested.names_seq:
                     self._resume(principal, connection, after)
 
                 def open_on(transport: SseTransport) -> None:
                     try:
                         opened, welcome = self._admission.connection(
-                            transport, "sse", _client(request), principal, event_filter=wanted.filter, after=after
+                            transport, "sse", _client(request), principal, event_filter=requested.filter, after=after
                         )
                     except TokenRevoked:  # the head was sent
                         transport.end(CloseReason.TOKEN_REVOKED)
@@ -101,18 +101,18 @@ class HttpEndpoint:
         """Answer with the next events, after at most ``wait`` seconds."""
         http = HttpServerProtocol.of(request.scope)
         with self.rejections_recorded(request, principal):
-            wanted = StreamRequest.of(query, principal)
-            after = await self._admission.starting_cursor(principal, wanted)
+            requested = StreamRequest.of(query, principal)
+            after = await self._admission.starting_cursor(principal, requested)
             client = _client(request)
-            identity = Identity(principal.subject, wanted.filter, client.remote_addr, client.user_agent)
-            session = self._sessions.following(identity, connection, after if wanted.names_seq else None)
+            identity = Identity(principal.subject, requested.filter, client.remote_addr, client.user_agent)
+            session = self._sessions.following(identity, connection, after if requested.names_seq else None)
             if session is not None:
                 self._count_message(session.connection.id)
                 session.connection.renewed(principal)
                 poll = session.begin(http, wait, with_welcome=connection is None)
                 session.acknowledge_answer()
             else:
-                if wanted.names_seq:
+                if requested.names_seq:
                     self._resume(principal, connection, after)
                 with self._hub.reserve(principal.subject):
                     session = PollSession(identity, self._hub, self._sessions)
@@ -121,7 +121,7 @@ class HttpEndpoint:
                         "longpoll",
                         client,
                         principal,
-                        event_filter=wanted.filter,
+                        event_filter=requested.filter,
                         after=after,
                         timing=self._idle_timing,
                     )

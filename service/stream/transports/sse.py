@@ -127,21 +127,21 @@ class SseTransport:
 class SseResponse(Response):
     """An answer that lasts as long as its stream.
 
-    ``admitted`` is entered first, and may refuse the request. It yields what opens the stream once
+    ``reserved`` is entered first, and may refuse the request. It yields what opens the stream once
     the head is sent.
     """
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, admitted: AbstractAsyncContextManager[Callable[[SseTransport], None]]) -> None:
+    def __init__(self, reserved: AbstractAsyncContextManager[Callable[[SseTransport], None]]) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
-        self._admitted = admitted
+        self._reserved = reserved
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Send the head, open the stream on the socket, and end when the stream is over."""
         transport = SseTransport(HttpServerProtocol.of(scope))
-        async with self._admitted as open_on:
+        async with self._reserved as open_on:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             open_on(transport)
         await transport.over.wait()

@@ -280,7 +280,7 @@ async def test_two_databases_of_a_server_are_migrated_at_once_and_share_the_role
         assert not await role_exists(bare_server)
 
 
-async def test_a_user_who_may_not_create_roles_migrates_and_is_told_what_is_missing(
+async def test_a_user_who_may_not_create_roles_migrates_and_learns_what_is_missing(
     bare_server: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server = await asyncpg.connect(bare_server)

@@ -110,7 +110,7 @@ async def tokens(node: Node) -> dict[Any, Any]:
     return {row["jti"] or row["recipient"]: row for row in await node.sql("SELECT * FROM audit.tokens")}
 
 
-async def test_tokens_are_told_with_their_use_and_what_revoked_them(node: Node) -> None:
+async def test_tokens_are_listed_with_their_use_and_what_revoked_them(node: Node) -> None:
     kept = [await node.live("alice", claims={"jti": "kept"}) for _ in range(2)]
     past = await node.live("alice", claims={"jti": "past"})
     await past.close()

@@ -10,21 +10,21 @@ const HOUR = 3_600_000;
 /** A client of the test's server, and all that it tells. Waits of the back-off are over at once. */
 function clientOf(t, server, options = {}) {
   t.mock.method(Math, "random", () => 0);
-  const told = { states: new Queue(), events: [], duplicates: [], cursors: [], gaps: [], refused: [] };
+  const calls = { states: new Queue(), events: [], duplicates: [], cursors: [], gaps: [], refused: [] };
   const client = new StreamClient({
     url: server.url,
     after: 0,
-    token: (refused) => void told.refused.push(refused) || "t1",
-    onState: (status) => told.states.push(status),
-    onEvent: ({ seq }) => told.events.push(seq),
-    onDuplicate: (seq) => told.duplicates.push(seq),
-    onCursor: (seq) => told.cursors.push(seq),
-    onGap: (frame) => told.gaps.push(frame),
+    token: (refused) => void calls.refused.push(refused) || "t1",
+    onState: (status) => calls.states.push(status),
+    onEvent: ({ seq }) => calls.events.push(seq),
+    onDuplicate: (seq) => calls.duplicates.push(seq),
+    onCursor: (seq) => calls.cursors.push(seq),
+    onGap: (frame) => calls.gaps.push(frame),
     ...options,
   });
   t.after(() => client.stop());
   client.start();
-  return { client, ...told };
+  return { client, ...calls };
 }
 
 /** Waits until the client says that it is in a state, and returns what else it said. */

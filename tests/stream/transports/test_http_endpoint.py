@@ -191,7 +191,7 @@ async def test_the_filter_is_that_of_the_websocket(shared: Node, subject: str) -
         assert [frame["alert"]["title"] for frame in await source.events(2)] == ["yes", "yes"]
 
 
-async def test_a_cursor_of_another_log_is_told(shared: Node, subject: str) -> None:
+async def test_a_cursor_of_another_log_is_reported(shared: Node, subject: str) -> None:
     async with EventSource(shared, subject) as source:
         await source.open(after=2**62)
         gap = await source.next_of("gap")
@@ -324,7 +324,7 @@ async def test_a_stream_ends_within_a_second_of_its_tokens_expiry(shared: Node) 
         assert 0 <= lateness.total_seconds() < 1
 
 
-async def test_who_is_stopped_is_told_why(start: Callable[..., Process], subject: str) -> None:
+async def test_who_is_stopped_learns_why(start: Callable[..., Process], subject: str) -> None:
     node = start()
     async with EventSource(node, subject) as source, Poller(node, subject) as idle:
         await source.live()

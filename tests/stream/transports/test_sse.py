@@ -185,7 +185,7 @@ def test_a_close_is_the_last_message_and_the_client_has_a_while_to_read_it(
     assert len(http.chunks) == 1
 
 
-def test_a_node_that_stops_closes_the_stream_and_its_connection_is_told(transport: SseTransport) -> None:
+def test_a_node_that_stops_closes_the_stream_and_its_connection_learns_it(transport: SseTransport) -> None:
     listener = Listener()
     transport.attach(listener)
     transport.shut_down()
@@ -235,8 +235,8 @@ async def test_a_response_lasts_until_its_stream_is_over(http: FakeHttp) -> None
     opened: asyncio.Queue[SseTransport] = asyncio.Queue()
 
     @asynccontextmanager
-    async def admitted() -> AsyncIterator[Callable[[SseTransport], None]]:
-        sent.append({"type": "admitted"})
+    async def reserved() -> AsyncIterator[Callable[[SseTransport], None]]:
+        sent.append({"type": "reserved"})
         yield opened.put_nowait
         sent.append({"type": "room is free"})
 
@@ -244,9 +244,9 @@ async def test_a_response_lasts_until_its_stream_is_over(http: FakeHttp) -> None
         sent.append(message)
 
     scope: Any = {"type": "http", "extensions": {EXTENSION: {"transport": lambda: http}}}
-    answering = asyncio.create_task(SseResponse(admitted())(scope, cast("Any", None), send))
+    answering = asyncio.create_task(SseResponse(reserved())(scope, cast("Any", None), send))
     transport = await opened.get()
-    assert [message["type"] for message in sent] == ["admitted", "http.response.start", "room is free"]
+    assert [message["type"] for message in sent] == ["reserved", "http.response.start", "room is free"]
     assert not answering.done()
     transport.end(CloseReason.KICKED)
     await answering
@@ -255,7 +255,7 @@ async def test_a_response_lasts_until_its_stream_is_over(http: FakeHttp) -> None
 
 async def test_a_refusal_comes_before_anything_is_sent(http: FakeHttp) -> None:
     @asynccontextmanager
-    async def admitted() -> AsyncIterator[Callable[[SseTransport], None]]:
+    async def reserved() -> AsyncIterator[Callable[[SseTransport], None]]:
         raise Overloaded("full")
         yield
 
@@ -264,4 +264,4 @@ async def test_a_refusal_comes_before_anything_is_sent(http: FakeHttp) -> None:
 
     scope: Any = {"type": "http", "extensions": {EXTENSION: {"transport": lambda: http}}}
     with pytest.raises(Overloaded):
-        await SseResponse(admitted())(scope, cast("Any", None), send)
+        await SseResponse(reserved())(scope, cast("Any", None), send)

@@ -229,7 +229,7 @@ async def test_what_is_no_handshake_gets_an_http_answer_and_is_hung_up_on(shared
 
 
 @pytest.mark.parametrize("case", list(HUNG_UP)[:3])
-async def test_a_handshake_that_is_too_large_is_told_so(shared: Node, case: str) -> None:
+async def test_a_handshake_that_is_too_large_is_answered_so(shared: Node, case: str) -> None:
     async with raw(shared) as client:
         await client.send(HUNG_UP[case].encode())
         assert (await client.rest()).startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")

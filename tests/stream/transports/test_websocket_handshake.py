@@ -274,7 +274,7 @@ def test_every_reason_of_1008_is_shown_in_a_test() -> None:
     assert at_the_handshake | elsewhere == {reason.reason for reason in CloseReason if reason.code == 1008}
 
 
-async def test_a_good_token_is_admitted_after_many_bad_ones_of_its_address() -> None:
+async def test_a_good_token_is_accepted_after_many_bad_ones_of_its_address() -> None:
     assert (await handshake(V1, bearer(), is_over=True)).recipient == "alice"
 
 

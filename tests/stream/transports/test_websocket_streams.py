@@ -90,7 +90,7 @@ async def rejections(node: Node, agent: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", REJECTED)
-async def test_a_rejected_handshake_is_told_why_and_nothing_else(shared: Node, case: str) -> None:
+async def test_a_rejected_handshake_learns_why_and_nothing_else(shared: Node, case: str) -> None:
     reason, subject, options = REJECTED[case]
     agent = unique()
     subprotocols = options.get("subprotocols", ())
@@ -236,7 +236,7 @@ async def test_a_new_admin_who_names_no_cursor_starts_at_the_head(shared: Node) 
 
 
 @pytest.mark.parametrize("ahead", [1, 2**63 - 1])
-async def test_a_cursor_ahead_of_the_log_is_told_in_a_gap(shared: Node, ahead: int) -> None:
+async def test_a_cursor_ahead_of_the_log_is_reported_in_a_gap(shared: Node, ahead: int) -> None:
     head = await post_and_fan_out(shared)
     after = min(head + ahead, 2**63 - 1)
     async with await shared.stream(after=after) as stream:
@@ -248,7 +248,7 @@ async def test_a_cursor_ahead_of_the_log_is_told_in_a_gap(shared: Node, ahead: i
         assert (await stream.next_of("event"))["seq"] == alert["seq"] == head + 1
 
 
-async def test_a_cursor_before_the_first_event_that_is_kept_is_told_in_a_gap(node: Node, database_url: str) -> None:
+async def test_a_cursor_before_the_first_event_that_is_kept_is_reported_in_a_gap(node: Node, database_url: str) -> None:
     for _ in range(6):
         await node.post()
     await node.sql("DELETE FROM events WHERE seq <= 4")
