@@ -15,6 +15,7 @@ from service.cli.time_options import duration
 from service.client import BatchRefused, Client, ClientError, Posted
 from service.errors import CommandFailed
 from service.settings import load
+from service.severity import CHOICES
 
 if TYPE_CHECKING:
     from service.client import NewAlert
@@ -28,7 +29,7 @@ def send(  # noqa: PLR0913 - the fields of an alert
     stdin: Annotated[str | None, typer.Argument(metavar="[-]", help="- reads JSON, NDJSON or text from stdin.")] = None,
     title: Annotated[str | None, typer.Option(help="What happened, in one line.")] = None,
     topic: Annotated[str | None, typer.Option(help="Such as payments.eu; default: default.")] = None,
-    severity: Annotated[str | None, typer.Option(help="info, warning, error or critical; default: info.")] = None,
+    severity: Annotated[str | None, typer.Option(help=f"{CHOICES}; default: info.")] = None,
     body: Annotated[str | None, typer.Option(help="More text.")] = None,
     attribute: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Repeat for several.")] = None,
     link: Annotated[list[str] | None, typer.Option(metavar="[TITLE=]URL", help="Repeat for several.")] = None,

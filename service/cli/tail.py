@@ -15,11 +15,12 @@ import typer
 from service.cli.client_options import Token, TokenFile, Url, bearer, explained, printable
 from service.client import Client, Connected, Disconnected, Gap
 from service.settings import load
+from service.severity import CHOICES, SEVERITIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from service.client import AlertEvent, Notice, Severity
+    from service.client import AlertEvent, Notice
 
 FIRST_CONNECTION_SECONDS = 5
 LAST_ACK_SECONDS = 1
@@ -31,7 +32,7 @@ def tail(  # noqa: PLR0913 - the options of a stream
     *,
     after: Annotated[str | None, typer.Option(help="A seq, or latest; absent: after what you received last.")] = None,
     topic: Annotated[list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.")] = None,
-    min_severity: Annotated[str | None, typer.Option(help="info, warning, error or critical.")] = None,
+    min_severity: Annotated[str | None, typer.Option(help=f"{CHOICES}.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Leave after so many events.")] = None,
     url: Url = None,
     token: Token = None,
@@ -44,8 +45,8 @@ def tail(  # noqa: PLR0913 - the options of a stream
     command reconnects and continues without a gap.
     """
     start = _start(after)
-    if min_severity not in (None, *_COLOURS):
-        raise typer.BadParameter(f"must be one of {', '.join(reversed(_COLOURS))}", param_hint="--min-severity")
+    if min_severity not in (None, *SEVERITIES):
+        raise typer.BadParameter(f"must be {CHOICES}", param_hint="--min-severity")
     settings = load().client
     address = url or settings.url
     threading.Thread(target=_leave_with_the_reader, daemon=True).start()
@@ -54,7 +55,7 @@ def tail(  # noqa: PLR0913 - the options of a stream
             stream = client.stream(
                 after=start,
                 topics=topic or (),
-                min_severity=cast("Severity | None", min_severity),
+                min_severity=min_severity,
                 first_connection_seconds=FIRST_CONNECTION_SECONDS,
                 on_notice=_Notices(),
             )

@@ -8,6 +8,7 @@
  * alerts, the oldest are dropped.
  */
 
+import { isCritical } from "../stream/severity.js";
 import { byId } from "../ui/dom.js";
 import { AlertStore, addInOrder } from "./alert-store.js";
 import { FeedQuery } from "./feed-query.js";
@@ -103,7 +104,7 @@ export class Feed {
 
   /** Whether an alert is relevant with the current filters: it passes them, or is critical. @param {Alert} alert */
   isRelevant(alert) {
-    return alert.severity === "critical" || this.#query.matches(alert);
+    return isCritical(alert.severity) || this.#query.matches(alert);
   }
 
   /** The connection is back: repeats the requests that failed meanwhile. */

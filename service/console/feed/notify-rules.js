@@ -4,7 +4,7 @@
  * A more severe repetition reopens an acknowledged alert; its event only says "repeated".
  */
 
-import { compareSeverity } from "../stream/severity.js";
+import { compareSeverity, isCritical } from "../stream/severity.js";
 
 /** @import { Alert, EventFrame } from "../stream/wire-types.js" */
 
@@ -20,5 +20,5 @@ export function shouldNotify({ kind, alert }, before, isPinned) {
   if (kind !== "alert.repeated" || alert.status !== "open") return false;
   if (before) return compareSeverity(alert.severity, before.severity) > 0;
   const reopenedByThis = alert.status_at === alert.updated_at;
-  return reopenedByThis || (alert.severity === "critical" && !isPinned);
+  return reopenedByThis || (isCritical(alert.severity) && !isPinned);
 }

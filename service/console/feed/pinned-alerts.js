@@ -5,6 +5,7 @@
  * and a button lists them all.
  */
 
+import { isCritical } from "../stream/severity.js";
 import { byId, element } from "../ui/dom.js";
 import { renderKeyed } from "../ui/keyed-list.js";
 import { age } from "../ui/live-times.js";
@@ -55,7 +56,7 @@ export class PinnedAlerts {
 
   /** @param {AlertSummary} alert @param {number} sortKey */
   update(alert, sortKey) {
-    const isPinned = alert.severity === "critical" && alert.status === "open";
+    const isPinned = isCritical(alert.severity) && alert.status === "open";
     if (!isPinned && !this.#alerts.has(alert.id)) return;
     if (isPinned) this.#alerts.set(alert.id, { alert, sortKey: this.#alerts.get(alert.id)?.sortKey ?? sortKey });
     else this.#alerts.delete(alert.id);

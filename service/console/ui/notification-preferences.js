@@ -2,7 +2,7 @@
  * When an admin wants to be notified, kept in this browser for all of its tabs.
  */
 
-import { compareSeverity } from "../stream/severity.js";
+import { compareSeverity, isCritical } from "../stream/severity.js";
 import { SEVERITIES } from "../stream/wire-constants.js";
 import { onWrittenInOtherTab, read, write } from "./local-storage.js";
 
@@ -59,7 +59,7 @@ export function meetsThreshold(threshold, severity) {
  * @param {Date} now
  */
 export function mayNotifyAt({ quiet, quietFrom, quietTo, criticalAlways }, severity, now) {
-  if (!quiet || (criticalAlways && severity === "critical")) return true;
+  if (!quiet || (criticalAlways && isCritical(severity))) return true;
   const time = `${String(now.getHours()).padStart(2, "0")}:${String(now.getMinutes()).padStart(2, "0")}`;
   const isQuiet = quietFrom <= quietTo ? quietFrom <= time && time < quietTo : quietFrom <= time || time < quietTo;
   return !isQuiet;

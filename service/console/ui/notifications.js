@@ -6,7 +6,7 @@
  * id as its tag: if the alert comes again, the new notification replaces the old one.
  */
 
-import { compareSeverity } from "../stream/severity.js";
+import { compareSeverity, isCritical } from "../stream/severity.js";
 import { load, mayNotifyAt, meetsThreshold, onSavedInOtherTab, save } from "./notification-preferences.js";
 import { NotificationSound } from "./notification-sound.js";
 
@@ -109,14 +109,14 @@ export class Notifications {
       for (const { id, severity, topic, title } of alerts) this.#notify(title, `${severity} · ${topic}`, id, severity);
       return;
     }
-    const critical = alerts.filter(({ severity }) => severity === "critical").length;
+    const critical = alerts.filter(({ severity }) => isCritical(severity)).length;
     const topics = [...new Set(alerts.map(({ topic }) => topic))].slice(0, SINGLE_MAX).join(", ");
     this.#notify(`${alerts.length} new alerts, ${critical} critical`, topics, null, critical ? "critical" : "info");
   }
 
   /** @param {string} title @param {string} body @param {string | null} id @param {Severity} severity */
   #notify(title, body, id, severity) {
-    const isPersistent = severity === "critical";
+    const isPersistent = isCritical(severity);
     const options = { body, tag: id ?? "tocsin", icon: ICON, requireInteraction: isPersistent, silent: true };
     let notification;
     try {

@@ -2,6 +2,7 @@
  * Announces new alerts to screen readers.
  */
 
+import { isCritical } from "../stream/severity.js";
 import { byId } from "./dom.js";
 
 /** @import { Alert } from "../stream/wire-types.js" */
@@ -37,7 +38,7 @@ export class ScreenReaderAnnouncer {
     const alerts = this.#pending;
     this.#pending = [];
     if (alerts.length > ANNOUNCED_MAX) this.#silentUntil = Date.now() + AFTER_BURST_MS;
-    const critical = alerts.filter(({ severity }) => severity === "critical").length;
+    const critical = alerts.filter(({ severity }) => isCritical(severity)).length;
     this.#region.textContent =
       alerts.length > ANNOUNCED_MAX
         ? `${alerts.length} new alerts, ${critical} critical`
