@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo unit test test-long coverage tools check format reference screenshots lock bench bench-peers
+.PHONY: help run demo unit test test-long coverage tools check hooks format reference screenshots lock bench bench-peers
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,10 @@ check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, 
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m scripts.node_tools check
 	@$(BIN)/python -m pytest -q tests/database/test_migrations.py
+
+hooks: $(VENV)/.dev  ## run the quick part of `make check` on each commit
+	@$(BIN)/python -m scripts.node_tools
+	@$(BIN)/pre-commit install
 
 format: $(VENV)/.dev  ## format the code and fix what ruff and Biome can fix
 	@$(BIN)/ruff check --fix-only .
