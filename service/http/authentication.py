@@ -41,7 +41,7 @@ class Bearer(HTTPBearer):
         except RequestRefused:
             limits.hit("auth_failure", client_address(request))
             raise
-        request.state.principal = principal
+        request.state.principal = principal  # for verified_principal()
         limits.hit(self.limit, principal.subject)
         if not any(map(principal.may, self.scopes)):
             raise ScopeMissing(f"This requires a token with the scope {' or '.join(self.scopes)}.")
@@ -50,6 +50,12 @@ class Bearer(HTTPBearer):
 
 MayRead = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read"))]
 """The principal of a request that reads alerts."""
+
+
+def verified_principal(request: Request) -> Principal | None:
+    """Return whose token was verified, even if the request was refused afterwards."""
+    principal: Principal | None = getattr(request.state, "principal", None)
+    return principal
 
 
 async def _verify(request: Request, verifier: TokenVerifier) -> Principal:

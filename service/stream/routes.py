@@ -21,7 +21,7 @@ from service.errors import (
     ScopeMissing,
     TopicForbidden,
 )
-from service.http.authentication import Bearer, MayRead
+from service.http.authentication import Bearer, MayRead, verified_principal
 from service.http.openapi import json_operation, refusals
 from service.http.provided import part, provided
 from service.http.request_body import json_body
@@ -40,14 +40,14 @@ class StreamBearer(Bearer):
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # as Bearer's own
         """Return the bearer of ``request``."""
-        request.state.principal = None
         try:
             return await super().__call__(request)
         except RateLimited:
             raise
         except RequestRefused as error:
             counted = not isinstance(error, ScopeMissing)
-            part(request, HttpEndpoint).record_rejection(request, error, request.state.principal, counted=counted)
+            principal = verified_principal(request)
+            part(request, HttpEndpoint).record_rejection(request, error, principal, counted=counted)
             raise
 
 
