@@ -50,7 +50,7 @@ WORDS = {
     "wanted": "requested",
     "watcher": "recipient",
 }
-"""Each banned word of ``docs/glossary.md``, with one to use instead."""
+"""Each banned word, most of them of ``docs/glossary.md``, with one to use instead."""
 PHRASES = (
     "anew",
     "as it were",
