@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 _PACKAGE = Path(__file__).parent
-_CHECKOUT = _PACKAGE.parent.parent / "alembic"
 _INSTALLED = _PACKAGE / "migrations"
+# Beside an installed package this is Alembic itself.
+_CHECKOUT = _PACKAGE.parent.parent / "alembic"
 
 
 def configuration(url: URL) -> Config:
     """Return Alembic's configuration for the database at ``url``."""
     config = Config()
-    config.set_main_option("script_location", str(_CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED))
+    location = str(_INSTALLED if _INSTALLED.is_dir() else _CHECKOUT)
+    config.set_main_option("script_location", location.replace("%", "%%"))  # a value of configparser
     config.attributes["url"] = url
     return config
 
