@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.harness import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -24,6 +31,23 @@ async def test_a_unit_test_that_connects_through_its_loop_fails() -> None:
 def test_a_unit_test_that_starts_a_process_fails() -> None:
     with pytest.raises(pytest.fail.Exception, match="unit test"):
         subprocess.Popen([sys.executable, "-c", ""])
+
+
+@pytest.mark.unit(process=True)
+def test_neither_the_tests_nor_their_processes_ask_a_proxy(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import os\ndef test_it():\n    assert not [name for name in os.environ if name.lower().endswith('_proxy')]\n"
+    )
+    variables = {"HTTP_PROXY": "http://127.0.0.1:1", "no_proxy": "*", "Grpc_Proxy": "http://127.0.0.1:1"}
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "tests.tiers", "-c", ROOT / "pyproject.toml", tmp_path],
+        cwd=tmp_path,
+        env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_the_processes_of_tests_end_with_ctrl_c_however_the_run_was_started() -> None:

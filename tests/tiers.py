@@ -11,6 +11,7 @@ the same.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -48,7 +49,12 @@ settings.register_profile("random", **_ANY_SPEED)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose how properties are tested, before Hypothesis reads it, and let a signal do what it does by default."""
+    """Choose how properties are tested, before Hypothesis reads it, and let a signal do what it does by default.
+
+    Nor is there a proxy, which would be asked for what is on this machine.
+    """
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would nodes
     if not config.option.basetemp:
         config.option.basetemp = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=memory_folder())
