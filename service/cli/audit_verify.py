@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.cli.environment import database_url
+from service.cli.invocation import suggest
 from service.database.engine import address_of
 from service.errors import CommandFailed
 from service.integrity import verifier
-from service.integrity.chain_sources import LEDGER, LOG
+from service.integrity.chain_sources import LEDGER, LOG, TablesMissing
 from service.integrity.checkpoint import Checkpoint
 from service.integrity.link_checks import LinkRef
 from service.settings import load
@@ -104,6 +105,8 @@ def _run(address: str, checkpoint: Checkpoint, expected: Sequence[bytes], jobs: 
                 results.append(_unless_purged(address, chain, check))
     except KeyboardInterrupt:
         raise CommandFailed("interrupted: run the command again, and it continues") from None
+    except TablesMissing as error:
+        raise CommandFailed(f"{error}: run {suggest('migrate')}") from None
     if all(result.mismatch is None for result in results):
         checkpoint.save_heads({result.chain.name: LinkRef(*result.head[:2]) for result in results})
     return results

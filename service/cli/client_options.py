@@ -40,7 +40,10 @@ def bearer(settings: ClientSettings, token: str | None, token_file: Path | None)
         return settings.token.get_secret_value().strip()
     if (configured := settings.token_file) is not None:
         return lambda: _read(configured)
-    raise ConfigurationError(f"there is no token: set TOCSIN_TOKEN, or use --token-file; {suggest('token')} makes one")
+    mint = suggest('token --sub me --scope "alerts:read alerts:write"')
+    raise ConfigurationError(
+        f"there is no token: use --token-file, or set TOCSIN_TOKEN, with your own key by: export TOCSIN_TOKEN=$({mint})"
+    )
 
 
 def _read(path: Path) -> str:

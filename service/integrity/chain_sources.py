@@ -102,11 +102,16 @@ class ChainSnapshot(NamedTuple):
     found: dict[bytes, int | None]
 
 
+class TablesMissing(CommandFailed):
+    """The database has not all tables that are verified: its schema is that of another version."""
+
+
 @asynccontextmanager
 async def snapshot_connection(address: str) -> AsyncIterator[asyncpg.Connection]:
     """Open a connection whose queries all see the same instant.
 
     Raises:
+        TablesMissing: the schema is not up to date.
         CommandFailed: the database cannot be read.
 
     """
@@ -123,7 +128,7 @@ async def snapshot_connection(address: str) -> AsyncIterator[asyncpg.Connection]
         finally:
             await connection.close(timeout=5)
     except asyncpg.UndefinedTableError as error:
-        raise CommandFailed(f"{error}: bring the schema up to date with tocsin migrate") from None
+        raise TablesMissing(f"{error}: bring the schema up to date") from None
     except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
         raise CommandFailed(
             f"the database cannot be read: {error or type(error).__name__}; run the command again, it goes on from here"

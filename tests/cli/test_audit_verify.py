@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from service.cli.invocation import suggest
 from tests.harness import ROOT, eventually
 
 if TYPE_CHECKING:
@@ -137,8 +138,11 @@ def test_a_state_that_cannot_be_used_is_said_in_one_line(
     assert "--state" in refused(*arguments, TOCSIN_DATABASE_URL=database_url)
 
 
-def test_a_database_that_cannot_be_read_is_said_in_one_line(refused: Callable[..., str], empty_url: str) -> None:
-    assert "tocsin migrate" in refused("audit", "verify", TOCSIN_DATABASE_URL=empty_url)
+def test_a_database_that_cannot_be_read_is_said_in_one_line(
+    refused: Callable[..., str], empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"up to date: run {suggest('migrate')}" in refused("audit", "verify", TOCSIN_DATABASE_URL=empty_url)
     away = "postgresql://tocsin:hunter2@127.0.0.1:9/tocsin"
     assert "cannot be used" in refused("audit", "verify", TOCSIN_DATABASE_URL=away)
 

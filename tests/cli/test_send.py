@@ -94,7 +94,7 @@ async def test_the_token_may_come_from_a_file(lenient: Node, send: Callable[...,
 @pytest.mark.parametrize(
     ("arguments", "variables", "said"),
     [
-        (("--title", "x"), {"TOCSIN_TOKEN": ""}, "set TOCSIN_TOKEN"),
+        (("--title", "x"), {"TOCSIN_TOKEN": ""}, "export TOCSIN_TOKEN=$("),
         (("--title", "x"), {"TOCSIN_TOKEN": "hunter2"}, "get a fresh token"),
         (("--title", "x", "--token-file", "nowhere"), {}, "nowhere cannot be read"),
         (("--title", "x", "--topic", "No Topic"), {}, "correct /topic: "),

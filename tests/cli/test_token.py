@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from service.auth.tokens import TokenVerifier
 from service.settings import AuthSettings
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -61,6 +61,19 @@ def test_without_a_secret_the_development_key_signs(tocsin: Tocsin, tmp_path: Pa
     secret = make_dev_secret(tmp_path)
     run = tocsin("token", *ALICE, TOCSIN_DATA_DIR=str(tmp_path))
     assert bearer(run.stdout.strip(), secret).subject == "alice"
+
+
+def test_the_command_that_sets_a_token_can_be_pasted(tocsin: Tocsin) -> None:
+    said = tocsin("send", "--title", "x").stderr
+    command = "export TOCSIN_TOKEN=" + said.partition("export TOCSIN_TOKEN=")[2]
+    pasted = subprocess.run(
+        ["sh", "-c", command + 'printf %s "$TOCSIN_TOKEN"'],
+        env={**os.environ, "TOCSIN_JWT_SECRET": SECRET},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert bearer(pasted.stdout).scopes == {"alerts:read", "alerts:write"}
 
 
 @pytest.mark.unit
