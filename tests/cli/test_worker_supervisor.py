@@ -170,18 +170,19 @@ async def test_alerts_posted_to_either_worker_reach_the_streams_of_both_once_and
 
 async def test_a_killed_worker_comes_back_and_nothing_is_lost_and_without_their_parent_all_end(pair: Process) -> None:
     admins = [Admin(pair, name) for name in ("alice", "bob", "carol", "dave", "erin", "frank")]
-    load = Load(300)
+    load = Load(pause=0.05)
     async with AsyncExitStack() as stack:
         for admin in admins:
             await stack.enter_async_context(admin)
         await eventually(lambda: all(admin.sessions for admin in admins))
         before = await serving(pair)
         posting = asyncio.create_task(load.run(pair, workers=6))
-        await eventually(lambda: len(load.stored) > load.count // 4)
+        await eventually(lambda: len(load.stored) > 75)
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
-        await posting
         after = await eventually(lambda: two_serve_without(pair, killed))
+        load.finish()
+        await posting
         assert before - after == {killed}
         await eventually(await received_all(admins))
         await pair.flushed(load.count)

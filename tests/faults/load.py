@@ -124,23 +124,37 @@ async def post_all(nodes: Iterable[Node], count: int, workers: int) -> list[dict
 
 @dataclass
 class Load:
-    """A given number of alerts, each posted by one of several backends until it is stored."""
+    """Alerts that several backends post, each until it is stored, from ``run()`` until ``finish()``.
 
-    count: int
+    So there is load during a fault, however soon or late it comes. Between two of its alerts a backend waits ``pause``
+    seconds.
+    """
+
+    pause: float = 0
+    count: int = 0
+    """How many were posted."""
+    is_over: bool = False
     stored: list[dict[str, Any]] = field(default_factory=list)
     refusals: list[Answer] = field(default_factory=list)
 
     async def run(self, node: Node, workers: int = 16) -> None:
-        """Post them all."""
-        todo = itertools.islice(alerts(), self.count)
+        """Post, and return when the last alert is stored."""
+        todo = alerts()
 
         async def worker() -> None:
             async with Backend(node) as backend:
-                for alert in todo:
+                while not self.is_over:
+                    alert = next(todo)
+                    self.count += 1
                     self.stored.append(await backend.insist(alert, f"key of {alert['title']}", self.refusals))
+                    await asyncio.sleep(self.pause)
 
         async with asyncio.timeout(4 * PATIENCE):
             await asyncio.gather(*(worker() for _ in range(workers)))
+
+    def finish(self) -> None:
+        """Begin no more posts."""
+        self.is_over = True
 
     async def assert_stored_once(self, node: Node) -> None:
         """Compare what was answered with the log, the table of alerts and the keys: each alert is there, once."""
@@ -268,6 +282,17 @@ async def received_all(admins: Iterable[Admin]) -> Callable[[], bool]:
     """Return the condition that each admin received as many events as the log holds for them."""
     expected = [(admin, len(await admin.expected())) for admin in admins]
     return lambda: all(len(admin.seqs) >= count for admin, count in expected)
+
+
+async def ledger_knows(admins: Iterable[Admin]) -> bool:
+    """Say whether the ledger has a delivery to each admin, and a receipt of each who acknowledges."""
+    for admin in admins:
+        rows = await admin.node.sql(
+            "SELECT bool_or(received_at IS NOT NULL) FROM audit.deliveries WHERE recipient = $1", admin.subject
+        )
+        if rows[0][0] is None or rows[0][0] < admin.acks:
+            return False
+    return True
 
 
 async def assert_ledger_within(admins: Iterable[Admin]) -> None:

@@ -26,24 +26,23 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("alerts", [600, pytest.param(3_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("pause", [0.05, pytest.param(0, marks=pytest.mark.long)])
 async def test_a_node_that_is_asked_to_stop_under_load_keeps_what_it_answered_and_stops_its_postgres(
-    folder: Path, alerts: int
+    folder: Path, pause: float
 ) -> None:
     node = start_process("", folder, 0, **UNLIMITED)
     silent, acknowledging = Admin(node, "alice", topics=("payments.*", "search")), Admin(node, "bob", acks=True)
-    load = Load(alerts)
+    load = Load(pause)
     try:
         async with AsyncExitStack() as stack:
             for admin in (silent, acknowledging):
                 await stack.enter_async_context(admin)
             await eventually(lambda: silent.sessions and acknowledging.sessions)
             posting = asyncio.create_task(load.run(node))
-            await eventually(lambda: len(load.stored) > alerts // 3)
+            await eventually(lambda: len(load.stored) > 200)
             assert (folder / "postgres" / "postmaster.pid").exists()
             assert await asyncio.to_thread(node.stop) == 0
             assert not (folder / "postgres" / "postmaster.pid").exists()
-            assert len(load.stored) < alerts
             await eventually(lambda: silent.sessions[0].code)
             posting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
