@@ -67,7 +67,7 @@ for _name, _places in {
     "recipient": (((4711, UUID(CONNECTION)),), ((0, UUID(int=0)),)),
     "unreceived": (((4711, "alice"),), ((0, "a b"),)),
     "connection": (((AT, UUID(CONNECTION)),),),
-    "rejection": (((AT, 0),), ((AT, 17),)),
+    "rejection": (((AT, UUID(CONNECTION)),), ((AT, UUID(int=0)),)),
     "source": (((AT, ""),), ((AT, "billing"),)),
 }.items():
     schemathesis.openapi.format(f"{_name}-cursor", st.sampled_from([str(encode_cursor(*places)) for places in _places]))
