@@ -55,6 +55,7 @@ async def incident(url: str) -> AsyncIterator[dict[str, str]]:
                 "tokens WHERE revoked_at IS NOT NULL AND open = 0",
                 "sources WHERE refused > 0 AND repeated > 0",
                 "deliveries WHERE received_at IS NOT NULL AND kind = 'alert.commented'",
+                "deliveries WHERE recipient = 'bob' AND kind = 'alert.repeated'",
             ):
                 await eventually(lambda w=what: node.sql(f"SELECT FROM audit.{w}"))  # type: ignore[misc]
             # What an operator looks at has been waiting for a while.
@@ -79,6 +80,9 @@ async def _an_evening(node: Node, alice: Stream) -> dict[str, Any]:
         await node.post("Disk is full", topic="storage", severity="warning")
         assert (await billing.post("/v1/alerts", json=eu)).status_code == 200
         assert (await billing.post("/v1/alerts", json={"severity": "grave"})).status_code == 422
+        # The answer to a post does not wait for the fan-out: each has been sent all of it before anybody leaves.
+        await carol.events(5)
+        await alice.events(2)
         lost = {"jti": "carol-phone", "reason": "phone lost"}
         assert (await root.post("/v1/revocations", json=lost)).status_code == 201
         assert (await carol.closed())[0] == 1008
