@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness import ROOT
+from tests.tiers import SLOWEST_FIRST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +53,7 @@ def test_neither_the_tests_nor_their_processes_ask_a_proxy(tmp_path: Path) -> No
 
 def test_the_processes_of_tests_end_with_ctrl_c_however_the_run_was_started() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_slowest_modules_exist() -> None:
+    assert [module for module in SLOWEST_FIRST if not (ROOT / "tests" / module).exists()] == []

@@ -34,6 +34,23 @@ if TYPE_CHECKING:
 FOLDER_PREFIX = "tocsin-files-"
 """The tests' files are in memory, and in no folder that a run beside this one sets the permissions of."""
 WHOLLY_LONG = r"^pytestmark = \[?pytest\.mark\.long"
+SLOWEST_FIRST = (
+    "console/test_oidc.py",
+    "cli/test_worker_supervisor.py",
+    "console/test_tabs.py",
+    "console/test_console.py",
+    "console/test_feed.py",
+    "console/test_attention.py",
+    "console/test_alert.py",
+    "console/test_dashboard.py",
+    "console/test_banners.py",
+    "console/test_sign_in.py",
+    "cli/test_audit_verify.py",
+    "stream/transports/test_http_endpoint.py",
+    "console/test_keys.py",
+    "faults/test_outage.py",
+)
+"""The modules that take longest: begun last, one of them would be all that runs in the end."""
 BLOCKED = (
     (socket.socket, "connect"),
     (socket.socket, "connect_ex"),
@@ -91,6 +108,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         case "not long":
             return re.search(WHOLLY_LONG, code, re.MULTILINE) is not None or None
     return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest modules first, in which order pytest-xdist hands them out."""
+    ranks = {Path(__file__).parent / module: rank for rank, module in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.hookimpl(wrapper=True)
