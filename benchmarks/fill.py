@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
 _ID = "('019aa000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
-_OWN = {"events": {"seq": "n", "alert_id": _ID}, "alerts": {"seq": "n", "id": _ID}}
+_OWN = {"events": {"seq": "n", "id": "n", "alert_id": _ID}, "alerts": {"seq": "n", "id": _ID}}
 """The columns in which the copies differ, by table."""
 _WHILE_LOADING = {"max_wal_size": "'64GB'", "checkpoint_timeout": "'1h'", "autovacuum": "off"}
 _SESSION = {"synchronous_commit": "off", "maintenance_work_mem": "'512MB'"}
@@ -28,7 +28,7 @@ async def fill(url: str, events: int) -> None:
     """Bring the log, which holds one event, to so many."""
     async with loading(url, events) as admin:
         await asyncio.gather(*(_fill_table(url, table, events) for table in _OWN))
-        await admin.execute("INSERT INTO log_chain VALUES ($1, 2, now(), '')", events)
+        await admin.execute("INSERT INTO log_chain VALUES ($1, 2, $1, now(), '')", events)
         # The indexer goes on after the last entry; what it would do to five million is not what is measured.
         await admin.execute(
             "INSERT INTO alert_search (seq, words, attributes) SELECT seq, '', attributes FROM alerts WHERE seq = $1",

@@ -37,7 +37,7 @@ CONNECTIONS = 20_000
 AHEAD = timedelta(minutes=6)
 """The month ends so long after it is begun to be made, so that its last hour is a whole one when it is asked about."""
 _COLUMNS = {
-    "events": "seq alert_id kind topic severity recipients actor occurred_at body",
+    "events": "seq id alert_id kind topic severity recipients actor occurred_at body",
     "alerts": "id seq source topic severity title attributes links recipients status status_by status_at occurrences"
     " created_at updated_at",
     "recipients": "id topics first_seen_at last_seen_at received_seq",
@@ -103,7 +103,7 @@ async def _make(url: str, month: Month, connections: int) -> None:
             )
         await asyncio.gather(*(_build(url, restore[turn::2]) for turn in range(2)))
         # The chains are of no account to the views; the head of the log is read from its last link.
-        await admin.execute("INSERT INTO log_chain VALUES ($1, 1, now(), '')", month.events)
+        await admin.execute("INSERT INTO log_chain VALUES ($1, 1, $1, now(), '')", month.events)
         await admin.execute("VACUUM (ANALYZE)")  # which would have happened in the course of a month
 
 

@@ -140,7 +140,9 @@ def events(month: Month, first: int, last: int) -> Iterator[bytes]:
                 f'"dedup_key":null,"status":"{status}","status_by":"{actor}","status_at":"{at}","occurrences":1,'
                 f'"created_at":"{created_at}","updated_at":"{at}","expires_at":null,"escalate_at":null}}'
             )
-            rows.append(f"{seq}\t{identity}\talert.{kind}\t{topic}\t{severity}\t{recipients}\t{actor}\t{at}\t{body}\n")
+            rows.append(
+                f"{seq}\t{seq}\t{identity}\talert.{kind}\t{topic}\t{severity}\t{recipients}\t{actor}\t{at}\t{body}\n"
+            )
         yield "".join(rows).encode()
 
 

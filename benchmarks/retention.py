@@ -32,8 +32,8 @@ AFTER_SECONDS = 30
 PATIENCE = 3600
 
 _LINKS = """
-INSERT INTO log_chain (last_seq, first_seq, linked_at, hash)
-SELECT last_seq, greatest(last_seq / 10000 * 10000, 2),
+INSERT INTO log_chain (last_seq, first_seq, last_id, linked_at, hash)
+SELECT last_seq, greatest(last_seq / 10000 * 10000, 2), last_seq,
        CASE WHEN last_seq < $2 THEN now() ELSE now() + interval '1 d' END, sha256(int8send(last_seq))
 FROM (SELECT least(n * 10000 - 1, $1::bigint) AS last_seq FROM generate_series(1, $1::bigint / 10000 + 1) AS n) AS links
 """

@@ -204,7 +204,7 @@ class Node:
             await self.revocations.read()
             await self._keyring.load()
             self.fanout.start_at(head)
-            await self.flusher.register(head)
+            await self.flusher.register(head.seq)
             stack.push_async_callback(self.flusher.sign_off)
             stack.push_async_callback(self.dashboard.close)
             stack.callback(self._shut_down)  # also those without a socket, between two polls
@@ -223,7 +223,7 @@ class Node:
                 self.search_indexer.task.run(),
             ):
                 await stack.enter_async_context(self.tasks.running(work))
-            log.info("node serves", node=str(self.ledger.node_id), head=head)
+            log.info("node serves", node=str(self.ledger.node_id), head=head.seq)
             yield
 
     def _shut_down(self) -> None:

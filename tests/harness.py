@@ -31,7 +31,9 @@ from service.auth.issuers import Keyring, load_keyring
 from service.auth.shared_secret import mint
 from service.cli.serve import server_config
 from service.database.engine import parse_url
+from service.database.ids import random_ids
 from service.events.hash_chain import digest, event_line
+from service.events.log import append_alerts
 from service.settings import AuthSettings, Settings
 from tests import prefork
 from tests.contract import checked_answer, checked_frame, ends
@@ -39,6 +41,9 @@ from tests.contract import checked_answer, checked_frame, ends
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from service.events.idempotency import IdempotencyKey
+    from service.events.log import Appended
 
 SECRET = "a secret of the tests, of more than 32 bytes"
 READ = "alerts:read"
@@ -70,10 +75,21 @@ async def _check_async(response: httpx2.Response) -> None:
     checked_answer(response)
 
 
-def created(alert: bytes) -> bytes:
-    """Return the digest of the event by which an alert, given as JSON, enters the log."""
+async def append(
+    connection: asyncpg.Connection, alerts: Sequence[bytes], keys: Sequence[IdempotencyKey | None] | None = None
+) -> list[Appended]:
+    """Append alerts, given as JSON, to the log, as the committer does."""
+    ids = random_ids(len(alerts))
+    digests = [_created(event_id, alert) for event_id, alert in zip(ids, alerts, strict=True)]
+    _, results = await append_alerts(connection, alerts, ids, digests, keys or [None] * len(alerts))
+    return results
+
+
+def _created(event_id: int, alert: bytes) -> bytes:
+    """Return the digest of the event by which an alert enters the log."""
     fields = json.loads(alert)
-    return digest(event_line("alert.created", datetime.fromisoformat(fields["created_at"]), fields["source"], alert))
+    at = datetime.fromisoformat(fields["created_at"])
+    return digest(event_line(event_id, "alert.created", at, fields["source"], alert))
 
 
 async def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:

@@ -40,7 +40,15 @@ if TYPE_CHECKING:
 
 OPERATIONS = {f"{method.upper()} {path}": operation for path, method, operation in operations(document(OPENAPI))}
 FRAMES = [*frames_of(ServerFrame), *frames_of(ClientFrame)]
-EVENT = {"type": "event", "seq": 1, "kind": "alert.created", "at": "2026-11-21T09:41:07Z", "actor": "a", "alert": BODY}
+EVENT = {
+    "type": "event",
+    "seq": 1,
+    "id": "9f3a2c1d00112233",
+    "kind": "alert.created",
+    "at": "2026-11-21T09:41:07Z",
+    "actor": "a",
+    "alert": BODY,
+}
 
 
 def described(name: str) -> dict[str, Any]:

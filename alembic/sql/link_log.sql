@@ -3,11 +3,11 @@
 CREATE FUNCTION microseconds(at timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (extract(epoch FROM at) * 1000000)::bigint;
 
--- Link the events after `after_seq`, under the lock of the log. `digests` holds 32 bytes for each of them.
--- No link crosses a multiple of 10,000, so that whole partitions of the log hold whole links.
-CREATE FUNCTION link_log(after_seq bigint, digests bytea) RETURNS void LANGUAGE plpgsql AS $$
+-- Link the events after `after_seq`, under the lock of the log. `ids` holds the id of each of them, `digests` 32
+-- bytes for each. No link crosses a multiple of 10,000, so that whole partitions of the log hold whole links.
+CREATE FUNCTION link_log(after_seq bigint, ids bigint[], digests bytea) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    stored bigint := after_seq + length(digests) / 32;
+    stored bigint := after_seq + cardinality(ids);
     first bigint := after_seq + 1;
     last bigint;
     at timestamptz := clock_timestamp();
@@ -18,7 +18,8 @@ BEGIN
         link := sha256(
             link || int8send(first) || int8send(microseconds(at))
             || substr(digests, (first - after_seq - 1)::integer * 32 + 1, (last - first + 1)::integer * 32));
-        INSERT INTO log_chain (last_seq, first_seq, linked_at, hash) VALUES (last, first, at, link);
+        INSERT INTO log_chain (last_seq, first_seq, last_id, linked_at, hash)
+        VALUES (last, first, ids[last - after_seq], at, link);
         first := last + 1;
     END LOOP;
 END $$;

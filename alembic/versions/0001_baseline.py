@@ -32,7 +32,8 @@ down_revision = None
 
 SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
-    *("event_filter", "log_blocks", "event_partitions", "link_log", "append_alerts", "write_ledger", "serving_nodes"),
+    *("event_filter", "log_blocks", "event_partitions", "positions", "link_log", "append_alerts", "write_ledger"),
+    "serving_nodes",
     *("audit_schema", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency", "audit_connections"),
     *("audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources", "audit_log_gaps"),
     *("audit_retention_runs", "grant_audit"),
@@ -81,6 +82,7 @@ def create_log() -> None:
     op.create_table(
         "events",
         Column("seq", BigInteger, primary_key=True, autoincrement=False),
+        Column("id", BigInteger, nullable=False, comment="random, made before the commit: with the seq, a position"),
         Column("alert_id", Uuid, nullable=False),
         Column("kind", Text, nullable=False),
         Column("topic", Text, nullable=False),
@@ -104,6 +106,7 @@ def create_log() -> None:
         "log_chain",
         Column("last_seq", BigInteger, primary_key=True, autoincrement=False),
         Column("first_seq", BigInteger, nullable=False),
+        Column("last_id", BigInteger, nullable=False, comment="the id of the event at last_seq"),
         Column("linked_at", TIME, nullable=False),
         Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/events/hash_chain.py"),
         comment="One row per batch that was appended to the log, linked to the previous one; the last is the head.",
@@ -369,6 +372,7 @@ def create_retention() -> None:
         Column("partition", Text, comment="the deleted partition of the log; null: none"),
         Column("first_seq", BigInteger),
         Column("last_seq", BigInteger, unique=True),
+        Column("last_id", BigInteger, comment="the id of the event at last_seq"),
         Column("log_hash", LargeBinary, comment="of the link that ended at last_seq"),
         Column("archive", Text, comment="the file that holds its events"),
         Column(

@@ -43,9 +43,11 @@ from service.alerts.queue_items import PendingAlert, Stored, Waiting
 from service.alerts.statements import load_unit_of_work, write_unit_of_work
 from service.alerts.unit_of_work import Lookup
 from service.database.engine import CONNECTION_LOST, unavailable
+from service.database.ids import random_ids
 from service.errors import IdempotencyMismatch, InternalError, NotFound, OutcomeUnknown, Overloaded, RequestRefused
 from service.events.idempotency import mismatch
 from service.events.log import Appended, append_alerts
+from service.events.position import Position
 from service.logs import get_logger
 from service.metrics import (
     ALERTS_REPEATED,
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 _POSTED = (PendingAlert, PostAlert)
+_FIND_STORED = "SELECT id, seq, event_id_at(min(seq) OVER () - 1) FROM alerts WHERE id = ANY ($1) ORDER BY seq"
 
 
 class _Decided(NamedTuple):
@@ -76,6 +79,7 @@ class _Decided(NamedTuple):
 
     xid: str
     outcomes: list[Outcome]
+    before: Position
     events: list[Event]
 
 
@@ -86,7 +90,7 @@ class Committer:
         self,
         database: Database,
         settings: StorageSettings,
-        committed: Callable[[Sequence[Event]], None],
+        committed: Callable[[Position, Sequence[Event]], None],
         sources: SourceCounter,
     ) -> None:
         self._connection = CommitConnection(database)
@@ -179,35 +183,49 @@ class Committer:
         except CONNECTION_LOST:
             _fail(batch, unavailable())
             return
+        ids = random_ids(len(batch))
         try:
-            results = await append_alerts(
+            before, results = await append_alerts(
                 connection,
                 [alert.wire for alert in batch],
-                [alert.digest for alert in batch],
+                ids,
+                [alert.digest(event_id) for alert, event_id in zip(batch, ids, strict=True)],
                 [alert.key for alert in batch],
             )
         except CONNECTION_LOST as error:
-            await self._recover(batch, partial(self._recover_alerts, batch), error)
+            await self._recover(batch, partial(self._recover_alerts, batch, ids), error)
         except asyncpg.PostgresError as error:
             await self._commit_one_by_one(batch, error)
         else:
             _observe(started, len(batch))
-            self._conclude_alerts(batch, results)
+            self._conclude_alerts(before, batch, ids, results)
 
-    async def _recover_alerts(self, batch: list[PendingAlert], connection: asyncpg.Connection) -> None:
-        rows = await connection.fetch("SELECT id, seq FROM alerts WHERE id = ANY ($1)", [alert.id for alert in batch])
+    async def _recover_alerts(
+        self, batch: list[PendingAlert], ids: Sequence[int], connection: asyncpg.Connection
+    ) -> None:
+        rows = await connection.fetch(_FIND_STORED, [alert.id for alert in batch])
         seqs: dict[UUID, int] = {row[0]: row[1] for row in rows}
-        stored = [alert for alert in batch if alert.id in seqs]
+        stored = [(alert, event_id) for alert, event_id in zip(batch, ids, strict=True) if alert.id in seqs]
         log.info("commit recovered", stored=len(stored), not_stored=len(batch) - len(stored))
-        results = [Appended(seqs[alert.id], replayed=False, mismatch=False, body=None) for alert in stored]
-        self._conclude_alerts(stored, results)
+        if stored:
+            before = Position(rows[0][1] - 1, rows[0][2])
+            results = [Appended(seqs[alert.id], replayed=False, mismatch=False, body=None) for alert, _ in stored]
+            alerts, event_ids = zip(*stored, strict=True)
+            self._conclude_alerts(before, alerts, event_ids, results)
         _fail([alert for alert in batch if alert.id not in seqs], unavailable())
 
-    def _conclude_alerts(self, batch: Sequence[PendingAlert], results: Sequence[Appended]) -> None:
-        events = [alert.event(result.seq) for alert, result in zip(batch, results, strict=True) if not result.replayed]
+    def _conclude_alerts(
+        self, before: Position, batch: Sequence[PendingAlert], ids: Sequence[int], results: Sequence[Appended]
+    ) -> None:
+        events = [
+            alert.event(result.seq, event_id)
+            for alert, event_id, result in zip(batch, ids, results, strict=True)
+            if not result.replayed
+        ]
         ALERTS_STORED.inc(len(events))
         ALERTS_REPLAYED.inc(len(batch) - len(events))
-        self._conclude(batch, [_outcome(alert, result) for alert, result in zip(batch, results, strict=True)], events)
+        outcomes = [_outcome(alert, result) for alert, result in zip(batch, results, strict=True)]
+        self._conclude(batch, outcomes, before, events)
 
     # Commands, whose outcome depends on what is stored: a transaction of six round trips.
 
@@ -221,7 +239,7 @@ class Committer:
             async with connection.transaction():
                 lookup = Lookup.union(command.lookup() for command in batch)
                 unit, xid = await load_unit_of_work(connection, lookup)
-                decided = _Decided(xid, apply_all(batch, unit), unit.events)
+                decided = _Decided(xid, apply_all(batch, unit), unit.start, unit.events)
                 await write_unit_of_work(connection, unit)
         except CONNECTION_LOST as error:
             if decided is None:
@@ -249,7 +267,7 @@ class Committer:
         ALERTS_STORED.inc(sum(event.kind == "alert.created" for event in decided.events))
         ALERTS_REPEATED.inc(sum(outcome.repeated and not outcome.replayed for outcome in stored))
         ALERTS_REPLAYED.inc(sum(outcome.replayed for outcome in stored))
-        self._conclude(batch, decided.outcomes, decided.events)
+        self._conclude(batch, decided.outcomes, decided.before, decided.events)
 
     # Both.
 
@@ -279,12 +297,14 @@ class Committer:
         if not await self._connection.recover(ask, self._settings.commit_recovery_timeout_seconds):
             _fail(batch, _unknown())
 
-    def _conclude(self, batch: Sequence[QueueItem], outcomes: Sequence[Outcome], events: Sequence[Event]) -> None:
+    def _conclude(
+        self, batch: Sequence[QueueItem], outcomes: Sequence[Outcome], before: Position, events: Sequence[Event]
+    ) -> None:
         """Count the outcomes by source, pass the events to the fan-out, and answer the requests."""
         for (source, result), number in Counter(_post_outcomes(batch, outcomes)).items():
             self._sources.count(source, result, number)
         if events:
-            self._committed(events)
+            self._committed(before, events)
         for item, outcome in zip(batch, outcomes, strict=True):
             item.conclude(outcome)
 

@@ -95,7 +95,7 @@ async def list_alerts(
         statement = statement.where(found(query.words, query.attributes))
     if query.before:
         statement = statement.where(alerts.c.seq < query.before[0])
-    head = await read_head(tx)
+    head, _ = await read_head(tx)
     rows = (await tx.execute(statement)).all()
     page = [_alert(row) for row in rows[: query.limit]]
     more = encode_cursor((page[-1].seq,)) if len(rows) > query.limit else None

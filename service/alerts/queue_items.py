@@ -95,17 +95,17 @@ class PendingAlert(QueueItem):
         """How many bytes of the queue it takes."""
         return len(self.wire)
 
-    @property
-    def digest(self) -> bytes:
-        """The digest of its event in the hash chain."""
-        return digest(event_line("alert.created", self.created_at, self.source, self.wire))
+    def digest(self, event_id: int) -> bytes:
+        """Return the digest of its event in the hash chain."""
+        return digest(event_line(event_id, "alert.created", self.created_at, self.source, self.wire))
 
-    def event(self, seq: int) -> Event:
+    def event(self, seq: int, event_id: int) -> Event:
         """Return the event that the alert became."""
         alert = self.alert
         recipients = frozenset(alert.recipients) if alert.recipients is not None else None
         return Event(
             seq,
+            event_id,
             self.id,
             "alert.created",
             alert.topic,

@@ -19,6 +19,7 @@ from service.alerts.unit_of_work import FirstAnswer, UnitOfWork
 from service.database.locks import AdvisoryLock
 from service.events.hash_chain import digest
 from service.events.log import EVENTS_CHANNEL, Event
+from service.events.position import Position
 from service.events.tables import events
 from service.timestamps import rfc3339
 
@@ -83,7 +84,7 @@ WITH changed AS (
 ), answered AS (
     {_insert(idempotency_keys, idempotency_keys.c.keys(), 3)}
 )
-SELECT link_log($4, $5), pg_notify('{EVENTS_CHANNEL}', $6::text) WHERE $6 IS NOT NULL
+SELECT link_log($4, $5, $6), pg_notify('{EVENTS_CHANNEL}', $7::text) WHERE $7 IS NOT NULL
 """
 
 
@@ -93,9 +94,7 @@ async def load_unit_of_work(connection: asyncpg.Connection, lookup: Lookup) -> t
     The snapshot of each later statement is newer than the lock.
     """
     await connection.execute(AdvisoryLock.LOG.lock)
-    head, xid = await connection.fetchrow(
-        "SELECT coalesce(max(last_seq), 0), pg_current_xact_id()::text FROM log_chain"
-    )
+    seq, event_id, xid = await connection.fetchrow("SELECT seq, id, pg_current_xact_id()::text FROM log_head")
     topics, keys = [topic for topic, _ in lookup.dedup_keys], [key for _, key in lookup.dedup_keys]
     rows = await connection.fetch(_READ_ALERTS, lookup.ids, topics, keys, lookup.due_at)
     answers = {}
@@ -105,7 +104,7 @@ async def load_unit_of_work(connection: asyncpg.Connection, lookup: Lookup) -> t
             stored = Stored(UUID(orjson.loads(body)["id"]), seq, body.encode())
             answers[source, key] = FirstAnswer(content, stored)
     read = [_alert(row) for row in rows]
-    return UnitOfWork(head, {alert.id: alert for alert in read}, answers), xid
+    return UnitOfWork(Position(seq, event_id), {alert.id: alert for alert in read}, answers), xid
 
 
 async def write_unit_of_work(connection: asyncpg.Connection, unit: UnitOfWork) -> None:
@@ -117,7 +116,8 @@ async def write_unit_of_work(connection: asyncpg.Connection, unit: UnitOfWork) -
         _json({name: getattr(alert, name) for name in FIELDS} for alert in unit.changed.values()),
         _json(map(_event_row, unit.events)),
         _json(map(_answer_row, unit.new_answers)),
-        unit.start,
+        unit.start.seq,
+        [event.id for event in unit.events],
         b"".join(digest(event.line) for event in unit.events),
         str(unit.head) if unit.events else None,
     )

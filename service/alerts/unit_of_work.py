@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
+from service.database.ids import random_ids
 from service.errors import NotFound
 from service.events.idempotency import mismatch
 from service.events.log import Event
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from service.alerts.lifecycle import Transition
     from service.alerts.queue_items import Stored
     from service.events.idempotency import IdempotencyKey
+    from service.events.position import Position
 
 
 class Lookup(NamedTuple):
@@ -73,7 +75,7 @@ class UnitOfWork:
     found.
     """
 
-    start: int
+    start: Position
     alerts: dict[UUID, AlertRecord] = field(default_factory=dict)
     answers: dict[tuple[str, str], FirstAnswer] = field(default_factory=dict)
     changed: dict[UUID, AlertRecord] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class UnitOfWork:
     @property
     def head(self) -> int:
         """The last ``seq`` of the log once this is written."""
-        return self.start + len(self.events)
+        return self.start.seq + len(self.events)
 
     def find(self, alert_id: UUID) -> AlertRecord:
         """Return an alert.
@@ -117,9 +119,11 @@ class UnitOfWork:
         if kind is not None:
             if kind == "alert.created":
                 alert = replace(alert, seq=self.head + 1)
+            [event_id] = random_ids(1)
             self.events.append(
                 Event(
                     seq=self.head + 1,
+                    id=event_id,
                     alert_id=alert.id,
                     kind=kind,
                     topic=alert.topic,

@@ -7,8 +7,8 @@ append, and the digests of its events::
                   || first seq, 8 bytes || microseconds since 1970-01-01 UTC, 8 bytes, both big-endian
                   || sha256(line) of each event, in order)
 
-The line of an event is its frame without ``type`` and ``seq``, so the chain covers exactly what
-clients receive. Nothing that a link covers can be altered, removed, added or moved without changing
+The line of an event is its frame without ``type``, ``seq`` and ``cursor``, so the chain covers
+exactly what clients receive. Nothing that a link covers can be altered, removed, added or moved without changing
 every later hash; a hash that was recorded elsewhere proves all that came before it.
 
 The digests are made here, and nowhere else; the links are made by the append function
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from service.events.position import event_id_hex
 from service.timestamps import microseconds, rfc3339
 
 if TYPE_CHECKING:
@@ -35,9 +36,12 @@ LINK_GRID = 10_000
 """No link crosses a multiple of this ``seq``, so that whole partitions of the log hold whole links."""
 
 
-def event_line(kind: str, at: datetime, actor: str, alert: bytes, details: bytes | None = None) -> bytes:
+def event_line(  # noqa: PLR0913 - the columns of an event that a frame shows
+    event_id: int, kind: str, at: datetime, actor: str, alert: bytes, *, details: bytes | None = None
+) -> bytes:
     """Return the line of an event: a JSON object that includes the members of ``details``, another one."""
-    line = b'{"kind":"%b","at":"%b","actor":%b,"alert":%b}' % (
+    line = b'{"id":"%b","kind":"%b","at":"%b","actor":%b,"alert":%b}' % (
+        event_id_hex(event_id).encode(),
         kind.encode(),
         rfc3339(at).encode(),
         orjson.dumps(actor),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import text
 
 from service.events.hash_chain import event_line
+from service.events.position import ORIGIN, HistoryChanged, Position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,11 +38,13 @@ PARTITIONS_AHEAD_MAX = 64
 class Event(NamedTuple):
     """One event of the log.
 
-    ``body`` is the alert as JSON text, ``details`` an object of what the kind adds to the frame, if
-    anything; ``recipients`` is None where all may see it.
+    ``id`` is random, and made before the commit (``position.py``). ``body`` is the alert as JSON
+    text, ``details`` an object of what the kind adds to the frame, if anything; ``recipients`` is
+    None where all may see it.
     """
 
     seq: int
+    id: int
     alert_id: UUID
     kind: str
     topic: str
@@ -53,9 +56,14 @@ class Event(NamedTuple):
     details: bytes | None = None
 
     @property
+    def position(self) -> Position:
+        """Its position in the log."""
+        return Position(self.seq, self.id)
+
+    @property
     def line(self) -> bytes:
         """The event as it is shown and chained: a JSON object without its ``seq``."""
-        return event_line(self.kind, self.occurred_at, self.actor, self.body, self.details)
+        return event_line(self.id, self.kind, self.occurred_at, self.actor, self.body, details=self.details)
 
 
 class Appended(NamedTuple):
@@ -75,28 +83,39 @@ class Appended(NamedTuple):
 async def append_alerts(
     connection: asyncpg.Connection,
     alerts: Sequence[bytes],
+    ids: Sequence[int],
     digests: Sequence[bytes],
     keys: Sequence[IdempotencyKey | None],
-) -> list[Appended]:
-    """Append alerts, as JSON, with the digests of their events and their keys; return their results.
+) -> tuple[Position, list[Appended]]:
+    """Append alerts, as JSON, with the ids and the digests of their events, and their keys.
+
+    Return the position of the head that was found, and the result of each alert.
 
     The transaction is committed when this returns. When it raises because the connection was lost,
     the outcome is unknown.
     """
     keyed = any(keys)
-    rows = await connection.fetch(
-        "SELECT seq, replayed, mismatch, body::text FROM append_alerts($1::json, $2, $3, $4) ORDER BY ordinal",
+    found, *rows = await connection.fetch(
+        "SELECT seq, replayed, mismatch, body::text, id FROM append_alerts($1::json, $2, $3, $4, $5) ORDER BY ordinal",
         (b"[%b]" % b",".join(alerts)).decode(),
+        ids,
         b"".join(digests),
         [key and key.key for key in keys] if keyed else None,
         [key and key.content for key in keys] if keyed else None,
     )
-    return [Appended(row[0], row[1], row[2], row[3].encode() if row[3] is not None else None) for row in rows]
+    results = [Appended(row[0], row[1], row[2], row[3].encode() if row[3] is not None else None) for row in rows]
+    return Position(found["seq"], found["id"]), results
 
 
-async def read_head(tx: AsyncConnection) -> int:
-    """Return the last ``seq`` of the log, 0 where it is empty."""
-    return int(await tx.scalar(text("SELECT coalesce(max(last_seq), 0) FROM log_chain")) or 0)
+async def read_head(tx: AsyncConnection) -> Position:
+    """Return the position of the last event of the log, the origin where it is empty."""
+    return Position(*(await tx.execute(text("SELECT seq, id FROM log_head"))).one())
+
+
+async def read_position(tx: AsyncConnection, seq: int) -> Position | None:
+    """Return the position at ``seq``; None where the log does not reach it, or holds it no longer."""
+    event_id = await tx.scalar(text("SELECT event_id_at(:seq)"), {"seq": seq})
+    return Position(seq, event_id) if event_id is not None else None
 
 
 async def read_first(tx: AsyncConnection) -> int:
@@ -104,8 +123,8 @@ async def read_first(tx: AsyncConnection) -> int:
     return int(await tx.scalar(text("SELECT coalesce(min(seq), 1) FROM events")) or 1)
 
 
-_COLUMNS = "seq, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, details::text"
-_READ_TAIL = text(f"SELECT {_COLUMNS} FROM events WHERE seq > :after ORDER BY seq LIMIT :limit")  # noqa: S608 - constant
+_COLUMNS = "seq, id, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, details::text"
+_READ_TAIL = text(f"SELECT {_COLUMNS} FROM events WHERE seq >= :seq ORDER BY seq LIMIT :limit")  # noqa: S608 - constant
 # The inner query stops at `limit` rows, the outer one at `max_bytes`. The patterns are made ready
 # once for all events.
 _READ_MATCHING = text(
@@ -127,9 +146,19 @@ _READ_MATCHING = text(
 )
 
 
-async def read_tail(tx: AsyncConnection, after: int, limit: int) -> list[Event]:
-    """Return the next ``limit`` events after ``after``, whoever may see them."""
-    return _events((await tx.execute(_READ_TAIL, {"after": after, "limit": limit})).all())
+async def read_tail(tx: AsyncConnection, position: Position, limit: int) -> list[Event]:
+    """Return the next ``limit`` events after ``position``, whoever may see them.
+
+    Raises:
+        HistoryChanged: the log does not hold ``position``.
+
+    """
+    rows = (await tx.execute(_READ_TAIL, {"seq": position.seq, "limit": limit + 1})).all()
+    if position == ORIGIN:
+        return _events(rows[:limit])
+    if not rows or rows[0][:2] != position:
+        raise HistoryChanged(position)
+    return _events(rows[1:])
 
 
 async def read_matching(  # noqa: PLR0913 - the range, who looks at it through which filter, and the bounds
@@ -165,6 +194,7 @@ def _events(rows: Sequence[Any]) -> list[Event]:
     return [
         Event(
             seq,
+            event_id,
             alert_id,
             kind,
             topic,
@@ -175,7 +205,7 @@ def _events(rows: Sequence[Any]) -> list[Event]:
             body.encode(),
             details.encode() if details is not None else None,
         )
-        for seq, alert_id, kind, topic, severity, to, actor, at, body, details in rows
+        for seq, event_id, alert_id, kind, topic, severity, to, actor, at, body, details in rows
     ]
 
 

@@ -79,14 +79,14 @@ def _microseconds(column: str) -> str:
 
 
 _LOG_LINKS = f"""
-SELECT first_seq, last_seq, {time_of("linked_at")}, hash FROM log_chain
+SELECT first_seq, last_seq, {time_of("linked_at")}, last_id, hash FROM log_chain
 WHERE last_seq > $1 AND last_seq <= $2 ORDER BY last_seq
 """  # noqa: S608 - constant
 _NEXT_LOG_LINK = f"""
 SELECT first_seq, last_seq, {time_of("linked_at")} FROM log_chain WHERE last_seq > $1 ORDER BY last_seq LIMIT 1
 """  # noqa: S608 - constant
 _EVENTS = f"""
-SELECT seq, alert_id::text, kind, topic, severity::text, recipients, actor, {time_of("occurred_at")}, body::text,
+SELECT seq, id, alert_id::text, kind, topic, severity::text, recipients, actor, {time_of("occurred_at")}, body::text,
        details::text
 FROM events WHERE seq > $1 AND seq <= $2 ORDER BY seq
 """  # noqa: S608 - constant
@@ -121,16 +121,17 @@ async def check_log(connection: asyncpg.Connection, before: LinkRef, up_to: int)
     begin, links = before.position, 0
     events = aiter(connection.cursor(_EVENTS, begin, up_to, prefetch=EVENTS_PREFETCH))
     event = await anext(events, None)
-    async for first, last, at, stored in connection.cursor(_LOG_LINKS, begin, up_to, prefetch=LINKS_PREFETCH):
+    async for first, last, at, last_id, stored in connection.cursor(_LOG_LINKS, begin, up_to, prefetch=LINKS_PREFETCH):
         batch = first, last, at
         _check_adjacent(before, *batch)
-        digests = []
+        event_id, digests = None, []
         for seq in range(first, last + 1):
-            digests.append(_digest_of(event, seq, batch))
+            event_id, event_digest = _id_and_digest_of(event, seq, batch)
+            digests.append(event_digest)
             event = await anext(events, None)
         if event is not None and event[0] <= last:
             raise MismatchFound(*batch, f"event {event[0]} is there twice")
-        if at is None or link(before.hash, first, at, digests) != stored:
+        if at is None or last_id != event_id or link(before.hash, first, at, digests) != stored:
             raise MismatchFound(*batch, "one of them or their link was altered")
         before = LinkRef(last, stored)
         links += 1
@@ -152,19 +153,20 @@ def _check_adjacent(before: LinkRef, first: int | None, last: int, at: datetime 
         )
 
 
-def _digest_of(event: Any, seq: int, batch: tuple[int, int, datetime | None]) -> bytes:
-    """Return the digest of an event of a batch, which must be ``seq``."""
+def _id_and_digest_of(event: Any, seq: int, batch: tuple[int, int, datetime | None]) -> tuple[int, bytes]:
+    """Return the id and the digest of an event of a batch, which must be ``seq``."""
     if event is None or event[0] > seq:
         raise MismatchFound(*batch, f"event {seq} is missing")
-    found, alert_id, kind, topic, severity, recipients, actor, at, body, details = event
+    found, event_id, alert_id, kind, topic, severity, recipients, actor, at, body, details = event
     if found < seq:
         raise MismatchFound(*batch, f"event {found} is there twice")
-    if kind is None or actor is None or at is None or body is None:
-        raise MismatchFound(*batch, f"event {seq} lacks its kind, actor, time or body")
+    if event_id is None or kind is None or actor is None or at is None or body is None:
+        raise MismatchFound(*batch, f"event {seq} lacks its id, kind, actor, time or body")
     body_bytes = body.encode()
     if column := differing_column(body_bytes, alert_id, topic, severity, recipients):
         raise MismatchFound(*batch, f"event {seq}: its {column} is not what its body says")
-    return digest(event_line(kind, at, actor, body_bytes, details.encode() if details is not None else None))
+    details_bytes = details.encode() if details is not None else None
+    return event_id, digest(event_line(event_id, kind, at, actor, body_bytes, details=details_bytes))
 
 
 async def check_ledger(connection: asyncpg.Connection, before: LinkRef, up_to: int) -> CheckedRange:

@@ -3,8 +3,8 @@
 JSON lines, compressed with gzip::
 
     {"archive":"tocsin","version":1,"first_seq":1,"last_seq":9999,"previous_hash":"00…"}
-    {"seq":1,"alert_id":"…","kind":"alert.created","topic":"…",…,"body":"{…}","details":null}
-    {"link":"9f…","first_seq":1,"last_seq":1,"linked_at":"2026-11-21T09:41:07.123456Z"}
+    {"seq":1,"id":"9f…","alert_id":"…","kind":"alert.created","topic":"…",…,"body":"{…}","details":null}
+    {"link":"5e…","first_seq":1,"last_seq":1,"last_id":"9f…","linked_at":"2026-11-21T09:41:07.123456Z"}
 
 The second line is an event, the third the link that covers the events above it. ``body`` and
 ``details`` are JSON in a string, because the links cover their exact bytes. Writing
@@ -28,6 +28,7 @@ import orjson
 from service.errors import ArchiveDamaged
 from service.events.body_columns import differing_column
 from service.events.hash_chain import digest, event_line, link
+from service.events.position import event_id_from_hex, event_id_hex
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class ArchivedLink(NamedTuple):
 
     last_seq: int
     first_seq: int
+    last_id: int
     linked_at: datetime
     hash: bytes
 
@@ -54,6 +56,7 @@ class ArchivedEvent(NamedTuple):
     """An event. The fields are columns of ``events``; ``body`` and ``details`` are JSON text."""
 
     seq: int
+    id: int
     alert_id: UUID
     kind: str
     topic: str
@@ -67,7 +70,7 @@ class ArchivedEvent(NamedTuple):
     def digest(self) -> bytes:
         """Return the digest that the event's link covers."""
         details = self.details.encode() if self.details is not None else None
-        return digest(event_line(self.kind, self.occurred_at, self.actor, self.body.encode(), details))
+        return digest(event_line(self.id, self.kind, self.occurred_at, self.actor, self.body.encode(), details=details))
 
     def differing_column(self) -> str | None:
         """Return a column that disagrees with the body; the event's link covers only the body."""
@@ -100,6 +103,7 @@ class _LinkCheck:
 
     hash: bytes
     seq: int
+    id: int
     digests: list[bytes]
 
     def event(self, event: ArchivedEvent) -> None:
@@ -107,13 +111,13 @@ class _LinkCheck:
             raise ArchiveDamaged(f"event {event.seq} follows event {self.seq}")
         if column := event.differing_column():
             raise ArchiveDamaged(f"event {event.seq}: its {column} is not what its body says")
-        self.seq = event.seq
+        self.seq, self.id = event.seq, event.id
         self.digests.append(event.digest())
 
     def link(self, found: ArchivedLink) -> None:
         first_seq = self.seq - len(self.digests) + 1
         computed = link(self.hash, first_seq, found.linked_at, self.digests)
-        if (found.first_seq, found.last_seq, found.hash) != (first_seq, self.seq, computed):
+        if found != (self.seq, first_seq, self.id, found.linked_at, computed):
             raise ArchiveDamaged(
                 f"the link of the chain over the events {found.first_seq} to {found.last_seq} does not fit them"
             )
@@ -131,7 +135,7 @@ class ArchiveWriter:
 
     def __init__(self, file: BinaryIO, header: ArchiveHeader) -> None:
         self._file = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0)
-        self._check = _LinkCheck(header.previous_hash, header.first_seq - 1, [])
+        self._check = _LinkCheck(header.previous_hash, header.first_seq - 1, 0, [])
         self._last_seq = header.last_seq
         self._write(
             {
@@ -146,7 +150,14 @@ class ArchiveWriter:
     def write_event(self, event: ArchivedEvent) -> None:
         """Write the next event."""
         self._check.event(event)
-        self._write(event._asdict() | {"alert_id": str(event.alert_id), "occurred_at": rfc3339(event.occurred_at)})
+        self._write(
+            event._asdict()
+            | {
+                "id": event_id_hex(event.id),
+                "alert_id": str(event.alert_id),
+                "occurred_at": rfc3339(event.occurred_at),
+            }
+        )
 
     def write_link(self, found: ArchivedLink) -> None:
         """Write the link that covers the events since the last one."""
@@ -156,6 +167,7 @@ class ArchiveWriter:
                 "link": found.hash.hex(),
                 "first_seq": found.first_seq,
                 "last_seq": found.last_seq,
+                "last_id": event_id_hex(found.last_id),
                 "linked_at": rfc3339(found.linked_at),
             }
         )
@@ -185,7 +197,7 @@ class ArchiveReader:
             if first["archive"] != "tocsin" or first["version"] != VERSION:
                 raise ArchiveDamaged("it is of another version")
             self.header = ArchiveHeader(first["first_seq"], first["last_seq"], bytes.fromhex(first["previous_hash"]))
-        self._check = _LinkCheck(self.header.previous_hash, self.header.first_seq - 1, [])
+        self._check = _LinkCheck(self.header.previous_hash, self.header.first_seq - 1, 0, [])
 
     @property
     def last_hash(self) -> bytes:
@@ -234,11 +246,21 @@ def _decoding() -> Iterator[None]:
 
 
 def _link(fields: dict[str, Any]) -> ArchivedLink:
-    at = datetime.fromisoformat(fields["linked_at"])
-    return ArchivedLink(fields["last_seq"], fields["first_seq"], at, bytes.fromhex(fields["link"]))
+    return ArchivedLink(
+        fields["last_seq"],
+        fields["first_seq"],
+        event_id_from_hex(fields["last_id"]),
+        datetime.fromisoformat(fields["linked_at"]),
+        bytes.fromhex(fields["link"]),
+    )
 
 
 def _event(fields: dict[str, Any]) -> ArchivedEvent:
     return ArchivedEvent(
-        **fields | {"alert_id": UUID(fields["alert_id"]), "occurred_at": datetime.fromisoformat(fields["occurred_at"])}
+        **fields
+        | {
+            "id": event_id_from_hex(fields["id"]),
+            "alert_id": UUID(fields["alert_id"]),
+            "occurred_at": datetime.fromisoformat(fields["occurred_at"]),
+        }
     )

@@ -42,9 +42,11 @@ SELECT coalesce(
     (SELECT hash FROM log_chain WHERE last_seq = $1), (SELECT log_hash FROM retention_runs WHERE last_seq = $1)
 )
 """
-_LINKS = "SELECT last_seq, first_seq, linked_at, hash FROM log_chain WHERE last_seq BETWEEN $1 AND $2 ORDER BY last_seq"
+_LINKS = """
+SELECT last_seq, first_seq, last_id, linked_at, hash FROM log_chain WHERE last_seq BETWEEN $1 AND $2 ORDER BY last_seq
+"""
 _EVENTS = """
-SELECT seq, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, details::text
+SELECT seq, id, alert_id, kind, topic, severity::text, recipients, actor, occurred_at, body::text, details::text
 FROM events WHERE seq BETWEEN $1 AND $2 ORDER BY seq
 """
 

@@ -41,7 +41,7 @@ DETACH_RETRY_SECONDS = 5
 # Only partitions wholly below the head. A link never crosses the end of a partition; the time of
 # the last link is the database's own, and none of the partition's events was stored later.
 _FULL_PARTITIONS = """
-SELECT p.name, p.ends - 1 AS last_seq, link.hash, link.linked_at,
+SELECT p.name, p.ends - 1 AS last_seq, link.last_id, link.hash, link.linked_at,
        (SELECT first_seq FROM log_chain WHERE last_seq >= p.begins ORDER BY last_seq LIMIT 1) AS first_seq
 FROM event_partitions() p LEFT JOIN log_chain link ON link.last_seq = p.ends - 1
 WHERE p.ends <= (SELECT max(last_seq) FROM log_chain)
@@ -54,13 +54,13 @@ _IS_DETACHING = "SELECT detaching FROM event_partitions() WHERE name = $1"
 async def due_partitions(connection: asyncpg.Connection, older_than: datetime) -> list[Partition]:
     """Return the partitions to purge, oldest first: all of their events are older."""
     due = []
-    for name, last_seq, log_hash, linked_at, first_seq in await connection.fetch(_FULL_PARTITIONS):
+    for name, last_seq, last_id, log_hash, linked_at, first_seq in await connection.fetch(_FULL_PARTITIONS):
         if linked_at is None:
             log.error("no link of the chain ends with a partition of the log: it is not purged", partition=name)
             break
         if linked_at >= older_than:
             break
-        due.append(Partition(name, first_seq, last_seq, log_hash))
+        due.append(Partition(name, first_seq, last_seq, last_id, log_hash))
     return due
 
 

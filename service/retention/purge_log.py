@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _INSERT = "INSERT INTO retention_runs (at, older_than) VALUES (clock_timestamp(), $1) RETURNING id"
 _INSERT_PARTITION = """
-INSERT INTO retention_runs (at, older_than, partition, first_seq, last_seq, log_hash, archive, events)
-VALUES (clock_timestamp(), $1, $2, $3, $4, $5, $6, (SELECT count(*) FROM events WHERE seq BETWEEN $3 AND $4))
+INSERT INTO retention_runs (at, older_than, partition, first_seq, last_seq, last_id, log_hash, archive, events)
+VALUES (clock_timestamp(), $1, $2, $3, $4, $5, $6, $7, (SELECT count(*) FROM events WHERE seq BETWEEN $3 AND $4))
 RETURNING id
 """
 _ADD_COUNTS = """
@@ -34,11 +34,12 @@ ORDER BY id LIMIT 1
 
 
 class Partition(NamedTuple):
-    """A partition of the log: its events, and the hash of their last link."""
+    """A partition of the log: its events, the id of the last, and the hash of their last link."""
 
     name: str
     first_seq: int
     last_seq: int
+    last_id: int
     log_hash: bytes
 
 
@@ -77,10 +78,7 @@ class PurgeLog:
         self._id = await self._connection.fetchval(
             _INSERT_PARTITION,
             self._older_than,
-            partition.name,
-            partition.first_seq,
-            partition.last_seq,
-            partition.log_hash,
+            *partition,
             archive,
         )
 

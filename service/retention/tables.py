@@ -20,6 +20,7 @@ retention_runs = Table(
     Column("partition", Text, comment="the deleted partition of the log; null: none"),
     Column("first_seq", BigInteger),
     Column("last_seq", BigInteger, unique=True),
+    Column("last_id", BigInteger, comment="the id of the event at last_seq"),
     Column("log_hash", LargeBinary, comment="of the link that ended at last_seq"),
     Column("archive", Text, comment="the file that holds its events"),
     Column(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from service.database.engine import unavailable
 from service.events.filter import is_for
 from service.events.log import read_first, read_head, read_matching, read_tail
+from service.events.position import ORIGIN
 from service.metrics import FANOUT_SEQ, LOG_READS
 from service.periodic import PeriodicTask
 from service.stream import frames
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from service.database.engine import Database
     from service.events.filter import EventFilter
     from service.events.log import Event
+    from service.events.position import Position
     from service.settings import StreamSettings
     from service.stream.frames import Frame, PreparedEvent
     from service.stream.hub import Hub
@@ -102,20 +104,22 @@ class Fanout:
         poll = settings.log_poll_interval_seconds
         self.task = PeriodicTask("fanout", self._advance, poll, failure_rest_seconds=poll)
         self._advanced = asyncio.Event()
+        self._position = ORIGIN
         self._known_head = 0
         self._turns = asyncio.Semaphore(REPLAYS_A_TURN)
         self._readers = asyncio.Semaphore(settings.replay_readers)
         self._cache = ReplayCache(0, settings.replay_cache_events, settings.replay_cache_bytes)
         self._scans: dict[tuple[int, EventFilter], _Scan] = {}
 
-    def start_at(self, head: int) -> None:
-        """Begin with the events after ``head``."""
-        self._hub.position = head
-        FANOUT_SEQ.set(head)
-        self._cache = ReplayCache(head, self._settings.replay_cache_events, self._settings.replay_cache_bytes)
+    def start_at(self, position: Position) -> None:
+        """Begin with the events after ``position``."""
+        self._position = position
+        self._hub.position = position.seq
+        FANOUT_SEQ.set(position.seq)
+        self._cache = ReplayCache(position.seq, self._settings.replay_cache_events, self._settings.replay_cache_bytes)
 
-    def enqueue_committed(self, events: Sequence[Event]) -> None:
-        """Queue events that this node has committed; what does not fit is read from the log."""
+    def enqueue_committed(self, before: Position, events: Sequence[Event]) -> None:  # noqa: ARG002 - not checked yet
+        """Queue events that this node has committed after ``before``; what does not fit is read from the log."""
         for event in events:
             if (
                 len(self._committed) >= self._settings.replay_cache_events
@@ -142,7 +146,7 @@ class Fanout:
                 return
             LOG_READS.inc()
             async with self._database.transaction() as tx:
-                events = await read_tail(tx, self._hub.position, PASS_EVENTS)
+                events = await read_tail(tx, self._position, PASS_EVENTS)
             if not events:
                 self._known_head = min(self._known_head, self._hub.position)
                 return
@@ -170,6 +174,7 @@ class Fanout:
                 following, size = [], 0
             following.append(prepared)
             size += len(prepared.payload)
+        self._position = events[-1].position
         self._broadcast(following)
 
     def _broadcast(self, events: Sequence[PreparedEvent]) -> None:
@@ -194,7 +199,7 @@ class Fanout:
         if seq <= self._hub.position:
             return
         async with self._database.transaction() as tx:
-            head = await read_head(tx)
+            head, _ = await read_head(tx)
         self.wake(head)
         try:
             async with asyncio.timeout(WAIT_SECONDS):

@@ -17,6 +17,7 @@ from service.stream.frames import FrameErrorCode, GapReason
 from service.stream.protocol import SEQ_MAX
 
 _AT = "2026-11-21T09:41:07.123456Z"
+_EVENT_ID = "9f3a2c1d00112233"
 _SERVICE = "tocsin"
 _ALERT: dict[str, Any] = AlertShown.model_json_schema()["examples"][0]
 
@@ -175,6 +176,7 @@ class EventFrame(ServerFrame):
 
     type: Literal["event"]
     seq: int = Field(ge=1, description="its number in the log")
+    id: str = Field(pattern="^[0-9a-f]{16}$", description="its id in the log, 64 random bits in hexadecimal digits")
     kind: EventKind
     at: AwareDatetime
     actor: str = Field(description="who caused it: a subject, or `tocsin` for what became due")
@@ -184,7 +186,7 @@ class EventFrame(ServerFrame):
 class AlertCreatedFrame(EventFrame):
     """An alert was posted."""
 
-    example = {"seq": 4711, "kind": "alert.created", "at": _AT, "actor": "billing", "alert": _ALERT}
+    example = {"seq": 4711, "id": _EVENT_ID, "kind": "alert.created", "at": _AT, "actor": "billing", "alert": _ALERT}
 
     kind: Literal["alert.created"]
 
@@ -198,6 +200,7 @@ class AlertRepeatedFrame(EventFrame):
 
     example = {
         "seq": 4712,
+        "id": _EVENT_ID,
         "kind": "alert.repeated",
         "at": _AT,
         "actor": "billing",
@@ -212,6 +215,7 @@ class AlertAcknowledgedFrame(EventFrame):
 
     example = {
         "seq": 4713,
+        "id": _EVENT_ID,
         "kind": "alert.acknowledged",
         "at": _AT,
         "actor": "alice",
@@ -226,6 +230,7 @@ class AlertResolvedFrame(EventFrame):
 
     example = {
         "seq": 4714,
+        "id": _EVENT_ID,
         "kind": "alert.resolved",
         "at": _AT,
         "actor": "alice",
@@ -240,6 +245,7 @@ class AlertReopenedFrame(EventFrame):
 
     example = {
         "seq": 4715,
+        "id": _EVENT_ID,
         "kind": "alert.reopened",
         "at": _AT,
         "actor": "bob",
@@ -254,6 +260,7 @@ class AlertCommentedFrame(EventFrame):
 
     example = {
         "seq": 4716,
+        "id": _EVENT_ID,
         "kind": "alert.commented",
         "at": _AT,
         "actor": "alice",
@@ -270,6 +277,7 @@ class AlertExpiredFrame(EventFrame):
 
     example = {
         "seq": 4717,
+        "id": _EVENT_ID,
         "kind": "alert.expired",
         "at": _AT,
         "actor": _SERVICE,
@@ -284,6 +292,7 @@ class AlertEscalatedFrame(EventFrame):
 
     example = {
         "seq": 4718,
+        "id": _EVENT_ID,
         "kind": "alert.escalated",
         "at": _AT,
         "actor": _SERVICE,

@@ -23,6 +23,7 @@ from service.alerts.unit_of_work import FirstAnswer, Lookup, NewAnswer, UnitOfWo
 from service.database.ids import uuid7
 from service.errors import ActionConflict, IdempotencyMismatch, NotFound
 from service.events.idempotency import IdempotencyKey
+from service.events.position import Position
 from tests.alerts.examples import NOW, stored
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ KEY = IdempotencyKey.of("key", "request")
 
 
 def unit_of(*alerts: AlertRecord, head: int = 10) -> UnitOfWork:
-    return UnitOfWork(head, {alert.id: alert for alert in alerts})
+    return UnitOfWork(Position(head, 1), {alert.id: alert for alert in alerts})
 
 
 def post(dedup_key: str | None = "k", key: IdempotencyKey | None = None, **fields: Any) -> PostAlert:
@@ -47,7 +48,7 @@ def kinds(unit: UnitOfWork) -> list[str]:
 
 
 def untouched(unit: UnitOfWork) -> bool:
-    return not (unit.changed or unit.events or unit.new_answers) and unit.head == unit.start
+    return not (unit.changed or unit.events or unit.new_answers) and unit.head == unit.start.seq
 
 
 # PostAlert.
@@ -115,7 +116,9 @@ def test_a_retry_with_its_idempotency_key_is_answered_as_the_first_request_and_c
     unit = unit_of()
     first = post(key=KEY).apply(unit)
     assert unit.new_answers == [NewAnswer("billing", KEY, first, LATER)]
-    later = UnitOfWork(unit.head, dict(unit.alerts), {("billing", "key"): FirstAnswer(KEY.content, first)})
+    later = UnitOfWork(
+        unit.events[0].position, dict(unit.alerts), {("billing", "key"): FirstAnswer(KEY.content, first)}
+    )
     for again in (unit, later):
         events = list(again.events)
         assert post(key=KEY).apply(again) == first._replace(replayed=True)
@@ -131,7 +134,7 @@ def test_a_repetition_with_an_idempotency_key_is_counted_once() -> None:
 
 
 def test_an_idempotency_key_that_comes_back_with_another_request_is_refused() -> None:
-    unit = UnitOfWork(1, {}, {("billing", "key"): FirstAnswer("another hash", Stored(uuid7(), 1, b"{}"))})
+    unit = UnitOfWork(Position(1, 1), {}, {("billing", "key"): FirstAnswer("another hash", Stored(uuid7(), 1, b"{}"))})
     with pytest.raises(IdempotencyMismatch):
         post(key=KEY).apply(unit)
     assert untouched(unit)

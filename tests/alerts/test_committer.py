@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from service.events.log import Event
+    from service.events.position import Position
 
 
 # What a client sees when PostgreSQL goes away in the middle of a commit.
@@ -227,7 +228,10 @@ class CommitterHarness:
         self.committer = Committer(database, settings, self._record, self.source_stats)
         self.running = asyncio.create_task(self.committer.run())
 
-    def _record(self, events: Sequence[Event]) -> None:
+    def _record(self, before: Position, events: Sequence[Event]) -> None:
+        assert before.seq + 1 == events[0].seq
+        if self.committed and before.seq == self.committed[-1].seq:
+            assert before == self.committed[-1].position
         self.committed.extend(events)
         if len(self.committed) == self.stop_after:
             self.running.cancel()

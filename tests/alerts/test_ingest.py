@@ -55,12 +55,12 @@ def test_a_plain_alert_is_written_as_its_state_would_be() -> None:
 
 def test_a_plain_alert_becomes_its_event() -> None:
     item = plain(posted(topic="payments.eu", severity="error", recipients=["ann", "bob"]))
-    event = item.event(4711)
-    assert (event.seq, event.alert_id, event.kind, event.actor) == (4711, item.id, "alert.created", "billing")
+    event = item.event(4711, 9)
+    assert (*event.position, event.alert_id, event.kind, event.actor) == (4711, 9, item.id, "alert.created", "billing")
     assert (event.topic, event.severity, event.occurred_at) == ("payments.eu", "error", NOW)
     assert (event.recipients, event.body, event.details) == (frozenset({"ann", "bob"}), item.wire, None)
-    assert item.digest == digest(event.line) == digest(event_line("alert.created", NOW, "billing", item.wire))
-    assert plain(posted()).event(1).recipients is None
+    assert item.digest(9) == digest(event.line) == digest(event_line(9, "alert.created", NOW, "billing", item.wire))
+    assert plain(posted()).event(1, 9).recipients is None
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.events.log import append_alerts
 from service.http.pagination import encode_cursor
 from service.severity import RANK, SEVERITIES, Severity
 from service.topics import any_covers
-from tests.harness import created, eventually, token
+from tests.harness import append, eventually, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,7 +211,7 @@ async def test_a_list_sees_one_instant(lenient: Node) -> None:
                 lambda: lenient.sql("SELECT FROM pg_locks WHERE relation = 'alerts'::regclass AND NOT granted")
             )
             wire = json.dumps(alert).encode()
-            await append_alerts(other, [wire], [created(wire)], [None])
+            await append(other, [wire])
         page = (await listing).json()
         assert (page["head"], page["alerts"][0]) == (before["seq"], before)
         page = (await client.get("/v1/alerts")).json()

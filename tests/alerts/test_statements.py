@@ -18,9 +18,11 @@ from service.alerts.unit_of_work import FirstAnswer, Lookup, UnitOfWork
 from service.database.engine import Database, parse_url
 from service.database.ids import uuid7
 from service.events.idempotency import IdempotencyKey
-from service.events.log import append_alerts, read_tail
+from service.events.log import read_tail
+from service.events.position import ORIGIN
 from service.settings import StorageSettings
 from tests.alerts.examples import BILLING, EVERY_FIELD, NOW, posted, stored
+from tests.harness import append
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,7 +58,7 @@ async def commit(connection: asyncpg.Connection, *commands: Command) -> tuple[Un
 async def log_of(database_url: str) -> list[Event]:
     database = Database(parse_url(database_url), StorageSettings())
     async with database.transaction() as tx:
-        events = await read_tail(tx, 0, 100)
+        events = await read_tail(tx, ORIGIN, 100)
     await database.close()
     return events
 
@@ -65,7 +67,7 @@ async def test_a_plain_alert_is_stored_as_its_state(connection: asyncpg.Connecti
     fields = EVERY_FIELD | {"dedup_key": None, "escalate_after": None}
     items = [accept(posted(**some), BILLING, NOW) for some in (fields, {})]
     plain = [item for item in items if isinstance(item, PendingAlert)]
-    await append_alerts(connection, [i.wire for i in plain], [i.digest for i in plain], [i.key for i in plain])
+    await append(connection, [item.wire for item in plain])
     unit = await load(connection, Lookup(ids=[item.id for item in plain]))
     for seq, (item, made) in enumerate(zip(plain, (fields, {}), strict=True), 1):
         alert = unit.alerts[item.id]
@@ -73,7 +75,7 @@ async def test_a_plain_alert_is_stored_as_its_state(connection: asyncpg.Connecti
         other = accept(posted(**made | {"escalate_after": 1}), BILLING, NOW)  # a command, which has the whole state
         assert isinstance(other, PostAlert)
         assert alert == replace(other.alert, id=item.id, seq=seq, escalate_after=None, escalate_at=None)
-    assert unit.start == 2
+    assert unit.start.seq == 2
 
 
 async def test_what_a_unit_of_work_writes_is_what_the_next_one_reads(
@@ -87,7 +89,7 @@ async def test_what_a_unit_of_work_writes_is_what_the_next_one_reads(
     found = await load(connection, lookup)
     assert found.alerts == unit.changed
     assert found.answers == {("billing", "key"): FirstAnswer(KEY.content, outcome)}
-    assert (found.start, found.head) == (1, 1)
+    assert (found.start, found.head) == (unit.events[0].position, 1)
 
     again, _ = await commit(
         connection,
@@ -116,7 +118,7 @@ async def test_every_field_that_may_change_is_written_and_no_other(connection: a
     second = stored(id=first.id, seq=7, title="Other", **changes, **times)
     async with connection.transaction():
         for alert in (first, second):
-            await write_unit_of_work(connection, UnitOfWork(0, changed={alert.id: alert}))
+            await write_unit_of_work(connection, UnitOfWork(ORIGIN, changed={alert.id: alert}))
     [row] = (await load(connection, Lookup(ids=[first.id]))).alerts.values()
     kept = ("id", "seq", "source", "topic", "title", "body", "attributes", "links", "dedup_key", "created_at")
     for name in FIELDS:
@@ -131,7 +133,7 @@ async def test_a_lookup_finds_holders_of_keys_and_due_alerts(connection: asyncpg
     over, older = stored(seq=6, expires_at=NOW, status="resolved"), stored(seq=7, dedup_key="k", status="expired")
     alerts = {alert.id: alert for alert in (old, new, other, due, later, over, older)}
     async with connection.transaction():
-        await write_unit_of_work(connection, UnitOfWork(0, changed=alerts))
+        await write_unit_of_work(connection, UnitOfWork(ORIGIN, changed=alerts))
 
     async def found(lookup: Lookup) -> set[int]:
         return {alert.seq for alert in (await load(connection, lookup)).alerts.values()}
@@ -147,5 +149,5 @@ async def test_a_lookup_finds_holders_of_keys_and_due_alerts(connection: asyncpg
 async def test_one_transaction_reads_a_bounded_number_of_due_alerts(connection: asyncpg.Connection) -> None:
     alerts = [stored(seq=number, expires_at=NOW) for number in range(1, DUE_MAX + 2)]
     async with connection.transaction():
-        await write_unit_of_work(connection, UnitOfWork(0, changed={alert.id: alert for alert in alerts}))
+        await write_unit_of_work(connection, UnitOfWork(ORIGIN, changed={alert.id: alert for alert in alerts}))
     assert len((await load(connection, Lookup(due_at=LATER))).alerts) == DUE_MAX

@@ -38,8 +38,8 @@ async def insert_silently(node: Node, count: int) -> list[int]:
     """Append events without a notification, as if it had been lost."""
     rows = await node.sql(
         """
-        INSERT INTO events (seq, alert_id, kind, topic, severity, actor, occurred_at, body)
-        SELECT (SELECT coalesce(max(seq), 0) FROM events) + n, gen_random_uuid(), 'alert.created', 'default', 'info',
+        INSERT INTO events (seq, id, alert_id, kind, topic, severity, actor, occurred_at, body)
+        SELECT (SELECT coalesce(max(seq), 0) FROM events) + n, n, gen_random_uuid(), 'alert.created', 'default', 'info',
                'nobody', clock_timestamp(), $2::json
         FROM generate_series(1, $1::int) AS n RETURNING seq
         """,
@@ -47,7 +47,7 @@ async def insert_silently(node: Node, count: int) -> list[int]:
         json.dumps(BODY),
     )
     seqs = sorted(row[0] for row in rows)
-    await node.sql("INSERT INTO log_chain VALUES ($1, $2, now(), '')", seqs[-1], seqs[0])
+    await node.sql("INSERT INTO log_chain SELECT seq, $1, id, now(), '' FROM events WHERE seq = $2", seqs[0], seqs[-1])
     return seqs
 
 

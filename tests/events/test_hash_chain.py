@@ -9,10 +9,11 @@ import pytest
 
 from service.database.engine import Database, parse_url
 from service.events.hash_chain import LINK_GRID, NO_HASH, digest, link
-from service.events.log import append_alerts, read_tail
+from service.events.log import read_tail
+from service.events.position import ORIGIN
 from service.settings import StorageSettings
+from tests import harness
 from tests.events.test_log import item
-from tests.harness import created
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,7 +40,7 @@ async def check(database_url: str) -> list[Any]:
     await connection.close()
     database = Database(parse_url(database_url), StorageSettings())
     async with database.transaction() as tx:
-        events = await read_tail(tx, 0, 100_000)
+        events = await read_tail(tx, ORIGIN, 100_000)
     await database.close()
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     before, covered = NO_HASH, 0
@@ -55,7 +56,7 @@ async def check(database_url: str) -> list[Any]:
 
 async def append(connection: asyncpg.Connection, count: int) -> None:
     alerts = [json.dumps(item()["alert"]).encode() for _ in range(count)]
-    await append_alerts(connection, alerts, [created(alert) for alert in alerts], [None] * count)
+    await harness.append(connection, alerts)
 
 
 async def test_all_that_happens_to_alerts_is_linked(node: Node) -> None:

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from service.database.engine import Database, parse_url
-from service.database.ids import uuid7
+from service.database.ids import random_ids, uuid7
 from service.events.filter import EventFilter, is_for
 from service.events.idempotency import IdempotencyKey
 from service.events.log import (
@@ -22,10 +22,13 @@ from service.events.log import (
     read_first,
     read_head,
     read_matching,
+    read_position,
     read_tail,
 )
+from service.events.position import ORIGIN, HistoryChanged, Position
 from service.settings import StorageSettings
-from tests.harness import created, eventually
+from tests import harness
+from tests.harness import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,7 +58,7 @@ def item(key: str | None = None, digest: str = "00", **changes: Any) -> dict[str
 async def append(connection: asyncpg.Connection, *items: dict[str, Any]) -> list[Appended]:
     keys = [IdempotencyKey(item["key"], item["hash"]) if item["key"] else None for item in items]
     alerts = [json.dumps(item["alert"]).encode() for item in items]
-    return await append_alerts(connection, alerts, [created(alert) for alert in alerts], keys)
+    return await harness.append(connection, alerts, keys)
 
 
 @pytest.fixture
@@ -74,17 +77,18 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 async def test_an_empty_log_begins_at_one(connection: asyncpg.Connection, database: Database) -> None:
     async with database.transaction() as tx:
-        assert (await read_head(tx), await read_first(tx), await read_tail(tx, 0, 10)) == (0, 1, [])
+        assert (await read_head(tx), await read_first(tx), await read_tail(tx, ORIGIN, 10)) == (ORIGIN, 1, [])
     assert [result.seq for result in await append(connection, item(), item())] == [1, 2]
     async with database.transaction() as tx:
-        assert (await read_head(tx), await read_first(tx)) == (2, 1)
+        events = await read_tail(tx, ORIGIN, 10)
+        assert (await read_head(tx), await read_first(tx)) == (events[1].position, 1)
 
 
 async def test_a_batch_is_numbered_in_its_order(connection: asyncpg.Connection, database: Database) -> None:
     results = await append(connection, *(item(title=f"{number}") for number in range(50)))
     assert results == [(seq, False, False, None) for seq in range(1, 51)]
     async with database.transaction() as tx:
-        events = await read_tail(tx, 0, 100)
+        events = await read_tail(tx, ORIGIN, 100)
     assert [json.loads(event.body)["title"] for event in events] == [f"{number}" for number in range(50)]
 
 
@@ -93,9 +97,9 @@ async def test_the_log_keeps_the_text_of_an_alert_as_it_was_written(
 ) -> None:
     alert = item()["alert"] | {"topic": "payments.eu", "severity": "error", "recipients": ["alice", "Zoë"]}
     text = json.dumps(alert, ensure_ascii=False, indent=1).encode()
-    await append_alerts(connection, [text], [created(text)], [None])
+    await harness.append(connection, [text])
     async with database.transaction() as tx:
-        (event,) = await read_tail(tx, 0, 10)
+        (event,) = await read_tail(tx, ORIGIN, 10)
     assert event.body == text
     assert (event.seq, str(event.alert_id), event.kind, event.actor) == (1, alert["id"], "alert.created", "billing")
     assert (event.topic, event.severity) == ("payments.eu", "error")
@@ -192,7 +196,9 @@ async def test_the_log_goes_on_in_the_next_partition(connection: asyncpg.Connect
     assert [result.seq for result in await append(connection, item(), item(), item())] == [size - 1, size, size + 1]
     async with database.transaction() as tx:
         await ensure_partitions(tx, size)
-        assert [event.seq for event in await read_tail(tx, size - 1, 10)] == [size, size + 1]
+        before = await read_position(tx, size - 1)
+        assert before is not None
+        assert [event.seq for event in await read_tail(tx, before, 10)] == [size, size + 1]
     assert await partitions(connection) == [(n * size, (n + 1) * size) for n in range(5)]
 
 
@@ -242,7 +248,7 @@ async def log(connection: asyncpg.Connection, database: Database) -> list[Event]
         ),
     )
     async with database.transaction() as tx:
-        return await read_tail(tx, 0, 100)
+        return await read_tail(tx, ORIGIN, 100)
 
 
 async def test_a_replay_is_the_part_of_the_log_that_one_may_see(log: list[Event], database: Database) -> None:
@@ -280,3 +286,49 @@ def test_ids_sort_by_the_time_they_were_made() -> None:
     assert {identity.version for identity in made} == {7}
     assert {identity.variant for identity in made} == {uuid.RFC_4122}
     assert [identity.int >> 80 for identity in made] == sorted(identity.int >> 80 for identity in made)
+
+
+# Positions.
+
+
+async def test_the_log_holds_its_own_positions_and_no_other(connection: asyncpg.Connection, database: Database) -> None:
+    await append(connection, *(item() for _ in range(5)))
+    async with database.transaction() as tx:
+        events = await read_tail(tx, ORIGIN, 10)
+        head = await read_head(tx)
+        found = [await read_position(tx, seq) for seq in range(7)]
+    assert found == [ORIGIN, *(event.position for event in events), None]
+    assert head == events[-1].position
+    assert len({event.id for event in events}) == 5
+
+    async def holds(seq: int, event_id: int) -> bool:
+        return bool(await connection.fetchval("SELECT log_holds($1, $2)", seq, event_id))
+
+    assert [await holds(*event.position) for event in events] == [True] * 5
+    assert await holds(*ORIGIN)
+    assert not await holds(3, events[3].id)
+    assert not await holds(6, events[4].id)
+
+
+async def test_the_tail_is_read_only_after_a_position_that_the_log_holds(
+    connection: asyncpg.Connection, database: Database
+) -> None:
+    await append(connection, *(item() for _ in range(5)))
+    async with database.transaction() as tx:
+        events = await read_tail(tx, ORIGIN, 10)
+        assert await read_tail(tx, events[1].position, 2) == events[2:4]
+        assert await read_tail(tx, events[4].position, 2) == []
+        for position in (Position(2, events[1].id + 1), Position(6, events[4].id), Position(3, events[1].id)):
+            with pytest.raises(HistoryChanged, match=position.cursor):
+                await read_tail(tx, position, 10)
+
+
+async def test_an_append_says_which_position_it_found(connection: asyncpg.Connection, database: Database) -> None:
+    found = []
+    for _ in range(3):
+        alert = json.dumps(item()["alert"]).encode()
+        before, _ = await append_alerts(connection, [alert], random_ids(1), [bytes(32)], [None])
+        found.append(before)
+    async with database.transaction() as tx:
+        events = await read_tail(tx, ORIGIN, 10)
+    assert found == [ORIGIN, events[0].position, events[1].position]

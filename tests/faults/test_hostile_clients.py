@@ -174,14 +174,14 @@ async def test_a_sparse_replay_of_a_long_log_gets_on(start: Callable[..., Proces
     process = start()
     await process.sql(
         """
-        INSERT INTO events (seq, alert_id, kind, topic, severity, actor, occurred_at, body)
-        SELECT n, gen_random_uuid(), 'alert.created', CASE WHEN n % 100000 = 0 THEN 'rare' ELSE 'common' END, 'info',
+        INSERT INTO events (seq, id, alert_id, kind, topic, severity, actor, occurred_at, body)
+        SELECT n, n, gen_random_uuid(), 'alert.created', CASE WHEN n % 100000 = 0 THEN 'rare' ELSE 'common' END, 'info',
                'billing', now(), CASE WHEN n % 100000 = 0 THEN $1::json ELSE '{}' END
         FROM generate_series(1, 400000) AS n
         """,
         json.dumps(BODY),
     )
-    await process.sql("INSERT INTO log_chain VALUES (400000, 1, now(), '')")
+    await process.sql("INSERT INTO log_chain VALUES (400000, 1, 400000, now(), '')")
     await process.post(topic="rare")  # it wakes the fan-out, whose position moves past what was put in by hand
     async with await process.stream("alice", after=0, topics="rare") as stream:
         begun = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # {first} to {last} is a batch of several events, {seq} one of them, {next} begins the batch after it.
 LOG = {
+    "id": "UPDATE events SET id = id + 1 WHERE seq = {seq}",
     "alert_id": "UPDATE events SET alert_id = gen_random_uuid() WHERE seq = {seq}",
     "kind": "UPDATE events SET kind = 'alert.resolved' WHERE seq = {seq}",
     "topic": "UPDATE events SET topic = 'shop' WHERE seq = {seq}",
@@ -36,8 +37,9 @@ LOG = {
     "the beginning of a link": "UPDATE log_chain SET first_seq = first_seq - 1 WHERE last_seq = {last}",
     "no beginning of a link": "ALTER TABLE log_chain ALTER first_seq DROP NOT NULL;"
     "UPDATE log_chain SET first_seq = NULL WHERE last_seq = {last}",
+    "the id at the end of a link": "UPDATE log_chain SET last_id = last_id + 1 WHERE last_seq = {last}",
     "the end of a link": "UPDATE log_chain SET last_seq = last_seq - 1 WHERE last_seq = {last}",
-    "an inserted link": "INSERT INTO log_chain SELECT {first}, {first}, linked_at, hash FROM log_chain"
+    "an inserted link": "INSERT INTO log_chain SELECT {first}, {first}, last_id, linked_at, hash FROM log_chain"
     " WHERE last_seq = {last}",
     "two links in each other's place": "UPDATE log_chain a SET hash = b.hash, linked_at = b.linked_at FROM log_chain b"
     " WHERE (a.last_seq, b.first_seq) IN (({last}, {next})) OR (b.last_seq, a.first_seq) IN (({last}, {next}))",
@@ -48,7 +50,7 @@ LOG = {
 OUTSIDE_THE_LOG = {
     "an event beyond the last link": (
         (
-            "INSERT INTO events SELECT {head} + 1, alert_id, kind, topic, severity, recipients, actor, occurred_at,"
+            "INSERT INTO events SELECT {head} + 1, id, alert_id, kind, topic, severity, recipients, actor, occurred_at,"
             " body FROM events WHERE seq = 5"
         ),
         1,
@@ -60,18 +62,18 @@ OUTSIDE_THE_LOG = {
     "events that lost their last link": ("DELETE FROM log_chain WHERE last_seq = {head}", 0),
     "an event before the first": (
         (
-            "INSERT INTO events SELECT 0, alert_id, kind, topic, severity, recipients, actor, occurred_at, body"
+            "INSERT INTO events SELECT 0, id, alert_id, kind, topic, severity, recipients, actor, occurred_at, body"
             " FROM events WHERE seq = 5"
         ),
         None,
     ),
-    "a link before the first": ("INSERT INTO log_chain SELECT 0, 0, linked_at, hash FROM log_chain LIMIT 1", None),
+    "a link before the first": ("INSERT INTO log_chain SELECT 0, 0, 0, linked_at, hash FROM log_chain LIMIT 1", None),
     "a link beyond the last event": (
-        "INSERT INTO log_chain SELECT {head} + 1, {head} + 1, linked_at, hash FROM log_chain LIMIT 1",
+        "INSERT INTO log_chain SELECT {head} + 1, {head} + 1, last_id, linked_at, hash FROM log_chain LIMIT 1",
         1,
     ),
     "a link far beyond the last event": (
-        "INSERT INTO log_chain SELECT 1::bigint << 60, {head} + 1, linked_at, hash FROM log_chain LIMIT 1",
+        "INSERT INTO log_chain SELECT 1::bigint << 60, {head} + 1, last_id, linked_at, hash FROM log_chain LIMIT 1",
         1,
     ),
 }

@@ -49,18 +49,19 @@ async def mismatch(check: Awaitable[Any]) -> Mismatch:
 
 def event(seq: int) -> tuple[Any, ...]:
     body = json.dumps({"id": str(seq), "topic": "default", "severity": "info", "recipients": None})
-    return (seq, str(seq), "alert.created", "default", "info", None, "billing", AT, body, None)
+    return (seq, -seq, str(seq), "alert.created", "default", "info", None, "billing", AT, body, None)
 
 
 def log_link(first: int, last: int, previous: bytes = ORIGIN.hash) -> tuple[Any, ...]:
     digests = [
-        digest(event_line("alert.created", AT, "billing", event(seq)[8].encode())) for seq in range(first, last + 1)
+        digest(event_line(-seq, "alert.created", AT, "billing", event(seq)[9].encode()))
+        for seq in range(first, last + 1)
     ]
-    return (first, last, AT, link(previous, first, AT, digests))
+    return (first, last, AT, -last, link(previous, first, AT, digests))
 
 
 FIRST = log_link(1, 3)
-SECOND = log_link(4, 5, FIRST[3])
+SECOND = log_link(4, 5, FIRST[4])
 EVENTS = [event(seq) for seq in range(1, 6)]
 
 
@@ -71,12 +72,12 @@ def log(links: Rows, events: Rows, following: tuple[Any, ...] | None = None) -> 
 
 async def test_a_log_that_matches_is_checked_to_its_last_link() -> None:
     checked = await check_log(log([FIRST, SECOND], EVENTS), ORIGIN, 5)
-    assert checked == (LinkRef(5, SECOND[3]), 2, 5)
+    assert checked == (LinkRef(5, SECOND[4]), 2, 5)
 
 
 async def test_a_range_needs_only_the_hash_of_the_link_before_it() -> None:
-    checked = await check_log(log([SECOND], EVENTS[3:]), LinkRef(3, FIRST[3]), 5)
-    assert checked == (LinkRef(5, SECOND[3]), 1, 2)
+    checked = await check_log(log([SECOND], EVENTS[3:]), LinkRef(3, FIRST[4]), 5)
+    assert checked == (LinkRef(5, SECOND[4]), 1, 2)
     found = await mismatch(check_log(log([SECOND], EVENTS[3:]), LinkRef(3, bytes(32)), 5))
     assert found[:2] == (4, 5)
 
@@ -91,24 +92,26 @@ async def test_a_range_needs_only_the_hash_of_the_link_before_it() -> None:
         ([FIRST, SECOND], [*EVENTS[:3], *EVENTS[2:]], 1, 3, "event 3 is there twice"),
         (
             [FIRST, SECOND],
-            [(*event(1)[:6], None, *event(1)[7:]), *EVENTS[1:]],
+            [(*event(1)[:7], None, *event(1)[8:]), *EVENTS[1:]],
             1,
             3,
-            "lacks its kind, actor, time or body",
+            "lacks its id, kind, actor, time or body",
         ),
         (
             [FIRST, SECOND],
-            [(*event(1)[:3], "shop", *event(1)[4:]), *EVENTS[1:]],
+            [(*event(1)[:4], "shop", *event(1)[5:]), *EVENTS[1:]],
             1,
             3,
             "its topic is not what its body says",
         ),
-        ([FIRST, SECOND], [(*event(1)[:6], "mallory", *event(1)[7:]), *EVENTS[1:]], 1, 3, "was altered"),
-        ([FIRST, (*SECOND[:3], bytes(32))], EVENTS, 4, 5, "was altered"),
-        ([(1, 3, None, FIRST[3]), SECOND], EVENTS, 1, 3, "was altered"),
+        ([FIRST, SECOND], [(*event(1)[:7], "mallory", *event(1)[8:]), *EVENTS[1:]], 1, 3, "was altered"),
+        ([FIRST, (*SECOND[:4], bytes(32))], EVENTS, 4, 5, "was altered"),
+        ([(1, 3, None, -3, FIRST[4]), SECOND], EVENTS, 1, 3, "was altered"),
+        ([(*FIRST[:3], 9, FIRST[4]), SECOND], EVENTS, 1, 3, "was altered"),
+        ([FIRST, SECOND], [(1, 9, *event(1)[2:]), *EVENTS[1:]], 1, 3, "was altered"),
         ([SECOND], EVENTS, 1, 3, "no link covers them"),
         ([FIRST, log_link(3, 5)], EVENTS, 4, 5, "does not begin where the one before it ends"),
-        ([(1, LINK_GRID, AT, b"")], EVENTS, 1, LINK_GRID, "crosses a multiple of 10,000"),
+        ([(1, LINK_GRID, AT, 0, b"")], EVENTS, 1, LINK_GRID, "crosses a multiple of 10,000"),
     ],
 )
 async def test_the_first_mismatch_of_a_log_is_named(

@@ -11,6 +11,7 @@ import pytest
 from service.database.engine import Database, parse_url
 from service.events.hash_chain import digest, link
 from service.events.log import read_tail
+from service.events.position import ORIGIN as LOG_ORIGIN
 from service.integrity.chain_sources import LEDGER, LOG, PurgedPrefix, TablesMissing
 from service.integrity.link_checks import ORIGIN, LinkRef
 from service.integrity.verifier import Verification, verify
@@ -144,7 +145,7 @@ async def relink_log(url: str, seq: int, count: int) -> None:
     """Recompute the hashes of ``count`` links, from the one that covers ``seq`` on."""
     database = Database(parse_url(url), StorageSettings())
     async with database.transaction() as tx:
-        events = await read_tail(tx, 0, 100_000)
+        events = await read_tail(tx, LOG_ORIGIN, 100_000)
     await database.close()
     connection = await asyncpg.connect(url)
     previous = await connection.fetchval("SELECT hash FROM log_chain WHERE last_seq < $1 ORDER BY last_seq DESC", seq)

@@ -162,7 +162,7 @@ async def test_partitions_are_made_ahead_of_the_log(open_ledger: Callable[..., A
     await opened.housekeeping.run_once()
     assert await opened.rows(partitions) == before
     await opened.database.execute(
-        "INSERT INTO log_chain (last_seq, first_seq, linked_at, hash) VALUES (2500000, 1, now(), '')"
+        "INSERT INTO log_chain (last_seq, first_seq, last_id, linked_at, hash) VALUES (2500000, 1, 1, now(), '')"
     )
     await opened.housekeeping.run_once()
     assert await opened.rows("SELECT to_regclass('events_p5000000') IS NOT NULL") == [(True,)]

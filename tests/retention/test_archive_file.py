@@ -42,6 +42,7 @@ def event(seq: int, details: str | None = None, recipients: list[str] | None = N
     }
     return ArchivedEvent(
         seq=seq,
+        id=-seq,
         alert_id=UUID(int=seq),
         kind="alert.created",
         topic="default",
@@ -61,7 +62,7 @@ def items(events: Sequence[ArchivedEvent], previous: bytes = NO_HASH) -> list[Ar
         batch = events[start : start + LINK_SIZE]
         at = AT + timedelta(microseconds=start)
         previous = link(previous, batch[0].seq, at, [one.digest() for one in batch])
-        whole += [*batch, ArchivedLink(batch[-1].seq, batch[0].seq, at, previous)]
+        whole += [*batch, ArchivedLink(batch[-1].seq, batch[0].seq, batch[-1].id, at, previous)]
     return whole
 
 

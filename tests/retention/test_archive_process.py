@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from service.retention.archive_file import ArchiveReader
     from tests.fixtures.small_log import Log
 
-EVENTS = "SELECT seq, alert_id, kind, topic, severity, recipients, actor, occurred_at, body::text, details::text FROM "
-LINKS = "SELECT last_seq, first_seq, linked_at, hash FROM "
+EVENTS = (
+    "SELECT seq, id, alert_id, kind, topic, severity, recipients, actor, occurred_at, body::text, details::text FROM "
+)
+LINKS = "SELECT last_seq, first_seq, last_id, linked_at, hash FROM "
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

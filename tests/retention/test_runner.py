@@ -64,6 +64,17 @@ async def test_what_is_not_old_stays(log: Log) -> None:
     assert await log.value("SELECT count(*) FROM alerts") == SIZE + 5
 
 
+@log_head(SIZE + 5)
+async def test_the_position_before_the_oldest_event_is_known_after_a_purge(log: Log) -> None:
+    last = await log.rows("SELECT last_seq, last_id FROM log_chain WHERE last_seq = $1", SIZE - 1)
+    before = await log.value("SELECT id FROM events WHERE seq = $1", SIZE - 2)
+    await log.purge(await log.now())
+    assert await log.value("SELECT min(seq) FROM events") == SIZE
+    assert await log.value("SELECT log_holds($1, $2)", *last[0])
+    assert not await log.value("SELECT log_holds($1, $2)", last[0][0], last[0][1] + 1)
+    assert not await log.value("SELECT log_holds($1, $2)", SIZE - 2, before)
+
+
 @pytest.mark.parametrize(("head", "purged"), [(SIZE - 1, []), (SIZE, [(SIZE - 1,)]), (2 * SIZE - 1, [(SIZE - 1,)])])
 async def test_the_partition_of_the_head_stays_however_old_it_is(log: Log, head: int, purged: list[tuple[int]]) -> None:
     await log.purge(await log.now() + timedelta(days=1))

@@ -15,6 +15,7 @@ from service.auth.principal import Principal
 from service.errors import CloseReason, DatabaseUnavailable
 from service.events.filter import EventFilter, is_for
 from service.events.log import Event
+from service.events.position import ORIGIN, Position
 from service.ledger.recorder import LedgerRecorder
 from service.ledger.records import ConnectionEntry
 from service.stream import frames
@@ -49,7 +50,7 @@ def event(
     """Return an event of the log, whose body has ``size`` bytes of text."""
     to = frozenset(recipients) if recipients is not None else None
     body = b'{"title":"%b"}' % (b"x" * size)
-    return Event(seq, uuid.UUID(int=seq), "alert.created", topic, severity, to, "billing", AT, body)
+    return Event(seq, seq, uuid.UUID(int=seq), "alert.created", topic, severity, to, "billing", AT, body)
 
 
 def prepared(seq: int, *arguments: Any, **options: Any) -> PreparedEvent:
@@ -225,16 +226,16 @@ class FakeLog:
         return cast("Database", self)
 
     @staticmethod
-    async def read_head(tx: FakeLog) -> int:
-        return tx.events[-1].seq if tx.events else 0
+    async def read_head(tx: FakeLog) -> Position:
+        return tx.events[-1].position if tx.events else ORIGIN
 
     @staticmethod
     async def read_first(tx: FakeLog) -> int:
         return tx.events[0].seq if tx.events else 1
 
     @staticmethod
-    async def read_tail(tx: FakeLog, after: int, limit: int) -> list[Event]:
-        return [event for event in tx.events if event.seq > after][:limit]
+    async def read_tail(tx: FakeLog, position: Position, limit: int) -> list[Event]:
+        return [event for event in tx.events if event.seq > position.seq][:limit]
 
     @staticmethod
     async def read_matching(

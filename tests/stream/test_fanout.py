@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.errors import DatabaseUnavailable
 from service.events.filter import EventFilter, is_for
+from service.events.position import ORIGIN, Position
 from service.settings import StreamSettings
 from service.stream import fanout as fanout_module
 from service.stream.fanout import PASS_BYTES, Fanout
@@ -39,13 +40,17 @@ def settings_of(**changes: object) -> StreamSettings:
     return StreamSettings.model_validate({"log_poll_interval_seconds": NEVER, **changes})
 
 
+def before(seq: int) -> Position:
+    return Position(seq - 1, seq - 1)
+
+
 class Node:
     """A fan-out over a log, with one live connection that is sent everything."""
 
     def __init__(self, log: FakeLog, options: StreamSettings, head: int = 0) -> None:
         self.hub: Hub = fake_hub(options)
         self.fanout = Fanout(log.database, self.hub, options)
-        self.fanout.start_at(head)
+        self.fanout.start_at(Position(head, head))
         self.transport: FakeTransport = live(self.hub)
         self.log = log
 
@@ -70,9 +75,9 @@ class Node:
 async def test_committed_events_that_follow_on_are_fanned_out_without_the_database() -> None:
     node = Node(FakeLog(), settings_of(), head=10)
     async with node.running():
-        node.fanout.enqueue_committed([event(11), event(12)])
+        node.fanout.enqueue_committed(before(11), [event(11), event(12)])
         assert await node.sent(12) == [11, 12]
-        node.fanout.enqueue_committed([event(13)])
+        node.fanout.enqueue_committed(before(13), [event(13)])
         assert await node.sent(13) == [11, 12, 13]
     assert node.log.reads == 0
 
@@ -81,7 +86,7 @@ async def test_a_hole_before_committed_events_is_filled_from_the_log() -> None:
     log = FakeLog(*(event(seq) for seq in range(1, 6)))
     node = Node(log, settings_of())
     async with node.running():
-        node.fanout.enqueue_committed([event(4), event(5)])
+        node.fanout.enqueue_committed(before(4), [event(4), event(5)])
         assert await node.sent(5) == [1, 2, 3, 4, 5]
     assert log.reads == 1
 
@@ -139,7 +144,7 @@ async def test_a_database_that_is_away_delays_and_loses_nothing() -> None:
 async def test_what_does_not_fit_into_the_queue_comes_from_the_log() -> None:
     log = FakeLog(*(event(seq) for seq in range(1, 11)))
     node = Node(log, settings_of(replay_cache_events=3))
-    node.fanout.enqueue_committed(log.events)
+    node.fanout.enqueue_committed(ORIGIN, log.events)
     assert len(node.fanout._committed) == 3
     async with node.running():
         assert await node.sent(10) == list(range(1, 11))
@@ -149,11 +154,11 @@ async def test_a_pass_is_bounded_in_bytes() -> None:
     node = Node(FakeLog(), settings_of())
     size = PASS_BYTES // 4
     async with node.running():
-        node.fanout.enqueue_committed([event(seq, size=size) for seq in range(1, 9)])
+        node.fanout.enqueue_committed(ORIGIN, [event(seq, size=size) for seq in range(1, 9)])
         assert await node.sent(8) == list(range(1, 9))
     assert [len(batch.frames) for batch in node.transport.batches] == [3, 3, 2]
     async with node.running():
-        node.fanout.enqueue_committed([event(9, size=2 * PASS_BYTES), event(10)])
+        node.fanout.enqueue_committed(before(9), [event(9, size=2 * PASS_BYTES), event(10)])
         await node.sent(10)
     assert [len(batch.frames) for batch in node.transport.batches] == [3, 3, 2, 1, 1]
 
@@ -180,7 +185,7 @@ async def test_whatever_arrives_in_whatever_order_every_event_is_sent_once_and_i
                 new = [event(seq) for seq in range(head + 1, head + 1 + count)]
                 log.events += new
                 if step == "committed here":
-                    node.fanout.enqueue_committed(new)
+                    node.fanout.enqueue_committed(before(head + 1), new)
             elif step == "a wake-up":
                 node.fanout.wake(head)
             elif step == "an old wake-up":
@@ -263,7 +268,7 @@ async def test_a_replay_is_what_the_recipient_may_see_from_memory_and_from_the_l
 async def test_connections_with_the_same_cursor_and_filter_are_sent_the_same_chunk() -> None:
     node = Node(FakeLog(), settings_of())
     async with node.running():
-        node.fanout.enqueue_committed([event(seq) for seq in range(1, 5)])
+        node.fanout.enqueue_committed(ORIGIN, [event(seq) for seq in range(1, 5)])
         await node.sent(4)
     one, two = [await node.fanout.read_chunk(1, EventFilter(), name) for name in ("alice", "bob")]
     assert one is two

@@ -43,10 +43,11 @@ ONE_OF_EACH: dict[str, tuple[frames.Frame, dict[str, Any]]] = {
     ),
     "event": (
         frames.prepare(
-            Event(7, uuid.uuid4(), "alert.created", "default", "info", None, 'the "actor"', AT, b'{"title": "a"}')
+            Event(7, 5, uuid.uuid4(), "alert.created", "default", "info", None, 'the "actor"', AT, b'{"title": "a"}')
         ),
         {
             "seq": 7,
+            "id": "0000000000000005",
             "kind": "alert.created",
             "at": "2026-11-21T09:41:07.000005Z",
             "actor": 'the "actor"',
@@ -113,7 +114,7 @@ def test_an_event_carries_the_text_of_its_body_as_the_log_holds_it(
     actor: str, body: dict[str, str], indent: int | None
 ) -> None:
     text = json.dumps(body, indent=indent, ensure_ascii=False).encode()
-    event = Event(1, uuid.uuid4(), "alert.created", "default", "info", None, actor, AT, text)
+    event = Event(1, 5, uuid.uuid4(), "alert.created", "default", "info", None, actor, AT, text)
     [frame] = parse(frames.FrameBatch(frames.prepare(event)).text_messages)
     assert bytes(frame.data).endswith(b'"alert":' + text + b"}")
     assert json.loads(bytes(frame.data))["actor"] == actor

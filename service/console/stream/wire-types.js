@@ -39,7 +39,7 @@
  */
 
 /** @typedef {{id: string, text: string}} Comment */
-/** @typedef {{type: "event", seq: number, kind: string, at: string, actor: string, alert: Alert, comment?: Comment}} EventFrame */
+/** @typedef {{type: "event", seq: number, id: string, kind: string, at: string, actor: string, alert: Alert, comment?: Comment}} EventFrame */
 /** @typedef {{type: "caught_up", seq: number}} CaughtUpFrame */
 /** @typedef {{type: "heartbeat", seq: number, at: string}} HeartbeatFrame */
 /** @typedef {{type: "gap", from: number, to: number, reason: "purged" | "reset"}} GapFrame */
