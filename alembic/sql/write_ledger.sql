@@ -26,14 +26,20 @@ DECLARE
     next_link jsonb;
     content text;
 BEGIN
+    IF EXISTS (SELECT FROM json_populate_recordset(NULL::connections, closings) WHERE closed_at IS NULL OR sent_seq IS NULL)
+    THEN
+        RAISE EXCEPTION 'a closing lacks its time or its position' USING ERRCODE = 'check_violation';
+    END IF;
     PERFORM pg_advisory_xact_lock(7405007);
     SELECT * INTO last FROM ledger_chain ORDER BY ledger_link_id DESC LIMIT 1;
     next_id := coalesce(last.ledger_link_id, 0) + 1;
     next_link := jsonb_build_object('ledger_link_id', next_id);
     at := clock_timestamp();
+    -- The link's id is put over whatever the rows say, so that no caller can get it wrong.
     WITH closed AS (
         INSERT INTO connections AS stored
-        SELECT r.* FROM json_populate_recordset(jsonb_populate_record(NULL::connections, next_link), closings) AS r
+        SELECT linked.* FROM json_populate_recordset(NULL::connections, closings) AS given,
+                             jsonb_populate_record(given, next_link) AS linked
         ON CONFLICT (id) DO UPDATE SET
             jti = excluded.jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq,
             closed_at = excluded.closed_at, close_code = excluded.close_code, close_reason = excluded.close_reason,
@@ -42,11 +48,13 @@ BEGIN
         RETURNING closing_line(stored) AS line
     ), sent AS (
         INSERT INTO dispatches AS stored
-        SELECT r.* FROM json_populate_recordset(jsonb_populate_record(NULL::dispatches, next_link), new_dispatches) AS r
+        SELECT linked.* FROM json_populate_recordset(NULL::dispatches, new_dispatches) AS given,
+                             jsonb_populate_record(given, next_link) AS linked
         ON CONFLICT DO NOTHING RETURNING dispatch_line(stored) AS line
     ), received AS (
         INSERT INTO receipts AS stored
-        SELECT r.* FROM json_populate_recordset(jsonb_populate_record(NULL::receipts, next_link), new_receipts) AS r
+        SELECT linked.* FROM json_populate_recordset(NULL::receipts, new_receipts) AS given,
+                             jsonb_populate_record(given, next_link) AS linked
         ON CONFLICT DO NOTHING RETURNING receipt_line(stored) AS line
     ), written AS (
         SELECT line FROM closed UNION ALL SELECT line FROM sent UNION ALL SELECT line FROM received
@@ -57,4 +65,26 @@ BEGIN
         VALUES (next_id, at, sha256(coalesce(last.hash, decode(repeat('00', 32), 'hex')) || int8send(next_id)
                                     || int8send(microseconds(at)) || convert_to(content, 'UTF8')));
     END IF;
+END $$;
+
+-- End nodes, and close the connections that they left open, each at what was last flushed of it, so that the ledger
+-- claims no more. Returns how many were closed. No node ends in another way: a connection that stayed open would
+-- belong to no link, and never be purged.
+CREATE FUNCTION end_nodes(ended uuid[], reason text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    closings json;
+    closed bigint;
+BEGIN
+    UPDATE nodes SET ended_at = clock_timestamp() WHERE id = ANY (ended) AND ended_at IS NULL;
+    SELECT json_agg(to_jsonb(c) || jsonb_build_object(
+               'sent_seq', coalesce(c.sent_seq, n.sent_seq), 'closed_at', greatest(c.opened_at, n.seen_at),
+               'close_reason', reason)),
+           count(*)
+    INTO closings, closed
+    FROM connections c JOIN nodes n ON n.id = c.node_id
+    WHERE n.id = ANY (ended) AND c.closed_at IS NULL;
+    IF closed > 0 THEN
+        PERFORM write_ledger(closings, '[]', '[]');
+    END IF;
+    RETURN closed;
 END $$;

@@ -292,13 +292,7 @@ def create_recipients() -> None:
         Column("first_seen_at", TIME, nullable=False),
         Column("last_seen_at", TIME, nullable=False),
         Column("received_seq", BigInteger, comment="the last receipt on any connection, or where they began"),
-        Column(
-            "topics_at",
-            TIME,
-            nullable=False,
-            server_default=text("now()"),
-            comment="when the connection with that token was opened",
-        ),
+        Column("topics_at", TIME, comment="when the connection with that token was opened"),
         comment="Every admin who ever connected, and their cursor.",
     )
     op.create_table(

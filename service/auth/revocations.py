@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -30,7 +31,6 @@ from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -74,7 +74,6 @@ _INSERT = text(
     SELECT {_COLUMNS}, pg_notify('{REVOCATIONS_CHANNEL}', '') FROM stored
     """  # noqa: S608 - constants
 )
-_NOW = text("SELECT clock_timestamp()")
 _AFTER = text(f"SELECT {_COLUMNS} FROM revocations WHERE id > :id ORDER BY id")  # noqa: S608 - constants
 _PAGE = text(
     f"""
@@ -82,7 +81,7 @@ _PAGE = text(
     WHERE expires_at > clock_timestamp() AND id < :before ORDER BY id DESC LIMIT :limit
     """  # noqa: S608 - constants
 )
-_DELETE_EXPIRED = text("DELETE FROM revocations WHERE expires_at < clock_timestamp()")
+_DELETE_EXPIRED = text("DELETE FROM revocations WHERE expires_at < least(clock_timestamp(), :now)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ async def revoke(
 
     """
     await tx.execute(_LOCK)
-    now: datetime = (await tx.execute(_NOW)).scalar_one()
+    now = datetime.now(UTC)  # the clock that tokens are judged by, too; the database's may be another
     issued_before = target.issued_before or now
     values: dict[str, Any] = {
         "jti": target.jti,
@@ -232,5 +231,5 @@ async def revocations_before(tx: AsyncConnection, before: int, limit: int) -> Se
 
 
 async def delete_expired(tx: AsyncConnection) -> None:
-    """Delete the revocations whose tokens have expired."""
-    await tx.execute(_DELETE_EXPIRED)
+    """Delete the revocations whose tokens have expired, by the clock of the database and by this node's."""
+    await tx.execute(_DELETE_EXPIRED, {"now": datetime.now(UTC)})

@@ -3,7 +3,9 @@
 The library's own memory storage starts a thread every 10 ms while it is used, which looks at every
 key: with the messages of 5,000 streams to count, a third of a core, and a wait for the thread on
 each start. Here an expired key is replaced when it is next counted, and all expired keys are
-dropped every ``CLEANUP_SECONDS``. The storage serves one event loop, so it needs no lock.
+dropped every ``CLEANUP_SECONDS``. A window that begins in the future has expired, too: the clock
+was set back, and would refuse requests for as long. The storage serves one event loop, so it needs
+no lock.
 """
 
 from __future__ import annotations
@@ -24,7 +26,12 @@ KEYS_MAX = 200_000
 @dataclass(slots=True)
 class _Window:
     count: int
+    starts_at: float
     expires_at: float
+
+    def covers(self, now: float) -> bool:
+        """Return whether the window has begun, and has not expired."""
+        return self.starts_at <= now < self.expires_at
 
 
 class FixedWindowStorage(Storage):
@@ -35,31 +42,31 @@ class FixedWindowStorage(Storage):
     def __init__(self, uri: str | None = None, **options: Any) -> None:
         super().__init__(uri, **options)
         self._windows: dict[str, _Window] = {}
-        self._next_cleanup = 0.0
+        self._cleaned_up_at = 0.0
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Add ``amount`` to the window, which lasts ``expiry`` seconds if it is new. Return the sum."""
         now = time.time()
         window = self._windows.get(key)
-        if window is not None and window.expires_at > now:
+        if window is not None and window.covers(now):
             window.count += amount
             return window.count
-        if now >= self._next_cleanup:
+        if abs(now - self._cleaned_up_at) >= CLEANUP_SECONDS:
             self._drop_expired(now)
         self._windows.pop(key, None)
         if len(self._windows) >= KEYS_MAX:
             del self._windows[next(iter(self._windows))]
-        self._windows[key] = _Window(amount, now + expiry)
+        self._windows[key] = _Window(amount, now, now + expiry)
         return amount
 
     def _drop_expired(self, now: float) -> None:
-        self._next_cleanup = now + CLEANUP_SECONDS
-        self._windows = {key: window for key, window in self._windows.items() if window.expires_at > now}
+        self._cleaned_up_at = now
+        self._windows = {key: window for key, window in self._windows.items() if window.covers(now)}
 
     def get(self, key: str) -> int:
         """Return the sum of the current window, 0 if there is none."""
         window = self._windows.get(key)
-        return window.count if window is not None and window.expires_at > time.time() else 0
+        return window.count if window is not None and window.covers(time.time()) else 0
 
     def get_expiry(self, key: str) -> float:
         """Return when the current window ends, in seconds since the epoch; now if there is none."""

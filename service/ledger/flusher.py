@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +26,9 @@ import orjson
 from sqlalchemy.exc import DBAPIError
 
 from service.database.ids import uuid7
-from service.errors import DatabaseUnavailable, TocsinError
+from service.errors import CloseReason, DatabaseUnavailable, TocsinError
 from service.ledger import statements
+from service.ledger.lease import boottime
 from service.logs import get_logger
 from service.metrics import LEDGER_FLUSH_FAILURES, LEDGER_FLUSH_SECONDS, LEDGER_PENDING_RECORDS
 from service.periodic import PeriodicTask
@@ -58,9 +58,8 @@ class LedgerFlusher:
         self._recorder = recorder
         self._settings = settings
         self._flushing = asyncio.Lock()
-        self._renewed = 0.0
         self.punctual_since: float | None = None
-        """Since when (monotonic) every flush succeeded in time; None after one that failed."""
+        """Since when (boot time) no flush failed, and none took as long as a lease; None after one that failed."""
 
     @property
     def node_id(self) -> UUID:
@@ -68,10 +67,9 @@ class LedgerFlusher:
         return self._recorder.node_id
 
     @property
-    def is_punctual(self) -> bool:
-        """Whether the node has flushed in time for as long as a lease lasts."""
-        since = self.punctual_since
-        return since is not None and time.monotonic() - since >= self._settings.node_lease_seconds
+    def holds_lease(self) -> bool:
+        """Whether nobody can have declared this node lost."""
+        return self._recorder.lease.is_held
 
     async def register(self, sent_seq: int) -> None:
         """Register as a new node that has fanned out up to ``sent_seq``.
@@ -81,6 +79,7 @@ class LedgerFlusher:
 
         """
         self._recorder.become(uuid7(), sent_seq)
+        started = boottime()
         async with self._database.transaction() as tx:
             await tx.execute(
                 statements.REGISTER_NODE,
@@ -92,7 +91,8 @@ class LedgerFlusher:
                     "lease_seconds": self._settings.node_lease_seconds,
                 },
             )
-        self.punctual_since = self._renewed = time.monotonic()
+        self._recorder.lease.renew(started)
+        self.punctual_since = started
 
     def task(self, drop_connections: Callable[[], None]) -> PeriodicTask:
         """Return the task that flushes; it calls ``drop_connections`` before it starts over."""
@@ -124,7 +124,9 @@ class LedgerFlusher:
         with contextlib.suppress(DatabaseUnavailable, LeaseLost, DBAPIError):
             await self.flush()
             async with self._database.transaction() as tx:
-                await tx.execute(statements.END_NODE, {"id": self._recorder.node_id})
+                await tx.execute(
+                    statements.END_NODES, {"ids": [self._recorder.node_id], "reason": CloseReason.SHUTTING_DOWN.reason}
+                )
 
     async def flush(self) -> None:
         """Write what waits, and renew the lease.
@@ -135,10 +137,10 @@ class LedgerFlusher:
 
         """
         async with self._flushing:
-            recorder, started = self._recorder, time.monotonic()
+            recorder, lease, started = self._recorder, self._recorder.lease, boottime()
             LEDGER_PENDING_RECORDS.set(len(recorder.pending))
-            lease_is_fresh = started - self._renewed < self._settings.node_lease_seconds / 5
-            if not len(recorder.pending) and not len(recorder.source_stats) and lease_is_fresh:
+            is_fresh = lease.age < lease.seconds / 5
+            if not len(recorder.pending) and not len(recorder.source_stats) and is_fresh:
                 return
             try:
                 await self._write_pending()
@@ -146,11 +148,11 @@ class LedgerFlusher:
                 LEDGER_FLUSH_FAILURES.inc()
                 self.punctual_since = None
                 raise
-            renewed, before = time.monotonic(), self._renewed
-            if self.punctual_since is None or renewed - before > self._settings.node_lease_seconds:
-                self.punctual_since = renewed
-            self._renewed = renewed
-            LEDGER_FLUSH_SECONDS.observe(renewed - started)
+            finished = boottime()
+            if self.punctual_since is None or not lease.is_held:
+                self.punctual_since = finished
+            lease.renew(started)
+            LEDGER_FLUSH_SECONDS.observe(finished - started)
 
     async def _write_pending(self) -> None:
         recorder = self._recorder

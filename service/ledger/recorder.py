@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from service.database.ids import uuid7
 from service.ledger import statements
+from service.ledger.lease import Lease
 from service.ledger.records import Dispatch, PendingRecords, Receipt, printable
 from service.ledger.source_stats import SourceStats
 from service.metrics import RECEIPTS
@@ -46,6 +47,7 @@ class LedgerRecorder:
         self.in_flight = self._no_records()
         """What a flush is writing now."""
         self.source_stats = SourceStats(settings.source_stats_max)
+        self.lease = Lease(settings.node_lease_seconds)
         self.node_id = uuid7()
         self.sent_seq = 0
 
@@ -59,36 +61,43 @@ class LedgerRecorder:
         """Whether too many records wait for the database to accept another connection."""
         return self.pending.is_full
 
+    @property
+    def may_send(self) -> bool:
+        """Whether events may go to sockets: while the lease is held, what is sent can be recorded."""
+        return self.lease.is_held
+
     def record_opening(self, entry: ConnectionEntry) -> None:
         """Record a connection that was accepted."""
+        self.pending.opened.append(entry)
         self.pending.changed.add(entry)
         self.pending.presence_changed = True
 
     def record_closing(self, entry: ConnectionEntry, code: int, reason: str) -> None:
-        """Record the end of a connection."""
+        """Record the end of a connection; of several calls the first counts."""
+        if entry.closed_at is not None:
+            return
         if entry.sent_seq is None:
             entry.sent_seq = self.sent_seq
         entry.closed_at = datetime.now(UTC)
         entry.close_code = code
         entry.close_reason = printable(reason)
-        self._change(entry)
+        self._changed(entry)
         self.pending.presence_changed = True
 
     def record_token(self, entry: ConnectionEntry, jti: str | None, token_expires_at: datetime) -> None:
         """Record the fresh token of a connection."""
-        entry.jti = jti
-        entry.token_expires_at = token_expires_at
-        self._change(entry)
+        if entry.closed_at is None:
+            entry.jti = jti
+            entry.token_expires_at = token_expires_at
+            self._changed(entry)
 
     def record_live(self, entry: ConnectionEntry) -> None:
         """Record that the connection keeps up: the node's ``sent_seq`` counts for it."""
-        entry.sent_seq = None
-        self._change(entry)
+        self._set_sent(entry, None)
 
     def record_position(self, entry: ConnectionEntry, sent_seq: int) -> None:
         """Record that the connection replays or lags, and was sent no further than ``sent_seq``."""
-        entry.sent_seq = sent_seq
-        self._change(entry)
+        self._set_sent(entry, sent_seq)
 
     def record_dispatch(self, after_seq: int, up_to_seq: int, *, to_anybody: bool) -> None:
         """Record that ``(after_seq, up_to_seq]`` was sent to all that keep up, if to anybody."""
@@ -114,7 +123,12 @@ class LedgerRecorder:
         rejection.node_id = self.node_id
         self.pending.add_rejection(rejection)
 
-    def _change(self, entry: ConnectionEntry) -> None:
+    def _set_sent(self, entry: ConnectionEntry, sent_seq: int | None) -> None:
+        if entry.closed_at is None:  # what was closed never changes again
+            entry.sent_seq = sent_seq
+            self._changed(entry)
+
+    def _changed(self, entry: ConnectionEntry) -> None:
         if entry.node_id == self.node_id:
             self.pending.changed.add(entry)
 
@@ -179,6 +193,7 @@ class LedgerRecorder:
     def become(self, node_id: UUID, sent_seq: int) -> None:
         """Go on as another node, without the records of the old one."""
         self.node_id, self.sent_seq = node_id, sent_seq
+        self.lease.end()
         self.pending = self._no_records()
 
     def begin_flush(self) -> PendingRecords:

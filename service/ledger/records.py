@@ -99,6 +99,8 @@ class PendingRecords:
     """
 
     limit: int
+    opened: list[ConnectionEntry] = field(default_factory=list)
+    """Connections that were opened, in that order."""
     changed: set[ConnectionEntry] = field(default_factory=set)
     """Connections whose row differs from what was last written."""
     confirmed: set[ConnectionEntry] = field(default_factory=set)
@@ -154,6 +156,7 @@ class PendingRecords:
 
     def put_back(self, older: PendingRecords) -> None:
         """Add records that could not be written, before those that came since."""
+        self.opened[:0] = older.opened
         self.changed |= older.changed
         self.confirmed |= older.confirmed
         self.receipts[:0] = older.receipts
@@ -188,10 +191,13 @@ class PendingRecords:
             row |= {
                 "id": entry.recipient,
                 "topics": entry.token_topics,
-                "topics_at": entry.opened_at,
+                "topics_at": None,
                 "first_seen_at": now,
                 "last_seen_at": now,
             }
+        # The token of the last opening counts, whatever the clocks say: in the order of the flushes, and of this list.
+        for entry in self.opened:
+            rows[entry.recipient] |= {"topics": entry.token_topics, "topics_at": entry.opened_at}
         return [rows[recipient] for recipient in sorted(rows)]
 
 

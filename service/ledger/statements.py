@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-# The lease is measured by the database's clock, because the clocks of nodes may disagree.
+# ``seen_at`` is a time for people. What the other nodes observe is only that it changes (``lost_nodes.py``).
 REGISTER_NODE = text(
     "INSERT INTO nodes (id, host, pid, started_at, seen_at, sent_seq, lease_seconds)"
     " VALUES (:id, :host, :pid, clock_timestamp(), clock_timestamp(), :sent_seq, :lease_seconds)"
@@ -25,7 +25,7 @@ REGISTER_NODE = text(
 RENEW_NODE = text(
     "UPDATE nodes SET seen_at = clock_timestamp(), sent_seq = :sent_seq WHERE id = :id AND ended_at IS NULL"
 )
-END_NODE = text("UPDATE nodes SET seen_at = clock_timestamp(), ended_at = clock_timestamp() WHERE id = :id")
+END_NODES = text("SELECT end_nodes(cast(:ids AS uuid[]), :reason)")
 
 BEGIN_RECIPIENT = text(
     """
@@ -70,8 +70,8 @@ UPSERTS = {
     "recipients": _upsert(
         "recipients",
         """(id) DO UPDATE SET
-            topics = CASE WHEN excluded.topics_at >= known.topics_at THEN excluded.topics ELSE known.topics END,
-            topics_at = greatest(known.topics_at, excluded.topics_at),
+            topics = CASE WHEN excluded.topics_at IS NULL THEN known.topics ELSE excluded.topics END,
+            topics_at = coalesce(excluded.topics_at, known.topics_at),
             last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
             received_seq = greatest(known.received_seq, excluded.received_seq)""",
     ),

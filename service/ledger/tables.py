@@ -125,13 +125,7 @@ recipients = Table(
     Column("first_seen_at", DateTime(timezone=True), nullable=False),
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
     Column("received_seq", BigInteger, comment="the last receipt on any connection, or where they began"),
-    Column(
-        "topics_at",
-        DateTime(timezone=True),
-        nullable=False,
-        server_default=text("now()"),
-        comment="when the connection with that token was opened",
-    ),
+    Column("topics_at", DateTime(timezone=True), comment="when the connection with that token was opened"),
     comment="Every admin who ever connected, and their cursor.",
 )
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from service.auth.revocations import delete_expired as delete_expired_revocations
 from service.database.locks import AdvisoryLock
 from service.events.log import ensure_partitions
-from service.ledger.lost_nodes import end_lost_nodes
+from service.ledger.lost_nodes import LostNodes
 from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
@@ -33,20 +33,18 @@ class Housekeeping:
 
     def __init__(self, database: Database, flusher: LedgerFlusher, settings: Settings) -> None:
         self._database = database
-        self._flusher = flusher
-        self._lease = settings.ledger.node_lease_seconds
+        self._lost_nodes = LostNodes(flusher)
         self._key_age = settings.storage.idempotency_key_ttl_hours * 3600
         self._partition_events = settings.retention.partition_events
         self.task = PeriodicTask("housekeeping", self.run_once, settings.ledger.housekeeping_interval_seconds)
 
     async def run_once(self) -> None:
-        """Run once, unless another node does at this moment."""
-        may_judge = self._flusher.is_punctual
+        """Observe the other nodes; clean up, unless another node does at this moment."""
         async with self._database.transaction() as tx:
+            await self._lost_nodes.observe(tx)
             if not await tx.scalar(_TRY_LOCK):
                 return
             await ensure_partitions(tx, self._partition_events)
             await tx.execute(_DELETE_EXPIRED_KEYS, {"age": self._key_age})
             await delete_expired_revocations(tx)
-            if may_judge:
-                await end_lost_nodes(tx, self._flusher.node_id, self._lease)
+            await self._lost_nodes.end(tx)

@@ -284,7 +284,9 @@ class Connection:
                     self._go_live()
                     return
                 chunk = await self._fanout.read_chunk(self._protocol.cursor, self.filter, self.recipient)
-                if self._protocol.phase is Phase.REPLAYING:
+                if not self._hub.may_send:
+                    await asyncio.sleep(RETRY_READ_SECONDS)
+                elif self._protocol.phase is Phase.REPLAYING:
                     self._write_chunk(chunk)
         except DatabaseUnavailable:
             log.info("replay postponed: the database cannot be reached", connection=str(self._entry.id))

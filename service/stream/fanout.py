@@ -136,10 +136,13 @@ class Fanout:
         self.task.wake()
 
     async def _advance(self) -> None:
-        """Fan out everything that is known. The log is read if it is known to go on, or to poll it."""
+        """Fan out everything that is known. The log is read if it is known to go on, or to poll it.
+
+        While the node holds no lease, everything waits, for the next poll.
+        """
         polled = not self.task.was_woken
-        while True:
-            while events := self._next_committed():
+        while self._hub.may_send:
+            while self._hub.may_send and (events := self._next_committed()):
                 self._pass(events)
                 await asyncio.sleep(0)  # one pass per turn of the loop: others may read, write and commit in between
             if not polled and self._known_head <= self._hub.position:
@@ -150,7 +153,8 @@ class Fanout:
             if not events:
                 self._known_head = min(self._known_head, self._hub.position)
                 return
-            self._pass(events)
+            if self._hub.may_send:
+                self._pass(events)
 
     def _next_committed(self) -> list[Event]:
         """Return the queued events that follow on the position."""

@@ -100,6 +100,11 @@ class Hub:
 
     # Sending.
 
+    @property
+    def may_send(self) -> bool:
+        """Whether events may be written now: what a node sends without a lease, it may be unable to record."""
+        return self._ledger.may_send
+
     def broadcast(self, events: Sequence[PreparedEvent]) -> None:
         """Write the next events of the log to every live connection that may see them."""
         after, self.position = self.position, events[-1].seq

@@ -1,7 +1,8 @@
-"""Fixtures: a PostgreSQL that a test may stop and start."""
+"""Fixtures: a PostgreSQL that a test may stop and start, and the check that every test of faults ends with."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from sqlalchemy import make_url
 from service.database.embedded import BINARIES, embedded_postgres
 from service.database.engine import parse_url
 from service.database.migrate import migrate
+from tests.fixtures.audit_verify import assert_untampered
 from tests.harness import memory_folder, with_database
 
 if TYPE_CHECKING:
@@ -73,3 +75,13 @@ async def own_database(own_postgres: Postgres) -> AsyncIterator[str]:
     migrate(parse_url(url))
     yield url
     own_postgres.start()
+
+
+@pytest.fixture(autouse=True)
+def _untampered(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End each test with the audit of its database, whatever was killed in it; its nodes have stopped by then."""
+    names = {"database_url", "own_database", "shared_url"} & set(request.fixturenames)
+    urls = [request.getfixturevalue(name) for name in sorted(names)]
+    yield
+    for url in [] if request.node.get_closest_marker("unlinked") else urls:
+        asyncio.run(assert_untampered(url))

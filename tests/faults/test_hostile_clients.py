@@ -170,6 +170,7 @@ def established(process: Process) -> list[str]:
 
 
 @pytest.mark.long
+@pytest.mark.unlinked
 async def test_a_sparse_replay_of_a_long_log_gets_on(start: Callable[..., Process]) -> None:
     process = start()
     await process.sql(

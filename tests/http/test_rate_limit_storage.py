@@ -39,6 +39,16 @@ def test_a_window_refuses_what_is_over_the_limit_until_it_ends(pass_time: Callab
     assert [strategy.hit(limit, "alice", cost=2) for _ in range(2)] == [True, False]
 
 
+def test_a_clock_that_is_set_back_by_an_hour_refuses_nothing_for_an_hour(pass_time: Callable[[float], None]) -> None:
+    strategy, limit = FixedWindowRateLimiter(FixedWindowStorage()), parse("3/second")
+    for _ in range(4):
+        strategy.hit(limit, "alice")
+    pass_time(-3600)
+    assert [strategy.hit(limit, "alice") for _ in range(4)] == [True, True, True, False]
+    pass_time(1)
+    assert strategy.hit(limit, "alice")
+
+
 def test_what_has_expired_is_dropped(pass_time: Callable[[float], None]) -> None:
     storage = FixedWindowStorage()
     for number in range(1000):

@@ -3,15 +3,20 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+import orjson
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from service.database.ids import uuid7
 from service.errors import DatabaseUnavailable
 from service.ledger.flusher import LeaseLost
-from service.ledger.records import Rejection
+from service.ledger.records import Rejection, _connection_row
 from service.settings import LedgerSettings, Settings, StorageSettings, StreamSettings
+from tests.fixtures.audit_verify import assert_untampered
 from tests.harness import PATIENCE, eventually, serving
 
 if TYPE_CHECKING:
@@ -312,3 +317,79 @@ async def test_a_stream_says_in_the_ledger_who_opened_it_and_how_it_ended(node: 
     assert (found["jti"], found["close_code"], found["close_reason"]) == ("token 1", 1000, "client")
     assert found["opened_at"] <= found["closed_at"] < found["token_expires_at"]
     assert "bearer" not in json.dumps(found, default=str).lower()
+
+
+# What no clock and no caller may spoil.
+
+
+async def test_the_last_token_of_an_admin_counts_on_nodes_whose_clocks_disagree(
+    open_ledger: Callable[..., Awaitable[OpenLedger]],
+) -> None:
+    ahead, behind = await open_ledger(), await open_ledger()
+    first = ahead.connection(topics=("a",), opened_at=datetime.now(UTC) + timedelta(hours=1))
+    await ahead.flusher.flush()
+    behind.connection(topics=("b",), opened_at=datetime.now(UTC) - timedelta(hours=1))
+    await behind.flusher.flush()
+    topics = "SELECT topics FROM recipients WHERE id = 'alice'"
+    assert await ahead.rows(topics) == [(["b"],)]
+    ahead.ledger.record_receipt(first, 3)  # an older token is not newer because its connection is still there
+    ahead.ledger.record_closing(first, 1000, "client")
+    await ahead.flusher.flush()
+    assert await ahead.rows(topics) == [(["b"],)]
+
+
+@pytest.mark.parametrize("given", [None, 0, 7])
+async def test_what_a_caller_says_of_the_link_of_a_row_is_ignored(
+    open_ledger: Callable[..., Awaitable[OpenLedger]], given: int | None
+) -> None:
+    opened = await open_ledger()
+    connection = opened.connection(sent_seq=3)
+    await opened.flusher.flush()
+    at = datetime.now(UTC).isoformat()
+    closed, new = [
+        {
+            **_connection_row(connection),
+            "id": str(id_),
+            "closed_at": at,
+            "close_code": 1000,
+            "ledger_link_id": given,
+        }
+        for id_ in (connection.id, uuid7())
+    ]
+    dispatch = {
+        "node_id": str(opened.ledger.node_id),
+        "after_seq": 0,
+        "up_to_seq": 3,
+        "at": at,
+        "ledger_link_id": given,
+    }
+    receipt = {"connection_id": str(connection.id), "seq": 3, "received_at": at, "ledger_link_id": given}
+    await opened.database.execute(
+        "SELECT write_ledger($1, $2, $3)",
+        *(orjson.dumps(rows).decode() for rows in ([closed, new], [dispatch], [receipt])),
+    )
+    links = "SELECT ledger_link_id FROM connections UNION SELECT ledger_link_id FROM dispatches"
+    assert await opened.rows(f"{links} UNION SELECT ledger_link_id FROM receipts") == [(1,)]
+    await assert_untampered(opened.url)
+
+
+@pytest.mark.parametrize("lacks", ["closed_at", "sent_seq"])
+async def test_a_closing_that_lacks_its_end_is_refused(
+    open_ledger: Callable[..., Awaitable[OpenLedger]], lacks: str
+) -> None:
+    opened = await open_ledger()
+    connection = opened.connection(sent_seq=3)
+    row = {**_connection_row(connection), "closed_at": datetime.now(UTC).isoformat(), lacks: None}
+    with pytest.raises(asyncpg.CheckViolationError):
+        await opened.database.execute("SELECT write_ledger($1, '[]', '[]')", orjson.dumps([row]).decode())
+
+
+async def test_a_node_that_signs_off_leaves_no_connection_open(
+    open_ledger: Callable[..., Awaitable[OpenLedger]],
+) -> None:
+    opened = await open_ledger()
+    opened.connection()
+    opened.ledger.record_dispatch(0, 2, to_anybody=True)
+    await opened.flusher.sign_off()
+    assert await opened.rows("SELECT sent_seq, close_reason FROM connections") == [(2, "shutting_down")]
+    await assert_untampered(opened.url)

@@ -172,6 +172,16 @@ def test_a_recipient_is_one_row_with_the_furthest_receipt_and_the_newest_token()
     ]
 
 
+def test_the_token_of_the_last_opening_counts_though_the_clock_was_set_back() -> None:
+    records = pending()
+    for hour, topic in ((1, "a"), (0, "b")):
+        one = entry(token_topics=(topic,), opened_at=AT + timedelta(hours=hour))
+        records.opened.append(one)
+        records.changed.add(one)
+    [row] = records.rows()["recipients"]
+    assert (row["topics"], row["topics_at"]) == (("b",), AT)
+
+
 def test_recipients_are_sorted_so_that_flushes_cannot_deadlock() -> None:
     records = pending()
     names = ["dave", "alice", "carol", "bob"]

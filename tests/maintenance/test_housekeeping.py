@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from service.database.locks import AdvisoryLock
+from service.ledger.lost_nodes import LostNodes
 from service.settings import StorageSettings
+from tests.fixtures.audit_verify import assert_untampered
 from tests.harness import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from service.ledger.flusher import LedgerFlusher
     from tests.fixtures.open_ledger import OpenLedger
 
 LEASE = 0.3
+LONG = 60.0
 INSERT_KEY = (
     "INSERT INTO idempotency_keys (source, key, request_hash, seq, created_at)"
     " VALUES ('billing', $1, '', 1, now() - make_interval(secs => $2))"
@@ -25,17 +28,34 @@ LOST = "SELECT id FROM nodes WHERE ended_at IS NOT NULL"
 
 @pytest.fixture
 async def two_nodes(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> tuple[OpenLedger, OpenLedger]:
-    """A node that has flushed for longer than the lease, so that it may judge, and another."""
-    judge = await open_ledger(node_lease_seconds=LEASE)
-    other = await open_ledger(node_lease_seconds=LEASE)
-    await eventually(lambda: has_flushed_for_a_lease(judge.flusher))
-    await other.flusher.flush()
-    return judge, other
+    """Two nodes; what they record is flushed only by the test."""
+    return await open_ledger(node_lease_seconds=LEASE), await open_ledger(node_lease_seconds=LEASE)
 
 
-async def has_flushed_for_a_lease(flusher: LedgerFlusher) -> bool:
-    await flusher.flush()
-    return flusher.is_punctual
+async def watch(judge: OpenLedger, seconds: float = 2 * LEASE) -> None:
+    """Let a node flush and do its housekeeping for some time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        await judge.flusher.flush()
+        await judge.housekeeping.run_once()
+        await asyncio.sleep(LEASE / 10)
+
+
+async def has_lost(judge: OpenLedger, other: OpenLedger) -> bool:
+    await watch(judge, LEASE / 10)
+    return await judge.rows(LOST) == [(other.ledger.node_id,)]
+
+
+async def lost_after_a_while(judge: OpenLedger) -> LostNodes:
+    """Let a node observe the others for two leases, and end none of them yet."""
+    lost_nodes = LostNodes(judge.flusher)
+    until = time.monotonic() + 2 * LEASE
+    while time.monotonic() < until:
+        await judge.flusher.flush()
+        async with judge.pool.transaction() as tx:
+            await lost_nodes.observe(tx)
+        await asyncio.sleep(LEASE / 10)
+    return lost_nodes
 
 
 async def test_a_node_that_was_silent_for_its_lease_is_lost_and_its_connections_end_at_what_it_flushed(
@@ -50,9 +70,7 @@ async def test_a_node_that_was_silent_for_its_lease_is_lost_and_its_connections_
     other.ledger.record_dispatch(7, 9, to_anybody=True)
     living = judge.connection("living")
     await judge.flusher.flush()
-    await other.age(other.ledger.node_id, 2 * LEASE)
-    await judge.housekeeping.run_once()
-    assert await judge.rows(LOST) == [(other.ledger.node_id,)]
+    await eventually(lambda: has_lost(judge, other))
     rows = await judge.rows(
         "SELECT c.id, c.sent_seq, close_reason, closed_at = seen_at FROM connections c JOIN nodes n ON n.id = node_id"
     )
@@ -64,80 +82,83 @@ async def test_a_node_that_was_silent_for_its_lease_is_lost_and_its_connections_
             (living.id, None, None, None),
         ]
     )
+    await assert_untampered(judge.url)
 
 
-async def test_a_node_whose_lease_holds_is_left_alone(two_nodes: tuple[OpenLedger, OpenLedger]) -> None:
-    judge, other = two_nodes
-    connection = other.connection()
-    await other.flusher.flush()
-    await other.age(other.ledger.node_id, 0.0)
-    await judge.housekeeping.run_once()
-    assert await judge.rows(LOST) == []
+async def test_a_node_is_judged_by_the_lease_that_it_declared(
+    open_ledger: Callable[..., Awaitable[OpenLedger]],
+) -> None:
+    judge, patient, other = [await open_ledger(node_lease_seconds=seconds) for seconds in (LEASE, LONG, LEASE)]
+    connection = patient.connection()
+    await patient.flusher.flush()
+    await eventually(lambda: has_lost(judge, other))
+    await watch(judge)
+    assert await judge.rows(LOST) == [(other.ledger.node_id,)]
     assert await judge.rows("SELECT id FROM connections WHERE closed_at IS NULL") == [(connection.id,)]
 
 
-async def test_a_node_that_has_just_begun_judges_nobody(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
-    young, other = await open_ledger(), await open_ledger()
-    await other.age(other.ledger.node_id, 1000)
-    await young.housekeeping.run_once()
-    assert await young.rows(LOST) == []
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_is_set_by_an_hour_ends_no_lease_and_keeps_none(
+    open_ledger: Callable[..., Awaitable[OpenLedger]], hours: int
+) -> None:
+    judge, patient, other = [await open_ledger(node_lease_seconds=seconds) for seconds in (LEASE, LONG, LEASE)]
+    patient.connection()
+    await patient.flusher.flush()
+    for node in (judge, patient, other):
+        await judge.age(node.ledger.node_id, hours * 3600)
+    await eventually(lambda: has_lost(judge, other))
+    await patient.flusher.flush()
+    assert await judge.rows("SELECT id FROM connections WHERE closed_at IS NOT NULL") == []
 
 
-async def test_a_node_whose_own_lease_has_lapsed_judges_nobody(two_nodes: tuple[OpenLedger, OpenLedger]) -> None:
+async def test_a_node_that_renews_its_lease_at_the_last_moment_is_not_lost(
+    two_nodes: tuple[OpenLedger, OpenLedger],
+) -> None:
     judge, other = two_nodes
-    for node in (judge, other):
-        await node.age(node.ledger.node_id, 2 * LEASE)
-    await judge.housekeeping.run_once()
+    connection = other.connection()
+    await other.flusher.flush()
+    lost_nodes = await lost_after_a_while(judge)
+    async with judge.pool.transaction() as tx:
+        await other.age(other.ledger.node_id, 0)
+        await lost_nodes.end(tx)
     assert await judge.rows(LOST) == []
+    assert await judge.rows("SELECT id FROM connections WHERE closed_at IS NULL") == [(connection.id,)]
 
 
 async def test_a_node_whose_flush_failed_judges_nobody_before_it_has_flushed_for_a_lease(
     open_ledger: Callable[..., Awaitable[OpenLedger]],
 ) -> None:
     judge = await open_ledger(node_lease_seconds=LEASE, storage=StorageSettings(database_timeout_seconds=LEASE / 2))
-    other = await open_ledger(node_lease_seconds=LEASE)
-    await eventually(lambda: has_flushed_for_a_lease(judge.flusher))
+    other = await open_ledger(node_lease_seconds=3 * LEASE)
+    await watch(judge, 2 * LEASE)
     judge.connection()
     async with judge.locked():
         with pytest.raises(Exception, match="PostgreSQL cannot be reached"):
             await judge.flusher.flush()
-    await judge.flusher.flush()
-    await other.age(other.ledger.node_id, 2 * LEASE)
-    await judge.housekeeping.run_once()
+    await watch(judge, 2 * LEASE)
     assert await judge.rows(LOST) == []
-    await eventually(lambda: has_flushed_for_a_lease(judge.flusher))
-    await judge.housekeeping.run_once()
-    assert await judge.rows(LOST) == [(other.ledger.node_id,)]
+    await eventually(lambda: has_lost(judge, other))
 
 
-async def test_a_node_that_was_held_up_for_a_lease_judges_nobody_who_was_held_up_with_it(
-    two_nodes: tuple[OpenLedger, OpenLedger],
-) -> None:
+async def test_a_node_that_was_declared_lost_judges_nobody(two_nodes: tuple[OpenLedger, OpenLedger]) -> None:
     judge, other = two_nodes
-    judge.connection()
-    async with judge.locked():
-        flush = asyncio.create_task(judge.flusher.flush())
-        await asyncio.sleep(1.5 * LEASE)  # time is what this is about
-        assert not flush.done()
-    await flush
-    judge.connection()
-    await judge.flusher.flush()
-    await other.age(other.ledger.node_id, 1.5 * LEASE)
-    await judge.housekeeping.run_once()
-    assert await judge.rows(LOST) == []
+    lost_nodes = await lost_after_a_while(judge)
+    async with judge.pool.transaction() as tx:
+        await judge.database.execute("SELECT end_nodes(ARRAY[$1::uuid], 'node_lost')", judge.ledger.node_id)
+        await lost_nodes.end(tx)
+    assert await judge.rows(LOST) == [(judge.ledger.node_id,)]
+    assert await judge.rows("SELECT id FROM nodes WHERE ended_at IS NULL") == [(other.ledger.node_id,)]
 
 
 async def test_housekeeping_leaves_the_work_to_a_node_that_is_at_it(
     two_nodes: tuple[OpenLedger, OpenLedger],
 ) -> None:
     judge, other = two_nodes
-    await other.age(other.ledger.node_id, 2 * LEASE)
     await other.database.execute(f"SELECT pg_advisory_lock({AdvisoryLock.HOUSEKEEPING:d})")
-    await judge.housekeeping.run_once()
+    await watch(judge)
     assert await judge.rows(LOST) == []
     await other.database.execute(f"SELECT pg_advisory_unlock({AdvisoryLock.HOUSEKEEPING:d})")
-    await judge.flusher.flush()
-    await judge.housekeeping.run_once()
+    await judge.housekeeping.run_once()  # it has observed meanwhile
     assert await judge.rows(LOST) == [(other.ledger.node_id,)]
 
 

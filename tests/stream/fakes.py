@@ -103,6 +103,7 @@ class FakeLedger:
 
     def __init__(self) -> None:
         self.is_full = False
+        self.may_send = True
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
     def __getattr__(self, name: str) -> Any:

@@ -99,6 +99,20 @@ async def test_a_connection_replays_chunk_by_chunk_and_then_goes_live() -> None:
     assert case.hub.delivered == 4
 
 
+async def test_a_replay_waits_while_the_node_holds_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "RETRY_READ_SECONDS", 0.5)
+    case = Case(chunk(2, 4, up_to=5), chunk(2, 4, up_to=5), chunk(9, up_to=10))
+    case.ledger.may_send = False
+    case.open()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (case.script.cursors, case.transport.seqs, case.ranges) == ([0], [], [])
+    case.ledger.may_send = True
+    await case.turn(Phase.LIVE)
+    assert case.transport.seqs == [2, 4, 9]
+    assert case.ranges == [(0, 5), (5, 10)]
+
+
 async def test_a_full_socket_stops_the_replay_until_it_drains() -> None:
     case = Case(chunk(1, 2, up_to=5), chunk(8, up_to=10))
     case.open()

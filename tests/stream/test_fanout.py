@@ -17,11 +17,12 @@ from service.events.position import ORIGIN, Position
 from service.settings import StreamSettings
 from service.stream import fanout as fanout_module
 from service.stream.fanout import PASS_BYTES, Fanout
-from tests.stream.fakes import FakeLog, FakeTransport, event, fake_hub, live
+from tests.stream.fakes import FakeLedger, FakeLog, FakeTransport, event, fake_hub, live
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from service.events.log import Event
     from service.stream.fanout import Chunk
     from service.stream.hub import Hub
 
@@ -48,7 +49,8 @@ class Node:
     """A fan-out over a log, with one live connection that is sent everything."""
 
     def __init__(self, log: FakeLog, options: StreamSettings, head: int = 0) -> None:
-        self.hub: Hub = fake_hub(options)
+        self.ledger = FakeLedger()
+        self.hub: Hub = fake_hub(options, self.ledger)
         self.fanout = Fanout(log.database, self.hub, options)
         self.fanout.start_at(Position(head, head))
         self.transport: FakeTransport = live(self.hub)
@@ -118,6 +120,33 @@ async def test_a_wake_up_for_more_than_the_log_has_is_asked_for_once() -> None:
         log.events.append(event(2))
         node.fanout.wake(2)
         assert await node.sent(2) == [1, 2]
+
+
+async def test_a_node_without_its_lease_writes_no_event_until_it_holds_it_again() -> None:
+    log = FakeLog(event(1))
+    node = Node(log, settings_of(log_poll_interval_seconds=0.01))
+    node.ledger.may_send = False
+    async with node.running():
+        node.fanout.enqueue_committed(before(1), [event(1)])
+        await asyncio.sleep(0.05)
+        assert (node.transport.seqs, node.hub.position, log.reads) == ([], 0, 0)
+        log.events.append(event(2))
+        node.ledger.may_send = True
+        assert await node.sent(2) == [1, 2]
+
+
+async def test_a_lease_that_ends_while_the_log_is_read_stops_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(FakeLog(event(1)), settings_of())
+
+    async def read_tail(tx: FakeLog, position: Position, limit: int) -> list[Event]:
+        node.ledger.may_send = False
+        return await FakeLog.read_tail(tx, position, limit)
+
+    monkeypatch.setattr(fanout_module, "read_tail", read_tail)
+    async with node.running():
+        node.fanout.wake(1)
+        await asyncio.sleep(0.01)
+    assert (node.log.reads, node.transport.seqs, node.hub.position) == (1, [], 0)
 
 
 async def test_without_any_wake_up_the_poll_finds_what_is_new() -> None:
