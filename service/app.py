@@ -170,7 +170,7 @@ class Node:
         revocations, presence = self.revocations, self.presence
         listener.listen(REQUEST_CHANNEL, self.node_stats.handle_request)
         listener.listen(EVENTS_CHANNEL, lambda seq: self.fanout.wake(int(seq)))
-        listener.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.wake(), on_connect=revocations.wake)
+        listener.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.wake(), on_connect=revocations.connected)
         listener.listen(PRESENCE_CHANNEL, lambda _payload: presence.wake(), on_connect=presence.wake)
         return listener
 

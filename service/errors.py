@@ -205,9 +205,9 @@ class KeysUnavailable(RequestRefused):
 
 
 class DatabaseUnavailable(RequestRefused):
-    """PostgreSQL cannot be reached. Nothing was stored."""
+    """PostgreSQL cannot be reached, or cannot do the work now. No alert or action was stored."""
 
-    status, code, title = 503, "database_unavailable", "The database cannot be reached"
+    status, code, title = 503, "database_unavailable", "The database is not available"
 
 
 class OutcomeUnknown(RequestRefused):

@@ -53,6 +53,9 @@ COMMIT_BATCH = Histogram(
     "tocsin_commit_batch_alerts", "Alerts in one commit.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
 )
 COMMIT_QUEUE = Gauge("tocsin_commit_queue_alerts", "Alerts that wait for a commit.", multiprocess_mode="livesum")
+DATABASE_FAILURES = Counter(
+    "tocsin_database_failures", "Failures of PostgreSQL that pass, each answered 503 or tried again.", ["reason"]
+)
 CONNECTIONS = Gauge("tocsin_connections", "Open streams on this node.", multiprocess_mode="livesum")
 CONNECTIONS_LAGGING = Gauge(
     "tocsin_connections_lagging", "Streams that replay, or whose socket is full.", multiprocess_mode="livesum"

@@ -6,10 +6,12 @@
             ▼                                       │
     ──► waiting ──the interval is over, or wake()──► running
             ▲                                       │
-            └── rest ◄── counted, logged ◄── an expected error
+            └── rest ◄── counted, logged ◄── a failure that passes
 
 A wake-up that comes while the task runs or rests is kept, and starts the next run when the rest is
-over. Any other error ends the task, and with it the node (``app.py``).
+over. A failure passes where the database is not available or the transaction may be tried again
+(``database/failures.py``), and where the task expects it. Any other error ends the task, and with
+it the node (``app.py``).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Literal, get_args
 
-from service.errors import DatabaseUnavailable
+from service.database.failures import Failure, classify
 from service.logs import get_logger
 from service.metrics import PERIODIC_TASK_FAILURES, PERIODIC_TASK_SECONDS
 
@@ -56,8 +58,8 @@ class PeriodicTask:
     task rests for ``rest_seconds``, whatever wakes it, and after one that failed for
     ``failure_rest_seconds``; only then it waits.
 
-    The ``expected`` errors leave the task running. ``on_failure`` is called with each of them; by
-    default the first of a row is logged.
+    The ``expected`` errors leave the task running, as failures of the database do. ``on_failure``
+    is called with each; by default the first of a row is logged.
     """
 
     def __init__(  # noqa: PLR0913 - each named at the call, most of them seldom
@@ -69,7 +71,7 @@ class PeriodicTask:
         first_seconds: float | None = None,
         rest_seconds: float = 0,
         failure_rest_seconds: float | None = None,
-        expected: tuple[type[Exception], ...] = (DatabaseUnavailable,),
+        expected: tuple[type[Exception], ...] = (),
         on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
         self._name = name
@@ -110,7 +112,9 @@ class PeriodicTask:
         started = time.perf_counter()
         try:
             wait = await self._work()
-        except self._expected as error:
+        except Exception as error:
+            if classify(error) is Failure.DEFECT and not isinstance(error, self._expected):
+                raise
             PERIODIC_TASK_FAILURES.labels(self._name).inc()
             self._failures += 1
             self._on_failure(error)

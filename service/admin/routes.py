@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -29,6 +29,9 @@ from service.http.request_body import json_body
 from service.ledger.queries import is_open
 from service.settings import AuthSettings
 from service.stream.hub import Hub
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 router = APIRouter(prefix="/v1", tags=["administration"])
 
@@ -143,8 +146,10 @@ async def post_revocation(
     if requested.before is not None and not 0 <= requested.before.timestamp() <= latest:
         raise InvalidRequest("/before: no token has been issued before 1970, nor in the future.")
     target = Target(jti=requested.jti, subject=requested.subject, issued_before=requested.before)
-    async with database.transaction() as tx:
-        revocation, is_new = await revoke(tx, target, by=principal.subject, reason=requested.reason, settings=settings)
+    reason = requested.reason
+    revocation, is_new = await database.run(
+        lambda tx: revoke(tx, target, by=principal.subject, reason=reason, settings=settings)
+    )
     if not is_new:
         response.status_code = 200
     return RevocationOut.of(revocation)
@@ -176,9 +181,12 @@ async def delete_connection(
     connection_id: Annotated[UUID, Path(description="the `connection` of its `welcome` frame")],
 ) -> Response:
     """Close a stream with 1008 ``kicked``, on whichever node holds it. Its token stays good."""
-    async with database.transaction() as tx:
+
+    async def close(tx: AsyncConnection) -> None:
         if not hub.holds(connection_id) and not await is_open(tx, connection_id):
             raise NotFound(f"There is no open connection {connection_id}.")
         target = Target(connection_id=connection_id)
         await revoke(tx, target, by=principal.subject, reason=None, settings=settings)
+
+    await database.run(close)
     return Response(status_code=204)

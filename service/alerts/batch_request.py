@@ -3,13 +3,17 @@
 A batch is a JSON array or NDJSON. An alert that is not valid is refused alone. A request that is
 not valid, because its JSON cannot be read or the batch is too long, is refused whole, and nothing
 of it is stored.
+
+What may succeed when it is sent again must not be lost by a sender that looks at the status only.
+So where an alert could not be stored for now, the whole batch is refused 503, provided that those
+that were stored are found again by their keys, and not stored twice. Where one of them has no key,
+each alert is answered by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import orjson
 from pydantic import ValidationError
@@ -18,7 +22,7 @@ from pydantic_core import from_json
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
-from service.errors import InvalidRequest, OutcomeUnknown, RequestRefused
+from service.errors import InternalError, InvalidRequest, OutcomeUnknown, Overloaded, RequestRefused
 from service.http.problems import problem_document, validation_refusal
 from service.http.request_body import parse_json
 
@@ -41,10 +45,11 @@ StoreAll: TypeAlias = "Callable[[Sequence[QueueItem]], Awaitable[list[Outcome]]]
 
 
 class BatchResponse(NamedTuple):
-    """The answer to a batch, as JSON, and how many of its items were refused."""
+    """The answer to a batch, as JSON, how many of its items were refused, and the first 500 of them."""
 
     body: bytes
     refused: int
+    defect: InternalError | None
 
 
 def split(body: bytes, *, lines: bool) -> Sequence[Any]:
@@ -88,7 +93,7 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
     """Store the valid ones of ``items``, and answer each.
 
     Raises:
-        RequestRefused: the service could store none of them; the whole batch may be sent again.
+        RequestRefused: the service could not store all of them; the whole batch may be sent again.
 
     """
     checked: list[QueueItem | RequestRefused] = []
@@ -99,19 +104,33 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
             checked.append(refusal)
         if number % ITEMS_PER_TURN == 0:
             await asyncio.sleep(0)
-    outcomes = await store_all([item for item in checked if isinstance(item, QueueItem)])
-    if outcomes and all(map(_is_server_error, outcomes)):
-        # OutcomeUnknown stands for all, because it promises least: the others stored nothing.
-        unknown = (outcome for outcome in outcomes if isinstance(outcome, OutcomeUnknown))
-        raise next(unknown, cast("RequestRefused", outcomes[0]))
+    valid = [item for item in checked if isinstance(item, QueueItem)]
+    outcomes = await store_all(valid)
+    if refusal_of_all := _refusal_of_all(valid, outcomes):
+        raise refusal_of_all
     following = iter(outcomes)
     each = [next(following) if isinstance(item, QueueItem) else item for item in checked]
     refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
-    return BatchResponse(b'{"results":[%b]}' % b",".join(map(_answer, each)), refused)
+    defect = next((outcome for outcome in outcomes if isinstance(outcome, InternalError)), None)
+    return BatchResponse(b'{"results":[%b]}' % b",".join(map(_answer, each)), refused, defect)
 
 
-def _is_server_error(outcome: Outcome) -> bool:
-    return isinstance(outcome, RequestRefused) and outcome.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+def _refusal_of_all(items: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> RequestRefused | None:
+    """Return what the whole batch is refused with, if it is to be sent again."""
+    stored = [item for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, Stored)]
+    errors = [one for one in outcomes if isinstance(one, RequestRefused) and one.status >= InternalError.status]
+    nothing_stored = len(errors) == len(outcomes)
+    passes = any(error.status == Overloaded.status for error in errors)
+    if not errors or not (nothing_stored or (passes and all(item.is_repeatable for item in stored))):
+        return None
+    if stored:
+        return OutcomeUnknown(
+            f"{len(stored)} of {len(outcomes)} alerts are stored. Send the same batch again: they are found by their"
+            " keys, and not stored twice.",
+            retry_after=max(error.retry_after or 1 for error in errors),
+        )
+    # OutcomeUnknown stands for all, because it promises least: the others stored nothing.
+    return next((error for error in errors if isinstance(error, OutcomeUnknown)), errors[0])
 
 
 def _answer(outcome: Outcome) -> bytes:

@@ -67,6 +67,11 @@ class PostAlert(Command):
         """How many bytes of the queue it takes."""
         return len(self.alert.wire())
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same request, sent again, stores nothing twice."""
+        return self.key is not None or self.alert.dedup_key is not None
+
     def lookup(self) -> Lookup:
         """Ask for the alert that it may repeat."""
         alert = self.alert

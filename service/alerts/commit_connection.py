@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from service.database.engine import CONNECTION_LOST, close_quietly
+from service.database.engine import close_quietly
+from service.database.failures import Failure, classify
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,7 +50,7 @@ class CommitConnection:
                 row = await connection.fetchrow(
                     "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
                 )
-            except CONNECTION_LOST:
+            except BaseException:
                 connection.terminate()
                 raise
             self._connection, self._backend = connection, _Backend(row[0], row[1])
@@ -63,7 +64,7 @@ class CommitConnection:
     async def recover(self, ask: Callable[[asyncpg.Connection], Awaitable[None]], timeout_seconds: float) -> bool:
         """Let ``ask`` find out what became of a lost commit; return False if time ran out."""
         lost = self._backend
-        self._terminate()
+        self.terminate()
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             try:
@@ -71,12 +72,15 @@ class CommitConnection:
                 if lost is None or await _is_gone(connection, lost):
                     await ask(connection)
                     return True
-            except CONNECTION_LOST:
-                self._terminate()
+            except Exception as error:
+                if classify(error) is Failure.DEFECT:
+                    raise
+                self.terminate()
             await asyncio.sleep(RECOVERY_PAUSE_SECONDS)
         return False
 
-    def _terminate(self) -> None:
+    def terminate(self) -> None:
+        """Cut the connection; ``get`` opens another one."""
         if self._connection is not None:
             self._connection.terminate()
 

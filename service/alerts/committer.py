@@ -11,6 +11,8 @@ Invariants:
   (``commit_connection.py``). The alerts' ids, made before the commit, say which alerts were stored;
   of a transaction of commands PostgreSQL itself is asked, by its number.
 - A full queue refuses at once (``Overloaded``); nothing waits without bound.
+- A transaction that PostgreSQL rolled back is tried again, refused 503 or, if the error is one of
+  this service, tried item by item (``database/failures.py``).
 
 ::
 
@@ -29,22 +31,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-import asyncpg
 import orjson
 
-from service.alerts.commands import Command, PostAlert, ResolveByDedupKey, apply_all
+from service.alerts.commands import Command, PostAlert, apply_all
 from service.alerts.commit_connection import CommitConnection
 from service.alerts.queue_items import PendingAlert, Stored, Waiting
 from service.alerts.statements import load_unit_of_work, write_unit_of_work
 from service.alerts.unit_of_work import Lookup
-from service.database.engine import CONNECTION_LOST, unavailable
+from service.database.failures import Failure, classify, retried, unavailable, was_rolled_back
 from service.database.ids import random_ids
-from service.errors import IdempotencyMismatch, InternalError, NotFound, OutcomeUnknown, Overloaded, RequestRefused
+from service.errors import IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded, RequestRefused
 from service.events.idempotency import mismatch
 from service.events.log import Appended, append_alerts
 from service.events.position import Position
@@ -61,6 +61,8 @@ from service.metrics import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+    import asyncpg
 
     from service.alerts.queue_items import Outcome, QueueItem
     from service.database.engine import Database
@@ -94,6 +96,7 @@ class Committer:
         sources: SourceCounter,
     ) -> None:
         self._connection = CommitConnection(database)
+        self._write_check = database.write_check
         self._settings = settings
         self._committed = committed
         self._sources = sources
@@ -117,13 +120,6 @@ class Committer:
             raise outcome
         assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only ProcessDue has another
         return outcome
-
-    async def resolve_key(self, topic: str, dedup_key: str, actor: str) -> Stored | None:
-        """Resolve the unresolved alert of ``topic`` with the key; return None where there is none."""
-        try:
-            return await self.store(ResolveByDedupKey(actor, datetime.now(UTC), topic, dedup_key))
-        except NotFound:
-            return None
 
     async def store_all(self, items: Sequence[QueueItem]) -> list[Outcome]:
         """Commit ``items`` and return the outcome of each, once all are known.
@@ -178,24 +174,16 @@ class Committer:
         if not batch:
             return
         started = time.perf_counter()
-        try:
-            connection = await self._connection.get()
-        except CONNECTION_LOST:
-            _fail(batch, unavailable())
+        connection = await self._connection_for(batch)
+        if connection is None:
             return
         ids = random_ids(len(batch))
+        digests = [alert.digest(event_id) for alert, event_id in zip(batch, ids, strict=True)]
+        columns = [alert.wire for alert in batch], ids, digests, [alert.key for alert in batch]
         try:
-            before, results = await append_alerts(
-                connection,
-                [alert.wire for alert in batch],
-                ids,
-                [alert.digest(event_id) for alert, event_id in zip(batch, ids, strict=True)],
-                [alert.key for alert in batch],
-            )
-        except CONNECTION_LOST as error:
-            await self._recover(batch, partial(self._recover_alerts, batch, ids), error)
-        except asyncpg.PostgresError as error:
-            await self._commit_one_by_one(batch, error)
+            before, results = await retried(lambda: append_alerts(connection, *columns))
+        except Exception as error:  # noqa: BLE001 - each is answered
+            await self._conclude_failed(batch, error, partial(self._recover_alerts, batch, ids))
         else:
             _observe(started, len(batch))
             self._conclude_alerts(before, batch, ids, results)
@@ -233,24 +221,29 @@ class Committer:
         if not batch:
             return
         started = time.perf_counter()
+        connection = await self._connection_for(batch)
+        if connection is None:
+            return
         decided: _Decided | None = None
-        try:
-            connection = await self._connection.get()
+
+        async def decide_and_write() -> _Decided:
+            nonlocal decided
+            decided = None
             async with connection.transaction():
                 lookup = Lookup.union(command.lookup() for command in batch)
                 unit, xid = await load_unit_of_work(connection, lookup)
                 decided = _Decided(xid, apply_all(batch, unit), unit.start, unit.events)
                 await write_unit_of_work(connection, unit)
-        except CONNECTION_LOST as error:
-            if decided is None:
-                _fail(batch, unavailable())
-                return
-            await self._recover(batch, partial(self._recover_commands, batch, decided), error)
-        except asyncpg.PostgresError as error:
-            await self._commit_one_by_one(batch, error)
+                return decided
+
+        try:
+            committed = await retried(decide_and_write)
+        except Exception as error:  # noqa: BLE001 - each is answered
+            recover = partial(self._recover_commands, batch, decided) if decided is not None else None
+            await self._conclude_failed(batch, error, recover)
         else:
             _observe(started, len(batch))
-            self._conclude_commands(batch, decided)
+            self._conclude_commands(batch, committed)
 
     async def _recover_commands(
         self, batch: Sequence[Command], decided: _Decided, connection: asyncpg.Connection
@@ -271,14 +264,41 @@ class Committer:
 
     # Both.
 
-    async def _commit_one_by_one(
-        self, batch: Sequence[PendingAlert] | Sequence[Command], error: asyncpg.PostgresError
+    async def _connection_for(self, batch: Sequence[QueueItem]) -> asyncpg.Connection | None:
+        """Return the connection, or None once the batch is refused because there is none."""
+        try:
+            return await self._connection.get()
+        except Exception as error:
+            if classify(error) is Failure.DEFECT:
+                raise
+            self._refuse(batch, error)
+            return None
+
+    async def _conclude_failed(
+        self,
+        batch: Sequence[PendingAlert] | Sequence[Command],
+        error: Exception,
+        recover: Callable[[asyncpg.Connection], Awaitable[None]] | None,
     ) -> None:
-        """Let an alert that PostgreSQL refuses, which is an error in this service, fail alone."""
-        if len(batch) == 1:
-            log.error("refused by PostgreSQL", what=type(batch[0]).__name__, sqlstate=error.sqlstate)
+        """Conclude a batch whose transaction failed; without ``recover``, before anything was written."""
+        if recover is not None and not was_rolled_back(error):
+            await self._recover(batch, recover, error)
+        elif classify(error) is not Failure.DEFECT:
+            self._refuse(batch, error)
+        elif len(batch) > 1:
+            await self._commit_one_by_one(batch)
+        else:  # an error in this service: it fails alone
+            log.error("an alert cannot be stored", what=type(batch[0]).__name__, exc_info=error)
             _fail(batch, InternalError("The alert could not be stored. The service's log has the details."))
-            return
+
+    def _refuse(self, batch: Sequence[QueueItem], error: Exception) -> None:
+        """Refuse a batch that PostgreSQL cannot store now."""
+        self._write_check.failed(error)
+        if classify(error) is Failure.UNAVAILABLE:
+            self._connection.terminate()  # another one may lead to another server
+        _fail(batch, unavailable(error))
+
+    async def _commit_one_by_one(self, batch: Sequence[PendingAlert] | Sequence[Command]) -> None:
         for item in batch:
             if isinstance(item, PendingAlert):
                 await self._commit_alerts([item])
@@ -301,6 +321,7 @@ class Committer:
         self, batch: Sequence[QueueItem], outcomes: Sequence[Outcome], before: Position, events: Sequence[Event]
     ) -> None:
         """Count the outcomes by source, pass the events to the fan-out, and answer the requests."""
+        self._write_check.succeeded()
         for (source, result), number in Counter(_post_outcomes(batch, outcomes)).items():
             self._sources.count(source, result, number)
         if events:

@@ -68,6 +68,11 @@ class QueueItem:
         """How many bytes of the queue it takes."""
         return 0
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same request, sent again, stores nothing twice."""
+        return True
+
     def conclude(self, outcome: Outcome) -> None:
         """Set the outcome, unless there is one, and wake the request if this is its last item."""
         if self.outcome is not None:
@@ -94,6 +99,11 @@ class PendingAlert(QueueItem):
     def size(self) -> int:
         """How many bytes of the queue it takes."""
         return len(self.wire)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same request, sent again, stores nothing twice."""
+        return self.key is not None
 
     def digest(self, event_id: int) -> bytes:
         """Return the digest of its event in the hash chain."""

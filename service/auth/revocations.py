@@ -6,7 +6,11 @@ keeps revoked tokens in memory (``RevokedTokens``); of a revoked connection it o
 stream.
 
 - Rows are numbered under a lock that is held to the commit, so a higher id is never visible before
-  a lower one, and reading on from the last id misses none.
+  a lower one, and reading on from the last id misses none, as long as the table is the same one.
+  After a failover or a restore, ids are issued again. So all rows are read where the server was
+  started since, or is another one; where the last row is no longer there; and after each connect of
+  LISTEN.
+- A node keeps what it has read until it has expired, also where the table lost it.
 - A row is kept until every token that it covers has expired, which is at most
   ``TOCSIN_JWT_MAX_LIFETIME_SECONDS``.
 - At most ``TOCSIN_REVOCATIONS_MAX`` are in force, all in the memory of each node; one more is
@@ -73,6 +77,15 @@ _INSERT = text(
     )
     SELECT {_COLUMNS}, pg_notify('{REVOCATIONS_CHANNEL}', '') FROM stored
     """  # noqa: S608 - constants
+)
+_NOW = text("SELECT clock_timestamp()")
+_SERVER_STARTED = text("SELECT pg_postmaster_start_time()")
+# Only what has expired is deleted.
+_IS_THERE = text(
+    """
+    SELECT cast(:expires_at AS timestamptz) < clock_timestamp()
+        OR EXISTS (SELECT FROM revocations WHERE id = :id AND revoked_at = :revoked_at)
+    """
 )
 _AFTER = text(f"SELECT {_COLUMNS} FROM revocations WHERE id > :id ORDER BY id")  # noqa: S608 - constants
 _PAGE = text(
@@ -150,12 +163,20 @@ class RevocationFeed:
         self._database = database
         self._revoked = revoked
         self._on_change = on_change
-        self._last = 0
+        self._last: Revocation | None = None
+        self._server_started: datetime | None = None
+        self._connects = 0
+        self._connects_read = 0
         self._drop_expired_at = time.monotonic() + DROP_EXPIRED_SECONDS
         self.task = PeriodicTask("revocations", self._follow, POLL_SECONDS, failure_rest_seconds=POLL_SECONDS)
 
     def wake(self) -> None:
-        """Read again soon, because there may be new rows."""
+        """Read on soon: there may be new rows."""
+        self.task.wake()
+
+    def connected(self) -> None:
+        """Read all rows soon: notifications may have been lost, and the server may be another one."""
+        self._connects += 1
         self.task.wake()
 
     async def _follow(self) -> None:
@@ -165,20 +186,30 @@ class RevocationFeed:
         await self.read()
 
     async def read(self) -> None:
-        """Read the rows that were committed since the last time, at first all.
+        """Read the rows that were committed since the last time, or all (see above).
 
         Raises:
-            DatabaseUnavailable: PostgreSQL cannot be reached.
+            DatabaseUnavailable: they cannot be read now.
 
         """
+        connects = self._connects
         async with self._database.transaction() as tx:
-            rows = [Revocation(*row) for row in await tx.execute(_AFTER, {"id": self._last})]
-        if not rows:
-            return
+            server_started = await tx.scalar(_SERVER_STARTED)
+            last = self._last if await self._goes_on(tx, server_started) else None
+            rows = [Revocation(*row) for row in await tx.execute(_AFTER, {"id": last.id if last else 0})]
+        self._server_started, self._connects_read = server_started, connects
+        self._last = rows[-1] if rows else last
         for revocation in rows:
             self._revoked.add(revocation)
-        self._last = rows[-1].id
-        self._on_change({row.connection_id for row in rows if row.connection_id is not None})
+        if rows:
+            self._on_change({row.connection_id for row in rows if row.connection_id is not None})
+
+    async def _goes_on(self, tx: AsyncConnection, server_started: datetime) -> bool:
+        """Say whether the rows after the last one are all that this node does not know."""
+        if self._last is None or self._connects != self._connects_read or self._server_started != server_started:
+            return False
+        row = {"id": self._last.id, "revoked_at": self._last.revoked_at, "expires_at": self._last.expires_at}
+        return bool(await tx.scalar(_IS_THERE, row))
 
 
 async def revoke(

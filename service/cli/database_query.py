@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy.exc import DBAPIError
-
 from service.cli.environment import current_database_url
-from service.database.engine import CONNECTION_LOST, migration_engine
-from service.errors import CommandFailed
+from service.database.engine import migration_engine
 from service.settings import load
 
 if TYPE_CHECKING:
@@ -29,12 +26,7 @@ def ask(query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
 
     """
     with current_database_url(load()) as url:
-        try:
-            return asyncio.run(_ask(url, query))
-        except (DBAPIError, *CONNECTION_LOST) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            why = " ".join(str(cause).split()) or type(cause).__name__
-            raise CommandFailed(f"the database did not answer: {why}") from None
+        return asyncio.run(_ask(url, query))
 
 
 async def _ask(url: URL, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:

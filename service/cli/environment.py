@@ -10,7 +10,8 @@ import asyncpg
 
 from service.cli.invocation import suggest
 from service.database.embedded import embedded_postgres
-from service.database.engine import CONNECTION_LOST, address_of, parse_url
+from service.database.engine import address_of, parse_url
+from service.database.failures import Failure, classify, driver_error, is_database_error
 from service.database.migrate import is_current
 from service.errors import CommandFailed
 
@@ -27,17 +28,37 @@ def database_url(settings: Settings) -> Iterator[URL]:
     """Yield the address of the configured database, or of the embedded one, which runs meanwhile.
 
     Raises:
-        CommandFailed: the configured database cannot be reached.
+        CommandFailed: the configured database cannot be reached, or something in the block failed there.
 
     """
     configured = settings.storage.database_url
     if configured is None:
-        with embedded_postgres(settings.server.data_dir) as url:
+        with embedded_postgres(settings.server.data_dir) as url, _said_in_one_line():
             yield parse_url(url.render_as_string(hide_password=False))
         return
     url = parse_url(configured.get_secret_value())
     asyncio.run(_probe(url, settings.storage.database_connect_timeout_seconds))
-    yield url
+    with _said_in_one_line():
+        yield url
+
+
+@contextmanager
+def _said_in_one_line() -> Iterator[None]:
+    """Turn an error of the database in the block into a line for the operator.
+
+    Raises:
+        CommandFailed: there was one.
+
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_database_error(error):
+            raise
+        cause = driver_error(error)
+        hint = "" if classify(error) is Failure.DEFECT else "; run the command again"
+        why = " ".join(str(cause).split()) or type(cause).__name__
+        raise CommandFailed(f"the database did not answer: {why}{hint}") from None
 
 
 @contextmanager
@@ -67,7 +88,9 @@ def check_schema(url: URL) -> None:
 async def _probe(url: URL, timeout_seconds: float) -> None:
     try:
         connection = await asyncpg.connect(address_of(url), timeout=timeout_seconds)
-    except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
+    except Exception as error:
+        if not is_database_error(error) and not isinstance(error, OSError):  # such as a socket that is not there
+            raise
         raise CommandFailed(
             f"the database {url.render_as_string(hide_password=True)} cannot be used: {error or type(error).__name__};"
             " check TOCSIN_DATABASE_URL and that PostgreSQL runs"

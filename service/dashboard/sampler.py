@@ -23,7 +23,8 @@ from service.dashboard.node_stats import (
     NodeStatsReporter,
     read_answer,
 )
-from service.database.engine import CONNECTION_LOST, close_quietly
+from service.database.engine import close_quietly
+from service.database.failures import Failure, classify
 from service.severity import SEVERITIES
 from service.timestamps import rfc3339
 
@@ -199,10 +200,12 @@ class Sampler:
                 if self._connection is None:
                     self._connection = await self._connect()
                 return await question(self._connection)
-        except CONNECTION_LOST:
+        except Exception as error:
             if self._connection is not None:
                 self._connection.terminate()
                 self._connection = None
+            if classify(error) is Failure.DEFECT:
+                raise
             return None
 
     async def _connect(self) -> asyncpg.Connection:

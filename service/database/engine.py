@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: pooled transactions, and dedicated connections.
 
-A use case opens its own transaction, visibly: ``async with database.transaction() as tx``. The
+A use case opens its own transaction, visibly: ``async with database.transaction() as tx``, or
+``database.run(work)`` for one that may be tried again. The
 committer and the notification listener have a dedicated connection (``database.connect()``),
 because they need asyncpg beneath SQLAlchemy: for one hand-tuned statement, and for LISTEN.
 
@@ -13,43 +14,29 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import asyncpg
 import orjson
 from sqlalchemy import NullPool, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from service.errors import ConfigurationError, DatabaseUnavailable
+from service.database.failures import Failure, classify, retried, unavailable, was_rolled_back
+from service.database.write_check import WriteCheck
+from service.errors import ConfigurationError, RequestRefused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sqlalchemy import URL, QueuePool
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from service.settings import StorageSettings
 
-RETRY_AFTER_SECONDS = 1
+T = TypeVar("T")
+
 _DIALECT = "postgresql+asyncpg://"
 PORT_MAX = 65535
-
-# What asyncpg raises when there is no server, or no longer: the connection is lost, and the outcome
-# unknown. Class 57 of SQLSTATE is operator intervention (a stop, a restart), 53 is insufficient
-# resources, 25006 a read-only standby. An internal client error is raised between the server's last
-# message and the end of the connection.
-CONNECTION_LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
 
 
 def parse_url(text: str) -> URL:
@@ -83,6 +70,7 @@ class Database:
 
     def __init__(self, url: URL, settings: StorageSettings) -> None:
         self.url = url
+        self.write_check = WriteCheck(self)
         self._settings = settings
         self._server_settings = {
             "application_name": "tocsin",
@@ -114,7 +102,8 @@ class Database:
         holds no lock.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL cannot be reached, or the connection was lost.
+            DatabaseUnavailable: a failure that passes (``failures.py``); nothing was stored, unless
+                the connection was lost while the transaction was being committed.
 
         """
         options: dict[str, Any] = {}
@@ -122,25 +111,53 @@ class Database:
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         elif autocommit:
             options = {"isolation_level": "AUTOCOMMIT"}
+        is_over = False
         try:
-            async with self._engine.connect() as connection:
+            async with self._pooled_connection() as connection:
                 await connection.execution_options(**options)
                 async with connection.begin():
                     yield connection
-        except (OperationalError, InterfaceError, PoolTimeout, *CONNECTION_LOST) as error:
-            raise unavailable() from error
-        except DBAPIError as error:
-            cause = error.orig.__cause__ if error.orig else None
-            if error.connection_invalidated or isinstance(cause, CONNECTION_LOST):
-                raise unavailable() from error
+                    is_over = True
+        except RequestRefused:
             raise
+        except Exception as error:
+            if classify(error) is Failure.DEFECT:
+                raise
+            raise unavailable(error, may_be_stored=is_over and not was_rolled_back(error)) from error
+
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]], *, autocommit: bool = False) -> T:
+        """Run ``work`` in a transaction, and again in another one where it was rolled back because of others.
+
+        Raises:
+            DatabaseUnavailable: as above.
+
+        """
+
+        async def once() -> T:
+            async with self.transaction(autocommit=autocommit) as tx:
+                return await work(tx)
+
+        return await retried(once)
+
+    @asynccontextmanager
+    async def _pooled_connection(self) -> AsyncIterator[AsyncConnection]:
+        """Take a connection of the pool, which is not used again if PostgreSQL is not available over it.
+
+        Another one may lead to another server: one that is read-only may have been the primary.
+        """
+        async with self._engine.connect() as connection:
+            try:
+                yield connection
+            except Exception as error:
+                if not isinstance(error, RequestRefused) and classify(error) is Failure.UNAVAILABLE:
+                    await connection.invalidate()
+                raise
 
     async def connect(self, *, statement_timeout: float | None = None) -> asyncpg.Connection:
         """Open a dedicated connection outside the pool; ``statement_timeout`` is in seconds.
 
-        Raises:
-            CONNECTION_LOST: there is no server to connect to.
-
+        Whatever the server answers to the attempt passes: a running node does not end because its
+        database is being restored, or its password changed.
         """
         try:
             return await asyncpg.connect(
@@ -149,8 +166,10 @@ class Database:
                 command_timeout=statement_timeout or self._settings.database_timeout_seconds,
                 server_settings=self._server_settings,
             )
-        except asyncpg.PostgresError as error:  # such as a database that allows no connections at the moment
-            raise asyncpg.PostgresConnectionError(str(error)) from error
+        except asyncpg.PostgresError as error:
+            if classify(error) is not Failure.DEFECT:
+                raise
+            raise asyncpg.PostgresConnectionError(str(error)) from error  # such as a database that allows none now
 
     @property
     def pool_size(self) -> int:
@@ -171,13 +190,7 @@ async def close_quietly(connection: asyncpg.Connection) -> None:
     """Close a dedicated connection that may already be broken."""
     try:
         await asyncio.shield(connection.close(timeout=1))
-    except CONNECTION_LOST:
+    except Exception as error:
         connection.terminate()
-
-
-def unavailable() -> DatabaseUnavailable:
-    """Return the refusal of a request that needs PostgreSQL while it cannot be reached."""
-    return DatabaseUnavailable(
-        "PostgreSQL cannot be reached at the moment. Nothing was stored; send the request again.",
-        retry_after=RETRY_AFTER_SECONDS,
-    )
+        if classify(error) is Failure.DEFECT:
+            raise

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from service.database.engine import CONNECTION_LOST, close_quietly
+from service.database.engine import close_quietly
+from service.database.failures import Failure, classify
 from service.logs import get_logger
 
 if TYPE_CHECKING:
@@ -47,17 +48,18 @@ class NotificationListener:
         """Listen until cancelled, and reconnect whenever the connection is lost."""
         while True:
             try:
-                connection = await self._database.connect()
-            except CONNECTION_LOST:
-                await asyncio.sleep(RECONNECT_SECONDS)
-                continue
-            try:
-                await self._receive(connection)
-            except CONNECTION_LOST:
-                log.warning("the LISTEN connection was lost")
-            finally:
-                await close_quietly(connection)
+                await self._connect_and_receive()
+            except Exception as error:
+                if classify(error) is Failure.DEFECT:
+                    raise
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _connect_and_receive(self) -> None:
+        connection = await self._database.connect()
+        try:
+            await self._receive(connection)
+        finally:
+            await close_quietly(connection)
 
     async def _receive(self, connection: asyncpg.Connection) -> None:
         ended = asyncio.Event()

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import text
 
 from service.database.engine import Database
 from service.errors import DatabaseUnavailable
@@ -40,9 +39,11 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses=refusals(DatabaseUnavailable))
 async def readyz(database: Annotated[Database, Depends(provided(Database))]) -> Health:
-    """Answer 200 if PostgreSQL can be reached, and 503 while no traffic should be sent here."""
-    async with database.transaction() as tx:
-        await tx.execute(text("SELECT 1"))
+    """Answer 200 if an alert can be stored, and 503 with the reason while none can.
+
+    Send no traffic here meanwhile. It is found out by writing, at most once a second.
+    """
+    await database.write_check.check()
     return Health(status="ready")
 
 

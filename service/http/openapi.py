@@ -13,11 +13,12 @@ definitions that a schema refers to are moved to the components.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from service.database.failures import UnavailableReason
 from service.errors import (
     ActionConflict,
     DatabaseUnavailable,
@@ -110,6 +111,7 @@ _FAULTS = {
 _MEMBERS: dict[type[RequestRefused], dict[str, Any]] = {
     InvalidRequest: {"errors": _FAULTS},
     ActionConflict: {"alert": {"$ref": f"{_SCHEMAS}AlertOut", "description": "The alert in its current state."}},
+    DatabaseUnavailable: {"reason": {"enum": list(get_args(UnavailableReason)), "description": "What fails."}},
 }
 """Further members of a refusal's document."""
 

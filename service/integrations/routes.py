@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,16 +12,18 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from service.alerts import batch_request, schemas
-from service.alerts.commands import PostAlert
+from service.alerts.commands import PostAlert, ResolveByDedupKey
 from service.alerts.committer import Committer
 from service.alerts.fields import VISIBLE_PATTERN
 from service.alerts.ingest import accept
-from service.alerts.queue_items import Outcome, PendingAlert, Stored
+from service.alerts.queue_items import Outcome, PendingAlert, QueueItem, Stored
 from service.alerts.routes import created
 from service.auth.principal import Principal, Scope
 from service.errors import (
     IdempotencyMismatch,
+    InternalError,
     InvalidRequest,
+    NotFound,
     OutcomeUnknown,
     Overloaded,
     RateLimited,
@@ -39,15 +39,12 @@ from service.http.rate_limits import RestLimits
 from service.http.request_body import media_type, parse_json, read_body, read_json
 from service.http.source_requests import count_refused
 from service.integrations import alertmanager, apprise, cloudevents
-from service.logs import get_logger
 from service.settings import IntegrationSettings, ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from service.integrations.alertmanager import AlertmanagerAlert
-
-log = get_logger(__name__)
 
 ALERTS_AT_ONCE = 100
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
@@ -65,7 +62,8 @@ async def post_cloudevents(request: Request) -> Response:
 
     An event with the `source` and `id` of one that was stored within 24 hours stores nothing: it is
     answered as the first was, with `Idempotency-Replayed: true`. A batch is answered like `POST
-    /v1/alerts/batch`.
+    /v1/alerts/batch`; a 5xx means that not all of it was stored, and that the same may be sent
+    again.
     """
     principal = await _writer(request)
     media = media_type(request)
@@ -91,6 +89,8 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     read = partial(_accept_event, principal=principal, now=datetime.now(UTC))
     answer = await batch_request.store(events, read, part(request, Committer).store_all)
     count_refused(request, answer.refused)
+    if answer.defect is not None:  # a sender of batches looks at the status only
+        raise answer.defect
     return Response(answer.body, media_type="application/json")
 
 
@@ -109,15 +109,16 @@ async def post_apprise(request: Request) -> Response:
     return created(await part(request, Committer).store(accept(alert, principal, datetime.now(UTC))))
 
 
-# Alertmanager takes any 2xx for success, sends again at once only after a 5xx, and after a 4xx at
-# its next group_interval. So a failure that may pass is answered 503; alerts of it that were stored
-# repeat the open alerts when they are sent again: none is lost, and none is there twice.
+# Alertmanager takes any 2xx for success. It sends again at once, with growing pauses, only after a
+# 5xx (its webhooks do not know 429), and after a 4xx at its next group_interval. So whatever may
+# succeed later is answered 5xx; alerts of it that were stored repeat the open alerts when they are
+# sent again: none is lost, and none is there twice.
 
 
 async def post_alertmanager(request: Request) -> Response:
     """Store the firing alerts of an Alertmanager notification, and resolve the resolved ones.
 
-    Labels and annotations that are longer than alerts may be are cut, not refused. A 503 means that
+    Labels and annotations that are longer than alerts may be are cut, not refused. A 5xx means that
     not all of it was done, and that the same may be sent again.
     """
     try:
@@ -130,6 +131,11 @@ async def post_alertmanager(request: Request) -> Response:
         raise Overloaded(refusal.detail, retry_after=refusal.retry_after) from None
     covered = [one for one in alerts if principal.covers(one.alert.topic)]
     counts = await _store(covered, principal, part(request, Committer))
+    if refused := counts["refused"]:
+        count_refused(request, refused)
+        raise InternalError(
+            f"{refused} of {len(covered)} alerts could not be stored. The service's log has the details."
+        )
     if len(covered) < len(alerts):
         # Only a 4xx shows in Alertmanager's own metrics that its token does not cover its labels.
         topics = sorted({one.alert.topic for one in alerts} - {one.alert.topic for one in covered})
@@ -137,12 +143,13 @@ async def post_alertmanager(request: Request) -> Response:
             f"The token's topics do not cover {', '.join(topics[:5])}: {len(alerts) - len(covered)} alerts are refused;"
             f" {len(covered)} others are stored or resolved."
         )
-    count_refused(request, counts["refused"])
     return Response(orjson.dumps(counts), media_type="application/json")
 
 
 async def _store(alerts: Sequence[AlertmanagerAlert], principal: Principal, committer: Committer) -> dict[str, int]:
     """Store firing alerts, resolve the resolved ones, and return how many of each.
+
+    One that this service cannot store because of an error of its own does not hold up the others.
 
     Raises:
         RequestRefused: something failed that may succeed when the same is sent again.
@@ -151,24 +158,27 @@ async def _store(alerts: Sequence[AlertmanagerAlert], principal: Principal, comm
     counts = Counter(stored=0, repeated=0, resolved=0, refused=0)
     now = datetime.now(UTC)
     for start in range(0, len(alerts), ALERTS_AT_ONCE):
-        some = alerts[start : start + ALERTS_AT_ONCE]
-        firing = [accept(one.alert, principal, now) for one in some if one.firing]
-        counts.update(map(_kind, await committer.store_all(firing)))
-        resolved = [one for one in some if not one.firing]
-        calls = (committer.resolve_key(one.alert.topic, one.dedup_key, principal.subject) for one in resolved)
-        counts["resolved"] += sum(stored is not None for stored in await asyncio.gather(*calls))
+        some = [
+            accept(one.alert, principal, now)
+            if one.firing
+            else ResolveByDedupKey(principal.subject, now, one.alert.topic, one.dedup_key)
+            for one in alerts[start : start + ALERTS_AT_ONCE]
+        ]
+        counts.update(filter(None, map(_kind, some, await committer.store_all(some))))
     return dict(counts)
 
 
-def _kind(outcome: Outcome) -> str:
-    if not isinstance(outcome, RequestRefused):
-        return "repeated" if isinstance(outcome, Stored) and outcome.repeated else "stored"
-    if outcome.status == HTTPStatus.SERVICE_UNAVAILABLE:
+def _kind(item: QueueItem, outcome: Outcome) -> str | None:
+    """Return what became of an alert; None: there was nothing to resolve."""
+    if isinstance(outcome, NotFound):
+        return None
+    if isinstance(outcome, InternalError):
+        return "refused"
+    if isinstance(outcome, RequestRefused):
         raise outcome
-    # An error in this service with this alert: sending it again would not help, and must not delay
-    # the others.
-    log.error("an alert of Alertmanager could not be stored", code=outcome.code)
-    return "refused"
+    if isinstance(item, ResolveByDedupKey):
+        return "resolved"
+    return "repeated" if isinstance(outcome, Stored) and outcome.repeated else "stored"
 
 
 _COUNTS = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import asyncpg
 
-from service.database.engine import CONNECTION_LOST
+from service.database.failures import is_database_error
 from service.errors import CommandFailed
 from service.integrity.link_checks import ORIGIN, CheckedRange, LinkRef, Mismatch, check_ledger, check_log, time_of
 
@@ -129,7 +129,9 @@ async def snapshot_connection(address: str) -> AsyncIterator[asyncpg.Connection]
             await connection.close(timeout=5)
     except asyncpg.UndefinedTableError as error:
         raise TablesMissing(f"{error}: bring the schema up to date") from None
-    except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
+    except Exception as error:
+        if not is_database_error(error):
+            raise
         raise CommandFailed(
             f"the database cannot be read: {error or type(error).__name__}; run the command again, it goes on from here"
         ) from None

@@ -151,8 +151,9 @@ class LedgerRecorder:
         # Many streams of one recipient may ask at once: were this node to freeze, each would keep
         # the row locked against the flushes of the others for as long as a transaction may idle,
         # one after the other.
-        async with self._database.transaction(autocommit=True) as tx:
-            stored: int = (await tx.execute(statements.BEGIN_RECIPIENT, parameters)).scalar_one()
+        stored: int = await self._database.run(
+            lambda tx: tx.scalar(statements.BEGIN_RECIPIENT, parameters), autocommit=True
+        )
         return max([*waiting, stored])
 
     async def record_late_receipt(self, connection: UUID, recipient: str, seq: int) -> int | None:

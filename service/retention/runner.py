@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from service.database.engine import CONNECTION_LOST, close_quietly
+from service.database.engine import close_quietly
+from service.database.failures import Failure, classify, condition_of
 from service.database.locks import AdvisoryLock
 from service.errors import ArchiveFailed
 from service.logs import get_logger
@@ -54,7 +55,7 @@ class Retention:
             self._purge_old,
             settings.retention_interval_seconds,
             first_seconds=min(FIRST_PAUSE_SECONDS, settings.retention_interval_seconds),
-            expected=(*CONNECTION_LOST, ArchiveFailed, asyncpg.PostgresError),
+            expected=(ArchiveFailed, asyncpg.PostgresError),  # nothing that it does is worth the node's end
             on_failure=_log_failure,
         )
 
@@ -74,7 +75,7 @@ class Retention:
 
         Raises:
             ArchiveFailed: a partition of the log was not archived, and stays, with those after it.
-            CONNECTION_LOST: PostgreSQL cannot be reached, or went away.
+            PostgresError, OSError: see ``failures.classify``; the next run goes on from here.
 
         """
         connection = await self._database.connect(statement_timeout=STATEMENT_TIMEOUT_SECONDS)
@@ -106,9 +107,10 @@ class Retention:
 
 
 def _log_failure(error: Exception) -> None:
-    if isinstance(error, CONNECTION_LOST):
-        log.warning("retention waits for the database")
-    elif isinstance(error, ArchiveFailed):
+    if isinstance(error, ArchiveFailed):
         log.error("what was not archived is not purged", reason=str(error))
-    else:
+    elif classify(error) is Failure.DEFECT:
         log.error("retention failed, and is tried again", exc_info=error)
+    else:
+        condition = condition_of(error)
+        log.warning("retention waits for the database", reason=condition and condition.reason)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from service.database.engine import unavailable
+from service.database.failures import unavailable
 from service.events.filter import is_for
 from service.events.log import read_first, read_head, read_matching, read_tail
 from service.events.position import ORIGIN
