@@ -4,10 +4,11 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, get_args
 
+import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from service.errors import DatabaseUnavailable, NotFound
+from service.errors import DatabaseUnavailable, NotFound, OutcomeUnknown, Overloaded
 from service.periodic import PeriodicTask, TaskName
 
 if TYPE_CHECKING:
@@ -150,6 +151,26 @@ async def test_an_expected_error_is_counted_and_the_work_is_tried_again() -> Non
     assert figure("tocsin_periodic_task_seconds_count", "due_alerts") >= runs + 3
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(
+            asyncpg.PostgresError.new({"S": "ERROR", "C": code, "M": ""})
+            for code in ("40P01", "55P03", "57014", "53100")
+        ),
+        ConnectionResetError(),
+        Overloaded("full"),
+        OutcomeUnknown("perhaps"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_no_failure_that_passes_ends_a_task(error: Exception) -> None:
+    work = Work(error)
+    async with running(PeriodicTask("due_alerts", work, 0)) as task:
+        await work.has_run(2)
+        assert not task.done()
+
+
 async def test_a_failed_run_may_have_a_longer_rest() -> None:
     work = Work(None, DatabaseUnavailable("away"))
     task = PeriodicTask("revocations", work, 0, failure_rest_seconds=NEVER)
@@ -179,7 +200,14 @@ async def test_only_the_first_failure_of_a_row_is_logged_and_the_success_after_i
     assert output.count("works again") == 2
 
 
-@pytest.mark.parametrize("error", [ValueError("a defect"), NotFound("not expected")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a defect"),
+        NotFound("not expected"),
+        asyncpg.PostgresError.new({"S": "ERROR", "C": "42501", "M": "permission denied"}),
+    ],
+)
 async def test_any_other_error_ends_the_task(error: Exception) -> None:
     with pytest.raises(type(error)):
         await PeriodicTask("housekeeping", Work(error), 0).run()

@@ -184,5 +184,29 @@ async def test_a_batch_of_which_the_service_stored_nothing_is_refused_whole(
     assert [r["status"] for r in await answers([{"title": "a"}, {"title": "b"}], Committed(outcomes[:1]))] == [503, 201]
 
 
+KEYED = [{"title": "a", "idempotency_key": "a"}, {"title": "b", "dedup_key": "b"}, {"title": "c"}, {"title": ""}]
+
+
+@pytest.mark.parametrize(
+    "failure", [DatabaseUnavailable("away", retry_after=2), OutcomeUnknown("perhaps", retry_after=2)]
+)
+async def test_a_batch_whose_stored_alerts_are_found_again_is_refused_whole(failure: RequestRefused) -> None:
+    outcomes: list[Outcome] = [Stored(uuid7(), 1, b"{}"), Stored(uuid7(), 2, b"{}"), failure]
+    with pytest.raises(OutcomeUnknown, match="2 of 3 alerts are stored") as raised:
+        await answers(KEYED, Committed(outcomes))
+    assert raised.value.retry_after == 2
+
+
+async def test_a_batch_with_a_stored_alert_that_would_be_stored_twice_is_answered_item_by_item() -> None:
+    found = await answers(KEYED, Committed([DatabaseUnavailable("away")]))
+    assert [result["status"] for result in found] == [503, 201, 201, 422]
+
+
+async def test_an_alert_that_can_never_be_stored_does_not_hold_up_the_others() -> None:
+    response = await batch_request.store(KEYED[:2], read, Committed([InternalError("poison")]).store_all)
+    assert [result["status"] for result in orjson.loads(response.body)["results"]] == [500, 201]
+    assert response.defect is not None  # for those who look at the status only
+
+
 async def test_a_batch_of_which_nothing_is_right_is_answered() -> None:
     assert [result["status"] for result in await answers([{"title": ""}])] == [422]
