@@ -1,4 +1,4 @@
-"""What failed in PostgreSQL, and what follows: each error by its SQLSTATE, for all who ask the database.
+"""Failures of PostgreSQL: the one place that says what follows from an error, by its SQLSTATE.
 
 ===============  ==================================================================================
 ``RETRY``        The transaction was rolled back because of others at the same time: a deadlock, a
@@ -13,8 +13,8 @@
 
 The first two never stop a node, and are never a reason to drop anything.
 
-SQLSTATE: PostgreSQL's documentation, appendix A. What the client is told names the condition, and
-nothing of the server's own message.
+SQLSTATE: PostgreSQL's documentation, appendix A. A 503 names the condition, and repeats nothing of
+the server's own message.
 """
 
 from __future__ import annotations

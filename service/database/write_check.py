@@ -1,6 +1,6 @@
-"""Whether PostgreSQL stores what this node writes, for ``/readyz``.
+"""The check behind ``/readyz``: whether PostgreSQL stores what this node writes.
 
-What the committer met last counts. Where it met nothing within the last second, a trial is made::
+The last outcome of the committer counts. Where there is none of the last second, a trial is made::
 
     unknown ──► trial ──► stores ◄──── a commit, or a trial
                   │         │

@@ -23,6 +23,7 @@ import asyncpg
 import orjson
 
 from service.database.engine import address_of
+from service.database.failures import is_database_error
 from service.errors import ArchiveFailed, TocsinError
 from service.events.hash_chain import LINK_GRID, NO_HASH
 from service.retention.archive_file import ArchivedEvent, ArchivedLink, ArchiveHeader, ArchiveWriter, file_name
@@ -145,7 +146,9 @@ def main() -> int:
     os.nice(19)
     try:
         path = asyncio.run(_archive(orjson.loads(sys.stdin.buffer.read())))
-    except (TocsinError, OSError, asyncpg.PostgresError) as error:
+    except Exception as error:
+        if not isinstance(error, TocsinError | OSError) and not is_database_error(error):
+            raise
         print(error, file=sys.stderr)  # noqa: T201 - the parent reads it
         return 1
     sys.stdout.buffer.write(os.fsencode(path))

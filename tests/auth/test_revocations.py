@@ -1,4 +1,4 @@
-"""What a node knows of the revocations when the table is another one than it was: after a failover, or a restore."""
+"""The revocations that a node knows when the table is another one than it was: after a failover, or a restore."""
 
 from __future__ import annotations
 

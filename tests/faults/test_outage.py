@@ -7,7 +7,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from sqlalchemy import text
 
+from service.auth.principal import Principal
+from service.auth.revocations import RevocationFeed, RevokedTokens, Target, revoke
+from service.database.engine import Database, parse_url
+from service.settings import AuthSettings, StorageSettings
 from tests.faults.load import UNLIMITED, Admin, Load, assert_ledger_is_complete, assert_untampered, received_all
 from tests.harness import eventually, start_process, token
 
@@ -107,6 +112,26 @@ async def test_nothing_is_revoked_while_postgres_is_away_and_what_was_is_still_r
         await eventually(lambda: serves_again(node))
         assert (await admin.post("/v1/revocations", json={"jti": "kept"})).status_code == 201
         await eventually(lambda: refused(kept))
+
+
+async def test_all_revocations_are_read_again_where_the_server_was_restarted(
+    own_postgres: Postgres, own_database: str
+) -> None:
+    database, revoked = Database(parse_url(own_database), StorageSettings()), RevokedTokens()
+    feed = RevocationFeed(database, revoked, lambda _kicked: None)
+    for jti in ("lost", "last"):
+        async with database.transaction() as tx:
+            await revoke(tx, Target(jti=jti), by="root", reason=None, settings=AuthSettings())
+    await feed.read()
+    await asyncio.to_thread(own_postgres.stop, "fast")
+    await asyncio.to_thread(own_postgres.start)
+    async with database.transaction() as tx:  # as a standby that has another row with that id
+        await tx.execute(text("UPDATE revocations SET jti = 'other' WHERE jti = 'lost'"))
+    await feed.read()
+    await database.close()
+    now = time.time()
+    for jti in ("lost", "last", "other"):
+        assert revoked.covers(Principal("alice", frozenset(), ("*",), expires_at=now + 60, issued_at=now, jti=jti))
 
 
 async def serves_again(node: Process) -> bool:

@@ -45,7 +45,7 @@ async def test_without_its_database_a_node_is_healthy_but_not_ready() -> None:
         assert (await client.get("/healthz")).status_code == 200
         answer = await client.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["code"] == "database_unavailable"
+    assert (answer.json()["code"], answer.json()["reason"]) == ("database_unavailable", "unreachable")
     assert answer.headers["content-type"] == "application/problem+json"
     assert int(answer.headers["retry-after"]) >= 1
     assert "hunter2" not in answer.text
