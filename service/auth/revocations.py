@@ -79,7 +79,7 @@ _INSERT = text(
     """  # noqa: S608 - constants
 )
 _NOW = text("SELECT clock_timestamp()")
-_SERVER_STARTED = text("SELECT pg_postmaster_start_time()")
+_SERVER = text("SELECT pg_postmaster_start_time() AS started, clock_timestamp() AS now")
 # Only what has expired is deleted.
 _IS_THERE = text(
     """
@@ -180,13 +180,16 @@ class RevocationFeed:
         self.task.wake()
 
     async def _follow(self) -> None:
+        now = await self.read()
         if time.monotonic() >= self._drop_expired_at:
-            self._revoked.drop_expired(time.time())
+            # By both clocks: one that was set ahead may be set back, and then the tokens are valid.
+            self._revoked.drop_expired(min(time.time(), now))
             self._drop_expired_at = time.monotonic() + DROP_EXPIRED_SECONDS
-        await self.read()
 
-    async def read(self) -> None:
+    async def read(self) -> float:
         """Read the rows that were committed since the last time, or all (see above).
+
+        Return the time of the database, in seconds since the epoch.
 
         Raises:
             DatabaseUnavailable: they cannot be read now.
@@ -194,15 +197,16 @@ class RevocationFeed:
         """
         connects = self._connects
         async with self._database.transaction() as tx:
-            server_started = await tx.scalar(_SERVER_STARTED)
-            last = self._last if await self._goes_on(tx, server_started) else None
+            server = (await tx.execute(_SERVER)).one()
+            last = self._last if await self._goes_on(tx, server.started) else None
             rows = [Revocation(*row) for row in await tx.execute(_AFTER, {"id": last.id if last else 0})]
-        self._server_started, self._connects_read = server_started, connects
+        self._server_started, self._connects_read = server.started, connects
         self._last = rows[-1] if rows else last
         for revocation in rows:
             self._revoked.add(revocation)
         if rows:
             self._on_change({row.connection_id for row in rows if row.connection_id is not None})
+        return float(server.now.timestamp())
 
     async def _goes_on(self, tx: AsyncConnection, server_started: datetime) -> bool:
         """Say whether the rows after the last one are all that this node does not know."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from service.database.failures import Failure, classify
 from service.logs import get_logger
 from service.retention.purge_log import Partition
 from service.retention.row_purge import delete_keys, delete_log_links
@@ -83,7 +84,9 @@ async def _detach(connection: asyncpg.Connection, name: str) -> None:
         await connection.execute("SET lock_timeout = '1s'")
         try:
             await connection.execute(f'ALTER TABLE events DETACH PARTITION "{name}" {how}')
-        except asyncpg.LockNotAvailableError:
+        except asyncpg.PostgresError as error:
+            if classify(error) is not Failure.RETRY:
+                raise
             if not waited:
                 log.warning("retention waits for a long transaction", partition=name)
             waited = True

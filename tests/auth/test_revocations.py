@@ -115,3 +115,17 @@ async def test_a_last_row_that_has_expired_and_was_deleted_is_no_other_history(
     await follower.revoke("c")
     await follower.feed.read()
     assert read == ["c"]
+
+
+async def test_what_covers_expired_tokens_is_dropped_by_the_slower_clock(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await follower.revoke("a")
+    await follower.feed.read()
+    monkeypatch.setattr(follower.feed, "_drop_expired_at", 0)
+    monkeypatch.setattr(time, "time", lambda clock=time.time: clock() + 10 * 365 * 86400)
+    await follower.feed._follow()
+    assert len(follower.revoked) == 1
+    monkeypatch.undo()
+    follower.revoked.drop_expired(time.time() + 10 * 365 * 86400)
+    assert len(follower.revoked) == 0
