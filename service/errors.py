@@ -211,7 +211,7 @@ class DatabaseUnavailable(RequestRefused):
 
 
 class OutcomeUnknown(RequestRefused):
-    """The connection to PostgreSQL was lost during the commit, and its outcome is unknown."""
+    """PostgreSQL, or a synchronous standby of it, did not confirm the commit."""
 
     status, code, title = 503, "outcome_unknown", "The outcome of the commit is unknown"
 

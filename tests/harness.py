@@ -81,7 +81,8 @@ async def append(
     """Append alerts, given as JSON, to the log, as the committer does."""
     ids = random_ids(len(alerts))
     digests = [_created(event_id, alert) for event_id, alert in zip(ids, alerts, strict=True)]
-    _, results = await append_alerts(connection, alerts, ids, digests, keys or [None] * len(alerts))
+    [attempt] = random_ids(1)
+    _, results = await append_alerts(connection, alerts, ids, digests, keys or [None] * len(alerts), attempt=attempt)
     return results
 
 

@@ -1,5 +1,7 @@
 -- Append alerts, each with its alert.created event, to the log.
 --
+-- `attempt` identifies the transaction, should its outcome become unknown (commit_attempts.sql).
+--
 -- One round trip: lock, number, insert, link, notify; the autocommit of the statement releases the
 -- lock. `alerts` is a JSON array, in the order of the log; `ids` are the ids of their events, and `digests`
 -- holds the 32 bytes of each event's hash; they come from the service, because PostgreSQL without OpenSSL
@@ -19,7 +21,7 @@
 -- Alerts with a dedup key or an escalation are not appended here: their outcome depends on the stored
 -- alerts, and is decided in service/alerts/lifecycle.py.
 
-CREATE FUNCTION append_alerts(alerts json, ids bigint[], digests bytea, keys text[], request_hashes text[])
+CREATE FUNCTION append_alerts(attempt bigint, alerts json, ids bigint[], digests bytea, keys text[], request_hashes text[])
 RETURNS TABLE (ordinal bigint, seq bigint, id bigint, replayed boolean, mismatch boolean, body json)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -28,7 +30,7 @@ DECLARE
     repeats bigint[] := '{}';
     stored bigint;
 BEGIN
-    PERFORM pg_advisory_xact_lock(7405002);
+    PERFORM lock_log(attempt);
     SELECT * INTO head FROM log_head;
     RETURN QUERY VALUES (0::bigint, head.seq, head.id, false, false, NULL::json);
     IF keys IS NOT NULL THEN
@@ -78,5 +80,8 @@ BEGIN
     IF stored > 0 THEN
         PERFORM link_log(head.seq, ids, digests);
         PERFORM pg_notify('tocsin_events', (head.seq + stored)::text);
+    ELSE
+        -- What was stored before may not have reached the synchronous standbys: wait for them here too.
+        PERFORM pg_logical_emit_message(true, 'tocsin', '');
     END IF;
 END $$;

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -32,8 +33,8 @@ down_revision = None
 
 SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
-    *("event_filter", "log_blocks", "event_partitions", "positions", "link_log", "append_alerts", "write_ledger"),
-    "serving_nodes",
+    *("event_filter", "log_blocks", "event_partitions", "positions", "commit_attempts", "link_log"),
+    *("append_alerts", "write_ledger", "serving_nodes"),
     *("audit_schema", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency", "audit_connections"),
     *("audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources", "audit_log_gaps"),
     *("audit_retention_runs", "grant_audit"),
@@ -57,7 +58,7 @@ def upgrade() -> None:
     STATUS.create(bind)
     create_log()
     create_alerts()
-    create_search_and_keys()
+    create_search_attempts_and_keys()
     create_connections()
     create_dispatches()
     create_recipients()
@@ -168,7 +169,7 @@ def create_alerts() -> None:
     )
 
 
-def create_search_and_keys() -> None:
+def create_search_attempts_and_keys() -> None:
     op.create_table(
         "alert_search",
         Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="of the alert"),
@@ -182,6 +183,18 @@ def create_search_and_keys() -> None:
             postgresql_ops={"attributes": "jsonb_path_ops"},
         ),
         comment="The search index of the alerts up to its last seq; filled after they are stored.",
+    )
+    op.create_table(
+        "commit_attempts",
+        Column("id", BigInteger, primary_key=True, autoincrement=False, comment="random, made before the commit"),
+        Column(
+            "committed",
+            Boolean,
+            nullable=False,
+            comment="written by a transaction of commands itself; false: recovery gave the attempt up",
+        ),
+        Column("at", TIME, nullable=False),
+        comment="Attempts to commit, kept for an hour: those that have no other trace, and those that were given up.",
     )
     op.create_table(
         "idempotency_keys",

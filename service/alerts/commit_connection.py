@@ -1,37 +1,43 @@
 """The committer's connection, and the recovery of a commit whose outcome is unknown.
 
-When the connection is lost during a commit, the transaction may have been committed or not, and its
-backend may still be at work: one that waits for the log's lock could commit after it was asked
-about. So the backend is ended first, and then the database is asked, over a new connection.
+When the connection is lost during a commit, the transaction may have been committed or not, its
+backend may still be at work, and what was committed may not have reached the synchronous standbys.
+So the attempt is settled over a new connection (``alembic/sql/commit_attempts.sql``): it is fenced,
+so that it can no longer be committed, and what it stored is looked up by content. The answer counts
+once PostgreSQL has confirmed that transaction. See docs/decisions/0004-unknown-commits.md.
+
+No step relies on the session, so it does not matter whether a pooler is in between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from service.alerts.statements import settle_attempt
 from service.database.engine import close_quietly
 from service.database.failures import Failure, classify
+from service.errors import TocsinError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from datetime import datetime
+    from collections.abc import Awaitable, Sequence
+    from uuid import UUID
 
     import asyncpg
 
+    from service.alerts.statements import SettledAttempt
     from service.database.engine import Database
 
+T = TypeVar("T")
+
 RECOVERY_PAUSE_SECONDS = 0.2
+_SUCCESS = "00"
+"""The class of SQLSTATE of messages that are no warnings."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Backend:
-    """A server process of PostgreSQL; a later one may reuse the number, but not the start."""
-
-    pid: int
-    started: datetime
+class CommitUnconfirmed(TocsinError):
+    """PostgreSQL committed, and warned: the synchronous standbys may not have it."""
 
 
 class CommitConnection:
@@ -40,56 +46,56 @@ class CommitConnection:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: asyncpg.Connection | None = None
-        self._backend: _Backend | None = None
+        self._warning: str | None = None
 
     async def get(self) -> asyncpg.Connection:
         """Return the connection."""
         if self._connection is None or self._connection.is_closed():
-            connection = await self._database.connect()
-            try:
-                row = await connection.fetchrow(
-                    "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-                )
-            except BaseException:
-                connection.terminate()
-                raise
-            self._connection, self._backend = connection, _Backend(row[0], row[1])
+            self._connection = await self._database.connect()
+            self._connection.add_log_listener(self._note_warning)
         return self._connection
 
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            await close_quietly(self._connection)
+    def _note_warning(self, _connection: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
+        # Its text depends on the language of the server, and it has no SQLSTATE of its own.
+        if not message.sqlstate.startswith(_SUCCESS):
+            self._warning = message.message
 
-    async def recover(self, ask: Callable[[asyncpg.Connection], Awaitable[None]], timeout_seconds: float) -> bool:
-        """Let ``ask`` find out what became of a lost commit; return False if time ran out."""
-        lost = self._backend
+    async def confirmed(self, commit: Awaitable[T]) -> T:
+        """Return the result of what commits on the connection.
+
+        Raises:
+            CommitUnconfirmed: PostgreSQL warned, as when the wait for a standby was canceled.
+
+        """
+        self._warning = None
+        result = await commit
+        if self._warning is not None:
+            raise CommitUnconfirmed(self._warning)
+        return result
+
+    async def settle(self, attempt: int, alert_ids: Sequence[UUID], timeout_seconds: float) -> SettledAttempt | None:
+        """Settle an attempt over a new connection; return None if time ran out before it was confirmed."""
         self.terminate()
         deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
+        while (left := deadline - time.monotonic()) > 0:
             try:
                 connection = await self.get()
-                if lost is None or await _is_gone(connection, lost):
-                    await ask(connection)
-                    return True
+                return await self.confirmed(settle_attempt(connection, attempt, alert_ids, left))
+            except CommitUnconfirmed:
+                pass
             except Exception as error:
                 if classify(error) is Failure.DEFECT:
                     raise
                 self.terminate()
             await asyncio.sleep(RECOVERY_PAUSE_SECONDS)
-        return False
+        return None
 
     def terminate(self) -> None:
         """Cut the connection; ``get`` opens another one."""
         if self._connection is not None:
             self._connection.terminate()
 
-
-async def _is_gone(connection: asyncpg.Connection, backend: _Backend) -> bool:
-    """End a backend that may still be at work, and say whether it has ended."""
-    ended = await connection.fetchval(
-        "SELECT bool_and(pg_terminate_backend(pid, 2000)) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2",
-        backend.pid,
-        backend.started,
-    )
-    return ended is not False
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await close_quietly(self._connection)

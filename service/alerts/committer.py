@@ -7,9 +7,11 @@ service commits an alert the moment it arrives.
 Invariants:
 
 - An outcome is handed out only after its transaction was committed: stored before answered.
-- A commit whose outcome is unknown is recovered by asking, never by storing again
-  (``commit_connection.py``). The alerts' ids, made before the commit, say which alerts were stored;
-  of a transaction of commands PostgreSQL itself is asked, by its number.
+- A commit whose outcome is unknown is recovered by looking for what it stored, never by storing
+  again (``commit_connection.py``): alerts by their ids, which were made before the commit; commands
+  by the id of the attempt, which their transaction records.
+- An outcome that synchronous standbys have not confirmed is unknown. Nothing reaches the fan-out
+  before the outcome is known.
 - A full queue refuses at once (``Overloaded``); nothing waits without bound.
 - A transaction that PostgreSQL rolled back is tried again, refused 503 or, if the error is one of
   this service, tried item by item (``database/failures.py``).
@@ -18,10 +20,10 @@ Invariants:
 
              store()      append_alerts(), UnitOfWork    committed
     request ───────► queue ───────► in flight ──────────────► answer, and on to the fan-out
-                       │ full            │ connection lost
+                       │ full            │ connection lost, or not confirmed
                        ▼                 ▼           found ► answer
                    Overloaded        recovery ─── not found ► DatabaseUnavailable: nothing was stored
-                                         │ no database in time
+                                         │ not confirmed in time
                                          ▼
                                    OutcomeUnknown: retry with the same Idempotency-Key
 """
@@ -47,7 +49,6 @@ from service.database.ids import random_ids
 from service.errors import IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded, RequestRefused
 from service.events.idempotency import mismatch
 from service.events.log import Appended, append_alerts
-from service.events.position import Position
 from service.logs import get_logger
 from service.metrics import (
     ALERTS_REPEATED,
@@ -60,26 +61,26 @@ from service.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import asyncpg
 
     from service.alerts.queue_items import Outcome, QueueItem
+    from service.alerts.statements import SettledAttempt
     from service.database.engine import Database
     from service.events.log import Event
+    from service.events.position import Position
     from service.http.source_requests import PostOutcome, SourceCounter
     from service.settings import StorageSettings
 
 log = get_logger(__name__)
 
 _POSTED = (PendingAlert, PostAlert)
-_FIND_STORED = "SELECT id, seq, event_id_at(min(seq) OVER () - 1) FROM alerts WHERE id = ANY ($1) ORDER BY seq"
 
 
 class _Decided(NamedTuple):
-    """The outcomes of a transaction of commands, once it is committed; ``xid`` is its id."""
+    """The outcomes of a transaction of commands, once it is committed."""
 
-    xid: str
     outcomes: list[Outcome]
     before: Position
     events: list[Event]
@@ -98,6 +99,7 @@ class Committer:
         self._connection = CommitConnection(database)
         self._write_check = database.write_check
         self._settings = settings
+        self._idle_timeout = settings.commit_recovery_timeout_seconds / 2  # so that recovery gets the lock in time
         self._committed = committed
         self._sources = sources
         self._queue: deque[QueueItem] = deque()
@@ -112,7 +114,8 @@ class Committer:
             Overloaded: the queue is full.
             RequestRefused: the lifecycle, or an idempotency key, does not allow it.
             DatabaseUnavailable: it was not stored.
-            OutcomeUnknown: the database went away during the commit, and stayed away.
+            OutcomeUnknown: the database, or a synchronous standby, went away during the commit, and
+                stayed away.
 
         """
         [outcome] = await self.store_all([item])
@@ -177,30 +180,29 @@ class Committer:
         connection = await self._connection_for(batch)
         if connection is None:
             return
-        ids = random_ids(len(batch))
+        attempt, *ids = random_ids(1 + len(batch))
         digests = [alert.digest(event_id) for alert, event_id in zip(batch, ids, strict=True)]
         columns = [alert.wire for alert in batch], ids, digests, [alert.key for alert in batch]
         try:
-            before, results = await retried(lambda: append_alerts(connection, *columns))
+            append = retried(lambda: append_alerts(connection, *columns, attempt=attempt))
+            before, results = await self._connection.confirmed(append)
         except Exception as error:  # noqa: BLE001 - each is answered
-            await self._conclude_failed(batch, error, partial(self._recover_alerts, batch, ids))
+            await self._conclude_failed(batch, error, attempt, partial(self._conclude_settled_alerts, batch, ids))
         else:
             _observe(started, len(batch))
             self._conclude_alerts(before, batch, ids, results)
 
-    async def _recover_alerts(
-        self, batch: list[PendingAlert], ids: Sequence[int], connection: asyncpg.Connection
+    def _conclude_settled_alerts(
+        self, batch: Sequence[PendingAlert], ids: Sequence[int], settled: SettledAttempt
     ) -> None:
-        rows = await connection.fetch(_FIND_STORED, [alert.id for alert in batch])
-        seqs: dict[UUID, int] = {row[0]: row[1] for row in rows}
-        stored = [(alert, event_id) for alert, event_id in zip(batch, ids, strict=True) if alert.id in seqs]
+        stored = [pair for pair in zip(batch, ids, strict=True) if pair[0].id in settled.alert_ids]
         log.info("commit recovered", stored=len(stored), not_stored=len(batch) - len(stored))
         if stored:
-            before = Position(rows[0][1] - 1, rows[0][2])
-            results = [Appended(seqs[alert.id], replayed=False, mismatch=False, body=None) for alert, _ in stored]
+            seqs = range(settled.before.seq + 1, settled.before.seq + 1 + len(stored))
+            results = [Appended(seq, replayed=False, mismatch=False, body=None) for seq in seqs]
             alerts, event_ids = zip(*stored, strict=True)
-            self._conclude_alerts(before, alerts, event_ids, results)
-        _fail([alert for alert in batch if alert.id not in seqs], unavailable())
+            self._conclude_alerts(settled.before, alerts, event_ids, results)
+        _fail(batch, unavailable())  # the others: an outcome stays what it was
 
     def _conclude_alerts(
         self, before: Position, batch: Sequence[PendingAlert], ids: Sequence[int], results: Sequence[Appended]
@@ -224,33 +226,32 @@ class Committer:
         connection = await self._connection_for(batch)
         if connection is None:
             return
-        decided: _Decided | None = None
+        [attempt] = random_ids(1)
+        decided: _Decided | None = None  # once nothing is left to do but to commit
 
-        async def decide_and_write() -> _Decided:
+        async def decide_and_commit() -> _Decided:
             nonlocal decided
             decided = None
             async with connection.transaction():
                 lookup = Lookup.union(command.lookup() for command in batch)
-                unit, xid = await load_unit_of_work(connection, lookup)
-                decided = _Decided(xid, apply_all(batch, unit), unit.start, unit.events)
+                unit = await load_unit_of_work(connection, attempt, lookup, self._idle_timeout)
+                outcomes = apply_all(batch, unit)
                 await write_unit_of_work(connection, unit)
-                return decided
+                decided = _Decided(outcomes, unit.start, unit.events)
+            return decided
 
         try:
-            committed = await retried(decide_and_write)
+            committed = await self._connection.confirmed(retried(decide_and_commit))
         except Exception as error:  # noqa: BLE001 - each is answered
-            recover = partial(self._recover_commands, batch, decided) if decided is not None else None
-            await self._conclude_failed(batch, error, recover)
+            conclude = partial(self._conclude_settled_commands, batch, decided) if decided is not None else None
+            await self._conclude_failed(batch, error, attempt, conclude)
         else:
             _observe(started, len(batch))
             self._conclude_commands(batch, committed)
 
-    async def _recover_commands(
-        self, batch: Sequence[Command], decided: _Decided, connection: asyncpg.Connection
-    ) -> None:
-        committed = await connection.fetchval("SELECT pg_xact_status($1::text::xid8) = 'committed'", decided.xid)
-        log.info("commit recovered", commands=len(batch), committed=committed)
-        if committed:
+    def _conclude_settled_commands(self, batch: Sequence[Command], decided: _Decided, settled: SettledAttempt) -> None:
+        log.info("commit recovered", commands=len(batch), committed=settled.committed)
+        if settled.committed:
             self._conclude_commands(batch, decided)
         else:
             _fail(batch, unavailable())
@@ -278,11 +279,12 @@ class Committer:
         self,
         batch: Sequence[PendingAlert] | Sequence[Command],
         error: Exception,
-        recover: Callable[[asyncpg.Connection], Awaitable[None]] | None,
+        attempt: int,
+        conclude: Callable[[SettledAttempt], None] | None,
     ) -> None:
-        """Conclude a batch whose transaction failed; without ``recover``, before anything was written."""
-        if recover is not None and not was_rolled_back(error):
-            await self._recover(batch, recover, error)
+        """Conclude a batch whose transaction failed; ``conclude`` is None where it failed before its commit."""
+        if conclude is not None and not was_rolled_back(error):
+            await self._recover(batch, error, attempt, conclude)
         elif classify(error) is not Failure.DEFECT:
             self._refuse(batch, error)
         elif len(batch) > 1:
@@ -308,14 +310,20 @@ class Committer:
     async def _recover(
         self,
         batch: Sequence[QueueItem],
-        ask: Callable[[asyncpg.Connection], Awaitable[None]],
-        error: BaseException,
+        error: Exception,
+        attempt: int,
+        conclude: Callable[[SettledAttempt], None],
     ) -> None:
-        """Find out what became of a commit whose connection was lost."""
+        """Find out what became of a commit whose connection was lost, or that was not confirmed."""
         log.warning("commit outcome unknown", items=len(batch), error=type(error).__name__)
         COMMIT_RECOVERIES.inc()
-        if not await self._connection.recover(ask, self._settings.commit_recovery_timeout_seconds):
+        alert_ids = [item.id for item in batch if isinstance(item, PendingAlert)]
+        timeout = self._settings.commit_recovery_timeout_seconds
+        settled = await self._connection.settle(attempt, alert_ids, timeout)
+        if settled is None:
             _fail(batch, _unknown())
+        else:
+            conclude(settled)
 
     def _conclude(
         self, batch: Sequence[QueueItem], outcomes: Sequence[Outcome], before: Position, events: Sequence[Event]
@@ -351,8 +359,8 @@ def _post_outcomes(batch: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> I
 
 def _unknown() -> OutcomeUnknown:
     return OutcomeUnknown(
-        "PostgreSQL went away during the commit. Send the request again with the same Idempotency-Key:"
-        " it is stored once.",
+        "PostgreSQL, or a synchronous standby, went away during the commit. Send the request again with the same"
+        " Idempotency-Key: it is stored once.",
         retry_after=1,
     )
 

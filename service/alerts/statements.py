@@ -1,4 +1,4 @@
-"""The SQL of the unit of work: load it under the log's lock, and write it in one statement.
+"""The SQL of the unit of work: load it under the log's lock, write it in one statement, and settle it.
 
 The lists of columns follow from the fields of ``AlertRecord`` and ``Event``, their types from
 ``tables.py``.
@@ -6,7 +6,7 @@ The lists of columns follow from the fields of ``AlertRecord`` and ``Event``, th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -16,7 +16,6 @@ from service.alerts.alert_record import FIELDS, IMMUTABLE, AlertRecord
 from service.alerts.queue_items import Stored
 from service.alerts.tables import alerts, idempotency_keys
 from service.alerts.unit_of_work import FirstAnswer, UnitOfWork
-from service.database.locks import AdvisoryLock
 from service.events.hash_chain import digest
 from service.events.log import EVENTS_CHANNEL, Event
 from service.events.position import Position
@@ -24,7 +23,7 @@ from service.events.tables import events
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import asyncpg
     from sqlalchemy import Table
@@ -33,6 +32,14 @@ if TYPE_CHECKING:
 
 DUE_MAX = 500
 """The most due alerts that one transaction processes."""
+
+_BEGIN = "SELECT lock_log($1), set_config('idle_in_transaction_session_timeout', $2, true)"
+# The attempt is recorded whatever the commands do: a transaction that writes nothing is not confirmed by synchronous
+# standbys, and what it found may not have reached them.
+_RECORD_AND_READ_HEAD = """
+WITH recorded AS (INSERT INTO commit_attempts (id, committed, at) VALUES ($1, true, clock_timestamp()))
+SELECT seq, id FROM log_head
+"""
 
 _UNRESOLVED = "status IN ('open', 'acknowledged')"
 # The driver would ask the database what an enum is.
@@ -88,13 +95,16 @@ SELECT link_log($4, $5, $6), pg_notify('{EVENTS_CHANNEL}', $7::text) WHERE $7 IS
 """
 
 
-async def load_unit_of_work(connection: asyncpg.Connection, lookup: Lookup) -> tuple[UnitOfWork, str]:
-    """Take the log's lock, which is held to the commit, and read. Return the transaction's id too.
+async def load_unit_of_work(
+    connection: asyncpg.Connection, attempt: int, lookup: Lookup, idle_timeout_seconds: float
+) -> UnitOfWork:
+    """Take the log's lock, which is held to the commit, record the attempt, and read.
 
-    The snapshot of each later statement is newer than the lock.
+    The snapshot of each later statement is newer than the lock. If the node freezes or is cut off,
+    PostgreSQL ends the transaction after ``idle_timeout_seconds``, and the lock with it.
     """
-    await connection.execute(AdvisoryLock.LOG.lock)
-    seq, event_id, xid = await connection.fetchrow("SELECT seq, id, pg_current_xact_id()::text FROM log_head")
+    await connection.execute(_BEGIN, attempt, f"{idle_timeout_seconds * 1000:.0f}")
+    head = Position(*await connection.fetchrow(_RECORD_AND_READ_HEAD, attempt))
     topics, keys = [topic for topic, _ in lookup.dedup_keys], [key for _, key in lookup.dedup_keys]
     rows = await connection.fetch(_READ_ALERTS, lookup.ids, topics, keys, lookup.due_at)
     answers = {}
@@ -104,7 +114,7 @@ async def load_unit_of_work(connection: asyncpg.Connection, lookup: Lookup) -> t
             stored = Stored(UUID(orjson.loads(body)["id"]), seq, body.encode())
             answers[source, key] = FirstAnswer(content, stored)
     read = [_alert(row) for row in rows]
-    return UnitOfWork(Position(seq, event_id), {alert.id: alert for alert in read}, answers), xid
+    return UnitOfWork(head, {alert.id: alert for alert in read}, answers)
 
 
 async def write_unit_of_work(connection: asyncpg.Connection, unit: UnitOfWork) -> None:
@@ -121,6 +131,27 @@ async def write_unit_of_work(connection: asyncpg.Connection, unit: UnitOfWork) -
         b"".join(digest(event.line) for event in unit.events),
         str(unit.head) if unit.events else None,
     )
+
+
+class SettledAttempt(NamedTuple):
+    """What an attempt stored: a transaction of commands, or these alerts, which follow ``before``."""
+
+    committed: bool
+    alert_ids: frozenset[UUID]
+    before: Position
+
+
+async def settle_attempt(
+    connection: asyncpg.Connection, attempt: int, alert_ids: Sequence[UUID], timeout_seconds: float
+) -> SettledAttempt:
+    """Give an attempt up, unless it was committed, and return what it stored."""
+    row = await connection.fetchrow(
+        "SELECT committed, alert_ids, before_seq, before_id FROM settle_attempt($1, $2)",
+        attempt,
+        alert_ids,
+        timeout=timeout_seconds,
+    )
+    return SettledAttempt(row[0], frozenset(row[1]), Position(row[2], row[3]))
 
 
 def _json(rows: Iterable[dict[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     Column,
     Computed,
     DateTime,
@@ -99,6 +100,20 @@ alert_search = Table(
         postgresql_ops={"attributes": "jsonb_path_ops"},
     ),
     comment="The search index of the alerts up to its last seq; filled after they are stored.",
+)
+
+commit_attempts = Table(
+    "commit_attempts",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="random, made before the commit"),
+    Column(
+        "committed",
+        Boolean,
+        nullable=False,
+        comment="written by a transaction of commands itself; false: recovery gave the attempt up",
+    ),
+    Column("at", DateTime(timezone=True), nullable=False),
+    comment="Attempts to commit, kept for an hour: those that have no other trace, and those that were given up.",
 )
 
 idempotency_keys = Table(

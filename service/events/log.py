@@ -80,23 +80,26 @@ class Appended(NamedTuple):
     body: bytes | None
 
 
-async def append_alerts(
+async def append_alerts(  # noqa: PLR0913 - four columns of the alerts
     connection: asyncpg.Connection,
     alerts: Sequence[bytes],
     ids: Sequence[int],
     digests: Sequence[bytes],
     keys: Sequence[IdempotencyKey | None],
+    *,
+    attempt: int,
 ) -> tuple[Position, list[Appended]]:
     """Append alerts, as JSON, with the ids and the digests of their events, and their keys.
 
-    Return the position of the head that was found, and the result of each alert.
-
-    The transaction is committed when this returns. When it raises because the connection was lost,
-    the outcome is unknown.
+    Return the position of the head that was found, and the result of each alert. The transaction is
+    committed when this returns. When it raises because the connection was lost, the outcome is
+    unknown, and is found out by the number of the ``attempt``.
     """
     keyed = any(keys)
     found, *rows = await connection.fetch(
-        "SELECT seq, replayed, mismatch, body::text, id FROM append_alerts($1::json, $2, $3, $4, $5) ORDER BY ordinal",
+        "SELECT seq, replayed, mismatch, body::text, id FROM append_alerts($1, $2::json, $3, $4, $5, $6)"
+        " ORDER BY ordinal",
+        attempt,
         (b"[%b]" % b",".join(alerts)).decode(),
         ids,
         b"".join(digests),

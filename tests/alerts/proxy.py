@@ -22,6 +22,8 @@ class Cut(Enum):
     """PostgreSQL has answered, and the answer is lost."""
     BY_HAND = auto()
     """PostgreSQL has the message; ``cut_now`` says when the node's end goes."""
+    HELD = auto()
+    """The node's end is cut; PostgreSQL gets the message when ``deliver`` says so, as behind a pooler that is busy."""
 
 
 class Proxy:
@@ -42,6 +44,9 @@ class Proxy:
         self._markers: list[bytes] = []
         self._cut = Cut.LOST
         self._marked: asyncio.StreamWriter | None = None
+        self._delivered = asyncio.Event()
+        self._held_answer = asyncio.Event()
+        self._held_bytes = b""
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -61,10 +66,21 @@ class Proxy:
         """Cut the connection that sends ``markers``, once, at the last of them."""
         self._markers, self._cut, self._marked = [marker.encode() for marker in markers], cut, None
 
+    @property
+    def has_cut(self) -> bool:
+        """Whether the markers were met."""
+        return self._marked is not None and not self._markers
+
     def cut_now(self) -> None:
         """Cut the node's end of the marked connection."""
         assert self._marked is not None
         self._marked.transport.abort()
+
+    async def deliver(self) -> bytes:
+        """Send the message that was held to PostgreSQL, and return its answer."""
+        self._delivered.set()
+        await self._held_answer.wait()
+        return self._held_bytes
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
@@ -98,8 +114,11 @@ class Proxy:
                     if self._cut is Cut.LOST:
                         node.transport.abort()
                         break
+                    if self._cut is Cut.HELD:
+                        node.transport.abort()
+                        await self._delivered.wait()
                     server.write(data)
-                    if self._cut is Cut.SENT:
+                    if self._cut in (Cut.SENT, Cut.HELD):
                         node.transport.abort()
                         return  # the server's end stays
                 else:
@@ -109,7 +128,11 @@ class Proxy:
 
     async def _to_node(self, server: asyncio.StreamReader, node: asyncio.StreamWriter) -> None:
         while data := await server.read(1 << 16):
-            if self._marked is node and not self._markers and self._cut is Cut.ANSWERED:
+            is_cut = self._marked is node and self.has_cut
+            if is_cut and self._cut is Cut.HELD:
+                self._held_bytes += data
+                self._held_answer.set()
+            elif is_cut and self._cut is Cut.ANSWERED:
                 node.transport.abort()
             else:
                 node.write(data)

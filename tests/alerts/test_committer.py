@@ -107,7 +107,34 @@ async def test_an_alert_that_was_lost_on_the_way_to_postgres_is_refused_and_a_re
     assert await stored(node_behind) == [(1, "cut here")]
 
 
-async def test_an_append_that_still_waits_for_its_lock_cannot_commit_after_it_was_refused(
+async def test_an_append_that_reaches_postgres_after_it_was_refused_cannot_commit(
+    node_behind: Node, proxy: Proxy
+) -> None:
+    proxy.cut_at("cut here", cut=Cut.HELD)
+    status, _, problem = await post(node_behind, "cut here")
+    assert (status, problem["code"]) == (503, "database_unavailable")
+    assert (await post(node_behind, "next", "another key"))[2]["seq"] == 1
+    assert b"the attempt was given up" in await proxy.deliver()
+    assert (await post(node_behind, "last", "a third key"))[2]["seq"] == 2
+    assert await stored(node_behind) == [(1, "next"), (2, "last")]
+
+
+async def test_recovery_comes_after_an_append_that_still_waits_for_the_lock(node_behind: Node, proxy: Proxy) -> None:
+    stream = await node_behind.live()
+    async with append_lock(node_behind.database_url) as waiting:
+        proxy.cut_at("cut here", cut=Cut.BY_HAND)
+        posting = asyncio.create_task(post(node_behind, "cut here"))
+        await eventually(waiting)
+        proxy.cut_now()
+    status, _, alert = await posting
+    assert status == 201 or alert["code"] == "database_unavailable"  # where PostgreSQL noticed the cut
+    assert await stored(node_behind) == [(1, "cut here")] * (status == 201)
+    assert (await post(node_behind, "cut here"))[2]["seq"] == 1
+    assert [event["seq"] for event in await stream.events(1)] == [1]
+    await stream.close()
+
+
+async def test_an_outcome_is_unknown_while_the_log_is_locked_and_a_retry_stores_it_once(
     node_behind: Node, proxy: Proxy
 ) -> None:
     async with append_lock(node_behind.database_url) as waiting:
@@ -116,10 +143,9 @@ async def test_an_append_that_still_waits_for_its_lock_cannot_commit_after_it_wa
         await eventually(waiting)
         proxy.cut_now()
         status, _, problem = await posting
-        assert (status, problem["code"]) == (503, "database_unavailable")
-        assert not await waiting()
-    assert (await post(node_behind, "next", "another key"))[2]["seq"] == 1
-    assert await stored(node_behind) == [(1, "next")]
+        assert (status, problem["code"]) == (503, "outcome_unknown")
+    assert (await post(node_behind, "cut here"))[2]["seq"] == 1
+    assert await stored(node_behind) == [(1, "cut here")]
 
 
 async def test_an_outcome_that_cannot_be_asked_for_in_time_is_called_unknown_and_a_retry_finds_it(
@@ -192,6 +218,21 @@ async def test_a_change_whose_connection_was_cut_is_answered_as_what_became_of_i
     assert [event["kind"] for event in timeline] == kinds
     assert [event["kind"] for event in await stream.events(len(kinds))] == kinds
     await stream.close()
+
+
+@pytest.mark.parametrize("cut", [Cut.LOST, Cut.ANSWERED])
+async def test_a_repetition_without_an_event_is_counted_as_often_as_it_is_answered(
+    node_behind: Node, proxy: Proxy, cut: Cut
+) -> None:
+    async with node_behind.http() as client:
+        body = {"title": "again and again", "dedup_key": "k"}
+        for _ in range(2):
+            (await client.post("/v1/alerts", json=body)).raise_for_status()
+        proxy.cut_at('"occurrences":3', "COMMIT", cut=cut)
+        third = await client.post("/v1/alerts", json=body)
+        assert third.json().get("code") == (None if cut is Cut.ANSWERED else "database_unavailable")
+        fourth = (await client.post("/v1/alerts", json=body)).raise_for_status().json()
+    assert fourth["occurrences"] == 3 + third.is_success
 
 
 # How the committer groups and bounds.

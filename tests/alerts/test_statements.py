@@ -13,12 +13,12 @@ from service.alerts.commands import AddComment, ChangeStatus, Command, PostAlert
 from service.alerts.ingest import accept
 from service.alerts.lifecycle import Action
 from service.alerts.queue_items import PendingAlert, Stored
-from service.alerts.statements import DUE_MAX, load_unit_of_work, write_unit_of_work
+from service.alerts.statements import DUE_MAX, load_unit_of_work, settle_attempt, write_unit_of_work
 from service.alerts.unit_of_work import FirstAnswer, Lookup, UnitOfWork
 from service.database.engine import Database, parse_url
-from service.database.ids import uuid7
+from service.database.ids import random_ids, uuid7
 from service.events.idempotency import IdempotencyKey
-from service.events.log import read_tail
+from service.events.log import append_alerts, read_tail
 from service.events.position import ORIGIN
 from service.settings import StorageSettings
 from tests.alerts.examples import BILLING, EVERY_FIELD, NOW, posted, stored
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from service.events.log import Event
 
 KEY = IdempotencyKey.of("key", "request")
+IDLE_SECONDS = 10
 LATER = NOW + timedelta(minutes=5)
 
 
@@ -43,13 +44,13 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def load(connection: asyncpg.Connection, lookup: Lookup) -> UnitOfWork:
     async with connection.transaction():
-        unit, _ = await load_unit_of_work(connection, lookup)
-    return unit
+        return await load_unit_of_work(connection, random_ids(1)[0], lookup, IDLE_SECONDS)
 
 
 async def commit(connection: asyncpg.Connection, *commands: Command) -> tuple[UnitOfWork, list[Outcome]]:
     async with connection.transaction():
-        unit, _ = await load_unit_of_work(connection, Lookup.union(command.lookup() for command in commands))
+        lookup = Lookup.union(command.lookup() for command in commands)
+        unit = await load_unit_of_work(connection, random_ids(1)[0], lookup, IDLE_SECONDS)
         outcomes = apply_all(commands, unit)
         await write_unit_of_work(connection, unit)
     return unit, outcomes
@@ -101,6 +102,42 @@ async def test_what_a_unit_of_work_writes_is_what_the_next_one_reads(
     assert again.changed[outcome.id].occurrences == 3
     assert (await load(connection, lookup)).alerts == again.changed
     assert await log_of(database_url) == unit.events + again.events
+
+
+async def test_a_transaction_of_commands_that_was_committed_settles_as_committed(
+    connection: asyncpg.Connection,
+) -> None:
+    [attempt] = random_ids(1)
+    async with connection.transaction():
+        await load_unit_of_work(connection, attempt, Lookup(), IDLE_SECONDS)
+    for _ in range(2):
+        assert await settle_attempt(connection, attempt, [], IDLE_SECONDS) == (True, frozenset(), ORIGIN)
+
+
+async def test_an_attempt_that_was_given_up_can_no_longer_be_made(connection: asyncpg.Connection) -> None:
+    attempt, event_id = random_ids(2)
+    for _ in range(2):
+        assert not (await settle_attempt(connection, attempt, [], IDLE_SECONDS)).committed
+    with pytest.raises(asyncpg.TransactionRollbackError):
+        async with connection.transaction():
+            await load_unit_of_work(connection, attempt, Lookup(), IDLE_SECONDS)
+    item = accept(posted(), BILLING, NOW)
+    assert isinstance(item, PendingAlert)
+    with pytest.raises(asyncpg.TransactionRollbackError):
+        await append_alerts(connection, [item.wire], [event_id], [item.digest(event_id)], [None], attempt=attempt)
+    assert await connection.fetchval("SELECT count(*) FROM events") == 0
+
+
+async def test_an_append_is_settled_by_the_alerts_that_it_stored(
+    connection: asyncpg.Connection, database_url: str
+) -> None:
+    items = [accept(posted(), BILLING, NOW) for _ in range(4)]
+    await append(connection, [item.wire for item in items[:1] if isinstance(item, PendingAlert)])
+    plain = [item for item in items[1:3] if isinstance(item, PendingAlert)]
+    await append(connection, [item.wire for item in plain])
+    settled = await settle_attempt(connection, random_ids(1)[0], [item.id for item in plain], IDLE_SECONDS)
+    assert settled.alert_ids == {item.id for item in plain}
+    assert settled.before == (await log_of(database_url))[0].position
 
 
 async def test_every_field_that_may_change_is_written_and_no_other(connection: asyncpg.Connection) -> None:

@@ -19,7 +19,7 @@ def found(pattern: str) -> dict[str, list[str]]:
 
 def test_the_functions_take_the_locks_of_these_numbers() -> None:
     locks = {
-        "append_alerts": AdvisoryLock.LOG,
+        "commit_attempts": AdvisoryLock.LOG,
         "event_partitions": AdvisoryLock.PARTITIONS,
         "write_ledger": AdvisoryLock.LEDGER,
     }

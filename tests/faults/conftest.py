@@ -43,11 +43,14 @@ class Postgres:
             options = f"-h '' -k {make_url(self.url).query['host']}"
             self._control("start", "-l", str(self.folder / "log"), "-o", options)
 
+    @property
+    def user(self) -> str | None:
+        """The user that it runs as, which the wheel makes, because PostgreSQL refuses root."""
+        return "pgserver" if os.geteuid() == 0 else None
+
     def _control(self, *arguments: str) -> None:
-        user = "pgserver" if os.geteuid() == 0 else None  # the user that the wheel makes: PostgreSQL refuses root
-        subprocess.run(
-            [BINARIES / "pg_ctl", "-w", "-D", self.folder, *arguments], check=True, user=user, stdout=subprocess.DEVNULL
-        )
+        command = [str(BINARIES / "pg_ctl"), "-w", "-D", str(self.folder), *arguments]
+        subprocess.run(command, check=True, user=self.user, stdout=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="package")

@@ -159,11 +159,7 @@ FAULTS: dict[str, tuple[Callable[[Service], Any], set[str]]] = {
     "too_many_connections": (no_connection_left, {"too_many_connections"}),
     "no_login": (no_login, {"connection_refused"}),
 }
-LONG = {"statement_timeout", "no_login"}
-fault = pytest.mark.parametrize(
-    ("fault", "reasons"),
-    [pytest.param(*case, id=name, marks=[pytest.mark.long] if name in LONG else []) for name, case in FAULTS.items()],
-)
+fault = pytest.mark.parametrize(("fault", "reasons"), FAULTS.values(), ids=FAULTS)
 
 
 def assert_unavailable(answer: httpx2.Response, reasons: set[str]) -> None:
@@ -240,8 +236,8 @@ async def test_nothing_is_answered_as_stored_and_everything_works_again(
                 assert answer.is_success, (name, answer.text)
     async with await node.live(fingerprint, after="latest") as stream:
         await node.post("after all")
-        while (frame := await stream.next_of("event"))["alert"]["title"] != "after all":
-            pass
+        [frame] = await stream.events(1)
+        assert frame["alert"]["title"] == "after all"
         await stream.ack(frame["seq"])
         await node.flushed(frame["seq"])
     assert node.process.poll() is None
@@ -286,10 +282,8 @@ async def _waits(service: Service) -> bool:
         await service.node.sql(
             "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
             " WHERE l.relation = 'alerts'::regclass AND NOT l.granted AND a.usename = $1"
-            " AND EXISTS (SELECT FROM pg_locks g WHERE g.pid = l.pid AND g.granted"
-            "             AND g.locktype = 'advisory' AND g.objid = $2)",
+            " AND EXISTS (SELECT FROM pg_locks g WHERE g.pid = l.pid AND g.granted AND g.locktype = 'advisory')",
             service.role,
-            AdvisoryLock.LOG,
         )
     )
 

@@ -162,6 +162,17 @@ async def test_housekeeping_leaves_the_work_to_a_node_that_is_at_it(
     assert await judge.rows(LOST) == [(other.ledger.node_id,)]
 
 
+async def test_attempts_to_commit_are_forgotten_when_none_can_still_be_under_way(
+    open_ledger: Callable[..., Awaitable[OpenLedger]],
+) -> None:
+    opened = await open_ledger()
+    await opened.database.execute(
+        "INSERT INTO commit_attempts SELECT n, n % 2 = 0, now() - n * interval '50 min' FROM generate_series(0, 3) n"
+    )
+    await opened.housekeeping.run_once()
+    assert await opened.rows("SELECT id FROM commit_attempts ORDER BY 1") == [(0,), (1,)]
+
+
 async def test_idempotency_keys_are_forgotten_when_they_are_old_enough(
     open_ledger: Callable[..., Awaitable[OpenLedger]],
 ) -> None:
