@@ -19,6 +19,7 @@ from service.alerts import routes as alert_routes
 from service.alerts.committer import Committer
 from service.alerts.due_alerts import DueAlerts
 from service.alerts.search_index import SearchIndexer
+from service.audit import receipt_routes
 from service.audit import routes as audit_routes
 from service.auth.revocations import REVOCATIONS_CHANNEL, RevocationFeed, RevokedTokens
 from service.auth.tokens import TokenVerifier
@@ -109,6 +110,7 @@ def _add_routes(app: FastAPI) -> None:
         action_routes.router,
         ledger_routes.router,
         audit_routes.router,
+        receipt_routes.router,
         stream_routes.router,
         dashboard_routes.router,
         admin_routes.router,

@@ -64,6 +64,7 @@ HANDSHAKES_REJECTED = Counter("tocsin_handshakes_rejected", "Streams that were r
 STREAM_CLOSES = Counter("tocsin_stream_closes", "Streams that this service closed.", ["reason"])
 DELIVERIES = Counter("tocsin_deliveries", "Events that were written to a socket.")
 RECEIPTS = Counter("tocsin_receipts", "Receipts from clients.")
+SIGHTINGS = Counter("tocsin_sightings", "Alerts that clients reported as seen, again or not.")
 FANOUT_PASSES = Counter("tocsin_fanout_passes", "Fan-out passes.")
 FANOUT_SEQ = Gauge("tocsin_fanout_seq", "The last event that this node has fanned out.", multiprocess_mode="livemin")
 LOG_READS = Counter("tocsin_log_reads", "Reads of the log, for the fan-out and for connections that resume.")

@@ -47,11 +47,13 @@ def recipes() -> list[Recipe]:
 async def incident(url: str) -> AsyncIterator[dict[str, str]]:
     """Have it happen, and yield what the page's variables stand for while two of the admins are still there."""
     with serving(url, Settings(ledger=LedgerSettings(ledger_flush_seconds=0.02))) as node:
-        async with await node.live("alice") as alice, await node.live("bob", claims={"topics": ["payments.*"]}):
+        async with await node.live("alice") as alice, await node.live("bob", claims={"topics": ["payments.*"]}) as bob:
             alert = await _an_evening(node, alice)
+            await bob.send({"type": "seen", "alerts": [alert["id"]]})
             for what in (
                 "connections WHERE recipient = 'alice' AND closed_at IS NOT NULL",
                 "rejections",
+                "sightings",
                 "tokens WHERE revoked_at IS NOT NULL AND open = 0",
                 "sources WHERE refused > 0 AND repeated > 0",
                 "deliveries WHERE received_at IS NOT NULL AND kind = 'alert.commented'",

@@ -26,6 +26,7 @@ from service.settings import PREFIX, Settings, groups
 from service.severity import SEVERITIES
 from service.stream.asyncapi import document as asyncapi_document
 from service.stream.frames import FrameErrorCode
+from service.stream.protocol import SEEN_MAX
 from service.topics import PATTERN_REGEX, TOPIC_MAX, TOPIC_REGEX
 
 if TYPE_CHECKING:
@@ -123,6 +124,9 @@ export const STATUSES = {json.dumps(STATUSES)};
 export const TOPIC = /{TOPIC_REGEX}/;
 export const TOPIC_PATTERN = /{PATTERN_REGEX}/;
 export const TOPIC_MAX_LENGTH = {TOPIC_MAX};
+
+/** How many alerts one `seen` may name. */
+export const SEEN_MAX = {SEEN_MAX};
 """
 
 

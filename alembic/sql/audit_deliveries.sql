@@ -9,7 +9,8 @@
 
 CREATE VIEW audit.deliveries AS
 SELECT e.seq, e.alert_id, e.kind, e.topic, e.severity, c.recipient, c.id AS connection, c.node_id AS node,
-       e.occurred_at, times.sent_at, times.received_at, times.received_at - times.sent_at AS latency
+       e.occurred_at, times.sent_at, times.received_at, times.received_at - times.sent_at AS latency,
+       sighting.seen_at
 FROM connections c
 JOIN nodes n ON n.id = c.node_id AND coalesce(c.sent_seq, n.sent_seq) > c.after_seq
 CROSS JOIN LATERAL (
@@ -37,7 +38,9 @@ CROSS JOIN LATERAL (
            (SELECT received_at FROM receipts
             WHERE connection_id = c.id AND receipts.seq >= e.seq ORDER BY receipts.seq LIMIT 1) AS received_at
     OFFSET 0
-) AS times;
+) AS times
+LEFT JOIN sightings sighting ON sighting.alert_id = e.alert_id AND sighting.recipient = c.recipient
+                            AND sighting.seq >= e.seq;
 
 COMMENT ON VIEW audit.deliveries IS
     'One row for each event and each connection that it was sent to. Name an alert_id, a time of'
@@ -58,3 +61,6 @@ COMMENT ON COLUMN audit.deliveries.sent_at IS 'when the last of its bytes was at
 COMMENT ON COLUMN audit.deliveries.received_at IS
     'when the client confirmed its receipt; null: not yet, or never';
 COMMENT ON COLUMN audit.deliveries.latency IS 'from sent_at to received_at';
+COMMENT ON COLUMN audit.deliveries.seen_at IS
+    'when the client first reported that the admin saw the alert, if the event had happened by then'
+    ' (audit.sightings has them all)';

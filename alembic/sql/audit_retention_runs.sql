@@ -2,8 +2,8 @@
 
 CREATE VIEW audit.retention_runs AS
 SELECT id AS run, at, first_seq, last_seq, older_than, events, alerts, unresolved_alerts, connections,
-       dispatches, receipts, rejections, idempotency_keys, source_hours, log_hash, ledger_link_id,
-       ledger_hash, archive, dropped_at
+       dispatches, receipts, sightings, rejections, idempotency_keys, source_hours, log_hash,
+       ledger_link_id, ledger_hash, archive, dropped_at
 FROM retention_runs;
 
 COMMENT ON VIEW audit.retention_runs IS
@@ -24,6 +24,8 @@ COMMENT ON COLUMN audit.retention_runs.connections IS 'the number of deleted clo
 COMMENT ON COLUMN audit.retention_runs.dispatches IS
     'the number of deleted dispatches: fan-out passes and replayed chunks';
 COMMENT ON COLUMN audit.retention_runs.receipts IS 'the number of deleted receipts';
+COMMENT ON COLUMN audit.retention_runs.sightings IS
+    'the number of deleted sightings (audit.sightings)';
 COMMENT ON COLUMN audit.retention_runs.rejections IS 'the number of deleted rejected handshakes';
 COMMENT ON COLUMN audit.retention_runs.idempotency_keys IS
     'the number of idempotency keys deleted with the event that they answered with';

@@ -16,22 +16,25 @@ FROM (
         (3, 'received', d.received_at, json_build_object('latency', extract(epoch FROM d.latency)))
     ) AS delivery (rank, action, at, details)
     WHERE delivery.at IS NOT NULL
+    UNION ALL
+    SELECT alert_id, seen_at, seq, 4, 'seen', recipient, NULL::uuid, NULL::json FROM audit.sightings
 ) AS actions
 ORDER BY at, seq, rank;
 
 COMMENT ON VIEW audit.timeline IS
-    'One row for each event of an alert, each time that an event was sent, and each receipt, in order'
-    ' of time.';
+    'One row for each event of an alert, each time that an event was sent, each receipt, and each admin'
+    ' who saw it, in order of time.';
 COMMENT ON COLUMN audit.timeline.alert_id IS 'the alert';
 COMMENT ON COLUMN audit.timeline.at IS 'when it happened';
 COMMENT ON COLUMN audit.timeline.seq IS
-    'position in the log of the event that happened, was sent or was received';
+    'position in the log of the event that happened, was sent or was received; of seen: of the alert''s'
+    ' last event by then';
 COMMENT ON COLUMN audit.timeline.action IS
-    'the kind of the event, such as alert.created; or sent; or received';
+    'the kind of the event, such as alert.created; or sent; or received; or seen';
 COMMENT ON COLUMN audit.timeline.actor IS
-    'of an event: the subject that caused it; of sent and received: the admin';
+    'of an event: the subject that caused it; of sent, received and seen: the admin';
 COMMENT ON COLUMN audit.timeline.connection IS
-    'of sent and received: the connection; null of an event';
+    'of sent and received: the connection; null of an event and of seen';
 COMMENT ON COLUMN audit.timeline.details IS
     'of an event: severity, status and recipients of the alert since then, and what the kind adds,'
     ' such as a comment; of sent: the node; of received: the latency in seconds';

@@ -53,11 +53,13 @@ SELECT a.id AS alert_id, a.seq, a.topic, current.severity, current.title, curren
            WHERE d.alert_id = a.id AND d.seq >= a.seq AND d.recipient = admin.recipient
        ) END AS sent_at,
        CASE WHEN a.recipients IS NULL OR admin.recipient = ANY (audience.names) THEN true
-            WHEN EXISTS (SELECT FROM recipients WHERE id = admin.recipient) THEN false END AS covered
+            WHEN EXISTS (SELECT FROM recipients WHERE id = admin.recipient) THEN false END AS covered,
+       sighting.seen_at
 FROM alert a
 JOIN alerts current ON current.id = a.id
 LEFT JOIN audience ON audience.topic = a.topic
 CROSS JOIN LATERAL (SELECT DISTINCT unnest(coalesce(a.recipients, audience.names))) AS admin (recipient)
+LEFT JOIN sightings sighting ON sighting.alert_id = a.id AND sighting.recipient = admin.recipient
 WHERE admin.recipient <> ALL (a.received_by);
 
 COMMENT ON VIEW audit.unreceived IS
@@ -79,3 +81,6 @@ COMMENT ON COLUMN audit.unreceived.sent_at IS
 COMMENT ON COLUMN audit.unreceived.covered IS
     'whether the last token of the admin covers the topic; false: named by the alert, but not'
     ' reachable; null: named by the alert, and never connected';
+COMMENT ON COLUMN audit.unreceived.seen_at IS
+    'when the client first reported that the admin saw the alert, for example in a list; null: not yet,'
+    ' or never';

@@ -1,4 +1,4 @@
--- Write what is final in the ledger (closed connections, dispatches, receipts) and link it to the chain.
+-- Write what is final in the ledger (closed connections, dispatches, receipts, sightings) and link it to the chain.
 --
 -- The only writer of these rows; each argument is a JSON array of rows. A call can be repeated: existing
 -- rows stay as they are, and are not linked again. The lock orders the chain; its holder waits for no
@@ -17,7 +17,12 @@ RETURN json_build_array('dispatch', d.node_id, d.connection_id, d.after_seq, d.u
 CREATE FUNCTION receipt_line(r receipts) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 RETURN json_build_array('receipt', r.connection_id, r.seq, microseconds(r.received_at))::text;
 
-CREATE FUNCTION write_ledger(closings json, new_dispatches json, new_receipts json) RETURNS void
+CREATE FUNCTION sighting_line(s sightings) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+RETURN json_build_array('sighting', s.alert_id, s.recipient, s.seq, microseconds(s.seen_at))::text;
+
+CREATE FUNCTION write_ledger(
+    closings json, new_dispatches json, new_receipts json, new_sightings json DEFAULT '[]'
+) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     at timestamptz;
@@ -56,8 +61,20 @@ BEGIN
         SELECT linked.* FROM json_populate_recordset(NULL::receipts, new_receipts) AS given,
                              jsonb_populate_record(given, next_link) AS linked
         ON CONFLICT DO NOTHING RETURNING receipt_line(stored) AS line
+    ), seen AS (
+        -- An alert that a client named counts if there is one, if `topics` (of the token) cover it and if it is
+        -- for the recipient. All of its events may have been purged just now.
+        INSERT INTO sightings AS stored
+        SELECT a.id, r.recipient,
+               coalesce((SELECT max(e.seq) FROM events e WHERE e.alert_id = a.id AND e.seq >= a.seq), a.seq),
+               r.seen_at, next_id
+        FROM json_to_recordset(new_sightings) AS r (alert_id uuid, recipient text, topics text[], seen_at timestamptz)
+        JOIN alerts a ON a.id = r.alert_id AND a.topic LIKE ANY (topic_likes(r.topics))
+                     AND (a.recipients IS NULL OR r.recipient = ANY (a.recipients))
+        ON CONFLICT DO NOTHING RETURNING sighting_line(stored) AS line
     ), written AS (
         SELECT line FROM closed UNION ALL SELECT line FROM sent UNION ALL SELECT line FROM received
+        UNION ALL SELECT line FROM seen
     )
     SELECT string_agg(line, E'\n' ORDER BY line COLLATE "C") INTO content FROM written;
     IF content IS NOT NULL THEN

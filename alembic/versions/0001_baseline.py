@@ -35,9 +35,9 @@ SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
     *("event_filter", "log_blocks", "event_partitions", "positions", "commit_attempts", "link_log"),
     *("append_alerts", "write_ledger", "serving_nodes"),
-    *("audit_schema", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency", "audit_connections"),
-    *("audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources", "audit_log_gaps"),
-    *("audit_retention_runs", "grant_audit"),
+    *("audit_schema", "audit_sightings", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency"),
+    *("audit_connections", "audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources"),
+    *("audit_log_gaps", "audit_retention_runs", "grant_audit"),
 )
 
 SEVERITY = ENUM("info", "warning", "error", "critical", name="severity", create_type=False)
@@ -295,6 +295,17 @@ def create_dispatches() -> None:
         Index("ix_receipts_ledger_link_id", "ledger_link_id", **BRIN),
         comment="Receipts that clients confirmed.",
     )
+    op.create_table(
+        "sightings",
+        Column("alert_id", Uuid, primary_key=True),
+        Column("recipient", Text, primary_key=True),
+        Column("seq", BigInteger, nullable=False, comment="of the last event of the alert by then"),
+        Column("seen_at", TIME, nullable=False),
+        Column("ledger_link_id", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
+        Index("ix_sightings_recipient_seen_at", "recipient", "seen_at"),
+        Index("ix_sightings_ledger_link_id", "ledger_link_id", **BRIN),
+        comment="When a client first reported that a recipient saw an alert.",
+    )
 
 
 def create_recipients() -> None:
@@ -347,7 +358,7 @@ def create_ledger_chain() -> None:
         ),
         Column("linked_at", TIME, nullable=False),
         Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/ledger/hash_chain.py"),
-        comment="One row per flush that wrote closings, dispatches or receipts, linked to the previous one.",
+        comment="One row per flush that wrote closings, dispatches, receipts or sightings, linked to the previous one.",
     )
 
 
@@ -395,6 +406,7 @@ def create_retention() -> None:
         count_of("connections"),
         count_of("dispatches"),
         count_of("receipts"),
+        count_of("sightings"),
         count_of("rejections"),
         count_of("idempotency_keys"),
         count_of("source_hours"),

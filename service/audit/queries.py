@@ -145,9 +145,9 @@ async def alert_head(tx: AsyncConnection, alert_id: UUID) -> Row | None:
 
 
 async def timeline(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[list[Row], Keyset]:
-    """Return a page of an alert's events, dispatches and receipts, the oldest first."""
+    """Return a page of an alert's events, dispatches, receipts and sightings, the oldest first."""
     view = views.timeline
-    phase = case((view.c.action == "sent", 2), (view.c.action == "received", 3), else_=1).label("phase")
+    phase = case({"sent": 2, "received": 3, "seen": 4}, value=view.c.action, else_=1).label("phase")
     connection = func.coalesce(view.c.connection, literal(UUID(int=0), Uuid)).label("connection_or_zero")
     keys = (view.c.at, view.c.seq, phase, view.c.actor, connection)
     statement = select(*view.c, phase, connection).where(view.c.alert_id == alert_id)
@@ -155,18 +155,19 @@ async def timeline(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tu
 
 
 async def alert_recipients(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[list[Row], Keyset]:
-    """Return a page of those who were sent an alert, or may see it, by name."""
+    """Return a page of those who were sent an alert, saw it, or may see it, by name."""
     recipients = _recipients_of(alert_id)
     return await _page(tx, select(recipients), (recipients.c.recipient,), page, newest_first=False)
 
 
 async def recipient_counts(tx: AsyncConnection, alert_id: UUID) -> Row:
-    """Return how many recipients an alert has, was sent to, and was received by."""
+    """Return how many recipients an alert has, was sent to, was received by, and was seen by."""
     recipients = _recipients_of(alert_id)
     statement = select(
         func.count().label("recipients"),
         func.count().filter(recipients.c.sent > 0).label("sent_to"),
         func.count().filter(recipients.c.received > 0).label("received_by"),
+        func.count(recipients.c.seen_at).label("seen_by"),
     ).select_from(recipients)
     return dict((await tx.execute(statement)).mappings().one())
 
@@ -187,14 +188,21 @@ def _recipients_of(alert_id: UUID) -> Subquery:
         .subquery()
     )
     waiting = select(unreceived.recipient, unreceived.waiting).where(unreceived.alert_id == alert_id).subquery()
+    seen = select(views.sightings).where(views.sightings.c.alert_id == alert_id).subquery()
+    sent_or_waiting = func.coalesce(sent.c.recipient, waiting.c.recipient)
     statement = select(
-        func.coalesce(sent.c.recipient, waiting.c.recipient).label("recipient"),
+        func.coalesce(sent_or_waiting, seen.c.recipient).label("recipient"),
         func.coalesce(sent.c.sent, 0).label("sent"),
         func.coalesce(sent.c.received, 0).label("received"),
         sent.c.first_sent_at,
         sent.c.first_received_at,
+        seen.c.seen_at,
         seconds(waiting.c.waiting),
-    ).select_from(sent.join(waiting, sent.c.recipient == waiting.c.recipient, full=True))
+    ).select_from(
+        sent.join(waiting, sent.c.recipient == waiting.c.recipient, full=True).join(
+            seen, seen.c.recipient == sent_or_waiting, full=True
+        )
+    )
     return statement.subquery()
 
 

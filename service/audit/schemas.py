@@ -17,7 +17,20 @@ _ALERT_ID = "01a1fd87-65c3-71a6-ba06-3929d3197295"
 _CONNECTION = "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"
 _NODE = "01a1fd70-9a6e-7c55-8f0e-0a1b2c3d4e5f"
 _CREATED, _SENT, _RECEIVED = (f"2026-11-21T09:41:07.{micros}Z" for micros in ("123456", "125012", "142345"))
+_SEEN = "2026-11-21T09:43:12.004711Z"
 _NEXT = "W1s0NzExLCJhbGljZSJdXQ"
+_COUNTS: JsonValue = {"recipients": 2, "sent_to": 1, "received_by": 1, "seen_by": 1}
+_RECIPIENTS: JsonValue = [
+    {
+        "recipient": "alice",
+        "sent": 1,
+        "received": 1,
+        "first_sent_at": _SENT,
+        "first_received_at": _RECEIVED,
+        "seen_at": _SEEN,
+        "waiting": 0.0,
+    }
+]
 
 
 def _example(**fields: JsonValue) -> ConfigDict:
@@ -47,11 +60,12 @@ class AuditedAlert(BaseModel):
 
 
 class RecipientCounts(BaseModel):
-    """How many recipients an alert has, how many it was sent to, and how many received it."""
+    """How many recipients an alert has, and how many it was sent to, received by and seen by."""
 
     recipients: int
     sent_to: int
     received_by: int
+    seen_by: int = Field(description="whatever showed it to them: the stream or a list")
 
 
 class AlertRecipient(BaseModel):
@@ -62,17 +76,20 @@ class AlertRecipient(BaseModel):
     received: int = Field(description="how many of these they confirmed")
     first_sent_at: AwareDatetime | None
     first_received_at: AwareDatetime | None = Field(description="null: they received nothing of it")
+    seen_at: AwareDatetime | None = Field(
+        description="when their client first reported that they saw the alert, on the stream or in a list; null: never"
+    )
     waiting: float | None = Field(description="seconds since the alert was created; null: they received it")
 
 
 class TimelineEntry(BaseModel):
-    """An event of an alert, its dispatch to one connection, or its receipt."""
+    """An event of an alert, its dispatch to one connection, its receipt, or that somebody saw it."""
 
     at: AwareDatetime
     seq: int
-    action: str = Field(description="the kind of the event, such as alert.created; or sent, or received")
-    actor: str = Field(description="who caused the event, was sent it, or received it")
-    connection: UUID | None = Field(description="null: it is the event itself")
+    action: str = Field(description="the kind of the event, such as alert.created; or sent, received, or seen")
+    actor: str = Field(description="who caused the event, was sent it, received it, or saw the alert")
+    connection: UUID | None = Field(description="null: it is the event itself, or a sighting")
     details: dict[str, Any] | None
 
 
@@ -95,17 +112,8 @@ class AlertAudit(BaseModel):
             "created_at": _CREATED,
             "updated_at": _CREATED,
         },
-        counts={"recipients": 2, "sent_to": 1, "received_by": 1},
-        recipients=[
-            {
-                "recipient": "alice",
-                "sent": 1,
-                "received": 1,
-                "first_sent_at": _SENT,
-                "first_received_at": _RECEIVED,
-                "waiting": 0.0,
-            }
-        ],
+        counts=_COUNTS,
+        recipients=_RECIPIENTS,
         timeline=[
             {
                 "at": _SENT,
@@ -126,6 +134,16 @@ class AlertAudit(BaseModel):
     next: str | None = _more()
 
 
+class AlertReceipts(BaseModel):
+    """Who was sent an alert, who received it, who saw it, and who is still to."""
+
+    model_config = _example(counts=_COUNTS, recipients=_RECIPIENTS, next=_NEXT)
+
+    counts: RecipientCounts
+    recipients: list[AlertRecipient] = Field(description="by name")
+    next: str | None = _more()
+
+
 class RecipientDelivery(BaseModel):
     """An event, sent to one connection of a recipient."""
 
@@ -140,6 +158,9 @@ class RecipientDelivery(BaseModel):
     sent_at: AwareDatetime | None
     received_at: AwareDatetime | None = Field(description="null: not yet, or never")
     latency: float | None = Field(description="seconds from sent to received")
+    seen_at: AwareDatetime | None = Field(
+        description="when they first saw the alert, if the event had happened by then; null: not as far as is known"
+    )
 
 
 class RecipientAudit(BaseModel):
@@ -162,6 +183,7 @@ class RecipientAudit(BaseModel):
                 "sent_at": _SENT,
                 "received_at": _RECEIVED,
                 "latency": 0.017333,
+                "seen_at": _SEEN,
             }
         ],
         next=_NEXT,
@@ -187,6 +209,9 @@ class UnreceivedAlert(BaseModel):
     occurred_at: AwareDatetime
     waiting: float = Field(description="seconds since the alert was created")
     sent_at: AwareDatetime | None = Field(description="when it was first sent to them; null: never")
+    seen_at: AwareDatetime | None = Field(
+        description="when their client first reported that they saw it, for example in a list; null: never"
+    )
 
 
 class UnreceivedPage(BaseModel):
@@ -205,6 +230,7 @@ class UnreceivedPage(BaseModel):
                 "occurred_at": _CREATED,
                 "waiting": 93.25,
                 "sent_at": _SENT,
+                "seen_at": _SEEN,
             }
         ],
         next=_NEXT,

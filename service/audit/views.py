@@ -34,7 +34,10 @@ deliveries = _view(
     sent_at=_TIME,
     received_at=_TIME,
     latency=Interval,
+    seen_at=_TIME,
 )
+
+sightings = _view("sightings", alert_id=Uuid, seq=BigInteger, recipient=Text, seen_at=_TIME)
 
 unreceived = _view(
     "unreceived",
@@ -48,6 +51,7 @@ unreceived = _view(
     occurred_at=_TIME,
     waiting=Interval,
     sent_at=_TIME,
+    seen_at=_TIME,
 )
 
 timeline = _view(

@@ -8,7 +8,10 @@ audit = LazyGroup(
     "audit",
     "Answer who was sent what, who received it, and who has not.",
     {
-        "alert": ("service.cli.audit_reports", "Show who was sent an alert, who received it, and what happened to it."),
+        "alert": (
+            "service.cli.audit_reports",
+            "Show who was sent an alert, who received or saw it, and what happened to it.",
+        ),
         "recipient": ("service.cli.audit_lists", "List what an admin was sent, and when they received it."),
         "unreceived": ("service.cli.audit_lists", "List who has not received which alert that they may see."),
         "connections": (

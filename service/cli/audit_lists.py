@@ -88,7 +88,7 @@ Source = Annotated[str | None, typer.Option(help="The subject of the token.", ca
     "deliveries",
     "What {recipient} was sent, newest first",
     schemas.RecipientAudit,
-    "occurred_at seq kind severity topic alert_id sent_at received_at latency",
+    "occurred_at seq kind severity topic alert_id sent_at received_at seen_at latency",
     of_a_day=True,
 )
 def recipient(*, recipient: Name) -> None:
@@ -99,7 +99,7 @@ def recipient(*, recipient: Name) -> None:
     "unreceived",
     "Not received, newest first",
     schemas.UnreceivedPage,
-    "recipient waiting severity topic title status alert_id occurred_at sent_at",
+    "recipient waiting severity topic title status alert_id occurred_at sent_at seen_at",
     empty="nothing: everybody has received what they may see",
     of_a_day=True,
 )

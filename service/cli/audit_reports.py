@@ -30,21 +30,22 @@ def alert(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Show who was sent an alert, who received it, and what happened to it."""
+    """Show who was sent an alert, who received or saw it, and what happened to it."""
     form = form_of(as_json=as_json, as_csv=as_csv)
     found = ask(lambda tx: _read_alert(tx, alert_id, PageRequest(limit)))
     if found is None:
         raise CommandFailed(f"there is no alert {alert_id}; {suggest('audit unreceived')} and GET /v1/alerts list ids")
     audit, more = found
     head, counts = audit.alert, audit.counts
+    reached = f"sent to {counts.sent_to}, received by {counts.received_by}, seen by {counts.seen_by}"
     lines = [
         head.title,
         f"{head.id}, seq {head.seq}, {head.severity}, {head.topic}",
         f"posted by {head.source} at {utc(head.created_at)} UTC",
         f"{head.status} since {utc(head.status_at)} UTC by {head.status_by}, {head.occurrences} times",
-        f"For {counts.recipients} admins: sent to {counts.sent_to}, received by {counts.received_by}",
+        f"For {counts.recipients} admins: {reached}",
     ]
-    recipients = "recipient sent received first_sent_at first_received_at waiting"
+    recipients = "recipient sent received first_sent_at first_received_at seen_at waiting"
     tables = [
         ResultTable("Recipients", recipients, audit.recipients, "nobody may see it"),
         ResultTable("Timeline (UTC)", "at seq action actor connection details", audit.timeline),

@@ -60,7 +60,7 @@ def verify(
 ) -> None:
     """Prove that nobody altered the log or the ledger.
 
-    No event, delivery, receipt or closed connection was altered, removed or added since it was
+    No event, delivery, receipt, sighting or closed connection was altered, removed or added since it was
     written. Prints the heads of both chains. Keep them where nobody who can change the database can
     change them: a later run with --expect proves that nothing before them was altered. Without it,
     a rewrite of everything after some point is not detected. The service may keep writing.

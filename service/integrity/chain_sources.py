@@ -37,6 +37,7 @@ FROM (
     WHERE closed_at IS NOT NULL OR ledger_link_id IS NOT NULL
     UNION ALL SELECT 'dispatches', ledger_link_id, at FROM dispatches
     UNION ALL SELECT 'receipts', ledger_link_id, received_at FROM receipts
+    UNION ALL SELECT 'sightings', ledger_link_id, seen_at FROM sightings
 ) AS rows
 WHERE ledger_link_id IS NULL OR ledger_link_id <= $1 OR ledger_link_id > $2
 GROUP BY source, ledger_link_id

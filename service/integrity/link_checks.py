@@ -107,6 +107,9 @@ FROM dispatches WHERE ledger_link_id > $1 AND ledger_link_id <= $2
 UNION ALL
 SELECT ledger_link_id, json_build_array('receipt', connection_id, seq, {_microseconds("received_at")})::text
 FROM receipts WHERE ledger_link_id > $1 AND ledger_link_id <= $2
+UNION ALL
+SELECT ledger_link_id, json_build_array('sighting', alert_id, recipient, seq, {_microseconds("seen_at")})::text
+FROM sightings WHERE ledger_link_id > $1 AND ledger_link_id <= $2
 ORDER BY 1
 """  # noqa: S608 - constant
 
@@ -189,8 +192,8 @@ async def check_ledger(connection: asyncpg.Connection, before: LinkRef, up_to: i
             covered.append(row[1].encode())
             row = await anext(lines, None)
         if at is None or ledger_link(before.hash, number, at, covered) != stored:
-            what = "a closing, dispatch or receipt of it was altered, added or removed, or the link itself was altered"
-            raise MismatchFound(number, number, at, what)
+            what = "a closing, dispatch, receipt or sighting of it was altered, added or removed"
+            raise MismatchFound(number, number, at, f"{what}, or the link itself was altered")
         before = LinkRef(number, stored)
         rows += len(covered)
     if before.position != up_to:

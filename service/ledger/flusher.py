@@ -1,9 +1,9 @@
 """The flush of the ledger: what the recorder holds is written every 200 ms, in one transaction.
 
 A flush writes one consistent instant: the node's ``sent_seq``, the connections that changed, the
-dispatches and the receipts. It also renews the node's lease. It can be repeated, because every row
-has a key that was made here; only the counts by source are written once or not at all. While
-PostgreSQL is away the records wait, and at the limit the handshake rejects new streams.
+dispatches, the receipts and the sightings. It also renews the node's lease. It can be repeated,
+because every row has a key that was made here; only the counts by source are written once or not at
+all. While PostgreSQL is away the records wait, and at the limit the handshake rejects new streams.
 
 A node whose lease lapsed was declared lost by the housekeeping of another. It drops its
 connections, whose clients resume, and goes on under a new id::

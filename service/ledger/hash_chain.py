@@ -1,7 +1,7 @@
 """The hash chain over the ledger: each flush that wrote final rows is linked to the one before it.
 
-A link covers the closings of connections, the dispatches and the receipts that one flush wrote, one
-line each::
+A link covers the closings of connections, the dispatches, the receipts and the sightings that one
+flush wrote, one line each::
 
     hash = sha256(previous hash (32 bytes; zeros before the first)
                   || ledger_link_id, 8 bytes || microseconds since 1970-01-01 UTC, 8 bytes,

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sqlalchemy import text
 
-from service.topics import any_covers
+from service.auth.principal import Scope
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.auth.principal import Principal
 
-_TOPIC_OF_ALERT = text("SELECT topic FROM alerts WHERE id = :alert_id")
+NO_CONNECTION = UUID(int=0)
+"""Stands for none in the order of the deliveries."""
+
+_AUDIENCE_OF_ALERT = text("SELECT topic, recipients FROM alerts WHERE id = :alert_id")
 
 _DELIVERIES = text(
     """
-    SELECT seq, kind, recipient, connection, node, sent_at, received_at, extract(epoch FROM latency)::float8 AS latency
-    FROM audit.deliveries
-    WHERE alert_id = :alert_id AND (seq, connection) > (:after_seq, cast(:after_connection AS uuid))
-    ORDER BY seq, connection LIMIT :limit
+    WITH delivery AS (
+        SELECT seq, kind, recipient, connection, node, sent_at, received_at,
+               extract(epoch FROM latency)::float8 AS latency, seen_at
+        FROM audit.deliveries WHERE alert_id = :alert_id
+        UNION ALL
+        SELECT seq, NULL, recipient, NULL, NULL, NULL, NULL, NULL, seen_at
+        FROM audit.sightings s
+        WHERE alert_id = :alert_id AND NOT EXISTS (
+            SELECT FROM audit.deliveries d
+            WHERE d.alert_id = s.alert_id AND d.recipient = s.recipient AND d.seq <= s.seq
+        )
+    )
+    SELECT * FROM delivery
+    WHERE (seq, coalesce(connection, :none), recipient) > (:after_seq, :after_connection, :after_recipient)
+    ORDER BY seq, coalesce(connection, :none), recipient LIMIT :limit
     """
-)
+).bindparams(none=NO_CONNECTION)
 
 _PRESENCE = text("SELECT recipient, connections, since FROM audit.presence ORDER BY recipient LIMIT :limit")
 
@@ -49,18 +63,29 @@ class PresenceEntry:
     since: datetime
 
 
-async def may_audit(tx: AsyncConnection, principal: Principal, alert_id: UUID) -> bool:
-    """Return whether the alert exists and the principal's topics cover it."""
-    topic = await tx.scalar(_TOPIC_OF_ALERT, {"alert_id": alert_id})
-    return topic is not None and any_covers(principal.topics, topic)
+async def may_see_receipts(tx: AsyncConnection, principal: Principal, alert_id: UUID) -> bool:
+    """Return whether the alert exists and the principal may see who received it.
+
+    ``audit:read`` is enough for the alerts of the token's topics. With ``alerts:manage`` alone the
+    alert must also be for the principal.
+    """
+    alert = (await tx.execute(_AUDIENCE_OF_ALERT, {"alert_id": alert_id})).one_or_none()
+    if alert is None or not principal.covers(alert.topic):
+        return False
+    return principal.may(Scope.AUDIT_READ) or alert.recipients is None or principal.subject in alert.recipients
 
 
 async def deliveries_of(
-    tx: AsyncConnection, alert_id: UUID, after: tuple[int, UUID], limit: int
+    tx: AsyncConnection, alert_id: UUID, after: tuple[int, UUID, str], limit: int
 ) -> list[dict[str, Any]]:
-    """Return the next ``limit`` deliveries of an alert after ``(seq, connection)``."""
-    parameters = {"alert_id": alert_id, "after_seq": after[0], "after_connection": after[1], "limit": limit}
-    return [dict(row) for row in (await tx.execute(_DELIVERIES, parameters)).mappings()]
+    """Return the next ``limit`` deliveries of an alert after ``(seq, connection, recipient)``.
+
+    A recipient who saw the alert, and was sent none of its events by then, has a row without a
+    connection.
+    """
+    position = dict(zip(("after_seq", "after_connection", "after_recipient"), after, strict=True))
+    rows = await tx.execute(_DELIVERIES, {"alert_id": alert_id, "limit": limit, **position})
+    return [dict(row) for row in rows.mappings()]
 
 
 async def is_open(tx: AsyncConnection, connection_id: UUID) -> bool:

@@ -1,8 +1,8 @@
 """The recorder: what happened on this node's streams, in memory until the next flush.
 
 The ledger never overstates: a dispatch is recorded only after the bytes went to the socket, a
-receipt only after the client confirmed it. A crash loses what was not flushed, so the ledger may
-then claim less than happened.
+receipt only after the client confirmed it, a sighting only after the client reported it. A crash
+loses what was not flushed, so the ledger may then claim less than happened.
 
 What a connection was sent is ``(after_seq, sent_seq]``. While it keeps up, its own ``sent_seq`` is
 null and the node's counts for it, so that a flush updates one row, however many connections there
@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING
 from service.database.ids import uuid7
 from service.ledger import statements
 from service.ledger.lease import Lease
-from service.ledger.records import Dispatch, PendingRecords, Receipt, printable
+from service.ledger.records import Dispatch, PendingRecords, Receipt, Sighting, printable
 from service.ledger.source_stats import SourceStats
-from service.metrics import RECEIPTS
+from service.metrics import RECEIPTS, SIGHTINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from uuid import UUID
 
     from service.database.engine import Database
@@ -118,6 +119,16 @@ class LedgerRecorder:
         if entry.node_id == self.node_id:
             self.pending.add_receipt(entry, seq, self._settings.ack_coalesce_seconds)
 
+    def record_sightings(self, recipient: str, topics: tuple[str, ...], alerts: Iterable[UUID]) -> None:
+        """Record that ``recipient``, whose token covers ``topics``, saw these alerts.
+
+        The flush drops those that do not exist or that the recipient may not see. An alert that was
+        seen counts neither as sent nor as received.
+        """
+        for alert_id in alerts:
+            self.pending.add_sighting(Sighting(alert_id, recipient, topics))
+            SIGHTINGS.inc()
+
     def record_rejection(self, rejection: Rejection) -> None:
         """Record a rejected handshake; dropped while the recorder is full."""
         rejection.node_id = self.node_id
@@ -186,7 +197,7 @@ class LedgerRecorder:
             await tx.execute(statements.ADVANCE_RECIPIENT, {"recipient": recipient, "seq": known.seq})
             if known.is_news:
                 receipt = Receipt(connection, known.seq, datetime.now(UTC), time.monotonic())
-                await statements.write_final(tx, {"closings": [], "dispatches": [], "receipts": [receipt]})
+                await statements.write_final(tx, {"receipts": [receipt]})
         return int(known.seq)
 
     # What the flusher asks.

@@ -1,4 +1,4 @@
-"""The records of the ledger that wait to be flushed: connections, dispatches, receipts, rejections.
+"""The records of the ledger that wait for the flush: connections, dispatches, receipts and the rest.
 
 They are written as JSON with the names of their fields, which are the names of the columns.
 PostgreSQL ignores fields for which the table has no column.
@@ -65,6 +65,20 @@ class Receipt:
 
 
 @dataclass(slots=True)
+class Sighting:
+    """The client reported that ``recipient`` saw an alert.
+
+    The flush writes it if there is such an alert, if ``topics``, those of the token, cover it, and
+    if it is for the recipient.
+    """
+
+    alert_id: UUID
+    recipient: str
+    topics: tuple[str, ...]
+    seen_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(slots=True)
 class Rejection:
     """A rejected handshake."""
 
@@ -95,7 +109,8 @@ class PendingRecords:
     """The records of one node that wait for the next flush, at most about ``limit`` of them.
 
     At the limit, dispatches to all connections are merged and rejections dropped; the handshake
-    rejects new streams.
+    rejects new streams. Sightings have the same limit, but do not count for it: clients could
+    otherwise keep streams away. Beyond it they are dropped.
     """
 
     limit: int
@@ -108,15 +123,18 @@ class PendingRecords:
     receipts: list[Receipt] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    sightings: dict[tuple[UUID, str], Sighting] = field(default_factory=dict)
+    """By alert and recipient: the first counts."""
     presence_changed: bool = False
 
     def __len__(self) -> int:
-        return len(self.changed) + len(self.receipts) + len(self.dispatches) + len(self.rejections)
+        lists = (self.changed, self.receipts, self.dispatches, self.rejections, self.sightings)
+        return sum(map(len, lists))
 
     @property
     def is_full(self) -> bool:
         """Whether too many records wait to accept another connection."""
-        return len(self) >= self.limit
+        return len(self) - len(self.sightings) >= self.limit
 
     def add_dispatch(self, node_id: UUID, after_seq: int, up_to_seq: int) -> None:
         """Add a dispatch to all connections that keep up; at the limit, merge it into the last.
@@ -149,6 +167,11 @@ class PendingRecords:
         if not self.is_full:
             self.rejections.append(rejection)
 
+    def add_sighting(self, sighting: Sighting) -> None:
+        """Add a sighting, unless it is known already; dropped at the limit."""
+        if len(self.sightings) < self.limit:
+            self.sightings.setdefault((sighting.alert_id, sighting.recipient), sighting)
+
     def freeze(self) -> None:
         """Let no later ack change these receipts: they are about to be written."""
         for receipt in self.receipts:
@@ -162,6 +185,9 @@ class PendingRecords:
         self.receipts[:0] = older.receipts
         self.dispatches[:0] = older.dispatches
         self.rejections[:0] = older.rejections
+        self.sightings = older.sightings | {
+            key: new for key, new in self.sightings.items() if key not in older.sightings
+        }
         self.presence_changed |= older.presence_changed
 
     def rows(self) -> dict[str, Sequence[Any]]:
@@ -178,6 +204,7 @@ class PendingRecords:
             "closings": [_connection_row(entry) for entry in self.changed if entry.closed_at is not None],
             "dispatches": self.dispatches,
             "receipts": self.receipts,
+            "sightings": list(self.sightings.values()),
         }
 
     def _recipient_rows(self) -> list[dict[str, Any]]:

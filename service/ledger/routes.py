@@ -14,32 +14,41 @@ from service.database.engine import Database
 from service.errors import NotFound
 from service.http.authentication import Bearer, MayRead
 from service.http.openapi import refusals
-from service.http.pagination import cursor_parameter, decode_cursor, encode_cursor
+from service.http.pagination import CURSOR_MAX, cursor_parameter, decode_cursor, encode_cursor
 from service.http.provided import provided
-from service.ledger.queries import deliveries_of, may_audit, present_recipients
+from service.ledger.queries import NO_CONNECTION, deliveries_of, may_see_receipts, present_recipients
 from service.settings import StreamSettings
 
 router = APIRouter(prefix="/v1", tags=["deliveries"])
 
-Auditor = Annotated[Principal, Depends(Bearer(Scope.AUDIT_READ, limit="read"))]
+MaySeeReceipts = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.AUDIT_READ, limit="read"))]
+"""The principal of a request for the receipts of an alert; ``may_see_receipts`` says of which."""
 ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 
-DeliveryCursor = Annotated[str | None, cursor_parameter("delivery-cursor")]
+DeliveryCursor = Annotated[str | None, cursor_parameter("delivery-cursor", CURSOR_MAX)]
 
-_FIRST = (0, UUID(int=0))
+_FIRST = (0, NO_CONNECTION, "")
 
 
 class DeliveryOut(BaseModel):
-    """An event of the alert, on its way to one connection."""
+    """An event of the alert, on its way to one connection.
+
+    Without a connection: the recipient saw the alert, for example in a list, and was sent none of
+    its events by then.
+    """
 
     seq: int
-    kind: str
+    kind: str | None
     recipient: str
-    connection: UUID
-    node: UUID
+    connection: UUID | None
+    node: UUID | None
     sent_at: AwareDatetime | None
     received_at: AwareDatetime | None
     latency: float | None = Field(description="seconds from sent to received")
+    seen_at: AwareDatetime | None = Field(
+        description="when the recipient first saw the alert, if the event had happened by then; null: not as far as is"
+        " known"
+    )
 
 
 class DeliveryPage(BaseModel):
@@ -59,9 +68,10 @@ class DeliveryPage(BaseModel):
                             "sent_at": "2026-11-21T09:41:07.125012Z",
                             "received_at": "2026-11-21T09:41:07.142345Z",
                             "latency": 0.017333,
+                            "seen_at": "2026-11-21T09:41:09.204711Z",
                         }
                     ],
-                    "next": "W1s0NzExLCIwMWExZmQ3ZC0wYjdjLTdlMWEtOWQ0My01ZDhmMWYxYzJiM2EiXV0",
+                    "next": "W1s0NzExLCIwMWExZmQ3ZC0wYjdjLTdlMWEtOWQ0My01ZDhmMWYxYzJiM2EiLCJhbGljZSJdXQ",
                 }
             ]
         }
@@ -96,19 +106,23 @@ class PresenceOut(BaseModel):
 @router.get("/alerts/{alert_id:uuid}/deliveries", responses=refusals(NotFound))
 async def get_deliveries(
     database: ProvidedDatabase,
-    principal: Auditor,
+    principal: MaySeeReceipts,
     alert_id: AlertId,
     cursor: DeliveryCursor = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 200,
 ) -> DeliveryPage:
-    """List who was sent the alert, and who received it."""
-    [after] = decode_cursor(cursor, (int, UUID))
+    """List who was sent the alert, who received it and who saw it.
+
+    With `alerts:manage` alone, only of an alert that is for the bearer.
+    """
+    [after] = decode_cursor(cursor, (int, UUID, str))
     async with database.transaction(snapshot=True) as tx:
-        if not await may_audit(tx, principal, alert_id):
+        if not await may_see_receipts(tx, principal, alert_id):
             raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
         rows = await deliveries_of(tx, alert_id, after or _FIRST, limit + 1)
     page = [DeliveryOut(**row) for row in rows[:limit]]
-    more = (page[-1].seq, page[-1].connection) if len(rows) > limit else None
+    last = page[-1] if len(rows) > limit else None
+    more = (last.seq, last.connection or NO_CONNECTION, last.recipient) if last is not None else None
     return DeliveryPage(deliveries=page, next=encode_cursor(more))
 
 

@@ -89,10 +89,11 @@ UPSERTS = {
 
 # Rows that never change again are written by one function, which chains them. It comes last,
 # because it takes a lock.
-WRITE_LEDGER = text("SELECT write_ledger(cast(:closings AS json), cast(:dispatches AS json), cast(:receipts AS json))")
+_FINAL = ("closings", "dispatches", "receipts", "sightings")
+WRITE_LEDGER = text(f"SELECT write_ledger({', '.join(f'cast(:{name} AS json)' for name in _FINAL)})")
 
 
 async def write_final(tx: AsyncConnection, rows: Mapping[str, Sequence[Any]]) -> None:
     """Write the rows that never change again, by the parameter of ``write_ledger``, if any."""
     if any(rows.values()):
-        await tx.execute(WRITE_LEDGER, {name: orjson.dumps(some).decode() for name, some in rows.items()})
+        await tx.execute(WRITE_LEDGER, {name: orjson.dumps(rows.get(name, ())).decode() for name in _FINAL})

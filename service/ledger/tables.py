@@ -117,6 +117,24 @@ receipts = Table(
     comment="Receipts that clients confirmed.",
 )
 
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("alert_id", Uuid, primary_key=True),
+    Column("recipient", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False, comment="of the last event of the alert by then"),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+    Column("ledger_link_id", BigInteger, nullable=False, comment="the link of the ledger's chain that covers it"),
+    Index("ix_sightings_recipient_seen_at", "recipient", "seen_at"),
+    Index(
+        "ix_sightings_ledger_link_id",
+        "ledger_link_id",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    ),
+    comment="When a client first reported that a recipient saw an alert.",
+)
+
 recipients = Table(
     "recipients",
     metadata,
@@ -166,5 +184,5 @@ ledger_chain = Table(
     Column("ledger_link_id", BigInteger, primary_key=True, autoincrement=False, comment="1, 2, 3, … without a hole"),
     Column("linked_at", DateTime(timezone=True), nullable=False),
     Column("hash", LargeBinary, nullable=False, comment="SHA-256; see service/ledger/hash_chain.py"),
-    comment="One row per flush that wrote closings, dispatches or receipts, linked to the previous one.",
+    comment="One row per flush that wrote closings, dispatches, receipts or sightings, linked to the previous one.",
 )

@@ -23,8 +23,8 @@ RETURNING id
 _ADD_COUNTS = """
 UPDATE retention_runs
 SET alerts = alerts + $2, unresolved_alerts = unresolved_alerts + $3, connections = connections + $4,
-    dispatches = dispatches + $5, receipts = receipts + $6, rejections = rejections + $7,
-    idempotency_keys = idempotency_keys + $8, source_hours = source_hours + $9
+    dispatches = dispatches + $5, receipts = receipts + $6, sightings = sightings + $7,
+    rejections = rejections + $8, idempotency_keys = idempotency_keys + $9, source_hours = source_hours + $10
 WHERE id = $1
 """
 _NEXT_UNFINISHED = """
@@ -51,6 +51,7 @@ class PurgedCounts(NamedTuple):
     connections: int = 0
     dispatches: int = 0
     receipts: int = 0
+    sightings: int = 0
     rejections: int = 0
     idempotency_keys: int = 0
     source_hours: int = 0

@@ -41,7 +41,7 @@ LINKS_BATCH = 100
 NODES_BATCH = 20
 ROWS_BATCH = 1_000
 PAGES_PER_RANGE = 32
-"""Of the BRIN indexes over the links of dispatches and receipts."""
+"""Of the BRIN indexes over the links of dispatches, receipts and sightings."""
 PAUSE_RATIO = 1
 """The pause after a batch, relative to the duration of the batch."""
 
@@ -87,7 +87,8 @@ SELECT least(
      WHERE ledger_link_id > $1 AND ledger_link_id <= $2 AND sent_seq > greatest(after_seq, $4)),
     (SELECT min(ledger_link_id) - 1 FROM dispatches
      WHERE ledger_link_id > $1 AND ledger_link_id <= $2 AND up_to_seq > $4),
-    (SELECT min(ledger_link_id) - 1 FROM receipts WHERE ledger_link_id > $1 AND ledger_link_id <= $2 AND seq > $4)
+    (SELECT min(ledger_link_id) - 1 FROM receipts WHERE ledger_link_id > $1 AND ledger_link_id <= $2 AND seq > $4),
+    (SELECT min(ledger_link_id) - 1 FROM sightings WHERE ledger_link_id > $1 AND ledger_link_id <= $2 AND seq > $4)
 )
 """
 _BLOCK = "(ctid::text::point)[0]::bigint AS block"
@@ -95,13 +96,16 @@ _DELETE_LINKS = f"""
 WITH links AS (DELETE FROM ledger_chain WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING ledger_link_id, hash),
      closed AS (DELETE FROM connections WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING 1),
      sent AS (DELETE FROM dispatches WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING {_BLOCK}),
-     received AS (DELETE FROM receipts WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING {_BLOCK})
+     received AS (DELETE FROM receipts WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING {_BLOCK}),
+     seen AS (DELETE FROM sightings WHERE ledger_link_id BETWEEN $1 AND $2 RETURNING {_BLOCK})
 SELECT (SELECT hash FROM links ORDER BY ledger_link_id DESC LIMIT 1) AS hash,
        (SELECT count(*) FROM closed) AS connections,
        (SELECT count(*) FROM sent) AS dispatches,
        (SELECT count(*) FROM received) AS receipts,
+       (SELECT count(*) FROM seen) AS sightings,
        ARRAY(SELECT DISTINCT block / {PAGES_PER_RANGE} FROM sent) AS sent_ranges,
-       ARRAY(SELECT DISTINCT block / {PAGES_PER_RANGE} FROM received) AS received_ranges
+       ARRAY(SELECT DISTINCT block / {PAGES_PER_RANGE} FROM received) AS received_ranges,
+       ARRAY(SELECT DISTINCT block / {PAGES_PER_RANGE} FROM seen) AS seen_ranges
 """  # noqa: S608 - constant
 _SUMMARIZE = f"""
 SELECT brin_desummarize_range($1::text::regclass, range * {PAGES_PER_RANGE}),
@@ -207,12 +211,11 @@ async def delete_ledger(
             deleted = await connection.fetchrow(_DELETE_LINKS, first, last)
             await purge_log.record_ledger_link(last, deleted["hash"])
             await purge_log.add_counts(
-                PurgedCounts(
-                    connections=deleted["connections"], dispatches=deleted["dispatches"], receipts=deleted["receipts"]
-                )
+                PurgedCounts(**{name: deleted[name] for name in ("connections", "dispatches", "receipts", "sightings")})
             )
         await _summarize(connection, "ix_dispatches_ledger_link_id", deleted["sent_ranges"])
         await _summarize(connection, "ix_receipts_ledger_link_id", deleted["received_ranges"])
+        await _summarize(connection, "ix_sightings_ledger_link_id", deleted["seen_ranges"])
         first = last + 1
 
 

@@ -2,8 +2,8 @@
 
 One node at a time purges, the one that holds an advisory lock. First go whole partitions of the log
 (``partition_purge.py``). Then, in small batches (``row_purge.py``), goes what was only about their
-events: alerts, and connections with their dispatches and receipts; and by age, rejected handshakes,
-ended nodes and the hourly counts of sources. Expired revocations are deleted by
+events: alerts, sightings, and connections with their dispatches and receipts; and by age, rejected
+handshakes, ended nodes and the hourly counts of sources. Expired revocations are deleted by
 ``maintenance/housekeeping.py``.
 
 What the ledger holds about events that are still there stays: ``audit.deliveries`` of them does not

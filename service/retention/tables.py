@@ -36,6 +36,7 @@ retention_runs = Table(
     _count("connections"),
     _count("dispatches"),
     _count("receipts"),
+    _count("sightings"),
     _count("rejections"),
     _count("idempotency_keys"),
     _count("source_hours"),

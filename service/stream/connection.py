@@ -26,6 +26,7 @@ from service.stream.protocol import (
     Phase,
     RecordReceipt,
     RecordSent,
+    RecordSightings,
     SendFrame,
     SendHeartbeat,
     StreamProtocol,
@@ -210,6 +211,8 @@ class Connection:
                     self._ledger.record_dispatch_to(self._entry, after_seq, up_to_seq)
                 case RecordReceipt(seq):
                     self._ledger.record_receipt(self._entry, seq)
+                case RecordSightings(alerts):
+                    self._ledger.record_sightings(self.recipient, self.principal.topics, alerts)
                 case Authenticate(token):
                     self._renew(token)
                 case CatchUp():

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from service.alerts.lifecycle import EventKind
 from service.alerts.schemas import AlertShown, CommentText
 from service.stream.frames import FrameErrorCode, GapReason
-from service.stream.protocol import SEQ_MAX
+from service.stream.protocol import SEEN_MAX, SEQ_MAX
 
 _AT = "2026-11-21T09:41:07.123456Z"
 _EVENT_ID = "9f3a2c1d00112233"
@@ -312,6 +312,19 @@ class AckFrame(ClientFrame):
 
     type: Literal["ack"]
     seq: int = Field(ge=0, le=SEQ_MAX)
+
+
+class SeenFrame(ClientFrame):
+    """The recipient saw these alerts: each was in view on their screen for a second.
+
+    Once an alert and session is enough. It moves no cursor and acknowledges nothing. An alert that
+    does not exist, or that the recipient may not see, is ignored.
+    """
+
+    example = {"alerts": [_ALERT["id"]]}
+
+    type: Literal["seen"]
+    alerts: list[UUID] = Field(max_length=SEEN_MAX, description="the ids of the alerts")
 
 
 class AuthenticateFrame(ClientFrame):

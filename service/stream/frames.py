@@ -36,7 +36,7 @@ SERVER_FRAMES = (
     "pong",
     "error",
 )
-CLIENT_FRAMES = ("ack", "authenticate", "ping")
+CLIENT_FRAMES = ("ack", "seen", "authenticate", "ping")
 
 _TEXT_MESSAGE = 0x81  # FIN and opcode 1 (RFC 6455, section 5.2); a server's frames are not masked
 _SHORT, _MEDIUM = 126, 1 << 16

@@ -21,10 +21,11 @@
   end of what was written last and has not gone entirely. Nothing more is written until the socket
   drains, so a connection holds at most one chunk.
 
-A client may send ``ack`` (cumulative, never beyond what was written to the connection),
-``authenticate`` and ``ping``. A message over the rate limit is dropped with an ``error`` frame and
-counts as a violation; too many violations close the stream. A message that is no JSON object of a
-known type closes the stream at once: a client that sends one is broken.
+A client may send ``ack`` (cumulative, never beyond what was written to the connection), ``seen``
+(which moves no cursor and is no receipt), ``authenticate`` and ``ping``. A message over the rate
+limit is dropped with an ``error`` frame and counts as a violation; too many violations close the
+stream. A message that is no JSON object of a known type closes the stream at once: a client that
+sends one is broken.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SEQ_MAX = 2**63 - 1
+SEEN_MAX = 100
+"""Alerts that one ``seen`` may name."""
 
 
 class Phase(Enum):
@@ -88,6 +92,13 @@ class RecordReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordSightings:
+    """The client reported that the recipient saw these alerts."""
+
+    alerts: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Authenticate:
     """Verify this token, then call ``renewed`` or send an error."""
 
@@ -99,7 +110,7 @@ class CatchUp:
     """Read on from ``cursor``."""
 
 
-Action = SendFrame | SendHeartbeat | CloseStream | RecordSent | RecordReceipt | Authenticate | CatchUp
+Action = SendFrame | SendHeartbeat | CloseStream | RecordSent | RecordReceipt | RecordSightings | Authenticate | CatchUp
 
 
 @dataclass(slots=True)
@@ -226,9 +237,14 @@ class StreamProtocol:
             message = orjson.loads(text)
         except orjson.JSONDecodeError:
             message = None
+        return self._receive(message, written)
+
+    def _receive(self, message: Any, written: int) -> list[Action]:
         match message:
             case {"type": "ack", "seq": int(seq)} if not isinstance(seq, bool) and 0 <= seq <= SEQ_MAX:
                 return self._ack(seq, written)
+            case {"type": "seen", "alerts": list(alerts)} if len(alerts) <= SEEN_MAX:
+                return self._seen(alerts)
             case {"type": "authenticate", "token": str(token)}:
                 return [Authenticate(token)]
             case {"type": "ping"}:
@@ -240,6 +256,12 @@ class StreamProtocol:
         try:
             return [SendFrame(frames.pong(data))]
         except orjson.JSONEncodeError:  # it nests deeper than orjson writes, though not than it reads
+            return [CloseStream(CloseReason.BAD_MESSAGE)]
+
+    def _seen(self, alerts: list[Any]) -> list[Action]:
+        try:
+            return [RecordSightings(tuple(UUID(alert) for alert in alerts))]
+        except (AttributeError, TypeError, ValueError):
             return [CloseStream(CloseReason.BAD_MESSAGE)]
 
     def _ack(self, seq: int, written: int) -> list[Action]:

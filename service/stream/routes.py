@@ -26,6 +26,7 @@ from service.http.openapi import json_operation, refusals
 from service.http.provided import part, provided
 from service.http.request_body import json_body
 from service.severity import Severity
+from service.stream.protocol import SEEN_MAX
 from service.stream.transports.http_endpoint import HttpEndpoint
 from service.stream.transports.sse import MEDIA_TYPE, read_event_id
 
@@ -140,6 +141,14 @@ class AckOut(BaseModel):
     seq: int = Field(description="less than was sent where the node that was asked does not know yet: send it again")
 
 
+class SeenIn(BaseModel):
+    """Alerts that somebody saw."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"alerts": ["01a1fd87-65c3-71a6-ba06-3929d3197295"]}]})
+
+    alerts: list[UUID] = Field(max_length=SEEN_MAX, description="their ids")
+
+
 @router.get(
     "/events",
     response_class=Response,
@@ -219,3 +228,20 @@ async def post_ack(
     It counts for the connection that it names, and never beyond what that was sent.
     """
     return AckOut(connection=ack.connection, seq=await endpoint.acknowledge(principal, ack.connection, ack.seq))
+
+
+@router.post(
+    "/events/seen",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=json_operation(SeenIn),
+)
+async def post_seen(
+    endpoint: ProvidedEndpoint, principal: MayRead, seen: Annotated[SeenIn, Depends(json_body(SeenIn))]
+) -> Response:
+    """Report that the bearer saw these alerts: each was in view on their screen for a second.
+
+    It acknowledges nothing. An alert that does not exist, or that the bearer may not see, is ignored.
+    """
+    endpoint.record_seen(principal, seen.alerts)
+    return Response(status_code=204)

@@ -85,7 +85,7 @@ async def test_an_alert_has_its_recipients_counts_and_timeline(lenient: Node) ->
     assert page["next"] is None
     head = {key: page["alert"][key] for key in ("id", "seq", "source", "topic", "title", "status", "recipients")}
     assert head == {key: alert[key] for key in head}
-    assert page["counts"] == {"recipients": 3, "sent_to": 2, "received_by": 1}
+    assert page["counts"] == {"recipients": 3, "sent_to": 2, "received_by": 1, "seen_by": 0}
     assert [row["recipient"] for row in page["recipients"]] == [alice, bob, carol]
     first, second, third = page["recipients"]
     assert [(row["sent"], row["received"]) for row in page["recipients"]] == [(1, 1), (1, 0), (0, 0)]

@@ -57,6 +57,7 @@ async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
         ["0", "connections"],
         ["0", "dispatches"],
         ["0", "receipts"],
+        ["0", "sightings"],
         ["0", "rejections"],
         ["0", "idempotency keys"],
         ["0", "hours of sources"],

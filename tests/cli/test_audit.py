@@ -93,7 +93,7 @@ def test_an_alert_is_printed_on_one_page(audit: Callable[..., str], incident: In
 def test_an_alert_is_printed_as_json_and_csv(audit: Callable[..., str], incident: Incident) -> None:
     printed = json.loads(audit("alert", incident.alert["id"], "--json"))
     assert sorted(printed) == ["alert", "counts", "recipients", "timeline"]
-    assert printed["counts"] == {"recipients": 2, "sent_to": 1, "received_by": 1}
+    assert printed["counts"] == {"recipients": 2, "sent_to": 1, "received_by": 1, "seen_by": 0}
     steps = rows(audit("alert", incident.alert["id"], "--csv"))
     assert [(row["action"], row["actor"]) for row in steps] == [(s["action"], s["actor"]) for s in printed["timeline"]]
     assert json.loads(steps[0]["details"])["severity"] == "critical"

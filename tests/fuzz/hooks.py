@@ -63,7 +63,8 @@ schemathesis.openapi.format("name", st.text(PRINTABLE, min_size=1, max_size=200)
 schemathesis.openapi.format("cursor", st.integers(0, 10**9).map(lambda seq: str(encode_cursor((seq,)))))
 for _name, _places in {
     "alert": ((("alice",), (AT, 4711, 2, "alice", UUID(CONNECTION))), (None, (AT, 0, 1, "é", UUID(int=0)))),
-    "delivery": (((4711, UUID(CONNECTION)),), ((0, UUID(int=0)),)),
+    "delivery": (((4711, UUID(CONNECTION), "alice"),), ((0, UUID(int=0), "é"),)),
+    "receipt": ((("alice",),), (("a b",),)),
     "recipient": (((4711, UUID(CONNECTION)),), ((0, UUID(int=0)),)),
     "unreceived": (((4711, "alice"),), ((0, "a b"),)),
     "connection": (((AT, UUID(CONNECTION)),),),

@@ -92,6 +92,14 @@ LEDGER = {
     "a receipt that was there before": "UPDATE receipts SET ledger_link_id = {link} "
     "WHERE ctid = (SELECT ctid FROM receipts WHERE ledger_link_id > {link} LIMIT 1)",
     "a receipt that is there later": "UPDATE receipts SET ledger_link_id = ledger_link_id + 1 " + ONE,
+    "the time of a sighting": "UPDATE sightings SET seen_at = seen_at - interval '1 microsecond' " + ONE,
+    "how far a sighting goes": "UPDATE sightings SET seq = seq + 1000 " + ONE,
+    "whose sighting it is": "UPDATE sightings SET recipient = 'mallory' " + ONE,
+    "of which alert a sighting is": "UPDATE sightings SET alert_id = gen_random_uuid() " + ONE,
+    "a deleted sighting": "DELETE FROM sightings " + ONE,
+    "an inserted sighting": "INSERT INTO sightings SELECT alert_id, 'mallory', seq, seen_at, ledger_link_id"
+    " FROM sightings " + ONE,
+    "a sighting that is there later": "UPDATE sightings SET ledger_link_id = ledger_link_id + 1 " + ONE,
     "the time of a dispatch": "UPDATE dispatches SET at = at - interval '1 second' " + ONE,
     "how far a dispatch goes": "UPDATE dispatches SET up_to_seq = up_to_seq + 1000 " + ONE,
     "where a dispatch begins": "UPDATE dispatches SET after_seq = after_seq - 1 " + ONE,
@@ -111,7 +119,7 @@ LEDGER = {
     "two links in each other's place": "UPDATE ledger_chain a SET hash = b.hash, linked_at = b.linked_at"
     " FROM ledger_chain b WHERE (a.ledger_link_id, b.ledger_link_id) IN (({link}, {link} + 1), ({link} + 1, {link}))",
     "a deleted flush": "DELETE FROM ledger_chain WHERE ledger_link_id = {link};"
-    "DELETE FROM receipts WHERE ledger_link_id = {link};"
+    "DELETE FROM receipts WHERE ledger_link_id = {link}; DELETE FROM sightings WHERE ledger_link_id = {link};"
     "DELETE FROM dispatches WHERE ledger_link_id = {link}; DELETE FROM connections WHERE ledger_link_id = {link}",
 }
 
@@ -134,6 +142,10 @@ OUTSIDE_THE_LEDGER = {
     ),
     "a receipt before the first link": (
         "INSERT INTO receipts SELECT connection_id, seq + 1000, received_at, 0 FROM receipts LIMIT 1",
+        0,
+    ),
+    "a sighting before the first link": (
+        "INSERT INTO sightings SELECT alert_id, 'mallory', seq, seen_at, 0 FROM sightings LIMIT 1",
         0,
     ),
     "a dispatch beyond the last link": (

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from service.events.tables import events, log_chain
 from service.integrity.chain_sources import LEDGER, LOG, take_snapshot
 from service.integrity.link_checks import ORIGIN, MismatchFound
-from service.ledger.tables import connections, dispatches, ledger_chain, receipts
+from service.ledger.tables import connections, dispatches, ledger_chain, receipts, sightings
 from service.severity import SEVERITIES
 from tests.harness import new_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
 
-CHAINED = (events, log_chain, connections, dispatches, receipts, ledger_chain)
+CHAINED = (events, log_chain, connections, dispatches, receipts, sightings, ledger_chain)
 COLUMNS = [(table.name, column.name, str(column.type)) for table in CHAINED for column in table.columns]
 
 _text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)

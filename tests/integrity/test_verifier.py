@@ -56,7 +56,8 @@ async def test_what_nobody_touched_fits(copy_url: str, intruder: asyncpg.Connect
     assert log.links == await intruder.fetchval("SELECT count(*) FROM log_chain") > 10
     number, rows = await intruder.fetchrow(
         "SELECT (SELECT max(ledger_link_id) FROM ledger_chain), (SELECT count(*) FROM receipts)"
-        " + (SELECT count(*) FROM dispatches) + (SELECT count(*) FROM connections WHERE closed_at IS NOT NULL)"
+        " + (SELECT count(*) FROM sightings) + (SELECT count(*) FROM dispatches)"
+        " + (SELECT count(*) FROM connections WHERE closed_at IS NOT NULL)"
     )
     assert (ledger.head.position, ledger.links, ledger.rows) == (number, number, rows)
     assert await intruder.fetchval("SELECT count(*) FROM connections WHERE closed_at IS NULL") == 1
@@ -115,6 +116,8 @@ async def test_what_is_altered_in_the_ledger_is_found_and_its_link_is_named(
         "SELECT ledger_link_id FROM connections WHERE ledger_link_id IS NOT NULL ORDER BY 1 OFFSET 1 LIMIT 1"
     )
     table = "dispatches" if "dispatch" in case else "receipts"
+    if "sighting" in case:
+        table, number = "sightings", await intruder.fetchval("SELECT min(ledger_link_id) FROM sightings")
     await intruder.execute(
         tampering.LEDGER[case]
         .replace(tampering.ONE, tampering.ONE.format(table=table, link=number))
@@ -167,7 +170,8 @@ async def relink_ledger(connection: asyncpg.Connection, first: int, count: int) 
         lines = await connection.fetch(
             "SELECT closing_line(c) FROM connections c WHERE ledger_link_id = $1"
             " UNION ALL SELECT dispatch_line(d) FROM dispatches d WHERE ledger_link_id = $1"
-            " UNION ALL SELECT receipt_line(r) FROM receipts r WHERE ledger_link_id = $1",
+            " UNION ALL SELECT receipt_line(r) FROM receipts r WHERE ledger_link_id = $1"
+            " UNION ALL SELECT sighting_line(s) FROM sightings s WHERE ledger_link_id = $1",
             number,
         )
         previous = ledger_link(previous, number, at, [row[0].encode() for row in lines])

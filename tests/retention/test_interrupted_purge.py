@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -53,6 +54,8 @@ async def mixed(log: Log, open_ledger: Callable[..., Awaitable[OpenLedger]]) -> 
         entry = opened.connection(after_seq=0)
         opened.ledger.record_dispatch(number, number + 1, to_anybody=True)
         opened.ledger.record_receipt(entry, number + 1)
+        alert = UUID(await log.value("SELECT id::text FROM alerts WHERE seq = $1", number + 1))
+        opened.ledger.record_sightings("alice", ("*",), [alert])
         opened.ledger.record_closing(entry, 1000, "client")
         await opened.flusher.flush()
     await log.connection.execute(
@@ -134,9 +137,9 @@ async def check_finished(log: Log, old: datetime, folder: Path | None) -> None:
         (1, SIZE - 1, SIZE - 1),
     ]
     assert await log.rows(
-        "SELECT sum(alerts), sum(unresolved_alerts), sum(connections), sum(dispatches), sum(receipts), sum(rejections),"
-        " sum(idempotency_keys) FROM audit.retention_runs"
-    ) == [(SIZE - 1, SIZE - 1, 3, 3, 3, 1, 300)]
+        "SELECT sum(alerts), sum(unresolved_alerts), sum(connections), sum(dispatches), sum(receipts), sum(sightings),"
+        " sum(rejections), sum(idempotency_keys) FROM audit.retention_runs"
+    ) == [(SIZE - 1, SIZE - 1, 3, 3, 3, 3, 1, 300)]
 
 
 def mismatches(url: str) -> list[Mismatch]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import pytest
 
@@ -210,6 +211,31 @@ async def test_deliveries_of_what_is_left_stay_as_they_were(
 
 
 @log_head(SIZE - 1)
+async def test_sightings_are_deleted_with_the_last_event_of_the_alert_by_then(
+    log: Log, open_ledger: Callable[..., Awaitable[OpenLedger]]
+) -> None:
+    opened = await open_ledger()
+    alerts = [UUID(row[0]) for row in await log.rows("SELECT id::text FROM alerts WHERE seq IN (1, 2) ORDER BY seq")]
+    opened.connection("bob", after_seq=0, sent_seq=SIZE + 20)
+    opened.ledger.record_sightings("alice", ("*",), alerts)
+    await opened.flusher.flush()
+    await log.fill(SIZE + 20)
+    await log.connection.execute("UPDATE events SET alert_id = $1 WHERE seq = $2", alerts[1], SIZE + 1)
+    opened.ledger.record_sightings("bob", ("*",), alerts)
+    await opened.flusher.flush()
+    opened.ledger.record_sightings("carol", ("*",), alerts)
+    await opened.flusher.flush()
+    everything = "SELECT alert_id, recipient, seq FROM sightings ORDER BY ledger_link_id, seq"
+    before, deliveries = await log.rows(everything), await log.rows(DELIVERIES, SIZE)
+    assert [row[2] for row in before] == [1, 2, 1, SIZE + 1, 1, SIZE + 1]
+    assert [row[-1] for row in deliveries if row[0] == SIZE + 1] != [None]
+    await log.purge(await log.now())
+    assert await log.rows(everything) == before[2:]  # what is about an event that is there keeps its whole link
+    assert await log.rows(DELIVERIES, SIZE) == deliveries
+    assert await log.value("SELECT sum(sightings) FROM audit.retention_runs") == 2
+
+
+@log_head(SIZE - 1)
 async def test_the_rest_of_the_chain_of_the_ledger_can_be_verified(
     log: Log, open_ledger: Callable[..., Awaitable[OpenLedger]]
 ) -> None:
@@ -239,6 +265,7 @@ SELECT sha256($1 || int8send(chain.ledger_link_id) || int8send(microseconds(link
         SELECT closing_line(c) FROM connections c WHERE ledger_link_id = chain.ledger_link_id
         UNION ALL SELECT dispatch_line(d) FROM dispatches d WHERE ledger_link_id = chain.ledger_link_id
         UNION ALL SELECT receipt_line(r) FROM receipts r WHERE ledger_link_id = chain.ledger_link_id
+        UNION ALL SELECT sighting_line(s) FROM sightings s WHERE ledger_link_id = chain.ledger_link_id
     ) AS rows (line)
 ), 'UTF8')) FROM ledger_chain chain WHERE ledger_link_id = $2
 """

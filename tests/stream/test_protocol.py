@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from service.errors import CloseReason
 from service.stream.protocol import (
+    SEEN_MAX,
     Action,
     Authenticate,
     CatchUp,
@@ -18,6 +20,7 @@ from service.stream.protocol import (
     Phase,
     RecordReceipt,
     RecordSent,
+    RecordSightings,
     SendFrame,
     SendHeartbeat,
     StreamProtocol,
@@ -206,6 +209,15 @@ def test_an_ack_is_cumulative() -> None:
     assert protocol.acknowledged == 20
 
 
+@pytest.mark.parametrize("phase", [Phase.REPLAYING, Phase.LIVE, Phase.LAGGING])
+def test_alerts_that_were_seen_are_recorded_and_move_no_cursor(phase: Phase) -> None:
+    protocol = at(phase)
+    alerts = tuple(uuid4() for _ in range(SEEN_MAX))
+    message = text(type="seen", alerts=[str(alert) for alert in alerts])
+    assert protocol.receive_text(message, written=PENDING) == [RecordSightings(alerts)]
+    assert (protocol.phase, protocol.cursor, protocol.acknowledged) == (phase, CURSOR, CURSOR)
+
+
 def test_what_lies_before_the_starting_cursor_is_not_acknowledged_again() -> None:
     assert begin().receive_text(text(type="ack", seq=CURSOR), written=20) == []
 
@@ -263,6 +275,14 @@ def test_a_ping_without_data_is_answered_with_null() -> None:
         '{"type":"ack","seq":-1}',
         '{"type":"ack","seq":9223372036854775808}',
         '{"type":"ack","seq":1e400}',
+        '{"type":"seen"}',
+        '{"type":"seen","alerts":null}',
+        '{"type":"seen","alerts":"01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"}',
+        '{"type":"seen","alerts":["x"]}',
+        '{"type":"seen","alerts":[1]}',
+        '{"type":"seen","alerts":[null]}',
+        '{"type":"seen","alerts":[["01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"]]}',
+        json.dumps({"type": "seen", "alerts": [str(uuid4()) for _ in range(SEEN_MAX + 1)]}),
         '{"type":"authenticate"}',
         '{"type":"authenticate","token":1}',
         '{"type":"ping","data":NaN}',
@@ -288,6 +308,7 @@ JSON = st.recursive(
 
 @given(
     st.one_of(st.text(), JSON.map(json.dumps), st.dictionaries(st.sampled_from(["type", "seq"]), JSON).map(json.dumps))
+    | JSON.map(lambda alerts: json.dumps({"type": "seen", "alerts": alerts}))
 )
 @settings(deadline=None)
 def test_no_text_breaks_the_protocol(message: str) -> None:

@@ -39,3 +39,6 @@ export const STATUSES = ["open", "acknowledged", "resolved", "expired"];
 export const TOPIC = /^[a-z0-9_-]+(\.[a-z0-9_-]+)*$/;
 export const TOPIC_PATTERN = /^(\*|[a-z0-9_-]+(\.[a-z0-9_-]+)*(\.\*)?)$/;
 export const TOPIC_MAX_LENGTH = 100;
+
+/** How many alerts one `seen` may name. */
+export const SEEN_MAX = 100;

@@ -1,4 +1,4 @@
-"""``GET /v1/events``, the stream for where WebSockets are blocked, and ``POST /v1/events/ack``.
+"""``GET /v1/events``, the stream for where WebSockets are blocked, and its ``/ack`` and ``/seen``.
 
 One address, two transports: server-sent events (``sse.py``), or with ``Accept: application/json``
 or ``?wait=`` a long poll (``longpoll.py``). Both are refused like any request, with a problem
@@ -25,7 +25,7 @@ from service.stream.transports.sse import SseResponse, SseTransport
 from service.stream.transports.websocket import CLOSE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from uuid import UUID
 
     from starlette.requests import Request
@@ -153,6 +153,10 @@ class HttpEndpoint:
         if up_to is None:
             raise NotFound(f"There is no connection {connection}, or it is not this subject's.")
         return up_to
+
+    def record_seen(self, principal: Principal, alerts: Iterable[UUID]) -> None:
+        """Record that the bearer saw these alerts."""
+        self._ledger.record_sightings(principal.subject, principal.topics, alerts)
 
     @contextmanager
     def rejections_recorded(self, request: Request, principal: Principal | None = None) -> Iterator[None]:
