@@ -18,6 +18,7 @@ nothing of the server, whose rules they follow (``docs/reference.md``).
   over; then the last error is raised.
 - **A stream** resumes after the last event that it returned, whatever happened to the connection.
   An event counts as received, and is acknowledged, when the loop body has finished with it.
+  ``events.seen([event.alert.id])`` reports that a person saw the alert, which is no acknowledgement.
 - **A token** is text, or a callable that is asked for each request and each connection, and again
   when a token was refused. It is sent in the ``Authorization`` header and nowhere else.
 

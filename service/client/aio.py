@@ -141,6 +141,18 @@ class AsyncStream(StreamBase):
         """
         return await self._next_event()
 
+    async def seen(self, alerts: Iterable[str]) -> None:
+        """Report alerts, by their ids, that a person saw: each was in view for a second.
+
+        The first time is kept as ``seen_at`` in the ledger. It acknowledges nothing. Without a
+        connection, they are reported on the next.
+
+        Raises:
+            ValueError: one is no id of an alert.
+
+        """
+        await self._report_seen(alerts)
+
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 

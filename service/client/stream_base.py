@@ -6,10 +6,12 @@ that blocks, so that they never suspend (``sync.run``). ``StreamState`` says wha
 
 from __future__ import annotations
 
+import json
 import math
 import ssl
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from service.client.stream_state import MESSAGE_MAX_BYTES, SUBPROTOCOL
 from service.client.validation import authorization
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from service.client.models import AlertEvent
     from service.client.stream_state import StreamState
@@ -118,12 +120,14 @@ class StreamBase(ABC):
             self._state.processed()
         try:
             await self._ack()
+            await self._send_seen()
         except ConnectionClosed:
             return
         await self._close(abruptly=False)
 
     async def _next_message(self) -> str | bytes:
         """Return the next message, and send acks that become due meanwhile."""
+        await self._send_seen()
         silent_at = time.monotonic() + self._state.silence_seconds
         while True:
             due = self._state.ack_in()
@@ -140,6 +144,17 @@ class StreamBase(ABC):
     async def _ack(self) -> None:
         if (ack := self._state.ack()) is not None:
             await self._send(ack)
+
+    async def _report_seen(self, alerts: Iterable[str]) -> None:
+        """Report alerts that a person saw, on this connection or the next."""
+        self._state.saw(alerts)
+        if self._connected:
+            with suppress(ConnectionClosed):
+                await self._send_seen()
+
+    async def _send_seen(self) -> None:
+        while alerts := self._state.take_seen():
+            await self._send(json.dumps({"type": "seen", "alerts": alerts}))
 
     async def _connect(self) -> None:
         self._token = await self._bearer()

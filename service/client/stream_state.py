@@ -21,12 +21,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
+from uuid import UUID
 
 from service.client.errors import StreamRejected
 from service.client.models import AlertEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from service.client.models import Severity
 
@@ -38,6 +39,10 @@ WELCOME_SECONDS = 15.0
 SILENT_HEARTBEATS = 2.5
 STABLE_SECONDS = 2.0
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024
+SEEN_MAX = 100
+"""Alerts that one ``seen`` message may name."""
+SEEN_WAITING_MAX = 5_000
+"""Alerts that may wait for a connection to be reported as seen; further ones are not reported."""
 
 Policy = Literal["refresh", "stop", "retry", "retry_later"]
 REFRESH = frozenset({"token_missing", "token_invalid", "token_expired", "token_revoked"})
@@ -117,6 +122,8 @@ class StreamState:
         self._start = 0
         self._returned = self._processed = self._acked = 0
         self._ack_due: float | None = None
+        self._seen: dict[str, None] = {}
+        self._reported: dict[str, None] = {}
         self._live_since: float | None = None
         self._failures = 0
 
@@ -134,9 +141,11 @@ class StreamState:
         return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/v1/ws", urlencode(query), ""))
 
     def opened(self) -> None:
-        """Start on a new connection; the last ack is sent again, because it may be lost."""
+        """Start on a new connection; what was sent last is sent again, because it may be lost."""
         self.silence_seconds = WELCOME_SECONDS
         self._acked = 0
+        self._seen = self._reported | self._seen
+        self._reported = {}
         self._live_since = None
 
     def receive(self, message: str | bytes) -> AlertEvent | None:
@@ -167,6 +176,7 @@ class StreamState:
                 self._live_since = self._live_since or self._clock()
             case "heartbeat":
                 self._advance(frame["seq"])
+                self._reported = {}
             case "gap":
                 self._gap(Gap(frame["from"], frame["to"], frame["reason"]))
             case "error":
@@ -214,6 +224,27 @@ class StreamState:
             return None
         self._acked = self._processed
         return json.dumps({"type": "ack", "seq": self._acked})
+
+    def saw(self, alerts: Iterable[str]) -> None:
+        """Note alerts that a person saw, to be reported on this connection or the next.
+
+        Raises:
+            ValueError: one is no id of an alert.
+
+        """
+        for alert_id in [str(UUID(alert_id)) for alert_id in alerts]:
+            if len(self._seen) < SEEN_WAITING_MAX:
+                self._seen[alert_id] = None
+
+    def take_seen(self) -> list[str]:
+        """Return the alerts to report as seen now, as many as one message may name.
+
+        Until the next heartbeat they may be lost with the connection, and are then reported again.
+        """
+        taken = list(self._seen)[:SEEN_MAX]
+        for alert_id in taken:
+            self._reported[alert_id] = self._seen.pop(alert_id)
+        return taken
 
     def lost(self, code: int | None, reason: str) -> Reconnect:
         """Return when to reconnect; ``code`` is that of a close frame, or None.

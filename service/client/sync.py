@@ -125,6 +125,10 @@ class Stream(StreamBase):
         """Return the next event, whenever it comes; raises what ``AsyncStream`` does."""
         return run(self._next_event())
 
+    def seen(self, alerts: Iterable[str]) -> None:
+        """Report alerts, by their ids, that a person saw; see ``AsyncStream.seen``."""
+        run(self._report_seen(alerts))
+
     async def _sleep(self, seconds: float) -> None:
         await _sleep(seconds)
 

@@ -21,6 +21,7 @@ import { Notifications } from "./ui/notifications.js";
 import { PresencePanel } from "./ui/presence-panel.js";
 import { go, onRoute } from "./ui/router.js";
 import { ScreenReaderAnnouncer } from "./ui/screen-reader-announcer.js";
+import { SightingObserver } from "./ui/sighting-observer.js";
 import { TabBadge } from "./ui/tab-badge.js";
 
 /** @import { EventFrame, GapFrame } from "./stream/wire-types.js" */
@@ -71,11 +72,12 @@ const signIn = new SignIn({
 const session = () => signIn.session;
 
 followRoutes(); // Before the parts: what they focus must not be hidden.
+const sightings = new SightingObserver((id) => signIn.session?.seen([id]));
 const feed = new Feed(async (query) => {
   if (!signIn.session) throw new ApiError("token_missing", 0, 0);
   return signIn.session.get(`/v1/alerts?${query}`);
-});
-const selection = new Selection(feed, session, showNotice);
+}, sightings);
+const selection = new Selection(feed, session, sightings, showNotice);
 const presence = new PresencePanel();
 const announcer = new ScreenReaderAnnouncer();
 const dashboard = new Dashboard();
@@ -141,8 +143,8 @@ function showGap({ from, to, reason }) {
 
 /** The session ended. */
 function clear() {
-  for (const part of [feed, announcer, selection, notifications, settingsPage, expiryBanner, outageBanner])
-    part.clear();
+  const parts = [feed, announcer, selection, sightings, notifications, settingsPage, expiryBanner, outageBanner];
+  for (const part of parts) part.clear();
   presence.show([]);
   dashboard.use(null);
   page.notice.hidden = true;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -12,6 +13,7 @@ from service.client import Connected, Disconnected, Gap, StreamRejected, stream_
 from service.client.stream_state import StreamState
 from service.errors import CloseReason
 from service.stream.frames import SUBPROTOCOL
+from service.stream.protocol import SEEN_MAX
 from tests.harness import BODY
 
 pytestmark = pytest.mark.unit
@@ -119,6 +121,26 @@ def test_the_last_ack_is_sent_again_on_the_next_connection() -> None:
     assert (state.ack_in(), state.ack()) == (0, '{"type": "ack", "seq": 1}')
 
 
+def test_what_was_seen_is_reported_in_bounded_messages_and_again_where_it_may_be_lost() -> None:
+    state = Following(0)
+    alerts = [str(uuid4()) for _ in range(150)]
+    state.saw([*alerts, alerts[0].upper()])
+    assert [state.take_seen(), state.take_seen(), state.take_seen()] == [alerts[:100], alerts[100:], []]
+    state.welcome()
+    assert [state.take_seen(), state.take_seen()] == [alerts[:100], alerts[100:]]  # they may be lost
+    state.take("heartbeat", seq=10)
+    state.welcome()
+    assert state.take_seen() == []
+    with pytest.raises(ValueError, match="hexadecimal"):
+        state.saw(["no id"])
+    for _ in range(60):
+        state.saw(str(uuid4()) for _ in range(100))
+    waiting = 0
+    while taken := state.take_seen():
+        waiting += len(taken)
+    assert waiting == stream_state.SEEN_WAITING_MAX
+
+
 def test_silence_is_measured_in_heartbeats_after_the_welcome() -> None:
     state = Following()
     state.opened()
@@ -168,4 +190,4 @@ def test_the_policy_is_that_of_the_service() -> None:
         assert stream_state.close_policy(reason.code, reason.reason) == reason.policy, reason
     assert stream_state.close_policy(1008, "a reason of a newer service") == "retry_later"
     assert stream_state.close_policy(None, "unreachable") == "retry"
-    assert stream_state.SUBPROTOCOL == SUBPROTOCOL
+    assert (stream_state.SUBPROTOCOL, stream_state.SEEN_MAX) == (SUBPROTOCOL, SEEN_MAX)

@@ -115,6 +115,43 @@ async def test_acks_of_a_burst_are_few(lenient: Node, head: int, who: str) -> No
     assert rows[0][0] < 20
 
 
+async def seen_by(node: Node, who: str) -> set[str]:
+    rows = await node.sql("SELECT alert_id::text FROM audit.sightings WHERE recipient = $1", who)
+    return {row[0] for row in rows}
+
+
+async def test_alerts_that_a_person_saw_are_reported_at_once_or_on_the_next_connection(
+    lenient: Node, proxy: FlakyProxy, head: int, who: str
+) -> None:
+    listed, _unread, later = [(await lenient.post())["id"] for _ in range(3)]
+    async with async_client(proxy.base, token(who)) as tocsin, tocsin.stream(after=head + 3) as events:
+        await events.seen([listed])  # before there is a connection
+        waiting = asyncio.ensure_future(anext(events))
+        await eventually(lambda: seen_by(lenient, who))
+        proxy.cut()
+        await events.seen([later])
+        await lenient.post()
+        await waiting
+        await eventually(lambda: is_seen(lenient, who, later))
+    assert await seen_by(lenient, who) == {listed, later}
+    await eventually(lambda: acknowledged(lenient, who, head + 4))
+
+
+async def is_seen(node: Node, who: str, alert: str) -> bool:
+    return alert in await seen_by(node, who)
+
+
+async def test_the_synchronous_stream_reports_what_was_seen_too(lenient: Node, head: int, who: str) -> None:
+    posted = await lenient.post()
+
+    def follow() -> None:
+        with Client(lenient.base, token(who), trust_env=False) as tocsin, tocsin.stream(after=head) as events:
+            events.seen([next(events).alert.id])
+
+    await asyncio.to_thread(follow)
+    await eventually(lambda: is_seen(lenient, who, posted["id"]))
+
+
 async def test_a_stream_resumes_after_every_drop(lenient: Node, proxy: FlakyProxy, head: int) -> None:
     notices: list[Any] = []
     async with async_client(proxy.base) as tocsin, tocsin.stream(after=head, on_notice=notices.append) as events:

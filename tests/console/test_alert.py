@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from playwright.async_api import Route, WebSocketRoute, expect
 
 from tests.console.axe import axe
 from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE, Tab
-from tests.harness import eventually
+from tests.harness import READ, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -491,9 +492,77 @@ async def test_without_the_scope_it_is_said_which_one_shows_who_has_received_it(
     answer = await node.post("Disk full")
     await show(tab, node, answer["id"], scope="alerts:read")
     await expect(tab["receipts-summary"]).to_have_text(
-        "To see who has received this alert, your token needs the scope audit:read."
+        "To see who has received this alert, your token needs the scope alerts:manage."
     )
-    assert tab.requests_of(f"/v1/audit/alerts/{answer['id']}") == 0
+    assert tab.requests_of(f"/v1/alerts/{answer['id']}/receipts") == 0
+
+
+async def test_who_only_read_an_alert_in_the_list_is_shown_to_others_as_having_seen_it(
+    node: Node, tab: Tab, other_tab: Tab
+) -> None:
+    """Loaded with the list, it is never sent to her over the stream: she saw it, and did not receive it."""
+    answer = await node.post("Disk full", recipients=["alice", "bob", "carol"])
+    await show(tab, node, answer["id"], scope=MANAGE)  # what the console asks an OpenID provider for
+    people = tab["receipts"].get_by_role("listitem")
+    bob, carol = people.filter(has_text="bob"), people.filter(has_text="carol")
+    await expect(bob).to_have_text("bob not sent yet")
+    await expect(bob).to_have_attribute("data-seen", "false")
+    await other_tab.open(node, subject="bob", scope=READ)
+    await other_tab.shows("Disk full")
+    await expect(bob).to_contain_text("bob seen after")
+    await expect(bob).to_have_attribute("data-seen", "true")
+    await expect(bob).to_have_attribute("data-received", "false")
+    await expect(carol).to_have_text("carol not sent yet")
+    await expect(tab["receipts-summary"]).to_contain_text("0 of 3 admins have received it; 2 have seen it")
+    await expect(people.filter(has_text="alice")).to_contain_text("alice seen after")  # she has it open
+    async with node.http("bob", MANAGE) as client:
+        await client.post(f"/v1/alerts/{answer['id']}/acknowledge")
+    await expect(bob).to_have_text(re.compile(r"^bob seen after .+, received after .+$"))  # an event of it, that is
+    assert not await node.sql(
+        "SELECT FROM audit.deliveries WHERE recipient = 'bob' AND alert_id = $1 AND kind = 'alert.created'",
+        answer["id"],
+    )
+
+
+HIDDEN = """
+Object.defineProperty(document, "hidden", { configurable: true, value: %s });
+document.dispatchEvent(new Event("visibilitychange"));
+"""
+
+
+async def sightings_of(node: Node, alert: dict[str, Any]) -> list[str]:
+    rows = await node.sql("SELECT recipient FROM audit.sightings WHERE alert_id = $1 ORDER BY 1", alert["id"])
+    return [row["recipient"] for row in rows]
+
+
+async def seen_by_alice(node: Node, alert: dict[str, Any]) -> bool:
+    return "alice" in await sightings_of(node, alert)
+
+
+@OWN_PAGE
+async def test_an_alert_is_seen_once_it_was_in_view_for_a_second(node: Node, tab: Tab) -> None:
+    below = await node.post("Far down", recipients=["alice"])
+    await node.post_all([{"title": f"Alert {number}", "recipients": ["alice"]} for number in range(40)])
+    pinned = await node.post("Pinned", severity="critical", recipients=["alice", "bob"])
+    # Simulated: a headless browser does not hide the tab that is behind another.
+    await tab.page.add_init_script(HIDDEN % "true")
+    await tab.page.clock.install()
+    await tab.open(node)
+    await expect(tab["alert"].first).to_contain_text("Pinned")
+    await tab.pause()
+    await tab.page.clock.run_for(5_000)
+    await tab.page.evaluate(HIDDEN % "false")
+    await tab.page.clock.run_for(900)
+    async with node.http("bob", READ) as bob:
+        await bob.post("/v1/events/seen", json={"alerts": [pinned["id"]]})
+    await eventually(lambda: sightings_of(node, pinned))
+    assert await sightings_of(node, pinned) == ["bob"]  # and not alice, whose page reports after half a second
+    await tab.page.clock.run_for(1_000)
+    await eventually(lambda: seen_by_alice(node, pinned))
+    assert await sightings_of(node, below) == []
+    await tab.page.clock.resume()
+    await tab["feed"].evaluate("feed => { feed.scrollTop = feed.scrollHeight }")
+    await eventually(lambda: seen_by_alice(node, below))
 
 
 # What is done about it.

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.unit
 TEXT = (CONSOLE / "stream" / "wire-types.js").read_text()
 SCHEMAS = {
     "Alert": "AlertOut",
-    "AlertAudit": "AlertAudit",
     "AlertPage": "AlertPage",
+    "AlertReceipts": "AlertReceipts",
     "AlertRecipient": "AlertRecipient",
     "CaughtUpFrame": "CaughtUpFrame",
     "Comment": "CommentText",

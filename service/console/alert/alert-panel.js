@@ -22,6 +22,7 @@ import { Timeline } from "./timeline.js";
 /** @import { Alert, EventFrame, TimelinePage } from "../stream/wire-types.js" */
 /** @import { Action, Prediction } from "./actions.js" */
 /** @import { Session } from "../auth/session.js" */
+/** @import { SightingObserver } from "../ui/sighting-observer.js" */
 
 const PAGE = 500;
 const MAX_PAGES = 4;
@@ -45,6 +46,7 @@ export class AlertPanel {
   #timeline = new Timeline(byId("timeline"));
   #receipts = new Receipts(byId("receipts-summary"), byId("receipts"));
   #comments;
+  #sightings;
 
   /** @type {Session | null} */ #session = null;
   #newest = new NewestVersion();
@@ -60,8 +62,10 @@ export class AlertPanel {
   /**
    * @param {(action: Action, id: string) => void} runAction
    * @param {(id: string, message: string) => void} showError  Also for an alert that is no longer open.
+   * @param {SightingObserver} sightings
    */
-  constructor(runAction, showError) {
+  constructor(runAction, showError, sightings) {
+    this.#sightings = sightings;
     this.#comments = new CommentForm(this.#timeline, showError);
     for (const button of this.#buttons) {
       button.addEventListener("click", () => {
@@ -278,6 +282,7 @@ export class AlertPanel {
     this.#renderButtons(session, alert);
     this.#receipts.open(session, actual);
     if (isNew) this.#comments.open(session, alert.id);
+    if (isNew) this.#sightings.observe(this.#head, alert.id);
     if (this.#focusCommentWhenLoaded) this.comment();
   }
 

@@ -1,5 +1,5 @@
 /**
- * The receipts of the open alert: who has received it, from the ledger, for tokens with the scope `audit:read`.
+ * The receipts of the open alert: who was sent it, received it and saw it, from the ledger, for tokens with one of SCOPES.
  *
  * They are reloaded while the page is visible: every 10 s, and soon after each event of the alert, because the ledger is
  * written a moment later.
@@ -11,11 +11,11 @@ import { explain } from "../ui/error-messages.js";
 import { exactTime, formatDuration } from "../ui/format.js";
 import { renderKeyed } from "../ui/keyed-list.js";
 
-/** @import { AlertAudit, Alert, AlertRecipient } from "../stream/wire-types.js" */
+/** @import { Alert, AlertReceipts, AlertRecipient } from "../stream/wire-types.js" */
 /** @import { KeyedItem } from "../ui/keyed-list.js" */
 /** @import { Session } from "../auth/session.js" */
 
-export const SCOPE = "audit:read";
+const SCOPES = ["alerts:manage", "audit:read"];
 const RELOAD_INTERVAL_MS = 10_000;
 const RELOAD_AFTER_EVENT_MS = 700;
 const PAGE = 200;
@@ -46,10 +46,10 @@ export class Receipts {
     this.close();
     this.#session = session;
     this.#alert = alert;
-    if (session.hasScope(SCOPE)) return void this.#load();
+    if (mayLoad(session)) return void this.#load();
     this.#summary.replaceChildren(
       "To see who has received this alert, your token needs the scope ",
-      element("code", "", SCOPE),
+      element("code", "", SCOPES[0]),
       ".",
     );
   }
@@ -64,7 +64,7 @@ export class Receipts {
 
   /** The receipts may have changed. */
   reloadSoon() {
-    if (this.#session?.hasScope(SCOPE)) this.#loadIn(RELOAD_AFTER_EVENT_MS);
+    if (this.#session && mayLoad(this.#session)) this.#loadIn(RELOAD_AFTER_EVENT_MS);
   }
 
   /** @param {number} delay  In ms; an earlier load stays due. */
@@ -83,8 +83,8 @@ export class Receipts {
     const alert = this.#alert;
     this.#loading = true;
     try {
-      const audit = await readAll(this.#session, alert.id);
-      if (alert === this.#alert) this.#show(audit, alert);
+      const receipts = await readAll(this.#session, alert.id);
+      if (alert === this.#alert) this.#show(receipts, alert);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (alert === this.#alert)
@@ -95,18 +95,19 @@ export class Receipts {
     if (this.#alert) this.#loadIn(RELOAD_INTERVAL_MS);
   }
 
-  /** @param {AlertAudit} audit @param {Pick<Alert, "created_at">} alert */
+  /** @param {AlertReceipts} receipts @param {Pick<Alert, "created_at">} alert */
   #show({ counts, recipients }, alert) {
-    const { recipients: all, received_by: some } = counts;
+    const { recipients: all, received_by: some, seen_by: seen } = counts;
     const meter = element("meter", {
       max: String(all),
       value: String(some),
       "aria-label": "Admins who have received it",
     });
-    const text =
-      all === 0 ? "Nobody may see it yet." : `${some} of ${all} ${all === 1 ? "admin has" : "admins have"} received it`;
+    const sawIt = seen && `; ${seen} ${seen === 1 ? "has" : "have"} seen it`;
+    const receivedIt = `${some} of ${all} ${all === 1 ? "admin has" : "admins have"} received it`;
+    const text = all === 0 ? "Nobody may see it yet." : receivedIt + (sawIt || "");
     if (this.#summary.textContent !== text) this.#summary.replaceChildren(...(all ? [meter] : []), text);
-    const waitingFirst = [...recipients].sort((a, b) => Number(hasReceived(a)) - Number(hasReceived(b)));
+    const waitingFirst = [...recipients].sort((one, other) => Number(hasGot(one)) - Number(hasGot(other)));
     renderKeyed(
       this.#list,
       waitingFirst.map((recipient) => itemOf(recipient, alert)),
@@ -114,35 +115,51 @@ export class Receipts {
   }
 }
 
-/** @param {Session} session @param {string} id @returns {Promise<AlertAudit>} */
+/** @param {Session} session */
+function mayLoad(session) {
+  return SCOPES.some((scope) => session.hasScope(scope));
+}
+
+/** @param {Session} session @param {string} id @returns {Promise<AlertReceipts>} */
 async function readAll(session, id) {
-  const path = `/v1/audit/alerts/${id}?limit=${PAGE}`;
-  /** @type {AlertAudit} */ const first = await session.get(path);
+  const path = `/v1/alerts/${id}/receipts?limit=${PAGE}`;
+  /** @type {AlertReceipts} */ const first = await session.get(path);
   const recipients = [...first.recipients];
   let page = first;
-  for (let pages = 1; pages < MAX_PAGES && page.next && page.recipients.length === PAGE; pages += 1) {
+  for (let pages = 1; pages < MAX_PAGES && page.next; pages += 1) {
     page = await session.get(`${path}&cursor=${encodeURIComponent(page.next)}`);
     recipients.push(...page.recipients);
   }
   return { ...first, recipients };
 }
 
-/** @param {AlertRecipient} recipient */
-function hasReceived({ first_received_at }) {
-  return first_received_at !== null;
+/** Whether somebody received the alert or saw it. @param {AlertRecipient} recipient */
+function hasGot({ first_received_at, seen_at }) {
+  return (first_received_at ?? seen_at) !== null;
 }
 
 /** @param {AlertRecipient} recipient @param {Pick<Alert, "created_at">} alert @returns {KeyedItem} */
 function itemOf(recipient, { created_at }) {
-  const { recipient: name, first_sent_at: sent, first_received_at: received } = recipient;
+  const { recipient: name, first_sent_at: sent, first_received_at: received, seen_at: seen } = recipient;
+  const times = [
+    { what: "received", at: received },
+    { what: "seen", at: seen },
+  ].flatMap(({ what, at }) => (at === null ? [] : { what, at }));
+  times.sort((one, other) => Date.parse(one.at) - Date.parse(other.at));
   return {
     key: name,
-    state: received ? "received" : sent ? "sent" : "waiting",
+    state: JSON.stringify([sent !== null, received, seen]),
     build: () => {
-      const attributes = { "data-received": String(received !== null), title: received ? exactTime(received) : "" };
-      const took = received && formatDuration(Date.parse(received) - Date.parse(created_at));
-      const what = took ? `received after ${took}` : sent ? "sent, not confirmed" : "not sent yet";
-      return element("li", attributes, foreign("name", name), " ", element("span", "small", what));
+      const after = times.map(({ what, at }) => {
+        return `${what} after ${formatDuration(Date.parse(at) - Date.parse(created_at))}`;
+      });
+      const attributes = {
+        "data-received": String(received !== null),
+        "data-seen": String(seen !== null),
+        title: times.map(({ what, at }) => `${what} ${exactTime(at)}`).join(", "),
+      };
+      const text = after.join(", ") || (sent ? "sent, not confirmed" : "not sent yet");
+      return element("li", attributes, foreign("name", name), " ", element("span", "small", text));
     },
   };
 }

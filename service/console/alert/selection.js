@@ -15,6 +15,7 @@ import { AlertPanel } from "./alert-panel.js";
 /** @import { ActionableAlert, Action } from "./actions.js" */
 /** @import { Feed } from "../feed/feed.js" */
 /** @import { Session } from "../auth/session.js" */
+/** @import { SightingObserver } from "../ui/sighting-observer.js" */
 
 export class Selection {
   #feed;
@@ -26,13 +27,14 @@ export class Selection {
   /**
    * @param {Feed} feed
    * @param {() => Session | null} session
+   * @param {SightingObserver} sightings
    * @param {(message: string) => void} showNotice  For alerts that are not open.
    */
-  constructor(feed, session, showNotice) {
+  constructor(feed, session, sightings, showNotice) {
     this.#feed = feed;
     this.#showNotice = showNotice;
     const showError = (/** @type {string} */ id, /** @type {string} */ message) => this.#showError(id, message);
-    this.#panel = new AlertPanel((action, id) => this.#actions.run(id, action), showError);
+    this.#panel = new AlertPanel((action, id) => this.#actions.run(id, action), showError, sightings);
     this.#actions = new Actions({
       session,
       find: (id) => this.#find(id),

@@ -99,6 +99,11 @@ export class Session {
     return post(path, this.#token, content);
   }
 
+  /** Reports alerts that the admin saw. @param {string[]} alerts  Their ids. */
+  seen(alerts) {
+    this.#client?.seen(alerts);
+  }
+
   async begin() {
     clearTimeout(this.#retryTimer);
     this.#retryTimer = undefined;

@@ -22,6 +22,7 @@ import { VirtualList } from "./virtual-list.js";
 
 /** @import { Prediction } from "../alert/actions.js" */
 /** @import { Alert, AlertPage, EventFrame } from "../stream/wire-types.js" */
+/** @import { SightingObserver } from "../ui/sighting-observer.js" */
 /** @import { FetchPage } from "./alert-pages.js" */
 /** @import { Item, UpdateInfo } from "./alert-store.js" */
 
@@ -42,12 +43,8 @@ export class Feed {
   #newButton = byId("arrivals");
   #store = new AlertStore();
   #query = new FeedQuery();
-  #list = new VirtualList(this.#scroller, () => this.#scheduleRender());
-  #selection = new RowSelection(this.#scroller, this.#list, {
-    shown: () => this.#shown,
-    find: (id) => this.#store.get(id),
-    onSelect: () => this.#render(),
-  });
+  #list;
+  #selection;
   #pinned;
   #bar = new FilterBar(() => this.#applyFilters());
   #status = new FeedStatus(
@@ -61,11 +58,18 @@ export class Feed {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #searchTimer;
   #isSearchDue = false; // The last one failed.
 
-  /** @param {FetchPage} fetchPage */
-  constructor(fetchPage) {
+  /** @param {FetchPage} fetchPage @param {SightingObserver} sightings */
+  constructor(fetchPage, sightings) {
     this.#fetchPage = fetchPage;
+    this.#list = new VirtualList(this.#scroller, sightings, () => this.#scheduleRender());
+    this.#selection = new RowSelection(this.#scroller, this.#list, {
+      shown: () => this.#shown,
+      find: (id) => this.#store.get(id),
+      onSelect: () => this.#render(),
+    });
     this.#pinned = new PinnedAlerts({
       fetchPage,
+      sightings,
       newest: (update) => this.#store.newest(update),
       onChange: () => this.#scheduleRender(),
       onShowAll: () => this.#bar.set(ALL_PINNED),

@@ -14,6 +14,7 @@ import { AlertPages } from "./alert-pages.js";
 import { originOf, titleOf } from "./alert-row.js";
 
 /** @import { AlertPage } from "../stream/wire-types.js" */
+/** @import { SightingObserver } from "../ui/sighting-observer.js" */
 /** @import { FetchPage } from "./alert-pages.js" */
 /** @import { AlertSummary, Item, Update } from "./alert-store.js" */
 
@@ -24,6 +25,7 @@ const CRITICAL = new URLSearchParams({ severity: "critical", status: "open" });
 /**
  * @typedef {object} PinnedHost
  * @property {FetchPage} fetchPage
+ * @property {SightingObserver} sightings
  * @property {(update: Update) => AlertSummary} newest  The newest known version of an alert.
  * @property {() => void} onChange
  * @property {() => void} onShowAll
@@ -96,10 +98,17 @@ export class PinnedAlerts {
     // Existing rows are kept: one may have the focus, or be about to be clicked.
     renderKeyed(
       this.#list,
-      newest.map(({ alert }) => ({ key: alert.id, state: "", build: () => rowOf(alert) })),
+      newest.map(({ alert }) => ({ key: alert.id, state: "", build: () => this.#rowOf(alert) })),
     );
     for (const [index, { alert }] of newest.entries()) updateRow(this.#list.children[index], alert);
     return isAsHigh ? 0 : this.#height() - before;
+  }
+
+  /** @param {AlertSummary} alert */
+  #rowOf(alert) {
+    const row = rowOf(alert);
+    this.#host.sightings.observe(row, alert.id);
+    return row;
   }
 
   /** Loads pinned alerts that may be far down in the list. */

@@ -14,10 +14,12 @@ import { element } from "../ui/dom.js";
 import { AlertRow } from "./alert-row.js";
 import { firstWholeRow, rowsPerPage, rowsToRender, scrollTopToReveal } from "./row-range.js";
 
+/** @import { SightingObserver } from "../ui/sighting-observer.js" */
 /** @import { Item } from "./alert-store.js" */
 
 export class VirtualList {
   #scroller;
+  #sightings;
   #sizer = element("div", { class: "feed-sizer", role: "presentation" });
   #window = element("div", { class: "feed-window", role: "presentation" });
   /** @type {readonly Item[]} Oldest first: the last is on top. */ #items = [];
@@ -29,10 +31,12 @@ export class VirtualList {
 
   /**
    * @param {HTMLElement} scroller
+   * @param {SightingObserver} sightings
    * @param {() => void} onView  The visible range changed, by scrolling or resizing.
    */
-  constructor(scroller, onView) {
+  constructor(scroller, sightings, onView) {
     this.#scroller = scroller;
+    this.#sightings = sightings;
     this.#sizer.append(this.#window);
     scroller.append(this.#sizer);
     scroller.addEventListener("scroll", onView, { passive: true });
@@ -129,6 +133,7 @@ export class VirtualList {
   #add(item) {
     const row = new AlertRow(item.id);
     this.#rows.set(item.id, row);
+    this.#sightings.observe(row.element, item.id);
     return row;
   }
 

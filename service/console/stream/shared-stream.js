@@ -54,6 +54,7 @@ export class SharedStream {
   /** @type {Leader | null} */ #leader = null;
   /** The leader, once it has replied. @type {string | null} */ #followedTab = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  /** Alerts that were seen before there was a leader to report them to. @type {Set<string>} */ #seen = new Set();
   #endKeepAlive = () => {};
   #paused = false;
 
@@ -111,6 +112,12 @@ export class SharedStream {
     this.#reportVisibility();
     if (this.#leader) this.#leader.wake();
     else this.#post({ type: "wake", from: this.#id });
+  }
+
+  /** Reports alerts that somebody saw in this tab: each was in view for a second. @param {Iterable<string>} alerts  Their ids. */
+  seen(alerts) {
+    for (const id of alerts) this.#seen.add(id);
+    this.#reportSeen();
   }
 
   /** Sends the leader this tab's fresh token. */
@@ -180,6 +187,7 @@ export class SharedStream {
       },
     );
     this.#leader.begin();
+    this.#reportSeen();
   }
 
   /** Follows a leader, or nobody, and stops leading. @param {string | null} leader */
@@ -237,6 +245,7 @@ export class SharedStream {
       case "joined":
         if (message.to !== this.#id || this.#leader) return;
         this.#followedTab = message.from;
+        this.#reportSeen();
         return this.#checkLeaderLater();
       case "stream": {
         const isOurs = message.to === null || message.to === this.#id;
@@ -299,6 +308,14 @@ export class SharedStream {
   #reportVisibility() {
     if (this.#leader) this.#leader.acknowledge();
     else this.#post({ type: "visibility", from: this.#id, visible: isVisible(), shown: this.#cursor ?? 0 });
+  }
+
+  #reportSeen() {
+    const alerts = [...this.#seen];
+    if (!alerts.length || !(this.#leader || this.#followedTab)) return;
+    if (this.#leader) this.#leader.seen(alerts);
+    else this.#post({ type: "seen", from: this.#id, alerts });
+    this.#seen.clear();
   }
 
   /** @param {TabMessage | FollowerMessage} message */

@@ -36,6 +36,7 @@
 
 import { Acknowledgements } from "./acknowledgements.js";
 import { backoff, closePolicy } from "./close-policy.js";
+import { Sightings } from "./sightings.js";
 import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
 
 /** @import { ErrorFrame, EventFrame, Frame, GapFrame, PresenceFrame, Severity, WelcomeFrame } from "./wire-types.js" */
@@ -115,6 +116,8 @@ export class StreamClient {
     this.#transport && this.#connection ? this.#transport.ack(this.#connection, seq) : false,
   );
 
+  #sightings = new Sightings((alerts) => this.#transport?.seen(alerts) ?? false);
+
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #checkTimer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #webSocketTimer;
 
@@ -176,9 +179,15 @@ export class StreamClient {
     this.#acks.acknowledge(seq);
   }
 
-  /** Sends the acknowledgement that is due, without waiting for its timer. */
+  /** Reports alerts that somebody saw: each was in view for a second. @param {Iterable<string>} alerts  Their ids. */
+  seen(alerts) {
+    this.#sightings.add(alerts);
+  }
+
+  /** Sends the acknowledgement and the sightings that are due, without waiting for their timers. */
   flush() {
     this.#acks.flush();
+    if (this.#isWelcomed) this.#sightings.flush();
   }
 
   /** @param {string | null} refused */
@@ -309,6 +318,7 @@ export class StreamClient {
         return this.#setState("live", { reason: null });
       case "heartbeat":
         this.#acks.schedule();
+        this.#sightings.settle();
         return this.#advance(frame.seq);
       case "gap":
         return this.#onGap(frame);
@@ -332,6 +342,7 @@ export class StreamClient {
     this.#options.onWelcome?.(frame);
     this.#advance(this.#cursor ?? frame.after);
     this.#acks.schedule();
+    this.#sightings.resend();
   }
 
   /** @param {EventFrame} frame */
@@ -406,6 +417,7 @@ export class StreamClient {
     clearTimeout(this.#checkTimer);
     clearTimeout(this.#webSocketTimer);
     this.#acks.pause();
+    this.#sightings.pause();
     this.#transport?.close();
     this.#transport = null;
   }

@@ -102,11 +102,18 @@ export class Leader {
         if (tab) Object.assign(tab, { visible: message.visible, shown: message.shown });
         return this.acknowledge();
       }
+      case "seen":
+        return this.seen(message.alerts);
       case "wake":
         return this.wake();
       case "leave":
         return this.#removeTab(message.from);
     }
+  }
+
+  /** Reports alerts that somebody saw in any of the tabs. @param {string[]} alerts  Their ids. */
+  seen(alerts) {
+    this.#client.seen(alerts);
   }
 
   acknowledge() {

@@ -35,9 +35,10 @@
  */
 
 /**
- * To the leader. `shown`: up to where the tab has shown events.
+ * To the leader. `shown`: up to where the tab has shown events. `alerts`: the ids of those that somebody saw there.
  * @typedef {JoinMessage
  *   | {type: "visibility", from: string, visible: boolean, shown: number}
+ *   | {type: "seen", from: string, alerts: string[]}
  *   | {type: "wake", from: string}
  *   | {type: "leave", from: string}} FollowerMessage
  */

@@ -26,6 +26,7 @@ import { openStream, readEvents, StreamClosed } from "./http-stream.js";
 /**
  * @typedef {object} Transport
  * @property {(connection: string, seq: number) => boolean | Promise<boolean>} ack  Returns whether the ack was sent.
+ * @property {(alerts: string[]) => boolean | Promise<boolean>} seen  Returns whether they were sent.
  * @property {() => void} close  Closes at once; the listener is not called any more.
  */
 
@@ -46,12 +47,16 @@ export function openWebSocket({ url, query, token }, listener) {
     isClosed = true;
   }
 
+  /** @param {object} message  Returns whether it was sent. */
+  function send(message) {
+    if (socket.readyState !== WebSocket.OPEN) return false;
+    socket.send(JSON.stringify(message));
+    return true;
+  }
+
   return {
-    ack(_connection, seq) {
-      if (socket.readyState !== WebSocket.OPEN) return false;
-      socket.send(JSON.stringify({ type: "ack", seq }));
-      return true;
-    },
+    ack: (_connection, seq) => send({ type: "ack", seq }),
+    seen: (alerts) => send({ type: "seen", alerts }),
     close() {
       isClosed = true;
       socket.onmessage = null;
@@ -113,14 +118,25 @@ function openHttp({ url, query: original, token, resumed }, listener, run) {
     if (!signal.aborted) listener.onClose(code, reason);
   }
 
+  /** @param {"ack" | "seen"} name @param {object} content */
+  function post(name, content) {
+    const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+    // `keepalive`: the page may be closing.
+    return fetch(`${address}/${name}`, { method: "POST", headers, body: JSON.stringify(content), keepalive: true });
+  }
+
   return {
     async ack(connection, seq) {
-      const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
-      const body = JSON.stringify({ connection, seq });
       try {
-        // `keepalive`: the page may be closing.
-        const response = await fetch(`${address}/ack`, { method: "POST", headers, body, keepalive: true });
+        const response = await post("ack", { connection, seq });
         return response.ok && (await response.json()).seq >= seq;
+      } catch {
+        return false;
+      }
+    },
+    async seen(alerts) {
+      try {
+        return (await post("seen", { alerts })).ok;
       } catch {
         return false;
       }

@@ -63,11 +63,12 @@
  * @property {number} received
  * @property {string | null} first_sent_at
  * @property {string | null} first_received_at
+ * @property {string | null} seen_at
  * @property {number | null} waiting  Seconds; null: they received it.
  */
 
-/** @typedef {{recipients: number, sent_to: number, received_by: number}} RecipientCounts */
-/** @typedef {{counts: RecipientCounts, recipients: AlertRecipient[], next: string | null}} AlertAudit */
+/** @typedef {{recipients: number, sent_to: number, received_by: number, seen_by: number}} RecipientCounts */
+/** @typedef {{counts: RecipientCounts, recipients: AlertRecipient[], next: string | null}} AlertReceipts */
 /** @typedef {{present: PresentRecipient[]}} PresenceOut */
 
 export {};

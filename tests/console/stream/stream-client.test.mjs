@@ -457,3 +457,39 @@ test("where a stream is held back it comes by long polls, and a refusal is told 
   next.response.end(JSON.stringify({ code: "token_expired" }));
   assert.equal((await until(states, "signed-out")).reason, "token_expired");
 });
+
+// What somebody saw.
+
+test("alerts that were seen wait for a connection, are reported on it, and again if it is lost", async (t) => {
+  const server = await Server.start(t);
+  const { client } = clientOf(t, server);
+  client.seen(["a", "b"]);
+  const first = await server.connections.next();
+  first.welcome();
+  assert.deepEqual(await first.received.next(), { type: "seen", alerts: ["a", "b"] });
+  first.cut();
+  const second = await server.connections.next();
+  second.welcome();
+  assert.deepEqual(await second.received.next(), { type: "seen", alerts: ["a", "b"] });
+  second.send({ type: "heartbeat", seq: 0, at: "" });
+  client.seen(["c"]);
+  client.stop();
+  assert.deepEqual(await second.received.next(), { type: "seen", alerts: ["c"] });
+});
+
+test("over plain HTTP they are posted", async (t) => {
+  const server = await Server.start(t);
+  server.blocksWebSockets = true;
+  const { client } = clientOf(t, server);
+  const { response } = await server.requests.next();
+  response.writeHead(200, { "Content-Type": "text/event-stream" });
+  response.write(sse(WELCOME));
+  client.seen(["a"]);
+  const seen = await server.requests.next();
+  assert.deepEqual([seen.request.method, seen.request.url], ["POST", "/v1/events/seen"]);
+  assert.equal(seen.request.headers.authorization, "Bearer t1");
+  const body = [];
+  for await (const part of seen.request) body.push(part);
+  assert.deepEqual(JSON.parse(Buffer.concat(body).toString()), { alerts: ["a"] });
+  seen.response.writeHead(204).end();
+});

@@ -104,3 +104,12 @@ test("of the tabs' tokens it takes the one that lives longest, and none that was
   second.close(1008, "token_revoked");
   assert.equal((await server.connections.next()).token, tokenOf(20));
 });
+
+test("it reports what was seen in any of the tabs", async (t) => {
+  const { leader, connection } = await leading(t);
+  connection.welcome();
+  leader.onMessage(joinOf("b"));
+  leader.onMessage({ type: "seen", from: "b", alerts: ["x"] });
+  leader.seen(["y", "x"]);
+  assert.deepEqual(await connection.received.next(), { type: "seen", alerts: ["x", "y"] });
+});
