@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
+import subprocess
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
-from service.database.embedded import embedded_postgres
+from service.database.embedded import BINARIES, WATCH_SECONDS, embedded_postgres
 from service.errors import ConfigurationError
+from tests.harness import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sqlalchemy import URL
 
 
 @pytest.fixture
@@ -57,3 +65,38 @@ def test_a_path_that_cannot_be_passed_on_is_refused(tmp_path: Path, character: s
     ):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def postmaster(folder: Path) -> int:
+    return int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+
+
+@pytest.mark.parametrize("name", ["plain", "not plain"])
+async def test_a_server_that_was_killed_is_started_again_at_the_same_address(
+    tmp_path: Path, links: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    with embedded_postgres(folder, restart=True) as url:
+        for _ in range(2):
+            killed = postmaster(folder)
+            os.kill(killed, signal.SIGKILL)
+            await eventually(lambda: answers(url))
+            assert postmaster(folder) != killed
+    assert not (folder / "postgres" / "postmaster.pid").exists()
+    assert not await asyncio.to_thread(lambda: list(links.iterdir()))
+
+
+def test_a_server_that_was_stopped_stays_so(tmp_path: Path) -> None:
+    with embedded_postgres(tmp_path, restart=True):
+        control = [str(BINARIES / "pg_ctl"), "-w", "-D", str(tmp_path / "postgres"), "-m", "immediate", "stop"]
+        subprocess.run(control, check=True, user="pgserver" if os.geteuid() == 0 else None, stdout=subprocess.DEVNULL)
+        time.sleep(3 * WATCH_SECONDS)  # there is nothing to wait for
+        assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+async def answers(url: URL) -> bool:
+    with suppress(OSError, asyncpg.PostgresError):
+        connection = await asyncpg.connect(url.render_as_string(hide_password=False))
+        await connection.close()
+        return True
+    return False
