@@ -36,6 +36,7 @@ def run(connection: Connection) -> None:
         compare_server_default=True,
     )
     with context.begin_transaction():
+        connection.execute(text("SET LOCAL synchronous_commit = on"))
         connection.execute(text(AdvisoryLock.MIGRATION.lock))
         context.run_migrations()
 

@@ -1,4 +1,4 @@
-"""Programs that the tests use and that neither pip nor npm installs: Chromium and, of Prometheus, two programs.
+"""Programs that the tests use and that neither pip nor npm installs: Chromium, two of Prometheus, and PgBouncer.
 
 ``python -m scripts.system_packages`` installs them where it runs as root and has apt, and prints one line for each
 that is still missing.
@@ -40,6 +40,11 @@ def promtool() -> str | None:
     return shutil.which("promtool")
 
 
+def pgbouncer() -> str | None:
+    """Return the path of PgBouncer, which Debian has where only root looks, or None."""
+    return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+
+
 PACKAGES = (
     ("Chromium", "the browser tests", "chromium", chromium),
     (
@@ -50,6 +55,7 @@ PACKAGES = (
     ),
     ("Prometheus Alertmanager", "the tests with Alertmanager", "prometheus-alertmanager", alertmanager),
     ("promtool", "the tests of the alert rules", "prometheus", promtool),
+    ("PgBouncer", "the tests through a connection pooler", "pgbouncer", pgbouncer),
 )
 """Name, what needs it, Debian package, and how to find it."""
 

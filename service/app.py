@@ -203,6 +203,8 @@ class Node:
             stack.push_async_callback(self.database.close)
             async with self.database.transaction() as tx:
                 head = await read_head(tx)
+            if self.database.unsafe_in_a_crash:
+                log.warning("PostgreSQL may lose answered alerts in a crash", off=self.database.unsafe_in_a_crash)
             await self.revocations.read()
             await self._keyring.load()
             self.fanout.start_at(head)

@@ -29,6 +29,7 @@ pytest_plugins = [
     "tests.fixtures.notifications",
     "tests.fixtures.open_ledger",
     "tests.fixtures.small_log",
+    "tests.fixtures.weak_servers",
 ]
 
 TEMPLATE = "tocsin_template"

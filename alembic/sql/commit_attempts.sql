@@ -6,6 +6,7 @@
 -- Take the log's lock, to the end of the transaction, for an attempt, or raise where recovery has given it up.
 CREATE FUNCTION lock_log(attempt bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM require_durability();
     -- That a commit did not wait for its synchronous standby is said in a warning, and nowhere else.
     IF current_setting('client_min_messages') = 'error' THEN
         PERFORM set_config('client_min_messages', 'warning', true);

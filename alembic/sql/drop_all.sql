@@ -6,6 +6,7 @@ DROP FUNCTION append_alerts, closing_line, dispatch_line, end_nodes, ensure_even
     event_matches, event_partitions, grant_audit, link_log, lock_log, log_blocks, log_holds, microseconds,
     receipt_line, settle_attempt, sighting_line, topic_like, topic_likes, write_ledger;
 DROP VIEW log_head;
+DROP FUNCTION require_durability, require_server, server_identity;
 DROP TABLE alert_search, alerts, commit_attempts, connections, dispatches, events, handshake_rejections,
     idempotency_keys, ledger_chain, log_chain, nodes, receipts, recipients, retention_runs, revocations, sightings,
     source_hours;

@@ -31,6 +31,7 @@ DECLARE
     next_link jsonb;
     content text;
 BEGIN
+    PERFORM require_durability();
     IF EXISTS (SELECT FROM json_populate_recordset(NULL::connections, closings) WHERE closed_at IS NULL OR sent_seq IS NULL)
     THEN
         RAISE EXCEPTION 'a closing lacks its time or its position' USING ERRCODE = 'check_violation';

@@ -33,6 +33,7 @@ down_revision = None
 
 SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
+    "durability",
     *("event_filter", "log_blocks", "event_partitions", "positions", "commit_attempts", "link_log"),
     *("append_alerts", "write_ledger", "serving_nodes"),
     *("audit_schema", "audit_sightings", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency"),

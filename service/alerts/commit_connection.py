@@ -51,7 +51,7 @@ class CommitConnection:
     async def get(self) -> asyncpg.Connection:
         """Return the connection."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await self._database.connect()
+            self._connection = await self._database.connect_for_transactions()
             self._connection.add_log_listener(self._note_warning)
         return self._connection
 

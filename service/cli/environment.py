@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from service.cli.invocation import suggest
+from service.database.durability import POOLER, leads_to_pooler
 from service.database.embedded import embedded_postgres
-from service.database.engine import address_of, parse_url
+from service.database.engine import address_of, parse_url, verify
 from service.database.failures import Failure, classify, driver_error, is_database_error
 from service.database.migrate import is_current
 from service.errors import CommandFailed
@@ -24,20 +25,26 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def database_url(settings: Settings) -> Iterator[URL]:
+def database_url(settings: Settings, *, restart: bool = False) -> Iterator[URL]:
     """Yield the address of the configured database, or of the embedded one, which runs meanwhile.
+
+    With ``restart`` the embedded one is started again whenever it was killed. The address leads to
+    PostgreSQL itself, and not through a pooler.
 
     Raises:
         CommandFailed: the configured database cannot be reached, or something in the block failed there.
 
     """
-    configured = settings.storage.database_url
-    if configured is None:
-        with embedded_postgres(settings.server.data_dir) as url, _said_in_one_line():
+    storage = settings.storage
+    if storage.database_url is None:
+        if storage.listen_url is not None:
+            raise CommandFailed("TOCSIN_LISTEN_URL needs TOCSIN_DATABASE_URL, the address of the pooler")
+        with embedded_postgres(settings.server.data_dir, restart=restart) as url, _said_in_one_line():
             yield parse_url(url.render_as_string(hide_password=False))
         return
-    url = parse_url(configured.get_secret_value())
-    asyncio.run(_probe(url, settings.storage.database_connect_timeout_seconds))
+    setting = "TOCSIN_DATABASE_URL" if storage.listen_url is None else "TOCSIN_LISTEN_URL"
+    url = parse_url((storage.listen_url or storage.database_url).get_secret_value(), setting)
+    asyncio.run(_probe(url, setting, storage.database_connect_timeout_seconds))
     with _said_in_one_line():
         yield url
 
@@ -85,14 +92,38 @@ def check_schema(url: URL) -> None:
         raise CommandFailed(f"the database has another schema than this version needs: run {suggest('migrate')}")
 
 
-async def _probe(url: URL, timeout_seconds: float) -> None:
+def serving_url(settings: Settings, direct_url: URL) -> URL:
+    """Return the address of the transactions of a node: a pooler's, where ``TOCSIN_LISTEN_URL`` is set.
+
+    Raises:
+        CommandFailed: alerts cannot be stored there, and why.
+
+    """
+    storage = settings.storage
+    url = direct_url
+    if storage.database_url is not None and storage.listen_url is not None:
+        url = parse_url(storage.database_url.get_secret_value())
     try:
-        connection = await asyncpg.connect(address_of(url), timeout=timeout_seconds)
+        asyncio.run(verify(url, storage))
+    except Exception as error:
+        if not is_database_error(error) and not isinstance(error, OSError):
+            raise
+        raise CommandFailed(f"no alert can be stored: {error or type(error).__name__}") from None
+    return url
+
+
+async def _probe(url: URL, setting: str, timeout_seconds: float) -> None:
+    try:
+        connection = await asyncpg.connect(address_of(url), timeout=timeout_seconds, statement_cache_size=0)
     except Exception as error:
         if not is_database_error(error) and not isinstance(error, OSError):  # such as a socket that is not there
             raise
         raise CommandFailed(
             f"the database {url.render_as_string(hide_password=True)} cannot be used: {error or type(error).__name__};"
-            " check TOCSIN_DATABASE_URL and that PostgreSQL runs"
+            f" check {setting} and that PostgreSQL runs"
         ) from None
-    await connection.close()
+    try:
+        if await leads_to_pooler(connection):
+            raise CommandFailed(POOLER)
+    finally:
+        await connection.close()

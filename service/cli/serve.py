@@ -26,7 +26,7 @@ from service import logs
 from service.app import NodeTasks, create_app
 from service.auth.issuers import load_keyring
 from service.auth.shared_secret import mint
-from service.cli.environment import check_schema, database_url
+from service.cli.environment import check_schema, database_url, serving_url
 from service.cli.invocation import suggest
 from service.cli.signing_secret import signing_secret
 from service.cli.worker_supervisor import Workers
@@ -69,11 +69,12 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
     reserve = _listener if workers == 1 else _reservation
-    with reserve(settings.server) as address, database_url(settings) as url:
+    with reserve(settings.server) as address, database_url(settings, restart=True) as direct_url:
         if settings.storage.database_url is None:
-            migrate(url)
+            migrate(direct_url)
         else:
-            check_schema(url)
+            check_schema(direct_url)
+        url = serving_url(settings, direct_url)
 
         def greet() -> None:
             print(_greeting(settings, address.getsockname()[1], dev=dev), flush=True)

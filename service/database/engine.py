@@ -1,18 +1,20 @@
 """Connections to PostgreSQL: pooled transactions, and dedicated connections.
 
 A use case opens its own transaction, visibly: ``async with database.transaction() as tx``, or
-``database.run(work)`` for one that may be tried again. The
-committer and the notification listener have a dedicated connection (``database.connect()``),
-because they need asyncpg beneath SQLAlchemy: for one hand-tuned statement, and for LISTEN.
+``database.run(work)`` for one that may be tried again. The committer has a connection of its own
+(``database.connect_for_transactions()``), because it needs asyncpg beneath SQLAlchemy, for one
+hand-tuned statement. What needs a session, such as LISTEN, has a dedicated connection
+(``database.connect()``).
 
-Every connection sets ``synchronous_commit = on`` and READ COMMITTED, whatever the server's defaults
-are: the first makes a committed answer durable, the second gives the append function a snapshot
-newer than its lock.
+Whatever the server's defaults are, every commit is durable, at the server that holds the log, and
+READ COMMITTED: ``durability.py`` sets and verifies it on each direct connection. With
+``TOCSIN_LISTEN_URL`` transactions go through a pooler (``pooler.py``), and all else does not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -21,7 +23,9 @@ import orjson
 from sqlalchemy import NullPool, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from service.database.durability import POOLER, FollowedServer, UnsafeServer, is_pooler_refusal, secure
 from service.database.failures import Failure, classify, retried, unavailable, was_rolled_back
+from service.database.pooler import PoolerConnection, beginning
 from service.database.write_check import WriteCheck
 from service.errors import ConfigurationError, RequestRefused
 
@@ -35,61 +39,90 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+APPLICATION_NAME = "tocsin"
+STATEMENTS_CACHED = 100
+RECYCLE_SECONDS = 60
+"""How old a connection of the pool becomes. A new one shows where the address leads by now."""
 _DIALECT = "postgresql+asyncpg://"
 PORT_MAX = 65535
 
 
-def parse_url(text: str) -> URL:
-    """Return the SQLAlchemy URL of a ``postgresql://`` address.
+_HOSTS = re.compile(r"(?P<before>\w+://(?:[^/?#]*@)?)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?")
+
+
+def parse_url(address: str, setting: str = "TOCSIN_DATABASE_URL") -> URL:
+    """Return the SQLAlchemy URL of a ``postgresql://`` address, which may name several hosts.
 
     Raises:
         ConfigurationError: it is something else.
 
     """
     try:
-        url = make_url(text)
+        url = make_url(_hosts_in_query(address))
     except Exception:  # noqa: BLE001 - SQLAlchemy raises several kinds, and each quotes the URL with its password
         url = None
     if url is None or url.get_backend_name() not in ("postgresql", "postgres") or (url.port or 0) > PORT_MAX:
-        raise ConfigurationError("TOCSIN_DATABASE_URL must look like postgresql://user:password@host:5432/database")
+        raise ConfigurationError(f"{setting} must look like postgresql://user:password@host:5432/database")
     return url.set(drivername="postgresql+asyncpg")
 
 
+def _hosts_in_query(address: str) -> str:
+    """Rewrite ``//a:1,b:2/c``, which SQLAlchemy does not read, as ``///c?host=a,b&port=1,2``."""
+    if (found := _HOSTS.fullmatch(address)) is None:
+        return address
+    pairs = [host.partition(":")[::2] for host in found["hosts"].split(",")]
+    hosts, ports = ",".join(host for host, _ in pairs), ",".join(port or "5432" for _, port in pairs)
+    path, _, query = (found["after"] or "/").partition("?")
+    return f"{found['before']}{path}?{query}{'&' if query else ''}host={hosts}&port={ports}"
+
+
 def address_of(url: URL) -> str:
-    """Return the address for asyncpg, which reads libpq's options, such as ``sslmode``, in its query."""
+    """Return the address for asyncpg, which reads libpq's options, such as ``sslmode``, in its query.
+
+    Of several hosts it is the primary that is connected to, unless the address says otherwise.
+    """
+    if "," in str(url.query.get("host", "")):
+        url = url.set(query={"target_session_attrs": "primary", **url.query})
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def migration_engine(url: URL) -> AsyncEngine:
     """Return an engine for migrations and the schema, without the service's limits."""
-    return create_async_engine(_DIALECT, async_creator=lambda: asyncpg.connect(address_of(url)), poolclass=NullPool)
+    return create_async_engine(
+        _DIALECT,
+        async_creator=lambda: asyncpg.connect(address_of(url)),
+        poolclass=NullPool,
+        isolation_level="READ COMMITTED",  # a migration that waited for another has to see what that one did
+    )
 
 
 class Database:
-    """A PostgreSQL database: pooled transactions and dedicated connections."""
+    """A PostgreSQL database: pooled transactions and dedicated connections.
+
+    ``url`` is the address of its transactions. ``direct_url`` is that of the server itself: the same,
+    or ``TOCSIN_LISTEN_URL``, and then the first one leads through a pooler.
+    """
 
     def __init__(self, url: URL, settings: StorageSettings) -> None:
+        listen_url = settings.listen_url
         self.url = url
+        self.direct_url = (
+            parse_url(listen_url.get_secret_value(), "TOCSIN_LISTEN_URL") if listen_url is not None else url
+        )
         self.write_check = WriteCheck(self)
+        self._has_pooler = listen_url is not None
         self._settings = settings
-        self._server_settings = {
-            "application_name": "tocsin",
-            "synchronous_commit": "on",
-            "default_transaction_isolation": "read committed",
-            "timezone": "UTC",
-            # A node that freezes in the middle of a transaction holds its locks no longer than
-            # this.
-            "idle_in_transaction_session_timeout": f"{settings.database_timeout_seconds * 1000:.0f}",
-        }
+        self._server = FollowedServer()
         # asyncpg reads the address itself: SQLAlchemy would pass on each option of its query as an
         # argument.
         self._engine = create_async_engine(
             _DIALECT,
-            async_creator=self.connect,
+            creator=self._connect_for_pool,
             pool_size=settings.database_pool_size,
             max_overflow=0,
             pool_timeout=settings.database_connect_timeout_seconds,
             pool_pre_ping=True,
+            pool_recycle=RECYCLE_SECONDS,
             json_deserializer=orjson.loads,  # jsonb writes 1e300 in digits, which json would read as an int
         )
 
@@ -98,8 +131,8 @@ class Database:
         """Run a transaction, committed at the end of the block.
 
         With ``snapshot`` it is read-only, and all its statements see the same instant. With
-        ``autocommit`` each statement is a transaction of its own: a node that freezes after it
-        holds no lock.
+        ``autocommit`` each statement is a transaction of its own, except behind a pooler: a node
+        that freezes after it holds no lock.
 
         Raises:
             DatabaseUnavailable: a failure that passes (``failures.py``); nothing was stored, unless
@@ -109,7 +142,7 @@ class Database:
         options: dict[str, Any] = {}
         if snapshot:
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        elif autocommit:
+        elif autocommit and not self._has_pooler:
             options = {"isolation_level": "AUTOCOMMIT"}
         is_over = False
         try:
@@ -154,22 +187,83 @@ class Database:
                 raise
 
     async def connect(self, *, statement_timeout: float | None = None) -> asyncpg.Connection:
-        """Open a dedicated connection outside the pool; ``statement_timeout`` is in seconds.
+        """Open a dedicated connection to the server itself, for what needs a session.
+
+        ``statement_timeout`` is in seconds.
 
         Whatever the server answers to the attempt passes: a running node does not end because its
         database is being restored, or its password changed.
+
+        Raises:
+            UnsafeServer: nothing may be stored there.
+
         """
         try:
+            connection = await self._open(
+                self.direct_url,
+                statement_timeout,
+                server_settings={
+                    "application_name": APPLICATION_NAME,
+                    "default_transaction_isolation": "read committed",
+                    "timezone": "UTC",
+                    # A node that freezes in the middle of a transaction holds its locks no longer than
+                    # this.
+                    "idle_in_transaction_session_timeout": f"{self._settings.database_timeout_seconds * 1000:.0f}",
+                },
+            )
+        except asyncpg.ProtocolViolationError as error:
+            raise (UnsafeServer(POOLER) if is_pooler_refusal(error) else error) from None
+        try:
+            self._server.meet(connection, await secure(connection))
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def connect_for_transactions(self) -> asyncpg.Connection:
+        """Open a connection for transactions: through the pooler, where there is one.
+
+        Raises:
+            UnsafeServer: nothing may be stored there.
+
+        """
+        direct = await self.connect()
+        if not self._has_pooler:
+            return direct
+        await close_quietly(direct)  # it was to learn which server it is
+        connection = await self._open(
+            self.url,
+            connection_class=PoolerConnection,
+            statement_cache_size=0,
+            server_settings={"application_name": APPLICATION_NAME},
+        )
+        connection.beginning = lambda: beginning(self._server.identity, self._settings.database_timeout_seconds)
+        return connection
+
+    async def _open(self, url: URL, statement_timeout: float | None = None, **options: Any) -> asyncpg.Connection:
+        try:
             return await asyncpg.connect(
-                address_of(self.url),
+                address_of(url),
                 timeout=self._settings.database_connect_timeout_seconds,
                 command_timeout=statement_timeout or self._settings.database_timeout_seconds,
-                server_settings=self._server_settings,
+                **options,
             )
         except asyncpg.PostgresError as error:
             if classify(error) is not Failure.DEFECT:
                 raise
             raise asyncpg.PostgresConnectionError(str(error)) from error  # such as a database that allows none now
+
+    def _connect_for_pool(self) -> Any:
+        dbapi: Any = self._engine.dialect.dbapi
+        return dbapi.connect(
+            async_creator_fn=self.connect_for_transactions,
+            prepared_statement_cache_size=0 if self._has_pooler else STATEMENTS_CACHED,
+        )
+
+    @property
+    def unsafe_in_a_crash(self) -> list[str]:
+        """The settings that are off, without which PostgreSQL may lose commits in a crash of its machine."""
+        return self._server.unsafe_in_a_crash
 
     @property
     def pool_size(self) -> int:
@@ -194,3 +288,21 @@ async def close_quietly(connection: asyncpg.Connection) -> None:
         connection.terminate()
         if classify(error) is Failure.DEFECT:
             raise
+
+
+async def verify(url: URL, settings: StorageSettings) -> None:
+    """Verify that alerts can be stored: before a node serves, which refuses to otherwise.
+
+    Raises:
+        UnsafeServer: nothing may be stored there.
+
+    """
+    database = Database(url, settings)
+    try:
+        connection = await database.connect_for_transactions()
+        try:
+            await connection.execute("SELECT require_durability()")
+        finally:
+            await close_quietly(connection)
+    finally:
+        await database.close()

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -30,6 +30,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from service.database.durability import StandbyServer, UnsafeServer
 from service.errors import DatabaseUnavailable, RequestRefused
 from service.metrics import DATABASE_FAILURES
 
@@ -58,6 +59,7 @@ UnavailableReason = Literal[
     "timeout",
     "too_many_connections",
     "unreachable",
+    "unsafe_server",
 ]
 """The ``reason`` in a 503, and the label of the metric: a closed set."""
 
@@ -86,6 +88,7 @@ _RESOURCES = Condition(Failure.UNAVAILABLE, "out_of_resources", "PostgreSQL is o
 _POOL = Condition(Failure.UNAVAILABLE, "pool_exhausted", "All connections of this node to PostgreSQL are in use.")
 _REFUSED = Condition(Failure.UNAVAILABLE, "connection_refused", "PostgreSQL refuses the connections of this node.")
 _CONFLICT = Condition(Failure.RETRY, "conflict", "PostgreSQL undid the change because of others at the same time.")
+_UNSAFE = Condition(Failure.UNAVAILABLE, "unsafe_server", "Alerts cannot be stored at this server.")
 
 _OF_SQLSTATE: dict[str, Condition] = {
     # A whole code is looked up before its class.
@@ -103,6 +106,8 @@ _OF_SQLSTATE: dict[str, Condition] = {
     "57": Condition(Failure.UNAVAILABLE, "stopping", "PostgreSQL is stopping or starting."),
     "57014": _TIMEOUT,  # statement_timeout, or canceled by an operator
     "57P05": _TIMEOUT,  # idle_session_timeout
+    UnsafeServer.sqlstate: _UNSAFE,
+    StandbyServer.sqlstate: IN_RECOVERY,
     "58": Condition(Failure.UNAVAILABLE, "io_error", "PostgreSQL cannot read or write its files."),
 }
 _OF_KIND: tuple[tuple[type[BaseException], Condition], ...] = (
@@ -133,6 +138,8 @@ def condition_of(error: BaseException) -> Condition | None:
     cause = driver_error(error)
     if isinstance(cause, asyncpg.InvalidCachedStatementError):
         return _CONFLICT  # the schema changed under a prepared statement; the next try prepares it again
+    if isinstance(cause, UnsafeServer) and not isinstance(cause, StandbyServer):
+        return replace(_UNSAFE, sentence=f"{cause}.")
     if isinstance(cause, asyncpg.PostgresError):
         sqlstate = cause.sqlstate or ""
         return _OF_SQLSTATE.get(sqlstate) or _OF_SQLSTATE.get(sqlstate[:2])

@@ -96,7 +96,9 @@ class Retention:
             for partition in await due_partitions(connection, older_than):
                 first_seq, last_seq, archive = partition.first_seq, partition.last_seq, None
                 if self._archive_dir is not None:
-                    archive = str(await run_archive_process(self._database.url, first_seq, last_seq, self._archive_dir))
+                    archive = str(
+                        await run_archive_process(self._database.direct_url, first_seq, last_seq, self._archive_dir)
+                    )
                 await purge_log.record_partition(partition, archive)
                 await finish_partition_purges(connection, purge_log)
                 log.info("purged", first_seq=first_seq, last_seq=last_seq, archive=archive)

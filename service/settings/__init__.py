@@ -75,6 +75,10 @@ class StorageSettings(_Group):
     database_url: SecretStr | None = None
     """``postgresql://…`` of the database to use; without it an embedded PostgreSQL 18 is
     started."""
+    listen_url: SecretStr | None = None
+    """``postgresql://…`` of the same database without a connection pooler in between, for LISTEN and
+    for commands. Set it where ``TOCSIN_DATABASE_URL`` leads through a pooler, such as PgBouncer (see
+    [high availability](high-availability.md#connection-poolers))."""
     database_pool_size: int = Field(8, ge=1)
     """Connections for queries; the committer and LISTEN have one more each."""
     database_timeout_seconds: Seconds = 10

@@ -3,8 +3,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import asyncpg
+from sqlalchemy import make_url
+
 from service.database.engine import parse_url
+from service.database.locks import AdvisoryLock
 from service.database.migrate import is_current
+from tests.fixtures.weak_servers import execute
+from tests.harness import eventually
 
 if TYPE_CHECKING:
     import subprocess
@@ -28,3 +34,25 @@ def test_a_database_that_cannot_be_reached_is_one_line(refused_process: Callable
 def test_a_database_that_does_not_exist_is_one_line(refused_process: Callable[..., str], server_url: str) -> None:
     url = parse_url(server_url).set(drivername="postgresql", database="nowhere")
     assert "nowhere" in refused_process("migrate", TOCSIN_DATABASE_URL=url.render_as_string(hide_password=False))
+
+
+async def test_two_migrations_at_once_whatever_the_isolation_of_the_database_is(
+    tocsin_process: Callable[..., subprocess.CompletedProcess[str]], empty_url: str
+) -> None:
+    database = make_url(empty_url).database
+    await execute(empty_url, f"ALTER DATABASE \"{database}\" SET default_transaction_isolation = 'serializable'")
+    blocking = await asyncpg.connect(empty_url)
+    await blocking.execute(f"SELECT pg_advisory_lock({AdvisoryLock.MIGRATION:d})")
+
+    async def both_wait() -> bool:
+        rows = await blocking.fetchval(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        return bool(rows == 2)
+
+    runs = [asyncio.to_thread(tocsin_process, "migrate", TOCSIN_DATABASE_URL=empty_url) for _ in range(2)]
+    migrations = asyncio.gather(*runs)
+    await eventually(both_wait)
+    await blocking.close()
+    assert [(run.returncode, run.stderr) for run in await migrations] == [(0, ""), (0, "")]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import make_url
 
-from service.database.engine import parse_url
+from service.database.durability import FollowedServer, ServerState, UnsafeServer
+from service.database.engine import address_of, parse_url
 from service.errors import ConfigurationError
 
 pytestmark = pytest.mark.unit
@@ -31,3 +33,50 @@ def test_any_other_address_is_refused_and_not_shown(address: str) -> None:
     with pytest.raises(ConfigurationError, match="TOCSIN_DATABASE_URL must look like") as raised:
         parse_url(address)
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "hosts"),
+    [
+        ("postgresql://a:b@one:1,two:2/c", [("one", 1), ("two", 2)]),
+        ("postgresql://one,two:2/c?sslmode=disable", [("one", 5432), ("two", 2)]),
+        ("postgresql:///c?host=one,two&port=1,2", [("one", 1), ("two", 2)]),
+    ],
+)
+def test_of_several_hosts_the_primary_is_connected_to(address: str, hosts: list[tuple[str, int]]) -> None:
+    url = parse_url(address)
+    assert url.database == "c"
+    query = make_url(address_of(url)).query
+    named = zip(str(query["host"]).split(","), map(int, str(query["port"]).split(",")), strict=True)
+    assert list(named) == hosts
+    assert query["target_session_attrs"] == "primary"
+
+
+def test_an_address_may_ask_for_another_server_itself() -> None:
+    assert "any" in address_of(parse_url("postgresql://one:1,two:2/c?target_session_attrs=any"))
+    assert "target_session_attrs" not in address_of(parse_url("postgresql://one/c"))
+
+
+class Connection:
+    """A connection that only ends."""
+
+    def __init__(self) -> None:
+        self.is_cut = False
+
+    def terminate(self) -> None:
+        self.is_cut = True
+
+
+def test_all_connections_follow_to_another_server_and_never_back() -> None:
+    server, first, second, third = FollowedServer(), Connection(), Connection(), Connection()
+    server.meet(first, ServerState("a", []))
+    server.meet(second, ServerState("a", []))
+    assert not first.is_cut
+    server.meet(third, ServerState("b", []))
+    assert first.is_cut
+    assert second.is_cut
+    assert not third.is_cut
+    assert server.identity == "b"
+    with pytest.raises(UnsafeServer, match="two servers"):
+        server.meet(Connection(), ServerState("a", []))
+    assert not third.is_cut

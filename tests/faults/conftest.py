@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from service.database.embedded import BINARIES, embedded_postgres
 from service.database.engine import parse_url
 from service.database.migrate import migrate
 from tests.fixtures.audit_verify import assert_untampered
-from tests.harness import memory_folder, with_database
+from tests.harness import PATIENCE, memory_folder, with_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -36,6 +38,17 @@ class Postgres:
     def stop(self, mode: str) -> None:
         """Stop it: ``fast`` ends its sessions and writes a checkpoint, ``immediate`` is a crash."""
         self._control("stop", "-m", mode)
+
+    def kill(self) -> None:
+        """Kill its first process; the others end when they notice, and what was in their memory is lost."""
+        pid = int((self.folder / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while any(Path(f"/proc/{child}/cmdline").exists() for child in children):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        (self.folder / "postmaster.pid").unlink()
 
     def start(self) -> None:
         """Start it as it was started before."""
