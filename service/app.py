@@ -28,7 +28,7 @@ from service.dashboard.node_stats import REQUEST_CHANNEL, NodeStatsReporter
 from service.dashboard.subscribers import Dashboard
 from service.database.engine import Database
 from service.database.notifications import NotificationListener
-from service.errors import CloseReason
+from service.errors import CloseReason, TocsinError
 from service.events.log import EVENTS_CHANNEL, read_head
 from service.http import health, openapi, problems, static_console, swagger_ui
 from service.http.provided import Parts, provide
@@ -81,7 +81,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         version=__version__,
         summary="Alerts, stored before answered and pushed at once.",
         description=DESCRIPTION,
-        lifespan=lambda _app: node.running(),
+        lifespan=lambda _app: node.lifespan(),
         docs_url=None,
         redoc_url=None,
         servers=[{"url": "/"}],
@@ -197,6 +197,16 @@ class Node:
         return parts
 
     @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Run the node, and keep why it failed to start."""
+        try:
+            async with self.running():
+                yield
+        except Exception as error:
+            self.tasks.fail(error)
+            raise
+
+    @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start the parts, and stop them at the end of the block."""
         async with AsyncExitStack() as stack:
@@ -238,8 +248,14 @@ class NodeTasks:
     """Tasks that run beside the requests. If one fails, the whole node stops, to be restarted."""
 
     def __init__(self) -> None:
-        self.failed = False
-        """Whether a task has failed, so that the node stops."""
+        self.failure: str | None = None
+        """Why the node did not start, or why it stops, in one line."""
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the first error."""
+        if self.failure is None:
+            reason = str(error) if isinstance(error, TocsinError) else f"{type(error).__name__}: {error}"
+            self.failure = reason.partition("\n")[0]
 
     @asynccontextmanager
     async def running(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
@@ -255,5 +271,5 @@ class NodeTasks:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("a part of the node failed; stopping", exc_info=error)
-            self.failed = True
+            self.fail(error)
             os.kill(os.getpid(), signal.SIGTERM)

@@ -117,10 +117,11 @@ def _run_node(
     gc.set_threshold(50_000, 20, 100)
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
         server.run(sockets=[listener])
+    failure = parts_of(app).find(NodeTasks).failure
     if not server.started:
-        raise CommandFailed("the node did not start: its log says why")
-    if parts_of(app).find(NodeTasks).failed:
-        raise CommandFailed("a part of the node failed: its log says why")
+        raise CommandFailed(f"the node did not start: {failure or 'its log says why'}")
+    if failure is not None:
+        raise CommandFailed(f"a part of the node failed: {failure}")
 
 
 def _keyring(settings: Settings, *, dev: bool) -> Keyring:

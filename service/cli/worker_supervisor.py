@@ -5,12 +5,14 @@
                      ┌ starting ──── listens ────► serving ─── ends ┐
     start ──────────►┤                                              ├──► pause ──► start again
                      └─ ends before it listens ─────────────────────┘
-                          └ no other listens, or not all have listened yet: all stop, the command fails
+                          └ not all have listened yet, or none has for ATTEMPTS: all stop, the command fails
 
 - All stop when this process gets SIGTERM, SIGINT or SIGHUP (a closed terminal), each worker as a
   single node does. A worker that takes too long is killed.
 - A worker that ends unexpectedly is started again at once; if it soon ends again, after a pause
-  that doubles each time.
+  that doubles each time. So an outage in which all end is survived if it is short; after a longer
+  one the command fails, and whoever started it starts it again.
+- The log says why a worker ended: what it raised, or the signal that killed it.
 - A worker stops by itself when its parent has ended. A thread watches for that, so that it works
   with a blocked event loop too.
 
@@ -50,6 +52,8 @@ STEADY_SECONDS = 10
 """A worker that ran for this long is started again without a pause."""
 PAUSE_MIN_SECONDS = 1
 PAUSE_MAX_SECONDS = 30
+ATTEMPTS = 5
+"""How often a worker may end before it listens while no other listens."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _spawn = multiprocessing.get_context("spawn")
@@ -99,26 +103,29 @@ class Workers:
 
     async def _supervise(self, name: str, count: int) -> None:
         """Run a worker, and start it again whenever it ends, until all are to stop."""
-        pause = 0
+        pause = attempts = 0
         while not self._stopping.is_set():
             began = time.monotonic()
-            listened = await self._run_once(name, count)
+            listened, why = await self._run_once(name, count)
             if self._stopping.is_set():
                 return
-            if not listened and not (self._complete and self._listening):
+            attempts = 0 if listened or self._listening else attempts + 1
+            if not listened and (not self._complete or attempts == ATTEMPTS):
+                log.error("worker did not start", worker=name, why=why)
                 self._failed = True
                 self._stop()
                 return
             if time.monotonic() - began >= STEADY_SECONDS:
                 pause = 0
-            log.warning("worker ended; starting it again", worker=name, after_seconds=pause)
+            log.warning("worker ended; starting it again", worker=name, after_seconds=pause, why=why)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(max(PAUSE_MIN_SECONDS, 2 * pause), PAUSE_MAX_SECONDS)
 
-    async def _run_once(self, name: str, count: int) -> bool:
-        """Run a worker to its end, and return whether it ever listened."""
-        reader, writer = _spawn.Pipe(duplex=False)  # the worker sends one message, when it listens
+    async def _run_once(self, name: str, count: int) -> tuple[bool, str]:
+        """Run a worker to its end, and return whether it ever listened, and why it ended."""
+        # The worker sends None when it listens, and the text of the error by which it ends.
+        reader, writer = _spawn.Pipe(duplex=False)
         arguments = (self._target, self._arguments, writer, self._stop_seconds)
         process = _spawn.Process(target=_work, name=name, args=arguments, daemon=True)
         with _stop_signals_blocked():
@@ -126,20 +133,20 @@ class Workers:
         self._processes[name] = process
         writer.close()
         with reader:
-            await _readable(reader.fileno())
-            with contextlib.suppress(EOFError):
-                reader.recv()
+            why = await _message(reader)
+            listened = why is None
+            if listened:
                 self._listening.add(name)
-        listened = name in self._listening
-        if len(self._listening) == count and not self._complete:
-            self._complete = True
-            self._on_listening()
+                if len(self._listening) == count and not self._complete:
+                    self._complete = True
+                    self._on_listening()
+                why = await _message(reader)
         await _readable(process.sentinel)
         process.join()
         self._listening.discard(name)
         del self._processes[name]
         self._on_ended(name)
-        return listened
+        return listened, why or _exit(process.exitcode)
 
     def _stop(self) -> None:
         """Send SIGTERM to all workers, and SIGKILL to those left after ``stop_seconds``."""
@@ -154,6 +161,21 @@ class Workers:
         for name, process in self._processes.items():
             log.error("worker does not stop; killing it", worker=name)
             process.kill()
+
+
+async def _message(reader: Connection) -> str | None:
+    """Return the next message of a worker, or an empty one once it has ended."""
+    await _readable(reader.fileno())
+    try:
+        message: str | None = reader.recv()
+    except EOFError:
+        return ""
+    return message
+
+
+def _exit(code: int | None) -> str:
+    """Return in words how a process ended."""
+    return f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
 async def _readable(file: int) -> None:
@@ -208,7 +230,11 @@ def _work(target: Callable[..., object], arguments: tuple[Any, ...], writer: Con
         pass  # the terminal's Ctrl-C, which the parent gets too
     except TocsinError as error:
         log.critical("worker failed", why=str(error))
+        writer.send(str(error))
         sys.exit(1)
+    except Exception as error:
+        writer.send(f"{type(error).__name__}: {error}")
+        raise
 
 
 def _end_with_parent(stop_seconds: float) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from service.cli import main
 from service.cli.worker_supervisor import Workers
@@ -20,13 +21,15 @@ from tests.faults.load import UNLIMITED, Admin, Backend, Load, assert_ledger_wit
 from tests.harness import PATIENCE, ROOT, SECRET, Process, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.harness import Stream
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 
 BOTH = ("worker-1", "worker-2")
+START = 4 * PATIENCE
+"""Several starts, one after the other."""
 REFUSE_NODES = (
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no more''; END'",
     "CREATE TRIGGER refuse BEFORE INSERT ON nodes FOR EACH ROW EXECUTE FUNCTION refuse()",
@@ -222,8 +225,31 @@ async def test_a_worker_that_cannot_start_again_leaves_the_service_up_until_no_o
         assert figures["tocsin_alerts_stored_total"] == 20
         os.kill(second, signal.SIGKILL)
     assert await asyncio.to_thread(pair.process.wait) == 1
+    for record in records(pair, "worker did not start"):
+        assert "no more" in record["why"]
+    pauses = [record["after_seconds"] for record in records(pair, "starting it again")]
+    assert max(pauses) >= 4
     assert complaints(pair.log.read_text()) == ["tocsin: a worker did not start: its log says why"]
     await eventually(lambda: not members(pair.process.pid))
+
+
+async def test_workers_that_all_end_while_they_start_come_back_after_a_pause(pair: Process) -> None:
+    for statement in REFUSE_NODES:
+        await pair.sql(statement)
+    for pid in await serving(pair):
+        os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: any(record["after_seconds"] for record in records(pair, "starting it again")), START)
+    assert {record["why"] for record in records(pair, "starting it again") if record["after_seconds"] == 0} == {
+        "killed by signal 9"
+    }
+    await eventually(lambda: any("no more" in record["why"] for record in records(pair, "starting it again")), START)
+    await pair.sql("DROP TRIGGER refuse ON nodes")
+    await eventually(lambda: both_serve_again(pair), START)
+    await pair.post()
+
+
+async def both_serve_again(node: Process) -> bool:
+    return len(await serving(node) & members(node.process.pid)) == 2
 
 
 def is_starting(pid: int) -> bool:
@@ -249,6 +275,17 @@ def test_a_worker_that_cannot_start_fails_the_command() -> None:
     with pytest.raises(CommandFailed, match="a worker did not start"):
         workers.run(1)
     assert ended == ["worker-1"]
+
+
+def test_the_log_says_why_a_worker_did_not_start() -> None:
+    workers = Workers(fail_to_start, (), on_listening=pytest.fail, on_ended=lambda _name: None, stop_seconds=PATIENCE)
+    with capture_logs() as log, pytest.raises(CommandFailed, match="a worker did not start"):
+        workers.run(2)
+    assert {record["why"] for record in log if record["event"] == "worker did not start"} == {"this is why"}
+
+
+def fail_to_start(_listening: Callable[[], None]) -> None:
+    raise CommandFailed("this is why")
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "many"])
