@@ -218,12 +218,12 @@ class Node:
             await self.revocations.read()
             await self._keyring.load()
             self.fanout.start_at(head)
-            await self.flusher.register(head.seq)
+            await self.flusher.register(head)
             stack.push_async_callback(self.flusher.sign_off)
             stack.push_async_callback(self.dashboard.close)
             stack.callback(self._shut_down)  # also those without a socket, between two polls
             for work in (
-                self.flusher.task(self._shut_down).run(),
+                self.flusher.task(self._shut_down, self.fanout.task.wake).run(),
                 self.committer.run(),
                 self.due_alerts.task.run(),
                 self.fanout.task.run(),

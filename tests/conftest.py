@@ -27,8 +27,8 @@ pytest_plugins = [
     "tests.tiers",
     "tests.fixtures.recorded_database",
     "tests.fixtures.notifications",
-    "tests.fixtures.open_ledger",
     "tests.fixtures.small_log",
+    "tests.fixtures.open_ledger",
     "tests.fixtures.weak_servers",
 ]
 

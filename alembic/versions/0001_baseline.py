@@ -224,6 +224,13 @@ def create_connections() -> None:
             nullable=False,
             comment="up to here every connection that keeps up was sent its events",
         ),
+        Column(
+            "flush",
+            BigInteger,
+            nullable=False,
+            server_default=text("0"),
+            comment="the number of its last flush; a failover that lost flushes sets it back",
+        ),
         Column("ended_at", TIME, comment="null while it serves"),
         Column(
             "lease_seconds",

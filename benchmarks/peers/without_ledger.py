@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.cli import main
 from service.ledger.recorder import LedgerRecorder
+
+if TYPE_CHECKING:
+    from service.events.position import Position
 
 RECORDING = ("record_opening", "record_live", "record_position", "record_dispatch_to", "record_receipt")
 
@@ -17,9 +20,9 @@ def _nothing(*_: Any, **__: Any) -> None:
     """Record nothing."""
 
 
-def _record_dispatch(ledger: LedgerRecorder, _after_seq: int, up_to_seq: int, **_: Any) -> None:
+def _record_dispatch(ledger: LedgerRecorder, _after: Position, up_to: Position, **_: Any) -> None:
     """Advance the node's position, which the stream needs."""
-    ledger.sent_seq = up_to_seq
+    ledger.position = up_to
 
 
 for name, replacement in {**dict.fromkeys(RECORDING, _nothing), "record_dispatch": _record_dispatch}.items():

@@ -10,7 +10,14 @@ connections, whose clients resume, and goes on under a new id::
 
     register ──► flush, renew ──► sign off
        ▲              │
-       └── new id ◄───┘ LeaseLost, or a record that PostgreSQL refuses
+       └── new id ◄───┘ LeaseLost, or a record that PostgreSQL refuses: what waits is dropped
+                        HistoryChanged: what waits is cut, and written under the old id
+
+A flush writes only what the log holds: in its own transaction it checks the position up to which
+everything was sent (``events/position.py``). After a failover that lost commits, or a restored
+backup, the log has other events there, or none; then nothing is written until the fan-out has found
+the last position in common (``start_over``). A failover may lose flushes only: then the node's row
+has the number of an earlier one, and the node counts as lost, too.
 """
 
 from __future__ import annotations
@@ -27,6 +34,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.database.ids import uuid7
 from service.errors import CloseReason, DatabaseUnavailable, TocsinError
+from service.events.position import HistoryChanged
 from service.ledger import statements
 from service.ledger.lease import boottime
 from service.logs import get_logger
@@ -40,14 +48,18 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.database.engine import Database
-    from service.ledger.recorder import LedgerRecorder
+    from service.events.position import Position
+    from service.ledger.recorder import LedgerRecorder, LeftBehind
     from service.settings import LedgerSettings
 
 log = get_logger(__name__)
 
+HISTORY_CHANGED = "history_changed"
+"""Why the connections of a node end that met another history of the log than the one it sent."""
+
 
 class LeaseLost(TocsinError):
-    """Another node declared this one lost."""
+    """Another node declared this one lost, or a failover lost what it had written."""
 
 
 class LedgerFlusher:
@@ -58,6 +70,10 @@ class LedgerFlusher:
         self._recorder = recorder
         self._settings = settings
         self._flushing = asyncio.Lock()
+        self._registered: UUID | None = None
+        self._attempted = self._confirmed = 0
+        """The numbers of the last flush, and of the last one that was certainly written."""
+        self._task: PeriodicTask | None = None
         self.punctual_since: float | None = None
         """Since when (boot time) no flush failed, and none took as long as a lease; None after one that failed."""
 
@@ -71,57 +87,65 @@ class LedgerFlusher:
         """Whether nobody can have declared this node lost."""
         return self._recorder.lease.is_held
 
-    async def register(self, sent_seq: int) -> None:
-        """Register as a new node that has fanned out up to ``sent_seq``.
+    async def register(self, position: Position) -> None:
+        """Register as a new node that has fanned out up to ``position``.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
+            HistoryChanged: the log does not hold the position.
 
         """
-        self._recorder.become(uuid7(), sent_seq)
-        started = boottime()
-        async with self._database.transaction() as tx:
-            await tx.execute(
-                statements.REGISTER_NODE,
-                {
-                    "id": self._recorder.node_id,
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "sent_seq": sent_seq,
-                    "lease_seconds": self._settings.node_lease_seconds,
-                },
-            )
-        self._recorder.lease.renew(started)
-        self.punctual_since = started
+        self._recorder.become(uuid7(), position)
+        await self.flush()
 
-    def task(self, drop_connections: Callable[[], None]) -> PeriodicTask:
-        """Return the task that flushes; it calls ``drop_connections`` before it starts over."""
-        flush = partial(self._flush_or_start_over, drop_connections)
-        return PeriodicTask("ledger_flush", flush, self._settings.ledger_flush_seconds)
+    def start_over(self, position: Position, common: Position | None) -> None:
+        """Go on as a new node at ``position``, because the history of the log changed.
 
-    async def _flush_or_start_over(self, drop_connections: Callable[[], None]) -> None:
+        Call it once all streams are closed. What waits under the old id is cut at ``common``, the
+        last position that both histories have, or dropped where that is not known. The next flush
+        writes it and registers the new node; until then, no event may be sent.
+        """
+        self._recorder.leave_history(uuid7(), position, common, self._confirmed)
+        if self._task is not None:
+            self._task.wake()
+
+    def task(self, drop_connections: Callable[[], None], history_changed: Callable[[], None]) -> PeriodicTask:
+        """Return the task that flushes.
+
+        It calls ``drop_connections`` before it starts over, and ``history_changed`` when the log
+        does not hold the node's position; nothing is written then until ``start_over``.
+        """
+        flush = partial(self._flush_or_start_over, drop_connections, history_changed)
+        self._task = PeriodicTask("ledger_flush", flush, self._settings.ledger_flush_seconds)
+        return self._task
+
+    async def _flush_or_start_over(
+        self, drop_connections: Callable[[], None], history_changed: Callable[[], None]
+    ) -> None:
         try:
             await self.flush()
+        except HistoryChanged:
+            history_changed()
         except DBAPIError:
             # A bug: PostgreSQL refuses a record. The node must go on. The record cannot be dropped
             # alone: if it closes a connection, the connection's row would go on to claim what the
             # node sends.
             log.exception("ledger flush refused: dropping all connections", dropped=len(self._recorder.pending))
             self._recorder.source_stats.take()
-            await self._start_over(drop_connections)
+            await self._drop_all(drop_connections)
         except LeaseLost:
             log.warning("node lease lost: dropping all connections")
-            await self._start_over(drop_connections)
+            await self._drop_all(drop_connections)
 
-    async def _start_over(self, drop_connections: Callable[[], None]) -> None:
-        """Leave the old node's rows as they were last written."""
+    async def _drop_all(self, drop_connections: Callable[[], None]) -> None:
+        """Go on as a new node, and leave the old node's rows as they were last written."""
         drop_connections()
-        with contextlib.suppress(DatabaseUnavailable):
-            await self.register(self._recorder.sent_seq)
+        with contextlib.suppress(DatabaseUnavailable, HistoryChanged):  # the next flush meets it again
+            await self.register(self._recorder.position)
 
     async def sign_off(self) -> None:
         """Flush for the last time, and end the node."""
-        with contextlib.suppress(DatabaseUnavailable, LeaseLost, DBAPIError):
+        with contextlib.suppress(DatabaseUnavailable, HistoryChanged, LeaseLost, DBAPIError):
             await self.flush()
             async with self._database.transaction() as tx:
                 await tx.execute(
@@ -129,10 +153,11 @@ class LedgerFlusher:
                 )
 
     async def flush(self) -> None:
-        """Write what waits, and renew the lease.
+        """Write what waits, and renew the lease; register the node first, where it is new.
 
         Raises:
             DatabaseUnavailable: nothing was lost; the next flush tries again.
+            HistoryChanged: the log does not hold the node's position; nothing was written.
             LeaseLost: the node was declared lost.
 
         """
@@ -156,35 +181,77 @@ class LedgerFlusher:
 
     async def _write_pending(self) -> None:
         recorder = self._recorder
-        node = {"id": recorder.node_id, "sent_seq": recorder.sent_seq}
+        node_id, position, left_behind = recorder.node_id, recorder.position, recorder.left_behind
         records, counts = recorder.begin_flush(), recorder.source_stats.take()
         rows, final = {**records.rows(), "source_hours": counts}, records.final_rows()
         written = committing = False
+        self._attempted += 1
         try:
             async with self._database.transaction() as tx:
-                await _write(tx, node, rows, final, presence_changed=records.presence_changed)
+                if left_behind is not None:
+                    await self._write_left_behind(tx, left_behind)
+                await self._hold_lease(tx, node_id, position)
+                await _write(tx, rows, final, presence_changed=records.presence_changed)
                 committing = True
             written = True
+            self._registered, self._confirmed = node_id, self._attempted
         finally:
             recorder.end_flush(written=written)
             if not committing:  # once the commit was asked for, its outcome is unknown, and counts would add up twice
                 recorder.source_stats.put_back(counts)
 
+    async def _hold_lease(self, tx: AsyncConnection, node_id: UUID, position: Position) -> None:
+        """Renew the lease, or register the node. Its row is locked from here on.
+
+        So no housekeeping can declare the node lost meanwhile.
+        """
+        if node_id == self._registered:
+            holds = await self._renew(tx, node_id, position, self._confirmed)
+        else:
+            node = {
+                "id": node_id,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "sent_seq": position.seq,
+                "sent_id": position.id,
+                "flush": self._attempted,
+                "lease_seconds": self._settings.node_lease_seconds,
+            }
+            holds = await tx.scalar(statements.REGISTER_NODE, node)
+        if holds is None:
+            raise LeaseLost
+        if not holds:
+            raise HistoryChanged(position)
+
+    async def _renew(self, tx: AsyncConnection, node_id: UUID, position: Position, confirmed_flush: int) -> bool | None:
+        """Return whether the log holds ``position``; None where the node's row is not as it was written."""
+        node = {
+            "id": node_id,
+            "sent_seq": position.seq,
+            "sent_id": position.id,
+            "flush": self._attempted,
+            "confirmed_flush": confirmed_flush,
+        }
+        holds: bool | None = await tx.scalar(statements.RENEW_NODE, node)
+        return holds
+
+    async def _write_left_behind(self, tx: AsyncConnection, left: LeftBehind) -> None:
+        """Write what the node left behind under its old id, as far as the log holds it, and end that id."""
+        common = left.common
+        if (
+            common is not None
+            and await tx.scalar(statements.LOG_HOLDS, common._asdict())
+            and await self._renew(tx, left.node_id, common, left.flush)
+        ):
+            await _write(tx, left.records.rows(), left.records.final_rows(), presence_changed=True)
+        await tx.execute(statements.END_NODES, {"ids": [left.node_id], "reason": HISTORY_CHANGED})
+
 
 async def _write(
-    tx: AsyncConnection,
-    node: dict[str, Any],
-    rows: dict[str, Sequence[Any]],
-    final: dict[str, Sequence[Any]],
-    *,
-    presence_changed: bool,
+    tx: AsyncConnection, rows: dict[str, Sequence[Any]], final: dict[str, Sequence[Any]], *, presence_changed: bool
 ) -> None:
-    # The node's row comes first: it is locked from here on, so no housekeeping can declare the node
-    # lost meanwhile.
-    if (await tx.execute(statements.RENEW_NODE, node)).rowcount == 0:
-        raise LeaseLost
     for name, statement in statements.UPSERTS.items():
-        if rows[name]:
+        if rows.get(name):
             await tx.execute(statement, {"rows": orjson.dumps(rows[name]).decode()})
     if presence_changed:
         await tx.execute(statements.NOTIFY_PRESENCE)

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from service.database.ids import uuid7
+from service.events.position import ORIGIN, HistoryChanged
 from service.ledger import statements
 from service.ledger.lease import Lease
 from service.ledger.records import Dispatch, PendingRecords, Receipt, Sighting, printable
@@ -34,12 +36,50 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from service.database.engine import Database
+    from service.events.position import Position
     from service.ledger.records import ConnectionEntry, Rejection
     from service.settings import LedgerSettings
 
 
+@dataclass(slots=True)
+class LeftBehind:
+    """What a node has still to write under the id that it had before the history of the log changed.
+
+    Everything is cut at ``common``, the last position that both histories have. Where that is not
+    known, nothing is written. ``flush`` is the number of the last flush that was written.
+    """
+
+    node_id: UUID
+    flush: int
+    records: PendingRecords
+    common: Position | None
+
+    def __post_init__(self) -> None:
+        self._cut()
+
+    def narrow(self, common: Position | None) -> None:
+        """The history changed again: claim nothing after the earlier of the two positions."""
+        if self.common is None or common is None:
+            self.common = None
+        elif common.seq < self.common.seq:
+            self.common = common
+            self._cut()
+
+    def put_back(self, older: PendingRecords) -> None:
+        """Add records that could not be written."""
+        self.records.put_back(older)
+        self._cut()
+
+    def _cut(self) -> None:
+        if self.common is not None:
+            self.records.cut(self.common.seq)
+
+
 class LedgerRecorder:
-    """The records of one node."""
+    """The records of one node.
+
+    ``position`` is how far the node has fanned out to all its connections that keep up.
+    """
 
     def __init__(self, database: Database, settings: LedgerSettings) -> None:
         self._database = database
@@ -48,9 +88,10 @@ class LedgerRecorder:
         self.in_flight = self._no_records()
         """What a flush is writing now."""
         self.source_stats = SourceStats(settings.source_stats_max)
-        self.lease = Lease(settings.node_lease_seconds)
-        self.node_id = uuid7()
-        self.sent_seq = 0
+        self.left_behind: LeftBehind | None = None
+        """Until the node is registered under its new id."""
+        self.become(uuid7(), ORIGIN)
+        self._flushing = self.node_id
 
     def _no_records(self) -> PendingRecords:
         return PendingRecords(self._settings.ledger_pending_max)
@@ -78,7 +119,7 @@ class LedgerRecorder:
         if entry.closed_at is not None:
             return
         if entry.sent_seq is None:
-            entry.sent_seq = self.sent_seq
+            entry.sent_seq = self.position.seq
         entry.closed_at = datetime.now(UTC)
         entry.close_code = code
         entry.close_reason = printable(reason)
@@ -100,11 +141,11 @@ class LedgerRecorder:
         """Record that the connection replays or lags, and was sent no further than ``sent_seq``."""
         self._set_sent(entry, sent_seq)
 
-    def record_dispatch(self, after_seq: int, up_to_seq: int, *, to_anybody: bool) -> None:
-        """Record that ``(after_seq, up_to_seq]`` was sent to all that keep up, if to anybody."""
-        self.sent_seq = up_to_seq
+    def record_dispatch(self, after: Position, up_to: Position, *, to_anybody: bool) -> None:
+        """Record that ``(after, up_to]`` was sent to all that keep up, if to anybody."""
+        self.position = up_to
         if to_anybody:
-            self.pending.add_dispatch(self.node_id, after_seq, up_to_seq)
+            self.pending.add_dispatch(self.node_id, after.seq, up_to.seq)
 
     def record_dispatch_to(self, entry: ConnectionEntry, after_seq: int, up_to_seq: int) -> None:
         """Record that ``(after_seq, up_to_seq]`` was sent to a connection that replays or lags."""
@@ -145,7 +186,7 @@ class LedgerRecorder:
 
     # What the streams ask.
 
-    async def resume_seq(self, recipient: str, topics: tuple[str, ...], head: int) -> int:
+    async def resume_seq(self, recipient: str, topics: tuple[str, ...], head: Position) -> int:
         """Return where ``recipient`` resumes: after the last event confirmed on any connection.
 
         A new recipient begins at ``head``, which is stored before anything is sent, so that
@@ -153,18 +194,29 @@ class LedgerRecorder:
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
+            HistoryChanged: the log does not hold ``head``; nothing was stored.
 
         """
         # Read before the table: what a flush is writing now may be in neither afterwards.
         confirmed = self.pending.confirmed | self.in_flight.confirmed
-        waiting = [entry.received_seq for entry in confirmed if entry.recipient == recipient]
-        parameters = {"id": recipient, "topics": list(topics), "head": max(waiting, default=head)}
+        waiting = [
+            entry.received_seq for entry in confirmed if entry.recipient == recipient and entry.node_id == self.node_id
+        ]
+        parameters = {
+            "id": recipient,
+            "topics": list(topics),
+            "begin": max(waiting, default=head.seq),
+            "head_seq": head.seq,
+            "head_id": head.id,
+        }
         # Many streams of one recipient may ask at once: were this node to freeze, each would keep
         # the row locked against the flushes of the others for as long as a transaction may idle,
         # one after the other.
-        stored: int = await self._database.run(
+        stored: int | None = await self._database.run(
             lambda tx: tx.scalar(statements.BEGIN_RECIPIENT, parameters), autocommit=True
         )
+        if stored is None:
+            raise HistoryChanged(head)
         return max([*waiting, stored])
 
     async def record_late_receipt(self, connection: UUID, recipient: str, seq: int) -> int | None:
@@ -202,20 +254,41 @@ class LedgerRecorder:
 
     # What the flusher asks.
 
-    def become(self, node_id: UUID, sent_seq: int) -> None:
-        """Go on as another node, without the records of the old one."""
-        self.node_id, self.sent_seq = node_id, sent_seq
-        self.lease.end()
+    def become(self, node_id: UUID, position: Position) -> None:
+        """Go on as another node, which holds no lease yet, without the records of the old one."""
+        self.node_id, self.position = node_id, position
+        self.lease = Lease(self._settings.node_lease_seconds)
         self.pending = self._no_records()
+        self.left_behind = None
+
+    def leave_history(self, node_id: UUID, position: Position, common: Position | None, flush: int) -> None:
+        """Go on as another node; what waits under the old id is cut at ``common``, and written first.
+
+        ``flush`` is the number of the last flush that was written.
+        """
+        left_behind = self.left_behind
+        if left_behind is None:
+            left_behind = LeftBehind(self.node_id, flush, self.pending, common)
+        else:  # the present id was never registered
+            left_behind.narrow(common)
+        self.become(node_id, position)
+        self.left_behind = left_behind
 
     def begin_flush(self) -> PendingRecords:
         """Return the pending records, and keep them as those in flight until ``end_flush``."""
         self.in_flight, self.pending = self.pending, self._no_records()
+        self._flushing = self.node_id
         self.in_flight.freeze()
         return self.in_flight
 
     def end_flush(self, *, written: bool) -> None:
-        """Forget the records in flight, or put them back."""
-        if not written:
-            self.pending.put_back(self.in_flight)
+        """Forget the records in flight, or put them back, to those of the node whose they are."""
+        left_behind = self.left_behind
+        if self._flushing == self.node_id:
+            if written:
+                self.left_behind = None
+            else:
+                self.pending.put_back(self.in_flight)
+        elif not written and left_behind is not None and left_behind.node_id == self._flushing:
+            left_behind.put_back(self.in_flight)
         self.in_flight = self._no_records()

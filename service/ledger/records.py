@@ -190,6 +190,22 @@ class PendingRecords:
         }
         self.presence_changed |= older.presence_changed
 
+    def cut(self, seq: int) -> None:
+        """Claim nothing after ``seq``: the log holds other events there than those that were sent.
+
+        A receipt of a later event confirms those up to ``seq``, too.
+        """
+        for entry in self.changed | self.confirmed:
+            entry.after_seq = min(entry.after_seq, seq)
+            entry.received_seq = min(entry.received_seq, seq)
+            if entry.sent_seq is not None:
+                entry.sent_seq = min(entry.sent_seq, seq)
+        self.dispatches = [dispatch for dispatch in self.dispatches if dispatch.after_seq < seq]
+        for dispatch in self.dispatches:
+            dispatch.up_to_seq = min(dispatch.up_to_seq, seq)
+        for receipt in self.receipts:
+            receipt.seq = min(receipt.seq, seq)
+
     def rows(self) -> dict[str, Sequence[Any]]:
         """Return the rows that may still change, by table; their keys are the columns."""
         return {

@@ -18,19 +18,34 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 # ``seen_at`` is a time for people. What the other nodes observe is only that it changes (``lost_nodes.py``).
+# Both return whether the log holds the node's position, and nothing where the node has ended, or where its row does
+# not know of the last flush that was confirmed: a failover lost it, though perhaps no event, so what the rows of the
+# node's connections say is no longer what it wrote. A registration can be repeated.
 REGISTER_NODE = text(
-    "INSERT INTO nodes (id, host, pid, started_at, seen_at, sent_seq, lease_seconds)"
-    " VALUES (:id, :host, :pid, clock_timestamp(), clock_timestamp(), :sent_seq, :lease_seconds)"
+    """
+    INSERT INTO nodes (id, host, pid, started_at, seen_at, sent_seq, flush, lease_seconds)
+    VALUES (:id, :host, :pid, clock_timestamp(), clock_timestamp(), :sent_seq, :flush, :lease_seconds)
+    ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), sent_seq = excluded.sent_seq, flush = excluded.flush
+    WHERE nodes.ended_at IS NULL
+    RETURNING log_holds(:sent_seq, :sent_id)
+    """
 )
 RENEW_NODE = text(
-    "UPDATE nodes SET seen_at = clock_timestamp(), sent_seq = :sent_seq WHERE id = :id AND ended_at IS NULL"
+    """
+    UPDATE nodes SET seen_at = clock_timestamp(), sent_seq = :sent_seq, flush = :flush
+    WHERE id = :id AND ended_at IS NULL AND flush >= :confirmed_flush
+    RETURNING log_holds(:sent_seq, :sent_id)
+    """
 )
+LOG_HOLDS = text("SELECT log_holds(:seq, :id)")
 END_NODES = text("SELECT end_nodes(cast(:ids AS uuid[]), :reason)")
 
+# Stores and returns nothing where the log does not hold the node's position: what it knows is of another history.
 BEGIN_RECIPIENT = text(
     """
     INSERT INTO recipients AS known (id, topics, first_seen_at, last_seen_at, received_seq)
-    VALUES (:id, :topics, clock_timestamp(), clock_timestamp(), :head)
+    SELECT :id, :topics, clock_timestamp(), clock_timestamp(), cast(:begin AS bigint)
+    WHERE log_holds(:head_seq, :head_id)
     ON CONFLICT (id) DO UPDATE SET received_seq = coalesce(known.received_seq, excluded.received_seq)
     RETURNING received_seq
     """

@@ -31,6 +31,13 @@ nodes = Table(
     Column(
         "sent_seq", BigInteger, nullable=False, comment="up to here every connection that keeps up was sent its events"
     ),
+    Column(
+        "flush",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="the number of its last flush; a failover that lost flushes sets it back",
+    ),
     Column("ended_at", DateTime(timezone=True), comment="null while it serves"),
     Column(
         "lease_seconds",

@@ -142,7 +142,7 @@ class Admission:
         if request.after is not None:
             cursor = int(request.after)
         else:
-            cursor = await self._ledger.resume_seq(principal.subject, principal.topics, self._hub.position)
+            cursor = await self._ledger.resume_seq(principal.subject, principal.topics, self._ledger.position)
         await self._fanout.wait_until(cursor)  # it may be ahead of this node, and still be of this log
         return cursor if request.after is not None else min(cursor, self._hub.position)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from service.events.log import Event
+    from service.events.position import Position
     from service.severity import Severity
 
 SUBPROTOCOL = "tocsin.v1"
@@ -77,6 +78,7 @@ class PreparedEvent(Frame):
     topic: str
     severity: Severity
     recipients: frozenset[str] | None
+    position: Position
 
 
 class FrameBatch:
@@ -118,7 +120,7 @@ def _text_header(size: int) -> bytes:
 def prepare(event: Event) -> PreparedEvent:
     """Encode an event, once for all connections."""
     payload = b'{"type":"event","seq":%d,%b' % (event.seq, event.line[1:])
-    return PreparedEvent("event", event.seq, payload, event.topic, event.severity, event.recipients)
+    return PreparedEvent("event", event.seq, payload, event.topic, event.severity, event.recipients, event.position)
 
 
 def encode(kind: str, **members: Any) -> Frame:

@@ -107,14 +107,15 @@ class Hub:
 
     def broadcast(self, events: Sequence[PreparedEvent]) -> None:
         """Write the next events of the log to every live connection that may see them."""
-        after, self.position = self.position, events[-1].seq
+        sent, after = self._ledger.position, self.position
+        self.position = events[-1].seq
         everything = FrameBatch(*events)
         written = 0
         for event_filter, group in list(self._groups.items()):
             matching = [event for event in events if event_filter.matches(event)]
             if matching:
                 written += self._write(group, matching, everything, after)
-        self._ledger.record_dispatch(after, self.position, to_anybody=written > 0)
+        self._ledger.record_dispatch(sent, events[-1].position, to_anybody=written > 0)
         self.count_deliveries(written)
         FANOUT_PASSES.inc()
         FANOUT_SEQ.set(self.position)

@@ -138,7 +138,7 @@ async def test_a_full_ledger_merges_passes_into_later_ones_and_forgets_rejection
     opened = await open_ledger(ledger_pending_max=3)
     opened.connection()
     for seq in range(6):
-        opened.ledger.record_dispatch(seq, seq + 1, to_anybody=True)
+        await opened.dispatch(seq, seq + 1)
     assert opened.ledger.is_full
     opened.ledger.record_rejection(Rejection(None, "/v1/ws", "token_missing", None, None, None))
     await opened.flusher.flush()
@@ -159,13 +159,13 @@ async def test_a_flush_that_failed_is_repeated_and_loses_nothing(
 ) -> None:
     opened = await open_ledger(storage=BRIEF, ack_coalesce_seconds=1e-9)
     connection = opened.connection()
-    opened.ledger.record_dispatch(0, 1, to_anybody=True)
+    await opened.dispatch(0, 1)
     opened.ledger.record_receipt(connection, 1)
     async with opened.locked():
         with pytest.raises(DatabaseUnavailable):
             await opened.flusher.flush()
         assert opened.flusher.punctual_since is None
-        opened.ledger.record_dispatch(1, 2, to_anybody=True)
+        await opened.dispatch(1, 2)
         opened.ledger.record_receipt(connection, 2)
     assert await opened.rows("SELECT id FROM connections") == []
     await opened.flusher.flush()
@@ -180,7 +180,7 @@ async def test_a_flush_that_was_committed_unheard_of_is_repeated_and_doubles_not
 ) -> None:
     opened = await open_ledger()
     connection = opened.connection()
-    opened.ledger.record_dispatch(0, 1, to_anybody=True)
+    await opened.dispatch(0, 1)
     opened.ledger.record_dispatch_to(connection, 0, 1)
     opened.ledger.record_receipt(connection, 1)
     opened.ledger.record_rejection(Rejection(None, "/v1/ws", "token_missing", None, None, None))
@@ -198,7 +198,7 @@ async def test_a_flush_that_was_committed_unheard_of_is_repeated_and_doubles_not
 async def test_a_connection_that_was_closed_stays_as_it_was(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
     opened = await open_ledger()
     connection = opened.connection()
-    opened.ledger.record_dispatch(0, 3, to_anybody=True)
+    await opened.dispatch(0, 3)
     opened.ledger.record_closing(connection, 1001, "going away")
     await opened.flusher.flush()
     opened.ledger.record_position(connection, 9)
@@ -212,23 +212,23 @@ async def test_a_cursor_counts_acks_that_are_not_yet_written_or_being_written(
     opened = await open_ledger()
     connection = opened.connection()
     opened.ledger.record_receipt(connection, 5)
-    assert await opened.ledger.resume_seq("alice", ("*",), 9) == 5
+    assert await opened.ledger.resume_seq("alice", ("*",), await opened.position(9)) == 5
     opened.ledger.record_receipt(connection, 7)
     async with opened.locked():
         flush = asyncio.create_task(opened.flusher.flush())
         await eventually(lambda: len(opened.ledger.pending) == 0)
-        assert await opened.ledger.resume_seq("alice", ("*",), 9) == 7
+        assert await opened.ledger.resume_seq("alice", ("*",), await opened.position(9)) == 7
         assert not flush.done()
     await flush
-    assert await opened.ledger.resume_seq("alice", ("*",), 9) == 7
+    assert await opened.ledger.resume_seq("alice", ("*",), await opened.position(9)) == 7
 
 
 async def test_an_admin_who_never_acknowledged_goes_on_where_they_began(
     open_ledger: Callable[..., Awaitable[OpenLedger]],
 ) -> None:
     here, there = await open_ledger(), await open_ledger()
-    assert await here.ledger.resume_seq("bob", ("*",), 4) == 4
-    assert await there.ledger.resume_seq("bob", ("*",), 9) == 4
+    assert await here.ledger.resume_seq("bob", ("*",), await here.position(4)) == 4
+    assert await there.ledger.resume_seq("bob", ("*",), await there.position(9)) == 4
 
 
 # When the node was declared lost.
@@ -256,10 +256,10 @@ async def test_a_ledger_that_was_declared_lost_writes_nothing_more_under_its_old
     await opened.flusher.flush()
     lost = opened.ledger.node_id
     await opened.database.execute("UPDATE nodes SET ended_at = now(), sent_seq = 0")
-    opened.ledger.record_dispatch(0, 4, to_anybody=True)
+    await opened.dispatch(0, 4)
     with pytest.raises(LeaseLost):
         await opened.flusher.flush()
-    await opened.flusher.register(4)
+    await opened.flusher.register(opened.ledger.position)
     opened.ledger.record_closing(connection, 1012, "shutting_down")
     opened.ledger.record_receipt(connection, 4)
     await opened.flusher.flush()
@@ -277,14 +277,14 @@ async def test_a_fact_that_postgres_refuses_makes_the_ledger_start_over_and_clai
     await opened.flusher.flush()
     first = opened.ledger.node_id
     dropped = asyncio.Event()
-    running = asyncio.create_task(opened.flusher.task(dropped.set).run())
+    running = asyncio.create_task(opened.flusher.task(dropped.set, opened.refuse).run())
     try:
         opened.ledger.record_closing(connection, 1001, "going away")
         opened.connection("poison", user_agent="\0")
         await asyncio.wait_for(dropped.wait(), PATIENCE)
         await eventually(lambda: opened.rows("SELECT FROM nodes WHERE id = $1", opened.ledger.node_id))
         opened.connection("later")
-        opened.ledger.record_dispatch(0, 4, to_anybody=True)
+        await opened.dispatch(0, 4)
         await eventually(lambda: opened.rows("SELECT FROM dispatches"))
         assert opened.ledger.node_id != first
         rows = await opened.rows("SELECT n.sent_seq, c.sent_seq FROM nodes n JOIN connections c ON n.id = node_id")
@@ -298,7 +298,7 @@ async def test_a_fact_that_postgres_refuses_makes_the_ledger_start_over_and_clai
 async def test_a_node_that_ends_signs_off_and_flushes(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
     opened = await open_ledger()
     connection = opened.connection()
-    opened.ledger.record_dispatch(0, 2, to_anybody=True)
+    await opened.dispatch(0, 2)
     opened.ledger.record_closing(connection, 1012, "shutting_down")
     await opened.flusher.sign_off()
     assert await opened.rows("SELECT sent_seq, ended_at IS NOT NULL FROM nodes") == [(2, True)]
@@ -389,7 +389,7 @@ async def test_a_node_that_signs_off_leaves_no_connection_open(
 ) -> None:
     opened = await open_ledger()
     opened.connection()
-    opened.ledger.record_dispatch(0, 2, to_anybody=True)
+    await opened.dispatch(0, 2)
     await opened.flusher.sign_off()
     assert await opened.rows("SELECT sent_seq, close_reason FROM connections") == [(2, "shutting_down")]
     await assert_untampered(opened.url)

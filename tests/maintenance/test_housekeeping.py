@@ -63,11 +63,11 @@ async def test_a_node_that_was_silent_for_its_lease_is_lost_and_its_connections_
 ) -> None:
     judge, other = two_nodes
     keeping_up, lagging, closed = (other.connection(name) for name in ("keeping up", "lagging", "closed"))
-    other.ledger.record_dispatch(0, 7, to_anybody=True)
+    await other.dispatch(0, 7)
     other.ledger.record_position(lagging, 4)
     other.ledger.record_closing(closed, 1000, "client")
     await other.flusher.flush()
-    other.ledger.record_dispatch(7, 9, to_anybody=True)
+    await other.dispatch(7, 9)
     living = judge.connection("living")
     await judge.flusher.flush()
     await eventually(lambda: has_lost(judge, other))

@@ -52,7 +52,7 @@ async def mixed(log: Log, open_ledger: Callable[..., Awaitable[OpenLedger]]) -> 
     opened = await open_ledger()
     for number in range(4):
         entry = opened.connection(after_seq=0)
-        opened.ledger.record_dispatch(number, number + 1, to_anybody=True)
+        await opened.dispatch(number, number + 1)
         opened.ledger.record_receipt(entry, number + 1)
         alert = UUID(await log.value("SELECT id::text FROM alerts WHERE seq = $1", number + 1))
         opened.ledger.record_sightings("alice", ("*",), [alert])

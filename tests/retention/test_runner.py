@@ -181,7 +181,7 @@ async def test_deliveries_of_what_is_left_stay_as_they_were(
     across = opened.connection("across", after_seq=5)
     lags = opened.connection("lags", after_seq=0, sent_seq=0)
     stays = opened.connection("stays", after_seq=0)
-    ledger.record_dispatch(0, 500, to_anybody=True)
+    await opened.dispatch(0, 500)
     ledger.record_receipt(ended_before, 400)
     ledger.record_receipt(across, 450)
     ledger.record_receipt(stays, 500)
@@ -189,12 +189,12 @@ async def test_deliveries_of_what_is_left_stay_as_they_were(
     ledger.record_closing(ended_before, 1000, "client")
     ledger.record_closing(idle, 1000, "client")
     await opened.flusher.flush()
-    ledger.record_dispatch(500, SIZE - 1, to_anybody=True)
+    await opened.dispatch(500, SIZE - 1)
     ledger.record_dispatch_to(lags, 300, SIZE + 3)
     await opened.flusher.flush()
     old = await log.now()
     await log.fill(SIZE + 20)
-    ledger.record_dispatch(SIZE - 1, SIZE + 10, to_anybody=True)
+    await opened.dispatch(SIZE - 1, SIZE + 10)
     ledger.record_receipt(across, SIZE + 7)
     ledger.record_receipt(lags, SIZE + 2)
     ledger.record_closing(across, 1000, "client")
@@ -242,7 +242,7 @@ async def test_the_rest_of_the_chain_of_the_ledger_can_be_verified(
     opened = await open_ledger()
     for number in range(5):
         entry = opened.connection(f"old {number}", after_seq=0)
-        opened.ledger.record_dispatch(number * 10, number * 10 + 10, to_anybody=True)
+        await opened.dispatch(number * 10, number * 10 + 10)
         opened.ledger.record_receipt(entry, number * 10 + 5)
         opened.ledger.record_closing(entry, 1000, "client")
         await opened.flusher.flush()
@@ -303,9 +303,8 @@ async def test_the_index_of_the_links_does_not_point_at_deleted_rows(
     async def flush_many(first: int) -> None:
         for link in range(20):
             for number in range(500):
-                opened.ledger.record_dispatch(
-                    first + link * 500 + number, first + link * 500 + number + 1, to_anybody=True
-                )
+                after = first + link * 500 + number
+                opened.ledger.pending.add_dispatch(opened.ledger.node_id, after, after + 1)
             await opened.flusher.flush()
 
     await flush_many(-20_000)

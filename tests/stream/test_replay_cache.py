@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.events.position import Position
 from service.stream.frames import PreparedEvent
 from service.stream.replay_cache import ReplayCache
 
@@ -18,7 +19,7 @@ BATCHES = st.lists(st.lists(st.integers(1, 60), max_size=6), max_size=20)
 
 
 def prepared(seq: int, size: int = 10) -> PreparedEvent:
-    return PreparedEvent("event", seq, b"." * size, "default", "info", None)
+    return PreparedEvent("event", seq, b"." * size, "default", "info", None, Position(seq, seq))
 
 
 def extended(position: int, batches: Sequence[Sequence[int]], max_events: int, max_bytes: int) -> ReplayCache:
