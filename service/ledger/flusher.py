@@ -122,20 +122,25 @@ class LedgerFlusher:
     async def _flush_or_start_over(
         self, drop_connections: Callable[[], None], history_changed: Callable[[], None]
     ) -> None:
+        node_id = self.node_id
         try:
             await self.flush()
         except HistoryChanged:
             history_changed()
-        except DBAPIError:
-            # A bug: PostgreSQL refuses a record. The node must go on. The record cannot be dropped
-            # alone: if it closes a connection, the connection's row would go on to claim what the
-            # node sends.
-            log.exception("ledger flush refused: dropping all connections", dropped=len(self._recorder.pending))
-            self._recorder.source_stats.take()
-            await self._drop_all(drop_connections)
-        except LeaseLost:
+        except (DBAPIError, LeaseLost) as error:
+            if node_id == self.node_id:  # start_over was not called meanwhile
+                self._log_loss(error)
+                await self._drop_all(drop_connections)
+
+    def _log_loss(self, error: Exception) -> None:
+        if isinstance(error, LeaseLost):
             log.warning("node lease lost: dropping all connections")
-            await self._drop_all(drop_connections)
+            return
+        # A bug: PostgreSQL refuses a record. The node must go on. The record cannot be dropped alone:
+        # if it closes a connection, the connection's row would go on to claim what the node sends.
+        dropped = len(self._recorder.pending)
+        log.error("ledger flush refused: dropping all connections", dropped=dropped, exc_info=error)
+        self._recorder.source_stats.take()
 
     async def _drop_all(self, drop_connections: Callable[[], None]) -> None:
         """Go on as a new node, and leave the old node's rows as they were last written."""

@@ -138,6 +138,27 @@ def test_records_that_are_put_back_come_before_the_later_ones() -> None:
     assert later.presence_changed
 
 
+# Another history of the log.
+
+
+def test_records_are_cut_at_the_last_position_in_common() -> None:
+    records = pending()
+    before, across, after = (
+        entry(name, after_seq=after_seq, sent_seq=sent_seq, received_seq=received_seq, closed_at=AT)
+        for name, after_seq, sent_seq, received_seq in (("a", 1, 4, 3), ("b", 3, 9, 8), ("c", 7, 9, 9))
+    )
+    records.changed |= {before, across, after}
+    for after_seq, up_to_seq in ((2, 5), (5, 8), (6, 9)):
+        records.add_dispatch(NODE, after_seq, up_to_seq)
+    for one, seq in ((before, 3), (across, 8), (after, 9)):
+        records.add_receipt(one, seq, NEVER)
+    records.cut(6)
+    ranges_of = [(one.after_seq, one.sent_seq, one.received_seq) for one in (before, across, after)]
+    assert ranges_of == [(1, 4, 3), (3, 6, 6), (6, 6, 6)]
+    assert ranges(records) == [(2, 5), (5, 6)]
+    assert [receipt.seq for receipt in records.receipts] == [3, 6, 6]
+
+
 # Rows.
 
 

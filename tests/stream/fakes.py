@@ -104,6 +104,7 @@ class FakeLedger:
     def __init__(self) -> None:
         self.is_full = False
         self.may_send = True
+        self.position = ORIGIN
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
     def __getattr__(self, name: str) -> Any:
