@@ -58,6 +58,7 @@ async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_c
                 4 * PATIENCE,
             )
             await eventually(lambda: all_closed(node, lost[0]["id"]))
+            received = [list(admin.sessions[0].seqs) for admin in on_frozen]
         finally:
             frozen.process.send_signal(signal.SIGCONT)
         await posting
@@ -68,6 +69,8 @@ async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_c
         assert admin.seqs == await admin.expected()
     for admin in on_frozen:
         assert (admin.sessions[0].code, admin.sessions[0].reason) == (1012, "shutting_down")
+    # A node without its lease sends no event: nobody could say that it did.
+    assert [admin.sessions[0].seqs for admin in on_frozen] == received
     assert len(elsewhere.sessions) == 1
     await assert_ledger_within((*on_frozen, elsewhere))
     closed = await node.sql(
