@@ -227,7 +227,8 @@ class LedgerSettings(_Group):
     """Sources that are counted separately between two flushes; all others are counted as one,
     without a name."""
     node_lease_seconds: Seconds = 10
-    """How long a node may be silent before its connections are closed as ``node_lost``."""
+    """How long this node may be silent before another closes its connections as ``node_lost``. It sends
+    no event once it was silent for as long, until it has written the ledger again."""
     housekeeping_interval_seconds: Seconds = 5
     """How often lost nodes are detected, and expired idempotency keys and revocations purged."""
 
