@@ -40,7 +40,7 @@ class Lease:
         return self.age < self.seconds
 
     def renew(self, sent_at: float) -> None:
-        """Hold the lease anew: its renewal was sent at ``sent_at`` (boot time), and is committed."""
+        """Hold the lease from ``sent_at`` (boot time) on, when the renewal was sent that is now committed."""
         self._renewed_at = sent_at
 
     def end(self) -> None:

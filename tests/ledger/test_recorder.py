@@ -339,7 +339,7 @@ async def test_the_last_token_of_an_admin_counts_on_nodes_whose_clocks_disagree(
 
 
 @pytest.mark.parametrize("given", [None, 0, 7])
-async def test_what_a_caller_says_of_the_link_of_a_row_is_ignored(
+async def test_what_is_said_of_the_link_of_a_row_is_ignored(
     open_ledger: Callable[..., Awaitable[OpenLedger]], given: int | None
 ) -> None:
     opened = await open_ledger()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from service.database.locks import AdvisoryLock
+from service.errors import DatabaseUnavailable
 from service.ledger.lost_nodes import LostNodes
 from service.settings import StorageSettings
 from tests.fixtures.audit_verify import assert_untampered
@@ -133,7 +134,7 @@ async def test_a_node_whose_flush_failed_judges_nobody_before_it_has_flushed_for
     await watch(judge, 2 * LEASE)
     judge.connection()
     async with judge.locked():
-        with pytest.raises(Exception, match="PostgreSQL cannot be reached"):
+        with pytest.raises(DatabaseUnavailable):
             await judge.flusher.flush()
     await watch(judge, 2 * LEASE)
     assert await judge.rows(LOST) == []
