@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -29,7 +30,7 @@ from tests.fixtures.small_log import fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from uuid import UUID
+
 
 NODES = 2
 NAMES = ("alice", "bob", 'Ümläut "x" \\')
@@ -49,6 +50,7 @@ NOT_PURGED = f"""
 SELECT 'closing', ledger_link_id FROM connections WHERE ledger_link_id IS DISTINCT FROM {LAST_LINK}
 UNION ALL SELECT 'dispatch', ledger_link_id FROM dispatches WHERE ledger_link_id <> {LAST_LINK}
 UNION ALL SELECT 'receipt', ledger_link_id FROM receipts WHERE ledger_link_id <> {LAST_LINK}
+UNION ALL SELECT 'sighting', ledger_link_id FROM sightings WHERE ledger_link_id <> {LAST_LINK}
 """
 
 
@@ -147,7 +149,7 @@ class SimulatedNode:
             await self.flusher.flush()
         except HistoryChanged:
             await self.meet_another_history()
-            await self.flusher.flush()
+            await self.flush()
         except (LeaseLost, DBAPIError):
             self._close_all("shutting_down")
             with contextlib.suppress(HistoryChanged):
@@ -224,6 +226,10 @@ class Cluster:
             late = self._connections[number % len(self._connections)]
             await node.ledger.record_late_receipt(late.id, late.recipient, late.after_seq + number)
 
+    async def _see(self, node: SimulatedNode, number: int) -> None:
+        alerts = await self._operator.fetch("SELECT id FROM alerts ORDER BY seq DESC OFFSET $1 LIMIT 2", number)
+        node.ledger.record_sightings(NAMES[number % 3], ("*",), [UUID(str(row["id"])) for row in alerts])
+
     # What happens to flushes.
 
     async def _flush(self, node: SimulatedNode, _number: int) -> None:
@@ -297,7 +303,7 @@ STEPS = st.tuples(
     st.sampled_from(
         ["open", "dispatch"] * 5
         + ["flush"] * 3
-        + ["close", "replay", "keep_up", "lag", "receipt", "late_receipt"] * 2
+        + ["close", "replay", "keep_up", "lag", "receipt", "late_receipt", "see"] * 2
         + ["flush_without_an_answer", "flush_that_fails", "flush_that_is_refused"]
         + ["lost", "crash", "sign_off", "purge"]
         + ["failover"] * 3
