@@ -44,6 +44,7 @@ from service.maintenance.housekeeping import Housekeeping
 from service.retention.runner import Retention
 from service.stream import routes as stream_routes
 from service.stream.admission import Admission
+from service.stream.cursor_check import CursorCheck
 from service.stream.fanout import Fanout
 from service.stream.hub import Hub
 from service.stream.presence import PresenceAnnouncer
@@ -142,12 +143,13 @@ class Node:
         self.ledger = ledger = LedgerRecorder(database, settings.ledger)
         self.flusher = LedgerFlusher(database, ledger, settings.ledger)
         self.hub = hub = Hub(ledger, settings.stream)
-        self.fanout = Fanout(database, hub, settings.stream)
+        self.fanout = Fanout(database, hub, self.flusher, settings.stream)
         self.ticks = ConnectionTicks(hub)
         self.presence = PresenceAnnouncer(database, hub, settings)
         self.admission = Admission(
             hub=hub,
             fanout=self.fanout,
+            cursor_check=CursorCheck(database, hub, self.fanout),
             ledger=ledger,
             verifier=self.verifier,
             rest_limits=self.limits,
@@ -162,7 +164,7 @@ class Node:
         self.due_alerts = DueAlerts(database, self.committer)
         self.search_indexer = SearchIndexer(database)
         self.housekeeping = Housekeeping(database, self.flusher, settings)
-        self.retention = Retention(database, settings.retention, self.fanout.drop)
+        self.retention = Retention(database, settings.retention, self.fanout.replays.drop)
         self.revocations = RevocationFeed(database, self.revoked, self._close_revoked)
         self.notifications = self._notifications()
 
@@ -223,7 +225,7 @@ class Node:
             stack.push_async_callback(self.dashboard.close)
             stack.callback(self._shut_down)  # also those without a socket, between two polls
             for work in (
-                self.flusher.task(self._shut_down, self.fanout.task.wake).run(),
+                self.flusher.task(self._shut_down, self.fanout.check_history).run(),
                 self.committer.run(),
                 self.due_alerts.task.run(),
                 self.fanout.task.run(),

@@ -249,6 +249,7 @@ class CloseReason(Enum):
     HEARTBEAT_TIMEOUT = ("heartbeat_timeout", 1011, "retry")
     INTERNAL_ERROR = ("internal_error", 1011, "retry")
     SHUTTING_DOWN = ("shutting_down", 1012, "retry")
+    HISTORY_CHANGED = ("history_changed", 1012, "retry")
     SLOW_CONSUMER = ("slow_consumer", 1013, "retry")
     OVERLOADED = ("overloaded", 1013, "retry")
     KEYS_UNAVAILABLE = ("keys_unavailable", 1013, "retry")

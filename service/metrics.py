@@ -67,6 +67,9 @@ RECEIPTS = Counter("tocsin_receipts", "Receipts from clients.")
 SIGHTINGS = Counter("tocsin_sightings", "Alerts that clients reported as seen, again or not.")
 FANOUT_PASSES = Counter("tocsin_fanout_passes", "Fan-out passes.")
 FANOUT_SEQ = Gauge("tocsin_fanout_seq", "The last event that this node has fanned out.", multiprocess_mode="livemin")
+HISTORY_CHANGES = Counter(
+    "tocsin_history_changes", "Times that this node found another history in the log than the one it followed."
+)
 LOG_READS = Counter("tocsin_log_reads", "Reads of the log, for the fan-out and for connections that resume.")
 LEDGER_FLUSH_SECONDS = Histogram("tocsin_ledger_flush_seconds", "Time of one flush of the ledger.")
 LEDGER_PENDING_RECORDS = Gauge(

@@ -30,6 +30,7 @@ pytest_plugins = [
     "tests.fixtures.small_log",
     "tests.fixtures.open_ledger",
     "tests.fixtures.weak_servers",
+    "tests.fixtures.failover",
 ]
 
 TEMPLATE = "tocsin_template"

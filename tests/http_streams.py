@@ -120,7 +120,7 @@ class Poller:
 
     def __init__(self, node: Node, subject: str = "alice", scope: str = READ, **claims: Any) -> None:
         self.http = node.http(subject, scope, **claims)
-        self.after: int | None = None
+        self.after: str | None = None
         self.connection: str | None = None
         self.texts: list[bytes] = []
 

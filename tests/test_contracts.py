@@ -43,6 +43,7 @@ FRAMES = [*frames_of(ServerFrame), *frames_of(ClientFrame)]
 EVENT = {
     "type": "event",
     "seq": 1,
+    "cursor": "1-9f3a2c1d",
     "id": "9f3a2c1d00112233",
     "kind": "alert.created",
     "at": "2026-11-21T09:41:07Z",

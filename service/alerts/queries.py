@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.auth.principal import Principal
+    from service.events.position import Position
     from service.http.pagination import Keyset
 
 _COLUMNS = [alerts.c[name] for name in FIELDS]
@@ -74,7 +75,7 @@ def visible_to(principal: Principal) -> ColumnElement[bool]:
 
 async def list_alerts(
     tx: AsyncConnection, principal: Principal, query: AlertQuery
-) -> tuple[list[AlertRecord], str | None, int]:
+) -> tuple[list[AlertRecord], str | None, Position]:
     """Return a page of alerts, the cursor of the next one, and the head of the log at that time."""
     statement = select(*_COLUMNS).where(visible_to(principal)).order_by(alerts.c.seq.desc()).limit(query.limit + 1)
     if query.topics and "*" not in query.topics:
@@ -95,7 +96,7 @@ async def list_alerts(
         statement = statement.where(found(query.words, query.attributes))
     if query.before:
         statement = statement.where(alerts.c.seq < query.before[0])
-    head, _ = await read_head(tx)
+    head = await read_head(tx)
     rows = (await tx.execute(statement)).all()
     page = [_alert(row) for row in rows[: query.limit]]
     more = encode_cursor((page[-1].seq,)) if len(rows) > query.limit else None

@@ -190,7 +190,10 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     async with database.transaction(snapshot=True) as tx:
         page, more, head = await list_alerts(tx, principal, query)
     shown = [orjson.Fragment(alert.wire_with_seq()) for alert in page]
-    return Response(orjson.dumps({"alerts": shown, "next": more, "head": head}), media_type="application/json")
+    return Response(
+        orjson.dumps({"alerts": shown, "next": more, "head": head.seq, "cursor": head.cursor}),
+        media_type="application/json",
+    )
 
 
 @router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertOut, responses=refusals(NotFound))

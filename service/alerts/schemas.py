@@ -233,12 +233,17 @@ class AlertPage(BaseModel):
     """A page of alerts, newest first."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"alerts": [{**_ALERT, "seq": 4711}], "next": "W1s0NzExXV0", "head": 4713}]}
+        json_schema_extra={
+            "examples": [
+                {"alerts": [{**_ALERT, "seq": 4711}], "next": "W1s0NzExXV0", "head": 4713, "cursor": "4713-e2914fd0"}
+            ]
+        }
     )
 
     alerts: list[AlertOut]
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
-    head: int = Field(description="the log position at which the list was true: start the stream after it")
+    head: int = Field(description="the seq at which the list was true")
+    cursor: str = Field(description="the position at which the list was true: start the stream after it")
 
 
 class BatchResult(BaseModel):

@@ -82,7 +82,7 @@ class NodeStatsReporter:
         return NodeStats(
             node=self.node,
             at=time.monotonic(),
-            position=self._hub.position,
+            position=self._hub.position.seq,
             connections=self._hub.open,
             lagging=self._hub.lagging,
             delivered=self._hub.delivered,

@@ -121,6 +121,17 @@ async def read_position(tx: AsyncConnection, seq: int) -> Position | None:
     return Position(seq, event_id) if event_id is not None else None
 
 
+async def find_common(tx: AsyncConnection, positions: Sequence[Position]) -> Position | None:
+    """Return the last one of ``positions`` that the log holds."""
+    statement = text(
+        "SELECT seq, id FROM unnest(cast(:seqs AS bigint[]), cast(:ids AS bigint[])) AS held (seq, id)"
+        " WHERE log_holds(seq, id) ORDER BY seq DESC LIMIT 1"
+    )
+    seqs, ids = zip(*positions, strict=True)
+    found = (await tx.execute(statement, {"seqs": list(seqs), "ids": list(ids)})).one_or_none()
+    return Position(*found) if found is not None else None
+
+
 async def read_first(tx: AsyncConnection) -> int:
     """Return the first ``seq`` that the log still holds, 1 where it is empty."""
     return int(await tx.scalar(text("SELECT coalesce(min(seq), 1) FROM events")) or 1)

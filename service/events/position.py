@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from service.errors import TocsinError
 
-_CURSOR = re.compile(r"([0-9]{1,19})(?:-([0-9a-f]{8}))?", re.ASCII)
+CURSOR_PATTERN = "[0-9]{1,19}(-[0-9a-f]{8})?"
+"""A regular expression for the text of a cursor."""
 _SEQ_MAX = 2**63 - 1
 _UNSIGNED = 2**64 - 1
 
@@ -28,7 +29,11 @@ def event_id_from_hex(text: str) -> int:
 
 
 class Position(NamedTuple):
-    """A seq and the id of the event there: 64 random bits, signed as PostgreSQL's bigint."""
+    """A seq and the id of the event there: 64 random bits, signed as PostgreSQL's bigint.
+
+    The id is 0 where there is no event (the origin), or where it is not known because the event was
+    purged.
+    """
 
     seq: int
     id: int
@@ -40,8 +45,8 @@ class Position(NamedTuple):
 
     @property
     def cursor(self) -> str:
-        """The position as a client holds it, such as ``4711-9f3a2c1d``; ``0`` for the origin."""
-        return f"{self.seq}-{self.mark}" if self.seq else "0"
+        """The position as a client holds it, such as ``4711-9f3a2c1d``; a bare seq where the id is 0."""
+        return f"{self.seq}-{self.mark}" if self.id else str(self.seq)
 
 
 ORIGIN = Position(0, 0)
@@ -57,9 +62,10 @@ class Cursor(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Cursor | None:
         """Return the cursor that ``text`` is, None if it is not one."""
-        if (match := _CURSOR.fullmatch(text)) is None or (seq := int(match[1])) > _SEQ_MAX:
+        seq, _, mark = text.partition("-")
+        if re.fullmatch(CURSOR_PATTERN, text) is None or int(seq) > _SEQ_MAX:
             return None
-        return cls(seq, match[2])
+        return cls(int(seq), mark or None)
 
     def matches(self, position: Position) -> bool:
         """Say whether it is a cursor of ``position``; a bare seq is one of any position there."""

@@ -223,9 +223,9 @@ class LedgerFlusher:
                 "lease_seconds": self._settings.node_lease_seconds,
             }
             holds = await tx.scalar(statements.REGISTER_NODE, node)
-        if holds is None:
+        if holds is None and await tx.scalar(statements.LOG_HOLDS, position._asdict()):
             raise LeaseLost
-        if not holds:
+        if not holds:  # also where the row was lost together with events
             raise HistoryChanged(position)
 
     async def _renew(self, tx: AsyncConnection, node_id: UUID, position: Position, confirmed_flush: int) -> bool | None:

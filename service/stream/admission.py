@@ -10,18 +10,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from service.errors import InvalidRequest, RateLimited, TopicForbidden
 from service.events.filter import EventFilter
+from service.events.position import Cursor, HistoryChanged
 from service.ledger.records import ConnectionEntry, Rejection, printable
 from service.logs import get_logger
 from service.metrics import HANDSHAKES_REJECTED
 from service.severity import Severity
 from service.stream import frames
 from service.stream.connection import Connection
+from service.stream.cursor_check import Start
 from service.stream.frames import FrameBatch
-from service.stream.protocol import SEQ_MAX, StreamProtocol, Timing
+from service.stream.protocol import StreamProtocol, Timing
 from service.topics import EVERY_TOPIC, intersect, is_topic_pattern
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from service.http.rate_limits import ConnectionLimits, RestLimits
     from service.ledger.recorder import LedgerRecorder
     from service.settings import StreamSettings
+    from service.stream.cursor_check import CursorCheck
     from service.stream.fanout import Fanout
     from service.stream.hub import Hub
     from service.stream.transports.interface import StreamTransport
@@ -61,16 +64,11 @@ class ClientInfo:
 class StreamRequest:
     """The query of a stream.
 
-    ``after`` is the digits of a seq, ``latest``, or None for the recipient's own cursor.
+    ``after`` is None for the recipient's resume point.
     """
 
-    after: str | None
+    after: Cursor | Literal["latest"] | None
     filter: EventFilter
-
-    @property
-    def names_seq(self) -> bool:
-        """Whether the client itself named a seq, and so has received what came before."""
-        return self.after not in (None, "latest")
 
     @classmethod
     def of(cls, query: Mapping[str, str], principal: Principal) -> StreamRequest:
@@ -84,26 +82,27 @@ class StreamRequest:
         severity: Any = query.get("min_severity", "info")
         if severity not in get_args(Severity):
             raise _invalid_query()
-        after = query.get("after")
-        if after not in (None, "latest") and not is_seq(after):
-            raise _invalid_query()
         patterns = [pattern for pattern in query.get("topics", "").split(",") if pattern]
         if len(patterns) > PATTERNS_MAX or not all(map(is_topic_pattern, patterns)):
             raise _invalid_query()
         topics = intersect(principal.topics, patterns or EVERY_TOPIC)
         if not topics or not all(intersect(principal.topics, [pattern]) for pattern in patterns):
             raise TopicForbidden("The token does not cover these topics.")
-        return cls(after, EventFilter(topics, severity))
+        return cls(_read_after(query.get("after")), EventFilter(topics, severity))
 
 
-def is_seq(value: str) -> bool:
-    """Return whether ``value`` is the digits of a seq."""
-    # The length comes first: int() raises an error on thousands of digits.
-    return value.isascii() and value.isdecimal() and len(value) <= len(str(SEQ_MAX)) and int(value) <= SEQ_MAX
+def _read_after(text: str | None) -> Cursor | Literal["latest"] | None:
+    if text is None:
+        return None
+    if text == "latest":
+        return "latest"
+    if (cursor := Cursor.parse(text)) is None:
+        raise _invalid_query()
+    return cursor
 
 
 def _invalid_query() -> InvalidRequest:
-    fault = {"pointer": "/query", "detail": "after must be a seq or latest, topics a list of patterns"}
+    fault = {"pointer": "/query", "detail": "after must be a cursor, a seq or latest, topics a list of patterns"}
     return InvalidRequest("The query cannot be read.", errors=[fault])
 
 
@@ -115,6 +114,7 @@ class Admission:
         *,
         hub: Hub,
         fanout: Fanout,
+        cursor_check: CursorCheck,
         ledger: LedgerRecorder,
         verifier: TokenVerifier,
         rest_limits: RestLimits,
@@ -123,6 +123,7 @@ class Admission:
     ) -> None:
         self._hub = hub
         self._fanout = fanout
+        self._cursor_check = cursor_check
         self._ledger = ledger
         self._verifier = verifier
         self._rest_limits = rest_limits
@@ -130,21 +131,27 @@ class Admission:
         self._settings = settings
         self._timing = Timing(settings.heartbeat_seconds, settings.slow_consumer_seconds)
 
-    async def starting_cursor(self, principal: Principal, request: StreamRequest) -> int:
-        """Return the cursor to start from. One beyond the head of the log is of another log.
+    async def start_of(self, principal: Principal, request: StreamRequest) -> Start:
+        """Return where a stream starts.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
 
         """
         if request.after == "latest":
-            return self._hub.position
+            return Start(self._hub.position)
         if request.after is not None:
-            cursor = int(request.after)
-        else:
-            cursor = await self._ledger.resume_seq(principal.subject, principal.topics, self._ledger.position)
-        await self._fanout.wait_until(cursor)  # it may be ahead of this node, and still be of this log
-        return cursor if request.after is not None else min(cursor, self._hub.position)
+            return await self._cursor_check.start_after(request.after)
+        resume_point = Cursor(await self._resume_seq(principal), None)
+        return Start((await self._cursor_check.start_after(resume_point)).position)
+
+    async def _resume_seq(self, principal: Principal) -> int:
+        while True:
+            head = self._hub.position
+            try:
+                return await self._ledger.resume_seq(principal.subject, principal.topics, head)
+            except HistoryChanged:
+                await self._fanout.leave(head)
 
     def connection(  # noqa: PLR0913 - what a connection is made of
         self,
@@ -154,17 +161,16 @@ class Admission:
         principal: Principal,
         *,
         event_filter: EventFilter,
-        after: int,
+        start: Start,
         timing: Timing | None = None,
     ) -> tuple[Connection, FrameBatch]:
-        """Return a connection that starts after ``after``, and the welcome to open it with.
+        """Return a connection that starts at ``start``, and the welcome to open it with.
 
         Raises:
             TokenRevoked: the token was revoked while the stream was being opened.
 
         """
         self._verifier.check_not_revoked(principal)
-        cursor = min(after, self._hub.position)
         entry = ConnectionEntry(
             node_id=self._ledger.node_id,
             recipient=principal.subject,
@@ -175,12 +181,12 @@ class Admission:
             user_agent=client.user_agent,
             jti=principal.jti,
             token_expires_at=datetime.fromtimestamp(principal.expires_at, UTC),
-            after_seq=cursor,
-            sent_seq=cursor,
+            after_seq=start.position.seq,
+            sent_seq=start.position.seq,
         )
         connection_id = str(entry.id)
         protocol = StreamProtocol(
-            cursor,
+            start.position,
             token_expires_at=principal.expires_at,
             timing=timing or self._timing,
             now=time.monotonic(),
@@ -193,20 +199,19 @@ class Admission:
             entry,
             principal,
             hub=self._hub,
-            fanout=self._fanout,
+            replays=self._fanout.replays,
             ledger=self._ledger,
             verifier=self._verifier,
             limits=self._limits,
         )
-        return connection, self._welcome(entry, after)
+        return connection, self._welcome(entry, start)
 
-    def _welcome(self, entry: ConnectionEntry, after: int) -> FrameBatch:
-        head = self._hub.position
+    def _welcome(self, entry: ConnectionEntry, start: Start) -> FrameBatch:
         welcome = frames.welcome(
             connection=str(entry.id),
             recipient=entry.recipient,
-            head=head,
-            after=entry.after_seq,
+            head=self._hub.position.seq,
+            after=start.position,
             heartbeat_seconds=self._settings.heartbeat_seconds,
             token_expires_at=entry.token_expires_at,
             limits={
@@ -214,9 +219,7 @@ class Admission:
                 "messages": self._settings.message_limit,
             },
         )
-        if after > head:
-            return FrameBatch(welcome, frames.gap(head + 1, after, "reset"))
-        return FrameBatch(welcome)
+        return FrameBatch(welcome) if start.reset is None else FrameBatch(welcome, start.reset)
 
     def record_rejection(
         self, reason: str, path: str, client: ClientInfo, subject: str | None, *, counted: bool = False

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from service import __version__
 from service.errors import CloseReason
+from service.events.position import CURSOR_PATTERN
 from service.severity import Severity
 from service.stream.frame_schemas import (
     ClientFrame,
@@ -28,7 +29,7 @@ from service.stream.transports.websocket_handshake import PATH
 
 _DESCRIPTION = """\
 Each message is one JSON object, `type` first. A connection receives the events that match its query in increasing
-`seq`, none missing and none twice, and resumes after a drop with `after=<cursor>`.
+`seq`, none missing and none twice, and resumes after a drop with `after=<cursor>`: the last `cursor` that it was sent.
 """
 
 _CHANNEL = f"""\
@@ -45,10 +46,10 @@ network: back off, then resume.
 _QUERY = {
     "after": {
         "type": "string",
-        "pattern": "^(latest|[0-9]{1,19})$",
-        "description": "Start after this seq; `latest`: only what comes; absent: after what this admin last"
-        " acknowledged on any connection, or the head for a new one.",
-        "examples": ["4711"],
+        "pattern": f"^(latest|{CURSOR_PATTERN})$",
+        "description": "Start after this cursor, or this seq; `latest`: only what comes; absent: after what this"
+        " admin last acknowledged on any connection, or the head for a new one.",
+        "examples": ["4711-9f3a2c1d"],
     },
     "topics": {
         "type": "string",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, assert_never, cast
 from service.auth.jwks import UnknownKeyId
 from service.auth.principal import Scope
 from service.errors import CloseReason, DatabaseUnavailable, RequestRefused
+from service.events.position import HistoryChanged
 from service.logs import get_logger
 from service.metrics import STREAM_CLOSES
 from service.stream import frames
@@ -40,12 +41,13 @@ if TYPE_CHECKING:
     from service.auth.principal import Principal
     from service.auth.tokens import TokenVerifier
     from service.events.filter import EventFilter
+    from service.events.position import Position
     from service.http.rate_limits import ConnectionLimits
     from service.ledger.recorder import LedgerRecorder
     from service.ledger.records import ConnectionEntry
-    from service.stream.fanout import Chunk, Fanout
     from service.stream.frames import Frame
     from service.stream.hub import Hub
+    from service.stream.replay_reader import Chunk, ReplayReader
     from service.stream.transports.interface import StreamTransport
 
 log = get_logger(__name__)
@@ -60,12 +62,12 @@ class Connection:
     __slots__ = (
         "_catching_up",
         "_entry",
-        "_fanout",
         "_hub",
         "_ledger",
         "_limits",
         "_protocol",
         "_renewing",
+        "_replays",
         "_transport",
         "_verifier",
         "filter",
@@ -83,7 +85,7 @@ class Connection:
         principal: Principal,
         *,
         hub: Hub,
-        fanout: Fanout,
+        replays: ReplayReader,
         ledger: LedgerRecorder,
         verifier: TokenVerifier,
         limits: ConnectionLimits,
@@ -92,7 +94,7 @@ class Connection:
         self._protocol = protocol
         self._entry = entry
         self._hub = hub
-        self._fanout = fanout
+        self._replays = replays
         self._ledger = ledger
         self._verifier = verifier
         self._limits = limits
@@ -147,24 +149,23 @@ class Connection:
     def send_batch(self, batch: FrameBatch) -> None:
         """Send frames that carry no event, unless the socket is full."""
         if self._protocol.phase in (Phase.LIVE, Phase.REPLAYING) and not self.write(batch):
-            cursor = self._written()
-            self.stalled(cursor, cursor)
+            self.pause()
 
-    def stalled(self, cursor: int, pending: int) -> None:
-        """Leave the live group: ``(cursor, pending]`` was written and has not gone entirely."""
+    def stalled(self, sent: int, written: Position) -> None:
+        """Leave the live group: ``(sent, written]`` was written and has not gone entirely."""
         self._hub.leave(self)
-        self._protocol.stalled(cursor, pending, time.monotonic())
-        self._ledger.record_position(self._entry, cursor)
+        self._protocol.stalled(sent, written, time.monotonic())
+        self._ledger.record_position(self._entry, sent)
 
-    def pause(self) -> int:
-        """Write nothing more until ``drained``, and return the cursor."""
-        cursor = self._written()
-        self.stalled(cursor, cursor)
-        return cursor
+    def pause(self) -> Position:
+        """Write nothing more until ``drained``, and return up to where everything was written."""
+        written = self._written()
+        self.stalled(written.seq, written)
+        return written
 
-    def _written(self) -> int:
-        """Return the last seq that was written to the socket."""
-        return self._hub.position if self._protocol.phase is Phase.LIVE else self._protocol.pending
+    def _written(self) -> Position:
+        """Return up to where everything was written to the socket."""
+        return self._hub.position if self._protocol.phase is Phase.LIVE else self._protocol.written
 
     # What the transport reports, and the clock.
 
@@ -178,7 +179,7 @@ class Connection:
 
     def acknowledge(self, seq: int) -> int:
         """Handle an ack from a separate request, and return how far the client has acknowledged."""
-        self._perform(self._protocol.acknowledge(seq, self._written()))
+        self._perform(self._protocol.acknowledge(seq, self._written().seq))
         return self._protocol.acknowledged
 
     def receive(self, text: str | None) -> None:
@@ -187,7 +188,7 @@ class Connection:
             if text is None:
                 self._perform(self._protocol.receive_binary())
             else:
-                self._perform(self._protocol.receive_text(text, self._written()))
+                self._perform(self._protocol.receive_text(text, self._written().seq))
         except Exception:
             log.exception("stream failed", connection=str(self._entry.id))
             self.close(CloseReason.INTERNAL_ERROR)
@@ -273,8 +274,12 @@ class Connection:
 
     # Catching up.
 
+    @property
+    def _has_caught_up(self) -> bool:
+        return self._protocol.written == self._hub.position
+
     def _catch_up(self) -> None:
-        if self._protocol.phase is Phase.REPLAYING and self._protocol.cursor >= self._hub.position:
+        if self._protocol.phase is Phase.REPLAYING and self._has_caught_up:
             self._go_live()
         elif self._catching_up is None:
             self._catching_up = asyncio.get_running_loop().create_task(self._replay())
@@ -283,14 +288,16 @@ class Connection:
         """Send the connection's own range of the log, chunk by chunk, then join the live group."""
         try:
             while self._protocol.phase is Phase.REPLAYING:
-                if self._protocol.cursor >= self._hub.position:
+                if self._has_caught_up:
                     self._go_live()
                     return
-                chunk = await self._fanout.read_chunk(self._protocol.cursor, self.filter, self.recipient)
+                chunk = await self._replays.read_chunk(self._protocol.written, self.filter, self.recipient)
                 if not self._hub.may_send:
                     await asyncio.sleep(RETRY_READ_SECONDS)
                 elif self._protocol.phase is Phase.REPLAYING:
                     self._write_chunk(chunk)
+        except HistoryChanged:
+            self.close(CloseReason.HISTORY_CHANGED)
         except DatabaseUnavailable:
             log.info("replay postponed: the database cannot be reached", connection=str(self._entry.id))
             await asyncio.sleep(RETRY_READ_SECONDS)
@@ -305,11 +312,11 @@ class Connection:
     def _write_chunk(self, chunk: Chunk) -> None:
         if not chunk.batch.frames:
             self._protocol.advanced(chunk.up_to)
-            self._ledger.record_position(self._entry, chunk.up_to)
+            self._ledger.record_position(self._entry, chunk.up_to.seq)
         elif self.write(chunk.batch):
             self._perform(self._protocol.advanced(chunk.up_to))
         else:
-            self.stalled(self._protocol.cursor, chunk.up_to)
+            self.stalled(self._protocol.sent, chunk.up_to)
         self._hub.count_deliveries(chunk.events)
 
     def _go_live(self) -> None:

@@ -6,119 +6,84 @@ notification, or the poll, shows that the log may be longer; then its tail is re
 is gapless, "follows on" is one comparison, and a lost, repeated or reordered notification costs at
 most the poll interval.
 
-``read_chunk`` serves the connections that replay: from the replay cache, or from the table through
-the SQL twin of the filter, with a bounded number of readers at a time. The log never changes, so a
-chunk of the cache is made once for all connections with the same cursor and filter; in a reconnect
-storm that is most of them.
+The position is the seq and the id of the last event, and the log is read from there on. Where it
+holds another event at that seq, its history has changed: a failover lost commits, or a backup was
+restored. Then the node closes its streams, rewinds to the last position in common with the log, and
+follows the new history::
+
+                          ┌──────── the tail follows on the position ◄────────┐
+                          ▼                                                   │
+    start_at(head) ──► following ──► the log does not hold the position ──► rewound (streams closed,
+                                                                            the ledger corrected)
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from service.database.failures import unavailable
-from service.events.filter import is_for
-from service.events.log import read_first, read_head, read_matching, read_tail
-from service.events.position import ORIGIN
-from service.metrics import FANOUT_SEQ, LOG_READS
+from service.errors import CloseReason
+from service.events.log import find_common, read_head, read_tail
+from service.events.position import HistoryChanged
+from service.logs import get_logger
+from service.metrics import FANOUT_SEQ, HISTORY_CHANGES, LOG_READS
 from service.periodic import PeriodicTask
 from service.stream import frames
-from service.stream.frames import FrameBatch
-from service.stream.replay_cache import ReplayCache
+from service.stream.replay_reader import ReplayReader
+from service.stream.void_branches import VoidBranches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from service.database.engine import Database
-    from service.events.filter import EventFilter
     from service.events.log import Event
     from service.events.position import Position
+    from service.ledger.flusher import LedgerFlusher
     from service.settings import StreamSettings
-    from service.stream.frames import Frame, PreparedEvent
+    from service.stream.frames import PreparedEvent
     from service.stream.hub import Hub
+
+log = get_logger(__name__)
 
 PASS_EVENTS = 500
 PASS_BYTES = 256 * 1024
 """The most of one pass. It leaves in one write, so a full socket holds no more than this."""
 
-SCAN_IN_MEMORY = 1_000
-SCAN_IN_LOG = 50_000
-"""The most events matched for one chunk: about 1 ms in memory, and 100 ms in the log."""
-
-REPLAYS_A_TURN = 4
-"""Chunks made in one turn of the event loop, so that a reconnect storm does not block it."""
-
-SCANS_MAX = 32
-"""How many chunks of the replay cache are kept, of at most ``replay_chunk_bytes`` each."""
-
 WAIT_SECONDS = 5
-"""How long a stream that resumes waits until this node has fanned out up to its cursor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The next ``events`` of a replay, which may be none; after them the cursor is ``up_to``."""
-
-    batch: FrameBatch
-    events: int
-    up_to: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    """The events of the replay cache, up to ``up_to``, that pass a filter."""
-
-    events: list[PreparedEvent]
-    up_to: int
-    for_all: Chunk | None
-
-    @classmethod
-    def of(cls, events: list[PreparedEvent], up_to: int) -> _Scan:
-        open_to_all = all(event.recipients is None for event in events)
-        return cls(events, up_to, _chunk(events, up_to) if open_to_all else None)
-
-    def chunk(self, recipient: str) -> Chunk:
-        """Return the chunk of ``recipient``."""
-        if self.for_all is not None:
-            return self.for_all
-        return _chunk([event for event in self.events if is_for(recipient, event)], self.up_to)
-
-
-def _chunk(events: Sequence[PreparedEvent], up_to: int) -> Chunk:
-    return Chunk(FrameBatch(*events), len(events), up_to)
+"""How long a stream that resumes waits for this node to reach its cursor."""
 
 
 class Fanout:
     """Carries the log to the hub, and to connections that replay."""
 
-    def __init__(self, database: Database, hub: Hub, settings: StreamSettings) -> None:
+    def __init__(self, database: Database, hub: Hub, flusher: LedgerFlusher, settings: StreamSettings) -> None:
         self._database = database
         self._hub = hub
+        self._flusher = flusher
         self._settings = settings
-        self._committed: deque[Event] = deque()
+        self._committed: deque[tuple[Position, Event]] = deque()
+        """Events to fan out, each with the position before it."""
         self._committed_bytes = 0
         poll = settings.log_poll_interval_seconds
         self.task = PeriodicTask("fanout", self._advance, poll, failure_rest_seconds=poll)
         self._advanced = asyncio.Event()
-        self._position = ORIGIN
         self._known_head = 0
-        self._turns = asyncio.Semaphore(REPLAYS_A_TURN)
-        self._readers = asyncio.Semaphore(settings.replay_readers)
-        self._cache = ReplayCache(0, settings.replay_cache_events, settings.replay_cache_bytes)
-        self._scans: dict[tuple[int, EventFilter], _Scan] = {}
+        self._must_read = False
+        self.replays = ReplayReader(database, hub, settings, self.check_history)
+        self.void_branches = VoidBranches(settings.replay_cache_events)
 
     def start_at(self, position: Position) -> None:
         """Begin with the events after ``position``."""
-        self._position = position
-        self._hub.position = position.seq
-        FANOUT_SEQ.set(position.seq)
-        self._cache = ReplayCache(position.seq, self._settings.replay_cache_events, self._settings.replay_cache_bytes)
+        self._move_to(position)
+        self.replays.restart(position)
 
-    def enqueue_committed(self, before: Position, events: Sequence[Event]) -> None:  # noqa: ARG002 - not checked yet
+    def _move_to(self, position: Position) -> None:
+        self._hub.position = position
+        FANOUT_SEQ.set(position.seq)
+
+    def enqueue_committed(self, before: Position, events: Sequence[Event]) -> None:
         """Queue events that this node has committed after ``before``; what does not fit is read from the log."""
         for event in events:
             if (
@@ -126,8 +91,9 @@ class Fanout:
                 or self._committed_bytes >= self._settings.replay_cache_bytes
             ):
                 break
-            self._committed.append(event)
+            self._committed.append((before, event))
             self._committed_bytes += len(event.body)
+            before = event.position
         self.wake(events[-1].seq)
 
     def wake(self, seq: int) -> None:
@@ -135,37 +101,58 @@ class Fanout:
         self._known_head = max(self._known_head, seq)
         self.task.wake()
 
+    def check_history(self) -> None:
+        """Read the log soon: somebody holds a position that is not of this node's history."""
+        self._must_read = True
+        self.task.wake()
+
     async def _advance(self) -> None:
         """Fan out everything that is known. The log is read if it is known to go on, or to poll it.
 
-        While the node holds no lease, everything waits, for the next poll.
+        While the node holds no lease, events wait for the next poll; the history is checked all the
+        same.
         """
-        polled = not self.task.was_woken
-        while self._hub.may_send:
+        self._must_read |= not self.task.was_woken
+        while True:
             while self._hub.may_send and (events := self._next_committed()):
                 self._pass(events)
                 await asyncio.sleep(0)  # one pass per turn of the loop: others may read, write and commit in between
-            if not polled and self._known_head <= self._hub.position:
+            if not self._must_read and self._known_head <= self._hub.position.seq:
                 return
-            LOG_READS.inc()
-            async with self._database.transaction() as tx:
-                events = await read_tail(tx, self._position, PASS_EVENTS)
+            try:
+                events = await self._read_tail()
+            except HistoryChanged:
+                await self._follow_new_history()
+                continue
             if not events:
-                self._known_head = min(self._known_head, self._hub.position)
+                self._known_head = min(self._known_head, self._hub.position.seq)
                 return
-            if self._hub.may_send:
-                self._pass(events)
+            if not self._hub.may_send:
+                return
+            self._pass(events)
+
+    async def _read_tail(self) -> list[Event]:
+        self._must_read = False
+        LOG_READS.inc()
+        async with self._database.transaction() as tx:
+            return await read_tail(tx, self._hub.position, PASS_EVENTS)
 
     def _next_committed(self) -> list[Event]:
-        """Return the queued events that follow on the position."""
+        """Return the queued events that follow on the position.
+
+        One that differs from what this node knows at its seq is of another history than the
+        position: it is dropped, and the log is read.
+        """
         events: list[Event] = []
         position = self._hub.position
-        while self._committed and self._committed[0].seq <= position + 1 and len(events) < PASS_EVENTS:
-            event = self._committed.popleft()
+        while self._committed and self._committed[0][0].seq <= position.seq and len(events) < PASS_EVENTS:
+            before, event = self._committed.popleft()
             self._committed_bytes -= len(event.body)
-            if event.seq == position + 1:
+            if before == position:
                 events.append(event)
-                position += 1
+                position = event.position
+            elif before.seq == position.seq or self.replays.cache.at(event.seq) not in (None, event.position):
+                self._must_read = True
         return events
 
     def _pass(self, events: Sequence[Event]) -> None:
@@ -178,91 +165,70 @@ class Fanout:
                 following, size = [], 0
             following.append(prepared)
             size += len(prepared.payload)
-        self._position = events[-1].position
         self._broadcast(following)
 
     def _broadcast(self, events: Sequence[PreparedEvent]) -> None:
-        self._cache.extend(events)
+        self.replays.cache.extend(events)
         self._hub.broadcast(events)
+        self._notify_waiting()
+
+    def _notify_waiting(self) -> None:
         self._advanced.set()
         self._advanced = asyncio.Event()
 
-    def drop(self, up_to: int) -> None:
-        """Replay the events up to ``up_to`` no longer: retention has purged them."""
-        if up_to > self._cache.start:
-            self._cache.drop(up_to)
-            self._scans.clear()
+    async def _follow_new_history(self) -> None:
+        """Leave the history that the log no longer holds: the node's whole reaction."""
+        async with self._database.transaction(snapshot=True) as tx:
+            head = await read_head(tx)
+            common = await find_common(tx, self.replays.cache.positions)
+        position = self._hub.position
+        HISTORY_CHANGES.inc()
+        log.error(
+            "the history of the log changed",
+            position=position.cursor,
+            head=head.cursor,
+            common=common.seq if common is not None else None,
+            streams=self._hub.open,
+        )
+        self._hub.close_all(CloseReason.HISTORY_CHANGED)
+        self._committed.clear()
+        self._committed_bytes = 0
+        self._known_head = head.seq
+        if common is None:
+            self.start_at(head)
+        else:
+            self.void_branches.add(common, self.replays.rewind(common))
+            self._move_to(common)
+        self._flusher.start_over(self._hub.position, common)
+        self._notify_waiting()
 
-    async def wait_until(self, seq: int) -> None:
-        """Wait until this node has fanned out up to ``seq``, or to the head if that is before it.
+    # For streams that start.
+
+    async def reach(self, seq: int) -> None:
+        """Wait until this node has fanned out up to ``seq``, to which the log reaches.
 
         Raises:
-            DatabaseUnavailable: the log cannot be read, or not within ``WAIT_SECONDS``.
+            DatabaseUnavailable: it does not within ``WAIT_SECONDS``.
 
         """
-        if seq <= self._hub.position:
-            return
-        async with self._database.transaction() as tx:
-            head, _ = await read_head(tx)
-        self.wake(head)
+        if seq > self._hub.position.seq:
+            self.wake(seq)
+            await self._wait_until(lambda: self._hub.position.seq >= seq)
+
+    async def leave(self, position: Position) -> None:
+        """Check the history, and wait until this node has left ``position``, which the log does not hold.
+
+        Raises:
+            DatabaseUnavailable: it does not within ``WAIT_SECONDS``.
+
+        """
+        self.check_history()
+        await self._wait_until(lambda: self._hub.position != position)
+
+    async def _wait_until(self, is_reached: Callable[[], bool]) -> None:
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                while self._hub.position < min(seq, head):
+                while not is_reached():
                     await self._advanced.wait()
         except TimeoutError:
             raise unavailable() from None
-
-    # For connections that replay.
-
-    async def read_chunk(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
-        """Return what ``recipient`` is sent after ``cursor``, which is before the hub's position.
-
-        The work of one call is bounded, and waits for its turn. The chunk may be empty while more
-        is to come.
-
-        Raises:
-            DatabaseUnavailable: the range is not in memory, and PostgreSQL cannot be reached.
-
-        """
-        async with self._turns:
-            await asyncio.sleep(0)
-            if self._cache.covers(cursor):
-                return self._scan(cursor, event_filter).chunk(recipient)
-        async with self._readers:
-            return await self._chunk_from_log(cursor, event_filter, recipient)
-
-    def _scan(self, cursor: int, event_filter: EventFilter) -> _Scan:
-        scan = self._scans.get((cursor, event_filter))
-        if scan is None:
-            if len(self._scans) >= SCANS_MAX:
-                self._scans.clear()
-            scan = self._scans[cursor, event_filter] = self._scan_cache(cursor, event_filter)
-        return scan
-
-    def _scan_cache(self, cursor: int, event_filter: EventFilter) -> _Scan:
-        matching: list[PreparedEvent] = []
-        size = 0
-        for event in islice(self._cache.after(cursor), SCAN_IN_MEMORY):
-            if len(matching) >= self._settings.replay_chunk_events or size >= self._settings.replay_chunk_bytes:
-                break
-            cursor = event.seq
-            if event_filter.matches(event):
-                matching.append(event)
-                size += len(event.payload)
-        return _Scan.of(matching, cursor)
-
-    async def _chunk_from_log(self, cursor: int, event_filter: EventFilter, recipient: str) -> Chunk:
-        limit, max_bytes = self._settings.replay_chunk_events, self._settings.replay_chunk_bytes
-        purged: list[Frame] = []
-        LOG_READS.inc()
-        async with self._database.transaction() as tx:
-            first = await read_first(tx)
-            if cursor < first - 1:
-                purged.append(frames.gap(cursor + 1, first - 1, "purged"))
-                cursor = first - 1
-            up_to = max(cursor, min(self._hub.position, cursor + SCAN_IN_LOG))
-            events, complete = await read_matching(
-                tx, cursor, up_to, event_filter, recipient, limit=limit, max_bytes=max_bytes
-            )
-        batch = FrameBatch(*purged, *map(frames.prepare, events))
-        return Chunk(batch, len(events), up_to if complete else events[-1].seq)

@@ -6,24 +6,28 @@ against them, so a frame that changes there without changing here fails a test.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.alerts.lifecycle import EventKind
 from service.alerts.schemas import AlertShown, CommentText
-from service.stream.frames import FrameErrorCode, GapReason
+from service.events.position import CURSOR_PATTERN
+from service.stream.frames import FrameErrorCode
 from service.stream.protocol import SEEN_MAX, SEQ_MAX
 
 _AT = "2026-11-21T09:41:07.123456Z"
-_EVENT_ID = "9f3a2c1d00112233"
 _SERVICE = "tocsin"
 _ALERT: dict[str, Any] = AlertShown.model_json_schema()["examples"][0]
 
 
 def _closed_by(status: str, by: str) -> dict[str, Any]:
     return {**_ALERT, "status": status, "status_by": by, "status_at": _AT, "escalate_at": None}
+
+
+def _at(seq: int, event_id: str) -> dict[str, Any]:
+    return {"seq": seq, "cursor": f"{seq}-{event_id[:8]}", "id": event_id}
 
 
 class FrameSchema(BaseModel):
@@ -51,6 +55,11 @@ class StreamLimits(BaseModel):
     messages: str = Field(description="a burst, and a sustained rate")
 
 
+_Cursor = Annotated[
+    str, Field(pattern=f"^{CURSOR_PATTERN}$", description="where to resume: send it as `after`, as it is")
+]
+
+
 class WelcomeFrame(ServerFrame):
     """The first frame: the connection, the head of the log, its start, and what it may send."""
 
@@ -59,6 +68,7 @@ class WelcomeFrame(ServerFrame):
         "recipient": "alice",
         "head": 4711,
         "after": 4700,
+        "cursor": "4700-5d1e88a0",
         "heartbeat_seconds": 15.0,
         "token_expires_at": "2026-11-21T10:43:48.166565Z",
         "limits": {"message_bytes": 16384, "messages": "200/second; 3000/minute"},
@@ -69,6 +79,7 @@ class WelcomeFrame(ServerFrame):
     recipient: str
     head: int = Field(ge=0, description="the last event of the log")
     after: int = Field(ge=0, description="what was asked for is sent from the event after this one")
+    cursor: _Cursor
     heartbeat_seconds: float = Field(gt=0, description="reconnect after 2.5 heartbeats that did not come")
     token_expires_at: AwareDatetime
     limits: StreamLimits
@@ -77,34 +88,49 @@ class WelcomeFrame(ServerFrame):
 class CaughtUpFrame(ServerFrame):
     """The replay is over: what follows is live. Sent again whenever the connection fell behind."""
 
-    example = {"seq": 4711}
+    example = {"seq": 4711, "cursor": "4711-9f3a2c1d"}
 
     type: Literal["caught_up"]
     seq: int = Field(ge=0)
+    cursor: _Cursor
 
 
 class HeartbeatFrame(ServerFrame):
     """The service lives. The cursor may advance: nothing up to ``seq`` was for the client."""
 
-    example = {"seq": 4720, "at": _AT}
+    example = {"seq": 4720, "cursor": "4720-0b6f4ad2", "at": _AT}
 
     type: Literal["heartbeat"]
     seq: int = Field(ge=0)
+    cursor: _Cursor
     at: AwareDatetime
 
 
 class GapFrame(ServerFrame):
-    """``from`` to ``to``, both included, cannot be sent.
-
-    ``purged``: the log begins later; ``reset``: the cursor is of another log.
-    """
+    """``from`` to ``to``, both included, cannot be sent: they were purged from the log."""
 
     example = {"from": 1, "to": 90, "reason": "purged"}
 
     type: Literal["gap"]
     from_: int = Field(ge=0, alias="from")
     to: int = Field(ge=0)
-    reason: GapReason
+    reason: Literal["purged"]
+
+
+class ResetFrame(ServerFrame):
+    """What the client holds is not in the log any more: its history has changed.
+
+    A failover lost commits, or a backup was restored. Sent right after the welcome; the stream goes
+    on after ``cursor``.
+    """
+
+    example = {"after": 4690, "cursor": "4690-77c0de12"}
+
+    type: Literal["reset"]
+    after: int | None = Field(
+        ge=0, description="what the client holds with a higher seq is void; null: all of it, load the list anew"
+    )
+    cursor: _Cursor
 
 
 class PresentRecipient(BaseModel):
@@ -176,7 +202,8 @@ class EventFrame(ServerFrame):
 
     type: Literal["event"]
     seq: int = Field(ge=1, description="its number in the log")
-    id: str = Field(pattern="^[0-9a-f]{16}$", description="its id in the log, 64 random bits in hexadecimal digits")
+    cursor: _Cursor
+    id: str = Field(pattern="^[0-9a-f]{16}$", description="made before the commit, and never used again")
     kind: EventKind
     at: AwareDatetime
     actor: str = Field(description="who caused it: a subject, or `tocsin` for what became due")
@@ -186,7 +213,7 @@ class EventFrame(ServerFrame):
 class AlertCreatedFrame(EventFrame):
     """An alert was posted."""
 
-    example = {"seq": 4711, "id": _EVENT_ID, "kind": "alert.created", "at": _AT, "actor": "billing", "alert": _ALERT}
+    example = {**_at(4711, "9f3a2c1d00112233"), "kind": "alert.created", "at": _AT, "actor": "billing", "alert": _ALERT}
 
     kind: Literal["alert.created"]
 
@@ -199,8 +226,7 @@ class AlertRepeatedFrame(EventFrame):
     """
 
     example = {
-        "seq": 4712,
-        "id": _EVENT_ID,
+        **_at(4712, "3c5be87100112233"),
         "kind": "alert.repeated",
         "at": _AT,
         "actor": "billing",
@@ -214,8 +240,7 @@ class AlertAcknowledgedFrame(EventFrame):
     """Somebody acknowledged the alert: ``status_by``."""
 
     example = {
-        "seq": 4713,
-        "id": _EVENT_ID,
+        **_at(4713, "e2914fd000112233"),
         "kind": "alert.acknowledged",
         "at": _AT,
         "actor": "alice",
@@ -229,8 +254,7 @@ class AlertResolvedFrame(EventFrame):
     """The alert was resolved."""
 
     example = {
-        "seq": 4714,
-        "id": _EVENT_ID,
+        **_at(4714, "71a0c3b600112233"),
         "kind": "alert.resolved",
         "at": _AT,
         "actor": "alice",
@@ -244,8 +268,7 @@ class AlertReopenedFrame(EventFrame):
     """The alert was reopened."""
 
     example = {
-        "seq": 4715,
-        "id": _EVENT_ID,
+        **_at(4715, "08d7f2e400112233"),
         "kind": "alert.reopened",
         "at": _AT,
         "actor": "bob",
@@ -259,8 +282,7 @@ class AlertCommentedFrame(EventFrame):
     """Somebody commented on the alert. The frame adds ``comment``."""
 
     example = {
-        "seq": 4716,
-        "id": _EVENT_ID,
+        **_at(4716, "b6427a1900112233"),
         "kind": "alert.commented",
         "at": _AT,
         "actor": "alice",
@@ -276,8 +298,7 @@ class AlertExpiredFrame(EventFrame):
     """The alert expired."""
 
     example = {
-        "seq": 4717,
-        "id": _EVENT_ID,
+        **_at(4717, "5f90e3cc00112233"),
         "kind": "alert.expired",
         "at": _AT,
         "actor": _SERVICE,
@@ -291,8 +312,7 @@ class AlertEscalatedFrame(EventFrame):
     """Nobody acknowledged the alert in time: it is now for all who may see its topic."""
 
     example = {
-        "seq": 4718,
-        "id": _EVENT_ID,
+        **_at(4718, "c81d06ab00112233"),
         "kind": "alert.escalated",
         "at": _AT,
         "actor": _SERVICE,

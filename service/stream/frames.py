@@ -32,6 +32,7 @@ SERVER_FRAMES = (
     "caught_up",
     "heartbeat",
     "gap",
+    "reset",
     "presence",
     "authenticated",
     "pong",
@@ -53,15 +54,14 @@ FrameErrorCode = Literal[
     "scope_missing",
     "topic_forbidden",
 ]
-GapReason = Literal["purged", "reset"]
 
 
 @dataclass(slots=True)
 class Frame:
-    """A frame. ``seq`` is where it moves the cursor of its client to, None where it does not."""
+    """A frame. ``position`` is where it moves the cursor of its client to, None where it does not."""
 
     type: str
-    seq: int | None
+    position: Position | None
     payload: bytes
     header: bytes = field(init=False, repr=False, compare=False)
     """What stands before the payload in a text message (RFC 6455, section 5.2)."""
@@ -74,11 +74,10 @@ class Frame:
 class PreparedEvent(Frame):
     """The frame of an event, and what a filter asks of it."""
 
-    seq: int
+    position: Position
     topic: str
     severity: Severity
     recipients: frozenset[str] | None
-    position: Position
 
 
 class FrameBatch:
@@ -96,14 +95,14 @@ class FrameBatch:
     def event_stream(self) -> list[bytes]:
         """The frames as server-sent events (HTML standard, section 9.2.6), in pieces.
 
-        Frames that move the cursor have an ``id``: the seq, a dot and the connection. The id of the
-        connection belongs between the pieces: ``connection_id.join(pieces)``.
+        Frames that move the cursor have an ``id``: the cursor, a dot and the connection. The id of
+        the connection belongs between the pieces: ``connection_id.join(pieces)``.
         """
         pieces: list[bytes] = []
         open_piece = b""
         for frame in self.frames:
-            if frame.seq is not None:
-                pieces.append(b"%bid: %d." % (open_piece, frame.seq))
+            if frame.position is not None:
+                pieces.append(b"%bid: %b." % (open_piece, frame.position.cursor.encode()))
                 open_piece = b"\n"
             open_piece += b"data: %b\n\n" % frame.payload
         return [*pieces, open_piece]
@@ -119,8 +118,9 @@ def _text_header(size: int) -> bytes:
 
 def prepare(event: Event) -> PreparedEvent:
     """Encode an event, once for all connections."""
-    payload = b'{"type":"event","seq":%d,%b' % (event.seq, event.line[1:])
-    return PreparedEvent("event", event.seq, payload, event.topic, event.severity, event.recipients, event.position)
+    position = event.position
+    payload = b'{"type":"event","seq":%d,"cursor":"%b",%b' % (event.seq, position.cursor.encode(), event.line[1:])
+    return PreparedEvent("event", position, payload, event.topic, event.severity, event.recipients)
 
 
 def encode(kind: str, **members: Any) -> Frame:
@@ -133,7 +133,7 @@ def welcome(  # noqa: PLR0913 - the fields of the frame
     connection: str,
     recipient: str,
     head: int,
-    after: int,
+    after: Position,
     heartbeat_seconds: float,
     token_expires_at: datetime,
     limits: dict[str, Any],
@@ -144,30 +144,41 @@ def welcome(  # noqa: PLR0913 - the fields of the frame
         connection=connection,
         recipient=recipient,
         head=head,
-        after=after,
+        after=after.seq,
+        cursor=after.cursor,
         heartbeat_seconds=heartbeat_seconds,
         token_expires_at=rfc3339(token_expires_at),
         limits=limits,
     )
 
 
-def caught_up(seq: int) -> Frame:
-    """End a replay: everything up to ``seq`` was sent, and what follows is live."""
-    return Frame("caught_up", seq, orjson.dumps({"type": "caught_up", "seq": seq}))
+def caught_up(position: Position) -> Frame:
+    """End a replay: everything up to ``position`` was sent, and what follows is live."""
+    return _at(position, "caught_up")
 
 
-def heartbeat(seq: int, at: datetime) -> Frame:
-    """Show that the server lives, and that nothing up to ``seq`` was for this connection."""
-    return Frame("heartbeat", seq, orjson.dumps({"type": "heartbeat", "seq": seq, "at": rfc3339(at)}))
+def heartbeat(position: Position, at: datetime) -> Frame:
+    """Show that the server lives, and that nothing up to ``position`` was for this connection."""
+    return _at(position, "heartbeat", at=rfc3339(at))
 
 
-def gap(first: int, last: int, reason: GapReason) -> Frame:
-    """Name a range, both ends included, that cannot be sent.
+def _at(position: Position, kind: str, **members: Any) -> Frame:
+    payload = orjson.dumps({"type": kind, "seq": position.seq, "cursor": position.cursor, **members})
+    return Frame(kind, position, payload)
 
-    ``purged``: the log begins later; ``reset``: the cursor is of another log.
+
+def gap(first: int, last: int, *, up_to: Position | None = None) -> Frame:
+    """Name a range, both ends included, that was purged. ``up_to`` is where it moves the cursor to."""
+    return Frame("gap", up_to, orjson.dumps({"type": "gap", "from": first, "to": last, "reason": "purged"}))
+
+
+def reset(position: Position, *, is_common: bool) -> Frame:
+    """Declare void what the client holds; the stream goes on after ``position``.
+
+    ``is_common``: only what comes after ``position`` is void, otherwise all of it.
     """
-    payload = orjson.dumps({"type": "gap", "from": first, "to": last, "reason": reason})
-    return Frame("gap", last if reason == "purged" else None, payload)
+    after = position.seq if is_common else None
+    return Frame("reset", position, orjson.dumps({"type": "reset", "after": after, "cursor": position.cursor}))
 
 
 def close(code: int, reason: str) -> Frame:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from service.errors import CloseReason
 from service.events.filter import is_for
+from service.events.position import ORIGIN
 from service.metrics import CONNECTIONS, CONNECTIONS_LAGGING, DELIVERIES, FANOUT_PASSES, FANOUT_SEQ
 from service.stream.capacity import Capacity, overloaded
 from service.stream.frames import FrameBatch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from service.auth.revocations import RevokedTokens
     from service.events.filter import EventFilter
+    from service.events.position import Position
     from service.ledger.recorder import LedgerRecorder
     from service.settings import StreamSettings
     from service.stream.connection import Connection
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 class Hub:
     """The connections of a node.
 
-    ``position`` is the last seq that went to every live one, ``delivered`` how many events were
-    written to sockets.
+    ``position`` is that of the last event that went to every live one, ``delivered`` how many
+    events were written to sockets.
     """
 
     def __init__(self, ledger: LedgerRecorder, settings: StreamSettings) -> None:
@@ -48,7 +50,7 @@ class Hub:
         )
         self._connections: dict[UUID, Connection] = {}
         self._groups: dict[EventFilter, set[Connection]] = defaultdict(set)
-        self.position = 0
+        self.position = ORIGIN
         self.delivered = 0
         self.minutes = MinuteCounters()
 
@@ -107,18 +109,17 @@ class Hub:
 
     def broadcast(self, events: Sequence[PreparedEvent]) -> None:
         """Write the next events of the log to every live connection that may see them."""
-        sent, after = self._ledger.position, self.position
-        self.position = events[-1].seq
+        after, self.position = self.position, events[-1].position
         everything = FrameBatch(*events)
         written = 0
         for event_filter, group in list(self._groups.items()):
             matching = [event for event in events if event_filter.matches(event)]
             if matching:
                 written += self._write(group, matching, everything, after)
-        self._ledger.record_dispatch(sent, events[-1].position, to_anybody=written > 0)
+        self._ledger.record_dispatch(after, self.position, to_anybody=written > 0)
         self.count_deliveries(written)
         FANOUT_PASSES.inc()
-        FANOUT_SEQ.set(self.position)
+        FANOUT_SEQ.set(self.position.seq)
 
     def count_deliveries(self, written: int) -> None:
         """Count events that were written to sockets."""
@@ -126,7 +127,7 @@ class Hub:
         DELIVERIES.inc(written)
 
     def _write(
-        self, group: set[Connection], events: Sequence[PreparedEvent], everything: FrameBatch, after: int
+        self, group: set[Connection], events: Sequence[PreparedEvent], everything: FrameBatch, after: Position
     ) -> int:
         """Write events to a group, in one write each, and return how many were written.
 
@@ -139,7 +140,7 @@ class Hub:
             stalled += [connection for connection in connections if not connection.write(batch)]
             written += len(connections) * len(theirs)
         for connection in stalled:
-            connection.stalled(after, self.position)
+            connection.stalled(after.seq, self.position)
         return written
 
     def send_to_all(self, frame: Frame) -> None:

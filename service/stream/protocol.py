@@ -8,17 +8,18 @@
          └───────────┘ ◄───────── └─────────┘ ◄──┐                 │
            │       ▲      drained                │ stalled         │
            │       └─────────────────────────────┼─────────────────┘
-           │ joined (cursor = position)          │
+           │ joined (written = position)         │
            ▼                                     │
          ┌──────┐ ───────────────────────────────┘
          │ LIVE │
          └──────┘              any ──► CLOSED: by the server with a reason, by the client, or by the network
 
-- REPLAYING: the connection is sent its own range of the log, chunk by chunk, up to ``cursor`` so
+- REPLAYING: the connection is sent its own range of the log, chunk by chunk, up to ``written`` so
   far.
-- LIVE: the connection is in its group of the hub, and the hub's position is its cursor.
-- LAGGING: the socket is full. Everything up to ``cursor`` went to the socket; ``pending`` is the
-  end of what was written last and has not gone entirely. Nothing more is written until the socket
+- LIVE: the connection is in its group of the hub, and everything up to the hub's position was
+  written.
+- LAGGING: the socket is full. Everything up to the seq ``sent`` went to the socket; what was written
+  after that, up to ``written``, has not gone entirely. Nothing more is written until the socket
   drains, so a connection holds at most one chunk.
 
 A client may send ``ack`` (cumulative, never beyond what was written to the connection), ``seen``
@@ -43,6 +44,8 @@ from service.stream import frames
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from service.events.position import Position
+
 SEQ_MAX = 2**63 - 1
 SEEN_MAX = 100
 """Alerts that one ``seen`` may name."""
@@ -66,7 +69,7 @@ class SendFrame:
 
 @dataclass(frozen=True, slots=True)
 class SendHeartbeat:
-    """Write a heartbeat with the connection's cursor."""
+    """Write a heartbeat with the position up to which the connection was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """Read on from ``cursor``."""
+    """Read on after ``written``."""
 
 
 Action = SendFrame | SendHeartbeat | CloseStream | RecordSent | RecordReceipt | RecordSightings | Authenticate | CatchUp
@@ -137,15 +140,15 @@ class StreamProtocol:
         "_next_heartbeat",
         "_timing",
         "acknowledged",
-        "cursor",
-        "pending",
         "phase",
+        "sent",
         "token_expires_at",
+        "written",
     )
 
     def __init__(  # noqa: PLR0913 - what a connection starts with
         self,
-        cursor: int,
+        start: Position,
         *,
         token_expires_at: float,
         timing: Timing,
@@ -154,9 +157,9 @@ class StreamProtocol:
         may_stay: Callable[[], bool],
     ) -> None:
         self.phase = Phase.REPLAYING
-        self.cursor = cursor
-        self.pending = cursor
-        self.acknowledged = cursor
+        self.sent = start.seq
+        self.written = start
+        self.acknowledged = start.seq
         self.token_expires_at = token_expires_at
         self._timing = timing
         self._may_send = may_send
@@ -167,21 +170,21 @@ class StreamProtocol:
     # The sending side.
 
     def joined(self) -> None:
-        """The connection entered its live group; from here on the hub's position is the cursor."""
+        """The connection entered its live group; from here on it is sent what the hub is."""
         assert self.phase is Phase.REPLAYING  # noqa: S101 - only a connection that has caught up joins
         self.phase = Phase.LIVE
 
-    def advanced(self, up_to: int) -> list[Action]:
+    def advanced(self, up_to: Position) -> list[Action]:
         """Everything up to ``up_to`` has gone to the socket of a replaying connection."""
-        after, self.cursor, self.pending = self.cursor, up_to, up_to
-        return [RecordSent(after, up_to)]
+        after, self.sent, self.written = self.sent, up_to.seq, up_to
+        return [RecordSent(after, up_to.seq)]
 
-    def stalled(self, cursor: int, pending: int, now: float) -> None:
-        """The socket is full: ``(cursor, pending]`` was written and has not gone entirely."""
+    def stalled(self, sent: int, written: Position, now: float) -> None:
+        """The socket is full: ``(sent, written]`` was written and has not gone entirely."""
         if self.phase in (Phase.LIVE, Phase.REPLAYING):
             self.phase = Phase.LAGGING
-            self.cursor = cursor
-            self.pending = pending
+            self.sent = sent
+            self.written = written
             self._lagging_since = now
 
     def drained(self) -> list[Action]:
@@ -190,8 +193,8 @@ class StreamProtocol:
             return []
         self.phase = Phase.REPLAYING
         actions: list[Action] = []
-        if self.pending > self.cursor:
-            actions += self.advanced(self.pending)
+        if self.written.seq > self.sent:
+            actions += self.advanced(self.written)
         return [*actions, CatchUp()]
 
     def flushed(self, now: float) -> list[Action]:
@@ -199,7 +202,7 @@ class StreamProtocol:
         if self.phase is not Phase.LAGGING:
             return []
         self._lagging_since = now
-        return self.advanced(self.pending) if self.pending > self.cursor else []
+        return self.advanced(self.written) if self.written.seq > self.sent else []
 
     def closed(self) -> None:
         """The stream is over."""
@@ -271,10 +274,10 @@ class StreamProtocol:
             return []
         self.acknowledged = seq
         actions: list[Action] = []
-        if self.phase is Phase.LAGGING and seq > self.cursor:
+        if self.phase is Phase.LAGGING and seq > self.sent:
             # What the client has received went to the socket, though what was written after it has not.
-            actions.append(RecordSent(self.cursor, seq))
-            self.cursor = seq
+            actions.append(RecordSent(self.sent, seq))
+            self.sent = seq
         return [*actions, RecordReceipt(seq)]
 
     def acknowledge(self, seq: int, written: int) -> list[Action]:

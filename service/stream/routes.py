@@ -21,6 +21,7 @@ from service.errors import (
     ScopeMissing,
     TopicForbidden,
 )
+from service.events.position import CURSOR_PATTERN
 from service.http.authentication import Bearer, MayRead, verified_principal
 from service.http.openapi import json_operation, refusals
 from service.http.provided import part, provided
@@ -59,17 +60,18 @@ _FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` 
 _SSE_EXAMPLE = """\
 data: {"type":"welcome","connection":"019aa…","recipient":"alice","head":4711,"after":4710,…}
 
-id: 4711.019aa…
-data: {"type":"event","seq":4711,"kind":"alert.created","at":"…","actor":"billing","alert":{…}}
+id: 4711-9f3a2c1d.019aa…
+data: {"type":"event","seq":4711,"cursor":"4711-9f3a2c1d","id":"9f3a2c1d00112233","kind":"alert.created",…}
 
-id: 4711.019aa…
-data: {"type":"caught_up","seq":4711}
+id: 4711-9f3a2c1d.019aa…
+data: {"type":"caught_up","seq":4711,"cursor":"4711-9f3a2c1d"}
 
 data: {"type":"close","code":1008,"reason":"token_expired"}
 """
 
 
 _CONNECTION = "01a1fd87-65c3-71a6-ba06-3929d3197295"
+_CURSOR = "4711-9f3a2c1d"
 
 
 class CloseOut(BaseModel):
@@ -81,14 +83,20 @@ class CloseOut(BaseModel):
 
 
 class GapOut(BaseModel):
-    """A range of the log that cannot be sent."""
+    """A range of the log that was purged."""
 
     type: Literal["gap"]
     from_: int = Field(alias="from")
     to: int
-    reason: Literal["purged", "reset"] = Field(
-        description="`purged`: the log begins later; `reset`: the cursor is of another log"
-    )
+    reason: Literal["purged"]
+
+
+class ResetOut(BaseModel):
+    """What the client holds is not in the log any more."""
+
+    type: Literal["reset"]
+    after: int | None = Field(description="what the client holds with a higher seq is void; null: all of it")
+    cursor: str
 
 
 class PollOut(BaseModel):
@@ -100,10 +108,11 @@ class PollOut(BaseModel):
                 {
                     "connection": _CONNECTION,
                     "welcome": {"type": "welcome", "connection": _CONNECTION, "recipient": "alice", "head": 4711},
-                    "events": [{"type": "event", "seq": 4711, "kind": "alert.created"}],
-                    "next": 4711,
+                    "events": [{"type": "event", "seq": 4711, "cursor": _CURSOR, "kind": "alert.created"}],
+                    "next": _CURSOR,
                     "caught_up": True,
                     "gap": {"type": "gap", "from": 1, "to": 4000, "reason": "purged"},
+                    "reset": {"type": "reset", "after": 4700, "cursor": "4700-5d1e88a0"},
                     "closed": {"type": "close", "code": 1008, "reason": "token_expired"},
                 }
             ]
@@ -115,9 +124,10 @@ class PollOut(BaseModel):
         description="the `welcome` frame, with the first answer of a connection, and to a poll that names none"
     )
     events: list[dict[str, Any]] = Field(description="`event` frames, in the order of the log")
-    next: int = Field(description="send it as `after` with the next poll, which acknowledges these events")
+    next: str = Field(description="send it as `after` with the next poll, which acknowledges these events")
     caught_up: bool = Field(description="false: there may be more, so ask again at once")
     gap: GapOut | None
+    reset: ResetOut | None = Field(description="the history of the log has changed under this client")
     closed: CloseOut | None = Field(description="why this connection has ended; the next poll begins another")
 
 
@@ -169,8 +179,8 @@ async def get_events(  # noqa: PLR0913 - its parameters
     after: Annotated[
         str | None,
         Query(
-            pattern="^(latest|[0-9]{1,19})$",
-            description="a seq, or `latest`; absent: what this admin acknowledged last",
+            pattern=f"^(latest|{CURSOR_PATTERN})$",
+            description="a cursor, a seq, or `latest`; absent: what this admin acknowledged last",
         ),
     ] = None,
     topics: Annotated[
@@ -194,7 +204,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
         Header(
             alias="Last-Event-ID",
             description="where to go on; it goes before `after`",
-            json_schema_extra={"pattern": "^([0-9]{1,18})?$"},
+            json_schema_extra={"pattern": f"^({CURSOR_PATTERN})?$"},
         ),
     ] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",

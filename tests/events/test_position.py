@@ -14,6 +14,7 @@ def test_a_position_is_written_as_the_seq_and_eight_digits_of_the_id() -> None:
     assert HERE.cursor == "4711-9f3a2c1d"
     assert Position(1, 5).cursor == "1-00000000"
     assert ORIGIN.cursor == "0"
+    assert Position(4711, 0).cursor == "4711"  # its event was purged
 
 
 def test_a_cursor_is_of_the_position_that_wrote_it_and_of_no_other() -> None:

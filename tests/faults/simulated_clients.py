@@ -329,10 +329,11 @@ class LongPollClient(SimulatedClient):
             fresh.welcome(document["connection"], document["welcome"]["after"])
         for frame in document["events"]:
             fresh.seqs.append(frame["seq"])
+        position = int(document["next"].partition("-")[0])
         if document["caught_up"]:
-            self.reached(document["next"])
+            self.reached(position)
         fresh.ended = "left between polls"
-        return (fresh, document["next"]) if sock.is_open and not document["closed"] else None
+        return (fresh, position) if sock.is_open and not document["closed"] else None
 
     async def answer_to(self, request: bytes, sock: ClientSocket, asked: list[ObservedConnection]) -> Any:
         """Return the answer to a poll, unless it is dropped before."""

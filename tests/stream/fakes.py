@@ -15,7 +15,7 @@ from service.auth.principal import Principal
 from service.errors import CloseReason, DatabaseUnavailable
 from service.events.filter import EventFilter, is_for
 from service.events.log import Event
-from service.events.position import ORIGIN, Position
+from service.events.position import ORIGIN, HistoryChanged, Position
 from service.ledger.recorder import LedgerRecorder
 from service.ledger.records import ConnectionEntry
 from service.stream import frames
@@ -26,17 +26,27 @@ from service.topics import EVERY_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from types import ModuleType
+
+    import pytest
 
     from service.auth.tokens import TokenVerifier
     from service.database.engine import Database
     from service.http.rate_limits import ConnectionLimits
     from service.settings import StreamSettings
     from service.severity import Severity
-    from service.stream.fanout import Fanout
     from service.stream.frames import FrameBatch, PreparedEvent
+    from service.stream.replay_reader import ReplayReader
     from service.stream.transports.interface import StreamListener
 
+READS = {"read_head", "read_position", "find_common", "read_first", "read_tail", "read_matching"}
+"""What is read of the log, by the names of the functions in ``service/events/log.py``."""
 AT = datetime(2026, 11, 21, 9, 41, 7, 5, tzinfo=UTC)
+
+
+def at(seq: int, history: int = 0) -> Position:
+    """Return a position in the log, whose id differs from that in another history in its mark, too."""
+    return Position(seq, (1000 * seq + history) << 32)
 
 
 def event(
@@ -46,11 +56,12 @@ def event(
     recipients: Sequence[str] | None = None,
     *,
     size: int = 0,
+    history: int = 0,
 ) -> Event:
-    """Return an event of the log, whose body has ``size`` bytes of text."""
+    """Return an event of the log, whose body has ``size`` bytes of text; another ``history`` has another there."""
     to = frozenset(recipients) if recipients is not None else None
     body = b'{"title":"%b"}' % (b"x" * size)
-    return Event(seq, seq, uuid.UUID(int=seq), "alert.created", topic, severity, to, "billing", AT, body)
+    return Event(*at(seq, history), uuid.UUID(int=seq), "alert.created", topic, severity, to, "billing", AT, body)
 
 
 def prepared(seq: int, *arguments: Any, **options: Any) -> PreparedEvent:
@@ -121,6 +132,16 @@ class FakeLedger:
         return [arguments for called, arguments in self.calls if called == name]
 
 
+class FakeFlusher:
+    """Records where the node started over, and the last position in common with the log."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Position, Position | None]] = []
+
+    def start_over(self, position: Position, common: Position | None) -> None:
+        self.calls.append((position, common))
+
+
 class NoLimits:
     """Limits that nothing exceeds."""
 
@@ -140,7 +161,7 @@ class NoLimits:
 def fake_hub(settings: StreamSettings, ledger: FakeLedger | None = None, position: int = 0) -> Hub:
     """Return a hub that reports to a fake ledger."""
     hub = Hub(cast("LedgerRecorder", ledger or FakeLedger()), settings)
-    hub.position = position
+    hub.position = at(position)
     return hub
 
 
@@ -150,16 +171,16 @@ def connect(
     event_filter: EventFilter | None = None,
     *,
     transport: Any = None,
-    after: int | None = None,
+    after: int | Position | None = None,
     ledger: FakeLedger | None = None,
-    fanout: Any = None,
+    replays: Any = None,
     timing: Timing | None = None,
     verifier: Any = None,
 ) -> tuple[Connection, FakeTransport]:
     """Make a connection on a fake transport, which is not open yet."""
     transport = transport if transport is not None else FakeTransport()
     bearer = principal(recipient)
-    cursor = hub.position if after is None else after
+    start = at(after) if isinstance(after, int) else after or hub.position
     entry = ConnectionEntry(
         node_id=uuid.UUID(int=1),
         recipient=recipient,
@@ -170,11 +191,11 @@ def connect(
         user_agent=None,
         jti=None,
         token_expires_at=datetime.fromtimestamp(bearer.expires_at, UTC),
-        after_seq=cursor,
-        sent_seq=cursor,
+        after_seq=start.seq,
+        sent_seq=start.seq,
     )
     protocol = StreamProtocol(
-        cursor,
+        start,
         token_expires_at=bearer.expires_at,
         timing=timing or Timing(heartbeat=15, slow_consumer=30),
         now=0,
@@ -187,7 +208,7 @@ def connect(
         entry,
         bearer,
         hub=hub,
-        fanout=cast("Fanout", fanout),
+        replays=cast("ReplayReader", replays),
         ledger=cast("LedgerRecorder", ledger or FakeLedger()),
         verifier=cast("TokenVerifier", verifier),
         limits=cast("ConnectionLimits", NoLimits()),
@@ -217,7 +238,7 @@ class FakeLog:
         self.reads = 0
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[FakeLog]:
+    async def transaction(self, **_options: bool) -> AsyncIterator[FakeLog]:
         self.reads += 1
         if not self.is_reachable:
             raise DatabaseUnavailable("the database is away")
@@ -227,9 +248,34 @@ class FakeLog:
     def database(self) -> Database:
         return cast("Database", self)
 
+    def rewrite(self, keep: int, *events: Event) -> None:
+        """Fail over: lose the events after ``keep``, and go on with others."""
+        self.events = [event for event in self.events if event.seq <= keep] + list(events)
+
+    @property
+    def position(self) -> Position:
+        """The position of its head."""
+        return self.events[-1].position if self.events else ORIGIN
+
+    @staticmethod
+    def install(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+        """Let ``modules`` read this kind of log."""
+        for module in modules:
+            for name in READS & vars(module).keys():
+                monkeypatch.setattr(module, name, getattr(FakeLog, name))
+
     @staticmethod
     async def read_head(tx: FakeLog) -> Position:
-        return tx.events[-1].position if tx.events else ORIGIN
+        return tx.position
+
+    @staticmethod
+    async def read_position(tx: FakeLog, seq: int) -> Position | None:
+        return next((event.position for event in tx.events if event.seq == seq), None if seq else ORIGIN)
+
+    @staticmethod
+    async def find_common(tx: FakeLog, positions: Sequence[Position]) -> Position | None:
+        held = [position for position in positions if await tx.read_position(tx, position.seq) == position]
+        return max(held, default=None)
 
     @staticmethod
     async def read_first(tx: FakeLog) -> int:
@@ -237,6 +283,8 @@ class FakeLog:
 
     @staticmethod
     async def read_tail(tx: FakeLog, position: Position, limit: int) -> list[Event]:
+        if await tx.read_position(tx, position.seq) != position:
+            raise HistoryChanged(position)
         return [event for event in tx.events if event.seq > position.seq][:limit]
 
     @staticmethod

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service.errors import InvalidRequest, RateLimited, TokenRevoked, TopicForbidden
 from service.events.filter import EventFilter
+from service.events.position import Cursor, HistoryChanged
 from service.settings import StreamSettings
-from service.stream.admission import PATTERNS_MAX, Admission, ClientInfo, StreamRequest, is_seq
+from service.stream import frames
+from service.stream.admission import PATTERNS_MAX, Admission, ClientInfo, StreamRequest
+from service.stream.cursor_check import Start
 from service.stream.protocol import SEQ_MAX
 from service.topics import intersect
-from tests.stream.fakes import FakeLedger, FakeTransport, fake_hub, principal
+from tests.stream.fakes import FakeLedger, FakeTransport, at, fake_hub, principal
 
 if TYPE_CHECKING:
     from service.auth.principal import Principal
+    from service.events.position import Position
 
 pytestmark = pytest.mark.unit
 
@@ -34,28 +36,29 @@ def request(granted: tuple[str, ...] = ("*",), /, **query: str) -> StreamRequest
 
 
 @pytest.mark.parametrize(
-    "after", ["", "-1", "x", "1.5", "\u00b2", "\u0661", "LATEST", "9223372036854775808", "9" * 5000, "1 "]
+    "after",
+    ["", "-1", "x", "1.5", "\u00b2", "\u0661", "LATEST", "9223372036854775808", "9" * 5000, "1 ", "1-", "1-9F3A2C1D"],
 )
-def test_after_is_a_seq_or_latest(after: str) -> None:
+def test_after_is_a_cursor_a_seq_or_latest(after: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         request(after=after)
     assert refusal.value.errors == [
-        {"pointer": "/query", "detail": "after must be a seq or latest, topics a list of patterns"}
+        {"pointer": "/query", "detail": "after must be a cursor, a seq or latest, topics a list of patterns"}
     ]
 
 
 @pytest.mark.parametrize(
-    ("after", "names_seq"), [("0", True), ("007", True), (str(SEQ_MAX), True), ("latest", False), (None, False)]
+    ("after", "read"),
+    [
+        ("0", Cursor(0, None)),
+        ("007", Cursor(7, None)),
+        (str(SEQ_MAX), Cursor(SEQ_MAX, None)),
+        ("4711-9f3a2c1d", Cursor(4711, "9f3a2c1d")),
+        ("latest", "latest"),
+    ],
 )
-def test_only_a_seq_says_that_the_client_has_what_came_before(after: str | None, names_seq: bool) -> None:  # noqa: FBT001
-    requested = request() if after is None else request(after=after)
-    assert (requested.after, requested.names_seq) == (after, names_seq)
-
-
-@given(st.text(st.characters(codec="utf-8"), max_size=25) | st.integers(0, 2**64).map(str))
-def test_is_seq_is_true_of_what_python_reads_as_a_seq_in_ascii(text: str) -> None:
-    expected = text.isascii() and text.isdigit() and int(text) <= SEQ_MAX and len(text) <= len(str(SEQ_MAX))
-    assert is_seq(text) == expected
+def test_after_is_read(after: str, read: Cursor | str) -> None:
+    assert request(after=after).after == read
 
 
 @pytest.mark.parametrize("severity", ["fatal", "", "Info", "info,error"])
@@ -139,13 +142,20 @@ class Counting:
 
 
 class Log:
-    """A fan-out that reaches every cursor at once."""
+    """A fan-out, and a check of cursors that finds each of them in the log, which ends at 20."""
+
+    replays = None
 
     def __init__(self) -> None:
-        self.waited: list[int] = []
+        self.left: list[Position] = []
 
-    async def wait_until(self, seq: int) -> None:
-        self.waited.append(seq)
+    async def leave(self, position: Position) -> None:
+        self.left.append(position)
+
+    async def start_after(self, cursor: Cursor) -> Start:
+        if cursor.seq > 20:
+            return Start(at(20), reset=frames.reset(at(20), is_common=False))
+        return Start(at(cursor.seq), received=cursor.seq)
 
 
 class StoredCursor(FakeLedger):
@@ -153,20 +163,27 @@ class StoredCursor(FakeLedger):
 
     node_id = uuid4()
 
-    def __init__(self, cursor: int) -> None:
+    def __init__(self, seqs: list[int | HistoryChanged]) -> None:
         super().__init__()
-        self.cursor = cursor
+        self.seqs = seqs
 
     async def resume_seq(self, *_: Any) -> int:
-        return self.cursor
+        seq = self.seqs.pop(0)
+        if isinstance(seq, HistoryChanged):
+            raise seq
+        return seq
 
 
-def admission(*, cursor: int = 0, revoked: tuple[str, ...] = (), limit: int = 10) -> tuple[Admission, StoredCursor]:
+def admission(
+    *stored: int | HistoryChanged, revoked: tuple[str, ...] = (), limit: int = 10
+) -> tuple[Admission, StoredCursor]:
     settings = StreamSettings()
-    ledger = StoredCursor(cursor)
+    ledger = StoredCursor(list(stored))
+    log = Log()
     made = Admission(
         hub=fake_hub(settings, ledger, position=20),
-        fanout=cast("Any", Log()),
+        fanout=cast("Any", log),
+        cursor_check=cast("Any", log),
         ledger=cast("Any", ledger),
         verifier=cast("Any", Revoking(*revoked)),
         rest_limits=cast("Any", Counting(limit)),
@@ -177,41 +194,57 @@ def admission(*, cursor: int = 0, revoked: tuple[str, ...] = (), limit: int = 10
 
 
 @pytest.mark.parametrize(
-    ("after", "stored", "starts"),
-    [("7", 0, 7), ("99", 0, 99), ("latest", 0, 20), (None, 7, 7), (None, 99, 20)],
+    ("after", "start"),
+    [
+        (Cursor(7, at(7).mark), Start(at(7), received=7)),
+        (Cursor(99, None), Start(at(20), reset=frames.reset(at(20), is_common=False))),
+        ("latest", Start(at(20))),
+    ],
 )
-async def test_a_stream_starts_where_it_asks_or_where_the_recipient_stopped(
-    after: str | None, stored: int, starts: int
+async def test_a_stream_starts_where_it_asks(after: Cursor | Literal["latest"], start: Start) -> None:
+    made, _ = admission()
+    assert await made.start_of(principal(), StreamRequest(after, EventFilter())) == start
+
+
+@pytest.mark.parametrize(("stored", "starts"), [(7, 7), (99, 20)])
+async def test_a_stream_without_a_cursor_starts_where_the_recipient_stopped_and_resets_nothing(
+    stored: int, starts: int
 ) -> None:
-    made, _ = admission(cursor=stored)
-    requested = StreamRequest(after, EventFilter())
-    assert await made.starting_cursor(principal(), requested) == starts
+    made, _ = admission(stored)
+    assert await made.start_of(principal(), StreamRequest(None, EventFilter())) == Start(at(starts))
 
 
-def greeted(after: int) -> list[dict[str, Any]]:
+async def test_a_resume_point_is_asked_for_again_once_the_node_has_left_a_history_that_the_log_does_not_hold() -> None:
+    made, _ = admission(HistoryChanged(at(20)), 7)
+    assert await made.start_of(principal(), StreamRequest(None, EventFilter())) == Start(at(7))
+    assert cast("Log", made._fanout).left == [at(20)]
+
+
+def greeted(start: Start) -> list[dict[str, Any]]:
     made, _ = admission()
     _, welcome = made.connection(
-        FakeTransport(), "websocket", CLIENT, principal(), event_filter=EventFilter(), after=after
+        FakeTransport(), "websocket", CLIENT, principal(), event_filter=EventFilter(), start=start
     )
     return [orjson.loads(frame.payload) for frame in welcome.frames]
 
 
 def test_the_welcome_names_the_connection_and_where_it_starts() -> None:
-    [welcome] = greeted(7)
-    assert (welcome["type"], welcome["recipient"], welcome["head"], welcome["after"]) == ("welcome", "alice", 20, 7)
+    [welcome] = greeted(Start(at(7)))
+    assert (welcome["type"], welcome["recipient"], welcome["head"]) == ("welcome", "alice", 20)
+    assert (welcome["after"], welcome["cursor"]) == (7, at(7).cursor)
     assert welcome["limits"] == {"message_bytes": 16384, "messages": "200/second; 3000/minute"}
 
 
-def test_a_cursor_ahead_of_the_log_is_named_in_a_gap() -> None:
-    welcome, gap = greeted(99)
-    assert welcome["after"] == 20
-    assert gap == {"type": "gap", "from": 21, "to": 99, "reason": "reset"}
+def test_a_reset_comes_right_after_the_welcome() -> None:
+    welcome, reset = greeted(Start(at(5), received=5, reset=frames.reset(at(5), is_common=True)))
+    assert welcome["after"] == 5
+    assert reset == {"type": "reset", "after": 5, "cursor": at(5).cursor}
 
 
 def test_a_token_that_was_revoked_meanwhile_opens_nothing() -> None:
     made, ledger = admission(revoked=("alice",))
     with pytest.raises(TokenRevoked):
-        made.connection(FakeTransport(), "sse", CLIENT, principal(), event_filter=EventFilter(), after=0)
+        made.connection(FakeTransport(), "sse", CLIENT, principal(), event_filter=EventFilter(), start=Start(at(0)))
     assert not ledger.calls
 
 

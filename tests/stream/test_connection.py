@@ -14,15 +14,17 @@ from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import CloseReason, DatabaseUnavailable
 from service.events.filter import EventFilter
+from service.events.position import HistoryChanged
 from service.settings import AuthSettings, StreamSettings
 from service.stream import connection as connection_module
 from service.stream import frames
-from service.stream.fanout import Chunk
 from service.stream.frames import FrameBatch
 from service.stream.protocol import Phase
-from tests.stream.fakes import FakeLedger, NoLimits, connect, fake_hub, phase_of, prepared
+from service.stream.replay_reader import Chunk
+from tests.stream.fakes import FakeLedger, NoLimits, at, connect, fake_hub, phase_of, prepared
 
 if TYPE_CHECKING:
+    from service.events.position import Position
     from service.stream.connection import Connection
 
 pytestmark = pytest.mark.unit
@@ -33,14 +35,14 @@ VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH, RevokedTokens())
 
 
 class Script:
-    """A fan-out whose chunks, or errors, are given one by one; it is done when all were read."""
+    """A reader whose chunks, or errors, are given one by one; it is done when all were read."""
 
     def __init__(self, *chunks: Chunk | Exception) -> None:
         self._chunks = list(chunks)
-        self.cursors: list[int] = []
+        self.positions: list[Position] = []
 
-    async def read_chunk(self, cursor: int, _event_filter: EventFilter, _recipient: str) -> Chunk:
-        self.cursors.append(cursor)
+    async def read_chunk(self, position: Position, _event_filter: EventFilter, _recipient: str) -> Chunk:
+        self.positions.append(position)
         await asyncio.sleep(0)
         chunk = self._chunks.pop(0)
         if isinstance(chunk, Exception):
@@ -49,7 +51,7 @@ class Script:
 
 
 def chunk(*seqs: int, up_to: int) -> Chunk:
-    return Chunk(FrameBatch(*map(prepared, seqs)), len(seqs), up_to)
+    return Chunk(FrameBatch(*map(prepared, seqs)), len(seqs), at(up_to))
 
 
 class Case:
@@ -66,7 +68,7 @@ class Case:
             EventFilter(topics),
             after=0,
             ledger=self.ledger,
-            fanout=self.script,
+            replays=self.script,
             verifier=VERIFIER,
         )
 
@@ -92,8 +94,8 @@ async def test_a_connection_replays_chunk_by_chunk_and_then_goes_live() -> None:
     case.hub.broadcast([prepared(11)])
     assert case.transport.types() == ["pong", "event", "event", "event", "caught_up", "event"]
     assert case.transport.seqs == [2, 4, 9, 11]
-    assert case.script.cursors == [0, 5, 7]
-    assert case.ranges == [(0, 5), (7, 10)]  # an empty chunk moves the cursor, and no bytes went anywhere
+    assert case.script.positions == [at(0), at(5), at(7)]
+    assert case.ranges == [(0, 5), (7, 10)]  # an empty chunk moves the position, and no bytes went anywhere
     assert case.ledger.of("record_position") == [(case.connection._entry, 7)]
     assert len(case.ledger.of("record_live")) == 1
     assert case.hub.delivered == 4
@@ -106,7 +108,7 @@ async def test_a_replay_waits_while_the_node_holds_no_lease(monkeypatch: pytest.
     case.open()
     for _ in range(10):
         await asyncio.sleep(0)
-    assert (case.script.cursors, case.transport.seqs, case.ranges) == ([0], [], [])
+    assert (case.script.positions, case.transport.seqs, case.ranges) == ([at(0)], [], [])
     case.ledger.may_send = True
     await case.turn(Phase.LIVE)
     assert case.transport.seqs == [2, 4, 9]
@@ -155,7 +157,26 @@ async def test_a_replay_waits_for_a_database_that_is_away(monkeypatch: pytest.Mo
     case = Case(DatabaseUnavailable("away"), DatabaseUnavailable("away"), chunk(3, up_to=10))
     case.open()
     await case.turn(Phase.LIVE)
-    assert (case.transport.seqs, case.script.cursors) == ([3], [0, 0, 0])
+    assert (case.transport.seqs, case.script.positions) == ([3], [at(0)] * 3)
+
+
+async def test_a_replay_of_another_history_closes_the_stream() -> None:
+    case = Case(chunk(3, up_to=5), HistoryChanged(at(5)))
+    case.open()
+    await case.turn(Phase.CLOSED)
+    assert case.transport.closed is CloseReason.HISTORY_CHANGED
+    assert case.transport.seqs == [3]
+
+
+@pytest.mark.parametrize("start", [at(10, history=1), at(11)])
+async def test_a_connection_whose_history_ended_while_it_was_opened_does_not_go_live(start: Position) -> None:
+    script = Script(HistoryChanged(start))
+    connection, transport = connect(fake_hub(StreamSettings(), position=10), after=start, replays=script)
+    connection.open(FrameBatch())
+    async with asyncio.timeout(10):
+        while transport.closed is None:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+    assert (transport.types(), script.positions) == ([], [start])
 
 
 async def test_a_replay_that_fails_closes_the_stream(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from service.errors import DatabaseUnavailable
-from service.events.filter import EventFilter, is_for
-from service.events.position import ORIGIN, Position
+from service.errors import CloseReason, DatabaseUnavailable
+from service.events.position import ORIGIN, Cursor
+from service.metrics import HISTORY_CHANGES
 from service.settings import StreamSettings
 from service.stream import fanout as fanout_module
 from service.stream.fanout import PASS_BYTES, Fanout
-from tests.stream.fakes import FakeLedger, FakeLog, FakeTransport, event, fake_hub, live
+from tests.stream.fakes import FakeFlusher, FakeLedger, FakeLog, FakeTransport, at, event, fake_hub, live
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
     from service.events.log import Event
-    from service.stream.fanout import Chunk
+    from service.events.position import Position
+    from service.ledger.flusher import LedgerFlusher
     from service.stream.hub import Hub
 
 pytestmark = pytest.mark.unit
@@ -33,16 +34,11 @@ NEVER = 3600
 
 @pytest.fixture(autouse=True)
 def _log_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("read_head", "read_first", "read_tail", "read_matching"):
-        monkeypatch.setattr(fanout_module, name, getattr(FakeLog, name))
+    FakeLog.install(monkeypatch, fanout_module)
 
 
 def settings_of(**changes: object) -> StreamSettings:
     return StreamSettings.model_validate({"log_poll_interval_seconds": NEVER, **changes})
-
-
-def before(seq: int) -> Position:
-    return Position(seq - 1, seq - 1)
 
 
 class Node:
@@ -50,10 +46,11 @@ class Node:
 
     def __init__(self, log: FakeLog, options: StreamSettings, head: int = 0) -> None:
         self.ledger = FakeLedger()
+        self.flusher = FakeFlusher()
         self.hub: Hub = fake_hub(options, self.ledger)
-        self.fanout = Fanout(log.database, self.hub, options)
-        self.fanout.start_at(Position(head, head))
-        self.transport: FakeTransport = live(self.hub)
+        self.fanout = Fanout(log.database, self.hub, cast("LedgerFlusher", self.flusher), options)
+        self.fanout.start_at(at(head))
+        self.transport: FakeTransport = live(self.hub, ledger=self.ledger)
         self.log = log
 
     @asynccontextmanager
@@ -69,7 +66,7 @@ class Node:
     async def sent(self, seq: int) -> list[int]:
         """Return what the connection was sent once the position is ``seq``."""
         async with asyncio.timeout(10):
-            while self.hub.position < seq:
+            while self.hub.position.seq < seq:
                 await self.fanout._advanced.wait()
         return self.transport.seqs
 
@@ -77,9 +74,9 @@ class Node:
 async def test_committed_events_that_follow_on_are_fanned_out_without_the_database() -> None:
     node = Node(FakeLog(), settings_of(), head=10)
     async with node.running():
-        node.fanout.enqueue_committed(before(11), [event(11), event(12)])
+        node.fanout.enqueue_committed(at(10), [event(11), event(12)])
         assert await node.sent(12) == [11, 12]
-        node.fanout.enqueue_committed(before(13), [event(13)])
+        node.fanout.enqueue_committed(at(12), [event(13)])
         assert await node.sent(13) == [11, 12, 13]
     assert node.log.reads == 0
 
@@ -88,7 +85,7 @@ async def test_a_hole_before_committed_events_is_filled_from_the_log() -> None:
     log = FakeLog(*(event(seq) for seq in range(1, 6)))
     node = Node(log, settings_of())
     async with node.running():
-        node.fanout.enqueue_committed(before(4), [event(4), event(5)])
+        node.fanout.enqueue_committed(at(3), [event(4), event(5)])
         assert await node.sent(5) == [1, 2, 3, 4, 5]
     assert log.reads == 1
 
@@ -127,9 +124,9 @@ async def test_a_node_without_its_lease_writes_no_event_until_it_holds_it_again(
     node = Node(log, settings_of(log_poll_interval_seconds=0.01))
     node.ledger.may_send = False
     async with node.running():
-        node.fanout.enqueue_committed(before(1), [event(1)])
+        node.fanout.enqueue_committed(ORIGIN, [event(1)])
         await asyncio.sleep(0.05)
-        assert (node.transport.seqs, node.hub.position, log.reads) == ([], 0, 0)
+        assert (node.transport.seqs, node.hub.position) == ([], ORIGIN)
         log.events.append(event(2))
         node.ledger.may_send = True
         assert await node.sent(2) == [1, 2]
@@ -146,7 +143,21 @@ async def test_a_lease_that_ends_while_the_log_is_read_stops_the_pass(monkeypatc
     async with node.running():
         node.fanout.wake(1)
         await asyncio.sleep(0.01)
-    assert (node.log.reads, node.transport.seqs, node.hub.position) == (1, [], 0)
+    assert (node.log.reads, node.transport.seqs, node.hub.position) == (1, [], ORIGIN)
+
+
+async def test_a_node_without_its_lease_notices_another_history() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 4)))
+    node = Node(log, settings_of(log_poll_interval_seconds=0.01))
+    async with node.running():
+        await node.sent(3)
+        node.ledger.may_send = False
+        log.rewrite(1, event(2, history=1))
+        await node.fanout.leave(at(3))
+        assert node.hub.position == at(1)
+        node.ledger.may_send = True
+        await settled(node)
+    assert node.fanout.replays.cache.end == at(2, history=1)
 
 
 async def test_without_any_wake_up_the_poll_finds_what_is_new() -> None:
@@ -187,7 +198,7 @@ async def test_a_pass_is_bounded_in_bytes() -> None:
         assert await node.sent(8) == list(range(1, 9))
     assert [len(batch.frames) for batch in node.transport.batches] == [3, 3, 2]
     async with node.running():
-        node.fanout.enqueue_committed(before(9), [event(9, size=2 * PASS_BYTES), event(10)])
+        node.fanout.enqueue_committed(at(8), [event(9, size=2 * PASS_BYTES), event(10)])
         await node.sent(10)
     assert [len(batch.frames) for batch in node.transport.batches] == [3, 3, 2, 1, 1]
 
@@ -214,7 +225,7 @@ async def test_whatever_arrives_in_whatever_order_every_event_is_sent_once_and_i
                 new = [event(seq) for seq in range(head + 1, head + 1 + count)]
                 log.events += new
                 if step == "committed here":
-                    node.fanout.enqueue_committed(before(head + 1), new)
+                    node.fanout.enqueue_committed(at(head), new)
             elif step == "a wake-up":
                 node.fanout.wake(head)
             elif step == "an old wake-up":
@@ -225,114 +236,145 @@ async def test_whatever_arrives_in_whatever_order_every_event_is_sent_once_and_i
         assert await node.sent(len(log.events)) == list(range(1, len(log.events) + 1))
 
 
-# Waiting for a cursor of another node.
+# A log whose history changed.
 
 
-async def test_a_cursor_that_is_ahead_of_this_node_is_waited_for() -> None:
+async def settled(node: Node) -> None:
+    """Wait until the node is at the head of its log."""
+    async with asyncio.timeout(10):
+        while node.hub.position != node.log.position:
+            await node.fanout._advanced.wait()
+
+
+async def test_a_node_that_meets_another_history_closes_its_streams_and_follows_the_log() -> None:
     log = FakeLog(*(event(seq) for seq in range(1, 6)))
-    node = Node(log, settings_of(), head=1)
+    node = Node(log, settings_of(log_poll_interval_seconds=0.01))
+    changes = HISTORY_CHANGES._value.get()
+    with capture_logs() as lines:
+        async with node.running():
+            await node.sent(5)
+            log.rewrite(3, event(4, history=1))
+            await settled(node)
+            await asyncio.sleep(0.05)  # it is noticed once
+    assert node.transport.seqs == [1, 2, 3, 4, 5]
+    assert node.transport.closed is CloseReason.HISTORY_CHANGED
+    assert node.ledger.of("record_closing")[0][1:] == (1012, "history_changed")
+    assert node.flusher.calls == [(at(3), at(3))]
+    assert HISTORY_CHANGES._value.get() == changes + 1
+    [line] = lines
+    assert line == {
+        "log_level": "error",
+        "event": "the history of the log changed",
+        "position": at(5).cursor,
+        "head": at(4, history=1).cursor,
+        "common": 3,
+        "streams": 1,
+    }
+    assert node.fanout.replays.cache.positions == [at(0), at(1), at(2), at(3), at(4, history=1)]
+    assert node.fanout.void_branches.common_with(Cursor(5, at(5).mark)) == at(3)
+
+
+async def test_a_node_that_holds_nothing_in_common_with_the_log_starts_at_its_head() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 11)))
+    node = Node(log, settings_of(replay_cache_events=2, log_poll_interval_seconds=0.01))
     async with node.running():
-        await node.fanout.wait_until(4)
-        assert node.hub.position >= 4
-        await node.fanout.wait_until(2**62)  # ahead of the log: to its head, and no longer
-        assert node.hub.position == 5
+        await node.sent(10)
+        log.rewrite(3, event(4, history=1), event(5, history=1))
+        await settled(node)
+    assert node.flusher.calls == [(at(5, history=1), None)]
+    assert node.fanout.replays.cache.positions == [at(5, history=1)]
+    assert node.fanout.void_branches.common_with(Cursor(10, at(10).mark)) is None
+
+
+async def test_a_failover_that_lost_nothing_closes_nothing() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 6)))
+    node = Node(log, settings_of(log_poll_interval_seconds=0.01))
+    async with node.running():
+        await node.sent(5)
+        log.is_reachable = False
+        await asyncio.sleep(0.02)
+        log.is_reachable = True
+        log.rewrite(5, event(6, history=1))
+        assert await node.sent(6) == [1, 2, 3, 4, 5, 6]
+    assert node.transport.closed is None
+    assert node.flusher.calls == []
+
+
+async def test_while_the_log_cannot_be_read_nothing_is_given_up() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 6)))
+    node = Node(log, settings_of())
+    async with node.running():
+        node.fanout.wake(5)
+        await node.sent(5)
+        log.rewrite(3)
+        log.is_reachable = False
+        node.fanout.check_history()
+        await asyncio.sleep(0.01)
+        assert node.transport.closed is None
+
+
+@pytest.mark.parametrize("seq", [4, 6])
+async def test_what_was_committed_to_another_history_is_read_from_the_log_before_it_is_sent(seq: int) -> None:
+    """The log was taken back to 3 or to 5; the node is at 5, and was woken by nothing but its own commit."""
+    log = FakeLog(*(event(number) for number in range(1, 6)))
+    node = Node(log, settings_of())
+    async with node.running():
+        node.fanout.wake(5)
+        await node.sent(5)
+        new = event(seq, history=1)
+        log.rewrite(seq - 2, event(seq - 1, history=1), new)
+        node.fanout.enqueue_committed(at(seq - 1, history=1), [new])
+        await settled(node)
+    assert node.transport.seqs == [1, 2, 3, 4, 5]
+    assert node.transport.closed is CloseReason.HISTORY_CHANGED
+
+
+async def test_what_was_committed_to_the_history_that_was_lost_is_never_sent_after_it() -> None:
+    """A commit of the old primary is queued while the node already follows the new one, or comes even later."""
+    log = FakeLog(*(event(seq) for seq in range(1, 6)))
+    node = Node(log, settings_of())
+    async with node.running():
+        node.fanout.wake(5)
+        await node.sent(5)
+        log.rewrite(4, *(event(seq, history=1) for seq in range(5, 8)))
+        node.fanout.enqueue_committed(at(6), [event(7)])  # behind a hole, so it waits
+        node.fanout.check_history()
+        await settled(node)
+        later = live(node.hub)
+        for before, lost in ((at(7), event(8)), (at(6), event(7)), (at(5), event(6))):
+            node.fanout.enqueue_committed(before, [lost])
+            await asyncio.sleep(0.01)
+        log.events.append(event(8, history=1))
+        node.fanout.wake(8)
+        await settled(node)
+    assert [frame["cursor"] for frame in later.frames if frame["type"] == "event"] == [at(8, history=1).cursor]
+    assert later.closed is None
+
+
+# Streams that start.
+
+
+async def test_a_stream_waits_until_this_node_has_reached_where_it_starts() -> None:
+    node = Node(FakeLog(*(event(seq) for seq in range(1, 6))), settings_of(), head=1)
+    async with node.running():
+        await node.fanout.reach(4)
+        assert node.hub.position.seq >= 4
 
 
 async def test_a_node_that_does_not_come_so_far_in_time_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout_module, "WAIT_SECONDS", 0.01)
     node = Node(FakeLog(event(1)), settings_of())  # nothing fans out
     with pytest.raises(DatabaseUnavailable):
-        await node.fanout.wait_until(1)
+        await node.fanout.reach(1)
+    with pytest.raises(DatabaseUnavailable):
+        await node.fanout.leave(at(0))
 
 
-# Chunks.
-
-
-async def replayed(node: Node, cursor: int, event_filter: EventFilter, recipient: str) -> list[Chunk]:
-    """Return the chunks that lead a connection from ``cursor`` to the position."""
-    chunks = []
-    while cursor < node.hub.position:
-        chunks.append(await node.fanout.read_chunk(cursor, event_filter, recipient))
-        assert chunks[-1].up_to > cursor
-        cursor = chunks[-1].up_to
-    return chunks
-
-
-def seqs(chunks: Sequence[Chunk]) -> list[int]:
-    return [frame.seq for chunk in chunks for frame in chunk.batch.frames if frame.type == "event" and frame.seq]
-
-
-ROWS = st.lists(
-    st.tuples(
-        st.sampled_from(["a", "b"]),
-        st.none() | st.lists(st.sampled_from(["ann", "ben"]), min_size=1, max_size=2),
-        st.integers(0, 400),
-    ),
-    max_size=20,
-)
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ROWS, st.integers(0, 20), st.sampled_from(["a", "*"]), st.integers(1, 20))
-async def test_a_replay_is_what_the_recipient_may_see_from_memory_and_from_the_log(
-    rows: list[tuple[str, list[str] | None, int]], cursor: int, topic: str, remembered: int
-) -> None:
-    events = [event(seq, to, recipients=names, size=size) for seq, (to, names, size) in enumerate(rows, start=1)]
-    options = settings_of(replay_cache_events=remembered, replay_chunk_events=3, replay_chunk_bytes=1024)
-    node = Node(FakeLog(*events), options)
-    async with node.running():
-        node.fanout.wake(len(events))
-        await node.sent(len(events))
-    expected = EventFilter((topic,))
-    chunks = await replayed(node, min(cursor, len(events)), expected, "ann")
-    assert seqs(chunks) == [
-        one.seq for one in events if one.seq > cursor and expected.matches(one) and is_for("ann", one)
-    ]
-    for chunk in chunks:
-        sizes = [len(frame.payload) for frame in chunk.batch.frames]
-        assert len(sizes) == chunk.events <= 3
-        assert sum(sizes[:-1]) < 1024 + 3 * 200  # the log counts bodies, and memory whole frames
-
-
-async def test_connections_with_the_same_cursor_and_filter_are_sent_the_same_chunk() -> None:
-    node = Node(FakeLog(), settings_of())
-    async with node.running():
-        node.fanout.enqueue_committed(ORIGIN, [event(seq) for seq in range(1, 5)])
-        await node.sent(4)
-    one, two = [await node.fanout.read_chunk(1, EventFilter(), name) for name in ("alice", "bob")]
-    assert one is two
-    assert seqs([one]) == [2, 3, 4]
-    assert await node.fanout.read_chunk(2, EventFilter(), "alice") is not one
-    assert node.log.reads == 0
-
-
-async def test_what_was_purged_is_named_in_a_gap_and_replayed_no_longer() -> None:
-    log = FakeLog(*(event(seq) for seq in range(1, 7)))
+async def test_a_stream_waits_until_this_node_has_left_a_history() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 6)))
     node = Node(log, settings_of())
     async with node.running():
-        node.fanout.wake(6)
-        await node.sent(6)
-    assert seqs(await replayed(node, 0, EventFilter(), "alice")) == [1, 2, 3, 4, 5, 6]
-    del log.events[:4]
-    node.fanout.drop(4)
-    assert not node.fanout._scans
-    chunks = await replayed(node, 1, EventFilter(), "alice")
-    [gap] = [frame for chunk in chunks for frame in chunk.batch.frames if frame.type == "gap"]
-    assert gap.payload == b'{"type":"gap","from":2,"to":4,"reason":"purged"}'
-    assert gap.seq == 4
-    assert seqs(chunks) == [5, 6]
-
-
-async def test_a_range_in_which_nothing_matches_is_passed_over_in_bounded_steps(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(fanout_module, "SCAN_IN_MEMORY", 10)
-    monkeypatch.setattr(fanout_module, "SCAN_IN_LOG", 20)
-    log = FakeLog(*(event(seq, "other") for seq in range(1, 101)))
-    node = Node(log, settings_of(replay_cache_events=40))
-    async with node.running():
-        node.fanout.wake(100)
-        await node.sent(100)
-    chunks = await replayed(node, 0, EventFilter(("mine",)), "alice")
-    assert seqs(chunks) == []
-    assert [after.up_to - before.up_to for before, after in pairwise(chunks)] == [20, 20] + [10] * 4
+        await node.fanout.reach(5)
+        log.rewrite(3)
+        await node.fanout.leave(at(5))
+        assert node.hub.position == at(3)

@@ -14,19 +14,21 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from service.events.log import Event
+from service.events.position import Position
 from service.stream import frames
 
 pytestmark = pytest.mark.unit
 
 AT = datetime(2026, 11, 21, 9, 41, 7, 5, tzinfo=UTC)
 
+SEVENTH = Position(7, -2)
 ONE_OF_EACH: dict[str, tuple[frames.Frame, dict[str, Any]]] = {
     "welcome": (
         frames.welcome(
             connection="c",
             recipient="alice",
             head=2,
-            after=1,
+            after=Position(1, 0x1122334400000000),
             heartbeat_seconds=15,
             token_expires_at=AT,
             limits={"message_bytes": 1},
@@ -36,6 +38,7 @@ ONE_OF_EACH: dict[str, tuple[frames.Frame, dict[str, Any]]] = {
             "recipient": "alice",
             "head": 2,
             "after": 1,
+            "cursor": "1-11223344",
             "heartbeat_seconds": 15,
             "token_expires_at": "2026-11-21T09:41:07.000005Z",
             "limits": {"message_bytes": 1},
@@ -43,20 +46,27 @@ ONE_OF_EACH: dict[str, tuple[frames.Frame, dict[str, Any]]] = {
     ),
     "event": (
         frames.prepare(
-            Event(7, 5, uuid.uuid4(), "alert.created", "default", "info", None, 'the "actor"', AT, b'{"title": "a"}')
+            Event(
+                *SEVENTH, uuid.uuid4(), "alert.created", "default", "info", None, 'the "actor"', AT, b'{"title": "a"}'
+            )
         ),
         {
             "seq": 7,
-            "id": "0000000000000005",
+            "cursor": "7-ffffffff",
+            "id": "fffffffffffffffe",
             "kind": "alert.created",
             "at": "2026-11-21T09:41:07.000005Z",
             "actor": 'the "actor"',
             "alert": {"title": "a"},
         },
     ),
-    "caught_up": (frames.caught_up(7), {"seq": 7}),
-    "heartbeat": (frames.heartbeat(7, AT), {"seq": 7, "at": "2026-11-21T09:41:07.000005Z"}),
-    "gap": (frames.gap(1, 9, "purged"), {"from": 1, "to": 9, "reason": "purged"}),
+    "caught_up": (frames.caught_up(SEVENTH), {"seq": 7, "cursor": "7-ffffffff"}),
+    "heartbeat": (
+        frames.heartbeat(SEVENTH, AT),
+        {"seq": 7, "cursor": "7-ffffffff", "at": "2026-11-21T09:41:07.000005Z"},
+    ),
+    "gap": (frames.gap(1, 9), {"from": 1, "to": 9, "reason": "purged"}),
+    "reset": (frames.reset(SEVENTH, is_common=True), {"after": 7, "cursor": "7-ffffffff"}),
     "presence": (
         frames.presence([{"recipient": "bob"}], ["carol"], changed=[{"recipient": "dave"}], present=3, truncated=False),
         {
@@ -99,6 +109,11 @@ def test_messages_that_leave_in_one_write_are_read_one_by_one(payloads: list[byt
 
 def test_every_type_of_frame_is_here() -> None:
     assert tuple(ONE_OF_EACH) == frames.SERVER_FRAMES
+
+
+def test_a_reset_of_everything_names_no_seq() -> None:
+    frame = frames.reset(SEVENTH, is_common=False)
+    assert (json.loads(frame.payload)["after"], frame.position) == (None, SEVENTH)
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)

@@ -15,7 +15,7 @@ from service.events.filter import EventFilter, is_for
 from service.settings import StreamSettings
 from service.stream import frames
 from service.stream.protocol import Phase
-from tests.stream.fakes import FakeLedger, FakeTransport, connect, fake_hub, live, phase_of, prepared
+from tests.stream.fakes import FakeLedger, FakeTransport, at, connect, fake_hub, live, phase_of, prepared
 
 if TYPE_CHECKING:
     from service.severity import Severity
@@ -49,7 +49,7 @@ def test_each_group_is_sent_the_events_that_match_its_filter(hub: Hub) -> None:
     assert topic_a.seqs == [2, 4, 6, 8]
     assert errors.seqs == [2, 3, 6, 7]
     assert both.seqs == [3, 7]
-    assert hub.position == 8
+    assert hub.position == at(8)
     assert hub.delivered == 8 + 4 + 4 + 2
 
 
@@ -98,7 +98,7 @@ def test_every_connection_is_sent_exactly_what_it_may_see_in_order(
     hub.broadcast(passed)
     for (name, topic, least), transport in zip(clients, transports, strict=True):
         may_see = EventFilter((topic,), least)
-        assert transport.seqs == [one.seq for one in passed if may_see.matches(one) and is_for(name, one)]
+        assert transport.seqs == [one.position.seq for one in passed if may_see.matches(one) and is_for(name, one)]
         assert len(transport.batches) == (1 if transport.seqs else 0)
 
 
@@ -106,8 +106,7 @@ def test_the_ledger_learns_of_each_pass_and_whether_anybody_was_sent_anything(hu
     live(hub, event_filter=EventFilter(("a",)))
     hub.broadcast([prepared(1, "a"), prepared(2, "b")])
     hub.broadcast([prepared(3, "b")])
-    passes = [(up_to.seq, to_anybody) for _, up_to, to_anybody in ledger.of("record_dispatch")]
-    assert passes == [(2, True), (3, False)]
+    assert ledger.of("record_dispatch") == [(at(0), at(2), True), (at(2), at(3), False)]
 
 
 # Full sockets.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.errors import CloseReason
+from service.events.position import Position
 from service.stream.protocol import (
     SEEN_MAX,
     Action,
@@ -38,6 +39,10 @@ EXPIRES = 1000.0
 BAD = [CloseStream(CloseReason.BAD_MESSAGE)]
 
 
+def position(seq: int) -> Position:
+    return Position(seq, 7 * seq)
+
+
 def begin(
     cursor: int = CURSOR,
     *,
@@ -45,7 +50,7 @@ def begin(
     may_stay: Callable[[], bool] = lambda: True,
 ) -> StreamProtocol:
     return StreamProtocol(
-        cursor,
+        position(cursor),
         token_expires_at=EXPIRES,
         timing=Timing(heartbeat=15, slow_consumer=30),
         now=0,
@@ -59,7 +64,7 @@ def at(phase: Phase) -> StreamProtocol:
     if phase is Phase.LIVE:
         protocol.joined()
     if phase is Phase.LAGGING:
-        protocol.stalled(CURSOR, PENDING, now=0)
+        protocol.stalled(CURSOR, position(PENDING), now=0)
     if phase is Phase.CLOSED:
         protocol.closed()
     assert protocol.phase is phase
@@ -92,16 +97,16 @@ def text(**message: Any) -> str:
 )
 def test_a_full_socket_makes_a_connection_lag(phase: Phase, after: Phase) -> None:
     protocol = at(phase)
-    protocol.stalled(20, 25, now=0)
+    protocol.stalled(20, position(25), now=0)
     assert protocol.phase is after
     if phase in (Phase.REPLAYING, Phase.LIVE):
-        assert (protocol.cursor, protocol.pending) == (20, 25)
+        assert (protocol.sent, protocol.written) == (20, position(25))
 
 
-def test_a_connection_that_lags_already_keeps_its_cursor_and_its_deadline() -> None:
+def test_a_connection_that_lags_already_keeps_its_range_and_its_deadline() -> None:
     protocol = at(Phase.LAGGING)
-    protocol.stalled(20, 25, now=29)
-    assert (protocol.cursor, protocol.pending) == (CURSOR, PENDING)
+    protocol.stalled(20, position(25), now=29)
+    assert (protocol.sent, protocol.written) == (CURSOR, position(PENDING))
     assert protocol.tick(now=30, wall=0) == [CloseStream(CloseReason.SLOW_CONSUMER)]
 
 
@@ -124,7 +129,7 @@ def test_a_socket_that_drained_makes_a_lagging_connection_replay(
 
 def test_a_socket_that_was_full_of_frames_without_events_claims_nothing_when_it_drains() -> None:
     protocol = begin()
-    protocol.stalled(CURSOR, CURSOR, now=0)
+    protocol.stalled(CURSOR, position(CURSOR), now=0)
     assert protocol.drained() == [CatchUp()]
 
 
@@ -142,18 +147,18 @@ def test_every_phase_ends_in_closed_for_good(phase: Phase) -> None:
     protocol = at(phase)
     protocol.closed()
     assert protocol.phase is Phase.CLOSED
-    protocol.stalled(20, 25, now=0)
+    protocol.stalled(20, position(25), now=0)
     assert protocol.drained() == []
     assert protocol.tick(now=1e6, wall=EXPIRES) == []
     assert protocol.receive_text("junk", written=20) == []
     assert protocol.phase is Phase.CLOSED
 
 
-def test_each_chunk_moves_the_cursor_and_is_reported_as_one_range() -> None:
+def test_each_chunk_moves_the_position_and_is_reported_as_one_range() -> None:
     protocol = begin()
-    assert protocol.advanced(12) == [RecordSent(10, 12)]
-    assert protocol.advanced(30) == [RecordSent(12, 30)]
-    assert (protocol.cursor, protocol.pending) == (30, 30)
+    assert protocol.advanced(position(12)) == [RecordSent(10, 12)]
+    assert protocol.advanced(position(30)) == [RecordSent(12, 30)]
+    assert (protocol.sent, protocol.written) == (30, position(30))
 
 
 # The clock.
@@ -183,16 +188,16 @@ def test_a_heartbeat_is_due_once_a_period(phase: Phase) -> None:
 
 def test_a_connection_that_lags_gets_no_heartbeat_and_is_closed_when_it_stays_stuck() -> None:
     protocol = begin()
-    protocol.stalled(CURSOR, PENDING, now=100)
+    protocol.stalled(CURSOR, position(PENDING), now=100)
     assert protocol.tick(now=129.9, wall=0) == []
     assert protocol.tick(now=130, wall=0) == [CloseStream(CloseReason.SLOW_CONSUMER)]
 
 
 def test_a_connection_that_drains_in_time_may_lag_again_for_as_long() -> None:
     protocol = begin()
-    protocol.stalled(CURSOR, PENDING, now=0)
+    protocol.stalled(CURSOR, position(PENDING), now=0)
     protocol.drained()
-    protocol.stalled(PENDING, PENDING, now=29)
+    protocol.stalled(PENDING, position(PENDING), now=29)
     assert protocol.tick(now=58, wall=0) == []
     assert protocol.tick(now=59, wall=0) == [CloseStream(CloseReason.SLOW_CONSUMER)]
 
@@ -215,7 +220,7 @@ def test_alerts_that_were_seen_are_recorded_and_move_no_cursor(phase: Phase) -> 
     alerts = tuple(uuid4() for _ in range(SEEN_MAX))
     message = text(type="seen", alerts=[str(alert) for alert in alerts])
     assert protocol.receive_text(message, written=PENDING) == [RecordSightings(alerts)]
-    assert (protocol.phase, protocol.cursor, protocol.acknowledged) == (phase, CURSOR, CURSOR)
+    assert (protocol.phase, protocol.sent, protocol.acknowledged) == (phase, CURSOR, CURSOR)
 
 
 def test_what_lies_before_the_starting_cursor_is_not_acknowledged_again() -> None:
@@ -369,8 +374,8 @@ class OneConnection(RuleBasedStateMachine):
         self.sent += [action for action in actions if isinstance(action, RecordSent)]
         self.receipts += [action.seq for action in actions if isinstance(action, RecordReceipt)]
 
-    def stall(self, cursor: int, pending: int) -> None:
-        self.protocol.stalled(cursor, pending, self.now)
+    def stall(self, sent: int, written: int) -> None:
+        self.protocol.stalled(sent, position(written), self.now)
         self.lagging_since = self.now
 
     @precondition(lambda self: self.phase is not Phase.CLOSED)
@@ -384,17 +389,17 @@ class OneConnection(RuleBasedStateMachine):
             else:
                 self.stall(after, self.head)
 
-    @precondition(lambda self: self.phase is Phase.REPLAYING and self.protocol.cursor < self.head)
+    @precondition(lambda self: self.phase is Phase.REPLAYING and self.protocol.sent < self.head)
     @rule(count=st.integers(1, 5), takes=st.booleans())
     def a_chunk_is_written(self, count: int, takes: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
-        self.written = min(self.protocol.cursor + count, self.head)
+        self.written = min(self.protocol.sent + count, self.head)
         if takes:
             self.taken = self.written
-            self.report(self.protocol.advanced(self.written))
+            self.report(self.protocol.advanced(position(self.written)))
         else:
-            self.stall(self.protocol.cursor, self.written)
+            self.stall(self.protocol.sent, self.written)
 
-    @precondition(lambda self: self.phase is Phase.REPLAYING and self.protocol.cursor >= self.head)
+    @precondition(lambda self: self.phase is Phase.REPLAYING and self.protocol.sent >= self.head)
     @rule()
     def it_joins(self) -> None:
         self.protocol.joined()
@@ -411,7 +416,7 @@ class OneConnection(RuleBasedStateMachine):
         actions = self.protocol.drained()
         self.report(actions)
         assert actions[-1] == CatchUp()
-        assert self.protocol.cursor == self.written
+        assert self.protocol.sent == self.written
 
     @precondition(lambda self: self.phase is not Phase.CLOSED)
     @rule(seq=st.integers(0, 60))
@@ -450,7 +455,7 @@ class OneConnection(RuleBasedStateMachine):
         self.protocol.closed()
 
     def claimed(self) -> int:
-        return self.head if self.phase is Phase.LIVE else self.protocol.cursor
+        return self.head if self.phase is Phase.LIVE else self.protocol.sent
 
     @invariant()
     def the_ledger_never_overstates(self) -> None:
@@ -471,9 +476,10 @@ class OneConnection(RuleBasedStateMachine):
         assert self.receipts[-1] == self.protocol.acknowledged <= self.written
 
     @invariant()
-    def pending_is_what_was_written(self) -> None:
+    def what_was_written_is_known(self) -> None:
         if self.phase in (Phase.REPLAYING, Phase.LAGGING):
-            assert self.protocol.cursor <= self.protocol.pending == self.written
+            assert self.protocol.sent <= self.protocol.written.seq
+            assert self.protocol.written == position(self.written)
 
 
 TestOneConnection = OneConnection.TestCase

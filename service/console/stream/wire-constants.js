@@ -25,6 +25,7 @@ export const CLOSE_POLICIES = {
   heartbeat_timeout: "retry",
   internal_error: "retry",
   shutting_down: "retry",
+  history_changed: "retry",
   slow_consumer: "retry",
   overloaded: "retry",
   keys_unavailable: "retry",

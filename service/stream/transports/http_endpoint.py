@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from service.http.rate_limits import ConnectionLimits
     from service.ledger.recorder import LedgerRecorder
     from service.settings import StreamSettings
+    from service.stream.cursor_check import Start
     from service.stream.hub import Hub
 
 PATH = "/v1/events"
@@ -78,14 +79,13 @@ class HttpEndpoint:
         with self.rejections_recorded(request, principal):
             requested = StreamRequest.of(query, principal)
             with self._hub.reserve(principal.subject):
-                after = await self._admission.starting_cursor(principal, requested)
-                if requested.names_seq:
-                    self._resume(principal, connection, after)
+                start = await self._admission.start_of(principal, requested)
+                self._resume(principal, connection, start)
 
                 def open_on(transport: SseTransport) -> None:
                     try:
                         opened, welcome = self._admission.connection(
-                            transport, "sse", _client(request), principal, event_filter=requested.filter, after=after
+                            transport, "sse", _client(request), principal, event_filter=requested.filter, start=start
                         )
                     except TokenRevoked:  # the head was sent
                         transport.end(CloseReason.TOKEN_REVOKED)
@@ -102,18 +102,18 @@ class HttpEndpoint:
         http = HttpServerProtocol.of(request.scope)
         with self.rejections_recorded(request, principal):
             requested = StreamRequest.of(query, principal)
-            after = await self._admission.starting_cursor(principal, requested)
+            start = await self._admission.start_of(principal, requested)
             client = _client(request)
             identity = Identity(principal.subject, requested.filter, client.remote_addr, client.user_agent)
-            session = self._sessions.following(identity, connection, after if requested.names_seq else None)
+            follows = start.position if start.received is not None and start.reset is None else None
+            session = self._sessions.following(identity, connection, follows)
             if session is not None:
                 self._count_message(session.connection.id)
                 session.connection.renewed(principal)
                 poll = session.begin(http, wait, with_welcome=connection is None)
                 session.acknowledge_answer()
             else:
-                if requested.names_seq:
-                    self._resume(principal, connection, after)
+                self._resume(principal, connection, start)
                 with self._hub.reserve(principal.subject):
                     session = PollSession(identity, self._hub, self._sessions)
                     session.connection, welcome = self._admission.connection(
@@ -122,10 +122,10 @@ class HttpEndpoint:
                         client,
                         principal,
                         event_filter=requested.filter,
-                        after=after,
+                        start=start,
                         timing=self._idle_timing,
                     )
-                    session.cursor = min(after, self._hub.position)
+                    session.cursor = start.position
                     self._sessions.add(session)
                     poll = session.begin(http, wait, with_welcome=True)
                     session.connection.open(welcome)
@@ -176,16 +176,17 @@ class HttpEndpoint:
         subject = principal.subject if principal is not None else None
         self._admission.record_rejection(refusal.code, PATH, _client(request), subject, counted=counted)
 
-    def _resume(self, principal: Principal, connection: UUID | None, after: int) -> None:
-        """Acknowledge up to ``after`` on the connection that is resumed, in the background."""
-        if connection is not None and len(self._resumed) < RESUMED_MAX:
-            task = asyncio.get_running_loop().create_task(self._acknowledge_resumed(principal, connection, after))
+    def _resume(self, principal: Principal, connection: UUID | None, start: Start) -> None:
+        """Acknowledge what the client has received on the connection that is resumed, in the background."""
+        if connection is not None and start.received is not None and len(self._resumed) < RESUMED_MAX:
+            acknowledging = self._acknowledge_resumed(principal, connection, start.received)
+            task = asyncio.get_running_loop().create_task(acknowledging)
             self._resumed.add(task)
             task.add_done_callback(self._resumed.discard)
 
-    async def _acknowledge_resumed(self, principal: Principal, connection: UUID, after: int) -> None:
+    async def _acknowledge_resumed(self, principal: Principal, connection: UUID, received: int) -> None:
         with suppress(NotFound, RateLimited, DatabaseUnavailable):  # then the ledger claims less than happened
-            await self.acknowledge(principal, connection, after)
+            await self.acknowledge(principal, connection, received)
 
     def _count_message(self, connection: UUID) -> None:
         if not self._limits.count_message(str(connection)):

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from starlette.responses import Response
 
 from service.errors import CloseReason
+from service.events.position import ORIGIN
 from service.http.server_protocol import HttpServerProtocol
 from service.stream import frames
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from service.events.filter import EventFilter
+    from service.events.position import Position
     from service.stream.connection import Connection
     from service.stream.frames import Frame, FrameBatch
     from service.stream.hub import Hub
@@ -88,7 +90,7 @@ class PollSession:
 
     def __init__(self, identity: Identity, hub: Hub, sessions: PollSessions) -> None:
         self.identity = identity
-        self.cursor = 0
+        self.cursor = ORIGIN
         self.connection: Connection
         self._hub = hub
         self._sessions = sessions
@@ -119,7 +121,7 @@ class PollSession:
 
     def acknowledge_answer(self) -> None:
         """Acknowledge the last answer, because the client asks for what follows it, and go on."""
-        self.connection.acknowledge(self.cursor)
+        self.connection.acknowledge(self.cursor.seq)
         self.connection.drained()
 
     def abandon(self) -> None:
@@ -135,16 +137,16 @@ class PollSession:
         """Do nothing: the session knows its connection."""
 
     def write_frames(self, batch: FrameBatch) -> bool:
-        """Answer the poll with the events and the gap of ``batch``, if any.
+        """Answer the poll with the events, the gap and the reset of ``batch``, if any.
 
         After an answer nothing more can be written.
         """
         for frame in batch.frames:
             if frame.type == "welcome":
                 self._welcome = frame
-        answer = [frame for frame in batch.frames if frame.type in ("event", "gap")]
+        answer = [frame for frame in batch.frames if frame.type in ("event", "gap", "reset")]
         if answer:
-            self._answer(max((frame.seq for frame in answer if frame.seq is not None), default=self.cursor), answer)
+            self._answer(answer[-1].position or self.cursor, answer)
             return False
         if self._overdue and self.connection.is_live:
             self._answer(self._hub.position)
@@ -183,25 +185,29 @@ class PollSession:
             self._overdue = True
             self._set_timer(CATCH_UP_SECONDS)
 
-    def _answer(self, cursor: int, contents: Sequence[Frame] = (), *, caught_up: bool | None = None) -> None:
+    def _answer(self, cursor: Position, contents: Sequence[Frame] = (), *, caught_up: bool | None = None) -> None:
         self._answered = self._poll
         self._stop_waiting()
         self.cursor = cursor
         if self._answered is not None:
             self._answered.settle(self._body(cursor, contents, caught_up=caught_up))
 
-    def _body(self, cursor: int, contents: Sequence[Frame] = (), *, caught_up: bool | None = None) -> bytes:
+    def _body(self, cursor: Position, contents: Sequence[Frame] = (), *, caught_up: bool | None = None) -> bytes:
         if caught_up is None:
-            caught_up = cursor >= self._hub.position
+            caught_up = cursor.seq >= self._hub.position.seq
         named = {frame.type: frame.payload for frame in contents}
-        return b'{"connection":"%b","welcome":%b,"events":[%b],"next":%d,"caught_up":%b,"gap":%b,"closed":%b}' % (
-            str(self.connection.id).encode(),
-            self._welcome.payload if self._welcome and self._with_welcome else b"null",
-            b",".join(frame.payload for frame in contents if frame.type == "event"),
-            cursor,
-            b"true" if caught_up else b"false",
-            named.get("gap", b"null"),
-            named.get("close", b"null"),
+        return (
+            b'{"connection":"%b","welcome":%b,"events":[%b],"next":"%b","caught_up":%b,"gap":%b,"reset":%b,"closed":%b}'
+            % (
+                str(self.connection.id).encode(),
+                self._welcome.payload if self._welcome and self._with_welcome else b"null",
+                b",".join(frame.payload for frame in contents if frame.type == "event"),
+                cursor.cursor.encode(),
+                b"true" if caught_up else b"false",
+                named.get("gap", b"null"),
+                named.get("reset", b"null"),
+                named.get("close", b"null"),
+            )
         )
 
     def _set_timer(self, seconds: float) -> None:
@@ -240,8 +246,8 @@ class PollSessions:
         if self._by_identity.get(session.identity) is session:
             del self._by_identity[session.identity]
 
-    def following(self, identity: Identity, connection: UUID | None, after: int | None) -> PollSession | None:
-        """Return the session that a poll continues; ``after`` is the seq that the poll named.
+    def following(self, identity: Identity, connection: UUID | None, after: Position | None) -> PollSession | None:
+        """Return the session that a poll continues; ``after`` is the position that the poll named.
 
         A session that the poll shows to be abandoned ends.
         """

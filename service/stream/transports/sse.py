@@ -1,9 +1,9 @@
 """Server-sent events: the stream as the answer to a GET, for where WebSockets are blocked.
 
 The messages are the frames of the WebSocket, byte for byte, each as the ``data`` of an unnamed
-event, so that a page reads both the same way. Those that move the cursor have an ``id``: the seq, a
-dot and the connection. Sent back as ``Last-Event-ID`` it says where to go on, and acknowledges on
-the connection that it came by; a seq alone could not, because the admin may have had several
+event, so that a page reads both the same way. Those that move the cursor have an ``id``: the
+cursor, a dot and the connection. Sent back as ``Last-Event-ID`` it says where to go on, and
+acknowledges on the connection that it came by; a cursor alone could not, because the admin may have had several
 connections. An answer has no close code, so the last message is a ``close`` frame.
 
 FastAPI's own server-sent events (``fastapi.sse``) are used for their media type only. There a
@@ -24,6 +24,7 @@ from fastapi.sse import EventSourceResponse
 from starlette.responses import Response
 
 from service.errors import CloseReason
+from service.events.position import CURSOR_PATTERN
 from service.http.server_protocol import HttpServerProtocol
 from service.stream import frames
 from service.stream.frames import FrameBatch
@@ -44,14 +45,14 @@ HEADERS = {
     "X-Accel-Buffering": "no",  # nginx would collect the answer first
 }
 
-_EVENT_ID = re.compile(r"(\d{1,19})(?:\.([0-9a-f-]{36}))?", re.ASCII)
+_EVENT_ID = re.compile(rf"({CURSOR_PATTERN})(?:\.([0-9a-f-]{{36}}))?")
 
 
 def read_event_id(text: str) -> tuple[str, UUID | None] | None:
-    """Return the digits of the seq, and the connection, of a ``Last-Event-ID``; None: not an id."""
+    """Return the text of the cursor, and the connection, of a ``Last-Event-ID``; None: not an id."""
     match = _EVENT_ID.fullmatch(text)
     try:
-        return (match[1], UUID(match[2]) if match[2] else None) if match else None
+        return (match[1], UUID(match[3]) if match[3] else None) if match else None
     except ValueError:
         return None
 

@@ -141,9 +141,9 @@ class WebSocketEndpoint:
             raise ScopeMissing(f"The stream needs a token with the scope {Scope.ALERTS_READ}.")
         request = StreamRequest.of(handshake.query, principal)
         with self._hub.reserve(principal.subject):
-            after = await self._admission.starting_cursor(principal, request)
+            start = await self._admission.start_of(principal, request)
             connection, welcome = self._admission.connection(
-                transport, "websocket", handshake.client, principal, event_filter=request.filter, after=after
+                transport, "websocket", handshake.client, principal, event_filter=request.filter, start=start
             )
             connection.open(welcome)
 

@@ -48,6 +48,7 @@ class Receiver:
         self.node = node
         self.subject = subject
         self.cursor = after
+        self.after = str(after)
         self.texts: list[bytes] = []
         self.had: dict[str, set[int]] = defaultdict(set)
 
@@ -75,8 +76,8 @@ class Receiver:
             assert frame["seq"] > self.cursor
             self.texts.append(text)
             self.had[connection].add(frame["seq"])
-        if frame["type"] in ("event", "heartbeat", "caught_up"):
-            self.cursor = max(self.cursor, frame["seq"])
+        if frame["type"] in ("event", "heartbeat", "caught_up") and frame["seq"] >= self.cursor:
+            self.cursor, self.after = frame["seq"], frame["cursor"]
 
 
 class OverWebSocket(Receiver):
@@ -85,7 +86,7 @@ class OverWebSocket(Receiver):
 
     async def read_once(self) -> None:
         if self.stream is None:
-            self.stream = await self.node.stream(self.subject, after=self.cursor, topics=TOPIC)
+            self.stream = await self.node.stream(self.subject, after=self.after, topics=TOPIC)
             self.connection = (await self.stream.next())["connection"]
         async with asyncio.timeout(15):
             self.take(await self.stream.connection.recv(decode=False), self.connection)
@@ -107,9 +108,9 @@ class OverEvents(Receiver):
     async def read_once(self) -> None:
         if self.source is None:
             self.source = EventSource(self.node, self.subject)
-            await self.source.open(after=self.cursor, topics=TOPIC)
+            await self.source.open(after=self.after, topics=TOPIC)
         elif not self.is_open:
-            await self.source.open(last_id=self.source.last_id or str(self.cursor), topics=TOPIC)
+            await self.source.open(last_id=self.source.last_id or self.after, topics=TOPIC)
         self.is_open = True
         await self.source.next()
         self.take(self.source.texts[-1], self.source.connection)
@@ -128,14 +129,14 @@ class OverPolls(Receiver):
     def __init__(self, node: Node, subject: str, after: int) -> None:
         super().__init__(node, subject, after)
         self.poller = Poller(node, subject)
-        self.poller.after = after
+        self.poller.after = self.after
 
     async def read_once(self) -> None:
         known = len(self.poller.texts)
         answer = await self.poller.poll(wait=0.05, topics=TOPIC)
         for text in self.poller.texts[known:]:
             self.take(text, answer["connection"])
-        self.cursor = max(self.cursor, answer["next"])
+        self.cursor = max(self.cursor, int(answer["next"].partition("-")[0]))
 
     async def drop(self) -> None:
         before = self.poller.after, self.poller.connection, len(self.poller.texts)

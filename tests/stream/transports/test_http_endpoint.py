@@ -168,7 +168,7 @@ async def test_heartbeats_move_the_cursor(brisk: Node, subject: str) -> None:
         seq = (await brisk.post(topic="infra"))["seq"]
         while (await source.next_of("heartbeat"))["seq"] < seq:
             pass
-        assert read_event_id(source.last_id) == (str(source.frames[-1]["seq"]), uuid.UUID(source.connection))
+        assert read_event_id(source.last_id) == (source.frames[-1]["cursor"], uuid.UUID(source.connection))
 
 
 async def test_presence_is_announced(shared: Node, subject: str) -> None:
@@ -194,10 +194,10 @@ async def test_the_filter_is_that_of_the_websocket(shared: Node, subject: str) -
 async def test_a_cursor_of_another_log_is_reported(shared: Node, subject: str) -> None:
     async with EventSource(shared, subject) as source:
         await source.open(after=2**62)
-        gap = await source.next_of("gap")
-        assert (gap["reason"], gap["to"]) == ("reset", 2**62)
+        welcome, reset = await source.next_of("welcome"), await source.next()
+        assert reset == {"type": "reset", "after": None, "cursor": welcome["cursor"]}
         caught_up = await source.next_of("caught_up")
-        assert read_event_id(source.last_id) == (str(caught_up["seq"]), uuid.UUID(source.connection))
+        assert read_event_id(source.last_id) == (caught_up["cursor"], uuid.UUID(source.connection))
 
 
 # Long poll.
@@ -294,10 +294,10 @@ async def test_polls_that_end_are_closed_after_a_while(brisk: Node, subject: str
         assert poller.connection != old
 
 
-async def test_a_poll_says_of_a_gap(shared: Node, subject: str) -> None:
+async def test_a_poll_says_of_a_reset(shared: Node, subject: str) -> None:
     async with Poller(shared, subject) as poller:
         answer = await poller.poll(after=2**62)
-        assert answer["gap"]["reason"] == "reset"
+        assert answer["reset"] == {"type": "reset", "after": None, "cursor": answer["next"]}
         seq = (await shared.post())["seq"]
         assert [event["seq"] for event in (await poller.poll(wait=10))["events"]] == [seq]
 

@@ -14,16 +14,18 @@ from service.events.filter import EventFilter
 from service.http.server_protocol import EXTENSION
 from service.settings import StreamSettings
 from service.stream import frames
-from service.stream.fanout import Chunk
 from service.stream.frames import Frame, FrameBatch
 from service.stream.protocol import Phase, Timing
+from service.stream.replay_reader import Chunk
 from service.stream.transports import longpoll
 from service.stream.transports.longpoll import Identity, Poll, PollResponse, PollSession, PollSessions
-from tests.stream.fakes import FakeLedger, connect, fake_hub, phase_of, prepared
+from tests.stream.fakes import FakeLedger, at, connect, fake_hub, phase_of, prepared
 
 if TYPE_CHECKING:
+    from service.events.position import Position
     from service.http.server_protocol import HttpServerProtocol
     from service.stream.connection import Connection
+    from service.stream.frames import PreparedEvent
 
 pytestmark = pytest.mark.unit
 
@@ -62,13 +64,13 @@ class FakeHttp:
         return cast("HttpServerProtocol", self)
 
 
-class FakeFanout:
-    """A fan-out whose chunks come when a test puts them here."""
+class FakeReader:
+    """A reader whose chunks come when a test puts them here."""
 
     def __init__(self) -> None:
         self.chunks: asyncio.Queue[Chunk] = asyncio.Queue()
 
-    async def read_chunk(self, _cursor: int, _event_filter: EventFilter, _recipient: str) -> Chunk:
+    async def read_chunk(self, _position: Position, _event_filter: EventFilter, _recipient: str) -> Chunk:
         return await self.chunks.get()
 
 
@@ -79,7 +81,7 @@ class Client:
         self.hub = fake_hub(StreamSettings(), position=START)
         self.ledger = FakeLedger()
         self.sessions = PollSessions()
-        self.fanout = FakeFanout()
+        self.replays = FakeReader()
         self.session = PollSession(ALICE, self.hub, self.sessions)
         self.connection: Connection
         self.connection, _ = connect(
@@ -87,11 +89,11 @@ class Client:
             transport=self.session,
             after=START - behind,
             ledger=self.ledger,
-            fanout=self.fanout,
+            replays=self.replays,
             timing=Timing(15, 60, CloseReason.POLL_TIMEOUT),
         )
         self.session.connection = self.connection
-        self.session.cursor = START - behind
+        self.session.cursor = at(START - behind)
         self.sessions.add(self.session)
 
     def first(self, seconds: float = 60) -> Poll:
@@ -123,9 +125,10 @@ async def test_a_poll_is_answered_the_moment_there_is_an_event() -> None:
         "connection": str(client.connection.id),
         "welcome": {"type": "welcome"},
         "events": [orjson.loads(prepared(seq).payload) for seq in (11, 12)],
-        "next": 12,
+        "next": at(12).cursor,
         "caught_up": True,
         "gap": None,
+        "reset": None,
         "closed": None,
     }
     assert client.session.is_idle
@@ -170,7 +173,7 @@ async def test_a_poll_is_answered_empty_when_its_time_is_over() -> None:
     client = Client()
     poll = client.first(SHORT)
     got = await answer(poll)
-    assert (got["events"], got["next"], got["caught_up"]) == ([], START, True)
+    assert (got["events"], got["next"], got["caught_up"]) == ([], at(START).cursor, True)
 
 
 async def test_events_between_two_polls_are_replayed_to_the_next() -> None:
@@ -180,7 +183,7 @@ async def test_events_between_two_polls_are_replayed_to_the_next() -> None:
     client.flush(poll)
     client.hub.broadcast([prepared(11)])
     following = client.next()
-    client.fanout.chunks.put_nowait(Chunk(FrameBatch(prepared(11)), 1, 11))
+    client.replays.chunks.put_nowait(Chunk(FrameBatch(prepared(11)), 1, at(11)))
     assert [event["seq"] for event in (await answer(following))["events"]] == [11]
 
 
@@ -189,32 +192,47 @@ async def test_a_poll_that_catches_up_has_a_moment_more(monkeypatch: pytest.Monk
     poll = client.first(SHORT)
     await asyncio.sleep(3 * SHORT)
     assert not poll.answer.done()
-    client.fanout.chunks.put_nowait(Chunk(FrameBatch(), 0, START))  # nothing of it was for this recipient
+    client.replays.chunks.put_nowait(Chunk(FrameBatch(), 0, at(START)))  # nothing of it was for this recipient
     got = await answer(poll)
-    assert (got["events"], got["next"], got["caught_up"]) == ([], START, True)
+    assert (got["events"], got["next"], got["caught_up"]) == ([], at(START).cursor, True)
 
     monkeypatch.setattr(longpoll, "CATCH_UP_SECONDS", SHORT)
     stuck = Client(behind=5)
     got = await answer(stuck.first(SHORT))
-    assert (got["events"], got["next"], got["caught_up"]) == ([], START - 5, False)
+    assert (got["events"], got["next"], got["caught_up"]) == ([], at(START - 5).cursor, False)
 
 
 @pytest.mark.parametrize(
     ("gap", "events", "cursor"),
     [
-        (frames.gap(6, 8, "purged"), [], 8),
-        (frames.gap(6, 8, "purged"), [prepared(9)], 9),
-        (frames.gap(11, 99, "reset"), [], 5),
+        (frames.gap(6, 8, up_to=at(8)), [], at(8)),
+        (frames.gap(6, 8), [prepared(9)], at(9)),
     ],
 )
-async def test_a_gap_is_answered_with_the_cursor_behind_it(gap: Frame, events: list[Frame], cursor: int) -> None:
+async def test_a_gap_is_answered_with_the_cursor_behind_it(
+    gap: Frame, events: list[PreparedEvent], cursor: Position
+) -> None:
     client = Client(behind=5)
     poll = client.first()
-    client.fanout.chunks.put_nowait(Chunk(FrameBatch(gap, *events), len(events), 8))
+    client.replays.chunks.put_nowait(Chunk(FrameBatch(gap, *events), len(events), at(9)))
     got = await answer(poll)
     assert got["gap"] == orjson.loads(gap.payload)
-    assert [event["seq"] for event in got["events"]] == [event.seq for event in events]
-    assert (got["next"], got["caught_up"]) == (cursor, False)
+    assert [event["seq"] for event in got["events"]] == [event.position.seq for event in events]
+    assert (got["next"], got["caught_up"]) == (cursor.cursor, False)
+
+
+async def test_a_reset_is_answered_at_once_and_the_polls_go_on_from_where_it_says() -> None:
+    client = Client(behind=5)
+    poll = client.session.begin(FakeHttp().protocol, 60, with_welcome=True)
+    client.connection.open(FrameBatch(WELCOME, frames.reset(at(START - 5), is_common=True)))
+    got = await answer(poll)
+    assert got["reset"] == {"type": "reset", "after": START - 5, "cursor": at(START - 5).cursor}
+    assert (got["events"], got["next"], got["caught_up"]) == ([], at(START - 5).cursor, False)
+    client.flush(poll)
+    following = client.next()
+    client.replays.chunks.put_nowait(Chunk(FrameBatch(prepared(6)), 1, at(START)))
+    assert [event["seq"] for event in (await answer(following))["events"]] == [6]
+    assert client.ledger.of("record_receipt") == []  # nothing was sent with the reset that could be received
 
 
 async def test_a_close_answers_the_poll_that_waits() -> None:
@@ -223,9 +241,9 @@ async def test_a_close_answers_the_poll_that_waits() -> None:
     client.connection.close(CloseReason.TOKEN_EXPIRED)
     got = await answer(poll)
     assert got["closed"] == {"type": "close", "code": 1008, "reason": "token_expired"}
-    assert (got["events"], got["next"]) == ([], START)
+    assert (got["events"], got["next"]) == ([], at(START).cursor)
     assert [call[1:] for call in client.ledger.of("record_closing")] == [(1008, "token_expired")]
-    assert client.sessions.following(ALICE, client.connection.id, START) is None
+    assert client.sessions.following(ALICE, client.connection.id, at(START)) is None
 
 
 async def test_a_client_that_asks_again_while_a_poll_waits_has_the_first_answered_empty() -> None:
@@ -233,7 +251,7 @@ async def test_a_client_that_asks_again_while_a_poll_waits_has_the_first_answere
     first = client.first()
     second = client.next()
     got = await answer(first)
-    assert (got["events"], got["next"]) == ([], START)
+    assert (got["events"], got["next"]) == ([], at(START).cursor)
     client.hub.broadcast([prepared(11)])
     assert [event["seq"] for event in (await answer(second))["events"]] == [11]
 
@@ -246,7 +264,7 @@ async def test_a_client_that_drops_its_poll_may_come_back() -> None:
     client.hub.broadcast([prepared(11)])
     assert client.connection.is_live is False
     following = client.next()
-    client.fanout.chunks.put_nowait(Chunk(FrameBatch(prepared(11)), 1, 11))
+    client.replays.chunks.put_nowait(Chunk(FrameBatch(prepared(11)), 1, at(11)))
     assert [event["seq"] for event in (await answer(following))["events"]] == [11]
 
 
@@ -285,32 +303,32 @@ async def idle() -> Client:
 
 async def test_a_poll_goes_on_with_the_connection_that_it_names() -> None:
     client = await idle()
-    assert client.sessions.following(ALICE, client.connection.id, START) is client.session
+    assert client.sessions.following(ALICE, client.connection.id, at(START)) is client.session
     moved = ALICE._replace(remote_addr="192.0.2.2", user_agent="wget")
-    assert client.sessions.following(moved, client.connection.id, START) is client.session
+    assert client.sessions.following(moved, client.connection.id, at(START)) is client.session
     for another in OTHERS[:2]:
-        assert client.sessions.following(another, client.connection.id, START) is None
+        assert client.sessions.following(another, client.connection.id, at(START)) is None
     assert client.hub.open == 1
 
 
 async def test_a_poll_that_names_none_goes_on_with_that_of_the_same_client_if_it_is_idle() -> None:
     client = await idle()
     for connection in (None, uuid.UUID(int=5)):
-        assert client.sessions.following(ALICE, connection, START) is client.session
+        assert client.sessions.following(ALICE, connection, at(START)) is client.session
     for another in OTHERS:
-        assert client.sessions.following(another, None, START) is None
+        assert client.sessions.following(another, None, at(START)) is None
     client.next()
-    assert client.sessions.following(ALICE, None, START) is None
+    assert client.sessions.following(ALICE, None, at(START)) is None
     assert client.hub.open == 1
 
 
-@pytest.mark.parametrize("after", [None, START - 1, START + 1])
-async def test_a_poll_that_does_not_follow_on_the_last_answer_ends_the_connection(after: int | None) -> None:
+@pytest.mark.parametrize("after", [None, at(START - 1), at(START + 1), at(START, history=1)])
+async def test_a_poll_that_does_not_follow_on_the_last_answer_ends_the_connection(after: Position | None) -> None:
     client = await idle()
     assert client.sessions.following(ALICE, client.connection.id, after) is None
     assert [call[1:] for call in client.ledger.of("record_closing")] == [(1006, "connection_lost")]
     assert client.hub.open == 0
-    assert client.sessions.following(ALICE, None, START) is None
+    assert client.sessions.following(ALICE, None, at(START)) is None
 
 
 # The response.
@@ -334,7 +352,7 @@ async def test_a_response_reports_when_the_kernel_has_all_of_it() -> None:
     await answer(poll)
     sent = await respond(client, poll, FakeHttp())
     assert [message.get("more_body") for message in sent] == [None, True, None]
-    assert orjson.loads(sent[1]["body"])["next"] == 11
+    assert orjson.loads(sent[1]["body"])["next"] == at(11).cursor
     assert [call[1:] for call in client.ledger.of("record_dispatch_to")] == [(10, 11)]
 
 

@@ -15,7 +15,7 @@ from service.settings import StreamSettings
 from service.stream import frames
 from service.stream.frames import Frame, FrameBatch
 from service.stream.transports.sse import SseResponse, SseTransport, read_event_id
-from tests.stream.fakes import connect, fake_hub, prepared
+from tests.stream.fakes import at, connect, fake_hub, prepared
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -108,19 +108,21 @@ def test_a_frame_that_moves_the_cursor_has_an_id_and_others_have_none(http: Fake
         frames.pong(1),
         prepared(7),
         frames.presence([], [], present=0, truncated=False),
-        frames.caught_up(0),
-        frames.caught_up(8),
-        frames.gap(9, 10, "reset"),
-        frames.gap(9, 11, "purged"),
+        frames.caught_up(at(0)),
+        frames.caught_up(at(8)),
+        frames.reset(at(9), is_common=True),
+        frames.gap(9, 10),
+        frames.gap(9, 11, up_to=at(11)),
         frames.error("ack_ahead", "no"),
     )
     assert transport.write_frames(batch)
     [data] = http.chunks
     assert messages(data) == [
-        {"data": frame.payload.decode(), **({"id": f"{frame.seq}.{CONNECTION}"} if frame.seq is not None else {})}
+        {"data": frame.payload.decode(), **({"id": f"{frame.position.cursor}.{CONNECTION}"} if frame.position else {})}
         for frame in batch.frames
     ]
-    assert [message["id"].split(".")[0] for message in messages(data) if "id" in message] == ["7", "0", "8", "11"]
+    cursors = [at(seq).cursor for seq in (7, 0, 8, 9, 11)]
+    assert [message["id"].split(".")[0] for message in messages(data) if "id" in message] == cursors
 
 
 def test_a_batch_is_encoded_once_for_all_connections() -> None:
@@ -148,7 +150,27 @@ def test_an_empty_batch_is_nothing() -> None:
         ("0", ("0", None)),
         ("4711", ("4711", None)),
         (f"4711.{CONNECTION}", ("4711", CONNECTION)),
-        *((text, None) for text in ("", "x", "-1", "1.", "1.x", f"1.{'-' * 36}", "9" * 20, "\uff11", "1,2", " 1")),
+        ("4711-9f3a2c1d", ("4711-9f3a2c1d", None)),
+        (f"4711-9f3a2c1d.{CONNECTION}", ("4711-9f3a2c1d", CONNECTION)),
+        *(
+            (text, None)
+            for text in (
+                "",
+                "x",
+                "-1",
+                "1.",
+                "1.x",
+                f"1.{'-' * 36}",
+                "9" * 20,
+                "\uff11",
+                "1,2",
+                " 1",
+                "1-",
+                "1-9F3A2C1D",
+                "1-9f3a2c1d0",
+                "1\n",
+            )
+        ),
         (f"1.{CONNECTION}.", None),
     ],
 )

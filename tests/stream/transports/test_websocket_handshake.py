@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pytest
@@ -13,12 +13,17 @@ from service.auth.revocations import RevokedTokens
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import CloseReason, DatabaseUnavailable, KeysUnavailable
+from service.events.position import ORIGIN
 from service.settings import AuthSettings, StreamSettings
 from service.stream.admission import Admission
+from service.stream.cursor_check import Start
 from service.stream.hub import Hub
 from service.stream.transports.websocket import EXTENSION
 from service.stream.transports.websocket_handshake import PATH, WebSocketEndpoint
 from tests.stream.fakes import FakeLedger, FakeTransport, NoLimits
+
+if TYPE_CHECKING:
+    from service.events.position import Cursor, Position
 
 pytestmark = pytest.mark.unit
 
@@ -46,15 +51,19 @@ class Ledger(FakeLedger):
         self.node_id = uuid4()
         self._is_reachable = is_reachable
 
-    async def resume_seq(self, _recipient: str, _topics: tuple[str, ...], head: int) -> int:
+    async def resume_seq(self, _recipient: str, _topics: tuple[str, ...], head: Position) -> int:
         if not self._is_reachable:
             raise DatabaseUnavailable("away")
-        return head
+        return head.seq
 
 
-class Fanout:
-    async def wait_until(self, _seq: int) -> None:
-        """Do nothing: it is there."""
+class Log:
+    """The log, in which each cursor is found at the origin; no connection gets so far as to replay."""
+
+    replays = None
+
+    async def start_after(self, _cursor: Cursor) -> Start:
+        return Start(ORIGIN)
 
 
 class Limits:
@@ -87,7 +96,8 @@ class Served:
         limits = cast("Any", Limits(is_over=is_over))
         admission = Admission(
             hub=self.hub,
-            fanout=cast("Any", Fanout()),
+            fanout=cast("Any", Log()),
+            cursor_check=cast("Any", Log()),
             ledger=cast("Any", ledger),
             verifier=VERIFIER,
             rest_limits=limits,

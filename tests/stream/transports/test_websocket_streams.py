@@ -183,6 +183,7 @@ async def test_the_welcome_says_where_the_log_stands_and_what_may_be_sent(shared
         "recipient": subject,
         "head": head,
         "after": 0,
+        "cursor": "0",
         "heartbeat_seconds": 15,
         "token_expires_at": row["token_expires_at"].strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "limits": {"message_bytes": 16384, "messages": "200/second; 3000/minute"},
@@ -236,14 +237,14 @@ async def test_a_new_admin_who_names_no_cursor_starts_at_the_head(shared: Node) 
 
 
 @pytest.mark.parametrize("ahead", [1, 2**63 - 1])
-async def test_a_cursor_ahead_of_the_log_is_reported_in_a_gap(shared: Node, ahead: int) -> None:
+async def test_a_seq_ahead_of_the_log_is_reported_in_a_reset(shared: Node, ahead: int) -> None:
     head = await post_and_fan_out(shared)
     after = min(head + ahead, 2**63 - 1)
     async with await shared.stream(after=after) as stream:
-        welcome, gap, caught_up = [await stream.next() for _ in range(3)]
+        welcome, reset, caught_up = [await stream.next() for _ in range(3)]
         assert (welcome["head"], welcome["after"]) == (head, head)
-        assert gap == {"type": "gap", "from": head + 1, "to": after, "reason": "reset"}
-        assert caught_up == {"type": "caught_up", "seq": head}
+        assert reset == {"type": "reset", "after": None, "cursor": welcome["cursor"]}
+        assert caught_up == {"type": "caught_up", "seq": head, "cursor": welcome["cursor"]}
         alert = await shared.post()
         assert (await stream.next_of("event"))["seq"] == alert["seq"] == head + 1
 
