@@ -64,7 +64,7 @@ class Admin:
     name: str
     topics: list[str]
     token: str
-    cursor: int = 0
+    cursor: str = "0"
     received: list[int] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
     connection: ClientConnection | None = None
@@ -87,10 +87,10 @@ class Admin:
             while len(self.received) < count:
                 frame = json.loads(await self.connection.recv())
                 if frame["type"] == "event":
-                    self.cursor = frame["seq"]
+                    self.cursor = frame["cursor"]
                     self.received.append(frame["seq"])
                     self.titles.append(frame["alert"]["title"])
-                    await self.connection.send(json.dumps({"type": "ack", "seq": self.cursor}))
+                    await self.connection.send(json.dumps({"type": "ack", "seq": frame["seq"]}))
 
     def cut(self) -> None:
         """Lose the network: no close frame is sent."""

@@ -8,12 +8,13 @@ import select
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.cli.client_options import Token, TokenFile, Url, bearer, explained, printable
-from service.client import Client, Connected, Disconnected, Gap
+from service.client import Client, ClientError, Connected, Disconnected, Gap, Reset
+from service.client.validation import start_of
 from service.settings import load
 from service.severity import CHOICES, SEVERITIES
 
@@ -30,7 +31,9 @@ _FAINT, _RESET = "\033[2m", "\033[0m"
 
 def tail(  # noqa: PLR0913 - the options of a stream
     *,
-    after: Annotated[str | None, typer.Option(help="A seq, or latest; absent: after what you received last.")] = None,
+    after: Annotated[
+        str | None, typer.Option(help="A cursor, a seq, or latest; absent: after what you received last.")
+    ] = None,
     topic: Annotated[list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.")] = None,
     min_severity: Annotated[str | None, typer.Option(help=f"{CHOICES}.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Leave after so many events.")] = None,
@@ -44,7 +47,10 @@ def tail(  # noqa: PLR0913 - the options of a stream
     What was printed counts as received. When the service restarts or the network breaks, the
     command reconnects and continues without a gap.
     """
-    start = _start(after)
+    try:
+        start_of(after)
+    except ClientError as error:
+        raise typer.BadParameter(str(error), param_hint="--after") from None
     if min_severity not in (None, *SEVERITIES):
         raise typer.BadParameter(f"must be {CHOICES}", param_hint="--min-severity")
     settings = load().client
@@ -53,7 +59,7 @@ def tail(  # noqa: PLR0913 - the options of a stream
     try:
         with explained(address), Client(address, bearer(settings, token, token_file)) as client:
             stream = client.stream(
-                after=start,
+                after=after,
                 topics=topic or (),
                 min_severity=min_severity,
                 first_connection_seconds=FIRST_CONNECTION_SECONDS,
@@ -74,14 +80,6 @@ def _leave_with_the_reader() -> None:
     output.poll()
     time.sleep(LAST_ACK_SECONDS)  # what was printed is acknowledged meanwhile
     os._exit(0)
-
-
-def _start(after: str | None) -> int | Literal["latest"] | None:
-    if after is None or after == "latest":
-        return cast("Literal['latest'] | None", after)
-    if not after.isdecimal():
-        raise typer.BadParameter("must be a seq, or latest", param_hint="--after")
-    return int(after)
 
 
 def _print(events: Iterable[AlertEvent], count: int | None, *, as_json: bool) -> None:
@@ -105,7 +103,7 @@ def line(event: AlertEvent, *, colours: bool) -> str:
 
 
 class _Notices:
-    """Prints drops and gaps on standard error, once there was a connection."""
+    """Prints drops, gaps and resets on standard error, once there was a connection."""
 
     def __init__(self) -> None:
         self._connected = False
@@ -116,6 +114,10 @@ class _Notices:
                 self._connected = True
             case Disconnected(reason=reason, retry_seconds=seconds) if self._connected:
                 _say(f"{printable(reason)}; back in {seconds:.1f} s")
+            case Reset(after=None, cursor=cursor):
+                _say(f"the log lost events: what was printed may be void; continuing after {printable(cursor)}")
+            case Reset(after=after, cursor=cursor):
+                _say(f"the log lost events: those after {after} are void; continuing after {printable(cursor)}")
             case Gap(first=first, last=last, reason=reason):
                 _say(f"events {first} to {last} cannot be had: {printable(reason)}")
 

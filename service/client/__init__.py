@@ -19,6 +19,8 @@ nothing of the server, whose rules they follow (``docs/reference.md``).
 - **A stream** resumes after the last event that it returned, whatever happened to the connection.
   An event counts as received, and is acknowledged, when the loop body has finished with it.
   ``events.seen([event.alert.id])`` reports that a person saw the alert, which is no acknowledgement.
+  Should the database lose events in a failover, the notice ``Reset`` says which were void, and the
+  stream goes on with those that the log has instead.
 - **A token** is text, or a callable that is asked for each request and each connection, and again
   when a token was refused. It is sent in the ``Authorization`` header and nowhere else.
 
@@ -43,7 +45,7 @@ from service.client.errors import (
 )
 from service.client.models import Alert, AlertEvent, AlertFields, Link, NewAlert, Severity
 from service.client.post_retry import Posted, Retry
-from service.client.stream_state import Connected, Disconnected, Gap, Notice
+from service.client.stream_state import Connected, Disconnected, Gap, Notice, Reset
 from service.client.sync import Client, Stream
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "NewAlert",
     "Notice",
     "Posted",
+    "Reset",
     "Retry",
     "ServiceFailed",
     "Severity",

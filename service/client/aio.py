@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx2
 from websockets.asyncio.client import connect
@@ -78,7 +78,7 @@ class AsyncClient:
     def stream(
         self,
         *,
-        after: int | Literal["latest"] | None = None,
+        after: int | str | None = None,
         topics: Sequence[str] = (),
         min_severity: Severity | None = None,
         first_connection_seconds: float | None = None,
@@ -86,10 +86,11 @@ class AsyncClient:
     ) -> AsyncStream:
         """Follow the events: ``async with …stream() as events: async for event in events: …``.
 
-        ``after`` is the cursor of an earlier stream; without it the service continues after what
-        this admin acknowledged last. ``on_notice`` is called with connections, drops and gaps;
-        without it they are logged. Once the service was reached, the stream reconnects without a
-        limit; before, for ``first_connection_seconds`` (None: without a limit).
+        ``after`` is the cursor of an earlier stream, or a seq, which the service cannot check, or
+        ``latest``; without it the service continues after what this admin acknowledged last.
+        ``on_notice`` is called with connections, drops, gaps and resets; without it they are
+        logged. Once the service was reached, the stream reconnects without a limit; before, for
+        ``first_connection_seconds`` (None: without a limit).
         """
         state = StreamState(after, topics, min_severity, on_notice)
         return AsyncStream(state, self._url, first_connection_seconds, self._bearer, trust_env=self._trust_env)

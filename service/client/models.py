@@ -90,9 +90,16 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class AlertEvent:
-    """An event of the log. ``raw`` is the whole frame, with the fields of its ``kind``."""
+    """An event of the log.
+
+    ``id`` is never used again, while a ``seq`` is, by a log that lost its last events. ``cursor``
+    is where a stream resumes after this event. ``raw`` is the whole frame, with the fields of its
+    ``kind``.
+    """
 
     seq: int
+    id: str
+    cursor: str
     kind: str
     at: datetime
     actor: str
@@ -104,6 +111,8 @@ class AlertEvent:
         """Read an ``event`` frame."""
         return cls(
             seq=frame["seq"],
+            id=frame["id"],
+            cursor=frame["cursor"],
             kind=frame["kind"],
             at=datetime.fromisoformat(frame["at"]),
             actor=frame["actor"],

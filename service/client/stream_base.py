@@ -62,8 +62,8 @@ class StreamBase(ABC):
         """The token that the service refused last, and why."""
 
     @property
-    def cursor(self) -> int | None:
-        """The last event that was returned, or further; None before the first connection."""
+    def cursor(self) -> str | None:
+        """Where the last event that was returned is, or further; None before the first connection."""
         return self._state.cursor
 
     @abstractmethod

@@ -9,7 +9,11 @@
                                                               └───► StreamRejected: reconnecting cannot cure it
 
 The cursor is the last event that was returned, or further where the service says that nothing
-between was for us.
+between was for us. It has the seq and the mark of the event there (``4711-9f3a2c1d``), so that the
+service can tell whether the log still holds what was returned. Where it does not, a ``reset`` says
+from where on: the same seqs come again, with other events. So nothing that was processed before is
+acknowledged on a connection that does not begin at the cursor: it would be the receipt of another
+event.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from uuid import UUID
 
 from service.client.errors import StreamRejected
 from service.client.models import AlertEvent
+from service.client.validation import start_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -71,14 +76,26 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The events ``first`` to ``last`` are gone: ``purged``, or of another log (``reset``)."""
+    """The events ``first`` to ``last`` cannot be had: they were ``purged`` from the log."""
 
     first: int
     last: int
     reason: str
 
 
-Notice = Connected | Disconnected | Gap
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The log lost events that were returned: a failover lost commits, or a backup was restored.
+
+    Those after seq ``after`` are void, and other events come with the same numbers; None: all of
+    them may be void, and the stream goes on at the head of the log. It continues after ``cursor``.
+    """
+
+    after: int | None
+    cursor: str
+
+
+Notice = Connected | Disconnected | Gap | Reset
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,16 @@ class Reconnect:
 
     pause_seconds: float
     fresh_token: bool
+
+
+def seq_of(cursor: str | None) -> int:
+    """Return the seq of a cursor; 0: there is none."""
+    return int(cursor.partition("-")[0]) if cursor else 0
+
+
+def _is_marked(cursor: str, bare: str) -> bool:
+    """Say whether ``cursor`` is at the seq ``bare``, and has the mark that it lacks."""
+    return cursor.startswith(f"{bare}-")
 
 
 def close_policy(code: int | None, reason: str) -> Policy:
@@ -105,21 +132,21 @@ class StreamState:
 
     def __init__(
         self,
-        after: int | Literal["latest"] | None,
+        after: int | str | None,
         topics: Sequence[str],
         min_severity: Severity | None,
         on_notice: Callable[[Notice], None] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.cursor: int | None = after if isinstance(after, int) else None
+        self._after = start_of(after)
+        self.cursor: str | None = None if self._after == "latest" else self._after
         self.silence_seconds = WELCOME_SECONDS
         self.connected_once = False
-        self._after = after
         self._topics = topics
         self._min_severity = min_severity
         self._on_notice = on_notice or _log
         self._clock = clock
-        self._start = 0
+        self._is_welcomed = False
         self._returned = self._processed = self._acked = 0
         self._ack_due: float | None = None
         self._seen: dict[str, None] = {}
@@ -130,8 +157,8 @@ class StreamState:
     def address(self, base: str) -> str:
         """Return the address of the stream from the cursor on, at the service at ``base``."""
         query: dict[str, str] = {}
-        if (start := self.cursor if self.cursor is not None else self._after) is not None:
-            query["after"] = str(start)
+        if start := self.cursor or self._after:
+            query["after"] = start
         if self._topics:
             query["topics"] = ",".join(self._topics)
         if self._min_severity:
@@ -141,9 +168,10 @@ class StreamState:
         return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/v1/ws", urlencode(query), ""))
 
     def opened(self) -> None:
-        """Start on a new connection; what was sent last is sent again, because it may be lost."""
+        """Start on a new connection. Nothing is acknowledged before its welcome; what was seen is reported again."""
         self.silence_seconds = WELCOME_SECONDS
-        self._acked = 0
+        self._is_welcomed = False
+        self._ack_due = None
         self._seen = self._reported | self._seen
         self._reported = {}
         self._live_since = None
@@ -167,42 +195,48 @@ class StreamState:
         match frame.get("type"):
             case "welcome":
                 self._welcomed(frame)
-            case "event" if frame["seq"] > (self.cursor or 0):
+            case "event" if frame["seq"] > seq_of(self.cursor):
                 event = AlertEvent.of(frame)
-                self.cursor = self._returned = event.seq
+                self.cursor, self._returned = event.cursor, event.seq
                 return event
             case "caught_up":
-                self._advance(frame["seq"])
+                self._advance(frame["cursor"])
                 self._live_since = self._live_since or self._clock()
             case "heartbeat":
-                self._advance(frame["seq"])
+                self._advance(frame["cursor"])
                 self._reported = {}
             case "gap":
-                self._gap(Gap(frame["from"], frame["to"], frame["reason"]))
+                self._advance(str(frame["to"]))
+                self._on_notice(Gap(frame["from"], frame["to"], frame["reason"]))
+            case "reset":
+                self.cursor = frame["cursor"]
+                self._forget_events()
+                self._on_notice(Reset(frame["after"], frame["cursor"]))
             case "error":
                 log.warning("the service refused a message: %s", frame["code"])
         return None  # unknown types are those of a newer service, and are ignored
 
     def _welcomed(self, frame: dict[str, Any]) -> None:
         self.silence_seconds = SILENT_HEARTBEATS * frame["heartbeat_seconds"]
-        self.connected_once = True
-        self._start = min(frame["after"], frame["head"])
-        if self.cursor is None:
-            self.cursor = frame["after"]
-        self._on_notice(Connected(self.cursor, frame["head"]))
+        self.connected_once = self._is_welcomed = True
+        if frame["cursor"] == self.cursor:
+            self._acked = 0  # the last ack may have been lost with its connection, so it is sent again
+        else:
+            self._forget_events()
+        if self.cursor is None or _is_marked(frame["cursor"], self.cursor):
+            self.cursor = frame["cursor"]  # a further one is not taken before the gap or the reset that explains it
+        self._on_notice(Connected(frame["after"], frame["head"]))
         self._schedule_ack()
 
-    def _gap(self, gap: Gap) -> None:
-        if gap.reason == "reset":
-            # The cursor is ahead of this log: another one, or a restored one, in which our numbers mean nothing.
-            self.cursor = self._start
-            self._returned = self._processed = self._acked = 0
-        else:
-            self._advance(gap.last)
-        self._on_notice(gap)
+    def _forget_events(self) -> None:
+        """Acknowledge nothing that was returned so far: the log may not hold it any more."""
+        self._returned = self._processed = self._acked = 0
+        self._ack_due = None
 
-    def _advance(self, seq: int) -> None:
-        self.cursor = max(self.cursor or 0, seq)
+    def _advance(self, cursor: str) -> None:
+        """Move the cursor forward; at the same seq, it may gain the mark that a bare seq lacks."""
+        if self.cursor is None or seq_of(cursor) > seq_of(self.cursor) or _is_marked(cursor, self.cursor):
+            self.cursor = cursor
 
     def processed(self) -> None:
         """Note that the event that was returned last has been processed."""
@@ -210,7 +244,7 @@ class StreamState:
         self._schedule_ack()
 
     def _schedule_ack(self) -> None:
-        if self._processed > self._acked and self._ack_due is None:
+        if self._is_welcomed and self._processed > self._acked and self._ack_due is None:
             self._ack_due = self._clock() + (ACK_SECONDS if self._acked else 0)
 
     def ack_in(self) -> float | None:
@@ -220,7 +254,7 @@ class StreamState:
     def ack(self) -> str | None:
         """Return the ack of all processed events, unless it was sent already."""
         self._ack_due = None
-        if self._processed <= self._acked:
+        if not self._is_welcomed or self._processed <= self._acked:
             return None
         self._acked = self._processed
         return json.dumps({"type": "ack", "seq": self._acked})

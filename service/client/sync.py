@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx2
 from websockets.sync.client import connect
@@ -77,7 +77,7 @@ class Client:
     def stream(
         self,
         *,
-        after: int | Literal["latest"] | None = None,
+        after: int | str | None = None,
         topics: Sequence[str] = (),
         min_severity: Severity | None = None,
         first_connection_seconds: float | None = None,

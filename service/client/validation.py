@@ -1,4 +1,4 @@
-"""Checks before anything is sent: the address of the service, and the token."""
+"""Checks before anything is sent: the address of the service, the token, and where a stream starts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from service.client.errors import ClientError
 
 _TOKEN = re.compile(r"[!-~]+")
+_START = re.compile(r"latest|[0-9]{1,19}(-[0-9a-f]{8})?")
 
 
 def checked_url(url: str) -> str:
@@ -33,3 +34,15 @@ def authorization(token: str) -> str:
     if not _TOKEN.fullmatch(token):
         raise ClientError("the token is empty, or holds characters that no token has, such as a blank or a line break")
     return f"Bearer {token}"
+
+
+def start_of(after: int | str | None) -> str | None:
+    """Return where a stream starts, as the service is asked for it; None: where this admin left off.
+
+    Raises:
+        ClientError: it is neither a cursor, nor a seq, nor ``latest``.
+
+    """
+    if after is not None and not _START.fullmatch(str(after)):
+        raise ClientError(f"{after!r} is no cursor: it looks like 4711-9f3a2c1d, or is a seq, or latest")
+    return None if after is None else str(after)

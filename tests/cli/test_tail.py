@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.cli.tail import line
-from service.client import Alert, AlertEvent
+from service.cli.tail import _Notices, line
+from service.client import Alert, AlertEvent, Connected, Gap, Reset
 from tests.harness import BODY, ROOT, WRITE, Node, Process, eventually, token
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ async def received(node: Node, seq: int) -> bool:
 
 EVENT = AlertEvent(
     seq=7,
+    id="9f3a2c1d00112233",
+    cursor="7-9f3a2c1d",
     kind="alert.acknowledged",
     at=datetime(2026, 11, 21, 9, 41, 7, tzinfo=UTC),
     actor="bob",
@@ -116,6 +118,20 @@ def test_a_line_has_the_colour_of_its_severity() -> None:
     shown = line(EVENT, colours=True)
     assert "\033[33mwarning \033[0m" in shown
     assert re.sub(r"\033\[\d*m", "", shown) == line(EVENT, colours=False)
+
+
+@pytest.mark.unit
+def test_gaps_and_resets_are_one_line_each_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _Notices()
+    for notice in (Connected(7, 9), Gap(1, 6, "purged"), Reset(5, "5-9f3a2c1d"), Reset(None, "8-00112233")):
+        said(notice)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "tocsin: events 1 to 6 cannot be had: purged",
+        "tocsin: the log lost events: those after 5 are void; continuing after 5-9f3a2c1d",
+        "tocsin: the log lost events: what was printed may be void; continuing after 8-00112233",
+    ]
 
 
 async def test_events_are_printed_as_lines_that_a_person_reads(lenient: Node, here: Here, head: int) -> None:
@@ -237,7 +253,9 @@ def test_a_failure_is_one_line_that_says_what_to_do(
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("arguments", [("--after", "soon"), ("--count", "0"), ("--min-severity", "bad"), ("x",)])
+@pytest.mark.parametrize(
+    "arguments", [("--after", "soon"), ("--after", "7-x"), ("--count", "0"), ("--min-severity", "bad"), ("x",)]
+)
 def test_wrong_usage_exits_2(
     tocsin: Callable[..., subprocess.CompletedProcess[str]], arguments: tuple[str, ...]
 ) -> None:

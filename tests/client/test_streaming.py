@@ -9,7 +9,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.client import AsyncClient, Client, Connected, Disconnected, Gap, StreamRejected, Unreachable, stream_state
+from service.client import (
+    AsyncClient,
+    Client,
+    Connected,
+    Disconnected,
+    Reset,
+    StreamRejected,
+    Unreachable,
+    stream_state,
+)
 from service.settings import Settings, StreamSettings
 from tests.client.flaky_proxy import FlakyProxy, answer
 from tests.harness import READ, WRITE, Node, Process, eventually, serving, token
@@ -59,7 +68,7 @@ async def test_the_filters_and_the_start_are_those_that_were_asked_for(lenient: 
             assert [(await anext(events)).seq for _ in range(2)] == [head + 2, head + 3]
         async with tocsin.stream(after="latest") as events:
             waiting = asyncio.ensure_future(anext(events))
-            await eventually(lambda: events.cursor == head + 4)
+            await eventually(lambda: stream_state.seq_of(events.cursor) == head + 4)
             await lenient.post("New")
             assert (await waiting).seq == head + 5
 
@@ -275,14 +284,18 @@ async def test_a_silent_service_is_left(database_url: str) -> None:
             assert (await waiting).seq == 2
 
 
-async def test_a_cursor_of_another_log_begins_anew(lenient: Node, head: int) -> None:
+@pytest.mark.parametrize("mark", ["", "-deadbeef"])
+async def test_a_cursor_that_the_log_does_not_hold_begins_anew(lenient: Node, head: int, mark: str) -> None:
     await lenient.post_all([{}] * 3)
     notices: list[Any] = []
-    async with (
-        async_client(lenient.base) as tocsin,
-        tocsin.stream(after=head + 100, on_notice=notices.append) as events,
-    ):
+    after = f"{head + (2 if mark else 100)}{mark}"
+    async with async_client(lenient.base) as tocsin, tocsin.stream(after=after, on_notice=notices.append) as events:
         waiting = asyncio.ensure_future(anext(events))
-        await eventually(lambda: any(isinstance(notice, Gap) for notice in notices))
+        await eventually(lambda: any(isinstance(notice, Reset) for notice in notices))
         await lenient.post("New")
-        assert (await waiting).seq == head + 4
+        event = await waiting
+    assert event.seq == head + 4
+    assert events.cursor == event.cursor
+    assert [(notice.after, notice.cursor.split("-")[0]) for notice in notices if isinstance(notice, Reset)] == [
+        (None, str(head + 3))
+    ]
