@@ -10,6 +10,7 @@ import { SignIn } from "./auth/sign-in.js";
 import { Dashboard } from "./dashboard/dashboard.js";
 import { Feed } from "./feed/feed.js";
 import { SettingsPage } from "./settings/settings-page.js";
+import { seqOf } from "./stream/cursor.js";
 import { ExpiryBanner, OutageBanner } from "./ui/banners.js";
 import { describeSkew, onSkew } from "./ui/clock-skew.js";
 import { ConnectionStatus } from "./ui/connection-status.js";
@@ -24,7 +25,7 @@ import { ScreenReaderAnnouncer } from "./ui/screen-reader-announcer.js";
 import { SightingObserver } from "./ui/sighting-observer.js";
 import { TabBadge } from "./ui/tab-badge.js";
 
-/** @import { EventFrame, GapFrame } from "./stream/wire-types.js" */
+/** @import { EventFrame, GapFrame, ResetFrame } from "./stream/wire-types.js" */
 /** @import { Status } from "./stream/stream-client.js" */
 
 const page = {
@@ -49,11 +50,17 @@ const signIn = new SignIn({
     },
     onWelcome: ({ recipient }) => (page.who.textContent = recipient),
     onEvent: showEvent,
-    onGap: showGap,
+    onReset: ({ after }) => {
+      for (const part of [feed, selection]) part.invalidate(after);
+    },
     onReloadFailed: ({ reason, isTransient }) =>
       showNotice(`The list is not up to date. ${explain(reason)} ${isTransient ? "The console keeps trying." : ""}`),
-    onReloaded: () => showNotice("The list was brought up to date."),
-    onCursor: (seq) => (page.seq.textContent = `seq ${seq}`),
+    onReloaded: (list, why) => {
+      feed.reload(list);
+      if (signIn.session) selection.refresh(signIn.session);
+      showNotice(`${describeLoss(why)} The list was brought up to date.`);
+    },
+    onCursor: (cursor) => (page.seq.textContent = `seq ${seqOf(cursor)}`),
     onPresenceList: ({ present }) => presence.show(present),
     onPresence: (frame) => presence.apply(frame),
   },
@@ -128,19 +135,6 @@ function showStatus(status) {
   signIn.onStatus(status);
 }
 
-/** @param {GapFrame} gap */
-function showGap({ from, to, reason }) {
-  if (reason === "reset") {
-    feed.clear();
-    selection.clear();
-    return showNotice("The server started a new log. The list was loaded again from it.");
-  }
-  showNotice(
-    `Events ${from} to ${to} are no longer kept, so they could not be shown one by one. ` +
-      "The list was brought up to date.",
-  );
-}
-
 /** The session ended. */
 function clear() {
   const parts = [feed, announcer, selection, sightings, notifications, settingsPage, expiryBanner, outageBanner];
@@ -165,6 +159,12 @@ function showMuted() {
 function showNotice(text) {
   page.noticeText.textContent = text;
   page.notice.hidden = false;
+}
+
+/** Why the list had to be loaded again. @param {GapFrame | ResetFrame} frame */
+function describeLoss(frame) {
+  if (frame.type === "reset") return "Some alerts were lost by the database's failover.";
+  return `Events ${frame.from} to ${frame.to} are no longer kept, so they could not be shown one by one.`;
 }
 
 page.signInAgain.addEventListener("click", () => signIn.focusForm());

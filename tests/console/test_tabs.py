@@ -271,7 +271,7 @@ async def has_seen_many(tab: Tab) -> bool:
     return len(await seen(tab)) >= 50
 
 
-async def test_a_tab_that_was_left_far_behind_rewinds_the_stream(node: Node, tabs: Tabs) -> None:
+async def test_a_tab_that_was_left_far_behind_catches_up_by_itself_and_joins_the_others(node: Node, tabs: Tabs) -> None:
     first = await tabs.open(node)
     second = await tabs.open(node)
     await second.page.evaluate("document.dispatchEvent(new Event('freeze'))")

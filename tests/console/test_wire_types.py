@@ -30,6 +30,7 @@ SCHEMAS = {
     "PresenceOut": "PresenceOut",
     "PresentRecipient": "PresentRecipient",
     "RecipientCounts": "RecipientCounts",
+    "ResetFrame": "ResetFrame",
     "TimelinePage": "Timeline",
     "WelcomeFrame": "WelcomeFrame",
 }

@@ -101,6 +101,14 @@ export class AlertPanel {
     if (this.#openId) this.#load();
   }
 
+  /** The history of the log changed: what happened after a seq is void; null: all may be. @param {number | null} after */
+  invalidate(after) {
+    this.#attempt += 1;
+    this.#isIncomplete = this.#openId !== "";
+    this.#newest.invalidate(after);
+    this.#timeline.invalidate(after);
+  }
+
   /** The session ended. */
   clear() {
     this.#session = null;
@@ -208,7 +216,7 @@ export class AlertPanel {
       const path = `/v1/alerts/${id}/timeline?order=desc&limit=${PAGE}${cursor}`;
       /** @type {TimelinePage} */ const { events, next } = await session.get(path);
       if (attempt !== this.#attempt) return false;
-      this.#timeline.add(events);
+      this.#timeline.addPage(events);
       this.#next = next;
       if (!next) break;
     }
@@ -238,15 +246,22 @@ export class AlertPanel {
 
   /** @param {string} name @param {ApiError} error */
   #failed(name, error) {
-    if (error.status === 404) return this.#showMissing("There is no such alert, or none that you may see.");
+    if (error.status === 404) return this.#showMissing(this.#missingText);
     this.#isIncomplete = true;
     this.#problems.set(name, `${explain(error.reason)} ${name} could not be loaded.`);
     this.#showProblems();
   }
 
+  get #missingText() {
+    if (!this.#newest.isVoid) return "There is no such alert, or none that you may see.";
+    const unsent = this.#comments.unsent(this.#openId);
+    return `The alert was lost by the database's failover.${unsent && ` Your comment was not sent: “${unsent}”`}`;
+  }
+
   /** @param {string} text */
   #showMissing(text) {
     this.#attempt += 1;
+    if (this.#shown.contains(document.activeElement)) this.focus();
     this.#newest.reset();
     this.#isIncomplete = false;
     this.#shown.hidden = true;

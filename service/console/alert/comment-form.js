@@ -53,6 +53,11 @@ export class CommentForm {
     return true;
   }
 
+  /** What was typed and not stored. @param {string} id */
+  unsent(id) {
+    return this.#unsent.get(id)?.text.trim() ?? "";
+  }
+
   /** The session ended: drops what was typed. */
   clear() {
     this.#session = null;

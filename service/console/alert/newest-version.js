@@ -4,6 +4,9 @@
  * An event is newer than the events before it, by `seq`. A response is used unless it is older, by `updated_at`. Events
  * are compared with it in the same way until the timeline is loaded, which tells its log position: the stream may still
  * be catching up to it.
+ *
+ * When the history of the log changes, the shown version may be void. It stays until another one replaces it, whatever
+ * that one's time is.
  */
 
 /** @import { Alert, EventFrame } from "../stream/wire-types.js" */
@@ -12,12 +15,21 @@ export class NewestVersion {
   /** @type {Alert | null} */ alert = null;
   #position = -1;
   #isPositionKnown = false; // Whether `#position` includes the last response.
+  /** Whether the version may be of a history that the log has lost. */ isVoid = false;
 
   /** There is no alert. */
   reset() {
     this.alert = null;
     this.#position = -1;
+    this.#isPositionKnown = this.isVoid = false;
+  }
+
+  /** What happened after a seq is void; null: all may be. @param {number | null} after */
+  invalidate(after) {
+    if (!this.alert || (after !== null && this.#isPositionKnown && this.#position <= after)) return;
+    this.#position = -1;
     this.#isPositionKnown = false;
+    this.isVoid = true;
   }
 
   /** A response was asked for, whose log position is not known yet. */
@@ -27,17 +39,16 @@ export class NewestVersion {
 
   /** Returns whether the event brought a newer version. @param {Pick<EventFrame, "alert" | "seq">} event */
   applyEvent({ alert, seq }) {
-    const isOlder = !this.#isPositionKnown && this.alert !== null && alert.updated_at < this.alert.updated_at;
-    if (seq <= this.#position || isOlder) return false;
+    if (seq <= this.#position || (!this.#isPositionKnown && this.#isOlder(alert))) return false;
     this.#position = seq;
-    this.alert = alert;
+    this.#replace(alert);
     return true;
   }
 
   /** Returns whether the response is used. @param {Alert} alert */
   applyResponse(alert) {
-    if (this.alert && alert.updated_at < this.alert.updated_at) return false;
-    this.alert = alert;
+    if (this.#isOlder(alert)) return false;
+    this.#replace(alert);
     return true;
   }
 
@@ -46,7 +57,18 @@ export class NewestVersion {
     this.#isPositionKnown = true;
     if (position <= this.#position) return false; // An event that arrived meanwhile is newer.
     this.#position = position;
-    this.alert = alert;
+    this.#replace(alert);
     return true;
+  }
+
+  /** @param {Alert} alert */
+  #isOlder(alert) {
+    return this.alert !== null && !this.isVoid && alert.updated_at < this.alert.updated_at;
+  }
+
+  /** @param {Alert} alert */
+  #replace(alert) {
+    this.alert = alert;
+    this.isVoid = false;
   }
 }

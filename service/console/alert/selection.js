@@ -60,6 +60,11 @@ export class Selection {
     this.#panel.applyEvent(event);
   }
 
+  /** The history of the log changed: what happened after a seq is void; null: all may be. @param {number | null} after */
+  invalidate(after) {
+    this.#panel.invalidate(after);
+  }
+
   onLive() {
     this.#panel.onLive();
   }

@@ -35,6 +35,7 @@ const ACTIONS = {
 export class Timeline {
   #list;
   /** In the order of the log, compacted. @type {TimelineEvent[]} */ #events = [];
+  /** Events that may be void, shown until others are loaded. @type {TimelineEvent[]} */ #unconfirmed = [];
   /** @type {Draft[]} */ #drafts = [];
 
   /** @param {HTMLElement} list */
@@ -44,6 +45,7 @@ export class Timeline {
 
   clear() {
     this.#events = [];
+    this.#unconfirmed = [];
     this.#drafts = [];
     this.#list.replaceChildren();
   }
@@ -63,6 +65,25 @@ export class Timeline {
   occurredAt(occurrences) {
     const last = this.#events.findLast(({ kind }) => kind === REPEATED || kind === CREATED);
     return last?.occurrences === occurrences ? last.at : null;
+  }
+
+  /**
+   * The history of the log changed: events after a seq are void, or, with null, all may be. A comment that was stored is
+   * among them, or comes with the events that are loaded.
+   * @param {number | null} after
+   */
+  invalidate(after) {
+    this.#unconfirmed = after === null ? mergeEvents(this.#unconfirmed, this.#events) : [];
+    this.#events = this.#events.filter(({ seq }) => after !== null && seq <= after);
+    this.#drafts = this.#drafts.filter(({ id }) => id === null);
+    for (const draft of this.#drafts) draft.after = Math.min(draft.after, after ?? -1);
+    this.#render();
+  }
+
+  /** Adds events that were loaded. @param {TimelineEvent[]} events */
+  addPage(events) {
+    this.#unconfirmed = [];
+    this.add(events);
   }
 
   /** @param {TimelineEvent[]} events */
@@ -94,9 +115,10 @@ export class Timeline {
   }
 
   #render() {
+    const shown = mergeEvents(this.#unconfirmed, this.#events);
     const comments = this.#events.filter(({ kind }) => kind === COMMENTED);
     this.#drafts = this.#drafts.filter((draft) => !comments.some((event) => isEventOf(draft, event)));
-    renderKeyed(this.#list, [...entriesOf(this.#events).map(entryItem), ...this.#drafts.map(draftItem)]);
+    renderKeyed(this.#list, [...entriesOf(shown).map(entryItem), ...this.#drafts.map(draftItem)]);
   }
 }
 
@@ -108,7 +130,8 @@ function isEventOf({ id, actor, text, after }, { seq, actor: by, comment }) {
 /** @param {TimelineEntry} entry @returns {KeyedItem} */
 function entryItem(entry) {
   const { key, event, severityChanged } = entry;
-  return { key, state: `${event.seq} ${severityChanged}`, build: () => elementOf(entry) };
+  const { seq, kind, at, actor } = event; // After a reset, another event may have the seq.
+  return { key, state: `${seq} ${kind} ${at} ${actor} ${severityChanged}`, build: () => elementOf(entry) };
 }
 
 /** @param {TimelineEntry} entry */

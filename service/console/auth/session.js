@@ -1,7 +1,10 @@
 /**
  * The session of a signed-in admin: loads the list of alerts, then follows the stream from that position on.
  *
- *     begin() -> GET /v1/alerts -> the stream after its `head` -> (token expired) -> resume(token) -> on from the cursor
+ *     begin() -> GET /v1/alerts -> the stream after its `cursor` -> (token expired) -> resume(token) -> on from the cursor
+ *
+ * After a gap or a reset the list is loaded again, and the stream goes on. An answer that was on its way when the history
+ * of the log changed may be of the lost one: a GET is repeated, and what became of a POST is unknown.
  *
  * The token is kept in memory only, in this tab and in those that share the stream. This module uses no DOM.
  */
@@ -12,19 +15,19 @@ import { SIGNED_OUT } from "../stream/stream-client.js";
 import { claimsOf, viewOf } from "./jwt-claims.js";
 import { ApiError, fetchAlerts, fetchPresence, get, post } from "./rest-api.js";
 
-/** @import { AlertPage, EventFrame, GapFrame, PresenceFrame, PresenceOut, WelcomeFrame } from "../stream/wire-types.js" */
+/** @import { AlertPage, EventFrame, GapFrame, PresenceFrame, PresenceOut, ResetFrame, WelcomeFrame } from "../stream/wire-types.js" */
 /** @import { Status } from "../stream/stream-client.js" */
 
 /**
  * @typedef {object} SessionListener
  * @property {(status: Status) => void} onStatus
- * @property {(page: AlertPage) => void} onPage
+ * @property {(page: AlertPage) => void} onPage         The session begins with this list.
  * @property {(frame: WelcomeFrame) => void} onWelcome
  * @property {(frame: EventFrame) => void} onEvent
- * @property {(frame: GapFrame) => void} onGap
- * @property {(error: ApiError) => void} onReloadFailed     The list could not be loaded again after a gap.
- * @property {() => void} onReloaded                    A later reload succeeded.
- * @property {(seq: number) => void} onCursor
+ * @property {(frame: ResetFrame) => void} onReset       Part of what was shown is void; the list is loaded again.
+ * @property {(error: ApiError) => void} onReloadFailed  The list could not be loaded again after a gap or a reset.
+ * @property {(page: AlertPage, why: GapFrame | ResetFrame) => void} onReloaded
+ * @property {(cursor: string) => void} onCursor
  * @property {(list: PresenceOut) => void} onPresenceList
  * @property {(frame: PresenceFrame) => boolean} onPresence  Returns false if the list has to be loaded again.
  */
@@ -44,7 +47,9 @@ export class Session {
   /** @type {number | null} */ #failingSince = null;
   /** @type {number | undefined} */ #retryTimer;
   /** @type {number | undefined} */ #presenceTimer;
-  #failedReloads = 0; // In a row, after a gap.
+  #resets = 0;
+  /** Why the list is not up to date. @type {GapFrame | ResetFrame | null} */ #staleBecause = null;
+  #failedReloads = 0; // In a row.
   #reloadAttempt = 0; // The response to an earlier one is ignored.
   /** @type {number | undefined} */ #reloadTimer;
 
@@ -89,14 +94,19 @@ export class Session {
       .includes(scope);
   }
 
-  /** @param {string} path */
-  get(path) {
-    return get(path, this.#token);
+  /** @param {string} path @returns {Promise<any>} */
+  async get(path) {
+    const resets = this.#resets;
+    const answer = await get(path, this.#token);
+    return resets === this.#resets ? answer : this.get(path);
   }
 
   /** @param {string} path @param {Parameters<typeof post>[2]} [content] */
-  post(path, content) {
-    return post(path, this.#token, content);
+  async post(path, content) {
+    const resets = this.#resets;
+    const answer = await post(path, this.#token, content);
+    if (resets !== this.#resets) throw new ApiError("outcome_unknown", 503, 0);
+    return answer;
   }
 
   /** Reports alerts that the admin saw. @param {string[]} alerts  Their ids. */
@@ -112,7 +122,7 @@ export class Session {
       const page = await fetchAlerts(this.#token);
       if (this.#isEnded) return;
       this.#listener.onPage(page);
-      this.#openStream(page.head);
+      this.#openStream(page.cursor);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (!this.#isEnded) this.#onLoadFailed(error);
@@ -167,12 +177,12 @@ export class Session {
     this.#listener.onStatus({ ...SIGNED_OUT, since: this.#failingSince, ...status });
   }
 
-  /** @param {number} head */
-  #openStream(head) {
+  /** @param {string} after */
+  #openStream(after) {
     this.#client = new SharedStream({
       share: viewOf(this.#token),
       url: new URL("/v1/ws", location.origin.replace("http", "ws")).href,
-      after: head,
+      after,
       token: (refused) => this.#tokenFor(refused),
       onState: (status) => {
         if (this.#isEnded) return;
@@ -182,7 +192,12 @@ export class Session {
       onWelcome: this.#listener.onWelcome,
       onEvent: this.#listener.onEvent,
       onCursor: this.#listener.onCursor,
-      onGap: (frame) => this.#recoverFromGap(frame),
+      onGap: (frame) => this.#recover(frame),
+      onReset: (frame) => {
+        this.#resets += 1;
+        this.#listener.onReset(frame);
+        this.#recover(frame);
+      },
       onPresence: (frame) => {
         if (this.#listener.onPresence(frame)) return;
         this.#presenceTimer ??= setTimeout(() => this.#loadPresence(), PRESENCE_DELAY_MS);
@@ -213,9 +228,9 @@ export class Session {
     return this.#lastToken;
   }
 
-  /** The events of the gap are no longer stored, but the current alerts can be loaded. @param {GapFrame} frame */
-  #recoverFromGap(frame) {
-    this.#listener.onGap(frame);
+  /** Events cannot be had, or were lost, but the current alerts can be loaded. @param {GapFrame | ResetFrame} frame */
+  #recover(frame) {
+    if (this.#staleBecause?.type !== "reset") this.#staleBecause = frame;
     this.#reload();
   }
 
@@ -229,9 +244,9 @@ export class Session {
     try {
       const page = await fetchAlerts(this.#token);
       if (isLate()) return;
-      this.#listener.onPage(page);
-      if (this.#failedReloads > 0) this.#listener.onReloaded();
       this.#failedReloads = 0;
+      this.#listener.onReloaded(page, /** @type {GapFrame | ResetFrame} */ (this.#staleBecause));
+      this.#staleBecause = null;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (isLate()) return;

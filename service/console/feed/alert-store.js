@@ -53,8 +53,9 @@ export class AlertStore {
         this.#byId.set(alert.id, item);
         this.#unloaded.delete(alert.id);
       }
-      Object.assign(item, { position: at.position, seq: at.seq, alert: summaryOf(alert) });
-      item.version += 1;
+      const summary = summaryOf(alert);
+      if (at.isEvent || item.version === 0 || !isSame(summary, item.alert)) item.version += 1;
+      Object.assign(item, { position: at.position, seq: at.seq, alert: summary });
       if (at.isEvent) item.changedAt = Date.now();
       changed.push(item);
     }
@@ -125,6 +126,18 @@ export class AlertStore {
     if (this.#unloaded.size > UNLOADED_MAX) this.#unloaded.delete(oldest);
   }
 
+  /**
+   * The history of the log changed: what is known after a seq is void, or, with null, all of it. Returns the alerts that
+   * were raised later; they are dropped. Of others, what was changed later stays until any other version comes.
+   * @param {number | null} after
+   */
+  invalidate(after) {
+    const isVoid = (/** @type {number} */ position) => after === null || position > after;
+    for (const item of this.#items) if (isVoid(item.position)) item.position = -1;
+    for (const [id, { at }] of this.#unloaded) if (isVoid(at.position)) this.#unloaded.delete(id);
+    return after === null ? [] : this.retain(({ sortKey }) => sortKey <= after);
+  }
+
   /** Drops the items that are not to be kept, and returns them. @param {(item: Item) => boolean} keep */
   retain(keep) {
     const dropped = this.#items.filter((item) => !keep(item));
@@ -161,4 +174,9 @@ function newItem(alert, sortKey) {
 /** @param {Alert} alert @returns {AlertSummary} */
 function summaryOf({ body, attributes, links, recipients, ...kept }) {
   return kept;
+}
+
+/** @param {AlertSummary} one @param {AlertSummary} other */
+function isSame(one, other) {
+  return JSON.stringify(one) === JSON.stringify(other);
 }

@@ -4,6 +4,9 @@
  *     events, pages -> AlertStore -> FeedQuery -> pending -> shown -> VirtualList
  *                                                 held back while somebody reads further down or has a row selected
  *
+ * After a gap or a reset of the stream the list is loaded again, as far as it is in view, and then replaces the old one:
+ * what did not change stays where it is, with the selection.
+ *
  * Everything that arrived since the last animation frame is shown in the next one. Memory is bounded: beyond LOADED_MAX
  * alerts, the oldest are dropped.
  */
@@ -29,6 +32,7 @@ import { VirtualList } from "./virtual-list.js";
 const LOADED_MAX = 60_000;
 const PAGED_MAX = 50_000; // By scrolling; the rest is for new alerts.
 const DROPPED_AT_ONCE = 1_000;
+const RELOADED_PAGES_MAX = 10; // Somebody who has scrolled further down is taken back up.
 const NEAR_END_ROWS = 20;
 const SEARCH_INTERVAL_MS = 2_000;
 const ALL_PINNED = {
@@ -87,6 +91,43 @@ export class Feed {
     this.#store.retain((item) => item.position > page.head || ids.has(item.id));
     this.#pinned.restart(this.#store.items, page);
     this.#applyFilters();
+  }
+
+  /** The history of the log changed: what happened after a seq is void; null: all may be. @param {number | null} after */
+  invalidate(after) {
+    this.#store.invalidate(after);
+    this.#pinned.invalidate(after);
+    this.#dropRemoved();
+  }
+
+  /** The list was loaded again: brings what is shown up to date. @param {AlertPage} page @returns {Promise<void>} */
+  async reload(page) {
+    this.#session += 1;
+    const session = this.#session;
+    const { filters } = this.#bar;
+    const query = new FeedQuery();
+    query.restart(page);
+    query.setFilters(filters);
+    const bottom = this.#shown[this.#shown.length - this.#list.end]?.sortKey ?? Infinity;
+    /** @type {AlertPage[]} */ const older = [];
+    while ((!query.pages.answered || query.loadedDownTo > bottom) && query.pages.hasMore) {
+      const next = older.length < RELOADED_PAGES_MAX && (await query.pages.fetchNext(this.#fetchPage));
+      if (session !== this.#session) return;
+      if (!next) break;
+      query.pages.add(next);
+      older.push(next);
+    }
+    if (filters !== this.#bar.filters) return this.reload(page);
+    this.#cancelSearch();
+    this.#query = query;
+    for (const one of [page, ...older]) this.#storePage(one);
+    for (const one of older) query.noteFound(one);
+    const ids = new Set([page, ...older].flatMap(({ alerts }) => alerts.map(({ id }) => id)));
+    this.#store.retain((item) => item.position > page.head || ids.has(item.id));
+    for (const item of this.#store.items) this.#updateMembership(item);
+    for (const { alert, at } of this.#store.unloadedAfter(page.head)) this.#applyUnloaded(alert, at);
+    this.#pinned.reload(this.#store.items, page);
+    this.#dropRemoved();
   }
 
   /** Shows a text in the place of the alerts, until the first page is there. @param {string} text */
@@ -191,9 +232,24 @@ export class Feed {
     this.#pinned.update(item.alert, item.sortKey);
     this.#query.noteWords(alert);
     if (item.version === 1 && this.#query.needsSearch(alert)) this.#searchAgainSoon();
+    this.#updateMembership(item);
+    if (this.#store.items.length > LOADED_MAX) this.#dropOldest();
+  }
+
+  /** Whether an item is to join the list, or to leave it. @param {Item} item */
+  #updateMembership(item) {
     if (this.#query.includes(item) === item.shown) this.#pending.delete(item);
     else this.#pending.add(item);
-    if (this.#store.items.length > LOADED_MAX) this.#dropOldest();
+  }
+
+  /** Takes the rows of dropped items out of the list. What is being read stays where it is. */
+  #dropRemoved() {
+    const isKept = (/** @type {Item} */ item) => this.#store.get(item.id) === item;
+    for (const item of this.#pending) if (!isKept(item)) this.#pending.delete(item);
+    const above = this.#shown.slice(this.#shown.length - this.#list.top).filter((item) => !isKept(item));
+    this.#shown = this.#shown.filter(isKept);
+    this.#list.scrollByRows(-above.length);
+    this.#scheduleRender();
   }
 
   /**

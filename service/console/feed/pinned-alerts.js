@@ -41,6 +41,7 @@ export class PinnedAlerts {
   /** Whether there are pinned alerts that are not in `#alerts`. @type {"none" | "some" | "unknown"} */ #others =
     "none";
   /** The request for them. @type {AlertPages | null} */ #pages = null;
+  /** The ids of those that may be void, until the request is answered. @type {Set<string>} */ #unconfirmed = new Set();
   #changed = false;
 
   /** @param {PinnedHost} host */
@@ -56,8 +57,24 @@ export class PinnedAlerts {
     if (page.next !== null) this.#load();
   }
 
+  /** The list was loaded again. Pinned alerts that are further down stay until they were asked for. @param {readonly Item[]} items @param {AlertPage} page */
+  reload(items, page) {
+    this.#unconfirmed = new Set(this.#alerts.keys());
+    for (const { alert, sortKey } of items) this.update(alert, sortKey);
+    if (page.next === null) this.#dropUnconfirmed();
+    else this.#load();
+  }
+
+  /** The history of the log changed: alerts that were raised after a seq are void. @param {number | null} after */
+  invalidate(after) {
+    if (after === null) return;
+    for (const [id, { sortKey }] of this.#alerts) if (sortKey > after) this.#alerts.delete(id);
+    this.#changed = true;
+  }
+
   /** @param {AlertSummary} alert @param {number} sortKey */
   update(alert, sortKey) {
+    this.#unconfirmed.delete(alert.id);
     const isPinned = isCritical(alert.severity) && alert.status === "open";
     if (!isPinned && !this.#alerts.has(alert.id)) return;
     if (isPinned) this.#alerts.set(alert.id, { alert, sortKey: this.#alerts.get(alert.id)?.sortKey ?? sortKey });
@@ -79,6 +96,7 @@ export class PinnedAlerts {
   clear() {
     this.#pages = null;
     this.#alerts.clear();
+    this.#unconfirmed.clear();
     this.#setOthers("none");
   }
 
@@ -122,8 +140,15 @@ export class PinnedAlerts {
       const at = { position: page?.head ?? 0, seq, isEvent: false };
       this.update(this.#host.newest({ alert, at }), seq);
     }
+    if (page) this.#dropUnconfirmed();
     this.#setOthers(pages.problem ? "unknown" : pages.hasMore ? "some" : "none");
     this.#host.onChange();
+  }
+
+  #dropUnconfirmed() {
+    for (const id of this.#unconfirmed) this.#alerts.delete(id);
+    this.#unconfirmed.clear();
+    this.#setOthers("none");
   }
 
   /** @param {"none" | "some" | "unknown"} others */

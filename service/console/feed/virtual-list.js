@@ -94,6 +94,11 @@ export class VirtualList {
     this.#scroller.scrollTop = scrollTopToReveal(this.#viewport, index);
   }
 
+  /** @param {number} rows */
+  scrollByRows(rows) {
+    this.#scroller.scrollTop += rows * this.#rowHeight;
+  }
+
   /** @param {number} px */
   scrollBy(px) {
     this.#scroller.scrollTop += px;

@@ -60,12 +60,7 @@ export class Acknowledgements {
     this.#sent = 0;
   }
 
-  /** The stream goes back to an earlier position. @param {number} seq */
-  rewind(seq) {
-    this.#received = this.#shown = Math.min(this.#shown, seq);
-  }
-
-  /** Another log begins: its numbers start over. */
+  /** What was received may not be in the log any more: nothing of it is acknowledged. */
   reset() {
     this.#received = this.#shown = this.#sent = 0;
   }

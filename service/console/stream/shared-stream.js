@@ -1,9 +1,12 @@
 /**
  * One stream for all tabs of a browser with the same view: a `StreamClient` whose connection is shared.
  *
- *     const stream = new SharedStream({ share: viewOf(token), url, after: page.head, token: () => token, onEvent: show });
+ *     const stream = new SharedStream({ share: viewOf(token), url, after: page.cursor, token: () => token, onEvent: show });
  *     stream.start();
  *
+ *                      alone
+ *                       |  ^ the leader does not know our cursor
+ *                joined v  |
  *     out --start()--> following --the lock is ours--> leading
  *      ^                 |    ^                          |
  *      |                 |    +----- lock stolen --------+
@@ -14,9 +17,11 @@
  * tab, which continues from its own cursor.
  *
  * Invariants, beyond those of StreamClient:
- * - Each tab has its own cursor, and its `onEvent` is called with strictly increasing `seq`, none missing since the tab
- *   started, whichever tab leads. A tab accepts messages of one leader only, from its `joined` on; late messages of an
+ * - Each tab has its own cursor, and its `onEvent` is called with strictly increasing `seq` between resets, none missing
+ *   since the tab started, whichever tab leads. A tab accepts messages of one leader only, from its `joined` on; late messages of an
  *   earlier leader are ignored, so that nothing arrives out of order.
+ * - A tab that cannot follow, because it is far behind or because the history of the log may have changed since it was
+ *   there (it was frozen), has a stream of its own until it can: the server knows what its cursor is.
  * - Tabs share only where `share`, `url`, `topics` and `minSeverity` are equal. `share` has to name the admin and what their
  *   token lets them see: `viewOf` of jwt-claims.js does. Share only after the server accepted the tab's token (as by loading a
  *   list with it): the channel asks for none.
@@ -24,18 +29,19 @@
  * - Without locks or channels (an old browser, a page without TLS), each tab has its own stream.
  */
 
+import { furthest, seqOf } from "./cursor.js";
 import { EventBuffer } from "./event-buffer.js";
 import { keepAlive } from "./page-lifecycle.js";
-import { SIGNED_OUT } from "./stream-client.js";
-import { Leader } from "./tab-leader.js";
+import { SIGNED_OUT, StreamClient, startOf } from "./stream-client.js";
+import { Leader, SETTLED_MS } from "./tab-leader.js";
 
-/** @import { EventFrame, GapFrame } from "./wire-types.js" */
+/** @import { EventFrame, GapFrame, ResetFrame } from "./wire-types.js" */
 /** @import { Status, StreamOptions } from "./stream-client.js" */
-/** @import { FollowerMessage, TabMessage, StreamCallback } from "./tab-messages.js" */
+/** @import { FollowerMessage, OwnStream, StreamCallback, TabMessage } from "./tab-messages.js" */
 
 /** @typedef {Omit<StreamOptions, "acknowledge"> & {share: string}} SharedOptions */
 
-const PROTOCOL = 1; // Of tab-messages.js: pages of two versions of this file do not talk to each other.
+const PROTOCOL = 2; // Of tab-messages.js: pages of two versions of this file do not talk to each other.
 const REPLY_TIMEOUT_MS = 10_000;
 const LEADER_CHECK_INTERVAL_MS = 20_000;
 const TIMER_TOLERANCE_MS = 1_000;
@@ -45,7 +51,7 @@ export class SharedStream {
   #name;
   #id = ""; // New for each join: the leader may yet learn that the last one has left.
   /** @type {Status} */ #status = SIGNED_OUT;
-  /** @type {number | null} */ #cursor;
+  /** @type {string | null} */ #cursor;
   #buffer = new EventBuffer();
 
   /** Until this tab leaves. @type {AbortController | null} */ #membership = null;
@@ -53,6 +59,9 @@ export class SharedStream {
   /** @type {BroadcastChannel | null} */ #channel = null;
   /** @type {Leader | null} */ #leader = null;
   /** The leader, once it has replied. @type {string | null} */ #followedTab = null;
+  /** This tab's own stream, while it cannot follow. @type {StreamClient | null} */ #own = null;
+  #liveSince = Infinity; // Of that stream.
+  #isJoining = false; // The leader has not replied yet.
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** Alerts that were seen before there was a leader to report them to. @type {Set<string>} */ #seen = new Set();
   #endKeepAlive = () => {};
@@ -63,7 +72,7 @@ export class SharedStream {
     const { share, url, topics = null, minSeverity = null, after } = options;
     this.#options = options;
     this.#name = `tocsin-stream-${PROTOCOL} ${JSON.stringify([share, url, topics, minSeverity])}`;
-    this.#cursor = typeof after === "number" ? after : null;
+    this.#cursor = startOf(after);
     if (this.#cursor !== null) this.#buffer.reset(this.#cursor);
   }
 
@@ -85,6 +94,7 @@ export class SharedStream {
     if (this.#status.state !== "signed-out") return;
     this.#setState("connecting");
     if (this.#leader) return this.#leader.start();
+    this.#own?.start();
     if (this.#membership) return void this.#sendJoin({ start: true });
     this.#endKeepAlive = keepAlive(this);
     this.#join({ start: true });
@@ -110,6 +120,7 @@ export class SharedStream {
   wake() {
     if (this.#paused) return this.#join({ start: false });
     this.#reportVisibility();
+    this.#own?.wake();
     if (this.#leader) this.#leader.wake();
     else this.#post({ type: "wake", from: this.#id });
   }
@@ -143,6 +154,7 @@ export class SharedStream {
   #leave() {
     if (!this.#leader) this.#post({ type: "leave", from: this.#id });
     this.#followLeader(null);
+    this.#endOwnStream();
     this.#channel?.close();
     this.#channel = null;
     this.#candidacy?.abort();
@@ -169,6 +181,7 @@ export class SharedStream {
 
   #becomeLeader() {
     this.#followLeader(null);
+    this.#endOwnStream();
     const { topics, url, minSeverity, after, token, onDuplicate } = this.#options;
     const from = this.#id;
     this.#leader = new Leader(
@@ -177,7 +190,7 @@ export class SharedStream {
         status: this.#status,
         cursor: this.#cursor,
         buffer: this.#buffer,
-        visibility: () => ({ visible: isVisible(), shown: this.#cursor ?? 0 }),
+        visibility: () => ({ visible: isVisible(), shown: seqOf(this.#cursor) }),
         dispatch: (callback) => this.#dispatch(callback),
         post: (message) => this.#post({ ...message, from }),
         onTabClosed: (tab, onClosed) => {
@@ -197,17 +210,56 @@ export class SharedStream {
     if (!this.#leader) return;
     this.#leader.stop();
     this.#leader = null;
-    // After a rewind, the buffer may end before the cursor: the events between were passed on and are not kept.
-    if (this.#cursor !== null && this.#buffer.head < this.#cursor) this.#buffer.reset(this.#cursor);
+  }
+
+  /** Streams by itself until the leader knows the cursor. The leader acknowledges what it brings to other tabs. */
+  #streamAlone() {
+    if (this.#own) return;
+    const { url, topics, minSeverity, after, token, onDuplicate } = this.#options;
+    const pass = (/** @type {StreamCallback} */ callback) => {
+      if (this.#own !== own) return;
+      this.#dispatch(callback);
+      if (own.status.state !== "live") this.#liveSince = Infinity;
+      else this.#liveSince = Math.min(this.#liveSince, Date.now());
+      if (this.#liveSince < Infinity && !this.#isJoining) this.#sendJoin({ start: false });
+    };
+    const own = new StreamClient({
+      ...{ url, topics, minSeverity, token, onDuplicate, after: this.#cursor ?? after, acknowledge: "manual" },
+      onState: (value) => pass({ call: "onState", value }),
+      onWelcome: (value) => pass({ call: "onWelcome", value }),
+      onEvent: (value) => pass({ call: "onEvent", value }),
+      onCursor: (value) => pass({ call: "onCursor", value }),
+      onGap: (frame) => pass({ call: "onGap", value: { frame, cursor: own.cursor ?? String(frame.to) } }),
+      onReset: (value) => pass({ call: "onReset", value }),
+      onPresence: (value) => pass({ call: "onPresence", value }),
+      onError: (value) => pass({ call: "onError", value }),
+    });
+    this.#own = own;
+    own.start();
+  }
+
+  #endOwnStream() {
+    const own = this.#own;
+    this.#own = null; // It has no more to say.
+    this.#liveSince = Infinity;
+    own?.stop();
+  }
+
+  /** @returns {OwnStream} */
+  get #ownStream() {
+    if (!this.#own) return "none";
+    return Date.now() - this.#liveSince > SETTLED_MS ? "settled" : "live";
   }
 
   /** Joins the leader, or checks whether it is still there. @param {{start: boolean}} how */
   async #sendJoin({ start }) {
     const member = this.#membership;
+    this.#isJoining = true;
     this.#expectReply();
     const token = await this.#ownToken();
     if (!member || member !== this.#membership) return;
-    this.#post({ type: "join", from: this.#id, cursor: this.#cursor, visible: isVisible(), token, start });
+    const at = { cursor: this.#cursor, own: this.#ownStream };
+    this.#post({ type: "join", from: this.#id, ...at, visible: isVisible(), token, start });
   }
 
   /** This tab's token; null: another tab's has to do. */
@@ -244,9 +296,17 @@ export class SharedStream {
         return void (this.#leader ? undefined : this.#sendJoin({ start: false }));
       case "joined":
         if (message.to !== this.#id || this.#leader) return;
+        this.#isJoining = false;
+        this.#endOwnStream();
         this.#followedTab = message.from;
         this.#reportSeen();
         return this.#checkLeaderLater();
+      case "unknown":
+        if (message.to !== this.#id || this.#leader) return;
+        this.#isJoining = false;
+        this.#followedTab = null;
+        this.#checkLeaderLater();
+        return this.#streamAlone();
       case "stream": {
         const isOurs = message.to === null || message.to === this.#id;
         if (!isOurs || message.from !== this.#followedTab) return;
@@ -267,6 +327,8 @@ export class SharedStream {
         return this.#advance(value);
       case "onGap":
         return this.#onGap(value.frame, value.cursor);
+      case "onReset":
+        return this.#onReset(value);
       case "onState":
         this.#status = value;
         return options.onState?.(value);
@@ -279,35 +341,45 @@ export class SharedStream {
     }
   }
 
-  /** Events repeat when the stream was rewound for another tab. @param {EventFrame} event */
+  /** What a tab that joined ahead of the stream has already is left out. @param {EventFrame} event */
   #onEvent(event) {
-    if (event.seq <= (this.#cursor ?? 0)) return;
+    if (event.seq <= seqOf(this.#cursor)) return;
     this.#buffer.add(event);
     this.#options.onEvent?.(event);
-    this.#advance(event.seq);
+    this.#advance(event.cursor);
     if (!this.#leader && isVisible()) this.#reportVisibility();
   }
 
-  /** @param {number} seq */
-  #advance(seq) {
-    if (this.#cursor !== null && seq <= this.#cursor) return;
-    this.#cursor = seq;
-    if (!this.#leader) this.#buffer.advance(seq);
-    this.#options.onCursor?.(seq);
+  /** @param {string} to */
+  #advance(to) {
+    const cursor = furthest(this.#cursor, to);
+    if (cursor === this.#cursor) return;
+    this.#cursor = cursor;
+    if (!this.#leader) this.#buffer.advance(cursor);
+    this.#options.onCursor?.(cursor);
   }
 
-  /** @param {GapFrame} frame @param {number} cursor */
+  /** @param {GapFrame} frame @param {string} cursor */
   #onGap(frame, cursor) {
-    if (frame.reason === "purged" && frame.to <= (this.#cursor ?? 0)) return;
+    if (frame.to <= seqOf(this.#cursor)) return;
     this.#cursor = cursor;
     if (!this.#leader) this.#buffer.reset(cursor);
     this.#options.onGap?.(frame);
+    this.#options.onCursor?.(cursor);
+  }
+
+  /** @param {ResetFrame} frame */
+  #onReset(frame) {
+    this.#cursor = frame.cursor;
+    if (!this.#leader) this.#buffer.reset(frame.cursor);
+    this.#options.onReset?.(frame);
+    this.#options.onCursor?.(frame.cursor);
   }
 
   /** Reports up to where this tab has shown events, and whether it is visible. */
   #reportVisibility() {
     if (this.#leader) this.#leader.acknowledge();
-    else this.#post({ type: "visibility", from: this.#id, visible: isVisible(), shown: this.#cursor ?? 0 });
+    else this.#post({ type: "visibility", from: this.#id, visible: isVisible(), shown: this.#buffer.last });
   }
 
   #reportSeen() {

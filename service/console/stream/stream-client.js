@@ -4,7 +4,7 @@
  *
  *     const client = new StreamClient({
  *       url: "wss://tocsin.example/v1/ws",
- *       after: page.head,
+ *       after: page.cursor,
  *       token: (refused) => refused ? login.refresh() : login.token,
  *       onEvent: (event) => show(event.alert),
  *     });
@@ -18,11 +18,14 @@
  *         +--- from any state: stop(), or a refusal that no retry cures
  *
  * Invariants:
- * - `onEvent` is called with strictly increasing `seq`, also across reconnects: each resumes after the cursor. Only a
- *   `gap` of reason `reset` (another log) starts the numbers over.
+ * - `onEvent` is called with strictly increasing `seq`, also across reconnects: each resumes after the cursor, which has
+ *   the mark of the event there. Only a `reset` starts the numbers over: the log lost events, in a failover or a restore,
+ *   and has others with the same seq.
  * - An event is acknowledged only after `onEvent` returned, so return when it has been shown or stored. Acks are
  *   cumulative: an event whose `onEvent` threw is covered by the next. With `acknowledge: "manual"` nothing is
  *   acknowledged until `acknowledge(seq)` is called (but a long poll acknowledges what the one before it returned).
+ * - What came before a connection is acknowledged on it only if it begins at the cursor. Otherwise a reset or a gap
+ *   follows, and the ack would be the receipt of other events.
  * - If a WebSocket cannot be opened, server-sent events are tried at once, and long polls if their answer is held back.
  *   A WebSocket that the server refuses is no reason to fall back. The transport that worked is kept, and the WebSocket
  *   is tried again every 5 minutes.
@@ -36,10 +39,11 @@
 
 import { Acknowledgements } from "./acknowledgements.js";
 import { backoff, closePolicy } from "./close-policy.js";
+import { furthest, marked, seqOf } from "./cursor.js";
 import { Sightings } from "./sightings.js";
 import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
 
-/** @import { ErrorFrame, EventFrame, Frame, GapFrame, PresenceFrame, Severity, WelcomeFrame } from "./wire-types.js" */
+/** @import { ErrorFrame, EventFrame, Frame, GapFrame, PresenceFrame, ResetFrame, Severity, WelcomeFrame } from "./wire-types.js" */
 /** @import { Transport, TransportName } from "./transports.js" */
 /** @import { ClosePolicy } from "./close-policy.js" */
 /** @typedef {"signed-out" | "connecting" | "catching-up" | "live" | "waiting"} State */
@@ -60,7 +64,7 @@ import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
  * @property {(refused: string | null) => string | null | Promise<string | null>} token
  *   Returns the token for the next connection. `refused` is null, or why the server refused the last token: then only a
  *   fresh one helps. Null, or the same token again, ends in `signed-out`; `start()` then goes on from the cursor.
- * @property {number | "latest"} [after]  Start after this seq; absent: after what this admin acknowledged last.
+ * @property {string | number} [after]  A cursor, a seq, or `latest`; absent: after what this admin acknowledged last.
  * @property {string[]} [topics]
  * @property {Severity} [minSeverity]
  * @property {"shown" | "manual"} [acknowledge]  When an event is acknowledged: `shown` (the default) once `onEvent` returned.
@@ -68,9 +72,10 @@ import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
  * @property {(frame: WelcomeFrame) => void} [onWelcome]
  * @property {(frame: EventFrame) => void} [onEvent]
  * @property {(frame: GapFrame) => void} [onGap]
+ * @property {(frame: ResetFrame) => void} [onReset]
  * @property {(frame: PresenceFrame) => void} [onPresence]
  * @property {(frame: ErrorFrame) => void} [onError]
- * @property {(seq: number) => void} [onCursor]     The cursor moved: nothing up to `seq` is outstanding.
+ * @property {(cursor: string) => void} [onCursor]  The cursor moved: nothing up to it is outstanding.
  * @property {(seq: number) => void} [onDuplicate]  An event came twice or out of order, and was not passed on.
  */
 
@@ -110,8 +115,7 @@ export class StreamClient {
   /** @type {number | null} */ #lostAt = null;
   #lastReceivedAt = 0;
   #silenceLimit = WELCOME_TIMEOUT_MS;
-  /** @type {number | null} */ #cursor;
-  #start = 0;
+  /** @type {string | null} */ #cursor;
   #acks = new Acknowledgements((seq) =>
     this.#transport && this.#connection ? this.#transport.ack(this.#connection, seq) : false,
   );
@@ -124,7 +128,7 @@ export class StreamClient {
   /** @param {StreamOptions} options */
   constructor(options) {
     this.#options = options;
-    this.#cursor = typeof options.after === "number" ? options.after : null;
+    this.#cursor = startOf(options.after);
   }
 
   /** @type {Status} */
@@ -163,15 +167,6 @@ export class StreamClient {
   wake() {
     if (this.#status.state === "waiting") this.#connect(null);
     else if (this.#transport) this.#checkLiveness();
-  }
-
-  /** Streams again from an earlier position: later events are passed on again. @param {number} seq */
-  rewind(seq) {
-    this.#cursor = Math.min(this.#cursor ?? seq, seq);
-    this.#acks.rewind(seq);
-    if (!this.#transport) return; // The next connection starts there.
-    this.flush();
-    this.#connect(null);
   }
 
   /** Acknowledges everything up to `seq`, as far as it was passed on. @param {number} seq */
@@ -214,7 +209,6 @@ export class StreamClient {
   #open(token, transport) {
     this.#transportName = transport;
     this.#isWelcomed = this.#isOpen = false;
-    this.#acks.resend();
     this.#silenceLimit = WELCOME_TIMEOUT_MS;
     this.#lastReceivedAt = Date.now();
     const options = { url: this.#options.url, query: this.#query(), token, resumed: this.#resumedConnection };
@@ -312,16 +306,18 @@ export class StreamClient {
       case "event":
         return this.#onEvent(frame);
       case "caught_up":
-        this.#advance(frame.seq);
+        this.#advance(frame.cursor);
         this.#liveAt = Math.min(this.#liveAt, Date.now());
         this.#lostAt = null;
         return this.#setState("live", { reason: null });
       case "heartbeat":
         this.#acks.schedule();
         this.#sightings.settle();
-        return this.#advance(frame.seq);
+        return this.#advance(frame.cursor);
       case "gap":
         return this.#onGap(frame);
+      case "reset":
+        return this.#onReset(frame);
       case "presence":
         return this.#options.onPresence?.(frame);
       case "error":
@@ -337,38 +333,42 @@ export class StreamClient {
     if (this.#transportName !== "websocket") this.#tryWebSocketLater();
     this.#silenceLimit = SILENT_HEARTBEATS * frame.heartbeat_seconds * 1000;
     this.#checkLiveness();
-    this.#start = Math.min(frame.after, frame.head);
+    if (frame.cursor === this.#cursor) this.#acks.resend();
+    else this.#acks.reset();
     this.#setState("catching-up");
     this.#options.onWelcome?.(frame);
-    this.#advance(this.#cursor ?? frame.after);
+    this.#advance(marked(this.#cursor, frame.cursor));
     this.#acks.schedule();
     this.#sightings.resend();
   }
 
   /** @param {EventFrame} frame */
   #onEvent(frame) {
-    if (frame.seq <= (this.#cursor ?? 0)) return this.#options.onDuplicate?.(frame.seq);
+    if (frame.seq <= seqOf(this.#cursor)) return this.#options.onDuplicate?.(frame.seq);
     this.#options.onEvent?.(frame);
     this.#acks.received(frame.seq);
-    this.#advance(frame.seq);
+    this.#advance(frame.cursor);
     if (this.#options.acknowledge !== "manual") this.acknowledge(frame.seq);
   }
 
   /** @param {GapFrame} frame */
   #onGap(frame) {
-    if (frame.reason === "reset") {
-      // The cursor is ahead of this log: it is another log, or a restored one, and the old numbers mean nothing in it.
-      this.#cursor = this.#start;
-      this.#acks.reset();
-    } else {
-      this.#advance(frame.to);
-    }
+    this.#cursor = furthest(this.#cursor, String(frame.to));
     this.#options.onGap?.(frame);
+    this.#options.onCursor?.(this.#cursor);
   }
 
-  /** @param {number} seq */
-  #advance(seq) {
-    this.#cursor = Math.max(this.#cursor ?? 0, seq);
+  /** @param {ResetFrame} frame */
+  #onReset(frame) {
+    this.#cursor = frame.cursor;
+    this.#acks.reset();
+    this.#options.onReset?.(frame);
+    this.#options.onCursor?.(this.#cursor);
+  }
+
+  /** @param {string} cursor */
+  #advance(cursor) {
+    this.#cursor = furthest(this.#cursor, cursor);
     this.#options.onCursor?.(this.#cursor);
   }
 
@@ -428,4 +428,9 @@ export class StreamClient {
     this.#status = { ...SIGNED_OUT, reason, since: this.#lostAt, transport: this.#transportName, ...more, state };
     this.#options.onState?.(this.#status);
   }
+}
+
+/** The cursor of an option `after`; null: the server says where the stream starts. @param {string | number | undefined} after */
+export function startOf(after) {
+  return after === undefined || after === "latest" ? null : String(after);
 }

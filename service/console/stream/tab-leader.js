@@ -2,8 +2,10 @@
  * The leader among the tabs that share a stream (see shared-stream.js): it runs the stream for all of them.
  *
  * - Every frame is passed on, in order, to the tabs that have joined and to this tab.
- * - A tab that joins sends its cursor, and gets the later events from the buffer. If the buffer does not reach back that
- *   far, the stream is rewound to the cursor, and the other tabs ignore the repetitions. So no event is missing.
+ * - A tab that joins sends its cursor, and gets the later events from the buffer, so that none is missing. The buffer has to
+ *   know the cursor: the tab may be of another history of the log, if it was frozen during a failover. A cursor ahead of the
+ *   stream, as of a list that was just loaded, is believed until the stream gets there. A tab whose cursor turns out to be
+ *   unknown streams by itself, because only the server can say what its cursor is.
  * - An event is acknowledged when a visible tab has shown it or, if no tab is visible, when this tab has.
  * - Of the tabs' tokens, the one that expires last is used, and none that was refused. When a tab leaves, its token is no
  *   longer used.
@@ -11,25 +13,30 @@
 
 import { expiryOf } from "../auth/jwt-claims.js";
 import { closePolicy } from "./close-policy.js";
+import { seqOf } from "./cursor.js";
 import { StreamClient } from "./stream-client.js";
 
-/** @import { EventFrame, GapFrame, WelcomeFrame } from "./wire-types.js" */
+/** @import { EventFrame, GapFrame, ResetFrame, WelcomeFrame } from "./wire-types.js" */
 /** @import { Status, StreamOptions } from "./stream-client.js" */
-/** @import { FollowerMessage, JoinMessage, StreamCallback, LeaderMessage } from "./tab-messages.js" */
+/** @import { FollowerMessage, JoinMessage, LeaderMessage, OwnStream, StreamCallback } from "./tab-messages.js" */
 /** @import { EventBuffer } from "./event-buffer.js" */
 
-/** @typedef {{visible: boolean, shown: number, token: string | null}} Tab */
+/** @typedef {{cursor: string, at: number}} Claim  The cursor of a tab that joined ahead of the stream, and when. */
+/** @typedef {{visible: boolean, shown: number, token: string | null, claim: Claim | null}} Tab */
 
 /**
  * @typedef {object} LeaderContext  The leader's own tab.
  * @property {Status} status
- * @property {number | null} cursor
+ * @property {string | null} cursor
  * @property {EventBuffer} buffer
  * @property {() => {visible: boolean, shown: number}} visibility  `shown`: up to where events were shown.
  * @property {(callback: StreamCallback) => void} dispatch    To this tab.
  * @property {(message: LeaderMessage) => void} post    To the other tabs.
  * @property {(tab: string, onClosed: () => void) => void} onTabClosed
  */
+
+/** By then, a node has noticed that the history of the log changed, and has closed its streams. */
+export const SETTLED_MS = 5_000;
 
 export class Leader {
   #options;
@@ -39,7 +46,6 @@ export class Leader {
   #status;
   /** @type {WelcomeFrame | null} */ #welcome = null;
   /** @type {Map<string, Tab>} The other tabs, by id. */ #tabs = new Map();
-  #highestSeq; // Of the log, as far as is known. A log that ends before it is another log.
   /** @type {Set<string>} */ #refusedTokens = new Set();
   /** @type {string | null} */ #usedToken = null;
 
@@ -48,7 +54,6 @@ export class Leader {
     this.#options = options;
     this.#context = context;
     this.#status = context.status;
-    this.#highestSeq = context.cursor ?? 0;
     this.#client = new StreamClient({
       url: options.url,
       topics: options.topics,
@@ -62,13 +67,14 @@ export class Leader {
       },
       onWelcome: (frame) => this.#onWelcome(frame),
       onEvent: (frame) => this.#onEvent(frame),
-      onCursor: (seq) => this.#onCursor(seq),
-      onGap: (frame) => this.#onGap(frame, this.#client.cursor ?? frame.to),
+      onCursor: (cursor) => this.#onCursor(cursor),
+      onGap: (frame) => this.#onGap(frame, this.#client.cursor ?? String(frame.to)),
+      onReset: (frame) => this.#onReset(frame),
       onPresence: (value) => this.#broadcast({ call: "onPresence", value }),
       onError: (value) => this.#broadcast({ call: "onError", value }),
       onDuplicate: (seq) => options.onDuplicate?.(seq),
     });
-    if (context.cursor !== null && !context.buffer.covers(context.cursor)) context.buffer.reset(context.cursor);
+    if (context.cursor !== null && !context.buffer.holds(context.cursor)) context.buffer.reset(context.cursor);
   }
 
   /** Announces the leader, and continues as the last one ended: with the stream, or signed out. */
@@ -98,8 +104,11 @@ export class Leader {
       case "join":
         return this.#join(message);
       case "visibility": {
-        const tab = this.#tabs.get(message.from);
-        if (tab) Object.assign(tab, { visible: message.visible, shown: message.shown });
+        const { from, visible, shown } = message;
+        const tab = this.#tabs.get(from);
+        if (tab) tab.visible = visible;
+        // What a tab showed before a reset may be reported after it.
+        if (tab && shown !== null && this.#context.buffer.holds(shown)) tab.shown = seqOf(shown);
         return this.acknowledge();
       }
       case "seen":
@@ -123,13 +132,15 @@ export class Leader {
   }
 
   /** @param {JoinMessage} message */
-  #join({ from, cursor, visible, token, start }) {
+  #join({ from, cursor, own, visible, token, start }) {
     const { post, buffer, onTabClosed } = this.#context;
-    const known = this.#tabs.has(from);
-    this.#tabs.set(from, { visible, shown: cursor ?? 0, token });
-    if (!known && cursor !== null && !buffer.covers(cursor)) {
-      buffer.reset(cursor);
-      this.#client.rewind(cursor);
+    const known = this.#tabs.get(from);
+    const isHeld = cursor === null || own === "settled" || buffer.holds(cursor);
+    if (known) Object.assign(known, { visible, token, shown: isHeld ? seqOf(cursor) : known.shown });
+    else if (!this.#canFollow(cursor, own)) return post({ type: "unknown", to: from });
+    else {
+      const claim = isHeld ? null : { cursor, at: Date.now() };
+      this.#tabs.set(from, { visible, shown: isHeld ? seqOf(cursor) : 0, token, claim });
     }
     if (start) this.#refusedTokens.clear();
     if (this.#status.state === "signed-out" && (start || this.#canRestartWith(token))) this.#client.start();
@@ -139,7 +150,32 @@ export class Leader {
     if (!known) onTabClosed(from, () => this.#removeTab(from));
   }
 
-  /** @param {string} to @param {number} cursor */
+  /** Whether what follows on a cursor is what this stream brings. @param {string | null} cursor @param {OwnStream} own */
+  #canFollow(cursor, own) {
+    const { buffer } = this.#context;
+    if (cursor === null || buffer.holds(cursor)) return true;
+    if (own === "settled") return buffer.covers(cursor);
+    return own === "none" && seqOf(cursor) > seqOf(buffer.head);
+  }
+
+  /** Tabs that joined ahead of the stream: now that it is there, their cursors are known, or else they cannot follow. */
+  #checkClaims() {
+    const { buffer } = this.#context;
+    for (const [id, tab] of this.#tabs) {
+      if (!tab.claim) continue;
+      const { cursor, at } = tab.claim;
+      if (buffer.holds(cursor)) tab.claim = null;
+      else if (seqOf(cursor) <= seqOf(buffer.head) || Date.now() - at > SETTLED_MS) this.#dismiss(id);
+    }
+  }
+
+  /** A tab cannot follow. @param {string} tab */
+  #dismiss(tab) {
+    this.#tabs.delete(tab);
+    this.#context.post({ type: "unknown", to: tab });
+  }
+
+  /** @param {string} to @param {string} cursor */
   #sendMissed(to, cursor) {
     const { post, buffer } = this.#context;
     if (this.#welcome) post({ type: "stream", to, callback: { call: "onWelcome", value: this.#welcome } });
@@ -185,30 +221,37 @@ export class Leader {
   #onWelcome(frame) {
     this.#welcome = frame;
     this.#broadcast({ call: "onWelcome", value: frame });
-    // The server reports another log only to a cursor beyond its end; after a rewind, that of another tab may be.
-    const isOther = frame.head < this.#highestSeq && (this.#client.cursor ?? 0) <= frame.head;
-    if (isOther) this.#onGap({ type: "gap", from: frame.head + 1, to: this.#highestSeq, reason: "reset" }, frame.after);
   }
 
   /** @param {EventFrame} value */
   #onEvent(value) {
     this.#context.buffer.add(value);
+    this.#checkClaims();
     this.#broadcast({ call: "onEvent", value });
   }
 
-  /** @param {number} seq */
-  #onCursor(seq) {
+  /** @param {string} value */
+  #onCursor(value) {
     const { buffer } = this.#context;
-    const isNew = buffer.floor === null || seq > buffer.head; // Events have moved the tabs' cursors already.
-    buffer.advance(seq);
-    this.#highestSeq = Math.max(this.#highestSeq, seq);
-    if (isNew) this.#broadcast({ call: "onCursor", value: seq });
+    const isNew = buffer.floor === null || value !== buffer.head; // Events have moved the tabs' cursors already.
+    buffer.advance(value);
+    this.#checkClaims();
+    if (isNew) this.#broadcast({ call: "onCursor", value });
     this.acknowledge();
   }
 
-  /** The buffer would have a gap, so it starts again. @param {GapFrame} frame @param {number} cursor */
+  /** What tabs have shown may be void. @param {ResetFrame} value */
+  #onReset(value) {
+    this.#context.buffer.reset(value.cursor);
+    for (const [id, tab] of this.#tabs) {
+      tab.shown = 0;
+      if (tab.claim) this.#dismiss(id); // The reset is about the cursor of the others.
+    }
+    this.#broadcast({ call: "onReset", value });
+  }
+
+  /** The buffer would have a gap, so it starts again. @param {GapFrame} frame @param {string} cursor */
   #onGap(frame, cursor) {
-    if (frame.reason === "reset") this.#highestSeq = cursor;
     this.#context.buffer.reset(cursor);
     this.#broadcast({ call: "onGap", value: { frame, cursor } });
   }

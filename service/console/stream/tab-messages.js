@@ -2,7 +2,7 @@
  * The messages between the tabs that share a stream, as types (JSDoc only). `from` is the id of the sending tab.
  */
 
-/** @import { ErrorFrame, EventFrame, GapFrame, PresenceFrame, WelcomeFrame } from "./wire-types.js" */
+/** @import { ErrorFrame, EventFrame, GapFrame, PresenceFrame, ResetFrame, WelcomeFrame } from "./wire-types.js" */
 /** @import { Status } from "./stream-client.js" */
 
 /**
@@ -10,16 +10,26 @@
  * @typedef {{call: "onState", value: Status}
  *   | {call: "onWelcome", value: WelcomeFrame}
  *   | {call: "onEvent", value: EventFrame}
- *   | {call: "onCursor", value: number}
- *   | {call: "onGap", value: {frame: GapFrame, cursor: number}}
+ *   | {call: "onCursor", value: string}
+ *   | {call: "onGap", value: {frame: GapFrame, cursor: string}}
+ *   | {call: "onReset", value: ResetFrame}
  *   | {call: "onPresence", value: PresenceFrame}
  *   | {call: "onError", value: ErrorFrame}} StreamCallback
  */
 
 /**
  * From the leader. `leader`: it leads from now on; join it. `joined`: the reply to `join`; the events after the cursor
- * follow. `stream`: to one tab, or with `to` null to all that have joined.
- * @typedef {{type: "leader"} | {type: "joined", to: string} | {type: "stream", to: string | null, callback: StreamCallback}} LeaderMessage
+ * follow. `unknown`: the stream is not known to have been at the tab's cursor, so the tab cannot follow, or not any more.
+ * `stream`: to one tab, or with `to` null to all that have joined.
+ * @typedef {{type: "leader"}
+ *   | {type: "joined" | "unknown", to: string}
+ *   | {type: "stream", to: string | null, callback: StreamCallback}} LeaderMessage
+ */
+
+/**
+ * Whether the tab has a stream of its own. `settled`: for longer than a node needs to notice that the log's history
+ * changed, so its cursor is one of the log.
+ * @typedef {"none" | "live" | "settled"} OwnStream
  */
 
 /**
@@ -28,16 +38,17 @@
  * @typedef {object} JoinMessage
  * @property {"join"} type
  * @property {string} from
- * @property {number | null} cursor  Null: from the current position.
+ * @property {string | null} cursor  Null: from the current position.
+ * @property {OwnStream} own
  * @property {boolean} visible
  * @property {string | null} token
  * @property {boolean} start
  */
 
 /**
- * To the leader. `shown`: up to where the tab has shown events. `alerts`: the ids of those that somebody saw there.
+ * To the leader. `shown`: the cursor up to which the tab has shown events. `alerts`: the ids of those that somebody saw there.
  * @typedef {JoinMessage
- *   | {type: "visibility", from: string, visible: boolean, shown: number}
+ *   | {type: "visibility", from: string, visible: boolean, shown: string | null}
  *   | {type: "seen", from: string, alerts: string[]}
  *   | {type: "wake", from: string}
  *   | {type: "leave", from: string}} FollowerMessage

@@ -4,6 +4,7 @@
  * complete.
  */
 
+import { seqOf } from "./cursor.js";
 import { openStream, readEvents, StreamClosed } from "./http-stream.js";
 
 /** Named as in the ledger. @typedef {"websocket" | "sse" | "longpoll"} TransportName */
@@ -91,9 +92,10 @@ export function openLongPoll(options, listener) {
 }
 
 /** The frames that a stream would have sent. The next poll acknowledges them. @param {any} answer */
-function framesOf({ welcome, gap, events, next, caught_up: caughtUp }) {
+function framesOf({ welcome, reset, gap, events, next, caught_up: caughtUp }) {
   const isCaughtUp = caughtUp && (welcome || events.length === 0);
-  return [welcome, gap, ...events, { type: isCaughtUp ? "caught_up" : "heartbeat", seq: next }].filter(Boolean);
+  const end = { type: isCaughtUp ? "caught_up" : "heartbeat", seq: seqOf(next), cursor: next };
+  return [welcome, reset, gap, ...events, end].filter(Boolean);
 }
 
 /**

@@ -34,24 +34,26 @@
  * @property {string} recipient
  * @property {number} head
  * @property {number} after
+ * @property {string} cursor
  * @property {number} heartbeat_seconds
  * @property {string} token_expires_at
  */
 
 /** @typedef {{id: string, text: string}} Comment */
-/** @typedef {{type: "event", seq: number, id: string, kind: string, at: string, actor: string, alert: Alert, comment?: Comment}} EventFrame */
-/** @typedef {{type: "caught_up", seq: number}} CaughtUpFrame */
-/** @typedef {{type: "heartbeat", seq: number, at: string}} HeartbeatFrame */
-/** @typedef {{type: "gap", from: number, to: number, reason: "purged" | "reset"}} GapFrame */
+/** @typedef {{type: "event", seq: number, cursor: string, id: string, kind: string, at: string, actor: string, alert: Alert, comment?: Comment}} EventFrame */
+/** @typedef {{type: "caught_up", seq: number, cursor: string}} CaughtUpFrame */
+/** @typedef {{type: "heartbeat", seq: number, cursor: string, at: string}} HeartbeatFrame */
+/** @typedef {{type: "gap", from: number, to: number, reason: "purged"}} GapFrame */
+/** @typedef {{type: "reset", after: number | null, cursor: string}} ResetFrame */
 /** @typedef {{recipient: string, since: string, connections: number}} PresentRecipient */
 /** @typedef {{type: "presence", joined: PresentRecipient[], left: string[], changed: PresentRecipient[], present: number, truncated: boolean}} PresenceFrame */
 /** @typedef {{type: "error", code: string, detail: string, retry_after: number | null}} ErrorFrame */
 
 /**
- * @typedef {WelcomeFrame | EventFrame | CaughtUpFrame | HeartbeatFrame | GapFrame | PresenceFrame | ErrorFrame} Frame
+ * @typedef {WelcomeFrame | EventFrame | CaughtUpFrame | HeartbeatFrame | GapFrame | ResetFrame | PresenceFrame | ErrorFrame} Frame
  */
 
-/** @typedef {{alerts: (Alert & {seq: number})[], next: string | null, head: number}} AlertPage */
+/** @typedef {{alerts: (Alert & {seq: number})[], next: string | null, head: number, cursor: string}} AlertPage */
 /** @typedef {Pick<EventFrame, "seq" | "kind" | "at" | "actor"> & Pick<Alert, "status" | "severity" | "occurrences"> & {comment?: Comment | null}} TimelineEvent */
 /** @typedef {{events: TimelineEvent[], next: string | null}} TimelinePage */
 /** @typedef {Comment & {actor: string, at: string}} CommentOut */

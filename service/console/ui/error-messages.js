@@ -19,6 +19,7 @@ const SENTENCES = {
   rate_limited: "Too many requests from this account.",
   connection_limit: "Too many connections are open for this account.",
   shutting_down: "The server is restarting.",
+  history_changed: "The server's database failed over.",
   overloaded: "The server is overloaded.",
   keys_unavailable: "The server cannot check tokens at the moment.",
   slow_consumer: "This connection was too slow to keep up.",

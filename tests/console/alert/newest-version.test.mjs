@@ -46,3 +46,23 @@ test("another alert starts over", () => {
   assert.equal(newest.alert, null);
   assert.equal(newest.applyEvent(event(1, "1")), true);
 });
+
+test("a version that may be void gives way to any other", () => {
+  for (const [after, isVoid] of [
+    [null, true],
+    [49, true],
+    [50, false],
+  ]) {
+    const newest = new NewestVersion();
+    newest.applyPosition(alert("5"), 50);
+    newest.invalidate(after);
+    assert.equal(newest.isVoid, isVoid, `${after}`);
+    assert.equal(newest.applyResponse(alert("3")), isVoid);
+    assert.equal(newest.isVoid, false);
+  }
+  const newest = new NewestVersion();
+  newest.applyPosition(alert("5"), 50);
+  newest.invalidate(40);
+  assert.equal(newest.applyEvent(event(41, "3")), true);
+  assert.equal(newest.applyResponse(alert("2")), false);
+});

@@ -69,3 +69,36 @@ test("a response is shown unless a newer event is", () => {
   store.applyResponse(alert("a", { updated_at: "3", title: "newer" }));
   assert.equal(store.get("a").alert.title, "newer");
 });
+
+test("after a reset, what was raised later is gone, and what changed later gives way to any version", () => {
+  const store = new AlertStore();
+  store.put([listed("kept", 10, 20), event("raised", 40)]);
+  store.put([event("changed", 15), event("changed", 35, { title: "void" })]);
+  store.keepUnloaded(alert("unloaded"), { position: 36, seq: 36, isEvent: true });
+  assert.deepEqual(
+    store.invalidate(30).map(({ id }) => id),
+    ["raised"],
+  );
+  assert.deepEqual([ids(store), store.known("unloaded")], [["kept", "changed"], null]);
+  assert.equal(store.put([listed("kept", 10, 20)]).length, 0);
+  assert.equal(store.put([listed("changed", 15, 30, { title: "true" })]).length, 1);
+  assert.equal(store.get("changed").alert.title, "true");
+  assert.equal(store.put([event("new", 31)]).length, 1);
+});
+
+test("where all may be void, alerts stay until a list says what there is", () => {
+  const store = new AlertStore();
+  store.put([listed("a", 10, 4_711), event("b", 4_712)]);
+  assert.deepEqual([store.invalidate(null), ids(store)], [[], ["a", "b"]]);
+  assert.equal(store.put([listed("a", 10, 12, { title: "true" })]).length, 1);
+});
+
+test("a version that says the same is no change to show", () => {
+  const store = new AlertStore();
+  store.put([listed("a", 10, 20)]);
+  const { version } = store.get("a");
+  store.put([listed("a", 10, 30)]);
+  assert.equal(store.get("a").version, version);
+  store.put([listed("a", 10, 40, { title: "another" })]);
+  assert.equal(store.get("a").version, version + 1);
+});

@@ -41,3 +41,9 @@ test("the wait is anywhere between zero and a bound that doubles up to a cap", (
   Math.random.mock.mockImplementation(() => 0);
   assert.equal(backoff(3), 0);
 });
+
+test("after a change of history it comes back at once, within a second", (t) => {
+  t.mock.method(Math, "random", () => 1);
+  const policy = closePolicy(1012, "history_changed");
+  assert.deepEqual([policy, backoff(1, policy)], ["retry", 1_000]);
+});

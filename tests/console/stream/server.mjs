@@ -10,6 +10,15 @@ import { createServer } from "node:http";
 
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; // RFC 6455, section 1.3
 
+/** The cursor of a position in one of two histories of the log, `a` and `b`. */
+export const at = (seq, history = "a") => (seq ? `${seq}-${history.repeat(8)}` : "0");
+
+/** An event of one of the histories. */
+export const eventOf = (seq, history = "a") => ({
+  ...{ type: "event", seq, cursor: at(seq, history), id: `${history.repeat(8)}00000000` },
+  ...{ kind: "alert.created", at: "", actor: "é", alert: { id: `${history}${seq}` } },
+});
+
 /** What happens, in order, to be waited for. */
 export class Queue {
   #items = [];
@@ -60,14 +69,30 @@ class Connection {
 
   /** Says what a stream says first: who it is for, the events, and that this is all. */
   welcome({ head = 0, after = head, events = [], heartbeat = 15, ...more } = {}) {
-    const welcome = { connection: "c1", recipient: "alice", head, after, heartbeat_seconds: heartbeat, ...more };
-    this.send({ type: "welcome", ...welcome });
+    this.greet({ head, after, heartbeat_seconds: heartbeat, ...more });
     for (const seq of events) this.event(seq);
-    this.send({ type: "caught_up", seq: Math.max(head, ...events) });
+    this.caughtUp(Math.max(head, ...events));
   }
 
-  event(seq) {
-    this.send({ type: "event", seq, kind: "alert.created", at: "", actor: "billing", alert: { id: String(seq) } });
+  greet({ head = 0, after = head, cursor = at(after), ...more } = {}) {
+    const welcome = { connection: "c1", recipient: "alice", head, after, cursor, heartbeat_seconds: 15, ...more };
+    this.send({ type: "welcome", ...welcome });
+  }
+
+  event(seq, history) {
+    this.send(eventOf(seq, history));
+  }
+
+  caughtUp(seq, history) {
+    this.send({ type: "caught_up", seq, cursor: at(seq, history) });
+  }
+
+  heartbeat(seq, history) {
+    this.send({ type: "heartbeat", seq, cursor: at(seq, history), at: "" });
+  }
+
+  reset(after, cursor) {
+    this.send({ type: "reset", after, cursor });
   }
 
   close(code, reason) {

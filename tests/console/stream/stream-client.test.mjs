@@ -3,14 +3,14 @@ import { once } from "node:events";
 import test from "node:test";
 
 import { StreamClient } from "../../../service/console/stream/stream-client.js";
-import { Queue, Server } from "./server.mjs";
+import { at, eventOf, Queue, Server } from "./server.mjs";
 
 const HOUR = 3_600_000;
 
 /** A client of the test's server, and all that it tells. Waits of the back-off are over at once. */
 function clientOf(t, server, options = {}) {
   t.mock.method(Math, "random", () => 0);
-  const calls = { states: new Queue(), events: [], duplicates: [], cursors: [], gaps: [], refused: [] };
+  const calls = { states: new Queue(), events: [], duplicates: [], cursors: [], gaps: [], resets: [], refused: [] };
   const client = new StreamClient({
     url: server.url,
     after: 0,
@@ -18,8 +18,9 @@ function clientOf(t, server, options = {}) {
     onState: (status) => calls.states.push(status),
     onEvent: ({ seq }) => calls.events.push(seq),
     onDuplicate: (seq) => calls.duplicates.push(seq),
-    onCursor: (seq) => calls.cursors.push(seq),
+    onCursor: (cursor) => calls.cursors.push(cursor),
     onGap: (frame) => calls.gaps.push(frame),
+    onReset: (frame) => calls.resets.push(frame),
     ...options,
   });
   t.after(() => client.stop());
@@ -44,8 +45,10 @@ function clockOf(t) {
 }
 
 const sse = (frame) => `data: ${JSON.stringify(frame)}\n\n`;
-const WELCOME = { type: "welcome", connection: "c7", recipient: "alice", head: 0, after: 0, heartbeat_seconds: 15 };
-const eventOf = (seq) => ({ type: "event", seq, kind: "alert.created", at: "", actor: "é", alert: {} });
+const WELCOME = {
+  ...{ type: "welcome", connection: "c7", recipient: "alice", head: 0, after: 0, cursor: "0" },
+  heartbeat_seconds: 15,
+};
 
 // The cursor.
 
@@ -78,18 +81,18 @@ test("after any loss it resumes after its cursor, and what comes twice or late i
   first.event(2);
   first.event(5);
   first.event(4);
-  first.send({ type: "heartbeat", seq: 9, at: "" });
+  first.heartbeat(9);
   await until(states, "live");
   await first.received.next();
   first.cut();
   assert.equal((await until(states, "waiting")).reason, "connection_lost");
   const second = await server.connections.next();
-  assert.equal(second.after, "9");
+  assert.equal(second.after, at(9));
   second.welcome({ head: 12, after: 9, events: [5, 9, 10, 12] });
   await until(states, "live");
   assert.deepEqual(events, [1, 2, 5, 10, 12]);
   assert.deepEqual(duplicates, [2, 4, 5, 9]);
-  assert.equal(client.cursor, 12);
+  assert.equal(client.cursor, at(12));
 });
 
 test("without `after` the server says where it starts, and it resumes from there", async (t) => {
@@ -100,31 +103,83 @@ test("without `after` the server says where it starts, and it resumes from there
   first.welcome({ head: 7, after: 7 });
   await until(states, "live");
   first.cut();
-  assert.equal((await server.connections.next()).after, "7");
+  assert.equal((await server.connections.next()).after, at(7));
 });
 
-test("a purged gap moves the cursor over it, and another log starts the numbers over", async (t) => {
+test("a purged gap moves the cursor over it", async (t) => {
   const server = await Server.start(t);
-  const { states, events, gaps } = clientOf(t, server, { after: 10 });
+  const { client, states, events, gaps, cursors } = clientOf(t, server, { after: at(10) });
   const first = await server.connections.next();
-  first.send({ ...WELCOME, head: 50, after: 10 });
+  first.greet({ head: 50, after: 10 });
   first.send({ type: "gap", from: 11, to: 40, reason: "purged" });
   first.event(41);
-  first.send({ type: "caught_up", seq: 50 });
+  first.caughtUp(50);
   await until(states, "live");
+  assert.deepEqual([events, gaps.length, client.cursor], [[41], 1, at(50)]);
+  assert.deepEqual(cursors, [at(10), "40", at(41), at(50)]);
+});
+
+// Another history of the log.
+
+for (const [what, after, start] of [
+  ["what the log lost is named", 2, at(2)],
+  ["nobody knows what the log lost", null, at(9, "b")],
+]) {
+  test(`where ${what}, the same seqs come again, and only they are acknowledged`, async (t) => {
+    const server = await Server.start(t);
+    const { client, states, events, duplicates, resets } = clientOf(t, server);
+    const first = await server.connections.next();
+    first.welcome({ events: [1, 2, 3, 4, 5] });
+    await until(states, "live");
+    assert.deepEqual(await first.received.next(), { type: "ack", seq: 5 });
+    first.close(1012, "history_changed");
+    assert.equal((await until(states, "waiting")).reason, "history_changed");
+    const second = await server.connections.next();
+    assert.equal(second.after, at(5));
+    const seq = parseInt(start, 10);
+    second.greet({ head: seq + 1, after: seq, cursor: start });
+    second.reset(after, start);
+    second.event(seq + 1, "b");
+    second.event(seq + 2, "b");
+    second.caughtUp(seq + 2, "b");
+    await until(states, "live");
+    assert.deepEqual(events, [1, 2, 3, 4, 5, seq + 1, seq + 2]);
+    assert.deepEqual([duplicates, resets], [[], [{ type: "reset", after, cursor: start }]]);
+    assert.equal(client.cursor, at(seq + 2, "b"));
+    assert.deepEqual(await second.received.next(), { type: "ack", seq: seq + 2 });
+    assert.equal(second.received.size, 0);
+  });
+}
+
+test("no ack of what came before is sent on a connection that begins elsewhere", async (t) => {
+  const server = await Server.start(t);
+  const { client, states } = clientOf(t, server);
+  const first = await server.connections.next();
+  first.welcome({ events: [1, 2, 3] });
+  await until(states, "live");
+  assert.deepEqual(await first.received.next(), { type: "ack", seq: 3 });
   first.cut();
   const second = await server.connections.next();
-  assert.equal(second.after, "50");
-  second.send({ ...WELCOME, head: 2, after: 50 });
-  second.send({ type: "gap", from: 3, to: 50, reason: "reset" });
-  second.event(3);
-  second.send({ type: "caught_up", seq: 3 });
+  second.greet({ head: 9, after: 2 }); // The reset is on its way.
+  await until(states, "catching-up");
+  client.acknowledge(3);
+  client.pause(); // It sends what is due, and closes.
+  await second.ended;
+  client.wake();
+  const third = await server.connections.next();
+  assert.equal(third.after, at(3)); // Or the server would not know that a reset is due.
+  third.greet({ head: 9, after: 9, cursor: at(9, "b") });
+  await until(states, "catching-up");
+  client.pause();
+  await third.ended;
+  client.wake();
+  const fourth = await server.connections.next();
+  assert.equal(fourth.after, at(3));
+  fourth.welcome({ head: 9, after: 3 });
   await until(states, "live");
-  assert.deepEqual(events, [41, 3]);
-  assert.deepEqual(
-    gaps.map(({ reason }) => reason),
-    ["purged", "reset"],
-  );
+  client.pause();
+  await fourth.ended;
+  assert.equal(second.received.size + third.received.size + fourth.received.size, 0);
 });
 
 test("a frame of a newer server is passed over, and one that cannot be read ends the connection", async (t) => {
@@ -139,20 +194,6 @@ test("a frame of a newer server is passed over, and one that cannot be read ends
   (await server.connections.next()).welcome({ after: 2, events: [3] });
   await until(states, "live");
   assert.deepEqual(events, [1, 2, 3]);
-});
-
-test("it rewinds to where it is told, and what was passed on since comes again", async (t) => {
-  const server = await Server.start(t);
-  const { client, states, events } = clientOf(t, server);
-  (await server.connections.next()).welcome({ events: [1, 2, 3] });
-  await until(states, "live");
-  client.rewind(1);
-  const again = await server.connections.next();
-  assert.equal(again.after, "1");
-  again.welcome({ after: 1, events: [2, 3, 4] });
-  await until(states, "live");
-  assert.deepEqual(events, [1, 2, 3, 2, 3, 4]);
-  assert.deepEqual(await again.received.next(), { type: "ack", seq: 4 });
 });
 
 // Acknowledging.
@@ -231,7 +272,7 @@ test("an expired token is replaced, and the stream goes on from the cursor", asy
   await until(states, "live");
   first.close(1008, "token_expired");
   const second = await server.connections.next();
-  assert.deepEqual([second.token, second.after], ["t2", "1"]);
+  assert.deepEqual([second.token, second.after], ["t2", at(1)]);
   assert.deepEqual(asked, [null, "token_expired"]);
 });
 
@@ -251,7 +292,7 @@ for (const [what, answer] of [
     fresh = "t2";
     client.start();
     const second = await server.connections.next();
-    assert.deepEqual([second.token, second.after], ["t2", "1"]);
+    assert.deepEqual([second.token, second.after], ["t2", at(1)]);
   });
 }
 
@@ -325,7 +366,7 @@ test("a silent server is noticed, and a beating one is not", async (t) => {
   connection.welcome({ heartbeat: 15 });
   await until(states, "live");
   clock.move(37_000);
-  connection.send({ type: "heartbeat", seq: 8, at: "" });
+  connection.heartbeat(8);
   connection.event(9);
   await connection.received.next();
   clock.move(37_000);
@@ -334,7 +375,7 @@ test("a silent server is noticed, and a beating one is not", async (t) => {
   assert.equal(server.connections.size, 0);
   clock.move(38_000);
   assert.equal((await until(states, "waiting")).reason, "server_silent");
-  assert.equal((await server.connections.next()).after, "10");
+  assert.equal((await server.connections.next()).after, at(10));
 });
 
 test("on waking from sleep the dead socket is noticed at once, though its timer has long to go", async (t) => {
@@ -382,7 +423,7 @@ test("a page that is frozen lets go of the connection, and goes on from the curs
   assert.equal((await until(states, "waiting")).retryAt, null);
   client.wake();
   const second = await server.connections.next();
-  assert.equal(second.after, "2");
+  assert.equal(second.after, at(2));
   second.welcome({ after: 2, events: [3] });
   await until(states, "live");
   assert.deepEqual(events, [1, 2, 3]);
@@ -405,7 +446,9 @@ test("where no WebSocket opens the stream comes as server-sent events, however t
   assert.equal(request.headers.authorization, "Bearer t1");
   assert.equal(request.headers.accept, "text/event-stream");
   response.writeHead(200, { "Content-Type": "text/event-stream" });
-  const bytes = Buffer.from(sse(WELCOME) + sse(eventOf(1)) + sse(eventOf(2)) + sse({ type: "caught_up", seq: 2 }));
+  const bytes = Buffer.from(
+    sse(WELCOME) + sse(eventOf(1)) + sse(eventOf(2)) + sse({ type: "caught_up", seq: 2, cursor: at(2) }),
+  );
   const cut = bytes.indexOf("é") + 1; // In the middle of a character.
   response.write(bytes.subarray(0, cut));
   await until(states, "catching-up");
@@ -425,17 +468,17 @@ test("where no WebSocket opens the stream comes as server-sent events, however t
   assert.deepEqual(JSON.parse(body), { connection: "c7", seq: 2 });
   ack.response.end(JSON.stringify({ seq: 2 }));
 
-  response.end(sse({ type: "close", code: 1012, reason: "shutting_down" }));
-  assert.equal((await until(states, "waiting")).reason, "shutting_down");
+  response.end(sse({ type: "close", code: 1012, reason: "history_changed" }));
+  assert.equal((await until(states, "waiting")).reason, "history_changed");
   const again = await server.requests.next();
-  assert.equal(again.request.url, "/v1/events?after=2&connection=c7");
+  assert.equal(again.request.url, `/v1/events?after=${at(2)}&connection=c7`);
 });
 
 test("where a stream is held back it comes by long polls, and a refusal is told from a network that blocks", async (t) => {
   const server = await Server.start(t);
   server.blocksWebSockets = true;
   const clock = clockOf(t);
-  const { states, events } = clientOf(t, server);
+  const { states, events, resets } = clientOf(t, server);
   const stream = await server.requests.next();
   stream.response.writeHead(200, { "Content-Type": "text/event-stream" });
   stream.response.flushHeaders();
@@ -447,14 +490,20 @@ test("where a stream is held back it comes by long polls, and a refusal is told 
   await ended;
   assert.equal(poll.request.headers.accept, "application/json");
   assert.equal(poll.request.url, "/v1/events?after=0&wait=0");
-  const answer = { connection: "c8", events: [eventOf(1)], next: 1, caught_up: true, gap: null, closed: null };
+  const answer = { connection: "c8", events: [eventOf(1)], next: at(1), caught_up: true, gap: null, reset: null };
   poll.response.end(JSON.stringify({ ...answer, welcome: { ...WELCOME, connection: "c8" } }));
   assert.equal((await until(states, "live")).transport, "longpoll");
   const next = await server.requests.next();
-  assert.equal(next.request.url, "/v1/events?after=1&wait=15&connection=c8");
+  assert.equal(next.request.url, `/v1/events?after=${at(1)}&wait=15&connection=c8`);
   assert.deepEqual(events, [1]);
-  next.response.writeHead(401, { "Content-Type": "application/problem+json" });
-  next.response.end(JSON.stringify({ code: "token_expired" }));
+  const reset = { type: "reset", after: 0, cursor: "0" };
+  const changed = { ...answer, connection: "c9", events: [eventOf(1, "b")], next: at(1, "b"), reset };
+  next.response.end(JSON.stringify({ ...changed, welcome: { ...WELCOME, connection: "c9" } }));
+  const last = await server.requests.next();
+  assert.equal(last.request.url, `/v1/events?after=${at(1, "b")}&wait=15&connection=c9`);
+  assert.deepEqual([events, resets], [[1, 1], [reset]]);
+  last.response.writeHead(401, { "Content-Type": "application/problem+json" });
+  last.response.end(JSON.stringify({ code: "token_expired" }));
   assert.equal((await until(states, "signed-out")).reason, "token_expired");
 });
 
