@@ -10,8 +10,11 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from tests.console.simulated_log import SimulatedLog
-from tests.console.tab import Tab
-from tests.harness import eventually, token
+from tests.console.tab import Tab, received_at
+from tests.console.test_tabs import connections
+from tests.fixtures.failover import failover_database
+from tests.harness import eventually, serving, token
+from tests.stream.test_history_of_nodes import post
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MANAGE = "alerts:read alerts:manage"
 LOST = "Some alerts were lost by the database's failover. The list was brought up to date."
-TOLERATED = ("status of 404",)
+TOLERATED = ("status of 404", "status of 503")
 EITHER_WAY = pytest.mark.parametrize(
     "knows_loss", [True, False], ids=["the service knows what was lost", "nobody knows what was lost"]
 )
@@ -225,3 +228,29 @@ async def test_a_tab_that_was_frozen_during_the_failover_is_reset_when_it_wakes_
     for tab in (leader, frozen):
         await tab.shows("Newest", "Newer", "New", "Kept")
         tab.check()
+
+
+async def test_a_real_failover_is_followed_by_all_tabs_and_their_receipts_are_of_what_the_log_has(
+    server_url: str, template: str, context: BrowserContext
+) -> None:
+    async with failover_database(server_url, template) as database:
+        with serving(database.url) as node:
+            await post(node, "1", "2")
+            tabs = [await opened(context, node) for _ in range(2)]
+            await database.replicate()
+            await post(node, "void 3", "void 4")
+            for tab in tabs:
+                await tab.shows("void 4", "void 3", "2", "1")
+            await tabs[1]["alert"].filter(has_text="2").click()
+            await tabs[1]["comment-text"].fill("Half a thou")
+            await database.fail_over()
+            await post(node, "3", "4", "5")
+            for tab in tabs:
+                await tab.shows("5", "4", "3", "2", "1")
+                await expect(tab["notice"]).to_contain_text(LOST)
+                await expect(tab["seq"]).to_have_text("seq 5")
+            await expect(tabs[1]["comment-text"]).to_have_value("Half a thou")
+            await eventually(lambda: received_at(node, 5))
+            await connections(node, ever=2, now=1)
+            for tab in tabs:
+                tab.check()
