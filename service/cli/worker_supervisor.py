@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 STEADY_SECONDS = 10
-"""A worker that ran for this long is started again without a pause."""
+"""A worker that listened and ran for this long is started again without a pause."""
 PAUSE_MIN_SECONDS = 1
 PAUSE_MAX_SECONDS = 30
 ATTEMPTS = 5
@@ -115,7 +115,7 @@ class Workers:
                 self._failed = True
                 self._stop()
                 return
-            if time.monotonic() - began >= STEADY_SECONDS:
+            if listened and time.monotonic() - began >= STEADY_SECONDS:
                 pause = 0
             log.warning("worker ended; starting it again", worker=name, after_seconds=pause, why=why)
             with contextlib.suppress(TimeoutError):
