@@ -13,31 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from service.alerts.statements import settle_attempt
+from service.database.durability import CommitUnconfirmed
 from service.database.engine import close_quietly
 from service.database.failures import Failure, classify
-from service.errors import TocsinError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
-    import asyncpg
-
     from service.alerts.statements import SettledAttempt
+    from service.database.durability import WatchedConnection
     from service.database.engine import Database
 
-T = TypeVar("T")
-
 RECOVERY_PAUSE_SECONDS = 0.2
-_SUCCESS = "00"
-"""The class of SQLSTATE of messages that are no warnings."""
-
-
-class CommitUnconfirmed(TocsinError):
-    """PostgreSQL committed, and warned: the synchronous standbys may not have it."""
 
 
 class CommitConnection:
@@ -45,33 +36,13 @@ class CommitConnection:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._connection: asyncpg.Connection | None = None
-        self._warning: str | None = None
+        self._connection: WatchedConnection | None = None
 
-    async def get(self) -> asyncpg.Connection:
+    async def get(self) -> WatchedConnection:
         """Return the connection."""
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._database.connect_for_transactions()
-            self._connection.add_log_listener(self._note_warning)
         return self._connection
-
-    def _note_warning(self, _connection: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
-        # Its text depends on the language of the server, and it has no SQLSTATE of its own.
-        if not message.sqlstate.startswith(_SUCCESS):
-            self._warning = message.message
-
-    async def confirmed(self, commit: Awaitable[T]) -> T:
-        """Return the result of what commits on the connection.
-
-        Raises:
-            CommitUnconfirmed: PostgreSQL warned, as when the wait for a standby was canceled.
-
-        """
-        self._warning = None
-        result = await commit
-        if self._warning is not None:
-            raise CommitUnconfirmed(self._warning)
-        return result
 
     async def settle(self, attempt: int, alert_ids: Sequence[UUID], timeout_seconds: float) -> SettledAttempt | None:
         """Settle an attempt over a new connection; return None if time ran out before it was confirmed."""
@@ -80,7 +51,7 @@ class CommitConnection:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 connection = await self.get()
-                return await self.confirmed(settle_attempt(connection, attempt, alert_ids, left))
+                return await connection.confirmed(settle_attempt(connection, attempt, alert_ids, left))
             except CommitUnconfirmed:
                 pass
             except Exception as error:

@@ -63,10 +63,9 @@ from service.metrics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    import asyncpg
-
     from service.alerts.queue_items import Outcome, QueueItem
     from service.alerts.statements import SettledAttempt
+    from service.database.durability import WatchedConnection
     from service.database.engine import Database
     from service.events.log import Event
     from service.events.position import Position
@@ -185,7 +184,7 @@ class Committer:
         columns = [alert.wire for alert in batch], ids, digests, [alert.key for alert in batch]
         try:
             append = retried(lambda: append_alerts(connection, *columns, attempt=attempt))
-            before, results = await self._connection.confirmed(append)
+            before, results = await connection.confirmed(append)
         except Exception as error:  # noqa: BLE001 - each is answered
             await self._conclude_failed(batch, error, attempt, partial(self._conclude_settled_alerts, batch, ids))
         else:
@@ -241,7 +240,7 @@ class Committer:
             return decided
 
         try:
-            committed = await self._connection.confirmed(retried(decide_and_commit))
+            committed = await connection.confirmed(retried(decide_and_commit))
         except Exception as error:  # noqa: BLE001 - each is answered
             conclude = partial(self._conclude_settled_commands, batch, decided) if decided is not None else None
             await self._conclude_failed(batch, error, attempt, conclude)
@@ -265,7 +264,7 @@ class Committer:
 
     # Both.
 
-    async def _connection_for(self, batch: Sequence[QueueItem]) -> asyncpg.Connection | None:
+    async def _connection_for(self, batch: Sequence[QueueItem]) -> WatchedConnection | None:
         """Return the connection, or None once the batch is refused because there is none."""
         try:
             return await self._connection.get()

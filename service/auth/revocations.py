@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from service.database.durability import WAL_RECORD
 from service.database.locks import AdvisoryLock
 from service.errors import Overloaded
 from service.logs import get_logger
@@ -78,6 +79,7 @@ _INSERT = text(
     SELECT {_COLUMNS}, pg_notify('{REVOCATIONS_CHANNEL}', '') FROM stored
     """  # noqa: S608 - constants
 )
+_WAL_RECORD = text(WAL_RECORD)
 _NOW = text("SELECT clock_timestamp()")
 _SERVER = text("SELECT pg_postmaster_start_time() AS started, clock_timestamp() AS now")
 # Only what has expired is deleted.
@@ -236,6 +238,7 @@ async def revoke(
     if target.connection_id is None:
         known = (await tx.execute(_IN_FORCE, values)).first()
         if known is not None:
+            await tx.execute(_WAL_RECORD)  # whoever stored it may still wait for the standbys
             return Revocation(*known), False
         if (await tx.execute(_COUNT)).scalar_one() >= settings.revocations_max:
             raise Overloaded(

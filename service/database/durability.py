@@ -15,12 +15,18 @@ serve, later it answers 503 with that line until it is mended.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import asyncpg
 
+from service.errors import TocsinError
 from service.logs import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -48,8 +54,62 @@ SELECT {DURABLE_COMMIT.format(local="false")} AS synchronous_commit,
        {SERVER_IDENTITY} AS identity
 """  # noqa: S608 - constant
 
+WAL_RECORD = "SELECT pg_logical_emit_message(true, 'tocsin', '')"
+"""The statement that lets a commit that stores nothing wait for the synchronous standbys, too."""
+
 POOLER = "a connection pooler answers for PostgreSQL: set TOCSIN_LISTEN_URL to PostgreSQL's own address"
 _UNSUPPORTED_PARAMETER = "unsupported startup parameter"
+_SUCCESS = "00"
+"""The class of SQLSTATE of messages that are no warnings."""
+
+
+class CommitUnconfirmed(TocsinError):
+    """PostgreSQL committed, and warned: the synchronous standbys may not have it."""
+
+
+class WatchedConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
+    """A connection that keeps what PostgreSQL warned of.
+
+    A wait for a synchronous standby that an operator cancels ends in a warning, not in an error.
+    """
+
+    warning: str | None = None
+
+    def watch(self) -> None:
+        """Begin to keep warnings."""
+        self.add_log_listener(_note_warning)
+
+    def forget_warning(self) -> None:
+        """Forget what came before a commit."""
+        self.warning = None
+
+    def require_confirmed(self) -> None:
+        """Check a commit.
+
+        Raises:
+            CommitUnconfirmed: there was a warning since ``forget_warning``.
+
+        """
+        if self.warning is not None:
+            raise CommitUnconfirmed(self.warning)
+
+    async def confirmed(self, commit: Awaitable[T]) -> T:
+        """Return the result of what commits on this connection.
+
+        Raises:
+            CommitUnconfirmed: PostgreSQL warned, as when the wait for a standby was canceled.
+
+        """
+        self.forget_warning()
+        result = await commit
+        self.require_confirmed()
+        return result
+
+
+def _note_warning(connection: WatchedConnection, message: asyncpg.PostgresLogMessage) -> None:
+    # Its text depends on the language of the server, and it has no SQLSTATE of its own.
+    if not message.sqlstate.startswith(_SUCCESS):
+        connection.warning = message.message
 
 
 class UnsafeServer(asyncpg.OperatorInterventionError):  # type: ignore[misc]  # asyncpg ships no types

@@ -23,8 +23,16 @@ import orjson
 from sqlalchemy import NullPool, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from service.database.durability import POOLER, FollowedServer, UnsafeServer, is_pooler_refusal, secure
-from service.database.failures import Failure, classify, retried, unavailable, was_rolled_back
+from service.database.durability import (
+    POOLER,
+    CommitUnconfirmed,
+    FollowedServer,
+    UnsafeServer,
+    WatchedConnection,
+    is_pooler_refusal,
+    secure,
+)
+from service.database.failures import UNCONFIRMED, Failure, classify, retried, unavailable, was_rolled_back
 from service.database.pooler import PoolerConnection, beginning
 from service.database.write_check import WriteCheck
 from service.errors import ConfigurationError, RequestRefused
@@ -136,7 +144,8 @@ class Database:
 
         Raises:
             DatabaseUnavailable: a failure that passes (``failures.py``); nothing was stored, unless
-                the connection was lost while the transaction was being committed.
+                the connection was lost while the transaction was being committed, or the
+                synchronous standbys did not confirm it.
 
         """
         options: dict[str, Any] = {}
@@ -148,11 +157,18 @@ class Database:
         try:
             async with self._pooled_connection() as connection:
                 await connection.execution_options(**options)
+                watched: Any = (await connection.get_raw_connection()).driver_connection
+                watched.forget_warning()
                 async with connection.begin():
                     yield connection
                     is_over = True
+                    if not autocommit:
+                        watched.forget_warning()  # of what was executed, not of the commit
+                watched.require_confirmed()
         except RequestRefused:
             raise
+        except CommitUnconfirmed as error:
+            raise unavailable(UNCONFIRMED, may_be_stored=True) from error
         except Exception as error:
             if classify(error) is Failure.DEFECT:
                 raise
@@ -186,7 +202,7 @@ class Database:
                     await connection.invalidate()
                 raise
 
-    async def connect(self, *, statement_timeout: float | None = None) -> asyncpg.Connection:
+    async def connect(self, *, statement_timeout: float | None = None) -> WatchedConnection:
         """Open a dedicated connection to the server itself, for what needs a session.
 
         ``statement_timeout`` is in seconds.
@@ -206,6 +222,7 @@ class Database:
                     "application_name": APPLICATION_NAME,
                     "default_transaction_isolation": "read committed",
                     "timezone": "UTC",
+                    "client_min_messages": "warning",
                     # A node that freezes in the middle of a transaction holds its locks no longer than
                     # this.
                     "idle_in_transaction_session_timeout": f"{self._settings.database_timeout_seconds * 1000:.0f}",
@@ -220,7 +237,7 @@ class Database:
             raise
         return connection
 
-    async def connect_for_transactions(self) -> asyncpg.Connection:
+    async def connect_for_transactions(self) -> WatchedConnection:
         """Open a connection for transactions: through the pooler, where there is one.
 
         Raises:
@@ -231,27 +248,29 @@ class Database:
         if not self._has_pooler:
             return direct
         await close_quietly(direct)  # it was to learn which server it is
-        connection = await self._open(
+        connection: Any = await self._open(
             self.url,
             connection_class=PoolerConnection,
             statement_cache_size=0,
             server_settings={"application_name": APPLICATION_NAME},
         )
         connection.beginning = lambda: beginning(self._server.identity, self._settings.database_timeout_seconds)
-        return connection
+        return cast("WatchedConnection", connection)
 
-    async def _open(self, url: URL, statement_timeout: float | None = None, **options: Any) -> asyncpg.Connection:
+    async def _open(self, url: URL, statement_timeout: float | None = None, **options: Any) -> WatchedConnection:
         try:
-            return await asyncpg.connect(
+            connection: WatchedConnection = await asyncpg.connect(
                 address_of(url),
                 timeout=self._settings.database_connect_timeout_seconds,
                 command_timeout=statement_timeout or self._settings.database_timeout_seconds,
-                **options,
+                **{"connection_class": WatchedConnection, **options},
             )
         except asyncpg.PostgresError as error:
             if classify(error) is not Failure.DEFECT:
                 raise
             raise asyncpg.PostgresConnectionError(str(error)) from error  # such as a database that allows none now
+        connection.watch()
+        return connection
 
     def _connect_for_pool(self) -> Any:
         dbapi: Any = self._engine.dialect.dbapi

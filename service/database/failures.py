@@ -58,6 +58,7 @@ UnavailableReason = Literal[
     "stopping",
     "timeout",
     "too_many_connections",
+    "unconfirmed",
     "unreachable",
     "unsafe_server",
 ]
@@ -83,6 +84,9 @@ class Condition:
 
 UNREACHABLE = Condition(Failure.UNAVAILABLE, "unreachable", "PostgreSQL cannot be reached at the moment.")
 IN_RECOVERY = Condition(Failure.UNAVAILABLE, "in_recovery", "PostgreSQL is in recovery, and stores nothing.")
+UNCONFIRMED = Condition(
+    Failure.UNAVAILABLE, "unconfirmed", "The synchronous standbys of PostgreSQL have not confirmed the commit."
+)
 _TIMEOUT = Condition(Failure.UNAVAILABLE, "timeout", "PostgreSQL took too long.")
 _RESOURCES = Condition(Failure.UNAVAILABLE, "out_of_resources", "PostgreSQL is out of memory or another resource.")
 _POOL = Condition(Failure.UNAVAILABLE, "pool_exhausted", "All connections of this node to PostgreSQL are in use.")
@@ -120,7 +124,8 @@ _OF_KIND: tuple[tuple[type[BaseException], Condition], ...] = (
 )
 """What is raised without a SQLSTATE; the first that fits counts."""
 _OF_REASON: dict[str | None, Condition] = {
-    condition.reason: condition for condition in (IN_RECOVERY, *(one for _, one in _OF_KIND), *_OF_SQLSTATE.values())
+    condition.reason: condition
+    for condition in (IN_RECOVERY, UNCONFIRMED, *(one for _, one in _OF_KIND), *_OF_SQLSTATE.values())
 }
 
 

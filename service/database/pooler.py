@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from service.database.durability import DURABLE_COMMIT
+from service.database.durability import DURABLE_COMMIT, WatchedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +25,13 @@ def beginning(identity: str, idle_timeout_seconds: float) -> str:
     return (
         f"SELECT {DURABLE_COMMIT.format(local='true')};"
         " SET LOCAL TimeZone = 'UTC';"
+        " SET LOCAL client_min_messages = warning;"
         f" SET LOCAL idle_in_transaction_session_timeout = {idle_timeout_seconds * 1000:.0f};"
         f" SELECT require_server('{identity}');"
     )
 
 
-class PoolerConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
+class PoolerConnection(WatchedConnection):
     """A connection whose statements all run in explicit, verified transactions."""
 
     beginning: Callable[[], str] = staticmethod(str)

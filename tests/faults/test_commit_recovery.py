@@ -248,3 +248,20 @@ async def test_an_outcome_is_unknown_where_somebody_cancels_the_wait_for_the_sta
         posting = asyncio.create_task(post(node, "new", **body))
         await eventually(lambda: cancel_waits(own_postgres))
         assert outcome(await posting) == "outcome_unknown"
+
+
+@pytest.mark.parametrize("messages", ["notice", "error"])
+async def test_a_revocation_is_not_confirmed_where_the_wait_for_the_standby_is_canceled(
+    own_postgres: Postgres, own_database: str, messages: str
+) -> None:
+    database = make_url(own_database).database
+    await administer(own_postgres, f"ALTER DATABASE \"{database}\" SET client_min_messages = '{messages}'")
+    async with node_on(own_database) as node, node.http("root", "admin") as root:
+        async with synchronous(own_postgres):
+            for _ in ("new", "already in force"):
+                revoking = asyncio.create_task(root.post("/v1/revocations", json={"jti": "stolen"}))
+                await eventually(lambda: cancel_waits(own_postgres))
+                answer = await revoking
+                assert (answer.status_code, answer.json()["reason"]) == (503, "unconfirmed")
+        answer = await eventually(lambda: root.post("/v1/revocations", json={"jti": "stolen"}))
+        assert answer.status_code in (200, 201)
