@@ -1,4 +1,4 @@
-"""Programs that the tests use and that neither pip nor npm installs: Chromium, two of Prometheus, and PgBouncer.
+"""Programs that the tests use and that neither pip nor npm installs.
 
 ``python -m scripts.system_packages`` installs them where it runs as root and has apt, and prints one line for each
 that is still missing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 BROWSER_ARGUMENTS = (
     "--no-sandbox",  # Chromium refuses to run as root otherwise
@@ -45,6 +46,11 @@ def pgbouncer() -> str | None:
     return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 
 
+def libfaketime() -> str | None:
+    """Return the path of libfaketime, which gives a process a clock of its own, or None."""
+    return next(map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
+
+
 PACKAGES = (
     ("Chromium", "the browser tests", "chromium", chromium),
     (
@@ -56,6 +62,7 @@ PACKAGES = (
     ("Prometheus Alertmanager", "the tests with Alertmanager", "prometheus-alertmanager", alertmanager),
     ("promtool", "the tests of the alert rules", "prometheus", promtool),
     ("PgBouncer", "the tests through a connection pooler", "pgbouncer", pgbouncer),
+    ("libfaketime", "the trials that set clocks", "faketime", libfaketime),
 )
 """Name, what needs it, Debian package, and how to find it."""
 

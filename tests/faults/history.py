@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from service.severity import SEVERITIES
+from tests.faults.trials.records import SEVERITIES
 
 if TYPE_CHECKING:
     from tests.faults.client_sockets import ClientSocket
