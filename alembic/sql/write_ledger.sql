@@ -64,12 +64,15 @@ BEGIN
         ON CONFLICT DO NOTHING RETURNING receipt_line(stored) AS line
     ), seen AS (
         -- An alert that a client named counts if there is one, if `topics` (of the token) cover it and if it is
-        -- for the recipient. All of its events may have been purged just now.
+        -- for the recipient. What was seen is the alert up to its last event that the node had fanned out by then.
+        -- All of its events may have been purged just now.
         INSERT INTO sightings AS stored
         SELECT a.id, r.recipient,
-               coalesce((SELECT max(e.seq) FROM events e WHERE e.alert_id = a.id AND e.seq >= a.seq), a.seq),
+               coalesce((SELECT max(e.seq) FROM events e
+                         WHERE e.alert_id = a.id AND e.seq BETWEEN a.seq AND r.up_to_seq), a.seq),
                r.seen_at, next_id
-        FROM json_to_recordset(new_sightings) AS r (alert_id uuid, recipient text, topics text[], seen_at timestamptz)
+        FROM json_to_recordset(new_sightings)
+             AS r (alert_id uuid, recipient text, topics text[], up_to_seq bigint, seen_at timestamptz)
         JOIN alerts a ON a.id = r.alert_id AND a.topic LIKE ANY (topic_likes(r.topics))
                      AND (a.recipients IS NULL OR r.recipient = ANY (a.recipients))
         ON CONFLICT DO NOTHING RETURNING sighting_line(stored) AS line

@@ -167,7 +167,7 @@ class LedgerRecorder:
         seen counts neither as sent nor as received.
         """
         for alert_id in alerts:
-            self.pending.add_sighting(Sighting(alert_id, recipient, topics))
+            self.pending.add_sighting(Sighting(alert_id, recipient, topics, self.position.seq))
             SIGHTINGS.inc()
 
     def record_rejection(self, rejection: Rejection) -> None:

@@ -69,12 +69,13 @@ class Sighting:
     """The client reported that ``recipient`` saw an alert.
 
     The flush writes it if there is such an alert, if ``topics``, those of the token, cover it, and
-    if it is for the recipient.
+    if it is for the recipient. What happened to the alert after ``up_to_seq`` was not seen yet.
     """
 
     alert_id: UUID
     recipient: str
     topics: tuple[str, ...]
+    up_to_seq: int
     seen_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -205,6 +206,8 @@ class PendingRecords:
             dispatch.up_to_seq = min(dispatch.up_to_seq, seq)
         for receipt in self.receipts:
             receipt.seq = min(receipt.seq, seq)
+        for sighting in self.sightings.values():
+            sighting.up_to_seq = min(sighting.up_to_seq, seq)
 
     def rows(self) -> dict[str, Sequence[Any]]:
         """Return the rows that may still change, by table; their keys are the columns."""

@@ -7,8 +7,10 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
+from service.database.locks import AdvisoryLock
 from service.errors import DatabaseUnavailable
 from service.integrity.chain_sources import LEDGER
 from service.integrity.verifier import verify
@@ -94,6 +96,25 @@ async def test_an_alert_that_was_read_in_the_list_is_seen_and_not_received(lenie
     assert [tuple(row) for row in await lenient.sql(rows_of, alice)] == [(0,)]
     async with await lenient.stream(alice) as again:  # where she resumes has not moved
         assert (await again.next_of("welcome"))["after"] <= alert["seq"]
+
+
+async def test_what_happened_after_the_report_was_not_seen_however_late_it_is_written(lenient: Node) -> None:
+    alice = name()
+    async with await lenient.live(alice) as stream:
+        alert = await lenient.post(topic=TOPIC, recipients=[alice])
+        await stream.next_of("event")
+        blocker = await asyncpg.connect(lenient.database_url)
+        async with blocker.transaction():
+            await blocker.execute(AdvisoryLock.LEDGER.lock)
+            await stream.send({"type": "seen", "alerts": [alert["id"]]})
+            await stream.send({"type": "ping"})
+            await stream.next_of("pong")
+            async with lenient.http(alice, f"{READ} alerts:manage") as client:
+                await client.post(f"/v1/alerts/{alert['id']}/comments", json={"text": "later"})
+            await stream.next_of("event")
+        await blocker.close()
+        [(_, seq, _)] = await seen_by(lenient, alert, alice)
+        assert seq == alert["seq"]
 
 
 async def test_an_alert_that_was_sent_and_seen_has_both_in_its_delivery(lenient: Node) -> None:
