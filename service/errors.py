@@ -210,7 +210,7 @@ class DatabaseUnavailable(RequestRefused):
     status, code, title = 503, "database_unavailable", "The database is not available"
 
 
-class OutcomeUnknown(RequestRefused):
+class OutcomeUnknown(DatabaseUnavailable):
     """PostgreSQL, or a synchronous standby of it, did not confirm the commit."""
 
     status, code, title = 503, "outcome_unknown", "The outcome of the commit is unknown"

@@ -20,7 +20,7 @@ from service.alerts.fields import Name, Time
 from service.auth.principal import Principal, Scope
 from service.auth.revocations import Revocation, Target, revocations_before, revoke
 from service.database.engine import Database
-from service.errors import InvalidRequest, NotFound, Overloaded
+from service.errors import InvalidRequest, NotFound, OutcomeUnknown, Overloaded
 from service.http.authentication import Bearer
 from service.http.openapi import json_operation, refusals
 from service.http.pagination import BIGINT_MAX, Cursor, decode_cursor, encode_cursor
@@ -131,7 +131,10 @@ class RevocationPage(BaseModel):
 @router.post(
     "/revocations",
     status_code=201,
-    responses={200: {"model": RevocationOut, "description": "It was in force already."}, **refusals(Overloaded)},
+    responses={
+        200: {"model": RevocationOut, "description": "It was in force already."},
+        **refusals(Overloaded, OutcomeUnknown),
+    },
     openapi_extra=json_operation(RevocationIn),
 )
 async def post_revocation(
@@ -171,7 +174,10 @@ async def get_revocations(
 
 
 @router.delete(
-    "/connections/{connection_id:uuid}", status_code=204, response_class=Response, responses=refusals(NotFound)
+    "/connections/{connection_id:uuid}",
+    status_code=204,
+    response_class=Response,
+    responses=refusals(NotFound, OutcomeUnknown),
 )
 async def delete_connection(
     database: ProvidedDatabase,

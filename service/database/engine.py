@@ -223,6 +223,7 @@ class Database:
                     "default_transaction_isolation": "read committed",
                     "timezone": "UTC",
                     "client_min_messages": "warning",
+                    "standard_conforming_strings": "on",
                     # A node that freezes in the middle of a transaction holds its locks no longer than
                     # this.
                     "idle_in_transaction_session_timeout": f"{self._settings.database_timeout_seconds * 1000:.0f}",

@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.database.durability import StandbyServer, UnsafeServer
-from service.errors import DatabaseUnavailable, RequestRefused
+from service.errors import DatabaseUnavailable, OutcomeUnknown, RequestRefused
 from service.metrics import DATABASE_FAILURES
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ UnavailableReason = Literal[
     "out_of_resources",
     "pool_exhausted",
     "read_only",
+    "schema_missing",
     "stopping",
     "timeout",
     "too_many_connections",
@@ -94,6 +95,10 @@ _REFUSED = Condition(Failure.UNAVAILABLE, "connection_refused", "PostgreSQL refu
 _CONFLICT = Condition(Failure.RETRY, "conflict", "PostgreSQL undid the change because of others at the same time.")
 _UNSAFE = Condition(Failure.UNAVAILABLE, "unsafe_server", "Alerts cannot be stored at this server.")
 
+_SCHEMA = Condition(
+    Failure.UNAVAILABLE, "schema_missing", "PostgreSQL does not show this node the tables of this version."
+)
+
 _OF_SQLSTATE: dict[str, Condition] = {
     # A whole code is looked up before its class.
     "08": UNREACHABLE,
@@ -102,10 +107,17 @@ _OF_SQLSTATE: dict[str, Condition] = {
     "25P04": _TIMEOUT,  # transaction_timeout
     "28": _REFUSED,  # an invalid password, or pg_hba.conf
     "3D": _REFUSED,  # there is no such database, as while it is restored
+    "3F000": _SCHEMA,  # a schema, column, function, object or table that is not there: a restore under way,
     "40": _CONFLICT,
+    "42501": _REFUSED,  # or a role whose privileges or search_path were changed
+    "42703": _SCHEMA,
+    "42704": _SCHEMA,
+    "42883": _SCHEMA,
+    "42P01": _SCHEMA,
     "53": _RESOURCES,
     "53100": Condition(Failure.UNAVAILABLE, "disk_full", "The disk of PostgreSQL is full."),
     "53300": Condition(Failure.UNAVAILABLE, "too_many_connections", "PostgreSQL has too many connections."),
+    "54000": _RESOURCES,  # the queue of notifications is full
     "55P03": Condition(Failure.RETRY, "lock_timeout", "A lock in PostgreSQL was not free in time."),
     "57": Condition(Failure.UNAVAILABLE, "stopping", "PostgreSQL is stopping or starting."),
     "57014": _TIMEOUT,  # statement_timeout, or canceled by an operator
@@ -202,8 +214,9 @@ def unavailable(
     """
     condition = failure if isinstance(failure, Condition) else condition_of(failure) or UNREACHABLE
     DATABASE_FAILURES.labels(condition.reason).inc()
+    kind = OutcomeUnknown if may_be_stored else DatabaseUnavailable
     outcome = "It is unknown whether anything was stored" if may_be_stored else "Nothing was stored"
-    return DatabaseUnavailable(
+    return kind(
         f"{condition.sentence} {outcome}; send the request again.",
         retry_after=RETRY_AFTER_SECONDS,
         members={"reason": condition.reason},

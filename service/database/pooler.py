@@ -26,6 +26,7 @@ def beginning(identity: str, idle_timeout_seconds: float) -> str:
         f"SELECT {DURABLE_COMMIT.format(local='true')};"
         " SET LOCAL TimeZone = 'UTC';"
         " SET LOCAL client_min_messages = warning;"
+        " SET LOCAL standard_conforming_strings = on;"
         f" SET LOCAL idle_in_transaction_session_timeout = {idle_timeout_seconds * 1000:.0f};"
         f" SELECT require_server('{identity}');"
     )

@@ -41,7 +41,9 @@ _LOCK_TIMEOUT = text(f"SET LOCAL lock_timeout = '{TRIAL_SECONDS * 250}ms'")
 _IS_IN_RECOVERY = text("SELECT pg_is_in_recovery()")
 _GROW = text("CREATE TEMPORARY TABLE trial ON COMMIT DROP AS SELECT repeat('x', 2000) FROM generate_series(1, 64)")
 _LOCK_LOG = text(AdvisoryLock.LOG.lock)
-_LOCK_TABLES = text("LOCK TABLE ONLY events, ONLY alerts IN ROW EXCLUSIVE MODE")
+_LOCK_TABLES = text(
+    "LOCK TABLE ONLY events, ONLY alerts, log_chain, idempotency_keys, commit_attempts IN ROW EXCLUSIVE MODE"
+)
 # A function may write in a read-only transaction; a DELETE may not, though it finds nothing.
 _WRITE = text("WITH nothing AS (DELETE FROM nodes WHERE false) SELECT pg_logical_emit_message(true, 'tocsin', '')")
 

@@ -22,6 +22,7 @@ from service.errors import (
     DatabaseUnavailable,
     InvalidRequest,
     KeysUnavailable,
+    OutcomeUnknown,
     RateLimited,
     RequestRefused,
     ScopeMissing,
@@ -46,6 +47,7 @@ _BEARER = "bearer."
 _REASON_OF_REFUSAL: dict[str, CloseReason] = {
     InvalidRequest.code: CloseReason.BAD_MESSAGE,
     DatabaseUnavailable.code: CloseReason.OVERLOADED,
+    OutcomeUnknown.code: CloseReason.OVERLOADED,
 }
 """The close reasons of the refusals that are not named alike."""
 
