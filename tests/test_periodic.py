@@ -205,7 +205,7 @@ async def test_only_the_first_failure_of_a_row_is_logged_and_the_success_after_i
     [
         ValueError("a defect"),
         NotFound("not expected"),
-        asyncpg.PostgresError.new({"S": "ERROR", "C": "42501", "M": "permission denied"}),
+        asyncpg.PostgresError.new({"S": "ERROR", "C": "42601", "M": "syntax error"}),
     ],
 )
 async def test_any_other_error_ends_the_task(error: Exception) -> None:
