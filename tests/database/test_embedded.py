@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, where the path of its folder is not plain."""
+"""The embedded PostgreSQL: where the path of its folder is not plain, and when it ends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from service.database.embedded import BINARIES, WATCH_SECONDS, embedded_postgres
 from service.errors import ConfigurationError
 from tests.harness import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import URL
 
@@ -86,12 +87,86 @@ async def test_a_server_that_was_killed_is_started_again_at_the_same_address(
     assert not await asyncio.to_thread(lambda: list(links.iterdir()))
 
 
+USER = "pgserver" if os.geteuid() == 0 else None
+"""Who runs the server."""
+
+
+def stop(folder: Path, mode: str) -> None:
+    control = [str(BINARIES / "pg_ctl"), "-w", "-D", str(folder / "postgres"), "-m", mode, "stop"]
+    subprocess.run(control, check=True, user=USER, stdout=subprocess.DEVNULL)
+    assert not (folder / "postgres" / "postmaster.pid").exists()
+
+
 def test_a_server_that_was_stopped_stays_so(tmp_path: Path) -> None:
     with embedded_postgres(tmp_path, restart=True):
-        control = [str(BINARIES / "pg_ctl"), "-w", "-D", str(tmp_path / "postgres"), "-m", "immediate", "stop"]
-        subprocess.run(control, check=True, user="pgserver" if os.geteuid() == 0 else None, stdout=subprocess.DEVNULL)
-        time.sleep(3 * WATCH_SECONDS)  # there is nothing to wait for
+        stop(tmp_path, "fast")
+        time.sleep(4 * WATCH_SECONDS)  # there is nothing to wait for
         assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+async def test_a_server_that_ended_without_a_shutdown_is_started_again(tmp_path: Path) -> None:
+    with embedded_postgres(tmp_path, restart=True) as url:
+        stop(tmp_path, "immediate")
+        await eventually(lambda: answers(url))
+
+
+async def test_a_restart_that_fails_is_tried_until_it_succeeds_and_the_log_says_why(tmp_path: Path) -> None:
+    data = tmp_path / "postgres"
+    with capture_logs() as log, embedded_postgres(tmp_path, restart=True) as url:
+        (data / "pg_wal").rename(data / "away")
+        os.kill(postmaster(tmp_path), signal.SIGKILL)
+        await eventually(lambda: len([line for line in log if line["log_level"] == "error"]) == 3)
+        (data / "away").rename(data / "pg_wal")
+        await eventually(lambda: answers(url))
+        await eventually(lambda: log[-1]["event"] == "the embedded PostgreSQL runs again")
+    started, *failed, _ = log
+    assert started["event"] == "the embedded PostgreSQL was killed: starting it again"
+    assert {line["event"] for line in failed} == {"the embedded PostgreSQL does not start; trying again"}
+    assert {line["reason"] for line in failed} == {'required WAL directory "pg_wal" does not exist'}
+    assert [line["after_seconds"] for line in failed] == [2 * WATCH_SECONDS, 4 * WATCH_SECONDS, 8 * WATCH_SECONDS]
+
+
+@pytest.fixture
+def other_process() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "600"], user=USER) as process:
+        yield process.pid
+        process.kill()
+
+
+@pytest.fixture(params=["gone", "empty", "unfinished", "of another process"])
+def leave_lock_files(request: pytest.FixtureRequest, other_process: int) -> Callable[[Path], None]:
+    """Kill the server, and leave its lock files so."""
+
+    def leave(folder: Path) -> None:
+        killed = postmaster(folder)
+        for file in (folder / "postgres" / "postmaster.pid", folder / "postgres" / ".s.PGSQL.5432.lock"):
+            pid, rest = file.read_text().split("\n", 1)
+            if request.param == "gone":
+                file.unlink()
+            else:
+                contents = {"empty": "", "unfinished": f"{pid}\n", "of another process": f"{other_process}\n{rest}"}
+                file.write_text(contents[request.param])
+        os.kill(killed, signal.SIGKILL)
+
+    return leave
+
+
+async def test_whatever_its_lock_files_say_a_killed_server_is_started_again(
+    tmp_path: Path, leave_lock_files: Callable[[Path], None]
+) -> None:
+    with embedded_postgres(tmp_path, restart=True) as url:
+        leave_lock_files(tmp_path)
+        await eventually(lambda: answers(url))
+    assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+async def test_whatever_the_lock_files_of_a_killed_server_say_the_next_one_starts(
+    tmp_path: Path, leave_lock_files: Callable[[Path], None]
+) -> None:
+    with embedded_postgres(tmp_path):
+        leave_lock_files(tmp_path)
+    with embedded_postgres(tmp_path) as url:
+        assert await answers(url)
 
 
 async def answers(url: URL) -> bool:
