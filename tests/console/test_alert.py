@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -495,6 +496,22 @@ async def test_without_the_scope_it_is_said_which_one_shows_who_has_received_it(
         "To see who has received this alert, your token needs the scope alerts:manage."
     )
     assert tab.requests_of(f"/v1/alerts/{answer['id']}/receipts") == 0
+
+
+async def test_an_alert_behind_a_dialog_is_not_seen_until_a_second_after_it_closed(node: Node, tab: Tab) -> None:
+    await tab.open(node)
+    await tab.page.keyboard.press("?")
+    await expect(tab["help"]).to_be_visible()
+    answer = await node.post("Disk full")
+    await tab.shows("Disk full")
+    await asyncio.sleep(2)
+    (closed,) = await node.sql("SELECT clock_timestamp() AS at")
+    await tab.page.keyboard.press("Escape")
+    await expect(tab["help"]).to_be_hidden()
+    (sighting,) = await eventually(
+        lambda: node.sql("SELECT seen_at FROM audit.sightings WHERE alert_id = $1", answer["id"])
+    )
+    assert sighting["seen_at"] - closed["at"] > timedelta(seconds=1)
 
 
 async def test_who_only_read_an_alert_in_the_list_is_shown_to_others_as_having_seen_it(

@@ -94,6 +94,16 @@ if (location.protocol === "http:") {
 }
 """
 """Keeps, in the page, the number of each event that the feed took in, in the order in which they came."""
+SHARE = """
+async ([token, url]) => {
+    const { SharedStream } = await import("/console/stream/shared-stream.js");
+    const offer = () => { if (window.isOut) throw new Error("no token"); return token };
+    window.isOut = true;
+    window.stream = new SharedStream({ share: "seen", url, after: "latest", token: offer });
+    window.stream.start();
+}
+"""
+"""Shares a stream that has no token, and so no connection, until ``isOut`` is false."""
 START = "SELECT coalesce(max(last_seq), 0) AS head, clock_timestamp() AS since FROM log_chain"
 HANG = "const held = new XMLHttpRequest(); held.open('GET', '/held', false); held.send()"
 
@@ -412,3 +422,34 @@ async def test_a_page_that_comes_back_from_the_cache_goes_on_without_loss_or_dou
         await tabs.connections(own_node, ever=2, now=1)
         assert tab.requests_of("/v1/alerts") == 1
         await cached.close()
+
+
+@pytest.mark.parametrize("ending", ["close", "freeze"])
+async def test_what_was_seen_during_an_outage_is_reported_though_the_leader_ends_meanwhile(
+    node: Node, tabs: Tabs, ending: str
+) -> None:
+    alerts = [(await node.post(f"Number {number}"))["id"] for number in range(2)]
+    share = [token("alice", READ), node.base.replace("http", "ws") + "/v1/ws"]
+    leader, follower = [await tabs.new() for _ in range(2)]
+    for tab in (leader, follower):
+        await tab.page.goto(node.base)
+        await tab.page.evaluate(SHARE, share)
+        await eventually(partial(tab.page.evaluate, "stream.status.reason === 'token_unavailable'"))
+    assert await leader.page.evaluate("stream.isLeader")
+    for tab, alert in zip((follower, leader), alerts, strict=True):
+        await tab.page.evaluate("(id) => stream.seen([id])", alert)
+    if ending == "close":
+        await leader.page.close()
+        await eventually(lambda: follower.page.evaluate("stream.isLeader"))
+    else:
+        await leader.page.evaluate("document.dispatchEvent(new Event('freeze'))")
+        await eventually(lambda: follower.page.evaluate("stream.isLeader"))
+        await follower.page.evaluate("document.dispatchEvent(new Event('freeze'))")
+        await follower.page.evaluate("document.dispatchEvent(new Event('resume'))")
+        await eventually(lambda: follower.page.evaluate("stream.isLeader"))
+    await follower.page.evaluate("window.isOut = false; stream.wake()")
+    await eventually(
+        lambda: node.sql(
+            "SELECT count(*) FROM audit.sightings WHERE alert_id = ANY($1::uuid[]) HAVING count(*) = 2", alerts
+        )
+    )

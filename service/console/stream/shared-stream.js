@@ -25,6 +25,8 @@
  * - Tabs share only where `share`, `url`, `topics` and `minSeverity` are equal. `share` has to name the admin and what their
  *   token lets them see: `viewOf` of jwt-claims.js does. Share only after the server accepted the tab's token (as by loading a
  *   list with it): the channel asks for none.
+ * - What somebody saw in one tab, all tabs keep until the leader has reported it on a connection that lived on after, and they
+ *   hand it to the next leader: what was seen during an outage outlives the tab that leads. Repetitions have no effect.
  * - A leader that does not answer, because its page hangs, is replaced after `REPLY_TIMEOUT_MS`.
  * - Without locks or channels (an old browser, a page without TLS), each tab has its own stream.
  */
@@ -63,7 +65,7 @@ export class SharedStream {
   #liveSince = Infinity; // Of that stream.
   #isJoining = false; // The leader has not replied yet.
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
-  /** Alerts that were seen before there was a leader to report them to. @type {Set<string>} */ #seen = new Set();
+  /** Alerts that were seen in any of the tabs and may not be reported yet. @type {Set<string>} */ #seen = new Set();
   #endKeepAlive = () => {};
   #paused = false;
 
@@ -127,8 +129,9 @@ export class SharedStream {
 
   /** Reports alerts that somebody saw in this tab: each was in view for a second. @param {Iterable<string>} alerts  Their ids. */
   seen(alerts) {
-    for (const id of alerts) this.#seen.add(id);
-    this.#reportSeen();
+    const ids = [...alerts];
+    this.#keepSeen(ids);
+    this.#reportSeen(ids);
   }
 
   /** Sends the leader this tab's fresh token. */
@@ -152,6 +155,7 @@ export class SharedStream {
   }
 
   #leave() {
+    this.#reportSeen();
     if (!this.#leader) this.#post({ type: "leave", from: this.#id });
     this.#followLeader(null);
     this.#endOwnStream();
@@ -312,6 +316,9 @@ export class SharedStream {
         if (!isOurs || message.from !== this.#followedTab) return;
         return this.#dispatch(message.callback);
       }
+      case "seen":
+        this.#keepSeen(message.alerts);
+        return this.#leader?.onMessage(message);
       default:
         return this.#leader?.onMessage(message);
     }
@@ -338,6 +345,9 @@ export class SharedStream {
         return options.onPresence?.(value);
       case "onError":
         return options.onError?.(value);
+      case "onSeenReported":
+        for (const id of value) this.#seen.delete(id);
+        return options.onSeenReported?.(value);
     }
   }
 
@@ -382,12 +392,16 @@ export class SharedStream {
     else this.#post({ type: "visibility", from: this.#id, visible: isVisible(), shown: this.#buffer.last });
   }
 
-  #reportSeen() {
-    const alerts = [...this.#seen];
-    if (!alerts.length || !(this.#leader || this.#followedTab)) return;
-    if (this.#leader) this.#leader.seen(alerts);
-    else this.#post({ type: "seen", from: this.#id, alerts });
-    this.#seen.clear();
+  /** @param {string[]} alerts */
+  #keepSeen(alerts) {
+    for (const id of alerts) this.#seen.add(id);
+  }
+
+  /** Tells the leader, and the other tabs. @param {string[]} alerts */
+  #reportSeen(alerts = [...this.#seen]) {
+    if (alerts.length === 0) return;
+    this.#leader?.seen(alerts);
+    this.#post({ type: "seen", from: this.#id, alerts });
   }
 
   /** @param {TabMessage | FollowerMessage} message */

@@ -12,18 +12,24 @@ const WAITING_MAX = 5_000;
 
 export class Sightings {
   #send;
+  #onReported;
   /** @type {Set<string>} */ #waiting = new Set();
-  /** Sent since the last heartbeat. @type {Set<string>} */ #recent = new Set();
+  /** Since the last heartbeat, and whether they were sent or still are being sent. @type {Map<string, boolean>} */
+  #recent = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
 
-  /** @param {(alerts: string[]) => boolean | Promise<boolean>} send  Returns whether they were sent. */
-  constructor(send) {
+  /**
+   * @param {(alerts: string[]) => boolean | Promise<boolean>} send  Returns whether they were sent.
+   * @param {(alerts: string[]) => void} onReported  They were sent, and a heartbeat followed.
+   */
+  constructor(send, onReported = () => {}) {
     this.#send = send;
+    this.#onReported = onReported;
   }
 
   /** @param {Iterable<string>} alerts  Their ids. */
   add(alerts) {
-    for (const id of alerts) if (this.#waiting.size < WAITING_MAX) this.#waiting.add(id);
+    for (const id of alerts) if (this.#waiting.size < WAITING_MAX && !this.#recent.has(id)) this.#waiting.add(id);
     this.schedule();
   }
 
@@ -43,13 +49,15 @@ export class Sightings {
 
   /** A heartbeat: the node that they were sent to has lived on. */
   settle() {
-    this.#recent.clear();
+    const sent = [...this.#recent].filter(([, isSent]) => isSent).map(([id]) => id);
+    for (const id of sent) this.#recent.delete(id);
+    if (sent.length > 0) this.#onReported(sent);
     this.schedule();
   }
 
   /** A new connection is open. */
   resend() {
-    const recent = [...this.#recent];
+    const recent = [...this.#recent.keys()];
     this.#recent.clear();
     this.add(recent);
   }
@@ -62,8 +70,12 @@ export class Sightings {
 
   /** @param {string[]} alerts */
   async #sendBatch(alerts) {
-    for (const id of alerts) this.#recent.add(id);
-    if (await this.#send(alerts)) return;
-    for (const id of alerts) if (this.#recent.delete(id)) this.#waiting.add(id); // The next heartbeat sends them again.
+    for (const id of alerts) this.#recent.set(id, false);
+    const isSent = await this.#send(alerts);
+    for (const id of alerts) {
+      if (!this.#recent.has(id)) continue;
+      if (isSent) this.#recent.set(id, true);
+      else if (this.#recent.delete(id)) this.#waiting.add(id); // The next heartbeat sends them again.
+    }
   }
 }

@@ -76,6 +76,7 @@ import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
  * @property {(frame: PresenceFrame) => void} [onPresence]
  * @property {(frame: ErrorFrame) => void} [onError]
  * @property {(cursor: string) => void} [onCursor]  The cursor moved: nothing up to it is outstanding.
+ * @property {(alerts: string[]) => void} [onSeenReported]  These sightings were sent, and the connection lived on.
  * @property {(seq: number) => void} [onDuplicate]  An event came twice or out of order, and was not passed on.
  */
 
@@ -120,7 +121,10 @@ export class StreamClient {
     this.#transport && this.#connection ? this.#transport.ack(this.#connection, seq) : false,
   );
 
-  #sightings = new Sightings((alerts) => this.#transport?.seen(alerts) ?? false);
+  #sightings = new Sightings(
+    (alerts) => this.#transport?.seen(alerts) ?? false,
+    (alerts) => this.#options.onSeenReported?.(alerts),
+  );
 
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #checkTimer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #webSocketTimer;
@@ -306,6 +310,7 @@ export class StreamClient {
       case "event":
         return this.#onEvent(frame);
       case "caught_up":
+        this.#sightings.settle(); // A long poll that brings nothing ends with this frame.
         this.#advance(frame.cursor);
         this.#liveAt = Math.min(this.#liveAt, Date.now());
         this.#lostAt = null;

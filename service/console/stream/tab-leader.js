@@ -72,6 +72,7 @@ export class Leader {
       onReset: (frame) => this.#onReset(frame),
       onPresence: (value) => this.#broadcast({ call: "onPresence", value }),
       onError: (value) => this.#broadcast({ call: "onError", value }),
+      onSeenReported: (value) => this.#broadcast({ call: "onSeenReported", value }),
       onDuplicate: (seq) => options.onDuplicate?.(seq),
     });
     if (context.cursor !== null && !context.buffer.holds(context.cursor)) context.buffer.reset(context.cursor);

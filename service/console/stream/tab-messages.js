@@ -14,6 +14,7 @@
  *   | {call: "onGap", value: {frame: GapFrame, cursor: string}}
  *   | {call: "onReset", value: ResetFrame}
  *   | {call: "onPresence", value: PresenceFrame}
+ *   | {call: "onSeenReported", value: string[]}
  *   | {call: "onError", value: ErrorFrame}} StreamCallback
  */
 
@@ -46,7 +47,8 @@
  */
 
 /**
- * To the leader. `shown`: the cursor up to which the tab has shown events. `alerts`: the ids of those that somebody saw there.
+ * To the leader. `shown`: the cursor up to which the tab has shown events. `alerts`: the ids of those that somebody saw; the
+ * other tabs keep them too, for the next leader.
  * @typedef {JoinMessage
  *   | {type: "visibility", from: string, visible: boolean, shown: string | null}
  *   | {type: "seen", from: string, alerts: string[]}

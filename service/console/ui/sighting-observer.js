@@ -1,6 +1,6 @@
 /**
- * Which alerts the person sees: an alert is reported once its element was in view, in a visible page, for a second. Each
- * alert is reported once a session.
+ * Which alerts the person sees: an alert is reported once its element was in view, in a visible page and behind no modal
+ * dialog, for a second. Each alert is reported once a session.
  */
 
 const SEEN_AFTER_MS = 1_000;
@@ -10,7 +10,7 @@ const REPORTED_MAX = 50_000;
 export class SightingObserver {
   #report;
   /** @type {WeakMap<Element, string>} */ #ids = new WeakMap();
-  /** The elements in view, with their timers while the page is visible. @type {Map<Element, number | undefined>} */
+  /** The elements in view, with their timers while they can be seen. @type {Map<Element, number | undefined>} */
   #inView = new Map();
   /** @type {Set<string>} */ #reported = new Set();
   #observer = new IntersectionObserver((entries) => this.#onChange(entries), { threshold: IN_VIEW_RATIO });
@@ -18,9 +18,10 @@ export class SightingObserver {
   /** @param {(id: string) => void} report */
   constructor(report) {
     this.#report = report;
-    document.addEventListener("visibilitychange", () => {
-      for (const element of this.#inView.keys()) this.#restart(element);
-    });
+    document.addEventListener("visibilitychange", () => this.#restartAll());
+    new MutationObserver((changes) => {
+      if (changes.some(({ target }) => target instanceof HTMLDialogElement)) this.#restartAll();
+    }).observe(document, { subtree: true, attributeFilter: ["open"] });
   }
 
   /** Observes an element that shows an alert from now on, until it is removed. @param {Element} element @param {string} id */
@@ -51,10 +52,15 @@ export class SightingObserver {
     }
   }
 
-  /** The second begins, or does not while the page is hidden. @param {Element} element */
+  #restartAll() {
+    for (const element of this.#inView.keys()) this.#restart(element);
+  }
+
+  /** The second begins, or does not while the element cannot be seen. @param {Element} element */
   #restart(element) {
     clearTimeout(this.#inView.get(element));
-    const timer = document.hidden ? undefined : setTimeout(() => this.#onSeen(element), SEEN_AFTER_MS);
+    const isCovered = document.hidden || document.querySelector("dialog:modal") !== null;
+    const timer = isCovered ? undefined : setTimeout(() => this.#onSeen(element), SEEN_AFTER_MS);
     this.#inView.set(element, timer);
   }
 

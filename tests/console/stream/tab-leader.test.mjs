@@ -188,11 +188,23 @@ test("of the tabs' tokens it takes the one that lives longest, and none that was
   assert.equal((await server.connections.next()).token, tokenOf(20));
 });
 
-test("it reports what was seen in any of the tabs", async (t) => {
-  const { leader, connection } = await leading(t);
+test("it reports what was seen in any of the tabs, and says so once the connection lived on", async (t) => {
+  const { leader, connection, posted, here, until } = await leading(t);
   connection.welcome();
   leader.onMessage(joinOf("b"));
   leader.onMessage({ type: "seen", from: "b", alerts: ["x"] });
   leader.seen(["y", "x"]);
   assert.deepEqual(await connection.received.next(), { type: "seen", alerts: ["x", "y"] });
+  const reported = { call: "onSeenReported", value: ["x", "y"] };
+  assert.equal(here.filter(({ call }) => call === reported.call).length, 0);
+  connection.heartbeat(0);
+  await until("onSeenReported");
+  assert.deepEqual(
+    here.filter(({ call }) => call === reported.call),
+    [reported],
+  );
+  assert.deepEqual(
+    posted.filter(({ callback }) => callback?.call === reported.call),
+    [{ type: "stream", to: null, callback: reported }],
+  );
 });
