@@ -9,7 +9,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
@@ -76,6 +76,13 @@ async def stored(node: Process) -> bool:
     return False
 
 
+async def listed(node: Process) -> list[dict[str, Any]] | None:
+    async with node.http("alice", "alerts:read") as client:
+        answer = await client.get("/v1/alerts", params={"limit": 100})
+    alerts: list[dict[str, Any]] | None = answer.json()["alerts"] if answer.is_success else None
+    return alerts
+
+
 @pytest.mark.parametrize("options", [("--dev",), ("--workers", "2")])
 async def test_a_killed_postgres_is_started_again_and_what_was_answered_is_there(
     serve: Callable[..., Process], tmp_path: Path, options: tuple[str, ...]
@@ -84,8 +91,7 @@ async def test_a_killed_postgres_is_started_again_and_what_was_answered_is_there
     before = {(await node.post())["id"] for _ in range(20)}
     os.kill(postmaster(tmp_path), signal.SIGKILL)
     await eventually(lambda: stored(node))
-    async with node.http("alice", "alerts:read") as client:
-        alerts = (await client.get("/v1/alerts", params={"limit": 100})).json()["alerts"]
+    alerts = await eventually(partial(listed, node))
     assert before < {alert["id"] for alert in alerts}
     assert lines(node, "the embedded PostgreSQL") == [
         "the embedded PostgreSQL was killed: starting it again",
