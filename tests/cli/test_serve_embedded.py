@@ -93,6 +93,7 @@ async def test_a_killed_postgres_is_started_again_and_what_was_answered_is_there
     await eventually(lambda: stored(node))
     alerts = await eventually(partial(listed, node))
     assert before < {alert["id"] for alert in alerts}
+    await eventually(lambda: lines(node, "the embedded PostgreSQL runs again"))
     assert lines(node, "the embedded PostgreSQL") == [
         "the embedded PostgreSQL was killed: starting it again",
         "the embedded PostgreSQL runs again",

@@ -221,6 +221,7 @@ async def test_sightings_are_deleted_with_the_last_event_of_the_alert_by_then(
     await opened.flusher.flush()
     await log.fill(SIZE + 20)
     await log.connection.execute("UPDATE events SET alert_id = $1 WHERE seq = $2", alerts[1], SIZE + 1)
+    await opened.dispatch(SIZE - 1, SIZE + 20)
     opened.ledger.record_sightings("bob", ("*",), alerts)
     await opened.flusher.flush()
     opened.ledger.record_sightings("carol", ("*",), alerts)

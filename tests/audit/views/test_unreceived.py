@@ -22,7 +22,9 @@ async def unreceived(node: Node, alert: dict[str, Any]) -> dict[str, Any]:
 
 
 async def acknowledged(node: Node, stream: Stream, seq: int) -> None:
-    """Acknowledge, and wait until the ledger has it."""
+    """Acknowledge once it was sent, and wait until the ledger has it."""
+    while all(frame.get("seq", 0) < seq for frame in stream.seen):
+        await stream.next()
     await stream.ack(seq)
     query = "SELECT FROM receipts WHERE connection_id = $1::text::uuid AND seq = $2"
     await eventually(lambda: node.sql(query, stream.seen[0]["connection"], seq))
