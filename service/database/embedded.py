@@ -125,6 +125,7 @@ def _start(folder: Path) -> PostgresServer:
         try:
             return get_server(folder)
         except Exception:
+            PostgresServer._instances.pop(folder, None)  # noqa: SLF001 - it would be returned as it is
             attempts += 1
             if attempts == START_ATTEMPTS:
                 raise

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fixtures.pooler import MODES, pooling
+from tests.fixtures.pooler import pooling
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [pytest.param("session", marks=pytest.mark.long), "transaction"])
 async def test_the_commands_use_the_direct_address(
     tocsin_process: Callable[..., subprocess.CompletedProcess[str]], copy_url: str, mode: str
 ) -> None:

@@ -60,7 +60,7 @@ async def test_a_node_does_not_start_where_the_role_is_read_only(
     "settings", [{}, {"ignore_startup_parameters": "default_transaction_isolation,idle_in_transaction_session_timeout"}]
 )
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("command", ["serve", "migrate"])
+@pytest.mark.parametrize("command", ["serve", pytest.param("migrate", marks=pytest.mark.long)])
 async def test_a_pooler_needs_an_address_to_listen_at(
     refused_process: Callable[..., str], database_url: str, mode: str, settings: dict[str, str], command: str
 ) -> None:

@@ -208,6 +208,7 @@ async def two_serve_without(node: Process, killed: int) -> set[int] | None:
     return pids if len(pids) == 2 and killed not in pids else None
 
 
+@pytest.mark.long
 async def test_a_worker_that_cannot_start_again_leaves_the_service_up_until_no_other_is_there(pair: Process) -> None:
     for statement in REFUSE_NODES:
         await pair.sql(statement)

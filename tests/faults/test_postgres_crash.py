@@ -39,7 +39,7 @@ async def alter_system(postgres: Postgres, *changes: str) -> None:
     await connection.close()
 
 
-@pytest.mark.parametrize("mode", ["", *MODES])
+@pytest.mark.parametrize("mode", ["", *(pytest.param(mode, marks=pytest.mark.long) for mode in MODES)])
 async def test_what_was_answered_is_there_after_postgres_was_killed(
     own_postgres: Postgres, weak_database: str, tmp_path: Path, mode: str
 ) -> None:

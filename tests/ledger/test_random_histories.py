@@ -321,7 +321,7 @@ def loop() -> Iterator[asyncio.Runner]:
 
 
 @settings(
-    max_examples=30,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],  # what the examples before left in the database would mislead a shrinker
