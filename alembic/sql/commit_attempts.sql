@@ -7,10 +7,6 @@
 CREATE FUNCTION lock_log(attempt bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM require_durability();
-    -- That a commit did not wait for its synchronous standby is said in a warning, and nowhere else.
-    IF current_setting('client_min_messages') = 'error' THEN
-        PERFORM set_config('client_min_messages', 'warning', true);
-    END IF;
     -- A node that has given up does not always cancel its statement.
     IF current_setting('lock_timeout') = '0' THEN
         PERFORM set_config('lock_timeout', '10s', true);

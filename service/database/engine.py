@@ -222,7 +222,7 @@ class Database:
                     "application_name": APPLICATION_NAME,
                     "default_transaction_isolation": "read committed",
                     "timezone": "UTC",
-                    "client_min_messages": "warning",
+                    "client_min_messages": "warning",  # says that a commit did not wait for its standby
                     "standard_conforming_strings": "on",
                     # A node that freezes in the middle of a transaction holds its locks no longer than
                     # this.
