@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import tempfile
+from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import make_url
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
 
 class Cut(Enum):
@@ -138,3 +142,13 @@ class Proxy:
                 node.write(data)
         await self.ends_pass.wait()
         node.close()
+
+
+@asynccontextmanager
+async def proxy_to(database_url: str) -> AsyncIterator[Proxy]:
+    """Listen in front of the server of a database."""
+    with tempfile.TemporaryDirectory() as folder:
+        proxy = Proxy(Path(folder), Path(str(make_url(database_url).query["host"]), ".s.PGSQL.5432"))
+        await proxy.start()
+        yield proxy
+        await proxy.stop()

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -21,7 +19,7 @@ from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalErr
 from service.ledger.source_stats import SourceStats
 from service.settings import Settings, StorageSettings
 from tests.alerts.examples import BILLING, posted
-from tests.alerts.proxy import Cut, Proxy
+from tests.alerts.proxy import Cut, Proxy, proxy_to
 from tests.harness import Node, eventually, serving
 
 if TYPE_CHECKING:
@@ -37,11 +35,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    with tempfile.TemporaryDirectory() as folder:
-        proxy = Proxy(Path(folder), Path(str(make_url(database_url).query["host"]), ".s.PGSQL.5432"))
-        await proxy.start()
+    async with proxy_to(database_url) as proxy:
         yield proxy
-        await proxy.stop()
 
 
 @pytest.fixture

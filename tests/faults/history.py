@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.faults.trials.records import SEVERITIES
-
 if TYPE_CHECKING:
     from tests.faults.client_sockets import ClientSocket
+    from tests.faults.trials.records import Subscription
 
 _EVENT = re.compile(rb'\{"type":"event","seq":(\d+),')
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -41,26 +40,6 @@ class Logged(NamedTuple):
     recipients: list[str] | None
     occurred_at: datetime
     size: int
-
-
-@dataclass(frozen=True)
-class Subscription:
-    """What a client asks for, with an independent implementation of the rule for who sees an event."""
-
-    recipient: str
-    topics: tuple[str, ...] = ("*",)
-    min_severity: str = "info"
-
-    def sees(self, event: Logged) -> bool:
-        """Say whether an event is part of it."""
-        return (
-            SEVERITIES.index(event.severity) >= SEVERITIES.index(self.min_severity)
-            and (event.recipients is None or self.recipient in event.recipients)
-            and any(
-                pattern in ("*", event.topic) or (pattern.endswith(".*") and event.topic.startswith(pattern[:-1]))
-                for pattern in self.topics
-            )
-        )
 
 
 @dataclass

@@ -27,10 +27,10 @@ from service.database.embedded import embedded_postgres
 from service.database.engine import parse_url
 from service.database.migrate import migrate
 from tests.faults.client_sockets import ask, find_ends, post
-from tests.faults.history import NEVER, Frames, ObservedConnection, Posted, Subscription, Unread, now
+from tests.faults.history import NEVER, Frames, ObservedConnection, Posted, Unread, now
 from tests.faults.history_checker import LEASE, complaints_of
 from tests.faults.simulated_clients import LongPollClient, SimulatedClient, SseClient, WebSocketClient
-from tests.faults.trials.records import SEVERITIES
+from tests.faults.trials.records import SEVERITIES, Subscription
 from tests.harness import PATIENCE, WRITE, eventually, new_database, start_process, token, with_database
 
 if TYPE_CHECKING:

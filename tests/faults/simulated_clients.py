@@ -15,8 +15,8 @@ from tests.harness import token
 from tests.http_streams import texts_of
 
 if TYPE_CHECKING:
-    from tests.faults.history import Subscription
     from tests.faults.history_runner import History, NodeSlot
+    from tests.faults.trials.records import Subscription
 
 SILENCE_SECONDS = 6
 """How long a client waits for the next byte: several heartbeats."""

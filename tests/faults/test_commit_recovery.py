@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from service.database.embedded import BINARIES
 from service.database.locks import AdvisoryLock
 from service.settings import LedgerSettings, LimitSettings, Settings, StorageSettings
-from tests.alerts.proxy import Cut, Proxy
+from tests.alerts.proxy import Cut, Proxy, proxy_to
 from tests.faults.conftest import Postgres
 from tests.harness import eventually, memory_folder, serving
 
@@ -65,11 +65,8 @@ def outcome(answer: Answer) -> int | str:
 
 @pytest.fixture
 async def proxy(own_database: str) -> AsyncIterator[Proxy]:
-    with tempfile.TemporaryDirectory() as folder:
-        proxy = Proxy(Path(folder), Path(str(make_url(own_database).query["host"]), ".s.PGSQL.5432"))
-        await proxy.start()
+    async with proxy_to(own_database) as proxy:
         yield proxy
-        await proxy.stop()
 
 
 @pytest.mark.parametrize("kind", ["a repetition", "a repetition that is only counted"])

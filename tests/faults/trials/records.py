@@ -11,7 +11,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import asyncpg
 import jwt
@@ -169,15 +169,31 @@ class Change:
 # What came.
 
 
+class Visible(Protocol):
+    """What the rule for who sees an event asks of it."""
+
+    @property
+    def topic(self) -> str:
+        """Its topic."""
+
+    @property
+    def severity(self) -> str:
+        """Its severity."""
+
+    @property
+    def recipients(self) -> list[str] | None:
+        """Those that it is for; None: all who may see the topic."""
+
+
 @dataclass(frozen=True)
 class Subscription:
-    """What a recipient asks for, with an implementation of the rule for who sees an event."""
+    """What a recipient asks for, with an independent implementation of the rule for who sees an event."""
 
     recipient: str
     topics: tuple[str, ...] = ("*",)
     min_severity: str = "info"
 
-    def sees(self, event: Event) -> bool:
+    def sees(self, event: Visible) -> bool:
         """Say whether an event is part of it."""
         return (
             SEVERITIES.index(event.severity) >= SEVERITIES.index(self.min_severity)
