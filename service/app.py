@@ -40,6 +40,7 @@ from service.ledger.flusher import LedgerFlusher
 from service.ledger.recorder import LedgerRecorder
 from service.ledger.statements import PRESENCE_CHANNEL
 from service.logs import get_logger
+from service.maintenance.abandoned_transactions import AbandonedTransactions
 from service.maintenance.housekeeping import Housekeeping
 from service.retention.runner import Retention
 from service.stream import routes as stream_routes
@@ -164,6 +165,9 @@ class Node:
         self.due_alerts = DueAlerts(database, self.committer)
         self.search_indexer = SearchIndexer(database)
         self.housekeeping = Housekeeping(database, self.flusher, settings)
+        self.abandoned = AbandonedTransactions(
+            database, min(settings.storage.database_timeout_seconds, settings.ledger.node_lease_seconds / 2)
+        )
         self.retention = Retention(database, settings.retention, self.fanout.replays.drop)
         self.revocations = RevocationFeed(database, self.revoked, self._close_revoked)
         self.notifications = self._notifications()
@@ -223,6 +227,7 @@ class Node:
             await self.flusher.register(head)
             stack.push_async_callback(self.flusher.sign_off)
             stack.push_async_callback(self.dashboard.close)
+            stack.push_async_callback(self.abandoned.close)
             stack.callback(self._shut_down)  # also those without a socket, between two polls
             for work in (
                 self.flusher.task(self._shut_down, self.fanout.check_history).run(),
@@ -235,6 +240,7 @@ class Node:
                 self.ticks.task.run(),
                 self.presence.task.run(),
                 self.housekeeping.task.run(),
+                self.abandoned.task.run(),
                 self.retention.task.run(),
                 self.search_indexer.task.run(),
             ):

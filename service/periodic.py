@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 TaskName = Literal[
+    "abandoned_transactions",
     "connection_ticks",
     "dashboard_samples",
     "dashboard_ticks",

@@ -1,1 +1,1 @@
-"""Periodic clean-up: connections of lost nodes, expired keys and revocations."""
+"""Periodic clean-up: connections of lost nodes, abandoned transactions, expired keys and revocations."""

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -11,8 +11,10 @@ from sqlalchemy import text
 
 from service.database.engine import Database, parse_url
 from service.errors import DatabaseUnavailable
+from service.maintenance.abandoned_transactions import AbandonedTransactions
 from service.settings import StorageSettings
 from tests.faults.load import UNLIMITED, Admin, Load, assert_ledger_within, received_all
+from tests.fixtures.pooler import pooling
 from tests.harness import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -88,23 +90,48 @@ async def all_closed(node: Process, lost: object) -> bool:
     return bool(rows[0][0])
 
 
-async def test_a_transaction_that_its_node_leaves_open_is_ended_and_lets_its_locks_go(database_url: str) -> None:
-    database = Database(parse_url(database_url), StorageSettings(database_timeout_seconds=0.5))
+@pytest.mark.parametrize("mode", [None, "transaction"])
+@pytest.mark.parametrize("where", ["between statements", "within a statement"])
+async def test_a_transaction_that_its_node_leaves_open_is_ended_and_lets_its_locks_go(
+    database_url: str, where: str, mode: str | None
+) -> None:
+    settings = StorageSettings.model_validate(
+        {"database_timeout_seconds": 0.5, "listen_url": database_url if mode else None}
+    )
     other = await asyncpg.connect(database_url)
+    with pooling(database_url, mode) if mode else nullcontext(database_url) as url:
+        database, elsewhere = Database(parse_url(url), settings), Database(parse_url(url), settings)
+        abandoned = AbandonedTransactions(elsewhere, 0.5)
 
-    async def freeze() -> None:
-        async with database.transaction() as tx:
-            await tx.execute(text("SELECT pg_advisory_xact_lock(1)"))
-            try:
-                await other.execute("SELECT pg_advisory_lock(1)", timeout=5)
-            except TimeoutError:
-                pytest.fail("the lock was kept")
-            await tx.execute(text("SELECT 1"))
+        async def freeze() -> None:
+            async with database.transaction() as tx:
+                await tx.execute(text("LOCK TABLE alerts IN SHARE MODE"))
+                if where == "within a statement":  # PostgreSQL waits for its parameters
+                    raw: Any = (await tx.get_raw_connection()).driver_connection
+                    await raw.prepare("SELECT $1::int")
+                await abandoned.end()  # it may still go on
+                assert await is_locked(other, 0.1)
+                await asyncio.sleep(0.6)
+                await abandoned.end()
+                if await is_locked(other, 5):
+                    pytest.fail("the lock was kept")
+                await tx.execute(text("SELECT 1"))
 
-    with pytest.raises(DatabaseUnavailable):
-        await freeze()
+        with pytest.raises(DatabaseUnavailable):
+            await freeze()
+        await abandoned.close()
+        await database.close()
+        await elsewhere.close()
     await other.close()
-    await database.close()
+
+
+async def is_locked(connection: asyncpg.Connection, seconds: float) -> bool:
+    """Say whether somebody holds the lock for ``seconds``."""
+    try:
+        await connection.execute(f"SET lock_timeout = '{seconds}s'; LOCK TABLE alerts IN SHARE ROW EXCLUSIVE MODE")
+    except asyncpg.LockNotAvailableError:
+        return True
+    return False
 
 
 async def test_handshakes_of_a_node_that_froze_do_not_keep_an_admin_from_the_others(
