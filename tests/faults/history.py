@@ -44,13 +44,14 @@ class Logged(NamedTuple):
 
 @dataclass
 class Ack:
-    """The client acknowledged everything up to ``seq``.
+    """The client acknowledged everything up to ``seq``, ``in_stream`` or by a request of its own.
 
     ``confirmed_at`` is when the client knew that the service has it, and ``counts`` up to which seq. ``stored`` says
     whether it was in the database by then.
     """
 
     seq: int
+    in_stream: bool = False
     at: datetime = field(default_factory=now)
     confirmed_at: datetime | None = None
     counts: int = 0
