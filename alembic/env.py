@@ -10,13 +10,14 @@ from sqlalchemy import text
 
 import service.alerts.tables
 import service.auth.tables
+import service.database.message_key
 import service.events.tables
 import service.ledger.tables
 import service.retention.tables  # noqa: F401 - each registers its tables with the metadata
 from alembic import context
 from service.database.base import metadata
 from service.database.engine import migration_engine
-from service.database.locks import AdvisoryLock
+from service.database.locks import CREATE_MIGRATION_LOCK, TableLock
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -37,7 +38,8 @@ def run(connection: Connection) -> None:
     )
     with context.begin_transaction():
         connection.execute(text("SET LOCAL synchronous_commit = on"))
-        connection.execute(text(AdvisoryLock.MIGRATION.lock))
+        connection.execute(text(CREATE_MIGRATION_LOCK))
+        connection.execute(text(TableLock.MIGRATION.lock))
         context.run_migrations()
 
 

@@ -79,7 +79,7 @@ BEGIN
     END IF;
     IF stored > 0 THEN
         PERFORM link_log(head.seq, ids, digests);
-        PERFORM pg_notify('tocsin_events', (head.seq + stored)::text);
+        PERFORM notify_nodes('tocsin_events', (head.seq + stored)::text);
     ELSE
         -- What was stored before may not have reached the synchronous standbys: wait for them here too.
         PERFORM pg_logical_emit_message(true, 'tocsin', '');

@@ -11,7 +11,7 @@ BEGIN
     IF current_setting('lock_timeout') = '0' THEN
         PERFORM set_config('lock_timeout', '10s', true);
     END IF;
-    PERFORM pg_advisory_xact_lock(7405002);
+    LOCK TABLE locks.log IN EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM commit_attempts WHERE id = attempt AND NOT committed) THEN
         RAISE EXCEPTION 'the attempt was given up' USING ERRCODE = 'transaction_rollback';
     END IF;

@@ -1,16 +1,20 @@
 -- Drop everything that the baseline created, and the role if no other database uses it.
 
 DROP SCHEMA audit CASCADE;
+DROP SCHEMA locks CASCADE;
 DROP VIEW serving_nodes;
 DROP FUNCTION append_alerts, closing_line, dispatch_line, end_nodes, ensure_event_partitions, event_id_at,
     event_matches, event_partitions, grant_audit, link_log, lock_log, log_blocks, log_holds, microseconds,
-    receipt_line, settle_attempt, sighting_line, topic_like, topic_likes, write_ledger;
+    notify_nodes, receipt_line, revoke_from_public, settle_attempt, sighting_line, topic_like, topic_likes,
+    try_lock, write_ledger;
 DROP VIEW log_head;
 DROP FUNCTION require_durability, require_server, server_identity;
 DROP TABLE alert_search, alerts, commit_attempts, connections, dispatches, events, handshake_rejections,
-    idempotency_keys, ledger_chain, log_chain, nodes, receipts, recipients, retention_runs, revocations, sightings,
-    source_hours;
+    idempotency_keys, ledger_chain, log_chain, message_key, nodes, receipts, recipients, retention_runs, revocations,
+    sightings, source_hours;
 DROP TYPE alert_status, severity;
+
+ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON ROUTINES TO PUBLIC;
 
 DO $$
 BEGIN

@@ -19,7 +19,7 @@ DECLARE
     next bigint;
     ahead bigint;
 BEGIN
-    PERFORM pg_advisory_xact_lock(7405003);
+    LOCK TABLE locks.partitions IN EXCLUSIVE MODE;
     SELECT coalesce(max(last_seq), 0) INTO head FROM log_chain;
     SELECT coalesce(max(ends), head / size * size), count(*) FILTER (WHERE begins > head) INTO next, ahead
     FROM event_partitions();

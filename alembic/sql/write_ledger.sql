@@ -36,7 +36,7 @@ BEGIN
     THEN
         RAISE EXCEPTION 'a closing lacks its time or its position' USING ERRCODE = 'check_violation';
     END IF;
-    PERFORM pg_advisory_xact_lock(7405007);
+    LOCK TABLE locks.ledger IN EXCLUSIVE MODE;
     SELECT * INTO last FROM ledger_chain ORDER BY ledger_link_id DESC LIMIT 1;
     next_id := coalesce(last.ledger_link_id, 0) + 1;
     next_link := jsonb_build_object('ledger_link_id', next_id);

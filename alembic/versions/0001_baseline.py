@@ -33,7 +33,7 @@ down_revision = None
 
 SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
-    "durability",
+    *("locks", "durability", "notify_nodes"),
     *("event_filter", "log_blocks", "event_partitions", "positions", "commit_attempts", "link_log"),
     *("append_alerts", "write_ledger", "serving_nodes"),
     *("audit_schema", "audit_sightings", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency"),
@@ -47,7 +47,7 @@ TIME = DateTime(timezone=True)
 UNRESOLVED = "status IN ('open', 'acknowledged')"
 BRIN: Any = {"postgresql_using": "brin", "postgresql_with": {"pages_per_range": 32, "autosummarize": "on"}}
 HOW_TO_CREATE_THE_ROLE = (
-    "CREATE ROLE tocsin_auditor NOLOGIN, as a user who may; then, as the owner of the schema, SELECT grant_audit()"
+    "CREATE ROLE tocsin_auditor, as a user who may; then, as the owner of the schema, SELECT grant_audit()"
 )
 
 log = get_logger(__name__)
@@ -66,6 +66,7 @@ def upgrade() -> None:
     create_ledger_chain()
     create_revocations()
     create_retention()
+    create_message_key()
     for name in FILES:
         execute_file(name)
     op.execute("SELECT ensure_event_partitions(1000000, 3000000, 3)")
@@ -419,6 +420,20 @@ def create_retention() -> None:
         count_of("idempotency_keys"),
         count_of("source_hours"),
         comment="What retention deleted: one row per partition, and one per run that deleted something else.",
+    )
+
+
+def create_message_key() -> None:
+    op.create_table(
+        "message_key",
+        Column("is_one", Boolean, primary_key=True, server_default=text("true"), comment="so that there is one row"),
+        Column("key", LargeBinary, nullable=False, comment="random, made by the migration"),
+        CheckConstraint("is_one", name="is_one"),
+        comment="The key of the HMAC over what nodes send one another by NOTIFY.",
+    )
+    # Made by PostgreSQL, so that no log of statements shows it: two UUIDs are 244 random bits.
+    op.execute(
+        "INSERT INTO message_key (key) VALUES (sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())))"
     )
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import func, insert, literal, literal_column, select, text, unio
 from sqlalchemy.dialects.postgresql import JSONB
 
 from service.alerts.tables import alert_search, alerts
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PAUSE_SECONDS = 0.5
 PAUSE_FACTOR = 9
 BATCH = 1_000
 
-_TRY_LOCK = text(AdvisoryLock.SEARCH_INDEX.try_lock)
+_TRY_LOCK = text(TableLock.SEARCH_INDEX.try_lock)
 _DICTIONARY: ColumnElement[str] = literal_column("'simple'")
 _some = alerts.alias("some")
 _WORDS = func.to_tsvector(_DICTIONARY, _some.c.title + "\n" + func.coalesce(_some.c.body, ""))

@@ -91,7 +91,7 @@ WITH changed AS (
 ), answered AS (
     {_insert(idempotency_keys, idempotency_keys.c.keys(), 3)}
 )
-SELECT link_log($4, $5, $6), pg_notify('{EVENTS_CHANNEL}', $7::text) WHERE $7 IS NOT NULL
+SELECT link_log($4, $5, $6), notify_nodes('{EVENTS_CHANNEL}', $7::text) WHERE $7 IS NOT NULL
 """
 
 

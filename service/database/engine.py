@@ -286,6 +286,11 @@ class Database:
         return self._server.unsafe_in_a_crash
 
     @property
+    def timeout_seconds(self) -> float:
+        """How long a statement may take, and a transaction may be idle."""
+        return self._settings.database_timeout_seconds
+
+    @property
     def pool_size(self) -> int:
         """The largest number of connections in the pool."""
         return self._settings.database_pool_size

@@ -34,7 +34,7 @@ def configuration(url: URL) -> Config:
 def migrate(url: URL) -> None:
     """Bring the database at ``url`` to the newest schema.
 
-    Several processes may do so at once: ``alembic/env.py`` takes an advisory lock first.
+    Several processes may do so at once: ``alembic/env.py`` takes a lock first.
     """
     command.upgrade(configuration(url), "head")
 

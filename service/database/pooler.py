@@ -3,7 +3,7 @@
 Nothing that a client sets or prepares outside a transaction can be relied on there. So every
 statement runs in an explicit transaction, and the message that begins it also sets and verifies
 what the transaction needs: that takes no round trip. Statements are not cached. What needs a
-session (LISTEN, session locks, ``SET``) has a direct connection.
+session (LISTEN, ``SET``) has a direct connection.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from service.database.failures import IN_RECOVERY, UNREACHABLE, condition_of, driver_error, unavailable
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.errors import DatabaseUnavailable
 from service.logs import get_logger
 
@@ -39,8 +39,9 @@ TRIAL_SECONDS = 2
 
 _LOCK_TIMEOUT = text(f"SET LOCAL lock_timeout = '{TRIAL_SECONDS * 250}ms'")
 _IS_IN_RECOVERY = text("SELECT pg_is_in_recovery()")
+_MAY_GROW = text("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
 _GROW = text("CREATE TEMPORARY TABLE trial ON COMMIT DROP AS SELECT repeat('x', 2000) FROM generate_series(1, 64)")
-_LOCK_LOG = text(AdvisoryLock.LOG.lock)
+_LOCK_LOG = text(TableLock.LOG.lock)
 _LOCK_TABLES = text(
     "LOCK TABLE ONLY events, ONLY alerts, log_chain, idempotency_keys, commit_attempts IN ROW EXCLUSIVE MODE"
 )
@@ -97,7 +98,7 @@ class WriteCheck:
             if await tx.scalar(_IS_IN_RECOVERY):
                 raise unavailable(IN_RECOVERY)
             await tx.execute(_LOCK_TIMEOUT)
-            if self._failure is not None:
+            if self._failure is not None and await tx.scalar(_MAY_GROW):
                 await tx.execute(_GROW)
             await tx.execute(_LOCK_LOG)
             await tx.execute(_LOCK_TABLES)

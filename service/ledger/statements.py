@@ -65,7 +65,7 @@ FIND_CONFIRMED = text(
 ADVANCE_RECIPIENT = text("UPDATE recipients SET received_seq = greatest(received_seq, :seq) WHERE id = :recipient")
 
 PRESENCE_CHANNEL = "tocsin_presence"
-NOTIFY_PRESENCE = text(f"SELECT pg_notify('{PRESENCE_CHANNEL}', '')")
+NOTIFY_PRESENCE = text(f"SELECT notify_nodes('{PRESENCE_CHANNEL}', '')")
 
 
 def _upsert(table: str, on_conflict: str) -> TextClause:

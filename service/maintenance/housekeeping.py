@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from service.auth.revocations import delete_expired as delete_expired_revocations
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.events.log import ensure_partitions
 from service.ledger.lost_nodes import LostNodes
 from service.periodic import PeriodicTask
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ATTEMPT_AGE_SECONDS = 3600
 """Attempts to commit are forgotten after this time: by then none can still be under way."""
 
-_TRY_LOCK = text(AdvisoryLock.HOUSEKEEPING.try_lock)
+_TRY_LOCK = text(TableLock.HOUSEKEEPING.try_lock)
 
 _DELETE_EXPIRED_KEYS = text(
     "DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - make_interval(secs => :age)"

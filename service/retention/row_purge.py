@@ -23,7 +23,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.events.hash_chain import LINK_GRID
 from service.retention.purge_log import PurgedCounts
 
@@ -165,7 +165,7 @@ async def delete_keys(connection: asyncpg.Connection, purge_log: PurgeLog, first
         for start in range(0, len(found[0]), KEYS_BATCH):
             sources, keys = (column[start : start + KEYS_BATCH] for column in found)
             async with _batch(connection):
-                await connection.execute(AdvisoryLock.LOG.lock)
+                await connection.execute(TableLock.LOG.lock)
                 deleted = await connection.execute(_DELETE_KEYS, sources, keys, first_seq, last_seq)
                 await purge_log.add_counts(PurgedCounts(idempotency_keys=_row_count(deleted)))
 
@@ -191,7 +191,7 @@ async def delete_alerts(
     while after is not None:
         async with _batch(connection):
             # Or the indexer would index an alert that was just deleted.
-            await connection.execute(AdvisoryLock.SEARCH_INDEX.lock)
+            await connection.execute(TableLock.SEARCH_INDEX.lock)
             after, alerts, unresolved = await connection.fetchrow(_DELETE_ALERTS, after, purged_seq, older_than)
             await purge_log.add_counts(PurgedCounts(alerts=alerts, unresolved_alerts=unresolved))
 

@@ -1,6 +1,6 @@
 """The retention runner: purges what is old, without disturbing anybody.
 
-One node at a time purges, the one that holds an advisory lock. First go whole partitions of the log
+One node at a time purges, the one that holds a lock for the whole run. First go whole partitions of the log
 (``partition_purge.py``). Then, in small batches (``row_purge.py``), goes what was only about their
 events: alerts, sightings, and connections with their dispatches and receipts; and by age, rejected
 handshakes, ended nodes and the hourly counts of sources. Expired revocations are deleted by
@@ -19,7 +19,8 @@ import asyncpg
 
 from service.database.engine import close_quietly
 from service.database.failures import Failure, classify, condition_of
-from service.database.locks import AdvisoryLock
+from service.database.lock_holder import hold
+from service.database.locks import TableLock
 from service.errors import ArchiveFailed
 from service.logs import get_logger
 from service.periodic import PeriodicTask
@@ -80,16 +81,16 @@ class Retention:
         """
         connection = await self._database.connect(statement_timeout=STATEMENT_TIMEOUT_SECONDS)
         try:
-            locked = bool(await connection.fetchval(AdvisoryLock.RETENTION.try_session_lock))
             purge_log = PurgeLog(connection, older_than or datetime.now(UTC))
-            if locked:
-                await finish_partition_purges(connection, purge_log)
-                if older_than is not None:
-                    await self._purge(connection, purge_log, older_than)
+            async with hold(self._database, TableLock.RETENTION) as is_held:
+                if is_held:
+                    await finish_partition_purges(connection, purge_log)
+                    if older_than is not None:
+                        await self._purge(connection, purge_log, older_than)
             self._on_purged(await purge_log.last_purged_seq())
         finally:
             await close_quietly(connection)
-        return locked
+        return is_held
 
     async def _purge(self, connection: asyncpg.Connection, purge_log: PurgeLog, older_than: datetime) -> None:
         try:

@@ -14,7 +14,7 @@ from service.alerts.committer import Committer
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import PendingAlert, Stored
 from service.database.engine import Database, parse_url
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded
 from service.ledger.source_stats import SourceStats
 from service.settings import Settings, StorageSettings
@@ -237,13 +237,12 @@ async def test_a_repetition_without_an_event_is_counted_as_often_as_it_is_answer
 async def append_lock(database_url: str) -> AsyncIterator[Callable[[], Any]]:
     """Keep every append waiting, and yield the condition that one waits."""
     connection = await asyncpg.connect(database_url)
-    await connection.execute(f"SELECT pg_advisory_lock({AdvisoryLock.LOG:d})")
+    await connection.execute(f"BEGIN; {TableLock.LOG.lock}")
 
     async def waiting() -> bool:
         waits = await connection.fetchval(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1 AND NOT granted"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            AdvisoryLock.LOG,
+            "SELECT count(*) FROM pg_locks WHERE relation = 'locks.log'::regclass AND NOT granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         )
         return bool(waits)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.database.engine import Database, parse_url
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.ledger.flusher import LedgerFlusher
 from service.ledger.recorder import LedgerRecorder
 from service.maintenance.housekeeping import Housekeeping
@@ -319,9 +319,11 @@ async def test_a_full_queue_refuses_at_once_and_stores_the_rest(database_url: st
     with serving(database_url, Settings(storage=storage)) as node:
         blocker = await asyncpg.connect(database_url)
         async with node.http() as client:
-            await blocker.execute(f"SELECT pg_advisory_lock({AdvisoryLock.LOG:d})")  # what every append asks for first
+            await blocker.execute(f"BEGIN; {TableLock.LOG.lock}")  # what every append asks for first
             posts = [asyncio.create_task(client.post("/v1/alerts", json={"title": "in flight"}))]
-            await eventually(lambda: node.sql("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+            await eventually(
+                lambda: node.sql("SELECT FROM pg_locks WHERE relation = 'locks.log'::regclass AND NOT granted")
+            )
             posts += [asyncio.create_task(client.post("/v1/alerts", json={"title": f"{n}"})) for n in range(9)]
             refused = await eventually(
                 lambda: done if len(done := [post for post in posts if post.done()]) == 7 else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from tests.fixtures.small_log import SIZE
 from tests.harness import new_database
 
@@ -102,7 +102,7 @@ def test_what_is_asked_for_wrongly_is_refused_with_two(
 
 async def test_only_one_purges_at_a_time(filled: str, refused_process: Callable[..., str]) -> None:
     connection = await asyncpg.connect(filled)
-    await connection.execute(f"SELECT pg_advisory_lock({AdvisoryLock.RETENTION:d})")
+    await connection.execute(f"BEGIN; {TableLock.RETENTION.lock}")
     said = await asyncio.to_thread(refused_process, "purge", "--before", FAR, TOCSIN_DATABASE_URL=filled)
     assert "another process is purging" in said
     await connection.close()

@@ -4,10 +4,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import asyncpg
+import pytest
 from sqlalchemy import make_url
 
 from service.database.engine import parse_url
-from service.database.locks import AdvisoryLock
+from service.database.locks import CREATE_MIGRATION_LOCK, TableLock
 from service.database.migrate import is_current
 from tests.fixtures.weak_servers import execute
 from tests.harness import eventually
@@ -36,18 +37,23 @@ def test_a_database_that_does_not_exist_is_one_line(refused_process: Callable[..
     assert "nowhere" in refused_process("migrate", TOCSIN_DATABASE_URL=url.render_as_string(hide_password=False))
 
 
+@pytest.mark.parametrize("is_first", [True, False])
 async def test_two_migrations_at_once_whatever_the_isolation_of_the_database_is(
-    tocsin_process: Callable[..., subprocess.CompletedProcess[str]], empty_url: str
+    tocsin_process: Callable[..., subprocess.CompletedProcess[str]], empty_url: str, *, is_first: bool
 ) -> None:
+    """The first migration has no table to lock: it waits for the one that is making it."""
     database = make_url(empty_url).database
     await execute(empty_url, f"ALTER DATABASE \"{database}\" SET default_transaction_isolation = 'serializable'")
-    blocking = await asyncpg.connect(empty_url)
-    await blocking.execute(f"SELECT pg_advisory_lock({AdvisoryLock.MIGRATION:d})")
+    blocking, watching = await asyncpg.connect(empty_url), await asyncpg.connect(empty_url)
+    if not is_first:
+        await blocking.execute(CREATE_MIGRATION_LOCK)
+    await blocking.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+    await blocking.execute(CREATE_MIGRATION_LOCK)
+    await blocking.execute(TableLock.MIGRATION.lock)
 
     async def both_wait() -> bool:
-        rows = await blocking.fetchval(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        rows = await watching.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))", blocking.get_server_pid()
         )
         return bool(rows == 2)
 
@@ -55,4 +61,5 @@ async def test_two_migrations_at_once_whatever_the_isolation_of_the_database_is(
     migrations = asyncio.gather(*runs)
     await eventually(both_wait)
     await blocking.close()
+    await watching.close()
     assert [(run.returncode, run.stderr) for run in await migrations] == [(0, ""), (0, "")]

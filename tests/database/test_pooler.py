@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from service.database.durability import UnsafeServer
 from service.database.engine import Database, parse_url
+from service.database.locks import TableLock
 from service.retention.runner import Retention
 from service.settings import RetentionSettings, StorageSettings
 from tests.fixtures.pooler import MODES, pooling, serving_through
@@ -83,7 +84,7 @@ async def test_nothing_of_a_transaction_is_left_in_the_session(database: Databas
 async def test_one_retention_run_at_a_time(database: Database, database_url: str) -> None:
     retention = Retention(database, RetentionSettings(), lambda _seq: None)
     holder = await asyncpg.connect(database_url)
-    await holder.execute("SELECT pg_advisory_lock(7405008)")
+    await holder.execute(f"BEGIN; {TableLock.RETENTION.lock}")
     old = datetime.now(UTC) - timedelta(days=1)
     assert not await retention.purge(old)
     await holder.close()

@@ -16,7 +16,6 @@ import pytest
 from sqlalchemy import make_url
 
 from service.database.embedded import BINARIES
-from service.database.locks import AdvisoryLock
 from service.settings import LedgerSettings, LimitSettings, Settings, StorageSettings
 from tests.alerts.proxy import Cut, Proxy, proxy_to
 from tests.faults.conftest import Postgres
@@ -156,8 +155,8 @@ async def cancel_waits(primary: Postgres) -> bool:
 
 
 async def free_log(primary: Postgres) -> None:
-    """Cancel the waits until nobody holds the log's lock."""
-    locks = f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = {AdvisoryLock.LOG:d}"
+    """Cancel the waits until nobody holds the log's lock, or another one of the service."""
+    locks = "SELECT FROM pg_locks WHERE locktype = 'relation' AND mode = 'ExclusiveLock'"
 
     async def is_free() -> bool:
         await cancel_waits(primary)

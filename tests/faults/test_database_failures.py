@@ -21,7 +21,7 @@ import pytest_asyncio
 from sqlalchemy import make_url
 
 from service.database.engine import parse_url
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.database.migrate import migrate
 from tests.faults.load import UNLIMITED, assert_untampered
 from tests.harness import PLAIN, READ, WRITE, Process, eventually, start_process, token, with_database
@@ -259,7 +259,7 @@ async def test_nothing_is_answered_as_stored_and_everything_works_again(
 
 async def test_a_lock_of_the_log_is_waited_for_and_said(service: Service) -> None:
     await eventually(service.is_ready)
-    async with with_setting(service, "lock_timeout", "100ms"), held(service, AdvisoryLock.LOG.lock):
+    async with with_setting(service, "lock_timeout", "100ms"), held(service, TableLock.LOG.lock):
         await eventually(partial(service.is_unready, {"lock_timeout"}))
         async with service.node.http() as client:
             assert_unavailable(await client.post("/v1/alerts", json={"title": "t"}), {"lock_timeout"})
@@ -281,7 +281,7 @@ async def test_what_a_deadlock_rolled_back_is_stored_by_the_next_try(service: Se
                     await connection.execute("LOCK TABLE alerts IN ACCESS EXCLUSIVE MODE")
                     posting = asyncio.create_task(client.post("/v1/alerts", json={"title": "t", **fields}))
                     await eventually(partial(_waits, service))
-                    await connection.execute(AdvisoryLock.LOG.lock)
+                    await connection.execute(TableLock.LOG.lock)
                 assert (await posting).status_code == 201
                 await eventually(partial(_more_deadlocks, connection, deadlocks))
         await connection.close()
@@ -294,7 +294,8 @@ async def _waits(service: Service) -> bool:
         await service.node.sql(
             "SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
             " WHERE l.relation = 'alerts'::regclass AND NOT l.granted AND a.usename = $1"
-            " AND EXISTS (SELECT FROM pg_locks g WHERE g.pid = l.pid AND g.granted AND g.locktype = 'advisory')",
+            " AND EXISTS (SELECT FROM pg_locks g"
+            "             WHERE g.pid = l.pid AND g.granted AND g.relation = 'locks.log'::regclass)",
             service.role,
         )
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
 from service.database.engine import Database, parse_url
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.errors import DatabaseUnavailable
 from service.events.filter import EventFilter
 from service.events.position import HistoryChanged, Position
@@ -242,11 +242,11 @@ class Cluster:
             node.ledger.pending.put_back(waiting)
 
     async def _flush_that_fails(self, node: SimulatedNode, _number: int) -> None:
-        await self._operator.execute(f"SELECT pg_advisory_lock({AdvisoryLock.LEDGER:d})")
+        await self._operator.execute(f"BEGIN; {TableLock.LEDGER.lock}")
         with contextlib.suppress(TimeoutError, DatabaseUnavailable, LeaseLost, HistoryChanged):
             async with asyncio.timeout(0.02):
                 await node.flusher.flush()
-        await self._operator.execute(f"SELECT pg_advisory_unlock({AdvisoryLock.LEDGER:d})")
+        await self._operator.execute("COMMIT")
 
     async def _flush_that_is_refused(self, node: SimulatedNode, _number: int) -> None:
         node.open_one("\0", 0, keeps_up=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.errors import DatabaseUnavailable
 from service.integrity.chain_sources import LEDGER
 from service.integrity.verifier import verify
@@ -105,7 +105,7 @@ async def test_what_happened_after_the_report_was_not_seen_however_late_it_is_wr
         await stream.next_of("event")
         blocker = await asyncpg.connect(lenient.database_url)
         async with blocker.transaction():
-            await blocker.execute(AdvisoryLock.LEDGER.lock)
+            await blocker.execute(TableLock.LEDGER.lock)
             await stream.send({"type": "seen", "alerts": [alert["id"]]})
             await stream.send({"type": "ping"})
             await stream.next_of("pong")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.errors import DatabaseUnavailable
 from service.ledger.lost_nodes import LostNodes
 from service.settings import StorageSettings
@@ -155,10 +155,10 @@ async def test_housekeeping_leaves_the_work_to_a_node_that_is_at_it(
     two_nodes: tuple[OpenLedger, OpenLedger],
 ) -> None:
     judge, other = two_nodes
-    await other.database.execute(f"SELECT pg_advisory_lock({AdvisoryLock.HOUSEKEEPING:d})")
+    await other.database.execute(f"BEGIN; {TableLock.HOUSEKEEPING.lock}")
     await watch(judge)
     assert await judge.rows(LOST) == []
-    await other.database.execute(f"SELECT pg_advisory_unlock({AdvisoryLock.HOUSEKEEPING:d})")
+    await other.database.execute("COMMIT")
     await judge.housekeeping.run_once()  # it has observed meanwhile
     assert await judge.rows(LOST) == [(other.ledger.node_id,)]
 

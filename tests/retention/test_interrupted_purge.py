@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from service.database.locks import AdvisoryLock
+from service.database.locks import TableLock
 from service.integrity import verifier
 from service.integrity.chain_sources import LEDGER, LOG
 from tests.fixtures.small_log import SIZE, log_head
@@ -36,10 +36,10 @@ WAITS = (
 )
 POINTS = {
     "before it is recorded": "LOCK TABLE retention_runs IN SHARE MODE",
-    "while keys are deleted": AdvisoryLock.LOG.lock,
+    "while keys are deleted": TableLock.LOG.lock,
     "while links of the log are deleted": "SELECT FROM log_chain WHERE last_seq = 9999 FOR UPDATE",
     "while it is detached": "SELECT count(*) FROM events",
-    "while alerts are deleted": AdvisoryLock.SEARCH_INDEX.lock,
+    "while alerts are deleted": TableLock.SEARCH_INDEX.lock,
     "while the ledger is deleted": "SELECT FROM ledger_chain WHERE ledger_link_id = 2 FOR UPDATE",
     "while rejections are deleted": "SELECT FROM handshake_rejections FOR UPDATE",
 }
