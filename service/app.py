@@ -27,7 +27,9 @@ from service.dashboard import routes as dashboard_routes
 from service.dashboard.node_stats import REQUEST_CHANNEL, NodeStatsReporter
 from service.dashboard.subscribers import Dashboard
 from service.database.engine import Database
+from service.database.message_key import MessageKey
 from service.database.notifications import NotificationListener
+from service.database.privileges import revoke_from_public
 from service.errors import CloseReason, TocsinError
 from service.events.log import EVENTS_CHANNEL, read_head
 from service.http import health, openapi, problems, static_console, swagger_ui
@@ -158,7 +160,7 @@ class Node:
             settings=settings.stream,
         )
         self.streams = HttpEndpoint(self.admission, hub, ledger, connection_limits, settings.stream)
-        self.node_stats = NodeStatsReporter(database, hub, ledger)
+        self.node_stats = NodeStatsReporter(database, hub, ledger, MessageKey())
         self.dashboard = Dashboard(database, self.node_stats, self.verifier, settings.stream)
 
         self.committer = Committer(database, settings.storage, self.fanout.enqueue_committed, ledger.source_stats)
@@ -177,7 +179,7 @@ class Node:
         listener = NotificationListener(self.database)
         revocations, presence = self.revocations, self.presence
         listener.listen(REQUEST_CHANNEL, self.node_stats.handle_request)
-        listener.listen(EVENTS_CHANNEL, lambda seq: self.fanout.wake(int(seq)))
+        listener.listen(EVENTS_CHANNEL, self.fanout.hint)
         listener.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.wake(), on_connect=revocations.connected)
         listener.listen(PRESENCE_CHANNEL, lambda _payload: presence.wake(), on_connect=presence.wake)
         return listener
@@ -221,6 +223,8 @@ class Node:
                 head = await read_head(tx)
             if self.database.unsafe_in_a_crash:
                 log.warning("PostgreSQL may lose answered alerts in a crash", off=self.database.unsafe_in_a_crash)
+            await self.node_stats.key.load(self.database)
+            await revoke_from_public(self.database)
             await self.revocations.read()
             await self._keyring.load()
             self.fanout.start_at(head)

@@ -7,15 +7,21 @@
 
 Nothing is stored, and nodes ask only while the dashboard has subscribers. An answer that is lost is
 missing from one sample, which says how many nodes answered.
+
+Every role of the database may notify, so requests and answers are signed
+(``database/message_key.py``). An answer names the requests that it answers, and counts for nothing
+else; so one that is repeated later says nothing. A request that is repeated is answered again, at
+most ten times a second.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import orjson
 from sqlalchemy import text
@@ -27,15 +33,19 @@ if TYPE_CHECKING:
     from prometheus_client import Gauge, Histogram
 
     from service.database.engine import Database
+    from service.database.message_key import MessageKey
     from service.ledger.recorder import LedgerRecorder
     from service.stream.hub import Hub
 
 REQUEST_CHANNEL = "tocsin_node_stats_requests"
 ANSWER_CHANNEL = "tocsin_node_stats"
-WITH_MINUTES = "minutes"
+REST_SECONDS = 0.1
+"""The pause between two answers."""
+REQUESTS_MAX = 64
+"""Requests that one answer names; further ones are not answered. A notification has 8,000 bytes."""
 
 # Nothing is stored, so nothing has to reach the disk before the others are notified.
-_ANSWER = text(f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{ANSWER_CHANNEL}', :answer)")
+_ANSWER = text(f"SELECT set_config('synchronous_commit', 'off', true), notify_nodes('{ANSWER_CHANNEL}', :answer)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +70,29 @@ class NodeStats:
     """If requested, of each minute: its number since the epoch, deliveries, most connections."""
 
 
+class StatsRequest(NamedTuple):
+    """A request for the stats of all nodes but the one that asks."""
+
+    id: str
+    node: str
+    with_minutes: bool
+
+    @classmethod
+    def new(cls, node: str, *, with_minutes: bool) -> Self:
+        """Return a request that no other answer can have named."""
+        return cls(secrets.token_hex(8), node, with_minutes)
+
+
 class NodeStatsReporter:
     """Measures this node, and answers the requests of others."""
 
-    def __init__(self, database: Database, hub: Hub, ledger: LedgerRecorder) -> None:
+    def __init__(self, database: Database, hub: Hub, ledger: LedgerRecorder, key: MessageKey) -> None:
+        self.key = key
         self._database = database
         self._hub = hub
         self._ledger = ledger
-        self._requested = False
-        self._with_minutes = False
+        self._requests: dict[str, bool] = {}
+        """The ids of the requests to answer, and whether with minutes."""
         self._answering: asyncio.Task[None] | None = None
 
     @property
@@ -94,28 +118,37 @@ class NodeStatsReporter:
             minutes=self._hub.minutes.last_hour() if with_minutes else [],
         )
 
-    def handle_request(self, request: str) -> None:
-        """Answer another node, one answer at a time."""
-        requester, _, requested = request.partition(" ")
-        if requester == self.node:
+    def handle_request(self, message: str) -> None:
+        """Answer another node, one answer at a time; ignore what is no request of a node."""
+        if (data := self.key.verified(REQUEST_CHANNEL, message)) is None:
             return
-        self._requested = True
-        self._with_minutes |= requested == WITH_MINUTES
+        request = StatsRequest(**orjson.loads(data))
+        if request.node == self.node or len(self._requests) >= REQUESTS_MAX:
+            return
+        self._requests[request.id] = request.with_minutes
         if self._answering is None or self._answering.done():
             self._answering = asyncio.get_running_loop().create_task(self._answer())
 
     async def _answer(self) -> None:
-        while self._requested:
-            stats = self.measure(with_minutes=self._with_minutes)
-            self._requested = self._with_minutes = False
+        while self._requests:
+            requests, self._requests = self._requests, {}
+            stats = self.measure(with_minutes=any(requests.values()))
+            answer = self.key.sign(ANSWER_CHANNEL, answer_data(list(requests), stats))
             with suppress(DatabaseUnavailable):  # then that sample does without
                 async with self._database.transaction(autocommit=True) as tx:
-                    await tx.execute(_ANSWER, {"answer": orjson.dumps(asdict(stats)).decode()})
+                    await tx.execute(_ANSWER, {"answer": answer})
+            await asyncio.sleep(REST_SECONDS)
 
 
-def read_answer(answer: str) -> NodeStats:
-    """Parse the answer of another node."""
-    return NodeStats(**orjson.loads(answer))
+def answer_data(requests: list[str], stats: NodeStats) -> str:
+    """Return what answers the requests with these ids."""
+    return orjson.dumps({"requests": requests, "stats": asdict(stats)}).decode()
+
+
+def read_answer(data: str, request: str) -> NodeStats | None:
+    """Parse the answer of another node; None if it answers no request with this id."""
+    answer = orjson.loads(data)
+    return NodeStats(**answer["stats"]) if request in answer["requests"] else None
 
 
 def _values(metric: Gauge | Histogram) -> dict[str, float]:

@@ -14,13 +14,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import orjson
+
 from service.dashboard import database_stats
 from service.dashboard.node_stats import (
     ANSWER_CHANNEL,
     REQUEST_CHANNEL,
-    WITH_MINUTES,
     NodeStats,
     NodeStatsReporter,
+    StatsRequest,
     read_answer,
 )
 from service.database.engine import close_quietly
@@ -60,7 +62,7 @@ class Sampler:
         self._reporter = reporter
         self._connection: asyncpg.Connection | None = None
         self._answers: dict[str, NodeStats] = {}
-        self._requested = ""
+        self._request_id = ""
         self._answered = asyncio.Event()
         self._previous: dict[str, NodeStats] = {}
         self._counted: database_stats.LogState | None = None
@@ -146,7 +148,7 @@ class Sampler:
 
     async def _read_history(self, connection: asyncpg.Connection) -> dict[str, Any]:
         log = await database_stats.log_state(connection)
-        await self._ask_nodes(connection, log.nodes - 1, WITH_MINUTES)
+        await self._ask_nodes(connection, log.nodes - 1, with_minutes=True)
         after = await database_stats.last_before(connection, log, log.at - database_stats.HISTORY)
         counted = await database_stats.count_alerts(connection, after, log.head, database_stats.HOUR_EVENTS_MAX)
         latencies = await database_stats.latency_by_minute(connection, log, after)
@@ -171,11 +173,13 @@ class Sampler:
 
     # Asking.
 
-    async def _ask_nodes(self, connection: asyncpg.Connection, others: int, requested: str = "") -> None:
+    async def _ask_nodes(self, connection: asyncpg.Connection, others: int, *, with_minutes: bool = False) -> None:
         """Ask the other nodes, and wait a moment for as many answers."""
         self._answers.clear()
-        self._requested = requested
-        await connection.execute("SELECT pg_notify($1, $2)", REQUEST_CHANNEL, f"{self._reporter.node} {requested}")
+        request = StatsRequest.new(self._reporter.node, with_minutes=with_minutes)
+        self._request_id = request.id
+        message = self._reporter.key.sign(REQUEST_CHANNEL, orjson.dumps(request._asdict()).decode())
+        await connection.execute("SELECT notify_nodes($1, $2)", REQUEST_CHANNEL, message)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 while len(self._answers) < others:
@@ -184,10 +188,11 @@ class Sampler:
         except TimeoutError:
             pass  # the sample says how many answered
 
-    def _receive_answer(self, answer: str) -> None:
-        stats = read_answer(answer)
-        is_answer = bool(stats.minutes) or self._requested != WITH_MINUTES  # else it answers another node's request
-        if stats.node != self._reporter.node and is_answer:
+    def _receive_answer(self, message: str) -> None:
+        """Keep the answer of another node to the last request; ignore everything else."""
+        data = self._reporter.key.verified(ANSWER_CHANNEL, message)
+        stats = read_answer(data, self._request_id) if data is not None else None
+        if stats is not None and stats.node != self._reporter.node:
             self._answers[stats.node] = stats
             self._answered.set()
 

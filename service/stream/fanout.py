@@ -4,7 +4,8 @@ Events come in two ways. The committer of this node hands over the events that i
 committed; where they follow on the position, they are fanned out without touching the database. A
 notification, or the poll, shows that the log may be longer; then its tail is read. Because the log
 is gapless, "follows on" is one comparison, and a lost, repeated or reordered notification costs at
-most the poll interval.
+most the poll interval. A notification that leads to nothing was forged, since every role of the
+database may send one: after it, others wait for a moment.
 
 The position is the seq and the id of the last event, and the log is read from there on. Where it
 holds another event at that seq, its history has changed: a failover lost commits, or a backup was
@@ -20,6 +21,8 @@ follows the new history::
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -51,6 +54,10 @@ PASS_EVENTS = 500
 PASS_BYTES = 256 * 1024
 """The most of one pass. It leaves in one write, so a full socket holds no more than this."""
 
+HINT_REST_SECONDS = 0.1
+"""How long notifications wait after one that led to nothing."""
+_SEQ = re.compile(r"[0-9]{1,19}")
+
 WAIT_SECONDS = 5
 """How long a stream that resumes waits for this node to reach its cursor."""
 
@@ -67,9 +74,11 @@ class Fanout:
         """Events to fan out, each with the position before it."""
         self._committed_bytes = 0
         poll = settings.log_poll_interval_seconds
-        self.task = PeriodicTask("fanout", self._advance, poll, failure_rest_seconds=poll)
+        self.task = PeriodicTask("fanout", self._run, poll, failure_rest_seconds=poll)
         self._advanced = asyncio.Event()
         self._known_head = 0
+        self._hinted_seq = 0
+        self._hints_rest_until = 0.0
         self._must_read = False
         self.replays = ReplayReader(database, hub, settings, self.check_history)
         self.void_branches = VoidBranches(settings.replay_cache_events)
@@ -101,24 +110,44 @@ class Fanout:
         self._known_head = max(self._known_head, seq)
         self.task.wake()
 
+    def hint(self, payload: str) -> None:
+        """Read the log soon: a notification says how far it reaches. It may be forged, or garbage."""
+        if _SEQ.fullmatch(payload) and int(payload) > self._hub.position.seq:
+            self._hinted_seq = max(self._hinted_seq, int(payload))
+            if time.monotonic() >= self._hints_rest_until:
+                self.task.wake()
+
     def check_history(self) -> None:
         """Read the log soon: somebody holds a position that is not of this node's history."""
         self._must_read = True
         self.task.wake()
 
-    async def _advance(self) -> None:
-        """Fan out everything that is known. The log is read if it is known to go on, or to poll it.
+    async def _run(self) -> float | None:
+        """Fan out what there is. The log is read if it is known, or was said, to go on, or to poll it."""
+        now = time.monotonic()
+        is_hinted = self._hinted_seq > self._hub.position.seq and now >= self._hints_rest_until
+        self._must_read |= is_hinted or not self.task.was_woken
+        if is_hinted:
+            self._hinted_seq = 0
+        found = await self._advance()
+        if is_hinted and not found:
+            self._hints_rest_until = time.monotonic() + HINT_REST_SECONDS
+        rest = self._hints_rest_until - time.monotonic()
+        return rest if rest > 0 else None
+
+    async def _advance(self) -> bool:
+        """Fan out everything that is known; return whether the log was read and had more.
 
         While the node holds no lease, events wait for the next poll; the history is checked all the
         same.
         """
-        self._must_read |= not self.task.was_woken
+        found = False
         while True:
             while self._hub.may_send and (events := self._next_committed()):
                 self._pass(events)
                 await asyncio.sleep(0)  # one pass per turn of the loop: others may read, write and commit in between
             if not self._must_read and self._known_head <= self._hub.position.seq:
-                return
+                return found
             try:
                 events = await self._read_tail()
             except HistoryChanged:
@@ -126,9 +155,10 @@ class Fanout:
                 continue
             if not events:
                 self._known_head = min(self._known_head, self._hub.position.seq)
-                return
+                return found
+            found = True
             if not self._hub.may_send:
-                return
+                return found
             self._pass(events)
 
     async def _read_tail(self) -> list[Event]:

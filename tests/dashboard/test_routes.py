@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ import asyncpg
 import pytest
 
 from service.dashboard import database_stats, sampler, subscribers
-from service.dashboard.node_stats import ANSWER_CHANNEL, REQUEST_CHANNEL
+from service.dashboard.node_stats import ANSWER_CHANNEL, REQUEST_CHANNEL, REST_SECONDS
 from service.settings import LedgerSettings, Settings, StreamSettings
 from tests.harness import READ, WRITE, Node, eventually, serving
 from tests.http_streams import EventSource
@@ -221,6 +222,36 @@ async def two_nodes_are_sampled(one: Node, other: Node, running: ExitStack) -> N
             return bool((await alice.sample())["connections"] == 1)
 
         await eventually(alone)
+
+
+async def test_what_others_notify_is_no_node_and_costs_few_answers(database_url: str) -> None:
+    """Whoever may log in hears what nodes ask and answer, and may repeat it, or say something else."""
+    notified: dict[str, list[str]] = {REQUEST_CHANNEL: [], ANSWER_CHANNEL: []}
+    stranger = await asyncpg.connect(database_url)
+    for name in notified:
+        await stranger.add_listener(name, lambda _c, _pid, channel, payload: notified[channel].append(payload))
+    with dashboard_node(database_url) as node, dashboard_node(database_url):
+        async with Subscription(node) as alice, Subscription(node, "bob") as bob:
+            await alice.open()
+            await bob.open()
+            while (await alice.sample())["nodes"] != {"serving": 2, "answered": 2}:
+                pass
+            request, (first, *_, last) = notified[REQUEST_CHANNEL][-1], notified[ANSWER_CHANNEL]
+            began, answered = time.monotonic(), len(notified[ANSWER_CHANNEL])
+            for _ in range(100):
+                for message in (request, request.split(" ", 1)[1], "", "x"):
+                    await stranger.execute("SELECT pg_notify($1, $2)", REQUEST_CHANNEL, message)
+            elapsed = time.monotonic() - began
+            assert len(notified[ANSWER_CHANNEL]) - answered <= 2 + elapsed / REST_SECONDS
+            forged = last.replace('"connections":', '"connections":1000')
+            for _ in range(5):
+                for message in (first, last, forged, forged.split(" ", 1)[1], "{}", "x"):
+                    await stranger.execute("SELECT pg_notify($1, $2)", ANSWER_CHANNEL, message)
+                sample = await bob.sample()
+                assert (sample["nodes"]["serving"], sample["connections"]) == (2, 0)
+            while (await bob.sample())["nodes"] != {"serving": 2, "answered": 2}:
+                pass
+    await stranger.close()
 
 
 async def test_of_many_events_some_are_counted_for_all(node: Node) -> None:

@@ -11,13 +11,23 @@ import orjson
 import pytest
 
 from service.dashboard import database_stats, sampler
-from service.dashboard.node_stats import ANSWER_CHANNEL, REQUEST_CHANNEL, WITH_MINUTES, NodeStats, read_answer
+from service.dashboard.node_stats import (
+    ANSWER_CHANNEL,
+    REQUEST_CHANNEL,
+    NodeStats,
+    StatsRequest,
+    answer_data,
+    read_answer,
+)
 from service.dashboard.sampler import Sampler, minutes_of, rise, total
+from service.database.message_key import MessageKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.unit
+
+KEY = MessageKey(b"k" * 32)
 
 AT = datetime(2026, 11, 21, 9, 41, 30, tzinfo=UTC)
 HERE = NodeStats("here", 100.0, 50, 3, 1, 1000, 10.0, 0.5, 2.0, 1, 8, [])
@@ -57,29 +67,38 @@ def test_stats_are_added_up_over_all_nodes() -> None:
     }
 
 
-def test_an_answer_is_read_as_it_was_sent() -> None:
-    assert read_answer(orjson.dumps(asdict(HERE)).decode()) == HERE
+def test_an_answer_is_read_as_it_was_sent_and_only_by_who_asked() -> None:
+    data = answer_data(["a request", "another"], HERE)
+    assert read_answer(data, "another") == HERE
+    assert read_answer(data, "a third") is None
 
 
 # Sampling.
 
 
 class FakeConnection:
-    """A connection whose other end answers requests for the stats of nodes with ``others``."""
+    """A connection whose other end answers requests for the stats of nodes with ``others``, after ``forged``."""
 
-    def __init__(self, others: list[NodeStats]) -> None:
+    def __init__(self, others: list[NodeStats], forged: list[str]) -> None:
         self.others = others
-        self.requests: list[str] = []
+        self.forged = forged
+        self.requests: list[StatsRequest] = []
+        self.answers: list[str] = []
         self.is_terminated = False
         self._listener: Callable[..., None] = lambda *_: None
 
     async def execute(self, _statement: str, *arguments: str) -> None:
         if arguments:
-            channel, request = arguments
+            channel, message = arguments
             assert channel == REQUEST_CHANNEL
-            self.requests.append(request)
-            for one in self.others:
-                self._listener(None, 0, ANSWER_CHANNEL, orjson.dumps(asdict(one)).decode())
+            self.requests.append(StatsRequest(**orjson.loads(KEY.verified(channel, message) or "")))
+            for one in self.forged:
+                self._listener(None, 0, ANSWER_CHANNEL, one)
+            self.answers = [
+                KEY.sign(ANSWER_CHANNEL, answer_data([self.requests[-1].id, "another"], one)) for one in self.others
+            ]
+            for answer in self.answers:
+                self._listener(None, 0, ANSWER_CHANNEL, answer)
 
     async def add_listener(self, channel: str, listener: Callable[..., None]) -> None:
         assert channel == ANSWER_CHANNEL
@@ -98,13 +117,14 @@ class FakePostgres:
     def __init__(self) -> None:
         self.log = database_stats.LogState(AT, 50, 1, 1)
         self.others: list[NodeStats] = []
+        self.forged: list[str] = []
         self.connections: list[FakeConnection] = []
         self.answers = asyncio.Event()
         self.answers.set()
         self.counted: list[tuple[int, int]] = []
 
     async def connect(self) -> FakeConnection:
-        self.connections.append(FakeConnection(self.others))
+        self.connections.append(FakeConnection(self.others, self.forged))
         return self.connections[-1]
 
     async def log_state(self, _connection: Any) -> database_stats.LogState:
@@ -134,6 +154,7 @@ class FakePostgres:
 
 class Reporter:
     node = "here"
+    key = KEY
 
     def __init__(self) -> None:
         self.stats = HERE
@@ -189,7 +210,37 @@ async def test_a_sample_is_of_all_nodes_that_answer(postgres: FakePostgres) -> N
     sample = await sampling(postgres).sample()
     assert sample["nodes"] == {"serving": 3, "answered": 2}
     assert (sample["connections"], sample["lag"], sample["database"]["pool_in_use"]) == (5, 10, 3)
-    assert [connection.requests for connection in postgres.connections] == [["here "]]
+    [[request]] = [connection.requests for connection in postgres.connections]
+    assert (request.node, request.with_minutes) == ("here", False)
+
+
+async def test_what_no_node_answered_to_this_request_counts_for_nothing(postgres: FakePostgres) -> None:
+    postgres.log = postgres.log._replace(nodes=2)
+    forged = orjson.dumps(asdict(replace(THERE, node="forged", connections=1_000_000))).decode()
+    postgres.others.append(THERE)
+    one = sampling(postgres)
+    await one.sample()
+    [connection] = postgres.connections
+    [request], [answer] = connection.requests, connection.answers
+    data = answer_data([request.id], replace(THERE, node="forged"))
+    postgres.others.clear()
+    postgres.forged += [
+        answer,  # a replay
+        answer.replace("there", "forged"),
+        forged,
+        data,
+        f" {data}",
+        f"{'0' * 64} {data}",
+        MessageKey(b"x" * 32).sign(ANSWER_CHANNEL, data),
+        KEY.sign(REQUEST_CHANNEL, data),
+        *("", " ", "\0", "ä {}", "null", "[" * 1000, "9" * 8000),
+    ]
+    sample = await one.sample()
+    assert (sample["connections"], sample["nodes"]["answered"]) == (3, 1)
+
+
+def test_without_a_key_nothing_is_genuine() -> None:
+    assert MessageKey().verified(ANSWER_CHANNEL, MessageKey().sign(ANSWER_CHANNEL, "{}")) is None
 
 
 async def test_a_node_that_answers_no_longer_is_not_counted_any_more(postgres: FakePostgres) -> None:
@@ -223,10 +274,8 @@ async def test_a_postgres_that_does_not_answer_makes_the_sample_old_and_its_conn
 async def test_the_last_hour_has_sixty_minutes_and_says_what_is_unknown(postgres: FakePostgres) -> None:
     minute = int(AT.timestamp()) // 60
     postgres.log = postgres.log._replace(nodes=2)
-    postgres.others = [
-        replace(THERE, minutes=[(minute, 1, 5), (minute - 1, 2, 1)]),
-        THERE,
-    ]  # the second is for another node
+    postgres.others = [replace(THERE, minutes=[(minute, 1, 5), (minute - 1, 2, 1)])]
+    postgres.forged = [KEY.sign(ANSWER_CHANNEL, answer_data(["of another node"], THERE))]
     history = await sampling(postgres).history()
     assert history is not None
     assert (history["type"], history["every"], len(history["minutes"])) == ("history", 1, 60)
@@ -247,4 +296,5 @@ async def test_the_last_hour_has_sixty_minutes_and_says_what_is_unknown(postgres
     first = history["minutes"][0]
     assert (first["at"], first["deliveries"], first["connections"]) == ("2026-11-21T08:42:00.000000Z", None, None)
     assert sum(first["alerts"].values()) == 0
-    assert [connection.requests for connection in postgres.connections] == [[f"here {WITH_MINUTES}"]]
+    [[request]] = [connection.requests for connection in postgres.connections]
+    assert (request.node, request.with_minutes) == ("here", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +17,7 @@ from service.events.position import ORIGIN, Cursor
 from service.metrics import HISTORY_CHANGES
 from service.settings import StreamSettings
 from service.stream import fanout as fanout_module
-from service.stream.fanout import PASS_BYTES, Fanout
+from service.stream.fanout import HINT_REST_SECONDS, PASS_BYTES, Fanout
 from tests.stream.fakes import FakeFlusher, FakeLedger, FakeLog, FakeTransport, at, event, fake_hub, live
 
 if TYPE_CHECKING:
@@ -116,6 +117,49 @@ async def test_a_wake_up_for_more_than_the_log_has_is_asked_for_once() -> None:
         assert log.reads == 2
         log.events.append(event(2))
         node.fanout.wake(2)
+        assert await node.sent(2) == [1, 2]
+
+
+async def test_a_notification_that_the_log_goes_on_is_followed_at_once() -> None:
+    log = FakeLog(*(event(seq) for seq in range(1, 4)))
+    node = Node(log, settings_of())
+    async with node.running():
+        for head in (1, 2, 3):  # each is news when it comes; the first read finds them all
+            node.fanout.hint(str(head))
+        assert await node.sent(3) == [1, 2, 3]
+        reads = log.reads
+        log.events.append(event(4))
+        node.fanout.hint("4")
+        async with asyncio.timeout(HINT_REST_SECONDS):
+            assert await node.sent(4) == [1, 2, 3, 4]
+        assert reads <= 2
+
+
+@pytest.mark.parametrize(
+    "payload", ["", "x", "-1", "1.5", "0x10", "٣", "9" * 20, "9" * 8000, " 7", "7\n", "\0", "0", "5"]
+)
+async def test_a_notification_that_is_no_news_reads_nothing(payload: str) -> None:
+    node = Node(FakeLog(), settings_of(), head=5)
+    async with node.running():
+        node.fanout.hint(payload)
+        await asyncio.sleep(0.01)
+    assert node.log.reads == 0
+
+
+async def test_forged_notifications_cost_a_limited_number_of_reads_and_no_event() -> None:
+    log = FakeLog()
+    node = Node(log, settings_of())
+    async with node.running():
+        began = time.monotonic()
+        for number in range(10_000):
+            node.fanout.hint(str(number % 7 * 10**17 + 1))
+            await asyncio.sleep(0)
+        elapsed = time.monotonic() - began
+        assert 1 <= log.reads <= 2 + elapsed / HINT_REST_SECONDS
+        log.events.append(event(1))
+        node.fanout.hint("1")
+        assert await node.sent(1) == [1]
+        node.fanout.enqueue_committed(at(1), [event(2)])
         assert await node.sent(2) == [1, 2]
 
 
