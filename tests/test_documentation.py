@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from service.cli import app
-from service.cli.sql import AUDITOR
+from service.database.privileges import AUDITOR
 from service.settings import PREFIX, groups
 from tests.harness import ROOT
 from tests.reference import metrics

@@ -19,9 +19,10 @@ from service.errors import CommandFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic import SecretStr
     from sqlalchemy import URL
 
-    from service.settings import Settings
+    from service.settings import Settings, StorageSettings
 
 
 @contextmanager
@@ -43,7 +44,19 @@ def database_url(settings: Settings, *, restart: bool = False) -> Iterator[URL]:
             yield parse_url(url.render_as_string(hide_password=False))
         return
     setting = "TOCSIN_DATABASE_URL" if storage.listen_url is None else "TOCSIN_LISTEN_URL"
-    url = parse_url((storage.listen_url or storage.database_url).get_secret_value(), setting)
+    with probed_url(storage.listen_url or storage.database_url, setting, storage) as url:
+        yield url
+
+
+@contextmanager
+def probed_url(address: SecretStr, setting: str, storage: StorageSettings) -> Iterator[URL]:
+    """Yield the address that a setting holds.
+
+    Raises:
+        CommandFailed: it cannot be reached, or something in the block failed there.
+
+    """
+    url = parse_url(address.get_secret_value(), setting)
     asyncio.run(_probe(url, setting, storage.database_connect_timeout_seconds))
     with _said_in_one_line():
         yield url

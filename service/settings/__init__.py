@@ -79,6 +79,9 @@ class StorageSettings(_Group):
     """``postgresql://…`` of the same database without a connection pooler in between, for LISTEN and
     for commands. Set it where ``TOCSIN_DATABASE_URL`` leads through a pooler, such as PgBouncer (see
     [high availability](high-availability.md#connection-poolers))."""
+    auditor_url: SecretStr | None = None
+    """``postgresql://…`` with which ``tocsin sql --auditor`` logs in, as ``tocsin_auditor`` or a member of it. By
+    default it is that role without a password, which only the embedded PostgreSQL allows."""
     database_pool_size: int = Field(8, ge=1)
     """Connections for queries; the committer and LISTEN have one more each."""
     database_timeout_seconds: Seconds = 10

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from service.cli.sql import sql
 from service.database.embedded import embedded_postgres
 from service.database.engine import parse_url
 from tests.harness import eventually
@@ -39,7 +40,7 @@ def test_the_command_fails_where_the_statement_does(tocsin_process: Tocsin, data
 
 def test_the_auditor_reads_the_views_and_nothing_else(tocsin_process: Tocsin, database_url: str) -> None:
     run = tocsin_process(
-        "sql", "--auditor", "-c", "SELECT current_user, count(*) FROM deliveries", TOCSIN_DATABASE_URL=database_url
+        "sql", "--auditor", "-c", "SELECT session_user, count(*) FROM deliveries", TOCSIN_DATABASE_URL=database_url
     )
     assert run.returncode == 0, run.stderr
     assert "tocsin_auditor" in run.stdout
@@ -51,19 +52,82 @@ def test_the_auditor_reads_the_views_and_nothing_else(tocsin_process: Tocsin, da
     assert "read-only transaction" in run.stderr
 
 
-async def test_the_auditor_is_one_whom_the_user_may_become(
-    refused: Callable[..., str], database_url: str, server_url: str
+RESTRICTED = "backslash commands are restricted"
+ESCAPES = {
+    **dict.fromkeys(
+        (
+            "SET ROLE NONE",
+            "RESET ROLE",
+            "SET SESSION AUTHORIZATION DEFAULT",
+            "RESET SESSION AUTHORIZATION",
+            "RESET ALL",
+        ),
+        "permission denied for table events",
+    ),
+    "SET ROLE postgres": "permission denied to set role",
+    "SET SESSION AUTHORIZATION postgres": "permission denied to set session authorization",
+    **dict.fromkeys(
+        (
+            *("\\c - postgres", "\\connect postgresql:///", "\\! id", "\\i /etc/passwd", "\\o |id", "\\set x `id`"),
+            *("\\getenv x PGPASSWORD", "\\copy (SELECT 1) TO PROGRAM 'id'", "\\e", "\\setenv PAGER id"),
+        ),
+        RESTRICTED,
+    ),
+    "\\unrestrict x": "wrong key",
+}
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+def test_an_auditor_has_nothing_to_escape_to(
+    escape: str, database_url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    name = f"outsider_{uuid.uuid4().hex}"
+    monkeypatch.setenv("TOCSIN_DATABASE_URL", database_url)
+    with pytest.raises(SystemExit):
+        sql(command=escape if escape.startswith("\\") else f"{escape}; SELECT 1 FROM public.events", auditor=True)
+    said = capfd.readouterr()
+    assert ESCAPES[escape] in said.err
+    assert "uid=" not in said.out
+
+
+def test_an_auditor_has_nothing_to_escape_to_on_standard_input_either(database_url: str) -> None:
+    for line in ("\\c - postgres", "SELECT 1 \\g |id"):
+        run = subprocess.run(
+            [sys.executable, "-m", "service", "sql", "--auditor"],
+            input=f"SELECT 1;\n{line}\nSELECT session_user;\n",
+            env={**os.environ, "TOCSIN_DATABASE_URL": database_url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (run.returncode, RESTRICTED in run.stderr) == (1, True)
+        assert "postgres" not in run.stdout
+        assert "uid=" not in run.stdout
+
+
+async def test_the_auditor_of_another_server_logs_in_with_an_address_of_its_own(
+    tocsin_process: Tocsin, refused: Callable[..., str], database_url: str, server_url: str
+) -> None:
+    name = f"anna_{uuid.uuid4().hex}"
     server = await asyncpg.connect(server_url)
-    await server.execute(f"CREATE ROLE {name} LOGIN")
+    await server.execute(f"CREATE ROLE {name} LOGIN IN ROLE tocsin_auditor")
     try:
         url = parse_url(database_url).set(drivername="postgresql", username=name).render_as_string()
-        said = refused("sql", "--auditor", "-c", "SELECT 1", TOCSIN_DATABASE_URL=url)
-        assert f"GRANT tocsin_auditor TO {name}" in said
+        run = await asyncio.to_thread(
+            tocsin_process, "sql", "--auditor", "-c", "SELECT session_user FROM deliveries", TOCSIN_AUDITOR_URL=url
+        )
+        assert run.returncode == 0, run.stderr  # without the address of the service's login
+        await server.execute(f"ALTER ROLE {name} NOLOGIN")
+        said = refused("sql", "--auditor", "-c", "SELECT 1", TOCSIN_AUDITOR_URL=url)
+        assert "not permitted to log in" in said
+        assert "check TOCSIN_AUDITOR_URL" in said
     finally:
         await server.execute(f"DROP ROLE {name}")
         await server.close()
+
+
+def test_an_auditor_who_may_do_more_than_read_is_refused(refused: Callable[..., str], database_url: str) -> None:
+    said = refused("sql", "--auditor", "-c", "SELECT 1", TOCSIN_AUDITOR_URL=database_url)
+    assert "may do more than read" in said
 
 
 def test_a_server_without_the_role_of_auditors_is_distinguished(refused: Callable[..., str], tmp_path: Path) -> None:
