@@ -1,8 +1,9 @@
 """Structured logging: JSON lines, or text on a terminal, without tokens and forged lines.
 
-Every record, of the service or of a library, passes the same chain: ``redact`` removes what looks
-like a bearer token (uvicorn logs the whole ``?token=`` of a WebSocket handshake at INFO), and the
-renderers escape control characters, so that a newline in a header cannot start a new line.
+Every record, of the service or of a library, passes the same chain: long texts are cut (uvicorn logs
+the whole target of a request, 32 KiB of it), ``redact`` removes what looks like a bearer token (such
+as the ``?token=`` of a WebSocket handshake), and the renderers escape control characters, so that a
+newline in a header cannot start a new line.
 """
 
 from __future__ import annotations
@@ -19,14 +20,33 @@ if TYPE_CHECKING:
 
 LogFormat = Literal["auto", "json", "text"]
 
+ARGUMENT_MAX = 1_000
+"""Characters of one argument of a message, such as the target of a request."""
+TEXT_MAX = 8_000
+"""Characters of one field of a record."""
+TRACEBACK_MAX = 64_000
+"""Characters of a traceback, whose last lines matter most."""
+
 # `?token=…` in any encoding of the name, OpenID's `?code=…`, `bearer.…`/`Bearer …`, and a bare JWS
-# in compact form (RFC 7515, section 3.1).
+# in compact form (RFC 7515, section 3.1), also one that was cut: `eyJ` is `{"` in base64url. Each
+# alternative takes all that it reads: one that looked for a later dot would read on from every `eyJ`.
 _SECRETS = re.compile(
     r"(?i)((?:[?&]|\b)(?:access_)?(?:t|%74)(?:o|%6f)(?:k|%6b)(?:e|%65)(?:n|%6e)=|[?&]code=)[^&\s\"']+"
     r"|(\bbearer[ .]+)[^\s,\"']+"
-    r"|(?-i:eyJ)[\w-]{8,}\.[\w.-]*",
+    r"|(?-i:eyJ)[\w.-]{8,}",
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}… ({len(text) - length} more characters)"
+
+
+def _cut_arguments(record: logging.LogRecord) -> bool:
+    """Cut each argument of a library's message: what stands behind it, such as a status, is kept."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(_cut(value, ARGUMENT_MAX) if isinstance(value, str) else value for value in record.args)
+    return True
 
 
 def redact(text: str) -> str:
@@ -37,7 +57,7 @@ def redact(text: str) -> str:
 def _redact_record(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for key, value in event.items():
         if isinstance(value, str):
-            event[key] = redact(value)
+            event[key] = redact(_cut(value, TRACEBACK_MAX if key == "exception" else TEXT_MAX))
     return event
 
 
@@ -72,6 +92,7 @@ def configure(level: str, log_format: LogFormat) -> None:
     else:
         renderer = structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_cut_arguments)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*chain, structlog.stdlib.PositionalArgumentsFormatter()],

@@ -1,7 +1,8 @@
 """Constrained field types of requests: text, names, topics, times, attributes.
 
 Each type checks a value, with a message that says what was wrong, and says in its JSON Schema what
-a schema can say. The regular expressions are those that ECMAScript, Python and Rust read alike.
+a schema can say. The regular expressions are those that ECMAScript, Python and Rust read alike, and
+take linear time in engines that backtrack, too: some clients check them.
 
 Refused is what PostgreSQL, a browser or a log line could not hold: control characters (Unicode
 category Cc) and surrogates (Cs), which UTF-8 has no form for. Numbers are limited to those that
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
-from fastapi import Path
+from fastapi import Path, Query
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, TypeAdapter
 
 from service.auth.principal import SUBJECT_MAX, is_subject
@@ -35,18 +36,23 @@ LINKS_MAX = 20
 URL_MAX = 2000
 KEY_MAX = 200
 ESCALATE_MAX = 7 * 86_400
+TIME_MAX = 64
+LISTED_MAX = 100
+"""Values of one parameter that may be repeated, such as topics."""
 NUMBER_MIN, NUMBER_MAX = 1e-30, 1e30
 """The range of the absolute value of a number that is not an integer."""
 INTEGER_MAX = 2**53 - 1
 
 _IN_LINE = r"[^\x00-\x1f\x7f-\x9f]"
 _IN_TEXT = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+_BLANK_IN_LINE = r"[^\S\x00-\x1f\x7f-\x9f]"
+_BLANK_IN_TEXT = r"[^\S\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 
 VISIBLE_PATTERN = r"[^\s\x00-\x1f\x7f-\x9f]"
 """A character that is neither blank nor a control character."""
-LINE_PATTERN = f"^{_IN_LINE}*{VISIBLE_PATTERN}{_IN_LINE}*$"
+LINE_PATTERN = f"^{_BLANK_IN_LINE}*{VISIBLE_PATTERN}{_IN_LINE}*$"
 TEXT_PATTERN = f"^{_IN_TEXT}*$"
-COMMENT_PATTERN = f"^{_IN_TEXT}*{VISIBLE_PATTERN}{_IN_TEXT}*$"
+COMMENT_PATTERN = f"^{_BLANK_IN_TEXT}*{VISIBLE_PATTERN}{_IN_TEXT}*$"
 ATTRIBUTE_PATTERN = f"^{_IN_LINE}*$"
 """The name of an attribute."""
 NAME_PATTERN = f"^{VISIBLE_PATTERN}({_IN_LINE}*{VISIBLE_PATTERN})?$"
@@ -101,7 +107,7 @@ def _name(value: str) -> str:
 
 def _rfc3339(value: object) -> object:
     """Accept a time as text; pydantic would take numbers, and guess what they count."""
-    if isinstance(value, datetime) or (isinstance(value, str) and _TIME.fullmatch(value)):
+    if isinstance(value, datetime) or (isinstance(value, str) and len(value) <= TIME_MAX and _TIME.fullmatch(value)):
         return value
     raise ValueError("must be a time such as 2026-11-21T09:41:07Z (RFC 3339)")
 
@@ -164,10 +170,18 @@ def _json(value: Any, depth: int = ATTRIBUTES_MAX_DEPTH) -> Any:
 
 
 def _attributes(value: dict[str, Any]) -> dict[str, Any]:
-    _json(value)
-    if len(orjson.dumps(value)) > ATTRIBUTES_MAX_BYTES:
+    if not _is_small(value):
         raise ValueError(f"must be at most {ATTRIBUTES_MAX_BYTES} bytes as JSON")
+    _json(value)
     return value
+
+
+def _is_small(value: dict[str, Any]) -> bool:
+    """Say whether attributes have so few bytes that every value in them can be looked at."""
+    try:
+        return len(orjson.dumps(value)) <= ATTRIBUTES_MAX_BYTES
+    except orjson.JSONEncodeError:
+        return True  # it holds a value that is refused by itself
 
 
 Line = Annotated[str, AfterValidator(_line), documented(pattern=LINE_PATTERN, minLength=1)]
@@ -199,13 +213,18 @@ Name = Annotated[
 
 Recipients = Annotated[list[Name], AfterValidator(_distinct), documented(uniqueItems=True)]
 
-Url = Annotated[str, AfterValidator(_url), Field(max_length=URL_MAX, pattern=URL_PATTERN), documented(format="link")]
+Url = Annotated[
+    str,
+    AfterValidator(_url),
+    Field(max_length=URL_MAX, pattern=URL_PATTERN),
+    documented(format="link", maxLength=URL_MAX),
+]
 """An address that a browser can open."""
 
 WHOLE = BeforeValidator(_whole)
 """Stands after the bounds of a whole number, which the schema would not show otherwise."""
 
-Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
+Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc), documented(maxLength=TIME_MAX)]
 
 FutureTime = Annotated[Time, AfterValidator(_in_future)]
 
@@ -219,6 +238,11 @@ SEARCHED_ATTRIBUTES: TypeAdapter[dict[str, Any]] = TypeAdapter(Annotated[dict[st
 """Reads the attributes that a search asks for."""
 
 AlertId = Annotated[UUID, Path(description="the alert's id", examples=["01a1fd87-65c3-71a6-ba06-3929d3197295"])]
+
+
+def listed(description: str) -> Any:
+    """Return a query parameter that may be repeated."""
+    return Query(max_length=LISTED_MAX, description=description)
 
 
 def topic_patterns(values: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ DEFAULT_SEVERITY_MAP: dict[str, Severity] = {
 }
 
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d+)?")
-_RATE = r"\s*\d+\s*(?:/|per)\s*\d*\s*(?:second|minute|hour|day|month|year)s?\s*"
+_RATE = r"\s*\d+\s*(?:/|per)\s*(?:\d+\s*)?(?:second|minute|hour|day|month|year)s?\s*"
 _RATES = re.compile(f"{_RATE}(?:[,;|]{_RATE})*", re.ASCII | re.IGNORECASE)
 """What ``limits.parse_many`` accepts: importing ``limits`` would double the start-up time of a
 command."""

@@ -201,7 +201,7 @@ function link(text, url) {
 
 /** Code that starts or ends with a backtick is written with spaces around it. @param {string} text */
 function unpadded(text) {
-  return /^ .*\S.* $/.test(text) ? text.slice(1, -1) : text;
+  return text.startsWith(" ") && text.endsWith(" ") && text.trim() ? text.slice(1, -1) : text;
 }
 
 /** @param {Block} block @returns {HTMLElement} */
