@@ -52,14 +52,22 @@ def any_covers(patterns: Collection[str], topic: str) -> bool:
 def intersect(granted: Iterable[str], requested: Iterable[str]) -> tuple[str, ...]:
     """Return the patterns that cover exactly the topics that both lists cover, sorted and without redundancy.
 
-    Two patterns either nest or are disjoint, so each pair contributes the narrower of the two, or nothing.
+    Two patterns either nest or are disjoint, so each that the other list covers belongs to both.
     """
-    requested = tuple(requested)
-    both = {
-        narrow
-        for left in granted
-        for right in requested
-        for wide, narrow in ((left, right), (right, left))
-        if covers(wide, narrow)
-    }
-    return tuple(sorted(p for p in both if not any(other != p and covers(other, p) for other in both)))
+    granted, requested = frozenset(granted), frozenset(requested)
+    both = {pattern for pattern in granted if not requested.isdisjoint(_covering(pattern))}
+    both |= {pattern for pattern in requested if not granted.isdisjoint(_covering(pattern))}
+    return tuple(sorted(pattern for pattern in both if both.isdisjoint(_covering(pattern) - {pattern})))
+
+
+def disjoint(granted: Iterable[str], requested: Iterable[str]) -> list[str]:
+    """Return those of ``requested`` that share no topic with ``granted``."""
+    granted = frozenset(granted)
+    wider = granted.union(*map(_covering, granted))
+    return [pattern for pattern in requested if pattern not in wider and granted.isdisjoint(_covering(pattern))]
+
+
+def _covering(topic: str) -> set[str]:
+    """Return all patterns that cover ``topic``, which may itself be a pattern."""
+    dots = (index for index, character in enumerate(topic) if character == ".")
+    return {"*", topic, *(f"{topic[:dot]}.*" for dot in dots)}

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.topics import any_covers, covers, intersect, is_topic, is_topic_pattern
+from service.topics import any_covers, covers, disjoint, intersect, is_topic, is_topic_pattern
+from tests.growth import is_superlinear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.unit
 
@@ -73,3 +78,17 @@ def test_equal_intersections_are_written_alike(granted: list[str], requested: li
     both = intersect(granted, requested)
     assert both == intersect(requested, granted) == tuple(sorted(set(both)))
     assert not any(covers(wide, narrow) for wide in both for narrow in both if wide != narrow)
+
+
+@given(pattern_lists, pattern_lists)
+def test_disjoint_are_those_that_share_no_topic(granted: list[str], requested: list[str]) -> None:
+    assert disjoint(granted, requested) == [pattern for pattern in requested if not intersect(granted, [pattern])]
+
+
+@pytest.mark.parametrize("use", [intersect, disjoint])
+def test_many_patterns_take_time_in_proportion(use: Callable[[list[str], list[str]], object]) -> None:
+    def lists(count: int) -> tuple[list[str], list[str]]:
+        topics = [f"a.b.c{number}" for number in range(count)]
+        return topics, [*topics[: count // 2], *(f"{topic}.*" for topic in topics)]
+
+    assert not is_superlinear(lambda both: use(*both), lists)

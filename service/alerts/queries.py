@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import Text, and_, any_, cast, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from service.alerts.alert_record import FIELDS, AlertRecord
 from service.alerts.search_index import found
@@ -61,8 +61,10 @@ def any_topic(topic: ColumnElement[str], patterns: Sequence[str]) -> ColumnEleme
     order.
     """
     topics = [pattern for pattern in patterns if is_topic(pattern)]
-    wildcards = (pattern for pattern in patterns if not is_topic(pattern))
-    return or_(topic.in_(topics), *(topic.like(func.topic_like(pattern)) for pattern in wildcards))
+    wildcards = [pattern for pattern in patterns if not is_topic(pattern)]
+    if not wildcards:
+        return topic.in_(topics)
+    return or_(topic.in_(topics), topic.like(any_(func.topic_likes(literal(wildcards, ARRAY(Text))))))
 
 
 def visible_to(principal: Principal) -> ColumnElement[bool]:

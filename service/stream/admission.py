@@ -24,7 +24,7 @@ from service.stream.connection import Connection
 from service.stream.cursor_check import Start
 from service.stream.frames import FrameBatch
 from service.stream.protocol import StreamProtocol, Timing
-from service.topics import EVERY_TOPIC, intersect, is_topic_pattern
+from service.topics import EVERY_TOPIC, TOPIC_MAX, disjoint, intersect, is_topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PATTERNS_MAX = 100
+TOPICS_MAX_LENGTH = PATTERNS_MAX * (TOPIC_MAX + 1)
+"""Characters of the list of them, with a comma after each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,12 @@ class StreamRequest:
         severity: Any = query.get("min_severity", "info")
         if severity not in get_args(Severity):
             raise _invalid_query()
-        patterns = [pattern for pattern in query.get("topics", "").split(",") if pattern]
-        if len(patterns) > PATTERNS_MAX or not all(map(is_topic_pattern, patterns)):
+        listed = query.get("topics", "")
+        patterns = [pattern for pattern in listed[: TOPICS_MAX_LENGTH + 1].split(",") if pattern]
+        if len(listed) > TOPICS_MAX_LENGTH or len(patterns) > PATTERNS_MAX or not all(map(is_topic_pattern, patterns)):
             raise _invalid_query()
         topics = intersect(principal.topics, patterns or EVERY_TOPIC)
-        if not topics or not all(intersect(principal.topics, [pattern]) for pattern in patterns):
+        if not topics or disjoint(principal.topics, patterns):
             raise TopicForbidden("The token does not cover these topics.")
         return cls(_read_after(query.get("after")), EventFilter(topics, severity))
 
