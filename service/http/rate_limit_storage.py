@@ -3,9 +3,10 @@
 The library's own memory storage starts a thread every 10 ms while it is used, which looks at every
 key: with the messages of 5,000 streams to count, a third of a core, and a wait for the thread on
 each start. Here an expired key is replaced when it is next counted, and all expired keys are
-dropped every ``CLEANUP_SECONDS``. A window that begins in the future has expired, too: the clock
-was set back, and would refuse requests for as long. The storage serves one event loop, so it needs
-no lock.
+dropped every ``CLEANUP_SECONDS``. The storage serves one event loop, so it needs no lock.
+
+Windows begin and end on the monotonic clock, which the strategy takes as it is: on the wall clock a
+step back by an hour would make a window an hour longer, and a step forward would end it.
 """
 
 from __future__ import annotations
@@ -26,12 +27,7 @@ KEYS_MAX = 200_000
 @dataclass(slots=True)
 class _Window:
     count: int
-    starts_at: float
     expires_at: float
-
-    def covers(self, now: float) -> bool:
-        """Return whether the window has begun, and has not expired."""
-        return self.starts_at <= now < self.expires_at
 
 
 class FixedWindowStorage(Storage):
@@ -46,32 +42,36 @@ class FixedWindowStorage(Storage):
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Add ``amount`` to the window, which lasts ``expiry`` seconds if it is new. Return the sum."""
-        now = time.time()
+        now = time.monotonic()
         window = self._windows.get(key)
-        if window is not None and window.covers(now):
+        if window is not None and now < window.expires_at:
             window.count += amount
             return window.count
-        if abs(now - self._cleaned_up_at) >= CLEANUP_SECONDS:
+        if now - self._cleaned_up_at >= CLEANUP_SECONDS:
             self._drop_expired(now)
         self._windows.pop(key, None)
         if len(self._windows) >= KEYS_MAX:
             del self._windows[next(iter(self._windows))]
-        self._windows[key] = _Window(amount, now, now + expiry)
+        self._windows[key] = _Window(amount, now + expiry)
         return amount
+
+    def extend(self, key: str, seconds: float) -> None:
+        """Let the current window last longer."""
+        self._windows[key].expires_at += seconds
 
     def _drop_expired(self, now: float) -> None:
         self._cleaned_up_at = now
-        self._windows = {key: window for key, window in self._windows.items() if window.covers(now)}
+        self._windows = {key: window for key, window in self._windows.items() if now < window.expires_at}
 
     def get(self, key: str) -> int:
         """Return the sum of the current window, 0 if there is none."""
         window = self._windows.get(key)
-        return window.count if window is not None and window.covers(time.time()) else 0
+        return window.count if window is not None and time.monotonic() < window.expires_at else 0
 
     def get_expiry(self, key: str) -> float:
-        """Return when the current window ends, in seconds since the epoch; now if there is none."""
+        """Return when the current window ends, on the monotonic clock; now if there is none."""
         window = self._windows.get(key)
-        return window.expires_at if window is not None else time.time()
+        return window.expires_at if window is not None else time.monotonic()
 
     def clear(self, key: str) -> None:
         """Drop a key."""

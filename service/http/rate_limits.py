@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from limits import RateLimitItem, parse_many
 from limits.strategies import FixedWindowRateLimiter
@@ -23,7 +23,7 @@ from service.http.rate_limit_storage import SCHEME, FixedWindowStorage
 if TYPE_CHECKING:
     from service.settings import LimitSettings, StreamSettings
 
-RestLimit = Literal["write", "read", "auth_failure"]
+RestLimit = Literal["write", "read", "auth_failure", "anonymous"]
 
 
 class RestLimits:
@@ -31,10 +31,12 @@ class RestLimits:
 
     def __init__(self, settings: LimitSettings) -> None:
         self._limiter = Limiter(key_func=get_remote_address, strategy="fixed-window", storage_uri=f"{SCHEME}://")
+        self._storage = cast("FixedWindowStorage", self._limiter.limiter.storage)
         self._items: dict[RestLimit, list[RateLimitItem]] = {
             "write": parse_many(settings.write_limit),
             "read": parse_many(settings.read_limit),
             "auth_failure": parse_many(settings.auth_failure_limit),
+            "anonymous": parse_many(settings.anonymous_limit),
         }
 
     def hit(self, limit: RestLimit, key: str, cost: int = 1) -> None:
@@ -48,16 +50,19 @@ class RestLimits:
             self._hit(item, limit, key, cost)
 
     def charge(self, limit: RestLimit, key: str, cost: int) -> None:
-        """Charge ``cost`` additional requests, capped at the window size.
+        """Charge ``cost`` additional requests, also where they are more than a window holds.
 
-        So a request that is larger than the limit can still succeed once per window.
+        Such a request succeeds in a window in which nothing else was counted; the window then lasts
+        as long as so many single requests would have taken.
 
         Raises:
             RateLimited: a window of the limit is full.
 
         """
         for item in self._items[limit]:
-            self._hit(item, limit, key, min(cost, item.amount - 1))  # the request itself was counted before
+            counted = min(cost, item.amount - 1)  # the request itself was counted before
+            self._hit(item, limit, key, counted)
+            self._storage.extend(item.key_for(limit, key), item.get_expiry() * (cost - counted) / item.amount)
 
     def _hit(self, item: RateLimitItem, limit: RestLimit, key: str, cost: int) -> None:
         strategy = self._limiter.limiter
@@ -70,14 +75,15 @@ class RestLimits:
 
 
 def _refusal(item: RateLimitItem, reset_time: float) -> RateLimited:
-    wait = max(1, math.ceil(reset_time - time.time()))
+    """Return the refusal until ``reset_time``, on the clock of the storage."""
+    wait = max(1, math.ceil(reset_time - time.monotonic()))
     return RateLimited(
         f"More than {item.amount} requests in {item.get_expiry()} s; come back in {wait} s.",
         retry_after=wait,
         headers={
             "X-RateLimit-Limit": str(item.amount),
             "X-RateLimit-Remaining": "0",
-            "X-RateLimit-Reset": str(math.ceil(reset_time)),
+            "X-RateLimit-Reset": str(math.ceil(time.time() + wait)),
         },
     )
 

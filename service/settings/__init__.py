@@ -168,6 +168,9 @@ class LimitSettings(_Group):
     """Queries, revocations and closed connections of one subject."""
     auth_failure_limit: Rate = "100/minute"
     """Requests and handshakes without a valid token, per address."""
+    anonymous_limit: Rate = "500/second; 15000/minute"
+    """Requests of paths that need no token (the console, the documentation, ``/metrics``, and paths
+    that do not exist), per address. A page of the console loads about 100 files."""
 
 
 class StreamSettings(_Group):

@@ -126,6 +126,40 @@ def test_a_request_that_is_larger_than_the_limit_succeeds_once_a_window() -> Non
 
 
 @pytest.mark.unit
+def test_a_request_that_is_larger_than_the_limit_is_counted_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    limits = RestLimits(LimitSettings(write_limit="10/minute"))
+    limits.hit("write", "billing")
+    limits.charge("write", "billing", 99)  # a hundred, as many as in ten minutes
+    now[0] += 599
+    assert limits.is_exhausted("write", "billing")
+    now[0] += 1
+    assert not limits.is_exhausted("write", "billing")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_step_of_the_wall_clock_neither_locks_out_nor_lets_in(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    limits = RestLimits(LimitSettings(write_limit="2/minute", auth_failure_limit="1/minute"))
+    connections = ConnectionLimits(StreamSettings(message_limit="2/minute"))
+    for _ in range(2):
+        limits.hit("write", "billing")
+        connections.count_message("a")
+    limits.hit("auth_failure", "10.0.0.1")
+    wall = time.time()
+    monkeypatch.setattr("time.time", lambda: wall + step)
+    with pytest.raises(RateLimited) as refused:
+        limits.hit("write", "billing")
+    assert 1 <= (refused.value.retry_after or 0) <= 60
+    assert 0 < int(refused.value.headers["X-RateLimit-Reset"]) - (wall + step) <= 61
+    assert limits.is_exhausted("auth_failure", "10.0.0.1")
+    assert not connections.count_message("a")
+    limits.hit("write", "shop")
+    assert connections.count_message("b")
+
+
+@pytest.mark.unit
 def test_a_connection_may_send_a_burst_and_then_collects_violations() -> None:
     limits = ConnectionLimits(StreamSettings(message_limit="3/hour", message_violation_limit="2/hour"))
     assert [limits.count_message("a") for _ in range(5)] == [True] * 3 + [False] * 2
