@@ -74,6 +74,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+BATCH_BYTES = 1024 * 1024
+"""A transaction takes no further item once its items have so many bytes."""
 _POSTED = (PendingAlert, PostAlert)
 
 
@@ -157,9 +159,7 @@ class Committer:
                 if not self._queue:
                     self._arrived.clear()
                     await self._arrived.wait()
-                size = min(len(self._queue), self._settings.commit_batch_size)
-                batch = [self._queue.popleft() for _ in range(size)]
-                self._queue_bytes -= sum(item.size for item in batch)
+                batch = self._next_batch()
                 COMMIT_QUEUE.set(len(self._queue))
                 await self._commit_alerts([item for item in batch if isinstance(item, PendingAlert)])
                 await self._commit_commands([item for item in batch if isinstance(item, Command)])
@@ -169,6 +169,16 @@ class Committer:
             _fail(self._queue, unavailable())
             self._queue.clear()
             await self._connection.close()
+
+    def _next_batch(self) -> list[QueueItem]:
+        """Take what one transaction stores: so many items, or so many bytes, of which each is hashed and encoded."""
+        batch: list[QueueItem] = []
+        size = 0
+        while self._queue and len(batch) < self._settings.commit_batch_size and size < BATCH_BYTES:
+            batch.append(self._queue.popleft())
+            size += batch[-1].size
+        self._queue_bytes -= size
+        return batch
 
     # Alerts that only need to be stored: one round trip.
 

@@ -216,7 +216,8 @@ class RotatingKeys:
             return parse_key_set(content, algorithm=algorithm, secrets=True)
 
         keys = cls(str(path), get, parse, ttl=FILE_SECONDS, min_interval=FILE_SECONDS)
-        keys._replace(read_set_file(path))
+        content = read_set_file(path)
+        keys._replace(content, parse(content))
         return keys
 
     @classmethod
@@ -286,7 +287,9 @@ class RotatingKeys:
 
     async def _fetch(self) -> None:
         try:
-            self._replace(await self._get())
+            content = await self._get()
+            if content != self._content:
+                self._replace(content, await asyncio.to_thread(self._parse, content))
         except (httpx2.HTTPError, OSError, InvalidKeySet) as error:  # a TimeoutError is an OSError
             if not self._failing:
                 reason = str(error) or type(error).__name__
@@ -300,11 +303,8 @@ class RotatingKeys:
     def _fetched(self, _task: asyncio.Task[None]) -> None:
         self._fetching = None
 
-    def _replace(self, content: bytes) -> None:
-        """Replace the keys, if they have changed."""
-        if content == self._content:
-            return
-        before, self._keys = self._keys, self._parse(content)
+    def _replace(self, content: bytes, keys: KeySet) -> None:
+        before, self._keys = self._keys, keys
         self._content = content
         if any(self._keys.get(kid) != keys for kid, keys in before.items()):
             self.on_withdrawn()

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from sqlalchemy import make_url
 
+from service.alerts.committer import BATCH_BYTES
 from service.settings import LimitSettings, ServerSettings, Settings, StorageSettings
 from tests.harness import WRITE, eventually, serving, token
 
@@ -123,6 +124,13 @@ async def test_a_batch_larger_than_a_commit_is_stored_in_several(database_url: s
         assert [result["seq"] for result in found] == list(range(1, 41))
         rows = await node.sql("SELECT count(DISTINCT xmin::text) AS transactions FROM events")
         assert rows[0]["transactions"] == 6
+
+
+async def test_a_transaction_stores_so_many_bytes(node: Node) -> None:
+    with node.rest() as client:
+        assert len(results(client.post(BATCH, json=[{"title": "t", "body": "b" * 16_000}] * 200))) == 200
+    rows = await node.sql("SELECT count(DISTINCT xmin::text) AS transactions FROM events")
+    assert rows[0]["transactions"] >= 200 * 16_000 // BATCH_BYTES
 
 
 async def test_a_batch_during_an_outage_is_refused_whole_and_can_be_sent_again(database_url: str) -> None:

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import gzip
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -12,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 
 from service.auth.issuers import load_keyring
-from service.auth.jwks import SET_MAX_BYTES, InvalidKeySet, RotatingKeys, UnknownKeyId, fetch, parse_key_set
+from service.auth.jwks import SET_MAX_BYTES, InvalidKeySet, KeySet, RotatingKeys, UnknownKeyId, fetch, parse_key_set
 from service.auth.revocations import RevokedTokens
 from service.auth.tokens import TokenVerifier
 from service.errors import KeysUnavailable, TokenInvalid
@@ -174,6 +175,24 @@ async def test_the_keys_of_a_url_are_fetched_for_the_first_token(publisher: Publ
     assert (await verifier.verify(token)).subject == "alice"
     assert verifier.verify_cached(token).subject == "alice"
     assert publisher.requests == 1
+
+
+async def test_a_fetched_set_is_parsed_in_a_thread_and_only_when_it_has_changed() -> None:
+    threads: list[threading.Thread] = []
+
+    async def get() -> bytes:
+        return b"the set"
+
+    def parse(content: bytes) -> KeySet:
+        threads.append(threading.current_thread())
+        return parse_key_set(json.dumps({"keys": [GOOD]}).encode())
+
+    keys = RotatingKeys("here", get, parse, ttl=300, min_interval=0)
+    await keys.refresh()
+    await keys.refresh()
+    assert keys.find("good")
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 async def test_tokens_that_wait_for_a_key_share_one_fetch(publisher: Publisher) -> None:
