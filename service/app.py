@@ -35,6 +35,7 @@ from service.events.log import EVENTS_CHANNEL, read_head
 from service.http import health, openapi, problems, static_console, swagger_ui
 from service.http.provided import Parts, provide
 from service.http.rate_limits import ConnectionLimits, RestLimits
+from service.http.request_bounds import RequestBounds, count_unmatched
 from service.http.source_requests import SourceCounter
 from service.integrations import routes as integration_routes
 from service.ledger import routes as ledger_routes
@@ -86,6 +87,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         summary="Alerts, stored before answered and pushed at once.",
         description=DESCRIPTION,
         lifespan=lambda _app: node.lifespan(),
+        openapi_url=None,  # openapi.py serves it
         docs_url=None,
         redoc_url=None,
         servers=[{"url": "/"}],
@@ -93,8 +95,9 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has them; a span would hold ?token=
     )
+    app.add_middleware(RequestBounds, limits=node.limits)
     provide(app, node.parts())
-    problems.install(app)
+    problems.install(app, lambda request: count_unmatched(node.limits, request.scope))
     openapi.install(app)
     _add_routes(app)
     app.router.routes.append(

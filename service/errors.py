@@ -10,7 +10,8 @@
     │   ├── ScopeMissing        403  scope_missing           ├── TopicForbidden      403  topic_forbidden
     │   ├── NotFound            404  not_found               ├── MethodNotAllowed    405  method_not_allowed
     │   ├── RequestTimeout      408  request_timeout         ├── ActionConflict      409  action_conflict
-    │   ├── RequestTooLarge     413  request_too_large       ├── UnsupportedMedia    415  unsupported_media_type
+    │   ├── RequestTooLarge     413  request_too_large       ├── TargetTooLong       414  target_too_long
+    │   ├── HeadersTooLarge     431  headers_too_large       ├── UnsupportedMedia    415  unsupported_media_type
     │   ├── IdempotencyMismatch 422  idempotency_mismatch    ├── RateLimited         429  rate_limited
     │   ├── ConnectionLimit     429  connection_limit        ├── InternalError       500  internal_error
     │   ├── Overloaded          503  overloaded              ├── KeysUnavailable     503  keys_unavailable
@@ -151,9 +152,21 @@ class RequestTimeout(RequestRefused):
 
 
 class RequestTooLarge(RequestRefused):
-    """The body is larger than the limit."""
+    """The body, or one alert in it, has more bytes, alerts or JSON values than the limit."""
 
     status, code, title = 413, "request_too_large", "The request is too large"
+
+
+class TargetTooLong(RequestRefused):
+    """The path and the query are too long, or the query has too many parameters."""
+
+    status, code, title = 414, "target_too_long", "The request target is too long"
+
+
+class HeadersTooLarge(RequestRefused):
+    """The headers have too many bytes, or are too many."""
+
+    status, code, title = 431, "headers_too_large", "The headers are too large"
 
 
 class UnsupportedMedia(RequestRefused):

@@ -12,7 +12,6 @@ each alert is answered by itself.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import orjson
@@ -24,7 +23,8 @@ from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
 from service.errors import InternalError, InvalidRequest, OutcomeUnknown, Overloaded, RequestRefused
 from service.http.problems import problem_document, validation_refusal
-from service.http.request_body import parse_json
+from service.http.request_body import BATCH_VALUES_MAX, VALUES_MAX, parse_json, require_values
+from service.http.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -37,8 +37,8 @@ NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl
 """The media types of NDJSON; none is registered, the first is the usual one."""
 
 ITEMS_MAX = 1_000
-ITEMS_PER_TURN = 50
-"""How many alerts are validated in one turn of the loop: half a millisecond."""
+LINES_MAX = 10 * ITEMS_MAX
+"""Of NDJSON, blank ones included."""
 
 StoreAll: TypeAlias = "Callable[[Sequence[QueueItem]], Awaitable[list[Outcome]]]"
 """``Committer.store_all``."""
@@ -57,19 +57,33 @@ def split(body: bytes, *, lines: bool) -> Sequence[Any]:
 
     Raises:
         MalformedRequest: it is no JSON.
+        RequestTooLarge: its JSON has too many values.
         InvalidRequest: it is no array, is empty, or holds more than ``ITEMS_MAX``.
 
     """
+    if lines and body.count(b"\n") > LINES_MAX:
+        raise InvalidRequest(f"The batch has more than {LINES_MAX} lines; send at most {ITEMS_MAX} alerts at a time.")
     items = [line for line in body.split(b"\n") if line.strip()] if lines else _array(body)
     if not items:
         raise InvalidRequest("The batch is empty.")
-    if len(items) > ITEMS_MAX:
-        raise InvalidRequest(f"The batch holds {len(items)} alerts; send at most {ITEMS_MAX} at a time.")
+    require_items(len(items))
     return items
 
 
+def require_items(number: int) -> None:
+    """Refuse a body with more alerts than a request may have, whatever its format.
+
+    Raises:
+        InvalidRequest: it has more than ``ITEMS_MAX``.
+
+    """
+    if number > ITEMS_MAX:
+        raise InvalidRequest(f"The request has {number} alerts; send at most {ITEMS_MAX} at a time.")
+
+
 def _array(body: bytes) -> list[Any]:
-    items = parse_json(body, from_json)  # the parser of a single alert, so that numbers mean the same
+    # The parser of a single alert, so that numbers mean the same.
+    items = parse_json(body, from_json, values_max=BATCH_VALUES_MAX)
     if not isinstance(items, list):
         raise InvalidRequest("The body must be a JSON array of alerts; POST a single one to /v1/alerts.")
     return items
@@ -82,6 +96,8 @@ def read_item(item: Any, principal: Principal, now: datetime) -> QueueItem:
         RequestRefused: it is not valid, or the token's topics do not cover its topic.
 
     """
+    if isinstance(item, bytes):
+        require_values(item, VALUES_MAX)
     try:
         alert = BatchItem.model_validate_json(item) if isinstance(item, bytes) else BatchItem.model_validate(item)
     except ValidationError as error:
@@ -96,23 +112,27 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
         RequestRefused: the service could not store all of them; the whole batch may be sent again.
 
     """
+    turn = Turn()
     checked: list[QueueItem | RequestRefused] = []
-    for number, item in enumerate(items, 1):
+    for item in items:
         try:
             checked.append(read(item))
         except RequestRefused as refusal:
             checked.append(refusal)
-        if number % ITEMS_PER_TURN == 0:
-            await asyncio.sleep(0)
+        await turn.pause()
     valid = [item for item in checked if isinstance(item, QueueItem)]
     outcomes = await store_all(valid)
     if refusal_of_all := _refusal_of_all(valid, outcomes):
         raise refusal_of_all
     following = iter(outcomes)
     each = [next(following) if isinstance(item, QueueItem) else item for item in checked]
+    answers: list[bytes] = []
+    for outcome in each:
+        answers.append(_answer(outcome))
+        await turn.pause()
     refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
     defect = next((outcome for outcome in outcomes if isinstance(outcome, InternalError)), None)
-    return BatchResponse(b'{"results":[%b]}' % b",".join(map(_answer, each)), refused, defect)
+    return BatchResponse(b'{"results":[%b]}' % b",".join(answers), refused, defect)
 
 
 def _refusal_of_all(items: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> RequestRefused | None:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from service.alerts import batch_request, schemas
 from service.alerts.alert_record import Status, with_seq
 from service.alerts.committer import Committer
-from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Line, Name, Time, TopicPattern, topic_patterns
+from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Line, Name, Time, TopicPattern, listed, topic_patterns
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queries import AlertQuery, find_alert, list_alerts
 from service.alerts.queue_items import Stored
@@ -151,11 +151,11 @@ def _attributes(value: str) -> dict[str, Any]:
 async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: ProvidedDatabase,
     principal: MayRead,
-    topic: Annotated[list[TopicPattern], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
-    severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
+    topic: Annotated[list[TopicPattern], listed("topics or patterns; repeat for several")] = [],  # noqa: B006
+    severity: Annotated[list[Severity], listed("repeat for several")] = [],  # noqa: B006 - FastAPI copies
     min_severity: Annotated[Severity | None, Query(description="this severity or a more severe one")] = None,
-    status: Annotated[list[Status], Query(description="repeat for several")] = [],  # noqa: B006
-    source: Annotated[list[Name], Query(description="who posted it; repeat for several")] = [],  # noqa: B006
+    status: Annotated[list[Status], listed("repeat for several")] = [],  # noqa: B006
+    source: Annotated[list[Name], listed("who posted it; repeat for several")] = [],  # noqa: B006
     q: Annotated[
         Line | None, Query(max_length=200, description='words of title and body: a b, "a b", a or b, -a')
     ] = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query
 
 from service.alerts.alert_record import Status
-from service.alerts.fields import AlertId, Name, Time, TopicPattern, topic_patterns
+from service.alerts.fields import AlertId, Name, Time, TopicPattern, listed, topic_patterns
 from service.audit import queries, schemas
 from service.audit.queries import LISTS, PageRequest, TimeRange
 from service.audit.report import report
@@ -137,10 +137,10 @@ async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query
     principal: Auditor,
     since: SinceDay = None,
     until: UntilNow = None,
-    topic: Annotated[list[TopicPattern], Query(description="topics or patterns; repeat for several")] = [],  # noqa: B006
-    severity: Annotated[list[Severity], Query(description="repeat for several")] = [],  # noqa: B006 - FastAPI copies
-    status: Annotated[list[Status], Query(description="the status of the alert now; repeat for several")] = [],  # noqa: B006
-    recipient: Annotated[list[Name], Query(description="who has not received it; repeat for several")] = [],  # noqa: B006
+    topic: Annotated[list[TopicPattern], listed("topics or patterns; repeat for several")] = [],  # noqa: B006
+    severity: Annotated[list[Severity], listed("repeat for several")] = [],  # noqa: B006 - FastAPI copies
+    status: Annotated[list[Status], listed("the status of the alert now; repeat for several")] = [],  # noqa: B006
+    recipient: Annotated[list[Name], listed("who has not received it; repeat for several")] = [],  # noqa: B006
     cursor: Annotated[str | None, _cursor("unreceived")] = None,
     limit: Limit = 200,
 ) -> schemas.UnreceivedPage:

@@ -14,6 +14,8 @@ from service.errors import TocsinError
 
 CURSOR_PATTERN = "[0-9]{1,19}(-[0-9a-f]{8})?"
 """A regular expression for the text of a cursor."""
+CURSOR_MAX = 28
+"""Characters of a cursor."""
 _SEQ_MAX = 2**63 - 1
 _UNSIGNED = 2**64 - 1
 

@@ -12,16 +12,20 @@ definitions that a schema refers to are moved to the components.
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, get_args
 
+import orjson
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
+from starlette.routing import Route
 
 from service.database.failures import UnavailableReason
 from service.errors import (
     ActionConflict,
     DatabaseUnavailable,
+    HeadersTooLarge,
     InternalError,
     InvalidRequest,
     KeysUnavailable,
@@ -31,10 +35,11 @@ from service.errors import (
     RequestTimeout,
     RequestTooLarge,
     ScopeMissing,
+    TargetTooLong,
     UnsupportedMedia,
 )
 from service.http.problems import MEDIA_TYPE
-from service.http.server_protocol import HEADERS_MAX_BYTES
+from service.http.static_document import StaticDocument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,18 +47,16 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.routing import APIRoute
     from pydantic import BaseModel
+    from starlette.requests import Request
+    from starlette.responses import Response
 
+PATH = "/openapi.json"
 _SCHEMAS = "#/components/schemas/"
 _METHODS = ("get", "put", "post", "delete", "patch")
 _FASTAPI_422 = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}HTTPValidationError"}}}
 """FastAPI's own form of a 422, which the service never answers with."""
 
-_HEADERS_TOO_LONG = {
-    "description": f"Request line and headers exceed {HEADERS_MAX_BYTES // 1024} KiB. No body; the connection closes."
-}
-"""The answer of ``server_protocol.py`` to any request, before the application sees it."""
-
-_BODY_REFUSALS = (MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia, InvalidRequest)
+_BODY_REFUSALS = (MalformedRequest, RequestTooLarge, UnsupportedMedia, InvalidRequest)
 
 _HEADERS: dict[str, dict[str, Any]] = {
     "WWW-Authenticate": {
@@ -153,16 +156,31 @@ def json_operation(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Complete the document of ``app``, as it is served and as it is written to ``openapi/``."""
+    """Complete the document of ``app``, as it is served and as it is written to ``openapi/``.
+
+    It is made and encoded once, in a thread: that takes 80 ms, and anybody may ask for it.
+    """
     generate = app.openapi
     completed: list[dict[str, Any]] = []
+    served: list[StaticDocument] = []
+    making = asyncio.Lock()
 
     def openapi() -> dict[str, Any]:
         if not completed:
             completed.append(complete(generate()))
         return completed[0]
 
+    def make() -> StaticDocument:
+        return StaticDocument(orjson.dumps(openapi()), "application/json")
+
+    async def serve(request: Request) -> Response:
+        async with making:
+            if not served:
+                served.append(await asyncio.to_thread(make))
+        return served[0].response(request)
+
     app.openapi = openapi  # type: ignore[method-assign] # as FastAPI documents it
+    app.router.routes.append(Route(PATH, serve))
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
@@ -179,7 +197,6 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
         }
         kinds = {*_implied(operation), *(by_name[name] for name in _named(answers))}
         answers.update({str(status): answer for status, answer in refusals(*_sorted(kinds)).items()})
-        answers["431"] = _HEADERS_TOO_LONG
         operation["responses"] = {status: answers[status] for status in sorted(answers)}
         if "parameters" in operation:
             operation["parameters"] = [_as_sent(parameter) for parameter in operation["parameters"]]
@@ -209,7 +226,7 @@ def all_refusals(base: type[RequestRefused] = RequestRefused) -> Iterator[type[R
 
 def _implied(operation: dict[str, Any]) -> Iterator[type[RequestRefused]]:
     """Yield the refusals that follow from an operation's token, parameters and body."""
-    yield InternalError
+    yield from (InternalError, RequestTimeout, TargetTooLong, HeadersTooLarge)
     if "security" in operation:
         yield from (kind for kind in all_refusals() if kind.status == HTTPStatus.UNAUTHORIZED)
         yield from (ScopeMissing, RateLimited, DatabaseUnavailable, KeysUnavailable)

@@ -31,7 +31,7 @@ from service.errors import (
 from service.metrics import HTTP_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fastapi import FastAPI
     from pydantic import ValidationError
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/problem+json"
 FAULTS_MAX = 20
+"""How many faults a refusal lists."""
+PATH_SHOWN_MAX = 200
+FAULTS_READ_MAX = 200
+"""Beyond it none is listed: pydantic makes all of them, or none."""
 _CHALLENGES = {
     TokenMissing: 'Bearer realm="tocsin"',
     TokenInvalid: 'Bearer realm="tocsin", error="invalid_token"',
@@ -77,6 +81,8 @@ def problem_response(refusal: RequestRefused) -> Response:
 
 def validation_refusal(error: ValidationError) -> RequestRefused:
     """Return the refusal of a body that pydantic could not validate."""
+    if (count := error.error_count()) > FAULTS_READ_MAX:
+        return InvalidRequest(f"The body: {count} fields are not valid.")
     return refusal_of_faults(error.errors(include_url=False, include_context=False, include_input=False))
 
 
@@ -117,7 +123,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         allowed = ", ".join(_methods(request))
         return problem_response(MethodNotAllowed(f"{path} supports {allowed}.", headers={"Allow": allowed}))
     if error.status_code == NotFound.status:
-        return problem_response(NotFound(f"There is no resource at {path}."))
+        return problem_response(NotFound(f"There is no resource at {path[:PATH_SHOWN_MAX]}."))
     return problem_response(MalformedRequest("The request cannot be read."))
 
 
@@ -139,9 +145,21 @@ async def _server_error(_request: Request, _error: Exception) -> Response:
     return problem_response(InternalError(detail, headers={"Connection": "close"}))
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of ``app`` with a problem document."""
+def install(app: FastAPI, count_unmatched: Callable[[Request], None] | None = None) -> None:
+    """Answer every error of ``app`` with a problem document.
+
+    ``count_unmatched`` is called with a request that no route matches, and may refuse it otherwise.
+    """
+
+    async def unmatched(request: Request, error: Exception) -> Response:
+        try:
+            if count_unmatched is not None:
+                count_unmatched(request)
+        except RequestRefused as refusal:
+            return problem_response(refusal)
+        return await _http_error(request, error)
+
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(HTTPException, unmatched)
     app.add_exception_handler(Exception, _server_error)

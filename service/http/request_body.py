@@ -5,6 +5,10 @@ of FastAPI. Both refuse alike: 415 where the body is not announced as JSON, 413 
 large, 408 where it does not arrive in time, 400 where it is not JSON, 422 where a field is not
 valid. ``read_json`` returns the JSON of others, unvalidated.
 
+Parsing holds the event loop, and takes as long as there are values to make: 256 KiB are 90,000
+empty lists, and 10 ms. So what would be more than ``VALUES_MAX`` values is refused unread. They are
+counted by what stands before each of them, in text too; a body of an alert is too short to matter.
+
 FastAPI's own ``max_body_size`` is not used: its answer is plain text.
 """
 
@@ -27,6 +31,13 @@ from service.settings import ServerSettings
 
 Model = TypeVar("Model", bound=BaseModel)
 
+VALUES_MAX = 20_000
+"""Commas and opening brackets of a JSON text; attributes of 16 KiB have at most 8,000."""
+NESTING_MAX = 1_024
+"""Levels of JSON that orjson reads; pydantic reads 200."""
+BATCH_VALUES_MAX = 65_536
+"""Those of a body with many alerts, of which an ordinary one has ten, or with data of others."""
+
 
 def json_body(model: type[Model], *, max_bytes: int | None = None) -> Callable[[Request], Awaitable[Model]]:
     """Return the dependency that yields the body of a request as a ``model``."""
@@ -47,38 +58,62 @@ async def read_model(request: Request, model: type[Model], *, max_bytes: int | N
     """
     require_json(request)
     body = await read_body(request, max_bytes=max_bytes)
+    require_values(body, VALUES_MAX)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         raise validation_refusal(error) from None
 
 
-async def read_json(request: Request, *, max_bytes: int | None = None) -> Any:
+async def read_json(request: Request, *, max_bytes: int | None = None, values_max: int = VALUES_MAX) -> Any:
     """Return the JSON value that is the body of a request.
 
     Raises:
         UnsupportedMedia: it is announced as something else, or as nothing.
         RequestTooLarge: it is over ``max_bytes``, announced or counted; by default
-            ``TOCSIN_REQUEST_MAX_BYTES``.
+            ``TOCSIN_REQUEST_MAX_BYTES``. Or it has too many values.
         RequestTimeout: it did not arrive within ``TOCSIN_REQUEST_TIMEOUT_SECONDS``.
         MalformedRequest: it is not JSON, or ended early.
 
     """
     require_json(request)
-    return parse_json(await read_body(request, max_bytes=max_bytes))
+    return parse_json(await read_body(request, max_bytes=max_bytes), values_max=values_max)
 
 
-def parse_json(body: bytes, loads: Callable[[bytes], Any] = orjson.loads) -> Any:
+def parse_json(body: bytes, loads: Callable[[bytes], Any] = orjson.loads, *, values_max: int = VALUES_MAX) -> Any:
     """Return the JSON value of a body.
 
     Raises:
+        RequestTooLarge: it has too many values.
         MalformedRequest: it is not JSON.
 
     """
+    require_values(body, values_max)
     try:
         return loads(body)
     except ValueError as error:
         raise MalformedRequest(f"The body is not valid JSON: {error}.") from None
+
+
+def require_values(body: bytes, most: int) -> None:
+    """Refuse a JSON text of too many values, before it is parsed.
+
+    Raises:
+        RequestTooLarge: it has more than ``most`` commas and opening brackets.
+        MalformedRequest: so many of them are brackets that it is nested deeper than any parser reads.
+
+    """
+    if len(body) <= most or count_values(body) <= most:
+        return
+    commas = body.count(b",")
+    if count_values(body) - commas > (commas + 1) * NESTING_MAX:
+        raise MalformedRequest("The JSON is nested too deeply.")
+    raise RequestTooLarge(f"The JSON has more than {most} values (commas and opening brackets).")
+
+
+def count_values(text: bytes) -> int:
+    """Return how many values a JSON text has at most: its commas and opening brackets."""
+    return len(text) - len(text.translate(None, b",[{"))
 
 
 def media_type(request: Request) -> str:

@@ -21,15 +21,22 @@ written is in the kernel, or the socket reports that it is full, as with WebSock
 from __future__ import annotations
 
 import weakref
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import HeadersTooLarge, RequestTimeout
+from service.http.problems import MEDIA_TYPE, problem_document
 
 if TYPE_CHECKING:
     import asyncio
 
     from starlette.types import Scope
+
+    from service.errors import RequestRefused
 
 HEADERS_MAX_BYTES = 32 * 1024
 BODY_SLACK_BYTES = 1024 * 1024
@@ -175,7 +182,7 @@ class HttpServerProtocol(HttpToolsProtocol):
             self._header_bytes += len(data) if end < 0 else max(0, end - len(self._header_tail))
             self._header_tail = seen[-3:]
             if self._header_bytes > HEADERS_MAX_BYTES:
-                refuse(self.transport, b"431 Request Header Fields Too Large")
+                refuse(self.transport, headers_too_large())
                 return
         super().data_received(data)
         if self._receiving and self._header_timer is None:
@@ -246,10 +253,21 @@ class HttpServerProtocol(HttpToolsProtocol):
 
     def _headers_overdue(self) -> None:
         if not self.transport.is_closing():
-            refuse(self.transport, b"408 Request Timeout")
+            seconds = self.config.request_timeout
+            refuse(self.transport, RequestTimeout(f"The headers did not arrive within {seconds:g} s."))
 
 
-def refuse(transport: asyncio.Transport, status: bytes) -> None:
+def headers_too_large() -> HeadersTooLarge:
+    """Return the refusal of a request whose headers are not even read to the end."""
+    return HeadersTooLarge(f"Request line and headers exceed {HEADERS_MAX_BYTES // 1024} KiB.")
+
+
+def refuse(transport: asyncio.Transport, refusal: RequestRefused) -> None:
     """Answer a request that is not complete, and close the connection."""
-    transport.write(b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status)
+    body = orjson.dumps(problem_document(refusal))
+    head = (
+        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\nConnection: close\r\n"
+        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    transport.write(head.encode() + body)
     transport.close()

@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from starlette.responses import FileResponse, JSONResponse, Response
+import orjson
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from service.errors import MethodNotAllowed
+from service.http.static_document import StaticDocument
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,8 +85,10 @@ def install(app: FastAPI, folder: Path, settings: ConsoleSettings) -> None:
     async def index(_request: Request) -> Response:
         return FileResponse(folder / "index.html", headers=headers(settings))
 
-    async def settings_json(_request: Request) -> Response:
-        return JSONResponse(settings_document(settings), headers=headers(settings))
+    document = StaticDocument(orjson.dumps(settings_document(settings)), "application/json", headers(settings))
+
+    async def settings_json(request: Request) -> Response:
+        return document.response(request)
 
     app.router.routes.append(Route("/", index))
     app.router.routes.append(Route("/console/settings.json", settings_json))

@@ -13,13 +13,16 @@ import re
 from typing import TYPE_CHECKING
 
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+
+from service.http import openapi
+from service.http.static_document import StaticDocument
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
+    from starlette.responses import Response
 
 FILES = "/docs/files"
 
@@ -28,7 +31,7 @@ def install(app: FastAPI) -> None:
     """Serve the page and its files."""
     html = bytes(
         get_swagger_ui_html(
-            openapi_url="/openapi.json",
+            openapi_url=openapi.PATH,
             title="The API of Tocsin",
             swagger_js_url=f"{FILES}/swagger-ui-bundle.js",
             swagger_css_url=f"{FILES}/swagger-ui.css",
@@ -37,8 +40,10 @@ def install(app: FastAPI) -> None:
     ).decode()
     headers = {"Content-Security-Policy": _policy(html), "X-Content-Type-Options": "nosniff"}
 
-    async def page(_request: Request) -> Response:
-        return HTMLResponse(html, headers=headers)
+    document = StaticDocument(html.encode(), "text/html", headers)
+
+    async def page(request: Request) -> Response:
+        return document.response(request)
 
     app.router.routes.append(Route("/docs", page))
     app.router.routes.append(Mount(FILES, StaticFiles(packages=[("fastapi_swagger", "resources")])))

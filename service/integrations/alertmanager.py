@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from service.alerts.batch_request import require_items
 from service.alerts.fields import KEY_MAX
 from service.alerts.schemas import AlertIn
 from service.errors import InvalidRequest
@@ -30,9 +31,13 @@ from service.events.idempotency import content_hash
 from service.integrations import sanitize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from service.settings import IntegrationSettings
     from service.severity import Severity
 
+LABELS_MAX = 1_000
+"""Of one alert, and annotations; further ones are left out."""
 _LINKS = (("Runbook", "runbook_url"), ("Dashboard", "dashboard_url"))
 
 
@@ -45,17 +50,39 @@ class AlertmanagerAlert:
     firing: bool
 
 
-def read(payload: Any, settings: IntegrationSettings) -> list[AlertmanagerAlert]:
+class Notification:
+    """The alerts of a notification; each is read when it is asked for, which may take a millisecond."""
+
+    def __init__(self, entries: Sequence[dict[str, Any]], receiver: Any, settings: IntegrationSettings) -> None:
+        self._entries = entries
+        self._receiver = receiver
+        self._settings = settings
+
+    def __len__(self) -> int:
+        """Return how many there are, read or not."""
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> AlertmanagerAlert:
+        """Read one."""
+        return _read_alert(self._entries[index], self._receiver, self._settings)
+
+    def __iter__(self) -> Iterator[AlertmanagerAlert]:
+        """Read all, one after another."""
+        return (self[index] for index in range(len(self)))
+
+
+def read(payload: Any, settings: IntegrationSettings) -> Notification:
     """Return the alerts of a notification. Entries that are not objects are skipped.
 
     Raises:
-        InvalidRequest: the body has no list of alerts.
+        InvalidRequest: the body has no list of alerts, or one with too many.
 
     """
     if not isinstance(payload, dict) or not isinstance(alerts := payload.get("alerts"), list):
         raise InvalidRequest("The body must be an Alertmanager notification: an object with a list of alerts.")
-    receiver = payload.get("receiver")
-    return [_read_alert(alert, receiver, settings) for alert in alerts if isinstance(alert, dict)]
+    entries = [alert for alert in alerts if isinstance(alert, dict)]
+    require_items(len(entries))
+    return Notification(entries, payload.get("receiver"), settings)
 
 
 def _read_alert(alert: dict[str, Any], receiver: Any, settings: IntegrationSettings) -> AlertmanagerAlert:
@@ -85,7 +112,13 @@ def _read_alert(alert: dict[str, Any], receiver: Any, settings: IntegrationSetti
 
 
 def _texts(value: Any) -> dict[str, str]:
-    return {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    return {name: _text(text) for name, text in list(value.items())[:LABELS_MAX]}
+
+
+def _text(value: Any) -> str:
+    return sanitize.encoded(value).decode() if isinstance(value, dict | list) else str(value)
 
 
 def _severity(value: str | None, settings: IntegrationSettings) -> Severity:

@@ -18,6 +18,8 @@ from service.integrations import sanitize
 from service.severity import Severity
 
 _SEVERITY_OF_TYPE: dict[str, Severity] = {"info": "info", "success": "info", "warning": "warning", "failure": "error"}
+TYPE_MAX = 20
+"""Characters of a type that are looked at."""
 _MEMBERS = {"title", "message", "type", "version", "attachments", "topic", "severity", "dedup_key"}
 
 
@@ -54,7 +56,8 @@ def _visible(value: Any) -> str:
 def _severity(payload: dict[str, Any]) -> Severity:
     if (severity := payload.get("severity")) in get_args(Severity):
         return cast("Severity", severity)
-    return _SEVERITY_OF_TYPE.get(str(payload.get("type")).lower(), "info")
+    kind = payload.get("type")
+    return _SEVERITY_OF_TYPE.get(kind[:TYPE_MAX].lower(), "info") if isinstance(kind, str) else "info"
 
 
 def _files(attachments: Any) -> list[dict[str, Any]]:

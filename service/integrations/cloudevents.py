@@ -25,14 +25,13 @@ import re
 from typing import TYPE_CHECKING, Any, cast, get_args
 from urllib.parse import unquote
 
-import orjson
 from pydantic import ValidationError
 
 from service.alerts.fields import KEY_MAX
 from service.alerts.schemas import AlertIn
 from service.errors import InvalidRequest, UnsupportedMedia
 from service.events.idempotency import IdempotencyKey, content_hash
-from service.http.request_body import parse_json
+from service.http.request_body import BATCH_VALUES_MAX, parse_json
 from service.integrations import sanitize
 from service.severity import Severity
 
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
 STRUCTURED = "application/cloudevents+json"
 BATCHED = "application/cloudevents-batch+json"
 REQUIRED = ("id", "source", "type")
+MEMBERS_MAX = 1_000
+"""Attributes of an event, its extensions included."""
 _PREFIX = "ce-"
 _NAME = re.compile(r"[a-z0-9]+")
 _IN_QUOTES = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -65,7 +66,7 @@ def read_binary(headers: Mapping[str, str], media: str, body: bytes) -> dict[str
     if not body:
         return event
     if media == "application/json" or media.endswith("+json"):
-        event["data"] = parse_json(body)
+        event["data"] = parse_json(body, values_max=BATCH_VALUES_MAX)
     elif media.startswith("text/"):
         event["data"] = body.decode(errors="replace")
     else:
@@ -108,8 +109,8 @@ def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
 
 
 def _validate(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidRequest("A CloudEvent must be a JSON object.")
+    if not isinstance(value, dict) or len(value) > MEMBERS_MAX:
+        raise InvalidRequest(f"A CloudEvent must be a JSON object of at most {MEMBERS_MAX} attributes.")
     event: dict[str, Any] = {name: member for name, member in value.items() if member is not None}
     if (version := event.get("specversion")) != "1.0":
         raise InvalidRequest("specversion must be 1.0." if version is None else f"specversion {version!r} is not 1.0.")
@@ -146,7 +147,7 @@ def _without_data(event: dict[str, Any]) -> dict[str, Any]:
     """Return attributes for an event that does not fit: its data as text, or else as a digest."""
     context = {name: value for name, value in event.items() if name not in {"data", "data_base64"}}
     if len(context) < len(event):
-        raw = orjson.dumps(event["data"] if "data" in event else event["data_base64"])
+        raw = sanitize.encoded(event["data"] if "data" in event else event["data_base64"])
         as_text = {**context, "data_json": raw.decode()}
         if _fits(as_text):
             return {"cloudevent": as_text}

@@ -36,8 +36,9 @@ from service.http.fast_route import FastRoute
 from service.http.openapi import fast_operation, headers, refusals
 from service.http.provided import part
 from service.http.rate_limits import RestLimits
-from service.http.request_body import media_type, parse_json, read_body, read_json
+from service.http.request_body import BATCH_VALUES_MAX, media_type, parse_json, read_body, read_json
 from service.http.source_requests import count_refused
+from service.http.turns import Turn
 from service.integrations import alertmanager, apprise, cloudevents
 from service.settings import IntegrationSettings, ServerSettings
 
@@ -69,9 +70,9 @@ async def post_cloudevents(request: Request) -> Response:
     media = media_type(request)
     body = await read_body(request, max_bytes=_max_bytes(request))
     if media == cloudevents.BATCHED:
-        return await _post_events(request, principal, parse_json(body))
+        return await _post_events(request, principal, parse_json(body, values_max=BATCH_VALUES_MAX))
     if media == cloudevents.STRUCTURED:
-        event = parse_json(body)
+        event = parse_json(body, values_max=BATCH_VALUES_MAX)
     elif media.startswith("application/cloudevents"):
         raise UnsupportedMedia(f"Send {cloudevents.STRUCTURED} or {cloudevents.BATCHED}.")
     else:
@@ -82,8 +83,7 @@ async def post_cloudevents(request: Request) -> Response:
 async def _post_events(request: Request, principal: Principal, events: Any) -> Response:
     if not isinstance(events, list):
         raise InvalidRequest("A batch must be a JSON array of CloudEvents.")
-    if len(events) > batch_request.ITEMS_MAX:
-        raise InvalidRequest(f"The batch holds {len(events)} events; send at most {batch_request.ITEMS_MAX} at a time.")
+    batch_request.require_items(len(events))
     if len(events) > 1:
         part(request, RestLimits).hit("write", principal.subject, len(events) - 1)
     read = partial(_accept_event, principal=principal, now=datetime.now(UTC))
@@ -119,16 +119,21 @@ async def post_alertmanager(request: Request) -> Response:
     """Store the firing alerts of an Alertmanager notification, and resolve the resolved ones.
 
     Labels and annotations that are longer than alerts may be are cut, not refused. A 5xx means that
-    not all of it was done, and that the same may be sent again.
+    not all of it was done, and that the same may be sent again. More than 1,000 alerts at a time are
+    refused: set `max_alerts` of the receiver. Each counts against the write limit.
     """
     try:
         principal = await _writer(request)
-        payload = await read_json(request, max_bytes=_max_bytes(request))
-        alerts = alertmanager.read(payload, part(request, IntegrationSettings))
-        if len(alerts) > 1:
-            part(request, RestLimits).charge("write", principal.subject, len(alerts) - 1)
+        payload = await read_json(request, max_bytes=_max_bytes(request), values_max=BATCH_VALUES_MAX)
+        notification = alertmanager.read(payload, part(request, IntegrationSettings))
+        if len(notification) > 1:
+            part(request, RestLimits).charge("write", principal.subject, len(notification) - 1)
     except RateLimited as refusal:
         raise Overloaded(refusal.detail, retry_after=refusal.retry_after) from None
+    alerts, turn = [], Turn()
+    for one in notification:
+        alerts.append(one)
+        await turn.pause()
     covered = [one for one in alerts if principal.covers(one.alert.topic)]
     counts = await _store(covered, principal, part(request, Committer))
     if refused := counts["refused"]:
@@ -226,7 +231,12 @@ _ALERTMANAGER = {
         "type": "object",
         "required": ["alerts"],
         "properties": {
-            "alerts": {"type": "array", "items": {}, "description": "entries that are not objects are skipped"}
+            "alerts": {
+                "type": "array",
+                "maxItems": batch_request.ITEMS_MAX,
+                "items": {},
+                "description": "entries that are not objects are skipped",
+            }
         },
     },
     "example": {
@@ -265,7 +275,9 @@ fast_routes = [
         openapi_extra=fast_operation(
             {
                 cloudevents.STRUCTURED: {"schema": _EVENT},
-                cloudevents.BATCHED: {"schema": {"type": "array", "items": _EVENT}},
+                cloudevents.BATCHED: {
+                    "schema": {"type": "array", "maxItems": batch_request.ITEMS_MAX, "items": _EVENT}
+                },
             }
         ),
     ),

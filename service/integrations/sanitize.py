@@ -1,4 +1,7 @@
-"""Foreign text cut to the limits of alerts, instead of refused."""
+"""Foreign text cut to the limits of alerts, instead of refused.
+
+What is cut is cut first and then looked at: a foreign text may be as long as a body.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,18 @@ from service.alerts.fields import (
     NUMBER_MAX,
     NUMBER_MIN,
     TITLE_MAX,
+    URL_MAX,
 )
 from service.alerts.schemas import AlertLink
+from service.errors import InvalidRequest
 from service.topics import TOPIC_CHARACTERS, TOPIC_MAX, is_topic
 
 ELLIPSIS = "…"
+VALUES_MAX = 2_000
+"""Values of attributes that are too large, of which more are never shortened one by one."""
 _LENGTHS = (4096, 1024, 256, 64)
+LINE_MAX = ATTRIBUTES_MAX_BYTES
+"""Characters of which a line is made."""
 _NOT_TOPIC = re.compile(rf"[^{TOPIC_CHARACTERS}]+")
 
 
@@ -33,8 +42,8 @@ def cut(value: str, length: int) -> str:
 
 
 def line(value: str) -> str:
-    """Return text as one line, without control characters."""
-    return " ".join(NOT_IN_TEXT.sub(" ", value).split())
+    """Return text as one line, without control characters; of a very long one its beginning."""
+    return " ".join(NOT_IN_TEXT.sub(" ", value.strip()[:LINE_MAX]).split())
 
 
 def title(*candidates: object) -> str:
@@ -46,7 +55,9 @@ def title(*candidates: object) -> str:
 def body(*candidates: object) -> str | None:
     """Return the first of ``candidates`` that is text and not blank, as a body."""
     for candidate in candidates:
-        if isinstance(candidate, str) and (text := NOT_IN_TEXT.sub(" ", candidate)).strip():
+        if not isinstance(candidate, str):
+            continue
+        if (text := NOT_IN_TEXT.sub(" ", candidate[: BODY_MAX_BYTES + 1])).strip():
             encoded = text.encode()
             if len(encoded) > BODY_MAX_BYTES:
                 text = encoded[: BODY_MAX_BYTES - len(ELLIPSIS.encode())].decode(errors="ignore") + ELLIPSIS
@@ -60,14 +71,14 @@ def topic(value: object, otherwise: str) -> str:
         return otherwise
     if is_topic(value):
         return value
-    parts = (_NOT_TOPIC.sub("-", part).strip("-") for part in value.lower().split("."))
+    parts = (_NOT_TOPIC.sub("-", part).strip("-") for part in value[:LINE_MAX].lower().split("."))
     made = ".".join(filter(None, parts))[:TOPIC_MAX].rstrip(".-")
     return made or otherwise
 
 
 def link(name: str, url: object) -> AlertLink | None:
     """Return a link, if ``url`` can be one."""
-    if not isinstance(url, str):
+    if not isinstance(url, str) or len(url) > URL_MAX:
         return None
     try:
         return AlertLink(title=name, url=url)
@@ -79,7 +90,13 @@ def attributes(value: dict[str, Any]) -> dict[str, Any]:
     """Return ``value``, its texts cut to one length if it is too large, and then ``truncated``.
 
     Where that is not enough, as with thousands of labels, the largest members are left out.
+
+    Raises:
+        InvalidRequest: as ``encoded``.
+
     """
+    if not _fits(value):
+        value = {**_shorten(_without_crowded(value), _LENGTHS[0]), "truncated": True}
     value = _clean(value, ATTRIBUTES_MAX_DEPTH)
     if _fits(value):
         return value
@@ -87,16 +104,64 @@ def attributes(value: dict[str, Any]) -> dict[str, Any]:
         shorter = {**_shorten(value, length), "truncated": True}
         if _fits(shorter):
             return shorter
-    while value:
-        del value[max(value, key=lambda name: len(orjson.dumps(value[name])))]
-        shorter = {**_shorten(value, _LENGTHS[-1]), "truncated": True}
-        if _fits(shorter):
-            return shorter
-    return {"truncated": True}
+    return _without_largest(value, shorter)
+
+
+def encoded(value: Any) -> bytes:
+    """Return a value as JSON.
+
+    Raises:
+        InvalidRequest: it is nested deeper than orjson writes, though not than it reads.
+
+    """
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise InvalidRequest("The body is nested too deeply.") from None
 
 
 def _fits(value: dict[str, Any]) -> bool:
-    return len(orjson.dumps(value)) <= ATTRIBUTES_MAX_BYTES
+    return len(encoded(value)) <= ATTRIBUTES_MAX_BYTES
+
+
+def _without_crowded(value: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the members with the most values until there are at most ``VALUES_MAX`` in all."""
+    counts = {name: _count(item) if isinstance(item, dict | list) else 1 for name, item in value.items()}
+    room = VALUES_MAX
+    kept: set[str] = set()
+    for name in sorted(counts, key=counts.__getitem__):
+        room -= counts[name]
+        if room < 0:
+            break
+        kept.add(name)
+    return {name: member for name, member in value.items() if name in kept}
+
+
+def _count(value: Any) -> int:
+    """Return how many values ``value`` is made of, or that they are more than ``VALUES_MAX``."""
+    count, rest = 0, [value]
+    while rest and count <= VALUES_MAX:
+        count += 1
+        match rest.pop():
+            case dict() as members:
+                rest += members.values()
+            case list() as items:
+                rest += items
+    return count
+
+
+def _without_largest(value: dict[str, Any], shortest: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the largest members of ``value``, until what is ``shortest`` of it fits."""
+    excess = len(encoded(shortest)) - ATTRIBUTES_MAX_BYTES
+    left_out: set[str] = set()
+    for name in sorted(value, key=lambda name: len(encoded(value[name])), reverse=True):
+        if excess <= 0:
+            break
+        short = cut(name, _LENGTHS[-1])
+        if short not in left_out:
+            left_out.add(short)
+            excess -= len(encoded({short: shortest[short]})) - 1  # braces of two bytes, a comma of one
+    return {name: member for name, member in shortest.items() if name not in left_out} | {"truncated": True}
 
 
 def _shorten(value: Any, length: int) -> Any:
@@ -115,7 +180,7 @@ def _clean(value: Any, depth: int) -> Any:
         case str():
             return NOT_IN_TEXT.sub(" ", value)
         case dict() | list() if depth == 0:
-            return cut(NOT_IN_TEXT.sub(" ", orjson.dumps(value).decode()), _LENGTHS[0])
+            return cut(NOT_IN_TEXT.sub(" ", encoded(value).decode()), _LENGTHS[0])
         case dict():
             return {line(name): _clean(item, depth - 1) for name, item in value.items()}
         case list():

@@ -21,15 +21,16 @@ from service.errors import (
     ScopeMissing,
     TopicForbidden,
 )
-from service.events.position import CURSOR_PATTERN
+from service.events.position import CURSOR_MAX, CURSOR_PATTERN
 from service.http.authentication import Bearer, MayRead, verified_principal
 from service.http.openapi import json_operation, refusals
 from service.http.provided import part, provided
 from service.http.request_body import json_body
 from service.severity import Severity
+from service.stream.admission import TOPICS_MAX_LENGTH
 from service.stream.protocol import SEEN_MAX
 from service.stream.transports.http_endpoint import HttpEndpoint
-from service.stream.transports.sse import MEDIA_TYPE, read_event_id
+from service.stream.transports.sse import EVENT_ID_MAX, MEDIA_TYPE, read_event_id
 
 WAIT_SECONDS = 25
 WAIT_MAX_SECONDS = 60
@@ -179,6 +180,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
     after: Annotated[
         str | None,
         Query(
+            max_length=CURSOR_MAX,
             pattern=f"^(latest|{CURSOR_PATTERN})$",
             description="a cursor, a seq, or `latest`; absent: what this admin acknowledged last",
         ),
@@ -186,7 +188,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
     topics: Annotated[
         str,
         Query(
-            max_length=10_100,
+            max_length=TOPICS_MAX_LENGTH,
             description="topics or patterns, with commas between",
             json_schema_extra={"format": "topics"},
         ),
@@ -203,6 +205,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
         str | None,
         Header(
             alias="Last-Event-ID",
+            max_length=EVENT_ID_MAX,
             description="where to go on; it goes before `after`",
             json_schema_extra={"pattern": f"^({CURSOR_PATTERN})?$"},
         ),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +20,10 @@ from service.errors import (
     MalformedRequest,
     OutcomeUnknown,
     RequestRefused,
+    RequestTooLarge,
 )
+from service.http.request_body import BATCH_VALUES_MAX
+from service.http.turns import TURN_SECONDS
 from tests.alerts.examples import BILLING, NOW
 
 if TYPE_CHECKING:
@@ -93,7 +97,39 @@ def test_lines_are_refused_whole_only_where_there_are_none_or_too_many() -> None
             batch_request.split(content, lines=True)
 
 
+def test_what_costs_too_much_to_parse_is_refused_unread() -> None:
+    with pytest.raises(RequestTooLarge):
+        batch_request.split(b"[" + b"[]," * BATCH_VALUES_MAX + b"0]", lines=False)
+    with pytest.raises(InvalidRequest, match="lines"):
+        batch_request.split(b"\n" * (batch_request.LINES_MAX + 1), lines=True)
+
+
 # Answering.
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+async def test_others_have_their_turn_while_a_batch_is_read_and_answered(
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: bool,  # noqa: FBT001
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("service.http.turns.time.perf_counter", lambda: now[0])
+    turns = 0
+
+    def read_slowly(item: Any) -> QueueItem:
+        now[0] += TURN_SECONDS / 2
+        return read(item)
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    await batch_request.store([{"title": "" if wrong else "t"}] * 1_000, read_slowly, Committed().store_all)
+    beside.cancel()
+    assert turns >= 400
 
 
 @pytest.mark.parametrize("as_lines", [False, True])

@@ -104,7 +104,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def shared_node(shared_url: str) -> Iterator[SharedNode]:
     """A node without rate limits, whose ledger is soon written."""
     every = "1000000/second"
-    limits = LimitSettings(write_limit=every, read_limit=every, auth_failure_limit=every)
+    limits = LimitSettings(write_limit=every, read_limit=every, auth_failure_limit=every, anonymous_limit=every)
     with serving(shared_url, Settings(limits=limits, ledger=LedgerSettings(ledger_flush_seconds=0.05))) as running:
         yield SharedNode(running.base, running.database_url)
 

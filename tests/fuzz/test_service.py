@@ -27,7 +27,8 @@ EVERY = "1000000/second"
 
 @pytest.mark.timeout(600)
 def test_the_service_does_what_its_document_says(start: Callable[..., Process], tmp_path: Path) -> None:
-    node = start(TOCSIN_WRITE_LIMIT=EVERY, TOCSIN_READ_LIMIT=EVERY, TOCSIN_AUTH_FAILURE_LIMIT=EVERY)
+    limits = ("WRITE", "READ", "AUTH_FAILURE", "ANONYMOUS")
+    node = start(**{f"TOCSIN_{name}_LIMIT": EVERY for name in limits})
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "tests/fuzz/schemathesis.toml", "run"]
     run = subprocess.run(

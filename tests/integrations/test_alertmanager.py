@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from scripts.system_packages import alertmanager
+from service.alerts.batch_request import ITEMS_MAX
 from service.settings import LimitSettings, Settings, StorageSettings
 from tests.client.flaky_proxy import FlakyProxy, answer
 from tests.harness import WRITE, Node, eventually, serving, token
@@ -222,6 +223,31 @@ async def test_over_the_write_limit_it_is_asked_to_come_again_and_then_let_in(da
             return (await post(node, firing("x"))).status_code == 200
 
         await eventually(is_let_in)
+
+
+async def test_a_notification_of_too_many_alerts_is_refused_whole(node: Node) -> None:
+    many = [firing(str(number)) for number in range(ITEMS_MAX + 1)]
+    refused = await post(node, *many)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    tiny = [{"labels": {"a": str(number)}} for number in range(98_000)]
+    refused = await post(node, *tiny)
+    assert (refused.status_code, refused.json()["code"]) == (413, "request_too_large")
+    assert await alerts(node) == []
+
+
+async def test_a_notification_of_as_many_alerts_as_a_batch_is_stored(lenient: Node) -> None:
+    stored = (await post(lenient, *(firing(f"many {number}") for number in range(ITEMS_MAX)))).json()
+    assert stored == {"stored": ITEMS_MAX, "repeated": 0, "resolved": 0, "refused": 0}
+
+
+async def test_each_alert_of_a_notification_counts_against_the_write_limit(database_url: str) -> None:
+    with serving(database_url, Settings(limits=LimitSettings(write_limit="50/hour"))) as node:
+        assert (await post(node, *(firing(str(number)) for number in range(30)))).status_code == 200
+        refused = await post(node, *(firing(f"more {number}") for number in range(30)))
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        async with node.http() as client:
+            assert (await client.post("/v1/alerts", json={"title": "t"})).status_code == 429
+        assert len(await alerts(node)) == 30
 
 
 async def test_a_topic_that_the_token_does_not_cover_is_said_and_the_others_are_stored(node: Node) -> None:

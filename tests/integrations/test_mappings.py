@@ -42,7 +42,7 @@ def firing(**fields: Any) -> dict[str, Any]:
 
 def notified(*alerts: Any, **settings: Any) -> list[alertmanager.AlertmanagerAlert]:
     payload = {"version": "4", "receiver": "tocsin", "alerts": list(alerts)}
-    return alertmanager.read(payload, IntegrationSettings(**settings))
+    return [*alertmanager.read(payload, IntegrationSettings(**settings))]
 
 
 def test_an_alert_of_alertmanager_becomes_an_alert_with_all_that_it_says() -> None:

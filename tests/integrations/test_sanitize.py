@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from service.alerts.fields import ATTRIBUTES_MAX_BYTES, BODY_MAX_BYTES, INTEGER_MAX
 from service.alerts.schemas import AlertIn, AlertLink
+from service.errors import InvalidRequest
 from service.integrations import sanitize
+from tests.growth import is_superlinear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.unit
 
@@ -110,6 +115,52 @@ def test_the_largest_members_are_left_out_where_cutting_is_not_enough() -> None:
     labels = {f"label_{number}": "v" * 100 for number in range(5_000)}
     cut = sanitize.attributes({"labels": labels, "receiver": "tocsin"})
     assert cut == {"receiver": "tocsin", "truncated": True}
+
+
+LONG_TEXT = {"x": "x ", "blank": " ", "dots": "a.", "control": "\x01 ", "odd": "é-"}
+
+
+@pytest.mark.parametrize("pump", LONG_TEXT.values(), ids=LONG_TEXT)
+@pytest.mark.parametrize(
+    "use",
+    [
+        sanitize.title,
+        sanitize.body,
+        sanitize.line,
+        lambda text: sanitize.topic(text, "other"),
+        lambda text: sanitize.link("Source", f"http://{text}"),
+        lambda text: sanitize.attributes({"text": text, text: 1}),
+    ],
+    ids=["title", "body", "line", "topic", "link", "attributes"],
+)
+def test_a_long_text_takes_time_in_proportion(use: Callable[[str], object], pump: str) -> None:
+    assert not is_superlinear(use, lambda length: pump * 4 * length)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda count: {f"member {number}": "v" * 20 for number in range(2 * count)},
+        lambda count: {"labels": {f"label {number}": "v" * 20 for number in range(2 * count)}},
+        lambda count: {f"label {number}": [number] * 10 for number in range(count)},
+    ],
+    ids=["members", "labels", "lists"],
+)
+def test_many_values_take_time_in_proportion(make: Callable[[int], dict[str, Any]]) -> None:
+    assert not is_superlinear(sanitize.attributes, make)
+
+
+def test_of_a_long_text_only_the_beginning_is_looked_at() -> None:
+    assert sanitize.line(" " * 100_000 + "x" * 100_000) == "x" * sanitize.LINE_MAX
+    assert sanitize.title("x" * 100_000, "other") == "x" * 199 + "…"
+
+
+def test_what_no_json_can_hold_is_refused() -> None:
+    value: Any = 1
+    for _ in range(300):
+        value = [value]
+    with pytest.raises(InvalidRequest, match="nested"):
+        sanitize.attributes({"deep": value})
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))  # the parser lets no lone surrogate through

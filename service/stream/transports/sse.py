@@ -24,7 +24,7 @@ from fastapi.sse import EventSourceResponse
 from starlette.responses import Response
 
 from service.errors import CloseReason
-from service.events.position import CURSOR_PATTERN
+from service.events.position import CURSOR_MAX, CURSOR_PATTERN
 from service.http.server_protocol import HttpServerProtocol
 from service.stream import frames
 from service.stream.frames import FrameBatch
@@ -45,6 +45,8 @@ HEADERS = {
     "X-Accel-Buffering": "no",  # nginx would collect the answer first
 }
 
+EVENT_ID_MAX = CURSOR_MAX + 37
+"""Characters of an ``id``: the cursor, a dot, and the connection."""
 _EVENT_ID = re.compile(rf"({CURSOR_PATTERN})(?:\.([0-9a-f-]{{36}}))?")
 
 

@@ -25,7 +25,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.server import ServerProtocol
 
 from service.errors import CloseReason
-from service.http.server_protocol import refuse
+from service.http.server_protocol import headers_too_large, refuse
 from service.logs import get_logger
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         """Read; answer a handshake that the core gave up on."""
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
-            refuse(self.transport, b"431 Request Header Fields Too Large")
+            refuse(self.transport, headers_too_large())
         elif self.transport.is_closing():
             self._bound_closing()
 

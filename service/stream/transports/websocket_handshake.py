@@ -26,8 +26,10 @@ from service.errors import (
     RateLimited,
     RequestRefused,
     ScopeMissing,
+    TargetTooLong,
     TokenMissing,
 )
+from service.http.request_bounds import require_query
 from service.stream import frames
 from service.stream.admission import Admission, ClientInfo, StreamRequest
 from service.stream.transports.websocket import EXTENSION, WebSocketTransport
@@ -46,6 +48,7 @@ PATH = "/v1/ws"
 _BEARER = "bearer."
 _REASON_OF_REFUSAL: dict[str, CloseReason] = {
     InvalidRequest.code: CloseReason.BAD_MESSAGE,
+    TargetTooLong.code: CloseReason.BAD_MESSAGE,
     DatabaseUnavailable.code: CloseReason.OVERLOADED,
     OutcomeUnknown.code: CloseReason.OVERLOADED,
 }
@@ -60,13 +63,21 @@ class Handshake:
     query: QueryParams
     subprotocols: tuple[str, ...]
     client: ClientInfo
+    refusal: TargetTooLong | None
+    """Why the query was not read."""
 
     @classmethod
     def of(cls, scope: AsgiScope) -> Handshake:
-        """Read the ASGI scope."""
+        """Read the ASGI scope; the query only if it is within its bounds."""
         headers = Headers(scope=scope)
         client = ClientInfo.of(headers, scope.get("client"))
-        return cls(headers, QueryParams(scope["query_string"]), tuple(scope["subprotocols"]), client)
+        query, refusal = QueryParams(), None
+        try:
+            require_query(scope["query_string"])
+            query = QueryParams(scope["query_string"])
+        except TargetTooLong as error:
+            refusal = error
+        return cls(headers, query, tuple(scope["subprotocols"]), client, refusal)
 
     def token(self) -> str:
         """Return the bearer token: header, then subprotocol, then query.
@@ -117,6 +128,8 @@ class WebSocketEndpoint:
             return
         principal: Principal | None = None
         try:
+            if handshake.refusal is not None:
+                raise handshake.refusal
             principal = await self._authenticate(handshake)
             await self._open(transport, handshake, principal)
         except RequestRefused as refusal:

@@ -1,0 +1,98 @@
+"""The bounds of a request line and headers, and the limit of requests that need no token.
+
+What is checked here costs as much as the request is long, whoever sends it: that is done before a
+route is looked for, and before the query is read. The bounds of single parameters are in their
+types, those of bodies in ``request_body.py``.
+
+Under ``/v1`` each request has a token, or counts as an authentication failure of its address. All
+other paths (the console, the documentation, ``/metrics``), and those that do not exist, count
+against ``TOCSIN_ANONYMOUS_LIMIT`` of the address. ``/healthz`` and ``/readyz`` do not: an answer
+costs no more than a refusal, and a flood must not make the node look dead to its load balancer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.errors import HeadersTooLarge, RequestRefused, TargetTooLong
+from service.http.problems import problem_response
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from service.http.rate_limits import RestLimits
+
+PATH_MAX_BYTES = 4 * 1024
+QUERY_MAX_BYTES = 24 * 1024
+"""A list of 100 topics of a stream and a token of 8 KiB fit in."""
+PARAMETERS_MAX = 300
+"""Of the query; 100 topics, 100 sources or recipients, and all others fit in."""
+HEADERS_MAX = 100
+
+_PATHS_WITH_TOKEN = "/v1/"  # noqa: S105 - no password
+_PATHS_OF_PROBES = frozenset({"/healthz", "/readyz"})
+
+
+class RequestBounds:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp, limits: RestLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request that is within the bounds."""
+        if scope["type"] == "http":  # the endpoint of a WebSocket rejects with a close reason
+            try:
+                require_bounds(scope)
+                self._count(scope)
+            except RequestRefused as refusal:
+                await problem_response(refusal)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _count(self, scope: Scope) -> None:
+        path: str = scope["path"]
+        if not path.startswith(_PATHS_WITH_TOKEN) and path not in _PATHS_OF_PROBES:
+            _hit(self._limits, scope)
+
+
+def count_unmatched(limits: RestLimits, scope: Scope) -> None:
+    """Count a request that no route matches, unless it is counted already.
+
+    Raises:
+        RateLimited: the address sent too many.
+
+    """
+    if scope["path"].startswith(_PATHS_WITH_TOKEN):
+        _hit(limits, scope)
+
+
+def _hit(limits: RestLimits, scope: Scope) -> None:
+    client = scope.get("client")
+    limits.hit("anonymous", client[0] if client else "unknown")
+
+
+def require_bounds(scope: Scope) -> None:
+    """Refuse a request whose target or headers are too long or too many.
+
+    Raises:
+        TargetTooLong, HeadersTooLarge: they are.
+
+    """
+    if len(scope.get("raw_path") or scope["path"]) > PATH_MAX_BYTES:
+        raise TargetTooLong(f"The path may have {PATH_MAX_BYTES} bytes.")
+    require_query(scope["query_string"])
+    if len(scope["headers"]) > HEADERS_MAX:
+        raise HeadersTooLarge(f"The request may have {HEADERS_MAX} headers.")
+
+
+def require_query(query: bytes) -> None:
+    """Refuse a query that is too long, or has too many parameters.
+
+    Raises:
+        TargetTooLong: it is.
+
+    """
+    if len(query) > QUERY_MAX_BYTES or query.count(b"&") >= PARAMETERS_MAX:
+        raise TargetTooLong(f"The query may have {QUERY_MAX_BYTES} bytes and {PARAMETERS_MAX} parameters.")
