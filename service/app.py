@@ -13,7 +13,9 @@ from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 
 from service import __version__
+from service.admin import recipient_routes
 from service.admin import routes as admin_routes
+from service.admin.revoker import Revoker
 from service.alerts import action_routes
 from service.alerts import routes as alert_routes
 from service.alerts.committer import Committer
@@ -21,7 +23,8 @@ from service.alerts.due_alerts import DueAlerts
 from service.alerts.search_index import SearchIndexer
 from service.audit import receipt_routes
 from service.audit import routes as audit_routes
-from service.auth.revocations import REVOCATIONS_CHANNEL, RevocationFeed, RevokedTokens
+from service.auth.revocation_feed import RevocationFeed
+from service.auth.revocations import REVOCATIONS_CHANNEL
 from service.auth.tokens import TokenVerifier
 from service.dashboard import routes as dashboard_routes
 from service.dashboard.node_stats import REQUEST_CHANNEL, NodeStatsReporter
@@ -121,6 +124,7 @@ def _add_routes(app: FastAPI) -> None:
         stream_routes.router,
         dashboard_routes.router,
         admin_routes.router,
+        recipient_routes.router,
         health.router,
     ):
         app.include_router(router)
@@ -141,15 +145,17 @@ class Node:
         self.tasks = NodeTasks()
 
         self.database = database = Database(url, settings.storage)
-        self.revoked = RevokedTokens()
-        self.verifier = TokenVerifier(keyring, settings.auth, self.revoked)
+        self.revocations = revocations = RevocationFeed(
+            database, self._close_revoked, registered_as=self._registered_as, settled=self._commits_settled
+        )
+        self.verifier = TokenVerifier(keyring, settings.auth, revocations)
         self.limits = RestLimits(settings.limits)
 
         connection_limits = ConnectionLimits(settings.stream)
         self.ledger = ledger = LedgerRecorder(database, settings.ledger)
         self.flusher = LedgerFlusher(database, ledger, settings.ledger)
-        self.hub = hub = Hub(ledger, settings.stream)
-        self.fanout = Fanout(database, hub, self.flusher, settings.stream)
+        self.hub = hub = Hub(ledger, settings.stream, revocations)
+        self.fanout = Fanout(database, hub, self.flusher, settings.stream, revocations)
         self.ticks = ConnectionTicks(hub)
         self.presence = PresenceAnnouncer(database, hub, settings)
         self.admission = Admission(
@@ -166,7 +172,9 @@ class Node:
         self.node_stats = NodeStatsReporter(database, hub, ledger, MessageKey())
         self.dashboard = Dashboard(database, self.node_stats, self.verifier, settings.stream)
 
-        self.committer = Committer(database, settings.storage, self.fanout.enqueue_committed, ledger.source_stats)
+        self.committer = Committer(
+            database, settings.storage, self.fanout.enqueue_committed, ledger.source_stats, revocations
+        )
         self.due_alerts = DueAlerts(database, self.committer)
         self.search_indexer = SearchIndexer(database)
         self.housekeeping = Housekeeping(database, self.flusher, settings)
@@ -174,7 +182,6 @@ class Node:
             database, min(settings.storage.database_timeout_seconds, settings.ledger.node_lease_seconds / 2)
         )
         self.retention = Retention(database, settings.retention, self.fanout.replays.drop)
-        self.revocations = RevocationFeed(database, self.revoked, self._close_revoked)
         self.notifications = self._notifications()
 
     def _notifications(self) -> NotificationListener:
@@ -188,8 +195,14 @@ class Node:
         return listener
 
     def _close_revoked(self, kicked: Collection[UUID]) -> None:
-        self.hub.close_revoked(self.revoked, kicked)
+        self.hub.close_revoked(kicked)
         self.dashboard.close_revoked()
+
+    def _registered_as(self) -> UUID | None:
+        return self.ledger.node_id if self.ledger.lease.is_held else None
+
+    async def _commits_settled(self) -> None:
+        await self.committer.batch_concluded()
 
     def parts(self) -> Parts:
         """Return the parts that routes look up."""
@@ -202,6 +215,7 @@ class Node:
             self.hub,
             self.streams,
             self.dashboard,
+            Revoker(self.database, self.revocations),
             *(getattr(self._settings, group) for group in type(self._settings).model_fields),
         )
         parts.add(SourceCounter, self.ledger.source_stats)
@@ -228,10 +242,10 @@ class Node:
                 log.warning("PostgreSQL may lose answered alerts in a crash", off=self.database.unsafe_in_a_crash)
             await self.node_stats.key.load(self.database)
             await revoke_from_public(self.database)
-            await self.revocations.read()
             await self._keyring.load()
             self.fanout.start_at(head)
             await self.flusher.register(head)
+            await self.revocations.read()  # from here on, whoever revokes waits for this node
             stack.push_async_callback(self.flusher.sign_off)
             stack.push_async_callback(self.dashboard.close)
             stack.push_async_callback(self.abandoned.close)
@@ -243,6 +257,7 @@ class Node:
                 self.fanout.task.run(),
                 self.notifications.run(),
                 self.revocations.task.run(),
+                self.revocations.confirmations.run(),
                 self._keyring.run(),
                 self.ticks.task.run(),
                 self.presence.task.run(),

@@ -42,6 +42,7 @@ TaskName = Literal[
     "presence",
     "retention",
     "revocations",
+    "revocations_confirmed",
     "search_index",
 ]
 """The label of the metrics: a closed set."""

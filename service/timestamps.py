@@ -1,11 +1,13 @@
-"""Formats of times: on the wire, and in hashes."""
+"""Formats of times, on the wire and in hashes, and the clock that measures leases."""
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 @lru_cache(maxsize=64)
@@ -21,3 +23,11 @@ def rfc3339(at: datetime) -> str:
 def microseconds(at: datetime) -> int:
     """Return the microseconds since 1970-01-01 UTC, exactly."""
     return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def boottime() -> float:
+    """Return seconds on a clock that nobody sets and that goes on while the machine is suspended.
+
+    Where the system has no such clock, it is the monotonic one, which may stop with the machine.
+    """
+    return time.clock_gettime(_CLOCK)

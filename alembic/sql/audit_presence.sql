@@ -4,7 +4,7 @@ CREATE VIEW audit.presence AS
 SELECT c.recipient, count(*) AS connections, min(c.opened_at) AS since,
        array_agg(DISTINCT c.node_id ORDER BY c.node_id) AS nodes
 FROM connections c JOIN serving_nodes n ON n.id = c.node_id
-WHERE c.closed_at IS NULL
+WHERE c.closed_at IS NULL AND c.recipient NOT IN (SELECT d.recipient FROM deactivated_recipients d)
 GROUP BY c.recipient;
 
 COMMENT ON VIEW audit.presence IS 'One row for each admin who is connected now, to any node.';

@@ -60,12 +60,14 @@ JOIN alerts current ON current.id = a.id
 LEFT JOIN audience ON audience.topic = a.topic
 CROSS JOIN LATERAL (SELECT DISTINCT unnest(coalesce(a.recipients, audience.names))) AS admin (recipient)
 LEFT JOIN sightings sighting ON sighting.alert_id = a.id AND sighting.recipient = admin.recipient
-WHERE admin.recipient <> ALL (a.received_by);
+WHERE admin.recipient <> ALL (a.received_by)
+  AND admin.recipient NOT IN (SELECT deactivated.recipient FROM deactivated_recipients AS deactivated);
 
 COMMENT ON VIEW audit.unreceived IS
     'One row for each alert and each admin who may see it and has confirmed the receipt of no event'
     ' of it. Where an alert names admins, it is for these, whether they ever connected or not;'
-    ' otherwise it is for every admin who ever connected and whose last token covers its topic.';
+    ' otherwise it is for every admin who ever connected and whose last token covers its topic.'
+    ' Nobody is listed while they are deactivated.';
 COMMENT ON COLUMN audit.unreceived.alert_id IS 'the alert';
 COMMENT ON COLUMN audit.unreceived.seq IS 'position of its first event in the log';
 COMMENT ON COLUMN audit.unreceived.topic IS 'its topic';

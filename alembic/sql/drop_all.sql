@@ -7,11 +7,12 @@ DROP FUNCTION append_alerts, closing_line, dispatch_line, end_nodes, ensure_even
     event_matches, event_partitions, grant_audit, link_log, lock_log, log_blocks, log_holds, microseconds,
     notify_nodes, receipt_line, revoke_from_public, settle_attempt, sighting_line, topic_like, topic_likes,
     try_lock, write_ledger;
-DROP VIEW log_head;
+DROP VIEW log_head, deactivated_recipients;
 DROP FUNCTION require_durability, require_server, server_identity;
 DROP TABLE alert_search, alerts, commit_attempts, connections, dispatches, events, handshake_rejections,
     idempotency_keys, ledger_chain, log_chain, message_key, nodes, receipts, recipients, retention_runs, revocations,
     sightings, source_hours;
+DROP FUNCTION lock_revocations, notify_revocations;
 DROP TYPE alert_status, severity;
 
 ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON ROUTINES TO PUBLIC;

@@ -35,10 +35,10 @@ SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
     *("locks", "durability", "notify_nodes"),
     *("event_filter", "log_blocks", "event_partitions", "positions", "commit_attempts", "link_log"),
-    *("append_alerts", "write_ledger", "serving_nodes"),
+    *("append_alerts", "write_ledger", "serving_nodes", "revocations"),
     *("audit_schema", "audit_sightings", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency"),
     *("audit_connections", "audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources"),
-    *("audit_log_gaps", "audit_retention_runs", "grant_audit"),
+    *("audit_deactivations", "audit_log_gaps", "audit_retention_runs", "grant_audit"),
 )
 
 SEVERITY = ENUM("info", "warning", "error", "critical", name="severity", create_type=False)
@@ -166,6 +166,12 @@ def create_alerts() -> None:
             postgresql_where=text(f"{UNRESOLVED} AND dedup_key IS NOT NULL"),
         ),
         Index("ix_alerts_created_at", "created_at", **BRIN),
+        Index(
+            "ix_alerts_recipients",
+            "recipients",
+            postgresql_using="gin",
+            postgresql_where=text("recipients IS NOT NULL"),
+        ),
         Index("ix_alerts_due_at", "due_at", postgresql_where=text(f"{UNRESOLVED} AND due_at IS NOT NULL")),
         comment="The current state of each alert.",
     )
@@ -239,6 +245,13 @@ def create_connections() -> None:
             nullable=False,
             server_default=text("10"),
             comment="seconds without a flush after which it counts as lost",
+        ),
+        Column(
+            "revocation_id",
+            BigInteger,
+            nullable=False,
+            server_default=text("0"),
+            comment="up to here it has read and applied the revocations",
         ),
         Index("ix_nodes_serving", "seen_at", postgresql_where=text("ended_at IS NULL")),
         comment="One row per node, which is a serving process.",
@@ -379,13 +392,20 @@ def create_revocations() -> None:
         Column("subject", Text, comment="the sub of tokens"),
         Column("issued_before", TIME, comment="of a subject: tokens whose iat is before it"),
         Column("connection_id", Uuid, comment="a connection to close; its token stays valid"),
+        Column(
+            "deactivated",
+            Boolean,
+            comment="of a subject: no token of it is accepted from then on; false: one may be again",
+        ),
         Column("reason", Text),
         Column("revoked_by", Text, nullable=False, comment="the subject of the token that requested it"),
         Column("revoked_at", TIME, nullable=False),
         Column("expires_at", TIME, nullable=False, comment="what it covers has expired by then"),
         CheckConstraint("num_nonnulls(jti, subject, connection_id) = 1", name="one_target"),
         CheckConstraint("(subject IS NULL) = (issued_before IS NULL)", name="subject_before"),
+        CheckConstraint("deactivated IS NULL OR subject IS NOT NULL", name="deactivated_subject"),
         Index("ix_revocations_expires_at", "expires_at"),
+        Index("ix_revocations_deactivated", "subject", postgresql_where=text("deactivated IS NOT NULL")),
         comment="Revoked tokens, subjects and connections, kept until what they cover has expired.",
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -16,9 +16,10 @@ from pydantic import (
     model_validator,
 )
 
+from service.admin.revoker import Revoked, Revoker
 from service.alerts.fields import Name, Time
 from service.auth.principal import Principal, Scope
-from service.auth.revocations import Revocation, Target, revocations_before, revoke
+from service.auth.revocations import NEVER, Revocation, Target, revocations_before, revoke
 from service.database.engine import Database
 from service.errors import InvalidRequest, NotFound, OutcomeUnknown, Overloaded
 from service.http.authentication import Bearer
@@ -40,6 +41,17 @@ ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 ProvidedSettings = Annotated[AuthSettings, Depends(provided(AuthSettings))]
 
 BODY_MAX_BYTES = 16 * 1024
+
+UNCONFIRMED = Field(
+    None,
+    description="absent: every node has confirmed that it is in effect. Otherwise the nodes that have not in time,"
+    " such as a frozen one: each refuses every token until it has read it; null: PostgreSQL did not answer",
+)
+
+
+def unconfirmed_in(revoked: Revoked[Any]) -> dict[str, Any]:
+    """Return the member ``unconfirmed`` of an answer, if there is one."""
+    return {"unconfirmed": revoked.unconfirmed} if revoked.unconfirmed != [] else {}
 
 
 _TEXT: dict[str, JsonValue] = {"type": "string"}
@@ -81,6 +93,7 @@ _REVOCATION: dict[str, JsonValue] = {
     "subject": "ann",
     "before": "2026-11-21T09:41:07.123456Z",
     "connection": "01a1fd87-65c3-71a6-ba06-3929d3197295",
+    "deactivated": True,
     "reason": "the laptop was stolen",
     "revoked_by": "root",
     "revoked_at": "2026-11-21T09:41:07.123456Z",
@@ -98,10 +111,13 @@ class RevocationOut(BaseModel):
     subject: str | None
     before: AwareDatetime | None
     connection: UUID | None = Field(description="a stream that was closed by `DELETE /v1/connections/{id}`")
+    deactivated: bool | None = Field(description="whether the subject was deactivated, or reactivated; null: neither")
     reason: str | None
     revoked_by: str
     revoked_at: AwareDatetime
-    expires_at: AwareDatetime = Field(description="every token that it covers has expired by then")
+    expires_at: AwareDatetime | None = Field(
+        description="every token that it covers has expired by then; null: not before a reactivation"
+    )
 
     @classmethod
     def of(cls, revocation: Revocation) -> RevocationOut:
@@ -112,11 +128,20 @@ class RevocationOut(BaseModel):
             subject=revocation.subject,
             before=revocation.issued_before,
             connection=revocation.connection_id,
+            deactivated=revocation.deactivated,
             reason=revocation.reason,
             revoked_by=revocation.revoked_by,
             revoked_at=revocation.revoked_at,
-            expires_at=revocation.expires_at,
+            expires_at=revocation.expires_at if revocation.expires_at < NEVER else None,
         )
+
+
+class RevokedOut(RevocationOut):
+    """A revocation that is in effect."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_REVOCATION]})
+
+    unconfirmed: list[UUID] | None = UNCONFIRMED
 
 
 class RevocationPage(BaseModel):
@@ -131,31 +156,32 @@ class RevocationPage(BaseModel):
 @router.post(
     "/revocations",
     status_code=201,
+    response_model_exclude_unset=True,
     responses={
-        200: {"model": RevocationOut, "description": "It was in force already."},
+        200: {"model": RevokedOut, "description": "It was in force already."},
         **refusals(Overloaded, OutcomeUnknown),
     },
     openapi_extra=json_operation(RevocationIn),
 )
 async def post_revocation(
     response: Response,
-    database: ProvidedDatabase,
+    revoker: Annotated[Revoker, Depends(provided(Revoker))],
     settings: ProvidedSettings,
     principal: Admin,
     requested: Annotated[RevocationIn, Depends(json_body(RevocationIn, max_bytes=BODY_MAX_BYTES))],
-) -> RevocationOut:
-    """Revoke tokens: within a second every node refuses them and has closed their streams."""
+) -> RevokedOut:
+    """Revoke tokens: once it is answered, every node refuses them, and closes their streams within a second."""
     latest = time.time() + settings.jwt_leeway_seconds
     if requested.before is not None and not 0 <= requested.before.timestamp() <= latest:
         raise InvalidRequest("/before: no token has been issued before 1970, nor in the future.")
     target = Target(jti=requested.jti, subject=requested.subject, issued_before=requested.before)
     reason = requested.reason
-    revocation, is_new = await database.run(
+    revoked = await revoker.revoke(
         lambda tx: revoke(tx, target, by=principal.subject, reason=reason, settings=settings)
     )
-    if not is_new:
+    if not revoked.is_new:
         response.status_code = 200
-    return RevocationOut.of(revocation)
+    return RevokedOut(**dict(RevocationOut.of(revoked.revocation)), **unconfirmed_in(revoked))
 
 
 @router.get("/revocations")
@@ -180,7 +206,7 @@ async def get_revocations(
     responses=refusals(NotFound, OutcomeUnknown),
 )
 async def delete_connection(
-    database: ProvidedDatabase,
+    revoker: Annotated[Revoker, Depends(provided(Revoker))],
     settings: ProvidedSettings,
     hub: Annotated[Hub, Depends(provided(Hub))],
     principal: Admin,
@@ -188,11 +214,11 @@ async def delete_connection(
 ) -> Response:
     """Close a stream with 1008 ``kicked``, on whichever node holds it. Its token stays good."""
 
-    async def close(tx: AsyncConnection) -> None:
+    async def close(tx: AsyncConnection) -> tuple[Revocation, bool]:
         if not hub.holds(connection_id) and not await is_open(tx, connection_id):
             raise NotFound(f"There is no open connection {connection_id}.")
         target = Target(connection_id=connection_id)
-        await revoke(tx, target, by=principal.subject, reason=None, settings=settings)
+        return await revoke(tx, target, by=principal.subject, reason=None, settings=settings)
 
-    await database.run(close)
+    await revoker.revoke(close)
     return Response(status_code=204)

@@ -86,7 +86,9 @@ async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is giv
     """Comment on an alert, whatever its status."""
     await _see(database, principal, alert_id)
     key = IdempotencyKey.of(idempotency_key, [str(alert_id), body.text]) if idempotency_key is not None else None
-    stored = await committer.store(AddComment(principal.subject, datetime.now(UTC), alert_id, uuid7(), body.text, key))
+    stored = await committer.store(
+        AddComment(principal.subject, datetime.now(UTC), alert_id, uuid7(), body.text, key, bearer=principal)
+    )
     headers = {"Idempotency-Replayed": "true"} if stored.replayed else {}
     return Response(stored.wire, 201, headers, "application/json")
 
@@ -114,7 +116,8 @@ async def _act(
     source = (await _see(database, principal, alert_id, own=action is Action.RESOLVE)).source
     if not principal.may(Scope.ALERTS_MANAGE) and source != principal.subject:
         raise ScopeMissing(f"{source} posted this alert; to resolve it needs a token with the scope alerts:manage.")
-    stored = await committer.store(ChangeStatus(principal.subject, datetime.now(UTC), alert_id, action))
+    command = ChangeStatus(principal.subject, datetime.now(UTC), alert_id, action, bearer=principal)
+    stored = await committer.store(command)
     return Response(with_seq(stored.wire, stored.seq), media_type="application/json")
 
 

@@ -21,7 +21,7 @@ from pydantic_core import from_json
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
-from service.errors import InternalError, InvalidRequest, OutcomeUnknown, Overloaded, RequestRefused
+from service.errors import InternalError, InvalidRequest, OutcomeUnknown, Overloaded, RequestRefused, TokenRevoked
 from service.http.problems import problem_document, validation_refusal
 from service.http.request_body import BATCH_VALUES_MAX, VALUES_MAX, parse_json, require_values
 from service.http.turns import Turn
@@ -139,6 +139,8 @@ def _refusal_of_all(items: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> 
     """Return what the whole batch is refused with, if it is to be sent again."""
     stored = [item for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, Stored)]
     errors = [one for one in outcomes if isinstance(one, RequestRefused) and one.status >= InternalError.status]
+    if not stored and (revoked := next((one for one in outcomes if isinstance(one, TokenRevoked)), None)):
+        return revoked
     nothing_stored = len(errors) == len(outcomes)
     passes = any(error.status == Overloaded.status for error in errors)
     if not errors or not (nothing_stored or (passes and all(item.is_repeatable for item in stored))):

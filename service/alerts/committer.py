@@ -13,6 +13,7 @@ Invariants:
 - An outcome that synchronous standbys have not confirmed is unknown. Nothing reaches the fan-out
   before the outcome is known.
 - A full queue refuses at once (``Overloaded``); nothing waits without bound.
+- A token that was revoked while its alert or command was in the queue is refused.
 - A transaction that PostgreSQL rolled back is tried again, refused 503 or, if the error is one of
   this service, tried item by item (``database/failures.py``).
 
@@ -34,7 +35,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from uuid import UUID
 
 import orjson
@@ -44,6 +45,7 @@ from service.alerts.commit_connection import CommitConnection
 from service.alerts.queue_items import PendingAlert, Stored, Waiting
 from service.alerts.statements import load_unit_of_work, write_unit_of_work
 from service.alerts.unit_of_work import Lookup
+from service.auth.tokens import token_revoked
 from service.database.failures import Failure, classify, retried, unavailable, was_rolled_back
 from service.database.ids import random_ids
 from service.errors import IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded, RequestRefused
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 
     from service.alerts.queue_items import Outcome, QueueItem
     from service.alerts.statements import SettledAttempt
+    from service.auth.tokens import Revocations
     from service.database.durability import WatchedConnection
     from service.database.engine import Database
     from service.events.log import Event
@@ -73,6 +76,8 @@ if TYPE_CHECKING:
     from service.settings import StorageSettings
 
 log = get_logger(__name__)
+
+Item = TypeVar("Item", bound="QueueItem")
 
 BATCH_BYTES = 1024 * 1024
 """A transaction takes no further item once its items have so many bytes."""
@@ -96,6 +101,7 @@ class Committer:
         settings: StorageSettings,
         committed: Callable[[Position, Sequence[Event]], None],
         sources: SourceCounter,
+        revocations: Revocations,
     ) -> None:
         self._connection = CommitConnection(database)
         self._write_check = database.write_check
@@ -103,6 +109,10 @@ class Committer:
         self._idle_timeout = settings.commit_recovery_timeout_seconds / 2  # so that recovery gets the lock in time
         self._committed = committed
         self._sources = sources
+        self._revocations = revocations
+        self._concluded = asyncio.Event()
+        """Set while no batch is under way, and for a moment after each."""
+        self._concluded.set()
         self._queue: deque[QueueItem] = deque()
         self._arrived = asyncio.Event()
         self._queue_bytes = 0
@@ -151,6 +161,10 @@ class Committer:
         self._queue_bytes += sum(item.size for item in items)
         self._arrived.set()
 
+    async def batch_concluded(self) -> None:
+        """Return once the outcome of the batch under way is known, if there is one."""
+        await self._concluded.wait()
+
     async def run(self) -> None:
         """Commit what arrives, until cancelled."""
         batch: list[QueueItem] = []
@@ -161,9 +175,12 @@ class Committer:
                     await self._arrived.wait()
                 batch = self._next_batch()
                 COMMIT_QUEUE.set(len(self._queue))
+                self._concluded.clear()
                 await self._commit_alerts([item for item in batch if isinstance(item, PendingAlert)])
                 await self._commit_commands([item for item in batch if isinstance(item, Command)])
+                self._concluded.set()
         finally:
+            self._concluded.set()
             self._stopped = True
             _fail(batch, _unknown())  # only those whose commit was under way: an outcome stays what it was
             _fail(self._queue, unavailable())
@@ -187,7 +204,8 @@ class Committer:
             return
         started = time.perf_counter()
         connection = await self._connection_for(batch)
-        if connection is None:
+        batch = self._still_valid(batch)
+        if connection is None or not batch:
             return
         attempt, *ids = random_ids(1 + len(batch))
         digests = [alert.digest(event_id) for alert, event_id in zip(batch, ids, strict=True)]
@@ -233,7 +251,8 @@ class Committer:
             return
         started = time.perf_counter()
         connection = await self._connection_for(batch)
-        if connection is None:
+        batch = self._still_valid(batch)
+        if connection is None or not batch:
             return
         [attempt] = random_ids(1)
         decided: _Decided | None = None  # once nothing is left to do but to commit
@@ -275,14 +294,24 @@ class Committer:
     # Both.
 
     async def _connection_for(self, batch: Sequence[QueueItem]) -> WatchedConnection | None:
-        """Return the connection, or None once the batch is refused because there is none."""
+        """Return the connection, or None once the batch is refused because nothing can be committed."""
         try:
-            return await self._connection.get()
+            connection = await self._connection.get()
+            if not self._revocations.is_current:
+                await self._revocations.ensure_current()
         except Exception as error:
             if classify(error) is Failure.DEFECT:
                 raise
             self._refuse(batch, error)
             return None
+        return connection
+
+    def _still_valid(self, batch: Sequence[Item]) -> list[Item]:
+        """Refuse the items whose token was revoked, and return the others without an outcome."""
+        for item in batch:
+            if item.bearer is not None and self._revocations.covers(item.bearer):
+                item.conclude(token_revoked())
+        return [item for item in batch if item.outcome is None]
 
     async def _conclude_failed(
         self,

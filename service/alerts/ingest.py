@@ -42,10 +42,10 @@ def accept(
     fields["status_at"] = fields["created_at"] = fields["updated_at"] = at
     fields["links"] = [vars(link) for link in alert.links]
     if alert.dedup_key is None and alert.escalate_after is None:
-        return PendingAlert(fields["id"], source, at, alert, encode(fields), key)
+        return PendingAlert(fields["id"], source, at, alert, encode(fields), key, bearer=principal)
     if (seconds := alert.escalate_after) is not None:
         fields["escalate_at"] = at + timedelta(seconds=seconds)
-    return PostAlert(source, at, AlertRecord(seq=0, escalate_after=seconds, **fields), key)
+    return PostAlert(source, at, AlertRecord(seq=0, escalate_after=seconds, **fields), key, bearer=principal)
 
 
 def require_topic(principal: Principal, topic: str) -> None:

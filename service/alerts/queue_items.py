@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from service.alerts.schemas import AlertIn
+    from service.auth.principal import Principal
     from service.errors import RequestRefused
     from service.events.idempotency import IdempotencyKey
 
@@ -62,6 +63,8 @@ class QueueItem:
 
     outcome: Outcome | None = None
     waiting: Waiting | None = None
+    bearer: Principal | None = None
+    """Whose token asked for it: it is refused if that was revoked by the time of the commit."""
 
     @property
     def size(self) -> int:

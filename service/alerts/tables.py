@@ -77,6 +77,9 @@ alerts = Table(
         postgresql_where=text(f"{_UNRESOLVED} AND dedup_key IS NOT NULL"),
     ),
     Index(
+        "ix_alerts_recipients", "recipients", postgresql_using="gin", postgresql_where=text("recipients IS NOT NULL")
+    ),
+    Index(
         "ix_alerts_created_at",
         "created_at",
         postgresql_using="brin",

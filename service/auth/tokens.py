@@ -21,7 +21,7 @@ import hashlib
 import json
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
 from jwt.utils import base64url_decode
@@ -33,7 +33,6 @@ from service.topics import EVERY_TOPIC, is_topic_pattern
 
 if TYPE_CHECKING:
     from service.auth.issuers import Issuer, Keyring
-    from service.auth.revocations import RevokedTokens
     from service.settings import AuthSettings
 
 TOKEN_MAX_BYTES = 8 * 1024
@@ -43,13 +42,32 @@ _MALFORMED = "The token is malformed or its signature does not fit."
 _TOKEN_TYPES = (None, "jwt", "at+jwt", "application/at+jwt")
 
 
+class Revocations(Protocol):
+    """What is revoked, as far as this node knows (``revocation_feed.py``)."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether every revocation that was answered by now is known."""
+
+    async def ensure_current(self) -> None:
+        """Return once every revocation that was answered before the call is known.
+
+        Raises:
+            DatabaseUnavailable: they cannot be read now.
+
+        """
+
+    def covers(self, principal: Principal) -> bool:
+        """Return whether the token of ``principal`` is revoked, or its subject deactivated."""
+
+
 class TokenVerifier:
     """Verifies bearer tokens, and caches the verified ones."""
 
-    def __init__(self, keyring: Keyring, settings: AuthSettings, revoked: RevokedTokens) -> None:
+    def __init__(self, keyring: Keyring, settings: AuthSettings, revocations: Revocations) -> None:
         self._keyring = keyring
         self._settings = settings
-        self._revoked = revoked
+        self._revocations = revocations
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
         keyring.when_withdrawn(self._cache.clear)
 
@@ -57,6 +75,7 @@ class TokenVerifier:
         """Return the principal of ``token``, after fetching the issuer's keys if its key is unknown.
 
         Raises:
+            DatabaseUnavailable: what was revoked lately cannot be read now.
             KeysUnavailable: the issuer's keys could not be fetched yet.
             TokenExpired: its ``exp`` has passed.
             TokenRevoked: it was revoked.
@@ -64,16 +83,18 @@ class TokenVerifier:
 
         """
         try:
-            return self.verify_cached(token)
+            principal = self.verify_cached(token)
         except UnknownKeyId as unknown:
             await unknown.keys.refresh()
-        try:
-            return self.verify_cached(token)
-        except UnknownKeyId as unknown:
-            raise unknown.keys.refusal() from None
+            try:
+                principal = self.verify_cached(token)
+            except UnknownKeyId as still_unknown:
+                raise still_unknown.keys.refusal() from None
+        await self.verify_again(principal)
+        return principal
 
     def verify_cached(self, token: str) -> Principal:
-        """Return the principal of ``token``, with the keys that are in memory.
+        """Return the principal of ``token``, with the keys and revocations that are in memory.
 
         Raises:
             UnknownKeyId: its key is not among them; ``verify()`` may fetch it.
@@ -95,15 +116,32 @@ class TokenVerifier:
         self.check_not_revoked(principal)
         return principal
 
-    def check_not_revoked(self, principal: Principal) -> None:
-        """Check again a principal that was verified earlier.
+    @property
+    def is_current(self) -> bool:
+        """Whether every revocation that was answered by now is in memory."""
+        return self._revocations.is_current
+
+    async def verify_again(self, principal: Principal) -> None:
+        """Check a principal that was verified with the revocations in memory, or a while ago.
 
         Raises:
+            DatabaseUnavailable: what was revoked lately cannot be read now.
             TokenRevoked: the token was revoked.
 
         """
-        if self._revoked.covers(principal):
-            raise TokenRevoked("The token was revoked. Sign in again.")
+        if not self._revocations.is_current:
+            await self._revocations.ensure_current()
+        self.check_not_revoked(principal)
+
+    def check_not_revoked(self, principal: Principal) -> None:
+        """Check again a principal that was verified earlier, with the revocations that are in memory.
+
+        Raises:
+            TokenRevoked: the token was revoked, or its subject deactivated.
+
+        """
+        if self._revocations.covers(principal):
+            raise token_revoked()
 
     def _store(self, digest: bytes, principal: Principal) -> None:
         if len(self._cache) >= self._settings.token_cache_size:
@@ -125,6 +163,11 @@ class TokenVerifier:
             raise TokenInvalid("The token was issued by somebody else.")
         claims = _verified(token, issuer, kid)
         return _principal(claims, self._settings)
+
+
+def token_revoked() -> TokenRevoked:
+    """Return the refusal of a token that was revoked, or whose subject is deactivated."""
+    return TokenRevoked("The token was revoked, or its subject deactivated. Sign in again.")
 
 
 def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

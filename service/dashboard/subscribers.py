@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from service.auth.tokens import token_revoked
 from service.dashboard.sampler import PAUSE_SECONDS, Sampler
 from service.database.ids import uuid7
 from service.errors import CloseReason, Overloaded, TokenRevoked
@@ -293,6 +294,4 @@ class HistorySubscriber:
         self._dashboard.leave(self)
         if not self.history.done():
             revoked = reason is CloseReason.TOKEN_REVOKED
-            self.history.set_exception(
-                TokenRevoked("The token was revoked. Sign in again.") if revoked else _history_unavailable()
-            )
+            self.history.set_exception(token_revoked() if revoked else _history_unavailable())

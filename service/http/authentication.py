@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 
 from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
-from service.errors import KeysUnavailable, RequestRefused, ScopeMissing, TokenMissing
+from service.errors import DatabaseUnavailable, KeysUnavailable, RequestRefused, ScopeMissing, TokenMissing
 from service.http.provided import part
 from service.http.rate_limits import RestLimit, RestLimits
 
@@ -36,7 +36,7 @@ class Bearer(HTTPBearer):
         limits = part(request, RestLimits)
         try:
             principal = await _verify(request, part(request, TokenVerifier))
-        except KeysUnavailable:
+        except (KeysUnavailable, DatabaseUnavailable):
             raise  # not a failure of the client's
         except RequestRefused:
             limits.hit("auth_failure", client_address(request))

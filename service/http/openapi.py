@@ -150,9 +150,9 @@ def fast_operation(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"security": [{"bearer": []}], "requestBody": {"required": True, "content": content}, **fields}
 
 
-def json_operation(model: type[BaseModel]) -> dict[str, Any]:
+def json_operation(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """Return the body of an operation that depends on ``json_body(model)``."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(model)}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema_of(model)}}}}
 
 
 def install(app: FastAPI) -> None:

@@ -24,7 +24,9 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from service.auth.tokens import TokenVerifier
 from service.errors import MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
+from service.http.authentication import verified_principal
 from service.http.problems import validation_refusal
 from service.http.provided import part
 from service.settings import ServerSettings
@@ -39,13 +41,24 @@ BATCH_VALUES_MAX = 65_536
 """Those of a body with many alerts, of which an ordinary one has ten, or with data of others."""
 
 
-def json_body(model: type[Model], *, max_bytes: int | None = None) -> Callable[[Request], Awaitable[Model]]:
-    """Return the dependency that yields the body of a request as a ``model``."""
+def json_body(
+    model: type[Model], *, max_bytes: int | None = None, optional: bool = False
+) -> Callable[[Request], Awaitable[Model]]:
+    """Return the dependency that yields the body of a request as a ``model``.
+
+    ``optional``: without a body, the ``model`` with its defaults.
+    """
 
     async def dependency(request: Request) -> Model:
+        if optional and request.headers.get("content-length", "0") == "0" and not _is_chunked(request):
+            return model()
         return await read_model(request, model, max_bytes=max_bytes)
 
     return dependency
+
+
+def _is_chunked(request: Request) -> bool:
+    return "transfer-encoding" in request.headers
 
 
 async def read_model(request: Request, model: type[Model], *, max_bytes: int | None = None) -> Model:
@@ -136,11 +149,21 @@ def require_json(request: Request) -> None:
 async def read_body(request: Request, *, max_bytes: int | None = None) -> bytes:
     """Return the bytes of a body, whatever they are.
 
+    A body may take a while to arrive: the token of the request is checked again afterwards.
+
     Raises:
         RequestTooLarge, RequestTimeout: as ``read_json``.
         MalformedRequest: its length cannot be read, or it ended early.
+        TokenRevoked: the token was revoked meanwhile.
 
     """
+    body = await _read_bytes(request, max_bytes=max_bytes)
+    if (principal := verified_principal(request)) is not None:
+        await part(request, TokenVerifier).verify_again(principal)
+    return body
+
+
+async def _read_bytes(request: Request, *, max_bytes: int | None) -> bytes:
     settings = part(request, ServerSettings)
     limit = settings.request_max_bytes if max_bytes is None else max_bytes
     length = request.headers.get("content-length", "0")

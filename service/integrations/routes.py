@@ -166,7 +166,7 @@ async def _store(alerts: Sequence[AlertmanagerAlert], principal: Principal, comm
         some = [
             accept(one.alert, principal, now)
             if one.firing
-            else ResolveByDedupKey(principal.subject, now, one.alert.topic, one.dedup_key)
+            else ResolveByDedupKey(principal.subject, now, one.alert.topic, one.dedup_key, bearer=principal)
             for one in alerts[start : start + ALERTS_AT_ONCE]
         ]
         counts.update(filter(None, map(_kind, some, await committer.store_all(some))))

@@ -36,10 +36,10 @@ from service.database.ids import uuid7
 from service.errors import CloseReason, DatabaseUnavailable, TocsinError
 from service.events.position import HistoryChanged
 from service.ledger import statements
-from service.ledger.lease import boottime
 from service.logs import get_logger
 from service.metrics import LEDGER_FLUSH_FAILURES, LEDGER_FLUSH_SECONDS, LEDGER_PENDING_RECORDS
 from service.periodic import PeriodicTask
+from service.timestamps import boottime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,17 +9,8 @@ clocks are compared: each of the two measures a duration.
 from __future__ import annotations
 
 import math
-import time
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def boottime() -> float:
-    """Return seconds on a clock that nobody sets and that goes on while the machine is suspended.
-
-    Where the system has no such clock, it is the monotonic one, which may stop with the machine.
-    """
-    return time.clock_gettime(_CLOCK)
+from service.timestamps import boottime
 
 
 class Lease:

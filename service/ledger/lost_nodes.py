@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import text
 
-from service.ledger.lease import boottime
 from service.ledger.statements import END_NODES, NOTIFY_PRESENCE
 from service.logs import get_logger
+from service.timestamps import boottime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

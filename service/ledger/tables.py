@@ -46,6 +46,13 @@ nodes = Table(
         server_default=text("10"),
         comment="seconds without a flush after which it counts as lost",
     ),
+    Column(
+        "revocation_id",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="up to here it has read and applied the revocations",
+    ),
     Index("ix_nodes_serving", "seen_at", postgresql_where=text("ended_at IS NULL")),
     comment="One row per node, which is a serving process.",
 )

@@ -292,7 +292,7 @@ class ConsoleSettings(_Group):
 
 
 class ClientSettings(_Group):
-    """The service that ``tocsin send`` and ``tocsin tail`` connect to."""
+    """The service that ``tocsin send``, ``tail`` and ``people`` connect to."""
 
     url: str = "http://127.0.0.1:8000"
     """The address of the service."""

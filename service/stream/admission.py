@@ -156,6 +156,15 @@ class Admission:
             except HistoryChanged:
                 await self._fanout.leave(head)
 
+    def check_not_revoked(self, principal: Principal) -> None:
+        """Check again the token of a stream that was being opened or resumed.
+
+        Raises:
+            TokenRevoked: it was revoked meanwhile.
+
+        """
+        self._verifier.check_not_revoked(principal)
+
     def connection(  # noqa: PLR0913 - what a connection is made of
         self,
         transport: StreamTransport,
@@ -173,7 +182,7 @@ class Admission:
             TokenRevoked: the token was revoked while the stream was being opened.
 
         """
-        self._verifier.check_not_revoked(principal)
+        self.check_not_revoked(principal)
         entry = ConnectionEntry(
             node_id=self._ledger.node_id,
             recipient=principal.subject,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, assert_never, cast
 
 from service.auth.jwks import UnknownKeyId
 from service.auth.principal import Scope
+from service.database.failures import unavailable
 from service.errors import CloseReason, DatabaseUnavailable, RequestRefused
 from service.events.position import HistoryChanged
 from service.logs import get_logger
@@ -224,18 +225,24 @@ class Connection:
                     assert_never(action)
 
     def _renew(self, token: str) -> None:
-        """Verify a fresh token. While its key is fetched, the stream goes on."""
+        """Verify a fresh token. While its key is fetched, or revocations are read, the stream goes on."""
         try:
             principal = self._verifier.verify_cached(token)
         except UnknownKeyId as unknown:
-            if self._renewing is None:
-                self._renewing = asyncio.get_running_loop().create_task(self._renew_later(token))
-            else:
-                self._refuse_token(unknown.keys.refusal())
+            self._renew_soon(token, unknown.keys.refusal)
         except RequestRefused as refusal:
             self._refuse_token(refusal)
         else:
-            self._accept_token(principal)
+            if self._verifier.is_current:
+                self._accept_token(principal)
+            else:
+                self._renew_soon(token, unavailable)
+
+    def _renew_soon(self, token: str, refusal: Callable[[], RequestRefused]) -> None:
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew_later(token))
+        else:
+            self._refuse_token(refusal())
 
     async def _renew_later(self, token: str) -> None:
         try:

@@ -40,6 +40,7 @@ from service.stream.void_branches import VoidBranches
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from service.auth.tokens import Revocations
     from service.database.engine import Database
     from service.events.log import Event
     from service.events.position import Position
@@ -65,11 +66,19 @@ WAIT_SECONDS = 5
 class Fanout:
     """Carries the log to the hub, and to connections that replay."""
 
-    def __init__(self, database: Database, hub: Hub, flusher: LedgerFlusher, settings: StreamSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        hub: Hub,
+        flusher: LedgerFlusher,
+        settings: StreamSettings,
+        revocations: Revocations,
+    ) -> None:
         self._database = database
         self._hub = hub
         self._flusher = flusher
         self._settings = settings
+        self._revocations = revocations
         self._committed: deque[tuple[Position, Event]] = deque()
         """Events to fan out, each with the position before it."""
         self._committed_bytes = 0
@@ -141,6 +150,7 @@ class Fanout:
         While the node holds no lease, events wait for the next poll; the history is checked all the
         same.
         """
+        await self._revocations.ensure_current()
         found = False
         while True:
             while self._hub.may_send and (events := self._next_committed()):

@@ -50,6 +50,7 @@ FrameErrorCode = Literal[
     "token_expired",
     "token_revoked",
     "keys_unavailable",
+    "database_unavailable",
     "subject_changed",
     "scope_missing",
     "topic_forbidden",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from uuid import UUID
 
-    from service.auth.revocations import RevokedTokens
+    from service.auth.tokens import Revocations
     from service.events.filter import EventFilter
     from service.events.position import Position
     from service.ledger.recorder import LedgerRecorder
@@ -43,8 +43,9 @@ class Hub:
     events were written to sockets.
     """
 
-    def __init__(self, ledger: LedgerRecorder, settings: StreamSettings) -> None:
+    def __init__(self, ledger: LedgerRecorder, settings: StreamSettings, revocations: Revocations) -> None:
         self._ledger = ledger
+        self._revocations = revocations
         self._capacity = Capacity(
             streams_max=settings.connections_max, per_recipient=settings.connections_per_recipient
         )
@@ -104,8 +105,12 @@ class Hub:
 
     @property
     def may_send(self) -> bool:
-        """Whether events may be written now: what a node sends without a lease, it may be unable to record."""
-        return self._ledger.may_send
+        """Whether events may be written now.
+
+        What a node sends without a lease, it may be unable to record. A stream may have been
+        revoked while the node was frozen.
+        """
+        return self._ledger.may_send and self._revocations.is_current
 
     def broadcast(self, events: Sequence[PreparedEvent]) -> None:
         """Write the next events of the log to every live connection that may see them."""
@@ -176,12 +181,12 @@ class Hub:
 
     # Closing many.
 
-    def close_revoked(self, revoked: RevokedTokens, kicked: Collection[UUID]) -> None:
+    def close_revoked(self, kicked: Collection[UUID]) -> None:
         """Close the connections whose token is revoked, and those in ``kicked``."""
         for connection in list(self._connections.values()):
             if connection.id in kicked:
                 connection.close(CloseReason.KICKED)
-            elif revoked.covers(connection.principal):
+            elif self._revocations.covers(connection.principal):
                 connection.close(CloseReason.TOKEN_REVOKED)
 
     def close_all(self, reason: CloseReason) -> None:

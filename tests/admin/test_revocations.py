@@ -13,7 +13,8 @@ import asyncpg
 import pytest
 from websockets.asyncio.client import connect
 
-from service.auth import revocations
+from service.auth import revocation_feed
+from service.auth.revocation_feed import RevocationFeed
 from service.settings import AuthSettings, LedgerSettings, Settings
 from tests.harness import PATIENCE, READ, Node, Stream, eventually, serving, token
 
@@ -157,7 +158,7 @@ async def test_a_lost_notification_costs_no_more_than_the_poll(nodes: tuple[Node
 async def test_a_notification_is_enough(
     nodes: tuple[Node, Node], shared_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revocations, "POLL_SECONDS", PATIENCE * 4)
+    monkeypatch.setattr(revocation_feed, "POLL_SECONDS", PATIENCE * 4)
     with serving(shared_url) as seldom_polling:
         for _ in range(3):
             jti = unique()
@@ -169,7 +170,7 @@ async def test_a_notification_is_enough(
 async def test_a_node_that_starts_knows_what_is_revoked(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it follows, which here it never does."""
 
-    async def follow_nothing(_feed: revocations.RevocationFeed) -> None:
+    async def follow_nothing(_feed: RevocationFeed) -> None:
         """Read nothing."""
 
     jti, subject = unique(), unique()
@@ -177,7 +178,7 @@ async def test_a_node_that_starts_knows_what_is_revoked(database_url: str, monke
     with serving(database_url) as node:
         await revoke(node, jti=jti)
         await revoke(node, subject=subject)
-    monkeypatch.setattr(revocations.RevocationFeed, "_follow", follow_nothing)
+    monkeypatch.setattr(RevocationFeed, "_follow", follow_nothing)
     with serving(database_url) as again:
         for bearer in bearers:
             assert await refused(again, bearer)

@@ -20,6 +20,7 @@ from service.ledger.source_stats import SourceStats
 from service.settings import Settings, StorageSettings
 from tests.alerts.examples import BILLING, posted
 from tests.alerts.proxy import Cut, Proxy, proxy_to
+from tests.fixtures.revocations import KnownRevocations
 from tests.harness import Node, eventually, serving
 
 if TYPE_CHECKING:
@@ -260,7 +261,8 @@ class CommitterHarness:
         self.source_stats = SourceStats(10)
         self.database = database
         self.stop_after: int | None = None
-        self.committer = Committer(database, settings, self._record, self.source_stats)
+        self.revocations = KnownRevocations()
+        self.committer = Committer(database, settings, self._record, self.source_stats, self.revocations)
         self.running = asyncio.create_task(self.committer.run())
 
     def _record(self, before: Position, events: Sequence[Event]) -> None:

@@ -8,13 +8,13 @@ import pytest
 
 from service.auth.issuers import load_keyring
 from service.auth.jwks import UnknownKeyId
-from service.auth.revocations import RevokedTokens
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import ConfigurationError, RequestRefused, TokenInvalid
 from service.settings import PREFIX, AuthSettings, load
 from tests.auth.issuer import ED25519, P256, jwk_set, public_jwk, signed
 from tests.auth.test_keys import pem
+from tests.fixtures.revocations import KnownRevocations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def verifier_of(settings: AuthSettings) -> TokenVerifier:
-    return TokenVerifier(load_keyring(settings), settings, RevokedTokens())
+    return TokenVerifier(load_keyring(settings), settings, KnownRevocations())
 
 
 def refusal(verifier: TokenVerifier, token: str) -> RequestRefused:

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 
 from service.auth.issuers import load_keyring
 from service.auth.jwks import SET_MAX_BYTES, InvalidKeySet, KeySet, RotatingKeys, UnknownKeyId, fetch, parse_key_set
-from service.auth.revocations import RevokedTokens
 from service.auth.tokens import TokenVerifier
 from service.errors import KeysUnavailable, TokenInvalid
 from service.settings import AuthSettings
 from tests.auth.issuer import ED25519, P256, PAIRS, RSA, Publisher, jwk_set, public_jwk, publishing, signed
+from tests.fixtures.revocations import KnownRevocations
 from tests.harness import eventually
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def verifier_of(auth: AuthSettings) -> tuple[TokenVerifier, RotatingKeys]:
     issuer = keyring.issuer("tocsin")
     assert issuer is not None
     assert isinstance(issuer.keys, RotatingKeys)
-    return TokenVerifier(keyring, auth, RevokedTokens()), issuer.keys
+    return TokenVerifier(keyring, auth, KnownRevocations()), issuer.keys
 
 
 # Reading a set.

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from service.auth.principal import Principal
-from service.auth.revocations import RevocationFeed, RevokedTokens, Target, revoke
+from service.auth.revocations import Target, revoke
 from service.database.engine import Database, parse_url
 from service.errors import DatabaseUnavailable
 from service.settings import AuthSettings, StorageSettings
+from tests.fixtures.revocations import unregistered_feed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,9 +25,8 @@ class Follower:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.revoked = RevokedTokens()
-        self.kicked: list[object] = []
-        self.feed = RevocationFeed(database, self.revoked, self.kicked.extend)
+        self.feed = unregistered_feed(database)
+        self.revoked = self.feed.revoked
 
     def refuses(self, jti: str) -> bool:
         """Say whether a token is refused."""

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.auth.issuers import load_keyring
-from service.auth.revocations import RevokedTokens
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import RequestRefused, TokenExpired, TokenInvalid
 from service.settings import AuthSettings
+from tests.fixtures.revocations import KnownRevocations
 from tests.harness import SECRET
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def signed(header: Mapping[str, Any] | None = None, /, **changes: Any) -> str:
 
 @pytest.fixture
 def verifier() -> TokenVerifier:
-    return TokenVerifier(load_keyring(SETTINGS, SECRET_BYTES), SETTINGS, RevokedTokens())
+    return TokenVerifier(load_keyring(SETTINGS, SECRET_BYTES), SETTINGS, KnownRevocations())
 
 
 def refusal(verifier: TokenVerifier, token: str) -> RequestRefused:
@@ -148,7 +148,7 @@ def test_a_clock_that_is_ahead_is_forgiven_up_to_the_leeway(verifier: TokenVerif
 
 def test_the_leeway_is_never_applied_to_the_expiry() -> None:
     settings = AuthSettings(jwt_leeway_seconds=300)
-    lax = TokenVerifier(load_keyring(settings, SECRET_BYTES), settings, RevokedTokens())
+    lax = TokenVerifier(load_keyring(settings, SECRET_BYTES), settings, KnownRevocations())
     assert isinstance(refusal(lax, signed(exp=time.time() - 1)), TokenExpired)
 
 
@@ -256,7 +256,7 @@ json_values = st.recursive(
     st.dictionaries(st.sampled_from(["sub", "iss", "aud", "exp", "iat", "nbf", "jti", "scope", "topics"]), json_values)
 )
 def test_whatever_a_signed_token_claims_it_is_believed_or_refused(changes: dict[str, Any]) -> None:
-    verifier = TokenVerifier(load_keyring(SETTINGS, SECRET_BYTES), SETTINGS, RevokedTokens())
+    verifier = TokenVerifier(load_keyring(SETTINGS, SECRET_BYTES), SETTINGS, KnownRevocations())
     try:
         principal = verifier.verify_cached(signed(**changes))
     except (TokenInvalid, TokenExpired):
@@ -292,7 +292,7 @@ def test_a_remembered_token_expires_on_time(verifier: TokenVerifier) -> None:
 
 def test_the_cache_is_bounded() -> None:
     settings = AuthSettings(token_cache_size=3)
-    verifier = TokenVerifier(load_keyring(settings, SECRET_BYTES), settings, RevokedTokens())
+    verifier = TokenVerifier(load_keyring(settings, SECRET_BYTES), settings, KnownRevocations())
     tokens = [signed(jti=str(number)) for number in range(10)]
     for token in tokens + tokens:
         verifier.verify_cached(token)
@@ -321,7 +321,7 @@ def pem(key: Any) -> bytes:
 def verifier_of(folder: Path, key: Any, algorithm: Any = None) -> TokenVerifier:
     (folder / "key.pem").write_bytes(pem(key))
     settings = AuthSettings(jwt_public_key_file=folder / "key.pem", jwt_algorithm=algorithm)
-    return TokenVerifier(load_keyring(settings), settings, RevokedTokens())
+    return TokenVerifier(load_keyring(settings), settings, KnownRevocations())
 
 
 @pytest.mark.parametrize(("algorithm", "key"), PAIRS, ids=lambda value: value if isinstance(value, str) else "")

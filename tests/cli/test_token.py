@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.auth.issuers import load_keyring
-from service.auth.revocations import RevokedTokens
 from service.auth.shared_secret import make_dev_secret
 from service.auth.tokens import TokenVerifier
 from service.settings import AuthSettings
+from tests.fixtures.revocations import KnownRevocations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ ALICE = ("--sub", "alice", "--scope", "alerts:read")
 
 def bearer(text: str, secret: bytes = SECRET.encode(), **settings: str) -> Principal:
     auth = AuthSettings(**settings)
-    return TokenVerifier(load_keyring(auth, secret), auth, RevokedTokens()).verify_cached(text)
+    return TokenVerifier(load_keyring(auth, secret), auth, KnownRevocations()).verify_cached(text)
 
 
 def test_the_command_prints_a_token_and_nothing_else(tocsin_process: Tocsin) -> None:

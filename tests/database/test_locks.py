@@ -36,6 +36,7 @@ def test_the_functions_take_the_locks_of_these_names() -> None:
         "commit_attempts": TableLock.LOG,
         "event_partitions": TableLock.PARTITIONS,
         "grant_audit": TableLock.MIGRATION,
+        "revocations": TableLock.REVOCATIONS,
         "write_ledger": TableLock.LEDGER,
     }
     assert found(r"LOCK TABLE (locks\.\w+ IN \w+)") == {
@@ -151,7 +152,8 @@ async def _is_free(connection: asyncpg.Connection) -> bool:
 
 
 def test_the_functions_notify_the_channels_that_are_listened_to() -> None:
-    assert found(r"notify_nodes\('(\w+)'") == {"append_alerts": [EVENTS_CHANNEL]}
+    channels = {"append_alerts": [EVENTS_CHANNEL], "revocations": [REVOCATIONS_CHANNEL]}
+    assert found(r"notify_nodes\('(\w+)'") == channels
 
 
 def test_nothing_notifies_but_through_the_function_that_a_full_queue_does_not_stop() -> None:

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from service.auth.principal import Principal
-from service.auth.revocations import RevocationFeed, RevokedTokens, Target, revoke
+from service.auth.revocations import Target, revoke
 from service.database.engine import Database, parse_url
 from service.settings import AuthSettings, StorageSettings
 from tests.faults.load import UNLIMITED, Admin, Load, assert_ledger_is_complete, assert_untampered, received_all
+from tests.fixtures.revocations import unregistered_feed
 from tests.harness import eventually, start_process, token
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ async def test_nothing_is_revoked_while_postgres_is_away_and_what_was_is_still_r
 async def test_all_revocations_are_read_again_where_the_server_was_restarted(
     own_postgres: Postgres, own_database: str
 ) -> None:
-    database, revoked = Database(parse_url(own_database), StorageSettings()), RevokedTokens()
-    feed = RevocationFeed(database, revoked, lambda _kicked: None)
+    database = Database(parse_url(own_database), StorageSettings())
+    feed = unregistered_feed(database)
     for jti in ("lost", "last"):
         async with database.transaction() as tx:
             await revoke(tx, Target(jti=jti), by="root", reason=None, settings=AuthSettings())
@@ -131,7 +132,7 @@ async def test_all_revocations_are_read_again_where_the_server_was_restarted(
     await database.close()
     now = time.time()
     for jti in ("lost", "last", "other"):
-        assert revoked.covers(Principal("alice", frozenset(), ("*",), expires_at=now + 60, issued_at=now, jti=jti))
+        assert feed.covers(Principal("alice", frozenset(), ("*",), expires_at=now + 60, issued_at=now, jti=jti))
 
 
 async def serves_again(node: Process) -> bool:

@@ -6,14 +6,22 @@ import pytest
 
 from service.auth.issuers import load_keyring
 from service.auth.principal import Scope
-from service.auth.revocations import RevokedTokens
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
-from service.errors import KeysUnavailable, RateLimited, RequestRefused, ScopeMissing, TokenInvalid, TokenMissing
+from service.errors import (
+    DatabaseUnavailable,
+    KeysUnavailable,
+    RateLimited,
+    RequestRefused,
+    ScopeMissing,
+    TokenInvalid,
+    TokenMissing,
+)
 from service.http.authentication import Bearer
 from service.http.provided import parts_of
 from service.http.rate_limits import RestLimits
 from service.settings import AuthSettings, LimitSettings
+from tests.fixtures.revocations import KnownRevocations
 from tests.http.requests import ADDRESS, request
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ pytestmark = pytest.mark.unit
 
 SECRET = b"a secret of more than 32 bytes for tests"
 AUTH = AuthSettings()
-VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH, RevokedTokens())
+VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH, KnownRevocations())
 READER = Bearer(Scope.ALERTS_READ, limit="read")
 
 
@@ -63,15 +71,16 @@ async def test_a_request_without_a_valid_token_counts_against_its_address() -> N
     assert (await READER(asked(bearer(), rest_limits))).subject == "alice"  # from the same address
 
 
-async def test_keys_that_cannot_be_fetched_count_against_nobody() -> None:
-    class NoKeys(TokenVerifier):
+@pytest.mark.parametrize("kind", [KeysUnavailable, DatabaseUnavailable])
+async def test_keys_or_revocations_that_cannot_be_read_count_against_nobody(kind: type[RequestRefused]) -> None:
+    class NotReady(TokenVerifier):
         async def verify(self, token: str) -> Any:  # noqa: ARG002 - whatever it is
-            raise KeysUnavailable("not yet", retry_after=1)
+            raise kind("not yet", retry_after=1)
 
     rest_limits = limits(auth_failure_limit="1/hour")
     asks = request(rest_limits, headers={"Authorization": bearer()})
-    parts_of(asks.app).add(TokenVerifier, NoKeys(load_keyring(AUTH, SECRET), AUTH, RevokedTokens()))
-    with pytest.raises(KeysUnavailable):
+    parts_of(asks.app).add(TokenVerifier, NotReady(load_keyring(AUTH, SECRET), AUTH, KnownRevocations()))
+    with pytest.raises(kind):
         await READER(asks)
     assert not rest_limits.is_exhausted("auth_failure", ADDRESS)
 

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from service.ledger import lease
-from service.ledger.lease import Lease, boottime
+from service.ledger.lease import Lease
+from service.timestamps import boottime
 
 pytestmark = pytest.mark.unit
 

@@ -23,6 +23,7 @@ from service.stream.connection import Connection
 from service.stream.hub import Hub
 from service.stream.protocol import Phase, StreamProtocol, Timing
 from service.topics import EVERY_TOPIC
+from tests.fixtures.revocations import KnownRevocations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -160,7 +161,7 @@ class NoLimits:
 
 def fake_hub(settings: StreamSettings, ledger: FakeLedger | None = None, position: int = 0) -> Hub:
     """Return a hub that reports to a fake ledger."""
-    hub = Hub(cast("LedgerRecorder", ledger or FakeLedger()), settings)
+    hub = Hub(cast("LedgerRecorder", ledger or FakeLedger()), settings, KnownRevocations())
     hub.position = at(position)
     return hub
 

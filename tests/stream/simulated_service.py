@@ -25,6 +25,7 @@ from service.stream.admission import Admission, ClientInfo, StreamRequest
 from service.stream.cursor_check import CursorCheck
 from service.stream.fanout import Fanout
 from service.stream.hub import Hub
+from tests.fixtures.revocations import KnownRevocations
 from tests.harness import BODY
 from tests.stream.fakes import AT, NoLimits, principal
 from tests.stream.simulated_database import Primary, Tables, Wrong, turns
@@ -105,8 +106,8 @@ class Node:
         database = service.primary.database
         self.recorder = LedgerRecorder(database, LedgerSettings(node_lease_seconds=NEVER))
         flusher = LedgerFlusher(database, self.recorder, LedgerSettings(node_lease_seconds=NEVER))
-        self.hub = Hub(self.recorder, settings)
-        self.fanout = Fanout(database, self.hub, flusher, settings)
+        self.hub = Hub(self.recorder, settings, KnownRevocations())
+        self.fanout = Fanout(database, self.hub, flusher, settings, KnownRevocations())
         self.admission = Admission(
             hub=self.hub,
             fanout=self.fanout,

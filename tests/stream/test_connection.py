@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from service.auth.issuers import load_keyring
-from service.auth.revocations import RevokedTokens
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import CloseReason, DatabaseUnavailable
@@ -21,6 +20,7 @@ from service.stream import frames
 from service.stream.frames import FrameBatch
 from service.stream.protocol import Phase
 from service.stream.replay_reader import Chunk
+from tests.fixtures.revocations import KnownRevocations
 from tests.stream.fakes import FakeLedger, NoLimits, at, connect, fake_hub, phase_of, prepared
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.unit
 
 SECRET = b"a secret of more than thirty-two bytes"
 AUTH = AuthSettings()
-VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH, RevokedTokens())
+VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH, KnownRevocations())
 
 
 class Script:

@@ -14,6 +14,7 @@ from service.settings import StreamSettings
 from service.stream import cursor_check, fanout, replay_reader
 from service.stream.cursor_check import CursorCheck, Start
 from service.stream.fanout import Fanout
+from tests.fixtures.revocations import KnownRevocations
 from tests.stream.fakes import FakeFlusher, FakeLog, at, event, fake_hub
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Node:
 
     def __init__(self, log: FakeLog) -> None:
         self.hub = fake_hub(SETTINGS)
-        self.fanout = Fanout(log.database, self.hub, cast("LedgerFlusher", FakeFlusher()), SETTINGS)
+        self.fanout = Fanout(log.database, self.hub, cast("LedgerFlusher", FakeFlusher()), SETTINGS, KnownRevocations())
         self.check = CursorCheck(log.database, self.hub, self.fanout)
         self.log = log
 

@@ -18,6 +18,7 @@ from service.metrics import HISTORY_CHANGES
 from service.settings import StreamSettings
 from service.stream import fanout as fanout_module
 from service.stream.fanout import HINT_REST_SECONDS, PASS_BYTES, Fanout
+from tests.fixtures.revocations import KnownRevocations
 from tests.stream.fakes import FakeFlusher, FakeLedger, FakeLog, FakeTransport, at, event, fake_hub, live
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Node:
         self.ledger = FakeLedger()
         self.flusher = FakeFlusher()
         self.hub: Hub = fake_hub(options, self.ledger)
-        self.fanout = Fanout(log.database, self.hub, cast("LedgerFlusher", self.flusher), options)
+        self.fanout = Fanout(log.database, self.hub, cast("LedgerFlusher", self.flusher), options, KnownRevocations())
         self.fanout.start_at(at(head))
         self.transport: FakeTransport = live(self.hub, ledger=self.ledger)
         self.log = log

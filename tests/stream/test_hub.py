@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.auth.revocations import RevokedTokens
 from service.errors import CloseReason, ConnectionLimit, Overloaded
 from service.events.filter import EventFilter, is_for
 from service.settings import StreamSettings
 from service.stream import frames
 from service.stream.protocol import Phase
+from tests.fixtures.revocations import KnownRevocations
 from tests.stream.fakes import FakeLedger, FakeTransport, at, connect, fake_hub, live, phase_of, prepared
 
 if TYPE_CHECKING:
@@ -171,16 +171,13 @@ def test_a_node_whose_ledger_is_full_takes_no_stream(hub: Hub, ledger: FakeLedge
         pass
 
 
-def test_connections_are_closed_by_id_by_revocation_or_all(hub: Hub) -> None:
+def test_connections_are_closed_by_id_by_revocation_or_all(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     connections = {name: connect(hub, name) for name in ("alice", "bob", "carol")}
     for connection, _ in connections.values():
         connection.open(frames.FrameBatch())
 
-    class Bob(RevokedTokens):
-        def covers(self, principal: Any) -> bool:
-            return bool(principal.subject == "bob")
-
-    hub.close_revoked(Bob(), {connections["alice"][0].id, uuid4()})
+    monkeypatch.setattr(KnownRevocations, "covers", lambda _, principal: principal.subject == "bob")
+    hub.close_revoked({connections["alice"][0].id, uuid4()})
     assert [transport.closed for _, transport in connections.values()] == [
         CloseReason.KICKED,
         CloseReason.TOKEN_REVOKED,

@@ -108,6 +108,7 @@ class HttpEndpoint:
             follows = start.position if start.received is not None and start.reset is None else None
             session = self._sessions.following(identity, connection, follows)
             if session is not None:
+                self._admission.check_not_revoked(principal)
                 self._count_message(session.connection.id)
                 session.connection.renewed(principal)
                 poll = session.begin(http, wait, with_welcome=connection is None)

@@ -143,7 +143,7 @@ class WebSocketEndpoint:
     async def _authenticate(self, handshake: Handshake) -> Principal:
         try:
             return await self._verifier.verify(handshake.token())
-        except KeysUnavailable:
+        except (KeysUnavailable, DatabaseUnavailable):
             raise  # no fault of the client
         except RequestRefused:
             # Only now: bad tokens of one client must not lock out good ones of the same address.

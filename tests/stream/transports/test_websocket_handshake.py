@@ -9,7 +9,6 @@ from uuid import uuid4
 import pytest
 
 from service.auth.issuers import load_keyring
-from service.auth.revocations import RevokedTokens
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import CloseReason, DatabaseUnavailable, KeysUnavailable
@@ -20,6 +19,7 @@ from service.stream.cursor_check import Start
 from service.stream.hub import Hub
 from service.stream.transports.websocket import EXTENSION
 from service.stream.transports.websocket_handshake import PATH, WebSocketEndpoint
+from tests.fixtures.revocations import KnownRevocations
 from tests.stream.fakes import FakeLedger, FakeTransport, NoLimits
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.unit
 
 SECRET = b"a secret of more than thirty-two bytes"
 AUTH = AuthSettings()
-VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH, RevokedTokens())
+VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH, KnownRevocations())
 V1 = "tocsin.v1"
 HOST = "tocsin.example:8000"
 ELSEWHERE = "https://elsewhere.example"
@@ -85,6 +85,11 @@ class NoKeys:
         raise KeysUnavailable("not yet", retry_after=1)
 
 
+class NoRevocations:
+    async def verify(self, _token: str) -> None:
+        raise DatabaseUnavailable("not now", retry_after=1)
+
+
 class Served:
     """A handshake that was served: what was accepted, and what became of it."""
 
@@ -92,7 +97,7 @@ class Served:
         self.ledger = ledger
         self.transport = FakeTransport()
         self.sent: list[dict[str, Any]] = []
-        self.hub = Hub(cast("Any", ledger), settings)
+        self.hub = Hub(cast("Any", ledger), settings, KnownRevocations())
         limits = cast("Any", Limits(is_over=is_over))
         admission = Admission(
             hub=self.hub,
@@ -230,6 +235,11 @@ REJECTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
         "keys_unavailable",
         None,
         {"offers": [bearer()], "verifier": NoKeys(), "is_over": True},
+    ),
+    "revocations that cannot be read, after many bad tokens": (
+        "overloaded",
+        None,
+        {"offers": [bearer()], "verifier": NoRevocations(), "is_over": True},
     ),
     "a bad token after many": ("rate_limited", None, {"offers": ["bearer.x"], "is_over": True}),
     "no token after many bad ones": ("rate_limited", None, {"is_over": True}),
