@@ -21,6 +21,7 @@ app = LazyGroup(
         "token": ("service.cli.token", "Print a token and nothing else."),
         "send": ("service.cli.send", "Post an alert and print its id and its seq."),
         "tail": ("service.cli.tail", "Print events as they happen, until Ctrl-C."),
+        "people": ("service.cli.people", "Deactivate a recipient who leaves, or reactivate one who is back."),
         "sql": ("service.cli.sql", "Open psql on the database that the service uses."),
         "archive": ("service.cli.archive", "Archive, list, verify and restore partitions of the log."),
         "purge": ("service.cli.purge", "Delete what is older than the retention."),

@@ -1,4 +1,4 @@
-"""Options that ``tocsin send`` and ``tocsin tail`` share, and their error messages."""
+"""Options that ``tocsin send``, ``tail`` and ``people`` share, and their error messages."""
 
 from __future__ import annotations
 

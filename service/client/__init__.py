@@ -43,12 +43,13 @@ from service.client.errors import (
     UnprocessableRequest,
     Unreachable,
 )
-from service.client.models import Alert, AlertEvent, AlertFields, Link, NewAlert, Severity
+from service.client.models import Activation, Alert, AlertEvent, AlertFields, Link, NewAlert, Severity
 from service.client.post_retry import Posted, Retry
 from service.client.stream_state import Connected, Disconnected, Gap, Notice, Reset
 from service.client.sync import Client, Stream
 
 __all__ = [
+    "Activation",
     "Alert",
     "AlertEvent",
     "AlertFields",

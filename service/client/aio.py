@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.client import ClientConnection
 
-    from service.client.models import AlertEvent, AlertFields, NewAlert, Severity
+    from service.client.models import Activation, AlertEvent, AlertFields, NewAlert, Severity
     from service.client.post_retry import Call, Posted
     from service.client.stream_state import Notice
 
@@ -74,6 +74,30 @@ class AsyncClient:
 
         """
         return await self._new_post().post_batch(alerts)
+
+    async def deactivate(self, recipient: str, *, reason: str | None = None, unknown: bool = False) -> Activation:
+        """Deactivate a recipient who leaves; the token needs the scope ``admin``.
+
+        From then on no token of theirs is accepted, and nobody waits for them. ``unknown``: also a
+        name that left no trace at the service.
+
+        Raises:
+            ErrorResponse: the service refused it, the last time.
+            Unreachable: no answer came in the time for retries.
+
+        """
+        fields = {"reason": reason, "unknown": unknown}
+        return await self._new_post().change_recipient(recipient, "deactivate", fields)
+
+    async def reactivate(self, recipient: str, *, reason: str | None = None) -> Activation:
+        """Reactivate a recipient: tokens that are issued from then on are accepted.
+
+        Raises:
+            ErrorResponse: the service refused it, the last time.
+            Unreachable: no answer came in the time for retries.
+
+        """
+        return await self._new_post().change_recipient(recipient, "reactivate", {"reason": reason})
 
     def stream(
         self,

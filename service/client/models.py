@@ -89,6 +89,33 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class Activation:
+    """Whether a recipient is deactivated: since when, by whom and why.
+
+    ``unconfirmed`` are the nodes that have not confirmed the change, and refuse every token until
+    they have read it; None where that is not known.
+    """
+
+    id: str
+    deactivated_at: datetime | None
+    deactivated_by: str | None
+    reason: str | None
+    unconfirmed: list[str] | None
+
+    @classmethod
+    def of(cls, wire: dict[str, Any]) -> Activation:
+        """Read the answer to a deactivation or a reactivation."""
+        at = wire["deactivated_at"]
+        return cls(
+            id=wire["id"],
+            deactivated_at=datetime.fromisoformat(at) if at else None,
+            deactivated_by=wire["deactivated_by"],
+            reason=wire["reason"],
+            unconfirmed=wire.get("unconfirmed", []),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class AlertEvent:
     """An event of the log.
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from service.client.errors import BatchRefused, ClientError, ErrorResponse, Unreachable
+from service.client.models import Activation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -161,6 +163,17 @@ class RetryingPost:
         if len(stored) < len(items):
             raise BatchRefused([result for result in results if result is not None])
         return stored
+
+    async def change_recipient(self, recipient: str, action: str, fields: Mapping[str, Any]) -> Activation:
+        """Deactivate or reactivate a recipient; it may be done any number of times.
+
+        Raises:
+            ErrorResponse: the service refused it, the last time.
+            Unreachable: no answer came in the time for retries.
+
+        """
+        path = f"/v1/recipients/{quote(recipient, safe='')}/{action}"
+        return Activation.of((await self._call(path, _encode(fields), {})).json())
 
     async def _post_chunk(
         self, items: Sequence[bytes], chunk: Sequence[int], results: list[Posted | ClientError | None]
