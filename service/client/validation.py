@@ -15,10 +15,13 @@ def checked_url(url: str) -> str:
     """Return the address of a service, without a slash at its end.
 
     Raises:
-        ClientError: it is no ``http`` or ``https`` URL.
+        ClientError: it is no ``http`` or ``https`` URL, or holds a password. The message does not quote
+            that.
 
     """
     parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ClientError("the address of a service has no user and no password: a token says who calls")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ClientError(f"{url!r} is no address of a service: it looks like https://tocsin.example")
     return url.rstrip("/")

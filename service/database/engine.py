@@ -17,10 +17,11 @@ import asyncio
 import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
-from sqlalchemy import NullPool, make_url
+from sqlalchemy import URL, NullPool, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.database.durability import (
@@ -40,7 +41,7 @@ from service.errors import ConfigurationError, RequestRefused
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from sqlalchemy import URL, QueuePool
+    from sqlalchemy import QueuePool
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from service.settings import StorageSettings
@@ -55,7 +56,7 @@ _DIALECT = "postgresql+asyncpg://"
 PORT_MAX = 65535
 
 
-_HOSTS = re.compile(r"(?P<before>\w+://(?:[^/?#]*@)?)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?")
+_HOSTS = re.compile(r"(?P<before>\w+://(?:[^@]*@)?+)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?")
 
 
 def parse_url(address: str, setting: str = "TOCSIN_DATABASE_URL") -> URL:
@@ -67,10 +68,20 @@ def parse_url(address: str, setting: str = "TOCSIN_DATABASE_URL") -> URL:
     """
     try:
         url = make_url(_hosts_in_query(address))
-    except Exception:  # noqa: BLE001 - SQLAlchemy raises several kinds, and each quotes the URL with its password
+        urlsplit(address_of(url))  # as asyncpg will
+    except Exception:  # noqa: BLE001 - there are several kinds, and each quotes the URL with its password
         url = None
-    if url is None or url.get_backend_name() not in ("postgresql", "postgres") or (url.port or 0) > PORT_MAX:
-        raise ConfigurationError(f"{setting} must look like postgresql://user:password@host:5432/database")
+    if (
+        url is None
+        or url.get_backend_name() not in ("postgresql", "postgres")
+        or (url.port or 0) > PORT_MAX
+        or address.count("@") > 1  # what follows the first would be taken for the host, and shown
+        or "@" in (url.database or "")
+    ):
+        raise ConfigurationError(
+            f"{setting} must look like postgresql://user:password@host:5432/database;"
+            " in the password write / as %2F, @ as %40, # as %23, ? as %3F and % as %25"
+        )
     return url.set(drivername="postgresql+asyncpg")
 
 
@@ -82,6 +93,12 @@ def _hosts_in_query(address: str) -> str:
     hosts, ports = ",".join(host for host, _ in pairs), ",".join(port or "5432" for _, port in pairs)
     path, _, query = (found["after"] or "/").partition("?")
     return f"{found['before']}{path}?{query}{'&' if query else ''}host={hosts}&port={ports}"
+
+
+def shown_address(url: URL) -> str:
+    """Return an address as messages show it: hosts, ports and database, and nothing that may be a secret."""
+    query = {name: url.query[name] for name in ("host", "port") if name in url.query}
+    return URL.create("postgresql", None, None, url.host, url.port, url.database, query).render_as_string()
 
 
 def address_of(url: URL) -> str:

@@ -139,8 +139,11 @@ def test_a_server_without_the_role_of_auditors_is_distinguished(refused: Callabl
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="command lines are read from /proc")
-async def test_the_password_is_on_no_command_line(database_url: str) -> None:
-    url = parse_url(database_url).set(drivername="postgresql", password="hunter2")
+@pytest.mark.parametrize("in_query", [False, True], ids=["beside the user", "in the query"])
+async def test_the_password_is_on_no_command_line(database_url: str, *, in_query: bool) -> None:
+    url = parse_url(database_url).set(drivername="postgresql", password=None if in_query else "hunter2")
+    if in_query:
+        url = url.update_query_dict({"password": "hunter2", "sslpassword": "hunter2"})
     mark = uuid.uuid4().hex
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", "sql", "-c", f"SELECT pg_sleep(30), '{mark}'"),
