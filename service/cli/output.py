@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import sys
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, as the REST API answers.")]
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV, with all columns.")]
+AsCsv = Annotated[
+    bool,
+    typer.Option("--csv", help="Print CSV, with all columns; text that a spreadsheet would compute begins with '."),
+]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
 
 Form: TypeAlias = Literal["table", "json", "csv"]
 
 _PIPE_WIDTH = 10_000
 """The width of a table in a pipe: wide enough that no cell is cut."""
+
+_FORMULA_SIGNS = frozenset("=+-@\N{MINUS SIGN}")
+_QUOTES = frozenset("\"'`\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}\N{LEFT DOUBLE QUOTATION MARK}")
 
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
 
@@ -99,9 +106,7 @@ def show(result: QueryResult, form: Form) -> None:
         if form == "json":
             print(result.document.model_dump_json(indent=2, exclude={"next"}))
         elif form == "csv":
-            writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow(result.header)
-            writer.writerows([_csv_value(value) for value in record] for record in result.records)
+            _print_csv(result)
         else:
             _print_tables(result)
         sys.stdout.flush()
@@ -116,8 +121,34 @@ def leave_pipe() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _print_csv(result: QueryResult) -> None:
+    minimal = csv.writer(sys.stdout, lineterminator="\n")
+    quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for record in (result.header, *result.records):
+        cells = [_csv_value(value) for value in record]
+        # The csv module does not quote a carriage return, at which a spreadsheet begins another row.
+        has_return = any(isinstance(value, str) and "\r" in value for value in cells)
+        (quoted if has_return else minimal).writerow(cells)
+
+
 def _csv_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if _would_compute(value) else value
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+def _would_compute(text: str) -> bool:
+    """Return whether a spreadsheet might take a cell for a formula, or drop an apostrophe that begins it.
+
+    Some ignore blanks, quotes and control characters before a formula, and take full-width signs
+    for the usual ones.
+    """
+    bare = next((character for character in text if not _is_ignored(character)), "")
+    return text[:1] in {"'", "\t", "\r", "\n"} or unicodedata.normalize("NFKC", bare) in _FORMULA_SIGNS
+
+
+def _is_ignored(character: str) -> bool:
+    return character in _QUOTES or character.isspace() or not character.isprintable()
 
 
 def _print_tables(result: QueryResult) -> None:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import csv
+import io
 import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.audit import schemas
-from service.cli.output import QueryResult, ResultTable, cell, duration_text, show, utc
+from service.cli.output import QueryResult, ResultTable, _csv_value, cell, duration_text, show, utc
 
 pytestmark = pytest.mark.unit
 
@@ -36,3 +41,66 @@ def test_figures_are_shown_as_people_read_them() -> None:
     ]
     assert utc(datetime(2026, 11, 21, 11, 41, 7, 123456, UTC)) == "2026-11-21 11:41:07.123"
     assert [cell(value) for value in (None, ["a", "b"], {"é": 1}, 4711)] == ["-", "a, b", '{"é": 1}', "4711"]
+
+
+FORMULAS = [
+    *(f"{sign}cmd|' /C calc'!A0" for sign in "=+-@"),
+    *(f"{sign}1" for sign in "\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}"),
+    *(f"{sign}1" for sign in "\N{FULLWIDTH COMMERCIAL AT}\N{SMALL EQUALS SIGN}\N{SMALL PLUS SIGN}\N{MINUS SIGN}"),
+    *(f"{blank}=1+1" for blank in (" ", "  ", "\t", "\r", "\n", "\r\n", "\xa0", "\u3000", "\ufeff", "\u200b", "\0")),
+    *(f"{quote}=1+1" for quote in ("'", '"', " '", "''", "\"'", "\N{LEFT DOUBLE QUOTATION MARK}", "`")),
+    "\tno formula",
+    "\rno formula",
+    "'tis no formula",
+    "-5",
+]
+TEXTS = [
+    "",
+    "a",
+    "a=1",
+    "1-1",
+    "a@b.example",
+    "/v1/ws",
+    "(others)",
+    "日本",
+    "[=1]",
+    "#1",
+    "2026-11-21T09:41:07Z",
+    "...",
+    "  a",
+]
+
+
+def printed_csv(capsys: pytest.CaptureFixture[str], header: list[str], *rows: list[Any]) -> list[list[str]]:
+    page = schemas.RejectionPage(rejections=[], next=None)
+    show(QueryResult(page, [], [], header, rows), "csv")
+    return list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))
+
+
+@pytest.mark.parametrize("text", FORMULAS, ids=repr)
+def test_no_formula_leaves_as_csv(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert printed_csv(capsys, [text, "b"], ["a", text]) == [[f"'{text}", "b"], ["a", f"'{text}"]]
+
+
+def test_a_line_break_in_a_cell_begins_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["a\r=1+1", "a\r\n=1+1", "a\n=1+1", 'a"\r=1+1', "a,=1+1"]
+    assert printed_csv(capsys, ["a"], *([text] for text in texts)) == [["a"], *([text] for text in texts)]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_other_text_leaves_as_it_is(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert printed_csv(capsys, ["a", "b"], ["a", text])[1][1] == text
+
+
+def test_numbers_leave_as_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed_csv(capsys, ["a"], [-5, -0.5, None, True, {"a": "=1"}, ["=1"]])[1] == [
+        *("-5", "-0.5", "", "True", '{"a": "=1"}', '["=1"]')
+    ]
+
+
+@given(st.text(max_size=20))
+def test_the_apostrophe_can_be_taken_away_again(text: str) -> None:
+    value = _csv_value(text)
+    assert value.removeprefix("'") == text
+    bare = value.lstrip(' \t\r\n"')
+    assert not bare.startswith(("=", "+", "-", "@"))
