@@ -93,6 +93,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         openapi_url=None,  # openapi.py serves it
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # it would redirect to whatever Host the client names
         servers=[{"url": "/"}],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         generate_unique_id_function=openapi.operation_id,

@@ -59,6 +59,8 @@ def shown(default: Any) -> str:
         return f"`{str(default).lower()}`"
     if isinstance(default, dict):
         return f"`{', '.join(f'{name}={value}' for name, value in default.items())}`"
+    if isinstance(default, tuple):
+        return f"`{','.join(default)}`"
     return f"`{default}`"
 
 

@@ -53,6 +53,30 @@ def test_a_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.limits.write_limit == "5/second; 100/hour"
 
 
+@pytest.mark.parametrize(
+    ("written", "origins"),
+    [
+        ("https://a.example/", ("https://a.example",)),
+        ("https://a.example:443, HTTP://B.example:80/", ("https://a.example", "http://b.example")),
+        ("http://[0:0:0:0:0:0:0:1]:8000", ("http://[::1]:8000",)),
+        ("*", ("*",)),
+        ("chrome-extension://abcdef", ("chrome-extension://abcdef",)),
+    ],
+)
+def test_an_origin_is_kept_as_a_browser_writes_it(
+    monkeypatch: pytest.MonkeyPatch, written: str, origins: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("TOCSIN_ALLOWED_ORIGINS", written)
+    assert load().stream.allowed_origins == origins
+
+
+def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_FORWARDED_ALLOW_IPS", "127.0.0.1, 10.0.0.0/8 ,2001:db8::/32")
+    assert load().server.forwarded_allow_ips == ("127.0.0.1", "10.0.0.0/8", "2001:db8::/32")
+    monkeypatch.setenv("TOCSIN_FORWARDED_ALLOW_IPS", "*")
+    assert load().server.forwarded_allow_ips == ("*",)
+
+
 def test_the_environment_is_before_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TOCSIN_PORT=9001\nTOCSIN_HOST=0.0.0.0\nTOCSIN_JWT_ISSUER=größe\n")
     monkeypatch.setenv("TOCSIN_PORT", "9002")
@@ -95,6 +119,16 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
         ("TOCSIN_WRITE_LIMIT", "many"),
         ("TOCSIN_READ_LIMIT", "5/second; many"),
         ("TOCSIN_AUTH_FAILURE_LIMIT", "5/fortnight"),
+        ("TOCSIN_ALLOWED_ORIGINS", "a.example"),
+        ("TOCSIN_ALLOWED_ORIGINS", "https://a.example/console"),
+        ("TOCSIN_ALLOWED_ORIGINS", "https://a.example//"),
+        ("TOCSIN_ALLOWED_ORIGINS", "https://*.example"),
+        ("TOCSIN_ALLOWED_ORIGINS", "https://a.example https://b.example"),
+        ("TOCSIN_ALLOWED_ORIGINS", "https://u@a.example"),
+        ("TOCSIN_ALLOWED_ORIGINS", "null"),
+        ("TOCSIN_FORWARDED_ALLOW_IPS", "proxy.example"),
+        ("TOCSIN_FORWARDED_ALLOW_IPS", "10.0.0.0/40"),
+        ("TOCSIN_FORWARDED_ALLOW_IPS", "10.0.0.*"),
     ],
 )
 def test_what_a_setting_may_not_be_is_refused_by_its_name(

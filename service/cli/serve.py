@@ -32,7 +32,9 @@ from service.cli.signing_secret import signing_secret
 from service.cli.worker_supervisor import Workers
 from service.database.migrate import migrate
 from service.errors import CommandFailed
+from service.http.edge import Edge
 from service.http.provided import parts_of
+from service.http.proxies import TrustedProxies
 from service.http.server_protocol import HttpServerProtocol, ServerConfig
 from service.metrics import drop_worker, shared_by_workers
 from service.settings import load, unknown_variables
@@ -175,7 +177,7 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
     """Configure uvicorn with our protocol classes."""
     server, stream = settings.server, settings.stream
     config = ServerConfig(
-        app,
+        Edge(app, TrustedProxies(server.forwarded_allow_ips)),
         host=server.host,
         port=server.port,
         http=HttpServerProtocol,
@@ -187,7 +189,7 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
         log_config=None,
         access_log=server.access_log,
         server_header=False,
-        forwarded_allow_ips=server.forwarded_allow_ips,
+        proxy_headers=False,  # the edge reads them
         timeout_graceful_shutdown=server.shutdown_timeout_seconds,
     )
     config.request_timeout = server.request_timeout_seconds

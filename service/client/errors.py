@@ -101,9 +101,12 @@ class BatchRefused(ClientError):
 
 
 class StreamRejected(ClientError):
-    """The stream was closed for a ``reason`` of the service that reconnecting cannot cure."""
+    """The stream was closed for a ``reason`` of the service that reconnecting cannot cure.
+
+    The service may add a hint for people, after a colon; the message has it.
+    """
 
     def __init__(self, reason: str, code: int | None = None) -> None:
-        self.reason = reason
+        self.reason = reason.partition(":")[0]
         self.code = code
         super().__init__(f"the stream was rejected: {reason}" + (f" ({code})" if code else ""))

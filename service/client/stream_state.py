@@ -287,7 +287,7 @@ class StreamState:
             StreamRejected: reconnecting cannot cure it.
 
         """
-        policy = close_policy(code, reason)
+        policy = close_policy(code, reason.partition(":")[0])
         if policy == "stop":
             raise StreamRejected(reason or "message_too_big", code)
         was_stable = self._live_since is not None and self._clock() - self._live_since > STABLE_SECONDS

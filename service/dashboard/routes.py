@@ -130,4 +130,4 @@ async def get_dashboard(
     if MEDIA_TYPE in accept:
         return dashboard.stream(principal)
     history = await dashboard.history(principal)
-    return Response(history, media_type="application/json", headers={"Cache-Control": "no-store"})
+    return Response(history, media_type="application/json")

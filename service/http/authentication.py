@@ -9,6 +9,7 @@ address.
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's
 # annotations.
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -18,6 +19,7 @@ from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
 from service.errors import DatabaseUnavailable, KeysUnavailable, RequestRefused, ScopeMissing, TokenMissing
 from service.http.provided import part
+from service.http.query import require_single_parameters, single_parameters
 from service.http.rate_limits import RestLimit, RestLimits
 
 
@@ -45,6 +47,8 @@ class Bearer(HTTPBearer):
         limits.hit(self.limit, principal.subject)
         if not any(map(principal.may, self.scopes)):
             raise ScopeMissing(f"This requires a token with the scope {' or '.join(self.scopes)}.")
+        if request.scope["query_string"]:
+            require_single_parameters(request.query_params, single_parameters(request.scope.get("route")))
         return principal
 
 
@@ -59,10 +63,15 @@ def verified_principal(request: Request) -> Principal | None:
 
 
 async def _verify(request: Request, verifier: TokenVerifier) -> Principal:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    if (token := bearer_token(request.headers)) is None:
         raise TokenMissing("Send the header Authorization: Bearer <token>.")
-    return await verifier.verify(token.strip())
+    return await verifier.verify(token)
+
+
+def bearer_token(headers: Mapping[str, str]) -> str | None:
+    """Return the token of the ``Authorization`` header, None where there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip(" ") or None if scheme.lower() == "bearer" else None
 
 
 def client_address(request: Request) -> str:

@@ -118,7 +118,7 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the handler's argument
-    path = request.url.path
+    path = request.scope["path"]  # the URL would begin with the Host that the client names
     if error.status_code == MethodNotAllowed.status:
         allowed = ", ".join(_methods(request))
         return problem_response(MethodNotAllowed(f"{path} supports {allowed}.", headers={"Allow": allowed}))

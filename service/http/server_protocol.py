@@ -28,8 +28,9 @@ import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import HeadersTooLarge, RequestTimeout
+from service.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from service.http.problems import MEDIA_TYPE, problem_document
+from service.http.response_headers import LINES
 
 if TYPE_CHECKING:
     import asyncio
@@ -159,6 +160,11 @@ class HttpServerProtocol(HttpToolsProtocol):
         if self._header_timer is None:
             self._expect_headers()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; the parser passes on trailers as well, which are ignored (RFC 9110, 6.5.1)."""
+        if self._header_timer is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Stop the timeout of the headers."""
         self._headers_arrived()
@@ -187,6 +193,10 @@ class HttpServerProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._receiving and self._header_timer is None:
             self._expect_body(len(data))
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text
+        """Refuse what is not HTTP."""
+        refuse(self.transport, MalformedRequest("The request is not valid HTTP."))
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the socket over to the WebSocket protocol."""
@@ -267,7 +277,7 @@ def refuse(transport: asyncio.Transport, refusal: RequestRefused) -> None:
     body = orjson.dumps(problem_document(refusal))
     head = (
         f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\nConnection: close\r\n"
-        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
     )
-    transport.write(head.encode() + body)
+    transport.write(b"%b%b\r\n%b" % (head.encode(), LINES, body))
     transport.close()

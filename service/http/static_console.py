@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def headers(settings: ConsoleSettings) -> dict[str, str]:
-    """Return the headers of every response."""
+    """Return the headers of each file, in addition to those of every answer."""
     connect = " ".join(filter(None, ("'self'", _origin(settings.oidc_issuer))))
     return {
         "Content-Security-Policy": (
@@ -37,10 +37,8 @@ def headers(settings: ConsoleSettings) -> dict[str, str]:
             " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
             " require-trusted-types-for 'script'; trusted-types 'none'"
         ),
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin",
-        "Cache-Control": "no-cache",
+        "Cache-Control": "no-cache",  # kept, and asked for again with its ETag
     }
 
 
@@ -85,7 +83,7 @@ def install(app: FastAPI, folder: Path, settings: ConsoleSettings) -> None:
     async def index(_request: Request) -> Response:
         return FileResponse(folder / "index.html", headers=headers(settings))
 
-    document = StaticDocument(orjson.dumps(settings_document(settings)), "application/json", headers(settings))
+    document = StaticDocument(orjson.dumps(settings_document(settings)), "application/json")
 
     async def settings_json(request: Request) -> Response:
         return document.response(request)

@@ -22,7 +22,7 @@ class StaticDocument:
         self._compressed = gzip.compress(content)
         self._media_type = media_type
         self._etag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'  # weak: one for both encodings
-        self._headers = {"Cache-Control": "no-cache", **(headers or {}), "ETag": self._etag, "Vary": "Accept-Encoding"}
+        self._headers = {**(headers or {}), "ETag": self._etag, "Vary": "Accept-Encoding"}
 
     def response(self, request: Request) -> Response:
         """Return the answer: 304 where the client has it."""

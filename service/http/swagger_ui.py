@@ -38,7 +38,7 @@ def install(app: FastAPI) -> None:
             swagger_favicon_url="/console/ui/favicons/favicon.svg",
         ).body
     ).decode()
-    headers = {"Content-Security-Policy": _policy(html), "X-Content-Type-Options": "nosniff"}
+    headers = {"Content-Security-Policy": _policy(html), "Cross-Origin-Opener-Policy": "same-origin"}
 
     document = StaticDocument(html.encode(), "text/html", headers)
 

@@ -20,12 +20,13 @@ from service.settings.parsing import (
     DEFAULT_SEVERITY_MAP,
     FromJson,
     IssuerUrl,
+    Origins,
     Parameters,
+    Proxies,
     PublicKeyAlgorithm,
     Rate,
     Seconds,
     SeverityMap,
-    TextList,
     TrustedUrl,
 )
 from service.severity import Severity
@@ -57,8 +58,10 @@ class ServerSettings(_Group):
     """JSON lines, or text; ``auto`` writes text to a terminal and JSON elsewhere."""
     access_log: bool = True
     """Write a record for each request and each handshake."""
-    forwarded_allow_ips: str = "127.0.0.1,::1"
-    """The proxies whose ``X-Forwarded-For`` and ``-Proto`` are trusted; ``*`` trusts all."""
+    forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")
+    """The addresses and networks of the proxies whose ``X-Forwarded-For`` and ``-Proto`` are trusted;
+    ``*`` trusts whoever connects, and nobody before that (see
+    [behind a proxy](#behind-a-proxy))."""
     shutdown_timeout_seconds: int = Field(10, ge=1)
     """How long a stop waits for requests in progress."""
     request_max_bytes: int = Field(256 * 1024, ge=1024)
@@ -120,7 +123,7 @@ class AuthSettings(_Group):
     """Which tokens are accepted."""
 
     jwt_secret: SecretStr | None = None
-    """The shared secret of HS256 tokens, at least 32 bytes."""
+    """The shared secret of HS256 tokens: random, at least 32 bytes."""
     jwt_secret_previous: SecretStr | None = None
     """The secret that ``TOCSIN_JWT_SECRET`` replaces: accepted as well, until it is removed from
     the settings."""
@@ -137,6 +140,8 @@ class AuthSettings(_Group):
     """The required ``iss`` of a token."""
     jwt_audience: str = "tocsin"
     """The required ``aud`` of a token."""
+    jwt_require_at_jwt: bool = False
+    """Accept only access tokens that say so: with the ``typ`` ``at+jwt`` (RFC 9068, section 2.1)."""
     jwt_leeway_seconds: float = Field(30, ge=0, le=300)
     """How far an issuer's clock may be ahead (``iat``, ``nbf``). Never applied to ``exp``."""
     jwt_max_lifetime_seconds: float = Field(YEAR_SECONDS, gt=0, le=10 * YEAR_SECONDS)
@@ -176,9 +181,11 @@ class LimitSettings(_Group):
 class StreamSettings(_Group):
     """The stream: WebSocket, SSE and long poll."""
 
-    allowed_origins: TextList = ()
-    """Origins of other sites whose pages may open the stream; ``*`` allows all. The service's own
-    is always allowed."""
+    allowed_origins: Origins = ()
+    """Origins of other sites whose pages may open the stream, such as ``https://console.example``;
+    ``*`` allows all. The service's own is always allowed."""
+    allow_query_token: bool = True
+    """Accept the token of a WebSocket in ``?token=``, which proxies may log."""
     connections_max: int = Field(20_000, ge=1)
     """Streams on one node."""
     connections_per_recipient: int = Field(20, ge=1)

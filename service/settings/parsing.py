@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from service.origins import Origin
 from service.severity import Severity
 
 DEFAULT_SEVERITY_MAP: dict[str, Severity] = {
@@ -41,6 +42,28 @@ def _list(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Accept origins, with a slash after them too, and ``*``."""
+    return tuple(value if value == "*" else _origin(value) for value in values)
+
+
+def _origin(value: str) -> str:
+    origin = Origin.parse(value.removesuffix("/"))
+    if origin is None:
+        raise ValueError(f"write origins such as https://console.example:8443, with commas between; {value!r} is none")
+    return str(origin)
+
+
+def _proxies(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Accept addresses, networks and ``*``."""
+    for value in values:
+        try:
+            value == "*" or ip_network(value, strict=False)
+        except ValueError:
+            raise ValueError(f"write addresses and networks, with commas between, or *; {value!r} is none") from None
+    return values
 
 
 def _json(value: object) -> object:
@@ -102,6 +125,8 @@ def _issuer_url(value: str) -> str:
 Rate = Annotated[str, AfterValidator(_rate)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 TextList = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Origins = Annotated[TextList, AfterValidator(_origins)]
+Proxies = Annotated[TextList, AfterValidator(_proxies)]
 SeverityMap = Annotated[dict[str, Severity], BeforeValidator(_severity_map)]
 Parameters = Annotated[dict[str, str], BeforeValidator(_parameters)]
 TrustedUrl = Annotated[str, AfterValidator(_trusted_url)]

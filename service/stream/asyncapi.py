@@ -35,10 +35,11 @@ Each message is one JSON object, `type` first. A connection receives the events 
 _CHANNEL = f"""\
 The WebSocket subprotocol is `{SUBPROTOCOL}`. A token is taken from the header `Authorization: Bearer <token>`, else
 from a subprotocol `bearer.<token>` beside it (what browsers use; the answer names `{SUBPROTOCOL}` only), else from the
-query, `?token=`.
+query, `?token=`, unless the service forbids that. Nothing of it may be there twice.
 
 A refused handshake is accepted and closed at once, because a browser cannot see an HTTP status there; nothing else is
-sent on it. What a client does at each close stands in `x-close-reasons`. "Back off" means a random wait that doubles
+sent on it. What a client does at each close stands in `x-close-reasons`. A colon after a reason, and what follows it,
+is a hint for people. "Back off" means a random wait that doubles
 with each failure; "resume" means to connect again with `after=<cursor>`. A close without one of these reasons is of the
 network: back off, then resume.
 """

@@ -83,6 +83,7 @@ class FakeTransport:
     is_full: bool = False
     listener: StreamListener | None = None
     closed: CloseReason | None = None
+    hint: str | None = None
 
     def attach(self, listener: StreamListener) -> None:
         self.listener = listener
@@ -91,8 +92,9 @@ class FakeTransport:
         self.batches.append(batch)
         return not self.is_full
 
-    def close_stream(self, reason: CloseReason) -> bool:
+    def close_stream(self, reason: CloseReason, hint: str | None = None) -> bool:
         is_first, self.closed = self.closed is None, self.closed or reason
+        self.hint = hint
         return is_first
 
     @property

@@ -38,7 +38,7 @@ export function openWebSocket({ url, query, token }, listener) {
   const socket = new WebSocket(`${url}?${query}`, ["tocsin.v1", `bearer.${token}`]);
   let isClosed = false;
   socket.onmessage = ({ data }) => listener.onFrame(data);
-  socket.onclose = ({ code, reason }) => onClose(code, reason);
+  socket.onclose = ({ code, reason }) => onClose(code, reason.split(":")[0]); // What follows is for people.
   // Browsers follow this with `close`; Node 20 does not where the WebSocket could not be opened.
   socket.onerror = () => socket.readyState !== WebSocket.OPEN && !socket.protocol && onClose(1006, "");
 

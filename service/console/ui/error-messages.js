@@ -12,7 +12,7 @@ const SENTENCES = {
   token_malformed: "This is not a token: three parts with dots between them are expected.",
   scope_missing: "Your token does not allow reading alerts; it needs the scope alerts:read.",
   topic_forbidden: "Your token does not cover these topics.",
-  origin_forbidden: "The server does not accept connections from this address.",
+  origin_forbidden: "The server does not accept pages of this address. Add it to TOCSIN_ALLOWED_ORIGINS.",
   kicked: "An administrator closed your connection.",
   bad_message: "The server did not understand this page. Reload it to get the current version.",
   message_too_big: "The server turned down a message of this page as too big.",

@@ -270,7 +270,7 @@ class PollResponse(Response):
     media_type = "application/json"
 
     def __init__(self, session: PollSession, poll: Poll, slow_seconds: float) -> None:
-        super().__init__(poll.answer.result(), headers={"Cache-Control": "no-store"})
+        super().__init__(poll.answer.result())
         self._session = session
         self._poll = poll
         self._slow_seconds = slow_seconds

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = EventSourceResponse.media_type
 HEADERS = {
-    "Cache-Control": "no-store",
     "Connection": "close",
     "X-Accel-Buffering": "no",  # nginx would collect the answer first
 }

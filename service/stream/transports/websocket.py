@@ -25,6 +25,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.server import ServerProtocol
 
 from service.errors import CloseReason
+from service.http.response_headers import DEFAULTS
 from service.http.server_protocol import headers_too_large, refuse
 from service.logs import get_logger
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+    from websockets.http11 import Response
 
     from service.stream.frames import FrameBatch
     from service.stream.transports.interface import StreamListener
@@ -66,7 +68,12 @@ class _Handover:
 
 
 class _Core(ServerProtocol):
-    """The WebSocket core, with reasons that a program can read."""
+    """The WebSocket core, with reasons that a program can read and the headers of every answer."""
+
+    def send_response(self, response: Response) -> None:
+        for name, value in DEFAULTS.items():
+            response.headers.setdefault(name, value)
+        super().send_response(response)
 
     def fail(self, code: int, reason: str = "") -> None:
         super().fail(code, _REASON_OF_PROTOCOL_ERROR.get(code, reason))
@@ -102,12 +109,12 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         transport.write(batch.text_messages)
         return not (transport.get_write_buffer_size() or transport.is_closing())
 
-    def close_stream(self, reason: CloseReason) -> bool:
+    def close_stream(self, reason: CloseReason, hint: str | None = None) -> bool:
         """Send a close frame, and return whether there was anything to close.
 
-        The client has ``close_timeout`` to answer.
+        The client has ``close_timeout`` to answer. A ``hint`` for people follows the reason.
         """
-        return self._close(reason.code, reason.reason)
+        return self._close(reason.code, f"{reason.reason}: {hint}" if hint else reason.reason)
 
     def _close(self, code: int, reason: str) -> bool:
         # Unlike the ASGI message this does not wait for the socket to drain, which may never be.

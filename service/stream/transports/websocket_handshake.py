@@ -4,9 +4,14 @@ A rejection is an accept, then a close with a code and a reason: a close before 
 an HTTP 403, which a browser shows its page as 1006 without a reason. Nothing else is ever sent on a
 rejected connection, and the ledger records the rejection.
 
-Checked are, in this order: the Origin, the token (and, where it is bad, whether this address has
-sent too many such), its scope, the query, the topics, the room. The token comes from the
-``Authorization`` header, a ``bearer.<token>`` subprotocol or ``?token=``.
+Checked are, in this order: that nothing is there twice of which there can be one, the Origin, the
+token (and, where it is bad, whether this address has sent too many such), its scope, the query, the
+topics, the room. The token comes from the ``Authorization`` header, a ``bearer.<token>`` subprotocol
+or, unless a setting forbids it, ``?token=``.
+
+The page's origin must be that of this service: the scheme of the request and its ``Host``. Where a
+proxy passes on ``Host`` without the port, or is not trusted to say ``https``, no origin fits; so the
+reason of that rejection goes on with what to set.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from service.errors import (
     DatabaseUnavailable,
     InvalidRequest,
     KeysUnavailable,
+    MalformedRequest,
     OutcomeUnknown,
     RateLimited,
     RequestRefused,
@@ -29,12 +35,19 @@ from service.errors import (
     TargetTooLong,
     TokenMissing,
 )
+from service.http.authentication import bearer_token
+from service.http.edge import require_single_headers
+from service.http.query import require_single_parameters
 from service.http.request_bounds import require_query
+from service.logs import get_logger
+from service.origins import Origin
 from service.stream import frames
 from service.stream.admission import Admission, ClientInfo, StreamRequest
 from service.stream.transports.websocket import EXTENSION, WebSocketTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from starlette.types import Receive, Send
     from starlette.types import Scope as AsgiScope
 
@@ -44,21 +57,28 @@ if TYPE_CHECKING:
     from service.settings import StreamSettings
     from service.stream.hub import Hub
 
+log = get_logger(__name__)
+
 PATH = "/v1/ws"
+PARAMETERS = ("after", "topics", "min_severity", "token")
 _BEARER = "bearer."
 _REASON_OF_REFUSAL: dict[str, CloseReason] = {
     InvalidRequest.code: CloseReason.BAD_MESSAGE,
+    MalformedRequest.code: CloseReason.BAD_MESSAGE,
     TargetTooLong.code: CloseReason.BAD_MESSAGE,
     DatabaseUnavailable.code: CloseReason.OVERLOADED,
     OutcomeUnknown.code: CloseReason.OVERLOADED,
 }
 """The close reasons of the refusals that are not named alike."""
+_PROXY_HINT = "set TOCSIN_ALLOWED_ORIGINS to the page's origin, or pass Host and X-Forwarded-Proto on"
+"""What to do where the host of a page is that of the service, and its scheme or port is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
     """The request of a client."""
 
+    scheme: str
     headers: Headers
     query: QueryParams
     subprotocols: tuple[str, ...]
@@ -77,29 +97,52 @@ class Handshake:
             query = QueryParams(scope["query_string"])
         except TargetTooLong as error:
             refusal = error
-        return cls(headers, query, tuple(scope["subprotocols"]), client, refusal)
+        scheme = scope.get("scheme", "ws").replace("ws", "http")
+        return cls(scheme, headers, query, tuple(scope["subprotocols"]), client, refusal)
 
-    def token(self) -> str:
+    def require_unambiguous(self) -> None:
+        """Check that nothing is there twice of which there can be one.
+
+        Raises:
+            MalformedRequest, InvalidRequest: a header, a token or a parameter is.
+
+        """
+        require_single_headers(self.headers.raw)
+        require_single_parameters(self.query, PARAMETERS)
+        if sum(subprotocol.startswith(_BEARER) for subprotocol in self.subprotocols) > 1:
+            raise MalformedRequest("Send one bearer subprotocol.")
+
+    def token(self, *, allow_query: bool) -> str:
         """Return the bearer token: header, then subprotocol, then query.
 
         Raises:
             TokenMissing: there is none.
 
         """
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token.strip():
-            return token.strip()
+        if in_header := bearer_token(self.headers):
+            return in_header
         for subprotocol in self.subprotocols:
             if subprotocol.startswith(_BEARER):
                 return subprotocol.removeprefix(_BEARER)
-        if in_query := self.query.get("token"):
+        if allow_query and (in_query := self.query.get("token")):
             return in_query
         raise TokenMissing("Send a token: header, subprotocol or query.")
 
-    def is_of_this_site(self) -> bool:
-        """Return whether the client is a page of this host, or sends no Origin."""
-        origin = self.headers.get("origin")
-        return origin is None or origin.partition("://")[2].lower() == self.headers.get("host", "").lower()
+    def is_from(self, allowed: Collection[str]) -> bool:
+        """Return whether the client is a page of this service or of an allowed origin, or sends no Origin."""
+        if "origin" not in self.headers or "*" in allowed:
+            return True
+        origin = Origin.parse(self.headers["origin"])
+        return origin is not None and (origin == self._own_origin() or str(origin) in allowed)
+
+    def hint(self) -> str | None:
+        """Return what to set where ``Host`` has no port, and is otherwise the host of the page."""
+        origin, own = Origin.parse(self.headers["origin"]), self._own_origin()
+        is_bare = own is not None and not self.headers["host"].endswith(f":{own.port}")
+        return _PROXY_HINT if is_bare and origin is not None and own is not None and origin.host == own.host else None
+
+    def _own_origin(self) -> Origin | None:
+        return Origin.parse(f"{self.scheme}://{self.headers.get('host', '')}")
 
 
 class WebSocketEndpoint:
@@ -123,26 +166,23 @@ class WebSocketEndpoint:
         if frames.SUBPROTOCOL in handshake.subprotocols:
             accept["subprotocol"] = frames.SUBPROTOCOL
         await send(accept)
-        if not self._is_allowed_origin(handshake):
-            self._reject(transport, handshake, CloseReason.ORIGIN_FORBIDDEN, None)
-            return
         principal: Principal | None = None
         try:
             if handshake.refusal is not None:
                 raise handshake.refusal
+            handshake.require_unambiguous()
+            if not handshake.is_from(self._settings.allowed_origins):
+                self._reject(transport, handshake, CloseReason.ORIGIN_FORBIDDEN, None, hint=handshake.hint())
+                return
             principal = await self._authenticate(handshake)
             await self._open(transport, handshake, principal)
         except RequestRefused as refusal:
             reason = _REASON_OF_REFUSAL.get(refusal.code) or CloseReason.named(refusal.code)
             self._reject(transport, handshake, reason, principal)
 
-    def _is_allowed_origin(self, handshake: Handshake) -> bool:
-        allowed = self._settings.allowed_origins
-        return handshake.is_of_this_site() or "*" in allowed or handshake.headers["origin"] in allowed
-
     async def _authenticate(self, handshake: Handshake) -> Principal:
         try:
-            return await self._verifier.verify(handshake.token())
+            return await self._verifier.verify(handshake.token(allow_query=self._settings.allow_query_token))
         except (KeysUnavailable, DatabaseUnavailable):
             raise  # no fault of the client
         except RequestRefused:
@@ -163,8 +203,16 @@ class WebSocketEndpoint:
             connection.open(welcome)
 
     def _reject(
-        self, transport: WebSocketTransport, handshake: Handshake, reason: CloseReason, principal: Principal | None
+        self,
+        transport: WebSocketTransport,
+        handshake: Handshake,
+        reason: CloseReason,
+        principal: Principal | None,
+        *,
+        hint: str | None = None,
     ) -> None:
-        transport.close_stream(reason)
+        if hint is not None:
+            log.warning("origin forbidden", origin=handshake.client.origin, host=handshake.headers["host"], hint=hint)
+        transport.close_stream(reason, hint)
         subject = principal.subject if principal is not None else None
         self._admission.record_rejection(reason.reason, PATH, handshake.client, subject)

@@ -111,10 +111,17 @@ class Served:
         )
         self.endpoint = WebSocketEndpoint(admission, self.hub, verifier, limits, settings)
 
-    async def serve(self, subprotocols: tuple[str, ...], query: str, headers: dict[str, str]) -> None:
+    async def serve(
+        self, subprotocols: tuple[str, ...], query: str, headers: dict[str, str], scheme: str = "ws"
+    ) -> None:
         scope: Any = {
             "type": "websocket",
-            "headers": [(name.lower().encode(), value.encode()) for name, value in {"Host": HOST, **headers}.items()],
+            "scheme": scheme,
+            "headers": [
+                (name.lower().encode(), value.encode())
+                for name, lines in {"Host": HOST, **headers}.items()
+                for value in lines.split("\n")
+            ],
             "query_string": query.encode(),
             "subprotocols": list(subprotocols),
             "client": ("192.0.2.1", 4711),
@@ -155,11 +162,12 @@ async def handshake(
     is_reachable: bool = True,
     is_over: bool = False,
     reserved_for: str | None = None,
+    scheme: str = "ws",
     **headers: str,
 ) -> Served:
     served = Served(settings or StreamSettings(), verifier, Ledger(is_reachable=is_reachable), is_over=is_over)
     with served.hub.reserve(reserved_for) if reserved_for else nullcontext():
-        await served.serve(subprotocols, query, headers)
+        await served.serve(subprotocols, query, headers, scheme)
     return served
 
 
@@ -186,6 +194,13 @@ async def test_the_header_comes_before_the_subprotocol_and_that_before_the_query
     assert (await handshake(V1, bearer("subprotocol"), query=query, Authorization=header)).recipient == "header"
     assert (await handshake(V1, bearer("subprotocol"), query=query)).recipient == "subprotocol"
     assert (await handshake(V1, query=query, Authorization="Basic YTpi")).recipient == "query"
+
+
+async def test_a_token_in_the_query_is_none_where_a_setting_says_so() -> None:
+    settings = StreamSettings(allow_query_token=False)
+    query = f"token={token()}"
+    assert (await handshake(V1, query=query, settings=settings)).rejection == ("token_missing", None)
+    assert (await handshake(V1, bearer("bob"), query=query, settings=settings)).recipient == "bob"
 
 
 async def test_a_bad_token_is_not_passed_over_for_a_good_one_further_down() -> None:
@@ -254,6 +269,19 @@ REJECTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
         "alice",
         {"offers": [bearer()], "settings": StreamSettings(connections_per_recipient=1), "reserved_for": "alice"},
     ),
+    "two headers with a token": ("bad_message", None, {"Authorization": f"Bearer {token()}\nBearer {token()}"}),
+    "two hosts": ("bad_message", None, {"offers": [bearer()], "Host": f"{HOST}\nelsewhere.example"}),
+    "two origins": ("bad_message", None, {"offers": [bearer()], "Origin": f"http://{HOST}\n{ELSEWHERE}"}),
+    "two bearer subprotocols": ("bad_message", None, {"offers": [bearer(), bearer("bob")]}),
+    "two tokens in the query": ("bad_message", None, {"query": f"token={token()}&%74oken={token('bob')}"}),
+    "two cursors": ("bad_message", None, {"offers": [bearer()], "query": "after=1&after=2"}),
+    "topics twice": ("bad_message", None, {"offers": [bearer()], "query": "topics=a&topics=b"}),
+    "two severities": ("bad_message", None, {"offers": [bearer()], "query": "min_severity=info&min_severity=error"}),
+    "a token in the query that a setting forbids": (
+        "token_missing",
+        None,
+        {"query": f"token={token()}", "settings": StreamSettings(allow_query_token=False)},
+    ),
     **{
         f"the query {query:.40}": ("bad_message", "alice", {"offers": [bearer()], "query": query})
         for query in (
@@ -311,16 +339,68 @@ async def test_room_is_free_again_after_a_handshake() -> None:
 # Origins.
 
 
-@pytest.mark.parametrize("origin", [f"http://{HOST}", f"https://{HOST}", f"HTTP://{HOST}"])
-async def test_a_page_of_this_host_may_connect(origin: str) -> None:
+@pytest.mark.parametrize("origin", [f"http://{HOST}", f"HTTP://{HOST}", f"http://{HOST.upper()}"])
+async def test_a_page_of_this_service_may_connect(origin: str) -> None:
     assert (await handshake(V1, bearer(), Origin=origin)).recipient == "alice"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "origin"),
+    [
+        ("ws", "tocsin.example", "http://tocsin.example"),
+        ("ws", "tocsin.example", "http://tocsin.example:80"),
+        ("ws", "tocsin.example:80", "http://tocsin.example"),
+        ("wss", "tocsin.example", "https://tocsin.example"),
+        ("wss", "tocsin.example:443", "https://tocsin.example"),
+        ("wss", "tocsin.example", "https://tocsin.example:443"),
+        ("ws", "[::1]:8000", "http://[0:0:0:0:0:0:0:1]:8000"),
+        ("ws", "[2001:DB8::1]", "http://[2001:db8::1]"),
+        ("ws", "tocsin.example.:8000", "http://tocsin.example.:8000"),
+    ],
+)
+async def test_a_port_may_be_left_out_where_it_is_the_schemes_own(scheme: str, host: str, origin: str) -> None:
+    assert (await handshake(V1, bearer(), scheme=scheme, Host=host, Origin=origin)).recipient == "alice"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "origin"),
+    [
+        ("ws", "tocsin.example", "http://tocsin.example:8000"),
+        ("ws", "tocsin.example", "https://tocsin.example"),
+        ("ws", "[::1]", "http://[::1]:8000"),
+    ],
+)
+async def test_a_host_without_its_port_is_answered_with_what_to_set(scheme: str, host: str, origin: str) -> None:
+    served = await handshake(V1, bearer(), scheme=scheme, Host=host, Origin=origin)
+    assert served.rejection == ("origin_forbidden", None)
+    assert "TOCSIN_ALLOWED_ORIGINS" in (served.transport.hint or "")
+    assert len(f"origin_forbidden: {served.transport.hint}".encode()) <= 123  # RFC 6455, section 5.5
+
+
+@pytest.mark.parametrize("origin", [ELSEWHERE, "null", "http://tocsin.example.:8000", "http://tocsin.example@x"])
+async def test_another_site_gets_no_hint(origin: str) -> None:
+    served = await handshake(V1, bearer(), Host="tocsin.example", Origin=origin)
+    assert served.rejection == ("origin_forbidden", None)
+    assert served.transport.hint is None
 
 
 @pytest.mark.parametrize(
     "origin",
     [
         "null",
+        "",
         ELSEWHERE,
+        f"https://{HOST}",
+        f"ws://{HOST}",
+        "http://tocsin.example.:8000",
+        f"http://{HOST} {ELSEWHERE}",
+        f"http://{HOST}/",
+        f"http://{HOST}/x",
+        f" http://{HOST}",
+        f"http://{HOST}x",
+        "http://tocsin.example:08000x",
+        "http://tocsin.example:99999",
+        f"http://x@{HOST}",
         "http://tocsin.example",
         "http://tocsin.example:1",
         "http://localhost:8000",
@@ -342,3 +422,9 @@ async def test_origins_that_are_allowed_by_a_setting_may_connect_and_no_others()
     assert (await handshake(V1, bearer(), settings=some, Origin=ELSEWHERE)).recipient == "alice"
     assert (await handshake(V1, bearer(), settings=some, Origin=ELSEWHERE + ":8443")).recipient is None
     assert (await handshake(V1, bearer(), settings=every, Origin="null")).recipient == "alice"
+
+
+@pytest.mark.parametrize("written", [f"{ELSEWHERE}/", f"{ELSEWHERE}:443", "HTTPS://Elsewhere.example", "*"])
+async def test_an_allowed_origin_may_be_written_in_several_ways(written: str) -> None:
+    settings = StreamSettings(allowed_origins=(written,))
+    assert (await handshake(V1, bearer(), settings=settings, Origin=ELSEWHERE)).recipient == "alice"

@@ -1,0 +1,86 @@
+"""The outermost application: what holds for every request and every answer, whichever route it is.
+
+- The client is the one behind trusted proxies (``proxies.py``).
+- A request that has a header twice of which there can be one is refused with 400: two programs on
+  its way might each read another one.
+- Every answer carries the headers of ``response_headers.py``, those of errors and redirects too.
+
+uvicorn and the WebSocket core answer some requests before they get here: ``server_protocol.py`` and
+``stream/transports/websocket.py`` add the headers there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.errors import MalformedRequest
+from service.http.problems import problem_response
+from service.http.response_headers import with_defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from service.http.proxies import TrustedProxies
+
+SINGLE_HEADERS = frozenset(
+    {
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"if-match",
+        b"last-event-id",
+        b"origin",
+        b"transfer-encoding",
+    }
+)
+_CLOUD_EVENT = b"ce-"
+"""The attributes of a CloudEvent in binary mode; each is a header of its own."""
+
+
+class Edge:
+    """Wraps the application."""
+
+    def __init__(self, app: ASGIApp, proxies: TrustedProxies) -> None:
+        self._app = app
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        self._proxies.apply(scope)
+        if scope["type"] == "websocket":  # its endpoint rejects with a close reason
+            await self._app(scope, receive, send)
+            return
+
+        async def send_complete(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = with_defaults(message.get("headers", ()))
+            await send(message)
+
+        try:
+            require_single_headers(scope["headers"])
+        except MalformedRequest as refusal:
+            await problem_response(refusal)(scope, receive, send_complete)
+        else:
+            await self._app(scope, receive, send_complete)
+
+
+def require_single_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a request that repeats a header of which there can be one.
+
+    Raises:
+        MalformedRequest: it does.
+
+    """
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in seen and (name in SINGLE_HEADERS or name.startswith(_CLOUD_EVENT)):
+            # Where the request ends may be disputed, too.
+            raise MalformedRequest(f"Send the header {name.decode('latin-1')} once.", headers={"Connection": "close"})
+        seen.add(name)
