@@ -72,7 +72,7 @@ def shared_secret(secret: bytes) -> VerificationKey:
     """Bind a shared secret to HS256.
 
     Raises:
-        UnacceptableKey: it is too short, or not a secret but a key.
+        UnacceptableKey: as ``check_secret``.
 
     """
     check_secret(secret)

@@ -15,6 +15,7 @@ import re
 import secrets
 import tempfile
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from service.errors import ConfigurationError, TocsinError
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
     from service.settings import AuthSettings
 
 SECRET_MIN_BYTES = 32
+SECRET_MIN_PAIRS = 16
+"""Different pairs of neighbouring bytes. 32 random hex digits have about 29, and what repeats a
+pattern of fewer than 16 bytes, or one byte, has fewer."""
+_EXAMPLES = frozenset(
+    {
+        b"a-string-secret-at-least-256-bits-long",  # jwt.io
+        b"your-256-bit-secret-your-256-bit-secret",
+        b"your-secret-key-at-least-32-characters-long",
+        b"your-super-secret-jwt-token-with-at-least-32-characters-long",  # Supabase
+    }
+)
+"""Secrets of documentation, which everybody knows."""
 DEV_KEY_FILE = "dev-secret"
 _ASYMMETRIC_KEY = re.compile(rb"\A(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp)|----[- ]BEGIN ")
 """An SSH key, or anything in PEM form: more than PyJWT refuses as an HMAC secret."""
@@ -41,7 +54,7 @@ def check_secret(secret: bytes) -> None:
     """Check that a shared secret is acceptable for HS256.
 
     Raises:
-        UnacceptableKey: it is too short, or not a secret but a key.
+        UnacceptableKey: it is too short, can be guessed, or is not a secret but a key.
 
     """
     if _ASYMMETRIC_KEY.search(secret):
@@ -50,6 +63,8 @@ def check_secret(secret: bytes) -> None:
         raise UnacceptableKey(
             f"the secret has {len(secret)} bytes; HS256 needs {SECRET_MIN_BYTES} or more (RFC 7518, 3.2)"
         )
+    if secret in _EXAMPLES or len(set(pairwise(secret))) < SECRET_MIN_PAIRS:
+        raise UnacceptableKey("the secret can be guessed: use a random one, such as openssl rand -base64 48 prints")
 
 
 def read_secret(secret: SecretStr | None, setting: str = "TOCSIN_JWT_SECRET") -> bytes | None:

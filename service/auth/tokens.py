@@ -39,7 +39,8 @@ TOKEN_MAX_BYTES = 8 * 1024
 TOPICS_MAX = 100
 _YEAR_10000 = 253_402_300_800  # what a timestamp can no longer hold
 _MALFORMED = "The token is malformed or its signature does not fit."
-_TOKEN_TYPES = (None, "jwt", "at+jwt", "application/at+jwt")
+_ACCESS_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
+_TOKEN_TYPES = (None, "jwt", *_ACCESS_TOKEN_TYPES)
 
 
 class Revocations(Protocol):
@@ -152,8 +153,11 @@ class TokenVerifier:
         header, unverified = _read(token)
         if "crit" in header:
             raise TokenInvalid("The token uses a critical extension that is not supported.")
-        if _lower(header.get("typ")) not in _TOKEN_TYPES:
-            raise TokenInvalid("The token's typ is not JWT or at+jwt.")
+        types, named = (
+            (_ACCESS_TOKEN_TYPES, "at+jwt") if self._settings.jwt_require_at_jwt else (_TOKEN_TYPES, "JWT or at+jwt")
+        )
+        if _lower(header.get("typ")) not in types:
+            raise TokenInvalid(f"The token's typ is not {named}.")
         if not isinstance(kid := header.get("kid"), str | None):
             raise TokenInvalid("The token's kid must be a string.")
         if unverified.get("iss") is None:
@@ -259,7 +263,8 @@ def _principal(claims: dict[str, Any], settings: AuthSettings) -> Principal:
     jti = claims.get("jti")
     if jti is not None and not is_subject(jti):
         raise TokenInvalid("The token's jti must be 1 to 200 printable characters.")
-    return Principal(subject, frozenset(scope.split()), _topics(claims), expires_at, jti, issued_at)
+    scopes = frozenset(scope.split(" ")) - {""}  # at U+0020 and at no other white space (RFC 6749, section 3.3)
+    return Principal(subject, scopes, _topics(claims), expires_at, jti, issued_at)
 
 
 def _numeric_date(claims: dict[str, Any], name: str) -> float:

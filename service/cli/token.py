@@ -23,7 +23,7 @@ def token(
     jti: Annotated[str | None, typer.Option(help="An id, to revoke this token alone.", callback=subject)] = None,
 ) -> None:
     """Print a token and nothing else."""
-    if unknown := sorted(set(scope.split()) - set(Scope)):
+    if unknown := sorted(set(scope.split(" ")) - {"", *Scope}):
         raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(Scope)}", param_hint="--scope")
     patterns = None if topics is None else [part.strip() for part in topics.split(",") if part.strip()]
     if patterns is not None and not (patterns and all(map(is_topic_pattern, patterns))):

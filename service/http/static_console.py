@@ -83,7 +83,7 @@ def install(app: FastAPI, folder: Path, settings: ConsoleSettings) -> None:
     async def index(_request: Request) -> Response:
         return FileResponse(folder / "index.html", headers=headers(settings))
 
-    document = StaticDocument(orjson.dumps(settings_document(settings)), "application/json")
+    document = StaticDocument(orjson.dumps(settings_document(settings)), "application/json", headers(settings))
 
     async def settings_json(request: Request) -> Response:
         return document.response(request)

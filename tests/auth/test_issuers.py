@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
-NEW, OLD, OTHER = (letter * 40 for letter in "nox")
+NEW, OLD, OTHER = (f"the {name} secret, of more than 32 bytes" for name in ("new", "old", "other"))
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SECRET_JWK = {"kty": "oct", "kid": "s", "alg": "HS256", "k": base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("=")}
+SECRET = b"a secret of more than thirty-two bytes"
+SECRET_JWK = {"kty": "oct", "kid": "s", "alg": "HS256", "k": base64.urlsafe_b64encode(SECRET).decode().rstrip("=")}
 GOOD = public_jwk(P256, "ES256", kid="good")
 NEW = ec.generate_private_key(ec.SECP256R1())
 PAUSE = 0.2
@@ -132,7 +133,14 @@ def test_a_set_of_too_many_keys_is_refused() -> None:
 def test_a_secret_in_a_file_is_for_hs256(tmp_path: Path) -> None:
     (tmp_path / "jwks.json").write_bytes(jwk_set(SECRET_JWK))
     verifier, _ = verifier_of(AuthSettings(jwt_jwks_file=tmp_path / "jwks.json"))
-    assert verifier.verify_cached(signed(b"s" * 32, "HS256", "s")).subject == "alice"
+    assert verifier.verify_cached(signed(SECRET, "HS256", "s")).subject == "alice"
+
+
+@pytest.mark.unit
+def test_a_secret_in_a_file_that_can_be_guessed_is_passed_over() -> None:
+    guessed = {**SECRET_JWK, "k": base64.urlsafe_b64encode(b"s" * 32).decode().rstrip("=")}
+    with pytest.raises(InvalidKeySet, match="no key"):
+        parse_key_set(jwk_set(guessed), secrets=True)
 
 
 @pytest.mark.unit

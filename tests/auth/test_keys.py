@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -8,6 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from service.auth.issuers import load_keyring
 from service.auth.keys import FixedKeys, VerificationKey
+from service.auth.shared_secret import check_secret
 from service.errors import ConfigurationError
 from service.settings import AuthSettings
 
@@ -50,7 +52,7 @@ def test_two_keys_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_secret_of_32_bytes_is_enough() -> None:
-    for secret in (STRONG, "é" * 16):
+    for secret in (STRONG, "äöüéèàçñßåøæïêôû"):
         assert keys_of(AuthSettings(jwt_secret=secret)) == (VerificationKey("HS256", secret.encode()),)
 
 
@@ -58,6 +60,45 @@ def test_a_weak_secret_is_refused_and_not_shown() -> None:
     message = refusal(jwt_secret="correct horse battery staple")
     assert "28 bytes" in message
     assert "horse" not in message
+
+
+@pytest.mark.parametrize("setting", ["jwt_secret", "jwt_secret_previous"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "a" * 32,
+        "a" * 4096,
+        "é" * 16,
+        "\U0001f512" * 8,
+        " " * 32,
+        "0" * 64,
+        "a" * 31 + "b",
+        "ab" * 16,
+        "changeme" * 4,
+        "password" * 5,
+        "1234567890" * 4,
+        "supersecret" * 3,
+        "hunter2hunter2h" * 3,
+        "a-string-secret-at-least-256-bits-long",
+    ],
+)
+def test_a_secret_that_can_be_guessed_is_refused_and_not_shown(secret: str, setting: str) -> None:
+    message = refusal(**{"jwt_secret": STRONG, setting: secret})
+    assert message.startswith(f"TOCSIN_{setting.upper()}: the secret can be guessed")
+    assert secret[:8] not in message
+    another = {"issuer": "a", "audience": "b", "secret": STRONG, setting.removeprefix("jwt_"): secret}
+    assert "can be guessed" in refusal(jwt_secret=STRONG, issuers=[another])
+
+
+def test_a_random_secret_is_taken() -> None:
+    numbers = random.Random(15)
+    for _ in range(1000):
+        for secret in (
+            numbers.randbytes(32),
+            numbers.randbytes(16).hex().encode(),
+            b"%032d" % numbers.getrandbits(106),
+        ):
+            check_secret(secret)
 
 
 @pytest.mark.parametrize(

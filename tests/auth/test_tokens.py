@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.auth.issuers import load_keyring
+from service.auth.principal import Scope
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import RequestRefused, TokenExpired, TokenInvalid
@@ -59,6 +60,13 @@ def verifier() -> TokenVerifier:
     return TokenVerifier(load_keyring(SETTINGS, SECRET_BYTES), SETTINGS, KnownRevocations())
 
 
+@pytest.fixture
+def strict() -> TokenVerifier:
+    """A verifier that requires access tokens to say that they are."""
+    settings = AuthSettings(jwt_require_at_jwt=True)
+    return TokenVerifier(load_keyring(settings, SECRET_BYTES), settings, KnownRevocations())
+
+
 def refusal(verifier: TokenVerifier, token: str) -> RequestRefused:
     with pytest.raises((TokenInvalid, TokenExpired)) as raised:
         verifier.verify_cached(token)
@@ -77,6 +85,52 @@ def test_a_good_token_names_its_bearer(verifier: TokenVerifier) -> None:
     assert principal.topics == ("payments.*", "a")
     assert principal.expires_at == expires_at
     assert principal.jti == "7"
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        "alerts:read\tadmin",
+        "alerts:read\nadmin",
+        "alerts:read\r\nadmin",
+        "alerts:read\x0badmin",
+        "alerts:read\x0cadmin",
+        "alerts:read\x1cadmin",
+        "alerts:read\x85admin",
+        "alerts:read\N{NO-BREAK SPACE}admin",
+        "alerts:read\N{EM SPACE}admin",
+        "alerts:read\N{IDEOGRAPHIC SPACE}admin",
+        "alerts:read\N{LINE SEPARATOR}admin",
+        "alerts:read,admin",
+        "\tadmin",
+        "admin\n",
+        "Admin",
+        "",
+        "   ",
+    ],
+)
+def test_scopes_are_separated_by_the_space_and_nothing_else(verifier: TokenVerifier, scope: str) -> None:
+    principal = verifier.verify_cached(signed(scope=scope))
+    assert not any(map(principal.may, Scope))
+    assert principal.scopes == ({scope} if scope.strip(" ") else set())
+
+
+def test_spaces_around_and_between_scopes_are_none(verifier: TokenVerifier) -> None:
+    assert verifier.verify_cached(signed(scope=" admin   alerts:read ")).scopes == {"admin", "alerts:read"}
+
+
+@pytest.mark.parametrize("typ", ["at+jwt", "AT+JWT", "application/at+jwt", "Application/AT+JWT"])
+def test_an_access_token_says_so_where_a_setting_requires_it(strict: TokenVerifier, typ: str) -> None:
+    assert strict.verify_cached(signed({"typ": typ})).subject == "alice"
+
+
+@pytest.mark.parametrize(
+    "typ", ["JWT", "jwt", "id+jwt", "", None, "at+jwt ", "at+jwt;x", "application/jwt", ["at+jwt"]]
+)
+def test_any_other_token_is_refused_there(strict: TokenVerifier, typ: object) -> None:
+    assert "at+jwt" in refusal(strict, signed({"typ": typ})).detail
+    header = {"alg": "HS256"}
+    assert "at+jwt" in refusal(strict, forge(header, json.dumps(claims()).encode())).detail
 
 
 def test_absent_claims_mean_every_topic_and_no_scope(verifier: TokenVerifier) -> None:
