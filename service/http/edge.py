@@ -2,7 +2,8 @@
 
 - The client is the one behind trusted proxies (``proxies.py``).
 - A request that has a header twice of which there can be one is refused with 400: two programs on
-  its way might each read another one.
+  its way might each read another one. So is a transfer coding other than chunked, which nothing
+  here would undo.
 - Every answer carries the headers of ``response_headers.py``, those of errors and redirects too.
 
 uvicorn and the WebSocket core answer some requests before they get here: ``server_protocol.py`` and
@@ -37,6 +38,7 @@ SINGLE_HEADERS = frozenset(
         b"transfer-encoding",
     }
 )
+_CLOSE = {"Connection": "close"}
 _CLOUD_EVENT = b"ce-"
 """The attributes of a CloudEvent in binary mode; each is a header of its own."""
 
@@ -64,23 +66,24 @@ class Edge:
             await send(message)
 
         try:
-            require_single_headers(scope["headers"])
+            check_headers(scope["headers"])
         except MalformedRequest as refusal:
             await problem_response(refusal)(scope, receive, send_complete)
         else:
             await self._app(scope, receive, send_complete)
 
 
-def require_single_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse a request that repeats a header of which there can be one.
+def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Check that the headers of a request can be read in one way only.
 
     Raises:
-        MalformedRequest: it does.
+        MalformedRequest: they cannot. The connection is closed, as where the request ends may be disputed, too.
 
     """
     seen: set[bytes] = set()
-    for name, _ in headers:
+    for name, value in headers:
         if name in seen and (name in SINGLE_HEADERS or name.startswith(_CLOUD_EVENT)):
-            # Where the request ends may be disputed, too.
-            raise MalformedRequest(f"Send the header {name.decode('latin-1')} once.", headers={"Connection": "close"})
+            raise MalformedRequest(f"Send the header {name.decode('latin-1')} once.", headers=_CLOSE)
+        if name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise MalformedRequest("The only transfer coding that is read is chunked.", headers=_CLOSE)
         seen.add(name)

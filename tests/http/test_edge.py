@@ -187,6 +187,12 @@ def test_the_refusal_of_a_repeated_header_is_a_problem_document(port: int) -> No
     assert "authorization" in echoed(answer)["detail"]
 
 
+@pytest.mark.parametrize("coding", ["gzip, chunked", "identity, chunked", "chunked, chunked", "xchunked", "identity"])
+def test_another_transfer_coding_is_refused(port: int, coding: str) -> None:
+    answer = exchange(port, asked(f"Transfer-Encoding: {coding}", method="POST", close=False) + chunked(b"body"))
+    assert head_of(answer)[0] == 400
+
+
 def test_lists_may_be_on_several_lines(port: int) -> None:
     lines = ["Accept: text/html", "Accept: */*", "Cookie: a=1", "Cookie: b=2", "X-Forwarded-For: x"]
     assert head_of(exchange(port, asked(*lines)))[0] == 200

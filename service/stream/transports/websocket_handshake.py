@@ -36,7 +36,7 @@ from service.errors import (
     TokenMissing,
 )
 from service.http.authentication import bearer_token
-from service.http.edge import require_single_headers
+from service.http.edge import check_headers
 from service.http.query import require_single_parameters
 from service.http.request_bounds import require_query
 from service.logs import get_logger
@@ -107,7 +107,7 @@ class Handshake:
             MalformedRequest, InvalidRequest: a header, a token or a parameter is.
 
         """
-        require_single_headers(self.headers.raw)
+        check_headers(self.headers.raw)
         require_single_parameters(self.query, PARAMETERS)
         if sum(subprotocol.startswith(_BEARER) for subprotocol in self.subprotocols) > 1:
             raise MalformedRequest("Send one bearer subprotocol.")
