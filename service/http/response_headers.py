@@ -26,7 +26,7 @@ _POWERS = (
 
 DEFAULTS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "frame-ancestors 'none'",
     "Permissions-Policy": ", ".join(f"{power}=()" for power in _POWERS),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
