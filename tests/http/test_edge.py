@@ -274,7 +274,6 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
     "431": (431, asked("X-Long: " + "x" * 40_000)),
     "Swagger UI": (200, asked(path="/docs")),
     "a file of Swagger UI": (200, asked(path="/docs/files/swagger-ui.css")),
-    "the settings of the console": (200, asked(path="/console/settings.json")),
     "101": (101, asked(*WEBSOCKET, KEY, path="/v1/ws", close=False)),
     "a WebSocket elsewhere": (403, asked(*WEBSOCKET, KEY, path="/v1/alerts", close=False)),
     "a WebSocket without a key": (400, asked(*WEBSOCKET, path="/v1/ws", close=False)),
@@ -294,7 +293,7 @@ def test_every_answer_carries_the_headers(lenient: Node, case: str) -> None:
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("path", ["/", "/console/main.js"])
+@pytest.mark.parametrize("path", ["/", "/console/main.js", "/console/settings.json"])
 def test_the_files_of_the_console_are_kept_and_asked_for_again(lenient: Node, path: str) -> None:
     _, headers = head_of(exchange(port_of(lenient), asked(path=path)))
     assert headers["cache-control"] == "no-cache"
