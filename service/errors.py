@@ -15,7 +15,8 @@
     │   ├── IdempotencyMismatch 422  idempotency_mismatch    ├── RateLimited         429  rate_limited
     │   ├── ConnectionLimit     429  connection_limit        ├── InternalError       500  internal_error
     │   ├── Overloaded          503  overloaded              ├── KeysUnavailable     503  keys_unavailable
-    │   └── DatabaseUnavailable 503  database_unavailable    └── OutcomeUnknown      503  outcome_unknown
+    │   ├── DatabaseUnavailable 503  database_unavailable    ├── OutcomeUnknown      503  outcome_unknown
+    │   └── TooManyQueries      503  too_many_queries        └── QueryTimeout        503  query_timeout
     ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
     ├── CommandFailed                     a command could not do its work: one line, exit code 1
     ├── ArchiveFailed                     a part of the log was not archived, and so is not purged
@@ -227,6 +228,18 @@ class OutcomeUnknown(DatabaseUnavailable):
     """PostgreSQL, or a synchronous standby of it, did not confirm the commit."""
 
     status, code, title = 503, "outcome_unknown", "The outcome of the commit is unknown"
+
+
+class TooManyQueries(DatabaseUnavailable):
+    """All database connections for queries of this kind are in use, or the subject's share of them."""
+
+    status, code, title = 503, "too_many_queries", "Too many queries at once"
+
+
+class QueryTimeout(DatabaseUnavailable):
+    """The query took too long and was canceled. Ask for less at once, such as a shorter period."""
+
+    status, code, title = 503, "query_timeout", "The query took too long"
 
 
 ClosePolicy: TypeAlias = Literal["refresh", "stop", "retry", "retry_later"]

@@ -18,7 +18,6 @@ from service.alerts.fields import AlertId, Name  # noqa: TC001 - FastAPI reads t
 from service.alerts.lifecycle import Action
 from service.alerts.queries import find_alert, find_timeline
 from service.auth.principal import Principal, Scope
-from service.database.engine import Database
 from service.database.ids import uuid7
 from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded, ScopeMissing
 from service.events.idempotency import IdempotencyKey
@@ -26,22 +25,20 @@ from service.http.authentication import Bearer, MayRead
 from service.http.openapi import headers, json_operation, refusals
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import provided
+from service.http.queries import Reads, RequestQueries  # noqa: TC001 - as above
 from service.http.request_body import json_body
 
 router = APIRouter(prefix="/v1/alerts/{alert_id:uuid}", tags=["alerts"])
 
 Manager = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, limit="write"))]
 Resolver = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.ALERTS_WRITE, limit="write"))]
-ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 ProvidedCommitter = Annotated[Committer, Depends(provided(Committer))]
 
 _ACTING = refusals(NotFound, ActionConflict, Overloaded, OutcomeUnknown)
 
 
 @router.post("/acknowledge", response_model=schemas.AlertOut, responses=_ACTING)
-async def acknowledge(
-    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId
-) -> Response:
+async def acknowledge(database: Reads, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
     """Acknowledge an open alert. Only the first request succeeds; others get 409 with who was first.
 
     An admin who repeats an action, here and below, gets the alert as it is, and changes nothing.
@@ -50,17 +47,13 @@ async def acknowledge(
 
 
 @router.post("/resolve", response_model=schemas.AlertOut, responses=_ACTING)
-async def resolve(
-    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Resolver, alert_id: AlertId
-) -> Response:
+async def resolve(database: Reads, committer: ProvidedCommitter, principal: Resolver, alert_id: AlertId) -> Response:
     """Resolve an alert. Its source may do so, too."""
     return await _act(database, committer, principal, alert_id, Action.RESOLVE)
 
 
 @router.post("/reopen", response_model=schemas.AlertOut, responses=_ACTING)
-async def reopen(
-    database: ProvidedDatabase, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId
-) -> Response:
+async def reopen(database: Reads, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
     """Reopen an alert that was resolved or has expired, or give up one that was acknowledged."""
     return await _act(database, committer, principal, alert_id, Action.REOPEN)
 
@@ -76,7 +69,7 @@ async def reopen(
     openapi_extra=json_operation(schemas.CommentIn),
 )
 async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is given
-    database: ProvidedDatabase,
+    database: Reads,
     committer: ProvidedCommitter,
     principal: Manager,
     alert_id: AlertId,
@@ -95,7 +88,7 @@ async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is giv
 
 @router.get("/timeline", response_model=schemas.Timeline, responses=refusals(NotFound))
 async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query string
-    database: ProvidedDatabase,
+    database: Reads,
     principal: MayRead,
     alert_id: AlertId,
     cursor: Cursor = None,
@@ -111,7 +104,7 @@ async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query stri
 
 
 async def _act(
-    database: Database, committer: Committer, principal: Principal, alert_id: UUID, action: Action
+    database: RequestQueries, committer: Committer, principal: Principal, alert_id: UUID, action: Action
 ) -> Response:
     source = (await _see(database, principal, alert_id, own=action is Action.RESOLVE)).source
     if not principal.may(Scope.ALERTS_MANAGE) and source != principal.subject:
@@ -121,7 +114,7 @@ async def _act(
     return Response(with_seq(stored.wire, stored.seq), media_type="application/json")
 
 
-async def _see(database: Database, principal: Principal, alert_id: UUID, *, own: bool = False) -> AlertRecord:
+async def _see(database: RequestQueries, principal: Principal, alert_id: UUID, *, own: bool = False) -> AlertRecord:
     """Return an alert that the bearer may see or, if ``own``, has posted.
 
     Raises:

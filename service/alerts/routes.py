@@ -11,7 +11,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field, ValidationError
 
@@ -23,13 +23,13 @@ from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queries import AlertQuery, find_alert, list_alerts
 from service.alerts.queue_items import Stored
 from service.auth.principal import Scope, is_subject
-from service.database.engine import Database
 from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, OutcomeUnknown, Overloaded, TopicForbidden
 from service.http.authentication import Bearer, MayRead
 from service.http.fast_route import FastRoute
 from service.http.openapi import fast_operation, headers, refusals, schema_of
 from service.http.pagination import Cursor, decode_cursor
-from service.http.provided import part, provided
+from service.http.provided import part
+from service.http.queries import Reads
 from service.http.rate_limits import RestLimits
 from service.http.request_body import media_type, read_body, read_model, require_json
 from service.http.source_requests import count_refused
@@ -38,7 +38,6 @@ from service.severity import Severity
 
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
-ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 
 
@@ -149,7 +148,7 @@ def _attributes(value: str) -> dict[str, Any]:
 
 @router.get("/alerts", response_model=schemas.AlertPage)
 async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    database: ProvidedDatabase,
+    database: Reads,
     principal: MayRead,
     topic: Annotated[list[TopicPattern], listed("topics or patterns; repeat for several")] = [],  # noqa: B006
     severity: Annotated[list[Severity], listed("repeat for several")] = [],  # noqa: B006 - FastAPI copies
@@ -197,7 +196,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
 
 
 @router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertOut, responses=refusals(NotFound))
-async def get_alert(database: ProvidedDatabase, principal: MayRead, alert_id: AlertId) -> Response:
+async def get_alert(database: Reads, principal: MayRead, alert_id: AlertId) -> Response:
     """Return one alert."""
     async with database.transaction() as tx:
         alert = await find_alert(tx, principal, alert_id)

@@ -9,10 +9,11 @@ from fastapi import APIRouter
 from service.alerts.fields import AlertId  # noqa: TC001 - FastAPI reads the annotations
 from service.audit import queries, schemas
 from service.audit.queries import PageRequest
-from service.audit.routes import Limit, ProvidedDatabase  # noqa: TC001 - as above
+from service.audit.routes import Limit  # noqa: TC001 - as above
 from service.errors import NotFound
 from service.http.openapi import refusals
 from service.http.pagination import CURSOR_MAX, cursor_parameter, decode_cursor, encode_cursor
+from service.http.queries import Audit  # noqa: TC001 - as above
 from service.ledger.queries import may_see_receipts
 from service.ledger.routes import MaySeeReceipts  # noqa: TC001 - as above
 
@@ -21,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["deliveries"])
 
 @router.get("/alerts/{alert_id:uuid}/receipts", responses=refusals(NotFound))
 async def get_receipts(
-    database: ProvidedDatabase,
+    database: Audit,
     principal: MaySeeReceipts,
     alert_id: AlertId,
     cursor: Annotated[str | None, cursor_parameter("receipt-cursor", CURSOR_MAX)] = None,

@@ -18,12 +18,11 @@ from service.audit.queries import LISTS, PageRequest, TimeRange
 from service.audit.report import report
 from service.audit.report_schemas import AuditReport
 from service.auth.principal import Principal, Scope
-from service.database.engine import Database
 from service.errors import NotFound, TopicForbidden
 from service.http.authentication import Bearer
 from service.http.openapi import refusals
 from service.http.pagination import CURSOR_MAX, cursor_parameter, decode_cursor, encode_cursor
-from service.http.provided import provided
+from service.http.queries import Audit, RequestQueries
 from service.severity import Severity
 from service.topics import EVERY_TOPIC
 
@@ -40,7 +39,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _bearer = Bearer(Scope.AUDIT_READ, limit="read")
 Auditor = Annotated[Principal, Depends(_bearer)]
-ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 
 
 async def _for_every_topic(principal: Auditor) -> Principal:
@@ -68,7 +66,7 @@ def _day(since: datetime | None, until: datetime | None) -> tuple[datetime, date
 
 
 async def _page(  # noqa: PLR0913, PLR0917 - the parameters of a paged list
-    database: Database,
+    database: RequestQueries,
     name: str,
     times: TimeRange,
     cursor: str | None,
@@ -85,7 +83,7 @@ async def _page(  # noqa: PLR0913, PLR0917 - the parameters of a paged list
 
 @router.get("/alerts/{alert_id:uuid}", responses=refusals(NotFound))
 async def audit_alert(
-    database: ProvidedDatabase,
+    database: Audit,
     principal: Auditor,
     alert_id: AlertId,
     cursor: Annotated[str | None, _cursor("alert")] = None,
@@ -112,7 +110,7 @@ async def audit_alert(
 
 @router.get("/recipients/{name:path}")
 async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the query string
-    database: ProvidedDatabase,
+    database: Audit,
     principal: Auditor,
     name: Annotated[Name, Path(description="the recipient: the subject of their tokens", examples=["alice"])],
     since: SinceDay = None,
@@ -133,7 +131,7 @@ async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the que
 
 @router.get("/unreceived")
 async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    database: ProvidedDatabase,
+    database: Audit,
     principal: Auditor,
     since: SinceDay = None,
     until: UntilNow = None,
@@ -157,7 +155,7 @@ async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query
 
 @router.get("/connections", responses=refusals(TopicForbidden))
 async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    database: ProvidedDatabase,
+    database: Audit,
     principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     recipient: Annotated[Name | None, Query(description="whose connections")] = None,
     is_open: Annotated[
@@ -176,7 +174,7 @@ async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the quer
 
 @router.get("/rejections", responses=refusals(TopicForbidden))
 async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    database: ProvidedDatabase,
+    database: Audit,
     principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     reason: Annotated[Name | None, Query(description="why they were rejected", examples=["scope_missing"])] = None,
     since: Since = None,
@@ -191,7 +189,7 @@ async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query
 
 @router.get("/sources", responses=refusals(TopicForbidden))
 async def audit_sources(  # noqa: PLR0913, PLR0917 - the filters of the query string
-    database: ProvidedDatabase,
+    database: Audit,
     principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     source: Annotated[Name | None, Query(description="who posted: the subject of the token")] = None,
     since: Annotated[Time | None, Query(description="hours that end after this time")] = None,
@@ -206,7 +204,7 @@ async def audit_sources(  # noqa: PLR0913, PLR0917 - the filters of the query st
 
 @router.get("/report", responses=refusals(TopicForbidden))
 async def audit_report(
-    database: ProvidedDatabase,
+    database: Audit,
     principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     since: SinceDay = None,
     until: UntilNow = None,

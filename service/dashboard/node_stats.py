@@ -113,8 +113,8 @@ class NodeStatsReporter:
             commits=commit["_count"],
             commit_seconds=commit["_sum"],
             queue=_values(COMMIT_QUEUE)[""],
-            pool_in_use=self._database.pool_in_use,
-            pool_size=self._database.pool_size,
+            pool_in_use=self._database.connections_in_use,
+            pool_size=self._database.connections,
             minutes=self._hub.minutes.last_hour() if with_minutes else [],
         )
 

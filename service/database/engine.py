@@ -1,10 +1,10 @@
-"""Connections to PostgreSQL: pooled transactions, and dedicated connections.
+"""Connections to PostgreSQL: transactions within budgets, and dedicated connections.
 
-A use case opens its own transaction, visibly: ``async with database.transaction() as tx``, or
-``database.run(work)`` for one that may be tried again. The committer has a connection of its own
-(``database.connect_for_transactions()``), because it needs asyncpg beneath SQLAlchemy, for one
-hand-tuned statement. What needs a session, such as LISTEN, has a dedicated connection
-(``database.connect()``).
+A use case opens its own transaction, visibly: ``async with database.reads.transaction() as tx``, or
+``database.reads.run(work)`` for one that may be tried again; ``budgets.py`` says which budget is for
+what. The committer has a connection of its own (``database.connect_for_transactions()``), because
+it needs asyncpg beneath SQLAlchemy, for one hand-tuned statement. What needs a session, such as
+LISTEN, has a dedicated connection (``database.connect()``).
 
 Whatever the server's defaults are, every commit is durable, at the server that holds the log, and
 READ COMMITTED: ``durability.py`` sets and verifies it on each direct connection. With
@@ -15,45 +15,37 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import asyncpg
-import orjson
 from sqlalchemy import URL, NullPool, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from service.database.budgets import Budget, FairQueue
 from service.database.durability import (
     POOLER,
-    CommitUnconfirmed,
     FollowedServer,
     UnsafeServer,
     WatchedConnection,
     is_pooler_refusal,
     secure,
 )
-from service.database.failures import UNCONFIRMED, Failure, classify, retried, unavailable, was_rolled_back
+from service.database.failures import Failure, classify
 from service.database.pooler import PoolerConnection, beginning
 from service.database.write_check import WriteCheck
-from service.errors import ConfigurationError, RequestRefused
+from service.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from sqlalchemy import QueuePool
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from service.settings import StorageSettings
 
-T = TypeVar("T")
-
 APPLICATION_NAME = "tocsin"
-STATEMENTS_CACHED = 100
-RECYCLE_SECONDS = 60
-"""How old a connection of the pool becomes. A new one shows where the address leads by now."""
 _DIALECT = "postgresql+asyncpg://"
 PORT_MAX = 65535
+AUDITS_PER_CONNECTION = 8
+"""Queries of the budget ``audit`` that run or wait for each of its connections."""
 
 
 _HOSTS = re.compile(r"(?P<before>\w+://(?:[^@]*@)?+)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?")
@@ -122,7 +114,9 @@ def migration_engine(url: URL) -> AsyncEngine:
 
 
 class Database:
-    """A PostgreSQL database: pooled transactions and dedicated connections.
+    """A PostgreSQL database: budgets for transactions, and dedicated connections.
+
+    ``transaction`` and ``run`` are those of the budget ``node``.
 
     ``url`` is the address of its transactions. ``direct_url`` is that of the server itself: the same,
     or ``TOCSIN_LISTEN_URL``, and then the first one leads through a pooler.
@@ -138,86 +132,19 @@ class Database:
         self._has_pooler = listen_url is not None
         self._settings = settings
         self._server = FollowedServer()
-        # asyncpg reads the address itself: SQLAlchemy would pass on each option of its query as an
-        # argument.
-        self._engine = create_async_engine(
-            _DIALECT,
-            creator=self._connect_for_pool,
-            pool_size=settings.database_pool_size,
-            max_overflow=0,
-            pool_timeout=settings.database_connect_timeout_seconds,
-            pool_pre_ping=True,
-            pool_recycle=RECYCLE_SECONDS,
-            json_deserializer=orjson.loads,  # jsonb writes 1e300 in digits, which json would read as an int
+        places, audits = settings.database_queue_size, settings.database_audit_connections
+        self.node = self._budget("node", settings.database_node_connections, places)
+        self.ledger = self._budget("ledger", 1, places)
+        self.reads = self._budget("reads", settings.database_read_connections, places)
+        self.audit = self._budget("audit", audits, audits * AUDITS_PER_CONNECTION)
+        self.budgets = (self.node, self.ledger, self.reads, self.audit)
+        self.transaction, self.run = self.node.transaction, self.node.run
+
+    def _budget(self, name: str, connections: int, places: int) -> Budget:
+        queue = FairQueue(
+            name, connections, places=places, wait_seconds=self._settings.database_connect_timeout_seconds
         )
-
-    @asynccontextmanager
-    async def transaction(self, *, snapshot: bool = False, autocommit: bool = False) -> AsyncIterator[AsyncConnection]:
-        """Run a transaction, committed at the end of the block.
-
-        With ``snapshot`` it is read-only, and all its statements see the same instant. With
-        ``autocommit`` each statement is a transaction of its own, except behind a pooler: a node
-        that freezes after it holds no lock.
-
-        Raises:
-            DatabaseUnavailable: a failure that passes (``failures.py``); nothing was stored, unless
-                the connection was lost while the transaction was being committed, or the
-                synchronous standbys did not confirm it.
-
-        """
-        options: dict[str, Any] = {}
-        if snapshot:
-            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        elif autocommit and not self._has_pooler:
-            options = {"isolation_level": "AUTOCOMMIT"}
-        is_over = False
-        try:
-            async with self._pooled_connection() as connection:
-                await connection.execution_options(**options)
-                watched: Any = (await connection.get_raw_connection()).driver_connection
-                watched.forget_warning()
-                async with connection.begin():
-                    yield connection
-                    is_over = True
-                    if not autocommit:
-                        watched.forget_warning()  # of what was executed, not of the commit
-                watched.require_confirmed()
-        except RequestRefused:
-            raise
-        except CommitUnconfirmed as error:
-            raise unavailable(UNCONFIRMED, may_be_stored=True) from error
-        except Exception as error:
-            if classify(error) is Failure.DEFECT:
-                raise
-            raise unavailable(error, may_be_stored=is_over and not was_rolled_back(error)) from error
-
-    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]], *, autocommit: bool = False) -> T:
-        """Run ``work`` in a transaction, and again in another one where it was rolled back because of others.
-
-        Raises:
-            DatabaseUnavailable: as above.
-
-        """
-
-        async def once() -> T:
-            async with self.transaction(autocommit=autocommit) as tx:
-                return await work(tx)
-
-        return await retried(once)
-
-    @asynccontextmanager
-    async def _pooled_connection(self) -> AsyncIterator[AsyncConnection]:
-        """Take a connection of the pool, which is not used again if PostgreSQL is not available over it.
-
-        Another one may lead to another server: one that is read-only may have been the primary.
-        """
-        async with self._engine.connect() as connection:
-            try:
-                yield connection
-            except Exception as error:
-                if not isinstance(error, RequestRefused) and classify(error) is Failure.UNAVAILABLE:
-                    await connection.invalidate()
-                raise
+        return Budget(self.connect_for_transactions, connections, queue, has_pooler=self._has_pooler)
 
     async def connect(self, *, statement_timeout: float | None = None) -> WatchedConnection:
         """Open a dedicated connection to the server itself, for what needs a session.
@@ -290,13 +217,6 @@ class Database:
         connection.watch()
         return connection
 
-    def _connect_for_pool(self) -> Any:
-        dbapi: Any = self._engine.dialect.dbapi
-        return dbapi.connect(
-            async_creator_fn=self.connect_for_transactions,
-            prepared_statement_cache_size=0 if self._has_pooler else STATEMENTS_CACHED,
-        )
-
     @property
     def unsafe_in_a_crash(self) -> list[str]:
         """The settings that are off, without which PostgreSQL may lose commits in a crash of its machine."""
@@ -308,18 +228,19 @@ class Database:
         return self._settings.database_timeout_seconds
 
     @property
-    def pool_size(self) -> int:
-        """The largest number of connections in the pool."""
-        return self._settings.database_pool_size
+    def connections(self) -> int:
+        """The largest number of connections in all budgets."""
+        return sum(budget.connections for budget in self.budgets)
 
     @property
-    def pool_in_use(self) -> int:
+    def connections_in_use(self) -> int:
         """The number of them that are in use."""
-        return cast("QueuePool", self._engine.pool).checkedout()
+        return sum(budget.in_use for budget in self.budgets)
 
     async def close(self) -> None:
-        """Close the pool."""
-        await self._engine.dispose()
+        """Close the budgets."""
+        for budget in self.budgets:
+            await budget.close()
 
 
 async def close_quietly(connection: asyncpg.Connection) -> None:

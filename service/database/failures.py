@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.database.durability import StandbyServer, UnsafeServer
-from service.errors import DatabaseUnavailable, OutcomeUnknown, RequestRefused
+from service.errors import DatabaseUnavailable, OutcomeUnknown, QueryTimeout, RequestRefused, TooManyQueries
 from service.metrics import DATABASE_FAILURES
 
 if TYPE_CHECKING:
@@ -220,6 +220,27 @@ def unavailable(
         f"{condition.sentence} {outcome}; send the request again.",
         retry_after=RETRY_AFTER_SECONDS,
         members={"reason": condition.reason},
+    )
+
+
+def too_many_queries(budget: str) -> TooManyQueries:
+    """Return the 503 where no connection of a budget is free, and count it."""
+    DATABASE_FAILURES.labels(_POOL.reason).inc()
+    return TooManyQueries(
+        f"Too many queries of this kind ({budget}) are under way. Wait for the answer of one before you send the next.",
+        retry_after=RETRY_AFTER_SECONDS,
+        members={"reason": _POOL.reason},
+    )
+
+
+def query_timeout(seconds: float) -> QueryTimeout:
+    """Return the 503 where a query of a request takes longer than it may, and count it."""
+    DATABASE_FAILURES.labels(_TIMEOUT.reason).inc()
+    return QueryTimeout(
+        f"The query took longer than {seconds:g} s. Ask for less at once: a shorter period (since, until), fewer"
+        " topics, one recipient or source.",
+        retry_after=RETRY_AFTER_SECONDS,
+        members={"reason": _TIMEOUT.reason},
     )
 
 

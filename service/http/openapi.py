@@ -30,12 +30,14 @@ from service.errors import (
     InvalidRequest,
     KeysUnavailable,
     MalformedRequest,
+    QueryTimeout,
     RateLimited,
     RequestRefused,
     RequestTimeout,
     RequestTooLarge,
     ScopeMissing,
     TargetTooLong,
+    TooManyQueries,
     UnsupportedMedia,
 )
 from service.http.problems import MEDIA_TYPE
@@ -229,7 +231,7 @@ def _implied(operation: dict[str, Any]) -> Iterator[type[RequestRefused]]:
     yield from (InternalError, RequestTimeout, TargetTooLong, HeadersTooLarge)
     if "security" in operation:
         yield from (kind for kind in all_refusals() if kind.status == HTTPStatus.UNAUTHORIZED)
-        yield from (ScopeMissing, RateLimited, DatabaseUnavailable, KeysUnavailable)
+        yield from (ScopeMissing, RateLimited, DatabaseUnavailable, TooManyQueries, QueryTimeout, KeysUnavailable)
     if any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
         yield InvalidRequest  # not for a path: one whose parameter is no UUID matches no route, 404
     if "requestBody" in operation:

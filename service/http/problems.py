@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -44,6 +45,7 @@ FAULTS_MAX = 20
 PATH_SHOWN_MAX = 200
 FAULTS_READ_MAX = 200
 """Beyond it none is listed: pydantic makes all of them, or none."""
+_CLIENT_CLOSED_REQUEST = 499
 _CHALLENGES = {
     TokenMissing: 'Bearer realm="tocsin"',
     TokenInvalid: 'Bearer realm="tocsin", error="invalid_token"',
@@ -138,6 +140,10 @@ def _methods(request: Request) -> list[str]:
     ]
 
 
+async def _client_gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the log only
+
+
 async def _server_error(_request: Request, _error: Exception) -> Response:
     # Starlette logs the traceback when it re-raises the error; the client learns nothing internal.
     # uvicorn closes the connection afterwards, and the header keeps clients from reusing it.
@@ -162,4 +168,5 @@ def install(app: FastAPI, count_unmatched: Callable[[Request], None] | None = No
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, unmatched)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _server_error)

@@ -152,7 +152,7 @@ class LedgerFlusher:
         """Flush for the last time, and end the node."""
         with contextlib.suppress(DatabaseUnavailable, HistoryChanged, LeaseLost, DBAPIError):
             await self.flush()
-            async with self._database.transaction() as tx:
+            async with self._database.ledger.transaction() as tx:
                 await tx.execute(
                     statements.END_NODES, {"ids": [self._recorder.node_id], "reason": CloseReason.SHUTTING_DOWN.reason}
                 )
@@ -192,7 +192,7 @@ class LedgerFlusher:
         written = committing = False
         self._attempted += 1
         try:
-            async with self._database.transaction() as tx:
+            async with self._database.ledger.transaction() as tx:
                 if left_behind is not None:
                     await self._write_left_behind(tx, left_behind)
                 await self._hold_lease(tx, node_id, position)

@@ -212,8 +212,8 @@ class LedgerRecorder:
         # Many streams of one recipient may ask at once: were this node to freeze, each would keep
         # the row locked against the flushes of the others for as long as a transaction may idle,
         # one after the other.
-        stored: int | None = await self._database.run(
-            lambda tx: tx.scalar(statements.BEGIN_RECIPIENT, parameters), autocommit=True
+        stored: int | None = await self._database.reads.run(
+            lambda tx: tx.scalar(statements.BEGIN_RECIPIENT, parameters), autocommit=True, subject=recipient
         )
         if stored is None:
             raise HistoryChanged(head)
@@ -242,7 +242,7 @@ class LedgerRecorder:
                     self.record_receipt(entry, up_to)
                 return up_to
         parameters = {"connection": connection, "recipient": recipient, "seq": seq}
-        async with self._database.transaction(autocommit=True) as tx:
+        async with self._database.reads.transaction(autocommit=True, subject=recipient) as tx:
             known = (await tx.execute(statements.FIND_CONFIRMED, parameters)).one_or_none()
             if known is None:
                 return None

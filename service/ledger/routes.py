@@ -10,12 +10,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.alerts.fields import AlertId
 from service.auth.principal import Principal, Scope
-from service.database.engine import Database
 from service.errors import NotFound
 from service.http.authentication import Bearer, MayRead
 from service.http.openapi import refusals
 from service.http.pagination import CURSOR_MAX, cursor_parameter, decode_cursor, encode_cursor
 from service.http.provided import provided
+from service.http.queries import Audit, Reads
 from service.ledger.queries import NO_CONNECTION, deliveries_of, may_see_receipts, present_recipients
 from service.settings import StreamSettings
 
@@ -23,7 +23,6 @@ router = APIRouter(prefix="/v1", tags=["deliveries"])
 
 MaySeeReceipts = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.AUDIT_READ, limit="read"))]
 """The principal of a request for the receipts of an alert; ``may_see_receipts`` says of which."""
-ProvidedDatabase = Annotated[Database, Depends(provided(Database))]
 
 DeliveryCursor = Annotated[str | None, cursor_parameter("delivery-cursor", CURSOR_MAX)]
 
@@ -105,7 +104,7 @@ class PresenceOut(BaseModel):
 
 @router.get("/alerts/{alert_id:uuid}/deliveries", responses=refusals(NotFound))
 async def get_deliveries(
-    database: ProvidedDatabase,
+    database: Audit,
     principal: MaySeeReceipts,
     alert_id: AlertId,
     cursor: DeliveryCursor = None,
@@ -128,7 +127,7 @@ async def get_deliveries(
 
 @router.get("/presence")
 async def get_presence(
-    database: ProvidedDatabase,
+    database: Reads,
     stream: Annotated[StreamSettings, Depends(provided(StreamSettings))],
     principal: MayRead,  # noqa: ARG001 - asked for its scope
 ) -> PresenceOut:

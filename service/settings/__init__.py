@@ -85,12 +85,25 @@ class StorageSettings(_Group):
     auditor_url: SecretStr | None = None
     """``postgresql://…`` with which ``tocsin sql --auditor`` logs in, as ``tocsin_auditor`` or a member of it. By
     default it is that role without a password, which only the embedded PostgreSQL allows."""
-    database_pool_size: int = Field(8, ge=1)
-    """Connections for queries; the committer and LISTEN have one more each."""
+    database_node_connections: int = Field(4, ge=1)
+    """Connections for the node's own tasks and for revocations. The committer, LISTEN and the ledger
+    have one each beside them."""
+    database_read_connections: int = Field(6, ge=1)
+    """Connections for lists of alerts and for streams that start or replay. One subject may hold
+    half of them."""
+    database_audit_connections: int = Field(2, ge=1)
+    """Connections for ``/v1/audit`` and the deliveries of alerts. One subject may hold half of
+    them."""
+    database_queue_size: int = Field(2_000, ge=1)
+    """Reads that may be under way or wait for a connection, half of them of one subject; further
+    ones are answered 503 ``too_many_queries``. For the audit it is eight for each of its
+    connections."""
     database_timeout_seconds: Seconds = 10
-    """How long one statement may take."""
+    """How long one statement, and all queries of one request, may take; longer ones are answered
+    503 ``query_timeout``."""
     database_connect_timeout_seconds: Seconds = 3
-    """How long connecting may take before the database is considered unreachable."""
+    """How long connecting may take before the database is considered unreachable, and how long a
+    query waits for a connection."""
     commit_batch_size: int = Field(500, ge=1, le=5000)
     """The largest number of alerts that one transaction stores."""
     commit_queue_size: int = Field(10_000, ge=1)
@@ -219,7 +232,7 @@ class StreamSettings(_Group):
     replay_chunk_bytes: int = Field(256 * 1024, ge=1024)
     """Bytes that are written to a resuming connection at a time."""
     replay_readers: int = Field(4, ge=1)
-    """How many resuming connections may read the log concurrently."""
+    """How many resuming connections may read the log concurrently, half of them of one recipient."""
     presence_max: int = Field(10_000, ge=1)
     """The largest number of recipients whose presence is announced."""
     dashboard_subscribers_max: int = Field(200, ge=1)

@@ -144,9 +144,9 @@ class Admission:
         if request.after == "latest":
             return Start(self._hub.position)
         if request.after is not None:
-            return await self._cursor_check.start_after(request.after)
+            return await self._cursor_check.start_after(request.after, principal.subject)
         resume_point = Cursor(await self._resume_seq(principal), None)
-        return Start((await self._cursor_check.start_after(resume_point)).position)
+        return Start((await self._cursor_check.start_after(resume_point, principal.subject)).position)
 
     async def _resume_seq(self, principal: Principal) -> int:
         while True:

@@ -47,8 +47,8 @@ class CursorCheck:
         self._hub = hub
         self._fanout = fanout
 
-    async def start_after(self, cursor: Cursor) -> Start:
-        """Return where a client goes on that has received everything up to ``cursor``.
+    async def start_after(self, cursor: Cursor, recipient: str) -> Start:
+        """Return where a client of ``recipient`` goes on that has received everything up to ``cursor``.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached, or this node does not catch up in time.
@@ -59,7 +59,7 @@ class CursorCheck:
             if known is not None and (known is ORIGIN or cursor.matches(known)):
                 return Start(known, received=known.seq)
             node = self._hub.position
-            async with self._database.transaction(snapshot=True) as tx:
+            async with self._database.reads.transaction(snapshot=True, subject=recipient) as tx:
                 node_is_held = await read_position(tx, node.seq) == node
                 start = await self._look_up(tx, cursor, node)
             if node_is_held:

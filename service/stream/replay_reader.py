@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from service.database.budgets import FairQueue
 from service.events.filter import is_for
 from service.events.log import read_first, read_matching, read_position
 from service.events.position import HistoryChanged
@@ -92,7 +93,9 @@ class ReplayReader:
         self._settings = settings
         self._check_history = check_history
         self._turns = asyncio.Semaphore(REPLAYS_A_TURN)
-        self._readers = asyncio.Semaphore(settings.replay_readers)
+        self._readers = FairQueue(
+            "replays", settings.replay_readers, places=settings.connections_max, wait_seconds=None
+        )
         self._scans: dict[tuple[Position, EventFilter], _Scan] = {}
         self.cache = ReplayCache(settings.replay_cache_events, settings.replay_cache_bytes)
 
@@ -136,7 +139,7 @@ class ReplayReader:
                 return self._scan(position, event_filter).chunk(recipient)
             if position.seq >= self.cache.start.seq:
                 raise HistoryChanged(position)
-        async with self._readers:
+        async with self._readers.turn(recipient):
             return await self._chunk_from_log(position, event_filter, recipient)
 
     def _scan(self, position: Position, event_filter: EventFilter) -> _Scan:
@@ -163,7 +166,7 @@ class ReplayReader:
         limit, max_bytes = self._settings.replay_chunk_events, self._settings.replay_chunk_bytes
         target = self._hub.position
         LOG_READS.inc()
-        async with self._database.transaction(snapshot=True) as tx:
+        async with self._database.reads.transaction(snapshot=True, subject=recipient) as tx:
             first = await read_first(tx)
             held = await read_position(tx, position.seq)
             if held != position and (held is not None or position.seq >= first):

@@ -214,7 +214,7 @@ async def two_nodes_are_sampled(one: Node, other: Node, running: ExitStack) -> N
 
         frame = await eventually(complete)
         assert frame["nodes"] == {"serving": 2, "answered": 2}
-        assert (frame["connections"], frame["database"]["pool_size"]) == (2, 16)
+        assert (frame["connections"], frame["database"]["pool_size"]) == (2, 26)
         assert await samplers(one) == 1
         await asyncio.to_thread(running.close)
 

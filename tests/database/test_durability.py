@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from service.database import engine
+from service.database import budgets
 from service.database.durability import UnsafeServer
 from tests.fixtures.pooler import MODES, serving_through
 from tests.fixtures.weak_servers import execute
@@ -214,7 +214,7 @@ async def test_nothing_is_stored_while_a_pooler_leads_to_a_standby(
 async def test_a_node_follows_its_address_to_another_server_with_all_connections(
     database_url: str, standby_url: str, link: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "RECYCLE_SECONDS", 0.2)
+    monkeypatch.setattr(budgets, "RECYCLE_SECONDS", 0.2)
     primary, standby = (str(make_url(url).query["host"]) for url in (database_url, standby_url))
     point(link, primary)
     linked = make_url(database_url).set(query={"host": str(link)}).render_as_string(hide_password=False)

@@ -154,7 +154,7 @@ async def test_what_could_not_be_written_is_written_later_and_once(
 @asynccontextmanager
 async def commits_unheard_of(opened: OpenLedger, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Let commits succeed without the node's hearing of it, as when the network breaks just then."""
-    whole = opened.ledger._database.transaction
+    whole = opened.ledger._database.ledger.transaction
 
     @asynccontextmanager
     async def transaction(**options: Any) -> AsyncIterator[Any]:
@@ -163,7 +163,7 @@ async def commits_unheard_of(opened: OpenLedger, monkeypatch: pytest.MonkeyPatch
         raise DatabaseUnavailable("the answer to the commit was lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(opened.ledger._database, "transaction", transaction)
+        patch.setattr(opened.ledger._database.ledger, "transaction", transaction)
         yield
 
 

@@ -76,7 +76,7 @@ class Primary(FakeLog):
         self.tables.events = events
 
     @asynccontextmanager
-    async def transaction(self, **_options: bool) -> AsyncIterator[Primary]:
+    async def transaction(self, **_options: object) -> AsyncIterator[Primary]:
         await turns(self._choose.randint(0, 2))
         before = self.tables.copy()
         try:

@@ -152,7 +152,7 @@ class Log:
     async def leave(self, position: Position) -> None:
         self.left.append(position)
 
-    async def start_after(self, cursor: Cursor) -> Start:
+    async def start_after(self, cursor: Cursor, _recipient: str) -> Start:
         if cursor.seq > 20:
             return Start(at(20), reset=frames.reset(at(20), is_common=False))
         return Start(at(cursor.seq), received=cursor.seq)

@@ -42,7 +42,7 @@ class Node:
         self.log = log
 
     async def start(self, position: Position) -> Start:
-        return await self.check.start_after(Cursor(position.seq, position.mark))
+        return await self.check.start_after(Cursor(position.seq, position.mark), "alice")
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def node_at(events: int) -> AsyncIterator[Node]:
     task = asyncio.create_task(node.fanout.task.run())
     try:
         await node.fanout.reach(events)
-        log.reads = 0
+        log.read_count = 0
         yield node
     finally:
         task.cancel()
@@ -72,8 +72,8 @@ def reset_after(start: Start) -> int | None:
 async def test_a_cursor_of_this_log_starts_there_and_is_looked_up_in_memory_first(seq: int, reads: int) -> None:
     async with node_at(10) as node:
         assert await node.start(at(seq)) == Start(at(seq), received=seq)
-        assert await node.check.start_after(Cursor(seq, None)) == Start(at(seq), received=seq)
-        assert node.log.reads == 2 * reads
+        assert await node.check.start_after(Cursor(seq, None), "alice") == Start(at(seq), received=seq)
+        assert node.log.read_count == 2 * reads
 
 
 async def test_a_cursor_ahead_of_this_node_is_waited_for() -> None:
@@ -86,9 +86,9 @@ async def test_a_cursor_ahead_of_this_node_is_waited_for() -> None:
 @pytest.mark.parametrize("cursor", [Cursor(11, None), Cursor(2**62, None), Cursor(11, "9f3a2c1d")])
 async def test_a_cursor_above_the_head_is_void_once_the_log_was_asked(cursor: Cursor) -> None:
     async with node_at(10) as node:
-        start = await node.check.start_after(cursor)
+        start = await node.check.start_after(cursor, "alice")
         assert (start.position, start.received, reset_after(start)) == (at(10), None, None)
-        assert node.log.reads == 1
+        assert node.log.read_count == 1
 
 
 @pytest.mark.parametrize("seq", [10, 7, 3])
@@ -102,7 +102,7 @@ async def test_a_cursor_whose_event_was_purged_is_believed() -> None:
     async with node_at(10) as node:
         del node.log.events[:5]
         assert await node.start(at(3)) == Start(Position(3, 0), received=3)
-        assert await node.check.start_after(Cursor(3, None)) == Start(Position(3, 0), received=3)
+        assert await node.check.start_after(Cursor(3, None), "alice") == Start(Position(3, 0), received=3)
 
 
 @pytest.mark.parametrize("seq", [9, 10])
@@ -139,4 +139,4 @@ async def test_nobody_is_reset_for_a_history_that_this_node_has_not_noticed(seq:
 async def test_the_origin_is_in_every_log() -> None:
     async with node_at(0) as node:
         for mark in (None, "00000000", "9f3a2c1d"):
-            assert await node.check.start_after(Cursor(0, mark)) == Start(ORIGIN, received=0)
+            assert await node.check.start_after(Cursor(0, mark), "alice") == Start(ORIGIN, received=0)

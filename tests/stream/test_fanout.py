@@ -80,7 +80,7 @@ async def test_committed_events_that_follow_on_are_fanned_out_without_the_databa
         assert await node.sent(12) == [11, 12]
         node.fanout.enqueue_committed(at(12), [event(13)])
         assert await node.sent(13) == [11, 12, 13]
-    assert node.log.reads == 0
+    assert node.log.read_count == 0
 
 
 async def test_a_hole_before_committed_events_is_filled_from_the_log() -> None:
@@ -89,7 +89,7 @@ async def test_a_hole_before_committed_events_is_filled_from_the_log() -> None:
     async with node.running():
         node.fanout.enqueue_committed(at(3), [event(4), event(5)])
         assert await node.sent(5) == [1, 2, 3, 4, 5]
-    assert log.reads == 1
+    assert log.read_count == 1
 
 
 async def test_a_wake_up_reads_the_tail_and_one_that_is_not_news_reads_nothing() -> None:
@@ -98,11 +98,11 @@ async def test_a_wake_up_reads_the_tail_and_one_that_is_not_news_reads_nothing()
     async with node.running():
         node.fanout.wake(3)
         assert await node.sent(3) == [1, 2, 3]
-        reads = log.reads
+        reads = log.read_count
         for seq in (1, 3, 2):
             node.fanout.wake(seq)
             await asyncio.sleep(0.01)
-        assert log.reads == reads
+        assert log.read_count == reads
 
 
 async def test_a_wake_up_for_more_than_the_log_has_is_asked_for_once() -> None:
@@ -112,10 +112,10 @@ async def test_a_wake_up_for_more_than_the_log_has_is_asked_for_once() -> None:
         node.fanout.wake(50)
         assert await node.sent(1) == [1]
         await asyncio.sleep(0.01)
-        assert log.reads == 2  # the event, and that there are no more
+        assert log.read_count == 2  # the event, and that there are no more
         node.fanout.wake(1)
         await asyncio.sleep(0.01)
-        assert log.reads == 2
+        assert log.read_count == 2
         log.events.append(event(2))
         node.fanout.wake(2)
         assert await node.sent(2) == [1, 2]
@@ -128,7 +128,7 @@ async def test_a_notification_that_the_log_goes_on_is_followed_at_once() -> None
         for head in (1, 2, 3):  # each is news when it comes; the first read finds them all
             node.fanout.hint(str(head))
         assert await node.sent(3) == [1, 2, 3]
-        reads = log.reads
+        reads = log.read_count
         log.events.append(event(4))
         node.fanout.hint("4")
         async with asyncio.timeout(HINT_REST_SECONDS):
@@ -144,7 +144,7 @@ async def test_a_notification_that_is_no_news_reads_nothing(payload: str) -> Non
     async with node.running():
         node.fanout.hint(payload)
         await asyncio.sleep(0.01)
-    assert node.log.reads == 0
+    assert node.log.read_count == 0
 
 
 async def test_forged_notifications_cost_a_limited_number_of_reads_and_no_event() -> None:
@@ -156,7 +156,7 @@ async def test_forged_notifications_cost_a_limited_number_of_reads_and_no_event(
             node.fanout.hint(str(number % 7 * 10**17 + 1))
             await asyncio.sleep(0)
         elapsed = time.monotonic() - began
-        assert 1 <= log.reads <= 2 + elapsed / HINT_REST_SECONDS
+        assert 1 <= log.read_count <= 2 + elapsed / HINT_REST_SECONDS
         log.events.append(event(1))
         node.fanout.hint("1")
         assert await node.sent(1) == [1]
@@ -188,7 +188,7 @@ async def test_a_lease_that_ends_while_the_log_is_read_stops_the_pass(monkeypatc
     async with node.running():
         node.fanout.wake(1)
         await asyncio.sleep(0.01)
-    assert (node.log.reads, node.transport.seqs, node.hub.position) == (1, [], ORIGIN)
+    assert (node.log.read_count, node.transport.seqs, node.hub.position) == (1, [], ORIGIN)
 
 
 async def test_a_node_without_its_lease_notices_another_history() -> None:

@@ -100,7 +100,7 @@ async def test_connections_with_the_same_cursor_and_filter_are_sent_the_same_chu
     assert one is two
     assert seqs([one]) == [2, 3, 4]
     assert await node.chunk(at(2)) is not one
-    assert node.log.reads == 0
+    assert node.log.read_count == 0
 
 
 async def test_what_was_purged_is_named_in_a_gap_and_replayed_no_longer() -> None:
@@ -141,7 +141,7 @@ async def test_a_position_that_the_cache_does_not_hold_is_answered_with_nothing(
     node = Node(log, StreamSettings())
     with pytest.raises(HistoryChanged):
         await node.chunk(position)
-    assert (node.checks, log.reads) == (1, 0)
+    assert (node.checks, log.read_count) == (1, 0)
 
 
 async def test_a_position_before_the_cache_is_checked_where_the_chunk_is_read() -> None:

@@ -26,6 +26,8 @@ const SENTENCES = {
   heartbeat_timeout: "The server lost contact with this page.",
   internal_error: "The server had an internal error.",
   database_unavailable: "The server cannot reach its database.",
+  too_many_queries: "The server answers too many requests at once. Try again in a moment.",
+  query_timeout: "This takes the server too long. Ask for a shorter period.",
   server_silent: "The server fell silent.",
   connection_lost: "The connection was lost.",
   unreachable: "The server cannot be reached.",

@@ -28,7 +28,6 @@ from service.errors import (
     InvalidRequest,
     KeysUnavailable,
     MalformedRequest,
-    OutcomeUnknown,
     RateLimited,
     RequestRefused,
     ScopeMissing,
@@ -62,14 +61,6 @@ log = get_logger(__name__)
 PATH = "/v1/ws"
 PARAMETERS = ("after", "topics", "min_severity", "token")
 _BEARER = "bearer."
-_REASON_OF_REFUSAL: dict[str, CloseReason] = {
-    InvalidRequest.code: CloseReason.BAD_MESSAGE,
-    MalformedRequest.code: CloseReason.BAD_MESSAGE,
-    TargetTooLong.code: CloseReason.BAD_MESSAGE,
-    DatabaseUnavailable.code: CloseReason.OVERLOADED,
-    OutcomeUnknown.code: CloseReason.OVERLOADED,
-}
-"""The close reasons of the refusals that are not named alike."""
 _PROXY_HINT = "set TOCSIN_ALLOWED_ORIGINS to the page's origin, or pass Host and X-Forwarded-Proto on"
 """What to do where the host of a page is that of the service, and its scheme or port is not."""
 
@@ -177,8 +168,7 @@ class WebSocketEndpoint:
             principal = await self._authenticate(handshake)
             await self._open(transport, handshake, principal)
         except RequestRefused as refusal:
-            reason = _REASON_OF_REFUSAL.get(refusal.code) or CloseReason.named(refusal.code)
-            self._reject(transport, handshake, reason, principal)
+            self._reject(transport, handshake, _close_reason(refusal), principal)
 
     async def _authenticate(self, handshake: Handshake) -> Principal:
         try:
@@ -216,3 +206,11 @@ class WebSocketEndpoint:
         transport.close_stream(reason, hint)
         subject = principal.subject if principal is not None else None
         self._admission.record_rejection(reason.reason, PATH, handshake.client, subject)
+
+
+def _close_reason(refusal: RequestRefused) -> CloseReason:
+    if isinstance(refusal, InvalidRequest | MalformedRequest | TargetTooLong):
+        return CloseReason.BAD_MESSAGE
+    if isinstance(refusal, DatabaseUnavailable):
+        return CloseReason.OVERLOADED
+    return CloseReason.named(refusal.code)

@@ -62,7 +62,7 @@ class Log:
 
     replays = None
 
-    async def start_after(self, _cursor: Cursor) -> Start:
+    async def start_after(self, _cursor: Cursor, _recipient: str) -> Start:
         return Start(ORIGIN)
 
 

@@ -1,0 +1,102 @@
+"""The database as a request queries it: in its budget, for its subject, while the client waits for the answer.
+
+A route asks for the budget by type, ``Reads`` or ``Audit``::
+
+    async def get_alert(queries: Reads, principal: MayRead, …) -> Response:
+        async with queries.transaction() as tx: …
+"""
+
+# No `from __future__ import annotations` here: FastAPI cannot resolve the text of a nested
+# function's annotations.
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import ClientDisconnect
+
+from service.database.budgets import Budget
+from service.database.engine import Database
+from service.database.failures import query_timeout
+from service.http.authentication import verified_principal
+from service.http.provided import part
+from service.settings import StorageSettings
+
+
+class RequestQueries:
+    """The queries of one request."""
+
+    def __init__(self, request: Request, budget: Budget, timeout_seconds: float) -> None:
+        self._request = request
+        self._budget = budget
+        self._timeout_seconds = timeout_seconds
+
+    @asynccontextmanager
+    async def transaction(self, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction (``Budget.transaction``).
+
+        Raises:
+            TooManyQueries: no connection was free in time.
+            QueryTimeout: it took longer than ``TOCSIN_DATABASE_TIMEOUT_SECONDS``.
+            DatabaseUnavailable: another failure that passes.
+            ClientDisconnect: nobody waits for the answer any more.
+
+        """
+        principal = verified_principal(self._request)
+        subject = principal.subject if principal is not None else None
+        try:
+            async with (
+                while_connected(self._request),
+                asyncio.timeout(self._timeout_seconds),
+                self._budget.transaction(snapshot=snapshot, subject=subject) as tx,
+            ):
+                yield tx
+        except TimeoutError:
+            raise query_timeout(self._timeout_seconds) from None
+
+
+@asynccontextmanager
+async def while_connected(request: Request) -> AsyncIterator[None]:
+    """Cancel the block when the client of ``request``, whose body has been read, disconnects.
+
+    Raises:
+        ClientDisconnect: it did.
+
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - narrows: this is a coroutine
+    is_gone = False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        is_gone = True
+        task.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not is_gone or task.uncancel():
+            raise
+        raise ClientDisconnect from None
+    finally:
+        watching.cancel()
+
+
+def _queries(budget: Callable[[Database], Budget]) -> Callable[[Request], Awaitable[RequestQueries]]:
+    async def dependency(request: Request) -> RequestQueries:  # a plain function would be called in a thread
+        timeout_seconds = part(request, StorageSettings).database_timeout_seconds
+        return RequestQueries(request, budget(part(request, Database)), timeout_seconds)
+
+    return dependency
+
+
+Reads = Annotated[RequestQueries, Depends(_queries(lambda database: database.reads))]
+"""The queries of a request that lists alerts."""
+Audit = Annotated[RequestQueries, Depends(_queries(lambda database: database.audit))]
+"""The queries of a request that asks who was sent what."""
