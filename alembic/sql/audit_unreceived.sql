@@ -1,67 +1,86 @@
 -- audit.unreceived: alerts that an admin may see and has not received.
 --
--- The view answers for millions of pairs of an alert and an admin, so it merges the ranges of an admin
--- first: connections with the same filter that follow one another are one range.
+-- The view answers for millions of pairs of an alert and an admin, so a pair costs a join by topic and a
+-- comparison of two multiranges of seqs: the events of the alert, and what the admin has received. Both
+-- are made first, once per alert and once per topic and admin. What a row shows besides is looked up
+-- outside of the subquery: with ORDER BY and LIMIT, for the rows of the page only.
 
 CREATE VIEW audit.unreceived AS
-WITH RECURSIVE topics AS (
-    -- The distinct topics, each found by one look into the index: a scan of all alerts would take minutes.
-    SELECT min(topic) AS topic FROM alerts
-    UNION ALL
-    SELECT (SELECT min(alerts.topic) FROM alerts WHERE alerts.topic > topics.topic)
-    FROM topics WHERE topic IS NOT NULL
-), audience AS MATERIALIZED (
-    -- Who may see a topic.
-    SELECT topic, array_agg(admin.id) AS names
-    FROM topics
-    JOIN (SELECT id, topic_likes(topics) AS likes FROM recipients OFFSET 0) AS admin ON topic LIKE ANY (admin.likes)
-    GROUP BY topic
-), filter_ranges AS (
-    -- What each admin was sent, and has received, through each filter that they ever used. One connection
-    -- begins where another ended, so these are few ranges, however many connections there were.
-    SELECT c.recipient, c.min_severity, topic_likes(c.topics) AS likes,
-           range_agg(int8range(c.after_seq, sent.seq, '(]')) AS sent,
-           range_agg(int8range(c.after_seq, least(coalesce(received.seq, c.after_seq), sent.seq), '(]')) AS received
-    FROM connections c
-    JOIN nodes n ON n.id = c.node_id
-    CROSS JOIN LATERAL (SELECT greatest(c.after_seq, coalesce(c.sent_seq, n.sent_seq)) AS seq) AS sent
-    CROSS JOIN LATERAL (SELECT max(seq) AS seq FROM receipts WHERE connection_id = c.id) AS received
-    GROUP BY c.recipient, c.min_severity, c.topics
-), topic_ranges AS (
-    -- The same for each topic and severity that a filter passes, so that events can be hashed to it. What was
-    -- received is a row of its own, so that the ranges are dropped right after the join: they are bulky to sort.
-    SELECT topic, severity, recipient, range.received, range.seqs
-    FROM filter_ranges f
-    JOIN topics ON topic LIKE ANY (f.likes)
-    CROSS JOIN LATERAL unnest(enum_range(f.min_severity, NULL)) AS severity
-    CROSS JOIN LATERAL (VALUES (false, f.sent), (true, f.received)) AS range (received, seqs)
-), alert AS (
-    -- Who was sent any event of an alert, and who has received one.
-    SELECT a.id, a.seq, a.topic, a.recipients, a.created_at,
-           array_agg(r.recipient) FILTER (WHERE NOT r.received) AS sent_to,
-           coalesce(array_agg(r.recipient) FILTER (WHERE r.received), '{}') AS received_by
-    FROM alerts a
-    LEFT JOIN events e ON e.alert_id = a.id AND e.seq >= a.seq
-    LEFT JOIN topic_ranges r ON r.topic = a.topic AND r.severity = e.severity AND r.seqs @> e.seq
-                            AND (e.recipients IS NULL OR r.recipient = ANY (e.recipients))
-    GROUP BY a.id, a.seq, a.topic, a.recipients, a.created_at
-)
-SELECT a.id AS alert_id, a.seq, a.topic, current.severity, current.title, current.status, admin.recipient,
-       a.created_at AS occurred_at, now() - a.created_at AS waiting,
-       CASE WHEN admin.recipient = ANY (a.sent_to) THEN (
-           SELECT min(d.sent_at) FROM audit.deliveries d
-           WHERE d.alert_id = a.id AND d.seq >= a.seq AND d.recipient = admin.recipient
-       ) END AS sent_at,
-       CASE WHEN a.recipients IS NULL OR admin.recipient = ANY (audience.names) THEN true
-            WHEN EXISTS (SELECT FROM recipients WHERE id = admin.recipient) THEN false END AS covered,
-       sighting.seen_at
-FROM alert a
-JOIN alerts current ON current.id = a.id
-LEFT JOIN audience ON audience.topic = a.topic
-CROSS JOIN LATERAL (SELECT DISTINCT unnest(coalesce(a.recipients, audience.names))) AS admin (recipient)
-LEFT JOIN sightings sighting ON sighting.alert_id = a.id AND sighting.recipient = admin.recipient
-WHERE admin.recipient <> ALL (a.received_by)
-  AND admin.recipient NOT IN (SELECT deactivated.recipient FROM deactivated_recipients AS deactivated);
+SELECT pair.id AS alert_id, pair.seq, pair.topic, pair.severity, pair.title, pair.status, pair.recipient,
+       pair.created_at AS occurred_at, now() - pair.created_at AS waiting,
+       (SELECT min(d.sent_at) FROM audit.deliveries d
+        WHERE d.alert_id = pair.id AND d.seq >= pair.seq AND d.recipient = pair.recipient) AS sent_at,
+       CASE WHEN pair.covered THEN true
+            WHEN EXISTS (SELECT FROM recipients WHERE id = pair.recipient) THEN false END AS covered,
+       (SELECT seen_at FROM sightings WHERE alert_id = pair.id AND recipient = pair.recipient) AS seen_at
+FROM (
+    WITH RECURSIVE topics AS (
+        -- The distinct topics, each found by one look into the index: a scan of all alerts would take minutes.
+        SELECT min(topic) AS topic FROM alerts
+        UNION ALL
+        SELECT (SELECT min(alerts.topic) FROM alerts WHERE alerts.topic > topics.topic)
+        FROM topics WHERE topic IS NOT NULL
+    ), filter_ranges AS (
+        -- What each admin has received through each filter that they ever used. One connection begins where
+        -- another ended, so these are few ranges, however many connections there were.
+        SELECT c.recipient, c.min_severity, topic_likes(c.topics) AS likes,
+               range_agg(int8range(c.after_seq, least(receipt.seq, sent.seq), '(]')) AS seqs
+        FROM connections c
+        JOIN nodes n ON n.id = c.node_id
+        CROSS JOIN LATERAL (SELECT greatest(c.after_seq, coalesce(c.sent_seq, n.sent_seq)) AS seq) AS sent
+        JOIN LATERAL (SELECT max(seq) AS seq FROM receipts WHERE connection_id = c.id) AS receipt
+          ON receipt.seq > c.after_seq
+        GROUP BY c.recipient, c.min_severity, c.topics
+    ), received AS (
+        -- The same for each topic, by the severity of the event; and who may see the topic.
+        SELECT topic AS of_topic, recipient, bool_or(covered) AS covered,
+               range_agg(seqs) FILTER (WHERE min_severity <= 'info') AS info,
+               range_agg(seqs) FILTER (WHERE min_severity <= 'warning') AS warning,
+               range_agg(seqs) FILTER (WHERE min_severity <= 'error') AS error,
+               range_agg(seqs) FILTER (WHERE min_severity <= 'critical') AS critical
+        FROM (
+            SELECT topic, id AS recipient, true AS covered, NULL::severity AS min_severity, NULL::int8multirange AS seqs
+            FROM topics
+            JOIN (SELECT id, topic_likes(topics) AS likes FROM recipients OFFSET 0) AS admin ON topic LIKE ANY (likes)
+            UNION ALL
+            SELECT topic, recipient, false, min_severity, seqs FROM topics JOIN filter_ranges ON topic LIKE ANY (likes)
+        ) AS by_filter
+        GROUP BY topic, recipient
+    ), alert AS NOT MATERIALIZED (
+        -- The events of an alert by severity, where they are for all who may see its topic.
+        SELECT a.id, a.seq, a.topic, a.severity, a.title, a.status, a.recipients, a.created_at,
+               range_agg(event.seqs) FILTER (WHERE e.recipients IS NULL AND e.severity = 'info') AS info_events,
+               range_agg(event.seqs) FILTER (WHERE e.recipients IS NULL AND e.severity = 'warning') AS warning_events,
+               range_agg(event.seqs) FILTER (WHERE e.recipients IS NULL AND e.severity = 'error') AS error_events,
+               range_agg(event.seqs) FILTER (WHERE e.recipients IS NULL AND e.severity = 'critical') AS critical_events,
+               bool_or(e.recipients IS NOT NULL) AS names_admins
+        FROM alerts a
+        LEFT JOIN events e ON e.alert_id = a.id AND e.seq >= a.seq
+        CROSS JOIN LATERAL (SELECT int8range(e.seq, e.seq, '[]') AS seqs) AS event
+        GROUP BY a.id
+    ), addressed AS NOT MATERIALIZED (
+        SELECT a.*, r.*
+        FROM alert a JOIN received r ON r.of_topic = a.topic AND r.covered
+        WHERE a.recipients IS NULL
+        UNION ALL
+        SELECT a.*, a.topic, admin.name, r.covered, r.info, r.warning, r.error, r.critical
+        FROM alert a
+        CROSS JOIN LATERAL (SELECT DISTINCT unnest(a.recipients)) AS admin (name)
+        LEFT JOIN received r ON r.of_topic = a.topic AND r.recipient = admin.name
+        WHERE a.recipients IS NOT NULL
+    )
+    SELECT * FROM addressed
+    WHERE recipient NOT IN (SELECT deactivated.recipient FROM deactivated_recipients AS deactivated)
+      AND (info_events && info) IS NOT TRUE AND (warning_events && warning) IS NOT TRUE
+      AND (error_events && error) IS NOT TRUE AND (critical_events && critical) IS NOT TRUE
+      -- An event that names admins counts for these; the alert is for them, or was until it escalated.
+      AND NOT (names_admins AND EXISTS (
+          SELECT FROM events e
+          WHERE e.alert_id = addressed.id AND e.seq >= addressed.seq AND addressed.recipient = ANY (e.recipients)
+            AND e.seq <@ CASE e.severity WHEN 'info' THEN info WHEN 'warning' THEN warning
+                                         WHEN 'error' THEN error ELSE critical END
+      ))
+) AS pair;
 
 COMMENT ON VIEW audit.unreceived IS
     'One row for each alert and each admin who may see it and has confirmed the receipt of no event'

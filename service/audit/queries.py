@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pydantic import BaseModel
-    from sqlalchemy import ColumnElement, Select, Subquery, TableClause
+    from sqlalchemy import ColumnElement, FromClause, Select, Subquery, TableClause
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.sql.elements import KeyedColumnElement
 
     from service.http.pagination import Keyset
 
 Row = dict[str, Any]
+
+ALERTS_IN_A_PART = 500
+"""Alerts that are queried first for a page of a list in parts. Each further part is four times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class AuditList:
     by_hour: bool = False
     of_alerts: bool = False
     """A token that covers some topics sees the rows of these topics only."""
+    in_parts: bool = False
+    """A row is about an alert, and costs much: of the alerts, only the newest that fill the page are queried."""
 
     @property
     def keyset(self) -> tuple[type, ...]:
@@ -97,24 +102,36 @@ class AuditList:
         A filter is the name of a column, or ``is_open``; the values of a list are alternatives.
         None and an empty list are no filter.
         """
+        if page.after is None:
+            return [], None
         names = dict.fromkeys([*self.row.model_fields, *self.order])
         columns = [seconds(c) if isinstance(c.type, Interval) else c for c in (self.view.c[name] for name in names)]
         times = times.of_whole_hours() if self.by_hour else times
-        conditions = times.contains(self.view.c[self.time])
+        filters = {name: value for name, value in filters.items() if value not in (None, [], ())}
+        conditions = [*times.contains(self.view.c[self.time]), *_matching(self.view, filters)]
         if self.of_alerts and tuple(topics) != EVERY_TOPIC:
             conditions.append(any_topic(self.view.c.topic, topics))
-        conditions += [self._matches(name, value) for name, value in filters.items() if value not in (None, [], ())]
+        statement = select(*columns).where(*conditions)
         keys = [self.view.c[name] for name in self.order]
-        return await _page(tx, select(*columns).where(*conditions), keys, page)
+        if not self.in_parts:
+            return await _page(tx, statement, keys, page)
+        of_alerts = {name: value for name, value in filters.items() if name in alerts.c}
+        newest = select(alerts.c.seq).where(*times.contains(alerts.c.created_at), *_matching(alerts, of_alerts))
+        return await _page_in_parts(tx, statement, keys, page, newest.order_by(alerts.c.seq.desc()))
 
-    def _matches(self, name: str, value: Any) -> ColumnElement[bool]:
-        if name == "is_open":
-            ended = self.view.c.closed_at
-            return ended.is_(None) if value else ended.is_not(None)
-        column = self.view.c[name]
-        if name == "topic":
-            return any_topic(column, value)
-        return column.in_(value) if isinstance(value, list | tuple) else column == value
+
+def _matching(table: FromClause, filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+    """Return the conditions of ``filters`` on the columns of a table."""
+    return [_matches(table, name, value) for name, value in filters.items()]
+
+
+def _matches(table: FromClause, name: str, value: Any) -> ColumnElement[bool]:
+    if name == "is_open":
+        return table.c.closed_at.is_(None) if value else table.c.closed_at.is_not(None)
+    column = table.c[name]
+    if name == "topic":
+        return any_topic(column, value)
+    return column.in_(value) if isinstance(value, list | tuple) else column == value
 
 
 LISTS = {
@@ -122,7 +139,7 @@ LISTS = {
         views.deliveries, schemas.RecipientDelivery, ("seq", "connection"), "occurred_at", of_alerts=True
     ),
     "unreceived": AuditList(
-        views.unreceived, schemas.UnreceivedAlert, ("seq", "recipient"), "occurred_at", of_alerts=True
+        views.unreceived, schemas.UnreceivedAlert, ("seq", "recipient"), "occurred_at", of_alerts=True, in_parts=True
     ),
     "connections": AuditList(views.connections, schemas.AuditedConnection, ("opened_at", "connection"), "opened_at"),
     "rejections": AuditList(views.rejections, schemas.AuditedRejection, ("at", "rejection"), "at"),
@@ -214,7 +231,7 @@ def seconds(interval: KeyedColumnElement[Any]) -> ColumnElement[float]:
 async def _page(
     tx: AsyncConnection,
     statement: Select[Any],
-    keys: Sequence[ColumnElement[Any]],
+    keys: Sequence[KeyedColumnElement[Any]],
     page: PageRequest,
     *,
     newest_first: bool = True,
@@ -222,12 +239,47 @@ async def _page(
     """Return the rows of a page, in the order of ``keys``, and where the next one begins."""
     if page.after is None:
         return [], None
+    return _cut(await _rows(tx, statement, keys, page, newest_first=newest_first), keys, page)
+
+
+async def _page_in_parts(
+    tx: AsyncConnection,
+    statement: Select[Any],
+    keys: Sequence[KeyedColumnElement[Any]],
+    page: PageRequest,
+    newest: Select[Any],
+) -> tuple[list[Row], Keyset]:
+    """Return the rows of a page whose first key is one of ``newest``, queried for a part of these at a time."""
+    rows: list[Row] = []
+    after, length = page.after, ALERTS_IN_A_PART
+    while True:
+        following = newest.where(alerts.c.seq <= after[0]) if after else newest
+        first = await tx.scalar(following.offset(length - 1).limit(1))
+        part = statement if first is None else statement.where(keys[0] >= first)
+        rows += await _rows(tx, part, keys, PageRequest(page.limit - len(rows), after))
+        if first is None or len(rows) > page.limit:
+            return _cut(rows, keys, page)
+        after, length = (first, ""), length * 4
+
+
+async def _rows(
+    tx: AsyncConnection,
+    statement: Select[Any],
+    keys: Sequence[ColumnElement[Any]],
+    page: PageRequest,
+    *,
+    newest_first: bool = True,
+) -> list[Row]:
+    """Return the rows of a page, and one more where there is one."""
     if page.after:
         here = tuple_(*keys)
         there = tuple_(*(literal(value, key.type) for value, key in zip(page.after, keys, strict=True)))
         statement = statement.where(here < there if newest_first else here > there)
     statement = statement.order_by(*(key.desc() if newest_first else key for key in keys)).limit(page.limit + 1)
-    found = [dict(row) for row in (await tx.execute(statement)).mappings()]
+    return [dict(row) for row in (await tx.execute(statement)).mappings()]
+
+
+def _cut(found: list[Row], keys: Sequence[KeyedColumnElement[Any]], page: PageRequest) -> tuple[list[Row], Keyset]:
     rows = found[: page.limit]
     more = tuple(rows[-1][key.name] for key in keys) if len(found) > page.limit else None
     return rows, more

@@ -34,6 +34,9 @@ class Recorder:
         self.statement = statement
         return self
 
+    async def scalar(self, _statement: Select[Any]) -> None:
+        """Return how far the newest alerts reach: there are fewer than make a part."""
+
     def mappings(self) -> list[dict[str, Any]]:
         return self.rows
 
