@@ -65,7 +65,7 @@ lock: $(VENV)/.dev  ## choose the newest versions again and write the lock files
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 
-bench: $(VENV)/.dev  ## measure Tocsin beside its baselines, in about 6 minutes; ARGS="--only fanout" for less
+bench: $(VENV)/.dev  ## measure Tocsin beside its baselines, in about 8 minutes; ARGS="--only fanout" for less
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-peers:  ## install nginx with nchan, one of the baselines (Debian, as root); Debian starts the nginx it installs

@@ -8,8 +8,8 @@ baselines.
 
 Where to look:
 
-- ``publish.py``, ``fanout.py``, ``latency.py``, ``connections.py``, ``ledger.py``, ``workers.py``, ``growth.py``: the
-  scenarios, with their targets
+- ``publish.py``, ``fanout.py``, ``latency.py``, ``connections.py``, ``ledger.py``, ``workers.py``, ``growth.py``,
+  ``hostile.py``: the scenarios, with their targets
 - ``nodes.py``, ``servers.py``, ``baselines.py``, ``peers/``: what is measured, and what it is compared with
 - ``load.py``: sources, in this process; ``readers.py``, ``reader_process.py``, ``reading.py``: connections, in another
 - ``cpu.py``, ``report.py``: who used the processor; the table and the JSON

@@ -8,7 +8,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from benchmarks import commands, connections, fanout, growth, latency, ledger, page, publish, report, workers
+from benchmarks import commands, connections, fanout, growth, hostile, latency, ledger, page, publish, report, workers
 from benchmarks.nodes import bench, sql
 from tests.harness import ROOT
 
@@ -31,6 +31,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[report.Row]]] = {
     "long_log": growth.long_log,
     "page": page.page,
     "commands": commands.commands,
+    "hostile": hostile.hostile,
 }
 
 
