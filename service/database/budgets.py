@@ -9,7 +9,8 @@ budget      work                                                            conn
 ``audit``   ``/v1/audit/…`` and the deliveries of an alert                  ``TOCSIN_DATABASE_AUDIT_CONNECTIONS``
 ==========  ==============================================================  =======================================
 
-The committer, LISTEN, retention and the dashboard have dedicated connections beside them.
+The committer, LISTEN, retention, the dashboard and what ends abandoned transactions have dedicated
+connections beside them.
 
 In front of each budget is a queue. Work on behalf of a subject shares the budget with that of
 others: one subject may hold half of the connections, and half of the places in the queue::
