@@ -19,6 +19,7 @@ from service.admin.revoker import Revoker
 from service.alerts import action_routes
 from service.alerts import routes as alert_routes
 from service.alerts.committer import Committer
+from service.alerts.dedup import DedupGroups
 from service.alerts.due_alerts import DueAlerts
 from service.alerts.search_index import SearchIndexer
 from service.audit import receipt_routes
@@ -174,7 +175,12 @@ class Node:
         self.dashboard = Dashboard(database, self.node_stats, self.verifier, settings.stream)
 
         self.committer = Committer(
-            database, settings.storage, self.fanout.enqueue_committed, ledger.source_stats, revocations
+            database,
+            settings.storage,
+            self.fanout.enqueue_committed,
+            ledger.source_stats,
+            revocations,
+            DedupGroups(settings.alerts.dedup_groups),
         )
         self.due_alerts = DueAlerts(database, self.committer)
         self.search_indexer = SearchIndexer(database)

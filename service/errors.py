@@ -8,15 +8,16 @@
     │   ├── TokenMissing        401  token_missing           ├── TokenInvalid        401  token_invalid
     │   ├── TokenExpired        401  token_expired           ├── TokenRevoked        401  token_revoked
     │   ├── ScopeMissing        403  scope_missing           ├── TopicForbidden      403  topic_forbidden
-    │   ├── NotFound            404  not_found               ├── MethodNotAllowed    405  method_not_allowed
-    │   ├── RequestTimeout      408  request_timeout         ├── ActionConflict      409  action_conflict
-    │   ├── RequestTooLarge     413  request_too_large       ├── TargetTooLong       414  target_too_long
-    │   ├── HeadersTooLarge     431  headers_too_large       ├── UnsupportedMedia    415  unsupported_media_type
+    │   ├── TopicReserved       403  topic_reserved          ├── NotFound            404  not_found
+    │   ├── MethodNotAllowed    405  method_not_allowed      ├── RequestTimeout      408  request_timeout
+    │   ├── ActionConflict      409  action_conflict         ├── RequestTooLarge     413  request_too_large
+    │   ├── TargetTooLong       414  target_too_long         ├── UnsupportedMedia    415  unsupported_media_type
     │   ├── IdempotencyMismatch 422  idempotency_mismatch    ├── RateLimited         429  rate_limited
-    │   ├── ConnectionLimit     429  connection_limit        ├── InternalError       500  internal_error
-    │   ├── Overloaded          503  overloaded              ├── KeysUnavailable     503  keys_unavailable
-    │   ├── DatabaseUnavailable 503  database_unavailable    ├── OutcomeUnknown      503  outcome_unknown
-    │   └── TooManyQueries      503  too_many_queries        └── QueryTimeout        503  query_timeout
+    │   ├── ConnectionLimit     429  connection_limit        ├── HeadersTooLarge     431  headers_too_large
+    │   ├── InternalError       500  internal_error          ├── Overloaded          503  overloaded
+    │   ├── KeysUnavailable     503  keys_unavailable        ├── DatabaseUnavailable 503  database_unavailable
+    │   ├── OutcomeUnknown      503  outcome_unknown         ├── TooManyQueries      503  too_many_queries
+    │   └── QueryTimeout        503  query_timeout
     ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
     ├── CommandFailed                     a command could not do its work: one line, exit code 1
     ├── ArchiveFailed                     a part of the log was not archived, and so is not purged
@@ -132,6 +133,12 @@ class TopicForbidden(RequestRefused):
     """The token's ``topics`` do not cover the topic."""
 
     status, code, title = 403, "topic_forbidden", "The token does not cover this topic"
+
+
+class TopicReserved(RequestRefused):
+    """The topic is reserved for the service's own alerts."""
+
+    status, code, title = 403, "topic_reserved", "The topic is reserved"
 
 
 class NotFound(RequestRefused):

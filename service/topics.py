@@ -18,6 +18,8 @@ _PARTS = rf"[{TOPIC_CHARACTERS}]+(\.[{TOPIC_CHARACTERS}]+)*"
 TOPIC_REGEX = rf"^{_PARTS}$"
 PATTERN_REGEX = rf"^(\*|{_PARTS}(\.\*)?)$"
 EVERY_TOPIC = ("*",)
+RESERVED_PREFIXES = ("tocsin.", "drill.")
+"""Topics beneath these are the service's own: nobody posts there."""
 
 _TOPIC = re.compile(TOPIC_REGEX)
 _PATTERN = re.compile(PATTERN_REGEX)
@@ -26,6 +28,11 @@ _PATTERN = re.compile(PATTERN_REGEX)
 def is_topic(value: str) -> bool:
     """Say whether ``value`` is a topic: dot-separated parts of ``a-z0-9_-``, 1 to 100 characters."""
     return len(value) <= TOPIC_MAX and _TOPIC.fullmatch(value) is not None
+
+
+def is_reserved(topic: str) -> bool:
+    """Say whether only the service itself raises alerts of ``topic``."""
+    return topic.startswith(RESERVED_PREFIXES)
 
 
 def is_topic_pattern(value: object) -> bool:

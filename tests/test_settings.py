@@ -190,3 +190,31 @@ def test_a_rate_is_what_the_library_of_limits_reads(rate: str) -> None:
         except ValueError:
             with pytest.raises(ValidationError):
                 LimitSettings(write_limit=bad)
+
+
+def test_groups_of_sources_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_DEDUP_GROUPS", " payments = billing, check out ;infra=prometheus,blackbox=2; ")
+    assert load().alerts.dedup_groups == {"payments": ("billing", "check out"), "infra": ("prometheus", "blackbox=2")}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("billing", "write groups such as payments=billing,checkout"),
+        ("billing,checkout", "write groups such as"),
+        ("=billing,checkout", "write groups such as"),
+        ("payments=", "the group payments has a source without a name"),
+        ("payments=billing,,checkout", "the group payments has a source without a name"),
+        ("payments=billing,check\tout", "the group payments has a source without a name"),
+        ("a=billing; a=checkout", "the group a is there twice"),
+        ("a=billing,checkout; b=infra,billing", "the source billing is in a and in b"),
+        ("a=billing,billing", "the source billing is in a and in a"),
+    ],
+)
+def test_groups_that_are_wrong_are_refused_with_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setenv("TOCSIN_DEDUP_GROUPS", text)
+    message = refusal()
+    assert message.startswith("TOCSIN_DEDUP_GROUPS: ")
+    assert said in message

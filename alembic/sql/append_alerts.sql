@@ -69,7 +69,8 @@ BEGIN
     GET DIAGNOSTICS stored = ROW_COUNT;
     IF repeats <> '{}' THEN
         RETURN QUERY
-        SELECT i.ordinal, k.seq, e.id, true, k.request_hash <> decode(request_hashes[i.ordinal], 'hex'), e.body
+        SELECT i.ordinal, k.seq, e.id, true, k.request_hash <> decode(request_hashes[i.ordinal], 'hex'),
+               coalesce(k.answer, e.body)
         FROM ROWS FROM (json_to_recordset(alerts) AS (source text)) WITH ORDINALITY AS i (source, ordinal)
         JOIN idempotency_keys k ON k.source = i.source AND k.key = keys[i.ordinal]
         LEFT JOIN events e ON e.seq = k.seq

@@ -4,7 +4,7 @@ DROP SCHEMA audit CASCADE;
 DROP SCHEMA locks CASCADE;
 DROP VIEW serving_nodes;
 DROP FUNCTION append_alerts, closing_line, dispatch_line, end_nodes, ensure_event_partitions, event_id_at,
-    event_matches, event_partitions, grant_audit, link_log, lock_log, log_blocks, log_holds, microseconds,
+    event_matches, event_partitions, grant_audit, is_addressed, link_log, lock_log, log_blocks, log_holds, microseconds,
     notify_nodes, receipt_line, revoke_from_public, settle_attempt, sighting_line, topic_like, topic_likes,
     try_lock, write_ledger;
 DROP VIEW log_head, deactivated_recipients;

@@ -74,7 +74,7 @@ BEGIN
         FROM json_to_recordset(new_sightings)
              AS r (alert_id uuid, recipient text, topics text[], up_to_seq bigint, seen_at timestamptz)
         JOIN alerts a ON a.id = r.alert_id AND a.topic LIKE ANY (topic_likes(r.topics))
-                     AND (a.recipients IS NULL OR r.recipient = ANY (a.recipients))
+                     AND is_addressed(a.recipients, r.recipient)
         ON CONFLICT DO NOTHING RETURNING sighting_line(stored) AS line
     ), written AS (
         SELECT line FROM closed UNION ALL SELECT line FROM sent UNION ALL SELECT line FROM received

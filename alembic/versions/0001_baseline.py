@@ -130,6 +130,7 @@ def create_alerts() -> None:
         Column("links", JSONB, nullable=False),
         Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
         Column("dedup_key", Text),
+        Column("dedup_audience", Text, comment="of the recipients it was posted with: see service/alerts/dedup.py"),
         Column("status", STATUS, nullable=False, server_default=text("'open'::alert_status")),
         Column(
             "status_by",
@@ -160,8 +161,10 @@ def create_alerts() -> None:
         Index("ix_alerts_unresolved", "seq", postgresql_where=text(UNRESOLVED)),
         Index(
             "uq_alerts_dedup_key",
+            "source",
             "topic",
             "dedup_key",
+            "dedup_audience",
             unique=True,
             postgresql_where=text(f"{UNRESOLVED} AND dedup_key IS NOT NULL"),
         ),

@@ -10,22 +10,22 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
 
-from service.alerts import schemas
-from service.alerts.alert_record import AlertRecord, with_seq
+from service.alerts import schemas, shown
 from service.alerts.commands import AddComment, ChangeStatus
 from service.alerts.committer import Committer
 from service.alerts.fields import AlertId, Name  # noqa: TC001 - FastAPI reads the annotations
 from service.alerts.lifecycle import Action
 from service.alerts.queries import find_alert, find_timeline
+from service.auth.authorization import Operation, authorize
 from service.auth.principal import Principal, Scope
 from service.database.ids import uuid7
-from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded, ScopeMissing
+from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded
 from service.events.idempotency import IdempotencyKey
 from service.http.authentication import Bearer, MayRead
 from service.http.openapi import headers, json_operation, refusals
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import provided
-from service.http.queries import Reads, RequestQueries  # noqa: TC001 - as above
+from service.http.queries import Reads  # noqa: TC001 - as above
 from service.http.request_body import json_body
 
 router = APIRouter(prefix="/v1/alerts/{alert_id:uuid}", tags=["alerts"])
@@ -37,25 +37,26 @@ ProvidedCommitter = Annotated[Committer, Depends(provided(Committer))]
 _ACTING = refusals(NotFound, ActionConflict, Overloaded, OutcomeUnknown)
 
 
-@router.post("/acknowledge", response_model=schemas.AlertOut, responses=_ACTING)
-async def acknowledge(database: Reads, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
+@router.post("/acknowledge", response_model=schemas.AlertAnswer, responses=_ACTING)
+async def acknowledge(committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
     """Acknowledge an open alert. Only the first request succeeds; others get 409 with who was first.
 
-    An admin who repeats an action, here and below, gets the alert as it is, and changes nothing.
+    An admin who repeats an action, here and below, gets the alert as it is, and changes nothing. A
+    token that may act on an alert, and not read it, gets no more than a summary.
     """
-    return await _act(database, committer, principal, alert_id, Action.ACKNOWLEDGE)
+    return await _act(committer, principal, alert_id, Action.ACKNOWLEDGE)
 
 
-@router.post("/resolve", response_model=schemas.AlertOut, responses=_ACTING)
-async def resolve(database: Reads, committer: ProvidedCommitter, principal: Resolver, alert_id: AlertId) -> Response:
+@router.post("/resolve", response_model=schemas.AlertAnswer, responses=_ACTING)
+async def resolve(committer: ProvidedCommitter, principal: Resolver, alert_id: AlertId) -> Response:
     """Resolve an alert. Its source may do so, too."""
-    return await _act(database, committer, principal, alert_id, Action.RESOLVE)
+    return await _act(committer, principal, alert_id, Action.RESOLVE)
 
 
-@router.post("/reopen", response_model=schemas.AlertOut, responses=_ACTING)
-async def reopen(database: Reads, committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
+@router.post("/reopen", response_model=schemas.AlertAnswer, responses=_ACTING)
+async def reopen(committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
     """Reopen an alert that was resolved or has expired, or give up one that was acknowledged."""
-    return await _act(database, committer, principal, alert_id, Action.REOPEN)
+    return await _act(committer, principal, alert_id, Action.REOPEN)
 
 
 @router.post(
@@ -68,8 +69,7 @@ async def reopen(database: Reads, committer: ProvidedCommitter, principal: Manag
     },
     openapi_extra=json_operation(schemas.CommentIn),
 )
-async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is given
-    database: Reads,
+async def comment(
     committer: ProvidedCommitter,
     principal: Manager,
     alert_id: AlertId,
@@ -77,11 +77,9 @@ async def comment(  # noqa: PLR0913, PLR0917 - what it needs, and what it is giv
     idempotency_key: Annotated[Name | None, Header(description="makes a retry safe, for 24 hours")] = None,
 ) -> Response:
     """Comment on an alert, whatever its status."""
-    await _see(database, principal, alert_id)
     key = IdempotencyKey.of(idempotency_key, [str(alert_id), body.text]) if idempotency_key is not None else None
-    stored = await committer.store(
-        AddComment(principal.subject, datetime.now(UTC), alert_id, uuid7(), body.text, key, bearer=principal)
-    )
+    command = AddComment(principal, datetime.now(UTC), alert_id, uuid7(), body.text, key, bearer=principal)
+    stored = await committer.store(command)
     headers = {"Idempotency-Replayed": "true"} if stored.replayed else {}
     return Response(stored.wire, 201, headers, "application/json")
 
@@ -96,33 +94,13 @@ async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query stri
     order: Annotated[Literal["asc", "desc"], Query(description="desc: newest first; the same for each page")] = "asc",
 ) -> Response:
     """List the events of an alert, by default oldest first: what happened, by whom and when."""
-    await _see(database, principal, alert_id)
+    [after] = decode_cursor(cursor, (int,))
     async with database.transaction() as tx:
-        [after] = decode_cursor(cursor, (int,))
+        authorize(principal, Operation.READ, await find_alert(tx, alert_id))
         events, more = await find_timeline(tx, alert_id, after, limit, newest_first=order == "desc")
     return Response(orjson.dumps({"events": events, "next": more}), media_type="application/json")
 
 
-async def _act(
-    database: RequestQueries, committer: Committer, principal: Principal, alert_id: UUID, action: Action
-) -> Response:
-    source = (await _see(database, principal, alert_id, own=action is Action.RESOLVE)).source
-    if not principal.may(Scope.ALERTS_MANAGE) and source != principal.subject:
-        raise ScopeMissing(f"{source} posted this alert; to resolve it needs a token with the scope alerts:manage.")
-    command = ChangeStatus(principal.subject, datetime.now(UTC), alert_id, action, bearer=principal)
-    stored = await committer.store(command)
-    return Response(with_seq(stored.wire, stored.seq), media_type="application/json")
-
-
-async def _see(database: RequestQueries, principal: Principal, alert_id: UUID, *, own: bool = False) -> AlertRecord:
-    """Return an alert that the bearer may see or, if ``own``, has posted.
-
-    Raises:
-        NotFound: there is none.
-
-    """
-    async with database.transaction() as tx:
-        alert = await find_alert(tx, principal, alert_id, own=own)
-    if alert is None:
-        raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
-    return alert
+async def _act(committer: Committer, principal: Principal, alert_id: UUID, action: Action) -> Response:
+    command = ChangeStatus(principal, datetime.now(UTC), alert_id, action, bearer=principal)
+    return Response(shown.acted_on(principal, await committer.store(command)), media_type="application/json")

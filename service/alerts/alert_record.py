@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from service.alerts.dedup import DedupIdentity, KeyOfSource
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ UNRESOLVED: tuple[Status, ...] = ("open", "acknowledged")
 
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """An alert, as a row of the table ``alerts`` holds it. ``escalate_after`` is in seconds."""
+    """An alert, as a row of the table ``alerts`` holds it.
+
+    ``escalate_after`` is in seconds; ``dedup_audience`` stands for the recipients with which it was
+    posted, where it has a dedup key (``dedup.py``).
+    """
 
     id: UUID
     seq: int
@@ -53,6 +58,14 @@ class AlertRecord:
     escalate_at: datetime | None = None
     last_repeat_event_at: datetime | None = None
     repeat_event_due_at: datetime | None = None
+    dedup_audience: str | None = None
+
+    @property
+    def dedup_identity(self) -> DedupIdentity | None:
+        """What it has in common with the alerts that repeat it, None where none does."""
+        if self.dedup_key is None or self.dedup_audience is None:
+            return None
+        return DedupIdentity(KeyOfSource(self.source, self.topic, self.dedup_key), self.dedup_audience)
 
     @property
     def is_unresolved(self) -> bool:
@@ -87,10 +100,11 @@ IMMUTABLE = frozenset(
         "dedup_key",
         "created_at",
         "escalate_after",
+        "dedup_audience",
     }
 )
 """The fields that no command changes."""
-_INTERNAL = frozenset({"seq", "escalate_after", "last_repeat_event_at", "repeat_event_due_at"})
+_INTERNAL = frozenset({"seq", "escalate_after", "last_repeat_event_at", "repeat_event_due_at", "dedup_audience"})
 WIRE_FIELDS = tuple(name for name in FIELDS if name not in _INTERNAL)
 _wire_values = attrgetter(*WIRE_FIELDS)
 

@@ -93,7 +93,7 @@ def read_item(item: Any, principal: Principal, now: datetime) -> QueueItem:
     """Return an item that ``principal`` posted, bytes or a value, as an item of the queue.
 
     Raises:
-        RequestRefused: it is not valid, or the token's topics do not cover its topic.
+        RequestRefused: it is not valid, or the token may not post it.
 
     """
     if isinstance(item, bytes):
@@ -158,6 +158,6 @@ def _refusal_of_all(items: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> 
 def _answer(outcome: Outcome) -> bytes:
     if isinstance(outcome, RequestRefused):
         return orjson.dumps(problem_document(outcome))
-    assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only ProcessDue has another
+    assert isinstance(outcome, Stored)  # noqa: S101 - narrows: an item of a batch is a post
     answer = {"status": 200 if outcome.repeated else 201, "id": outcome.id, "seq": outcome.seq}
     return orjson.dumps({**answer, "replayed": True} if outcome.replayed else answer)

@@ -1,7 +1,8 @@
 """Commands: the changes that are asked for, applied to a unit of work.
 
-A command says what it needs to have read, and records what ``lifecycle.py`` makes of it. Deduplication is
-decided here: a post whose ``dedup_key`` an unresolved alert holds repeats that alert (``PostAlert``).
+A command says what it needs to have read, and records what ``lifecycle.py`` makes of it. Two things
+are decided here, under the log's lock: whether the bearer may act on the alert as it is now
+(``auth/authorization.py``), and whether a post repeats an unresolved alert (``dedup.py``).
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING
 import orjson
 
 from service.alerts import lifecycle
+from service.alerts.dedup import KeyOfSource
 from service.alerts.lifecycle import Action, Transition
-from service.alerts.queue_items import DueProcessed, QueueItem, Stored
+from service.alerts.queue_items import DueProcessed, KeyResolved, QueueItem, Stored
+from service.alerts.shown import summary
 from service.alerts.unit_of_work import Lookup
-from service.errors import ActionConflict, NotFound, RequestRefused
+from service.auth.authorization import Operation, authorize, may_read, refusal
+from service.errors import ActionConflict, RequestRefused
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from service.alerts.alert_record import AlertRecord
     from service.alerts.queue_items import Outcome
     from service.alerts.unit_of_work import UnitOfWork
+    from service.auth.principal import Principal
     from service.events.idempotency import IdempotencyKey
 
 
@@ -33,8 +38,13 @@ if TYPE_CHECKING:
 class Command(QueueItem):
     """A change of an alert that was asked for, by whom and when."""
 
-    actor: str
+    principal: Principal
     at: datetime
+
+    @property
+    def actor(self) -> str:
+        """The actor of its events."""
+        return self.principal.subject
 
     def lookup(self) -> Lookup:
         """Return what it needs to have read."""
@@ -74,9 +84,8 @@ class PostAlert(Command):
 
     def lookup(self) -> Lookup:
         """Ask for the alert that it may repeat."""
-        alert = self.alert
         return Lookup(
-            dedup_keys=[(alert.topic, alert.dedup_key)] if alert.dedup_key is not None else [],
+            repeated=[identity] if (identity := self.alert.dedup_identity) is not None else [],
             idempotency=[(self.actor, self.key.key)] if self.key is not None else [],
         )
 
@@ -85,7 +94,7 @@ class PostAlert(Command):
         if (first := unit.first_answer(self.actor, self.key)) is not None:
             return first
         posted = self.alert
-        holder = unit.holder(posted.topic, posted.dedup_key) if posted.dedup_key is not None else None
+        holder = unit.holder(posted)
         created = Transition(posted, "alert.created")
         transition = created if holder is None else lifecycle.repeat(holder, posted, self.at)
         stored = _stored(unit.record(transition, self.actor, self.at), repeated=holder is not None)
@@ -106,33 +115,50 @@ class ChangeStatus(Command):
 
     def apply(self, unit: UnitOfWork) -> Stored:
         """Act, unless the actor repeats the action."""
-        alert = unit.find(self.alert_id)
-        transition = lifecycle.act(alert, self.action, self.actor, self.at)
+        operation = Operation.RESOLVE if self.action is Action.RESOLVE else Operation.MANAGE
+        alert = authorize(self.principal, operation, unit.find(self.alert_id))
+        try:
+            transition = lifecycle.act(alert, self.action, self.actor, self.at)
+        except ActionConflict:
+            if may_read(self.principal, alert):
+                raise
+            raise ActionConflict(f"The alert is {alert.status}.", members={"alert": summary(alert)}) from None
         if transition is None:
             return _stored(alert)
-        if not alert.is_unresolved and transition.alert.is_unresolved and alert.dedup_key is not None:
-            holder = unit.holder(alert.topic, alert.dedup_key)
-            if holder is not None:
-                raise ActionConflict(f"The alert {holder.id} has taken its place: it has the same dedup_key.")
+        if not alert.is_unresolved and transition.alert.is_unresolved and (holder := unit.holder(alert)) is not None:
+            another = f"The alert {holder.id}" if may_read(self.principal, holder) else "Another alert"
+            raise ActionConflict(f"{another} has taken its place: it has the same dedup_key.")
         return _stored(unit.record(transition, self.actor, self.at))
 
 
 @dataclass(slots=True)
 class ResolveByDedupKey(Command):
-    """The resolution of an alert that its source knows by its dedup key."""
+    """The resolution of the alerts that a source, or its group, knows by a dedup key."""
 
     topic: str
     dedup_key: str
 
-    def lookup(self) -> Lookup:
-        """Ask for the unresolved alert that holds the key."""
-        return Lookup(dedup_keys=[(self.topic, self.dedup_key)])
+    @property
+    def _key(self) -> KeyOfSource:
+        return KeyOfSource(self.actor, self.topic, self.dedup_key)
 
-    def apply(self, unit: UnitOfWork) -> Stored:
-        """Resolve it."""
-        if (alert := unit.holder(self.topic, self.dedup_key)) is None:
-            raise NotFound(f"No unresolved alert of {self.topic} has the key {self.dedup_key!r}.")
-        return ChangeStatus(self.actor, self.at, alert.id, Action.RESOLVE).apply(unit)
+    def lookup(self) -> Lookup:
+        """Ask for the unresolved alerts with the key, whoever their recipients are."""
+        return Lookup(keys=[self._key])
+
+    def apply(self, unit: UnitOfWork) -> KeyResolved:
+        """Resolve those that were read."""
+        own_sources = unit.groups.sharing(self.actor)
+        alerts = [
+            alert
+            for alert in unit.with_key(self._key)
+            if refusal(self.principal, Operation.RESOLVE, alert, own_sources=own_sources) is None
+        ]
+        for alert in alerts:
+            transition = lifecycle.act(alert, Action.RESOLVE, self.actor, self.at)
+            assert transition is not None  # noqa: S101 - narrows: it is unresolved
+            unit.record(transition, self.actor, self.at)
+        return KeyResolved(len(alerts), has_more=unit.is_partial)
 
 
 @dataclass(slots=True)
@@ -155,11 +181,11 @@ class AddComment(Command):
 
     def apply(self, unit: UnitOfWork) -> Stored:
         """Append it."""
+        alert = authorize(self.principal, Operation.MANAGE, unit.find(self.alert_id))
         if (first := unit.first_answer(self.actor, self.key)) is not None:
             return first
         comment = {"id": str(self.id), "text": self.text}
-        transition = lifecycle.comment(unit.find(self.alert_id), self.at)
-        unit.record(transition, self.actor, self.at, {"comment": comment})
+        unit.record(lifecycle.comment(alert, self.at), self.actor, self.at, {"comment": comment})
         answer = {**comment, "alert_id": str(self.alert_id), "actor": self.actor, "at": rfc3339(self.at)}
         stored = Stored(self.id, unit.head, orjson.dumps(answer))
         unit.keep_answer(self.actor, self.key, stored, self.at)

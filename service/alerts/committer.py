@@ -36,12 +36,10 @@ import time
 from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from uuid import UUID
-
-import orjson
 
 from service.alerts.commands import Command, PostAlert, apply_all
 from service.alerts.commit_connection import CommitConnection
+from service.alerts.dedup import NO_GROUPS
 from service.alerts.queue_items import PendingAlert, Stored, Waiting
 from service.alerts.statements import load_unit_of_work, write_unit_of_work
 from service.alerts.unit_of_work import Lookup
@@ -65,6 +63,7 @@ from service.metrics import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from service.alerts.dedup import DedupGroups
     from service.alerts.queue_items import Outcome, QueueItem
     from service.alerts.statements import SettledAttempt
     from service.auth.tokens import Revocations
@@ -95,13 +94,14 @@ class _Decided(NamedTuple):
 class Committer:
     """Stores alerts, many in one transaction."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of the node that it needs
         self,
         database: Database,
         settings: StorageSettings,
         committed: Callable[[Position, Sequence[Event]], None],
         sources: SourceCounter,
         revocations: Revocations,
+        groups: DedupGroups = NO_GROUPS,
     ) -> None:
         self._connection = CommitConnection(database)
         self._write_check = database.write_check
@@ -113,6 +113,7 @@ class Committer:
         self._concluded = asyncio.Event()
         """Set while no batch is under way, and for a moment after each."""
         self._concluded.set()
+        self._groups = groups
         self._queue: deque[QueueItem] = deque()
         self._arrived = asyncio.Event()
         self._queue_bytes = 0
@@ -132,7 +133,7 @@ class Committer:
         [outcome] = await self.store_all([item])
         if isinstance(outcome, RequestRefused):
             raise outcome
-        assert isinstance(outcome, Stored)  # noqa: S101 - narrows: only ProcessDue has another
+        assert isinstance(outcome, Stored)  # noqa: S101 - narrows: those with other outcomes are stored by store_all
         return outcome
 
     async def store_all(self, items: Sequence[QueueItem]) -> list[Outcome]:
@@ -262,7 +263,7 @@ class Committer:
             decided = None
             async with connection.transaction():
                 lookup = Lookup.union(command.lookup() for command in batch)
-                unit = await load_unit_of_work(connection, attempt, lookup, self._idle_timeout)
+                unit = await load_unit_of_work(connection, attempt, lookup, self._idle_timeout, self._groups)
                 outcomes = apply_all(batch, unit)
                 await write_unit_of_work(connection, unit)
                 decided = _Decided(outcomes, unit.start, unit.events)
@@ -386,7 +387,7 @@ def _outcome(alert: PendingAlert, result: Appended) -> Stored | IdempotencyMisma
         return mismatch()
     if result.body is None:
         return Stored(alert.id, result.seq, alert.wire, replayed=result.replayed)
-    return Stored(UUID(orjson.loads(result.body)["id"]), result.seq, result.body, replayed=result.replayed)
+    return Stored.first(result.seq, result.body, replayed=result.replayed)
 
 
 def _post_outcomes(batch: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, PostOutcome]]:

@@ -8,6 +8,7 @@ that starts.
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,11 @@ from service.alerts.lifecycle import SERVICE
 from service.alerts.queue_items import DueProcessed
 from service.alerts.statements import DUE_MAX
 from service.alerts.tables import alerts
+from service.auth.principal import Principal
 from service.errors import RequestRefused
 from service.logs import get_logger
 from service.periodic import PeriodicTask
+from service.topics import EVERY_TOPIC
 
 if TYPE_CHECKING:
     from service.alerts.committer import Committer
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 DUE_INTERVAL_SECONDS = 1
+_SERVICE = Principal(SERVICE, frozenset(), EVERY_TOPIC, math.inf)
 
 
 class DueAlerts:
@@ -50,7 +54,7 @@ class DueAlerts:
             return bool(await tx.scalar(select(due)))
 
     async def _process_some(self) -> int:
-        [outcome] = await self._committer.store_all([ProcessDue(SERVICE, datetime.now(UTC))])
+        [outcome] = await self._committer.store_all([ProcessDue(_SERVICE, datetime.now(UTC))])
         if isinstance(outcome, RequestRefused):
             log.warning("due alerts could not be committed", error=outcome.code)
         return outcome.alerts if isinstance(outcome, DueProcessed) else 0

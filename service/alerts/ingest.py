@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from service.alerts.alert_record import WIRE_FIELDS, AlertRecord, encode
 from service.alerts.commands import PostAlert
+from service.alerts.dedup import audience_of
 from service.alerts.queue_items import PendingAlert
 from service.alerts.schemas import AlertIn
+from service.auth.authorization import AlertFacts, Operation, authorize
 from service.database.ids import uuid7
-from service.errors import TopicForbidden
 from service.events.idempotency import IdempotencyKey
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ def accept(
     """Return an alert that ``principal`` posted, with an id, as an item of the queue.
 
     Raises:
-        TopicForbidden: the token's topics do not cover the alert's.
+        RequestRefused: the token may not post it: its topic is reserved, or the token does not cover
+            it.
 
     """
-    require_topic(principal, alert.topic)
     source = principal.subject
+    authorize(principal, Operation.POST, AlertFacts(alert.topic, source, alert.recipients))
     fields = _INITIAL.copy()  # in the order of the wire form, and so made once: this is the hot path
     fields.update(zip(_POSTED, _posted_values(alert), strict=True))
     fields["id"] = uuid7()
@@ -45,18 +47,9 @@ def accept(
         return PendingAlert(fields["id"], source, at, alert, encode(fields), key, bearer=principal)
     if (seconds := alert.escalate_after) is not None:
         fields["escalate_at"] = at + timedelta(seconds=seconds)
-    return PostAlert(source, at, AlertRecord(seq=0, escalate_after=seconds, **fields), key, bearer=principal)
-
-
-def require_topic(principal: Principal, topic: str) -> None:
-    """Refuse an alert of a topic that the token does not cover.
-
-    Raises:
-        TopicForbidden: its topics do not cover ``topic``.
-
-    """
-    if not principal.covers(topic):
-        raise TopicForbidden(f"The token's topics do not cover {topic}.")
+    audience = audience_of(alert.recipients) if alert.dedup_key is not None else None
+    record = AlertRecord(seq=0, escalate_after=seconds, dedup_audience=audience, **fields)
+    return PostAlert(principal, at, record, key, bearer=principal)
 
 
 def idempotency_key(key: str | None, alert: AlertIn) -> IdempotencyKey | None:

@@ -68,8 +68,8 @@ def any_topic(topic: ColumnElement[str], patterns: Sequence[str]) -> ColumnEleme
 
 
 def visible_to(principal: Principal) -> ColumnElement[bool]:
-    """Return the condition that ``principal`` may see an alert."""
-    addressed = or_(alerts.c.recipients.is_(None), literal(principal.subject, Text) == any_(alerts.c.recipients))
+    """Return the condition that ``principal`` may see an alert: the twin of ``auth/authorization.py``."""
+    addressed = func.is_addressed(alerts.c.recipients, literal(principal.subject, Text))
     return (
         addressed if principal.topics == EVERY_TOPIC else and_(addressed, any_topic(alerts.c.topic, principal.topics))
     )
@@ -105,12 +105,9 @@ async def list_alerts(
     return page, more, head
 
 
-async def find_alert(
-    tx: AsyncConnection, principal: Principal, alert_id: UUID, *, own: bool = False
-) -> AlertRecord | None:
-    """Return an alert that ``principal`` may see or, if ``own``, has posted; None if there is none."""
-    visible = or_(visible_to(principal), alerts.c.source == principal.subject) if own else visible_to(principal)
-    row = (await tx.execute(select(*_COLUMNS).where(alerts.c.id == alert_id, visible))).first()
+async def find_alert(tx: AsyncConnection, alert_id: UUID) -> AlertRecord | None:
+    """Return an alert, whoever may see it; None if there is none."""
+    row = (await tx.execute(select(*_COLUMNS).where(alerts.c.id == alert_id))).first()
     return _alert(row) if row else None
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from uuid import UUID
+
+import orjson
 
 from service.events.hash_chain import digest, event_line
 from service.events.log import Event
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from uuid import UUID
 
     from service.alerts.schemas import AlertIn
     from service.auth.principal import Principal
@@ -37,6 +39,20 @@ class Stored(NamedTuple):
     replayed: bool = False
     repeated: bool = False
 
+    @classmethod
+    def first(cls, seq: int, answer: bytes, *, replayed: bool = False) -> Stored:
+        """Return a first answer that was kept: a comment or an alert. One that was repeated counts from 2."""
+        document = orjson.loads(answer)
+        is_repeated = document.get("occurrences", 1) > 1
+        return cls(UUID(document["id"]), seq, answer, replayed=replayed, repeated=is_repeated)
+
+
+class KeyResolved(NamedTuple):
+    """How many alerts were resolved by their key; ``has_more``: there may be more, so ask again."""
+
+    alerts: int
+    has_more: bool
+
 
 class DueProcessed(NamedTuple):
     """How many alerts were due."""
@@ -44,7 +60,7 @@ class DueProcessed(NamedTuple):
     alerts: int
 
 
-Outcome: TypeAlias = "Stored | DueProcessed | RequestRefused"
+Outcome: TypeAlias = "Stored | KeyResolved | DueProcessed | RequestRefused"
 
 
 class Waiting:

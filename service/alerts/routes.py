@@ -15,15 +15,24 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import Field, ValidationError
 
-from service.alerts import batch_request, schemas
-from service.alerts.alert_record import Status, with_seq
+from service.alerts import batch_request, schemas, shown
+from service.alerts.alert_record import Status
 from service.alerts.committer import Committer
 from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Line, Name, Time, TopicPattern, listed, topic_patterns
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queries import AlertQuery, find_alert, list_alerts
 from service.alerts.queue_items import Stored
-from service.auth.principal import Scope, is_subject
-from service.errors import IdempotencyMismatch, InvalidRequest, NotFound, OutcomeUnknown, Overloaded, TopicForbidden
+from service.auth.authorization import Operation, authorize
+from service.auth.principal import Principal, Scope, is_subject
+from service.errors import (
+    IdempotencyMismatch,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    Overloaded,
+    TopicForbidden,
+    TopicReserved,
+)
 from service.http.authentication import Bearer, MayRead
 from service.http.fast_route import FastRoute
 from service.http.openapi import fast_operation, headers, refusals, schema_of
@@ -46,8 +55,10 @@ async def post_alert(request: Request) -> Response:
 
     The answer means that it is committed. With an ``Idempotency-Key`` a retry is answered as the
     first request was, with ``Idempotency-Replayed: true``, and stores nothing. An alert with the
-    ``dedup_key`` of an unresolved one in its topic repeats that one: it is counted there, and the
-    answer is 200.
+    topic, the recipients and the ``dedup_key`` of an unresolved one of the same source, or of a
+    source in its group, repeats that one: it is counted there, and the answer is 200. A token that
+    may not read the alert is answered with its ``id``, ``seq``, ``status`` and ``occurrences``,
+    beside what was sent.
     """
     principal = await _writer(request)
     alert = await read_model(request, schemas.AlertIn)
@@ -55,16 +66,16 @@ async def post_alert(request: Request) -> Response:
     if key is not None and not is_subject(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
     item = accept(alert, principal, datetime.now(UTC), idempotency_key(key, alert))
-    return created(await part(request, Committer).store(item))
+    return created(principal, await part(request, Committer).store(item), alert)
 
 
-def created(stored: Stored) -> Response:
-    """Answer that an alert is stored, with all of it."""
+def created(principal: Principal, stored: Stored, sent: schemas.AlertIn) -> Response:
+    """Answer that an alert is stored, with as much of it as the token may read."""
     headers = {"Location": f"/v1/alerts/{stored.id}"}
     if stored.replayed:
         headers["Idempotency-Replayed"] = "true"
     status = 200 if stored.repeated else 201
-    return Response(with_seq(stored.wire, stored.seq), status, headers, "application/json")
+    return Response(shown.posted(principal, stored, sent), status, headers, "application/json")
 
 
 async def post_batch(request: Request) -> Response:
@@ -98,7 +109,7 @@ _IDEMPOTENCY_KEY = {
     "schema": schema_of(Name),
     "description": "makes a retry safe, for 24 hours",
 }
-_STORING = (TopicForbidden, IdempotencyMismatch, Overloaded, OutcomeUnknown)
+_STORING = (TopicForbidden, TopicReserved, IdempotencyMismatch, Overloaded, OutcomeUnknown)
 _STORED = headers("Location", "Idempotency-Replayed")
 
 fast_routes = [
@@ -108,10 +119,10 @@ fast_routes = [
         methods=["POST"],
         tags=["alerts"],
         status_code=201,
-        response_model=schemas.AlertOut,
+        response_model=schemas.AlertAnswer,
         responses={
             201: {"description": "It is stored.", "headers": _STORED},
-            200: {"description": "It repeated an alert.", "model": schemas.AlertOut, "headers": _STORED},
+            200: {"description": "It repeated an alert.", "model": schemas.AlertAnswer, "headers": _STORED},
             **refusals(*_STORING),
         },
         openapi_extra=fast_operation(
@@ -188,9 +199,9 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     )
     async with database.transaction(snapshot=True) as tx:
         page, more, head = await list_alerts(tx, principal, query)
-    shown = [orjson.Fragment(alert.wire_with_seq()) for alert in page]
+    alerts = [orjson.Fragment(alert.wire_with_seq()) for alert in page]
     return Response(
-        orjson.dumps({"alerts": shown, "next": more, "head": head.seq, "cursor": head.cursor}),
+        orjson.dumps({"alerts": alerts, "next": more, "head": head.seq, "cursor": head.cursor}),
         media_type="application/json",
     )
 
@@ -199,7 +210,5 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
 async def get_alert(database: Reads, principal: MayRead, alert_id: AlertId) -> Response:
     """Return one alert."""
     async with database.transaction() as tx:
-        alert = await find_alert(tx, principal, alert_id)
-    if alert is None:
-        raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
+        alert = authorize(principal, Operation.READ, await find_alert(tx, alert_id))
     return Response(alert.wire_with_seq(), media_type="application/json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
 
 from service.alerts.alert_record import Status
 from service.alerts.fields import (
@@ -77,7 +77,11 @@ class AlertIn(BaseModel):
         None, min_length=1, max_length=RECIPIENTS_MAX, description="these admins only; null: all who may see the topic"
     )
     dedup_key: Annotated[Line, Field(max_length=KEY_MAX)] | None = Field(
-        None, description="while an alert of the topic with this key is unresolved, this one repeats it"
+        None,
+        description=(
+            "while an alert with this key, the same topic and the same recipients is unresolved, of this source or its"
+            " group, this one repeats it"
+        ),
     )
     expires_at: FutureTime | None = Field(None, description="when the alert expires; in the future")
     escalate_after: Annotated[int, Field(ge=1, le=ESCALATE_MAX), WHOLE] | None = Field(
@@ -145,6 +149,26 @@ class AlertOut(AlertShown):
     model_config = ConfigDict(json_schema_extra={"examples": [{**_ALERT, "seq": 4711}]})
 
     seq: int = Field(description="its position in the log: the event that created it")
+
+
+class AlertSummary(BaseModel):
+    """What a token that may not read an alert learns of it, beside what it sent itself."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"examples": [{"id": _ALERT["id"], "status": "open", "occurrences": 2, "seq": 4711}]},
+    )
+
+    id: UUID
+    status: Status
+    occurrences: int
+    seq: int = Field(description="its position in the log: the event that created it")
+
+
+class AlertAnswer(RootModel[AlertOut | AlertSummary]):
+    """An alert, or a summary for a token that may not read it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**_ALERT, "seq": 4711}]})
 
 
 class CommentIn(BaseModel):
@@ -260,11 +284,18 @@ class BatchResult(BaseModel):
     code: str | None = Field(None, description="why it is refused")
 
 
+_BATCH_ANSWER: dict[str, Any] = {"results": [{"status": 201, "id": _ALERT["id"], "seq": 4711}]}
+
+
 class BatchAnswer(BaseModel):
     """One result per alert, in the order of the request."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"results": [{"status": 201, "id": _ALERT["id"], "seq": 4711}]}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_BATCH_ANSWER]})
 
     results: list[BatchResult]
+
+
+class AlertOrBatchAnswer(RootModel[BatchAnswer | AlertOut | AlertSummary]):
+    """The answer to a batch of events, or to one event that repeated an alert."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_BATCH_ANSWER]})

@@ -13,6 +13,7 @@ import orjson
 from sqlalchemy.dialects import postgresql
 
 from service.alerts.alert_record import FIELDS, IMMUTABLE, AlertRecord
+from service.alerts.dedup import NO_GROUPS
 from service.alerts.queue_items import Stored
 from service.alerts.tables import alerts, idempotency_keys
 from service.alerts.unit_of_work import FirstAnswer, UnitOfWork
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
     import asyncpg
     from sqlalchemy import Table
 
+    from service.alerts.dedup import DedupGroups
     from service.alerts.unit_of_work import Lookup, NewAnswer
 
 DUE_MAX = 500
 """The most due alerts that one transaction processes."""
+KEYS_MAX = 500
+"""The most alerts that one transaction resolves by their keys."""
 
 _BEGIN = "SELECT lock_log($1), set_config('idle_in_transaction_session_timeout', $2, true)"
 # The attempt is recorded whatever the commands do: a transaction that writes nothing is not confirmed by synchronous
@@ -45,22 +49,39 @@ _UNRESOLVED = "status IN ('open', 'acknowledged')"
 # The driver would ask the database what an enum is.
 _COLUMNS = ", ".join(f"{name}::text" if isinstance(alerts.c[name].type, postgresql.ENUM) else name for name in FIELDS)
 
-# $1 ids, $2 and $3 topics and keys, $4 the time where alerts are due, else null. The second part
-# finds who holds the key of an alert that may be reopened. The rows are locked because retention,
-# which alone does not hold the log's lock, may be about to delete one: it passes over those that
-# are locked, and what it deleted is not found here.
+# $1 ids, $2 to $5 what repeated alerts have in common, $6 and $7 sources and their groups, $8 the time
+# where alerts are due, else null. The second part finds what has taken the place of an alert that may
+# be reopened. The rows are locked because retention, which alone does not hold the log's lock, may be
+# about to delete one: it passes over those that are locked, and what it deleted is not found here.
 _READ_ALERTS = f"""
 SELECT {_COLUMNS} FROM alerts WHERE id IN (
     SELECT unnest($1::uuid[])
     UNION ALL
-    SELECT holder.id FROM alerts named JOIN alerts holder ON holder.topic = named.topic
-           AND holder.dedup_key = named.dedup_key AND holder.{_UNRESOLVED}
+    SELECT holder.id
+    FROM alerts named
+    CROSS JOIN LATERAL (
+        SELECT named.source
+        UNION
+        SELECT other.source FROM unnest($6::text[], $7::text[]) AS own (source, name)
+        JOIN unnest($6::text[], $7::text[]) AS other (source, name) USING (name) WHERE own.source = named.source
+    ) AS sharing
+    JOIN alerts holder ON holder.source = sharing.source AND holder.topic = named.topic
+         AND holder.dedup_key = named.dedup_key AND holder.dedup_audience = named.dedup_audience
+         AND holder.{_UNRESOLVED}
     WHERE named.id = ANY ($1)
     UNION ALL
-    SELECT id FROM unnest($2::text[], $3::text[]) AS k (topic, dedup_key) JOIN alerts USING (topic, dedup_key)
-    WHERE {_UNRESOLVED}
+    SELECT id FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])
+                   AS k (source, topic, dedup_key, dedup_audience)
+    JOIN alerts USING (source, topic, dedup_key, dedup_audience) WHERE {_UNRESOLVED}
     UNION ALL
-    (SELECT id FROM alerts WHERE {_UNRESOLVED} AND due_at <= $4 ORDER BY due_at LIMIT {DUE_MAX})
+    (SELECT id FROM alerts WHERE {_UNRESOLVED} AND due_at <= $8 ORDER BY due_at LIMIT {DUE_MAX})
+) FOR NO KEY UPDATE OF alerts
+"""  # noqa: S608 - constant
+
+_READ_KEYS = f"""
+SELECT {_COLUMNS} FROM alerts WHERE id IN (
+    SELECT id FROM unnest($1::text[], $2::text[], $3::text[]) AS k (source, topic, dedup_key)
+    JOIN alerts USING (source, topic, dedup_key) WHERE {_UNRESOLVED} LIMIT {KEYS_MAX}
 ) FOR NO KEY UPDATE OF alerts
 """  # noqa: S608 - constant
 
@@ -96,7 +117,11 @@ SELECT link_log($4, $5, $6), notify_nodes('{EVENTS_CHANNEL}', $7::text) WHERE $7
 
 
 async def load_unit_of_work(
-    connection: asyncpg.Connection, attempt: int, lookup: Lookup, idle_timeout_seconds: float
+    connection: asyncpg.Connection,
+    attempt: int,
+    lookup: Lookup,
+    idle_timeout_seconds: float,
+    groups: DedupGroups = NO_GROUPS,
 ) -> UnitOfWork:
     """Take the log's lock, which is held to the commit, record the attempt, and read.
 
@@ -105,16 +130,19 @@ async def load_unit_of_work(
     """
     await connection.execute(_BEGIN, attempt, f"{idle_timeout_seconds * 1000:.0f}")
     head = Position(*await connection.fetchrow(_RECORD_AND_READ_HEAD, attempt))
-    topics, keys = [topic for topic, _ in lookup.dedup_keys], [key for _, key in lookup.dedup_keys]
-    rows = await connection.fetch(_READ_ALERTS, lookup.ids, topics, keys, lookup.due_at)
-    answers = {}
+    repeated = [(*key, audience) for one, audience in lookup.repeated for key in groups.keys(one)]
+    asked = *_arrays(repeated, 4), *_arrays(groups.members, 2)
+    rows = await connection.fetch(_READ_ALERTS, lookup.ids, *asked, lookup.due_at)
+    answers, is_partial = {}, False
+    if lookup.keys:
+        keys = {key for one in lookup.keys for key in groups.keys(one)}
+        with_keys = await connection.fetch(_READ_KEYS, *_arrays(keys, 3))
+        rows, is_partial = [*rows, *with_keys], len(with_keys) == KEYS_MAX
     if lookup.idempotency:
-        sources, keys = [source for source, _ in lookup.idempotency], [key for _, key in lookup.idempotency]
-        for source, key, content, seq, body in await connection.fetch(_READ_ANSWERS, sources, keys):
-            stored = Stored(UUID(orjson.loads(body)["id"]), seq, body.encode())
-            answers[source, key] = FirstAnswer(content, stored)
+        for source, key, content, seq, body in await connection.fetch(_READ_ANSWERS, *_arrays(lookup.idempotency, 2)):
+            answers[source, key] = FirstAnswer(content, Stored.first(seq, body.encode()))
     read = [_alert(row) for row in rows]
-    return UnitOfWork(head, {alert.id: alert for alert in read}, answers)
+    return UnitOfWork(head, {alert.id: alert for alert in read}, answers, groups=groups, is_partial=is_partial)
 
 
 async def write_unit_of_work(connection: asyncpg.Connection, unit: UnitOfWork) -> None:
@@ -152,6 +180,12 @@ async def settle_attempt(
         timeout=timeout_seconds,
     )
     return SettledAttempt(row[0], frozenset(row[1]), Position(row[2], row[3]))
+
+
+def _arrays(rows: Iterable[Sequence[str]], width: int) -> list[list[str]]:
+    """Return the columns of rows: arrays to be read with ``unnest``."""
+    rows = list(rows)
+    return [[row[number] for row in rows] for number in range(width)]
 
 
 def _json(rows: Iterable[dict[str, Any]]) -> str:

@@ -37,6 +37,7 @@ alerts = Table(
     Column("links", JSONB, nullable=False),
     Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
     Column("dedup_key", Text),
+    Column("dedup_audience", Text, comment="of the recipients it was posted with: see service/alerts/dedup.py"),
     Column("status", status_type, nullable=False, server_default=text("'open'::alert_status")),
     Column(
         "status_by",
@@ -71,8 +72,10 @@ alerts = Table(
     Index("ix_alerts_unresolved", "seq", postgresql_where=text(_UNRESOLVED)),
     Index(
         "uq_alerts_dedup_key",
+        "source",
         "topic",
         "dedup_key",
+        "dedup_audience",
         unique=True,
         postgresql_where=text(f"{_UNRESOLVED} AND dedup_key IS NOT NULL"),
     ),

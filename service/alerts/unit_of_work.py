@@ -7,13 +7,14 @@ one node or on fifty.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
+from service.alerts.dedup import NO_GROUPS
 from service.database.ids import random_ids
-from service.errors import NotFound
 from service.events.idempotency import mismatch
 from service.events.log import Event
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from service.alerts.alert_record import AlertRecord
+    from service.alerts.dedup import DedupGroups, DedupIdentity, KeyOfSource
     from service.alerts.lifecycle import Transition
     from service.alerts.queue_items import Stored
     from service.events.idempotency import IdempotencyKey
@@ -31,10 +33,15 @@ if TYPE_CHECKING:
 
 
 class Lookup(NamedTuple):
-    """What commands need to have read: by id, by key, and the alerts due at ``due_at``."""
+    """What commands need to have read, and the alerts due at ``due_at``.
+
+    ``repeated`` asks for the unresolved alert that another one repeats, ``keys`` for all unresolved
+    alerts with a key; both of any source of the group.
+    """
 
     ids: Sequence[UUID] = ()
-    dedup_keys: Sequence[tuple[str, str]] = ()
+    repeated: Sequence[DedupIdentity] = ()
+    keys: Sequence[KeyOfSource] = ()
     idempotency: Sequence[tuple[str, str]] = ()
     due_at: datetime | None = None
 
@@ -44,7 +51,8 @@ class Lookup(NamedTuple):
         lookups = list(lookups)
         return cls(
             ids=[alert_id for lookup in lookups for alert_id in lookup.ids],
-            dedup_keys=[key for lookup in lookups for key in lookup.dedup_keys],
+            repeated=[identity for lookup in lookups for identity in lookup.repeated],
+            keys=[key for lookup in lookups for key in lookup.keys],
             idempotency=[key for lookup in lookups for key in lookup.idempotency],
             due_at=max((lookup.due_at for lookup in lookups if lookup.due_at is not None), default=None),
         )
@@ -72,7 +80,7 @@ class UnitOfWork:
 
     ``alerts`` and ``answers`` are kept current: by id, and by source and key. ``changed``,
     ``events`` and ``new_answers`` are to be written. ``start`` is the head of the log that was
-    found.
+    found. ``is_partial``: not all of the alerts with the keys that were asked for were read.
     """
 
     start: Position
@@ -81,35 +89,44 @@ class UnitOfWork:
     changed: dict[UUID, AlertRecord] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     new_answers: list[NewAnswer] = field(default_factory=list)
-    _holders: dict[tuple[str, str], UUID] = field(init=False)
+    groups: DedupGroups = NO_GROUPS
+    is_partial: bool = False
+    _holders: dict[KeyOfSource, dict[str, UUID]] = field(init=False)
+    """The ids of the unresolved alerts with a key, by audience."""
 
     def __post_init__(self) -> None:
-        self._holders = {
-            (alert.topic, alert.dedup_key): alert.id
-            for alert in self.alerts.values()
-            if alert.is_unresolved and alert.dedup_key is not None
-        }
+        self._holders = defaultdict(dict)
+        for alert in self.alerts.values():
+            self._keep_holder(alert)
 
     @property
     def head(self) -> int:
         """The last ``seq`` of the log once this is written."""
         return self.start.seq + len(self.events)
 
-    def find(self, alert_id: UUID) -> AlertRecord:
-        """Return an alert.
+    def find(self, alert_id: UUID) -> AlertRecord | None:
+        """Return an alert that commands have asked for."""
+        return self.alerts.get(alert_id)
 
-        Raises:
-            NotFound: there is none.
+    def holder(self, posted: AlertRecord) -> AlertRecord | None:
+        """Return the unresolved alert that ``posted`` repeats, if any."""
+        if (identity := posted.dedup_identity) is None:
+            return None
+        found = (self._holders[key].get(identity.audience) for key in self.groups.keys(identity.key))
+        return next((self.alerts[alert_id] for alert_id in found if alert_id is not None), None)
 
-        """
-        if (alert := self.alerts.get(alert_id)) is None:
-            raise NotFound(f"There is no alert {alert_id}.")
-        return alert
+    def with_key(self, key: KeyOfSource) -> list[AlertRecord]:
+        """Return the unresolved alerts with a key, of its source or its group."""
+        return [self.alerts[alert_id] for one in self.groups.keys(key) for alert_id in self._holders[one].values()]
 
-    def holder(self, topic: str, dedup_key: str) -> AlertRecord | None:
-        """Return the unresolved alert of ``topic`` that holds the key."""
-        alert_id = self._holders.get((topic, dedup_key))
-        return self.alerts[alert_id] if alert_id is not None else None
+    def _keep_holder(self, alert: AlertRecord) -> None:
+        if (identity := alert.dedup_identity) is None:
+            return
+        holders = self._holders[identity.key]
+        if alert.is_unresolved:
+            holders[identity.audience] = alert.id
+        elif holders.get(identity.audience) == alert.id:
+            del holders[identity.audience]
 
     def record(
         self, transition: Transition, actor: str, at: datetime, details: dict[str, Any] | None = None
@@ -136,12 +153,7 @@ class UnitOfWork:
                 )
             )
         self.alerts[alert.id] = self.changed[alert.id] = alert
-        if alert.dedup_key is not None:
-            key = alert.topic, alert.dedup_key
-            if alert.is_unresolved:
-                self._holders[key] = alert.id
-            elif self._holders.get(key) == alert.id:
-                del self._holders[key]
+        self._keep_holder(alert)
         return alert
 
     def first_answer(self, source: str, key: IdempotencyKey | None) -> Stored | None:

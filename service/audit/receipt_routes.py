@@ -14,7 +14,7 @@ from service.errors import NotFound
 from service.http.openapi import refusals
 from service.http.pagination import CURSOR_MAX, cursor_parameter, decode_cursor, encode_cursor
 from service.http.queries import Audit  # noqa: TC001 - as above
-from service.ledger.queries import may_see_receipts
+from service.ledger.queries import authorize_receipts
 from service.ledger.routes import MaySeeReceipts  # noqa: TC001 - as above
 
 router = APIRouter(prefix="/v1", tags=["deliveries"])
@@ -34,8 +34,7 @@ async def get_receipts(
     """
     [after] = decode_cursor(cursor, queries.RECIPIENTS_KEYSET)
     async with database.transaction(snapshot=True) as tx:
-        if not await may_see_receipts(tx, principal, alert_id):
-            raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
+        await authorize_receipts(tx, principal, alert_id)
         counts = await queries.recipient_counts(tx, alert_id)
         recipients, more = await queries.alert_recipients(tx, alert_id, PageRequest(limit, after))
     return schemas.AlertReceipts.model_validate(

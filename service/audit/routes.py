@@ -17,6 +17,7 @@ from service.audit import queries, schemas
 from service.audit.queries import LISTS, PageRequest, TimeRange
 from service.audit.report import report
 from service.audit.report_schemas import AuditReport
+from service.auth.authorization import AlertFacts, Operation, authorize
 from service.auth.principal import Principal, Scope
 from service.errors import NotFound, TopicForbidden
 from service.http.authentication import Bearer
@@ -97,8 +98,8 @@ async def audit_alert(
     people, times = decode_cursor(cursor, queries.RECIPIENTS_KEYSET, queries.TIMELINE_KEYSET)
     async with database.transaction(snapshot=True) as tx:
         head = await queries.alert_head(tx, alert_id)
-        if head is None or not principal.covers(head["topic"]):
-            raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
+        facts = AlertFacts(head["topic"], head["source"], head["recipients"]) if head is not None else None
+        authorize(principal, Operation.AUDIT, facts)
         counts = await queries.recipient_counts(tx, alert_id)
         recipients, people = await queries.alert_recipients(tx, alert_id, PageRequest(limit, people))
         timeline, times = await queries.timeline(tx, alert_id, PageRequest(limit, times))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from service.topics import any_covers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SUBJECT_MAX = 200
 
@@ -52,3 +56,7 @@ class Principal:
     def covers(self, topic: str) -> bool:
         """Return whether the token's topics cover ``topic``."""
         return any_covers(self.topics, topic)
+
+    def covers_all(self, patterns: Iterable[str]) -> bool:
+        """Return whether the token's topics cover all that ``patterns`` cover."""
+        return all(map(self.covers, patterns))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from service.auth.authorization import is_addressed
 from service.severity import RANK, Severity
 from service.topics import EVERY_TOPIC, any_covers
 
@@ -46,4 +47,4 @@ class EventFilter:
 
 def is_for(recipient: str, event: Visible) -> bool:
     """Say whether ``event`` is for ``recipient``: for all, or for these admins and this one among them."""
-    return event.recipients is None or recipient in event.recipients
+    return is_addressed(event.recipients, recipient)

@@ -115,7 +115,12 @@ _FAULTS = {
 }
 _MEMBERS: dict[type[RequestRefused], dict[str, Any]] = {
     InvalidRequest: {"errors": _FAULTS},
-    ActionConflict: {"alert": {"$ref": f"{_SCHEMAS}AlertOut", "description": "The alert in its current state."}},
+    ActionConflict: {
+        "alert": {
+            "anyOf": [{"$ref": f"{_SCHEMAS}{name}"} for name in ("AlertOut", "AlertSummary")],
+            "description": "The alert in its current state, as far as the token may read it.",
+        }
+    },
     DatabaseUnavailable: {"reason": {"enum": list(get_args(UnavailableReason)), "description": "What fails."}},
 }
 """Further members of a refusal's document."""

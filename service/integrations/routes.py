@@ -16,19 +16,20 @@ from service.alerts.commands import PostAlert, ResolveByDedupKey
 from service.alerts.committer import Committer
 from service.alerts.fields import VISIBLE_PATTERN
 from service.alerts.ingest import accept
-from service.alerts.queue_items import Outcome, PendingAlert, QueueItem, Stored
+from service.alerts.queue_items import KeyResolved, Outcome, PendingAlert, Stored
 from service.alerts.routes import created
+from service.auth.authorization import AlertFacts, Operation, refusal
 from service.auth.principal import Principal, Scope
 from service.errors import (
     IdempotencyMismatch,
     InternalError,
     InvalidRequest,
-    NotFound,
     OutcomeUnknown,
     Overloaded,
     RateLimited,
     RequestRefused,
     TopicForbidden,
+    TopicReserved,
     UnsupportedMedia,
 )
 from service.http.authentication import Bearer
@@ -77,7 +78,9 @@ async def post_cloudevents(request: Request) -> Response:
         raise UnsupportedMedia(f"Send {cloudevents.STRUCTURED} or {cloudevents.BATCHED}.")
     else:
         event = cloudevents.read_binary(request.headers, media, body)
-    return created(await part(request, Committer).store(_accept_event(event, principal, datetime.now(UTC))))
+    alert, key = cloudevents.alert_of(event)
+    item = accept(alert, principal, datetime.now(UTC), key)
+    return created(principal, await part(request, Committer).store(item), alert)
 
 
 async def _post_events(request: Request, principal: Principal, events: Any) -> Response:
@@ -106,7 +109,8 @@ async def post_apprise(request: Request) -> Response:
     """Store what Apprise's `json://` and `jsons://` post as an alert, and push it."""
     principal = await _writer(request)
     alert = apprise.read(await read_json(request, max_bytes=_max_bytes(request)))
-    return created(await part(request, Committer).store(accept(alert, principal, datetime.now(UTC))))
+    item = accept(alert, principal, datetime.now(UTC))
+    return created(principal, await part(request, Committer).store(item), alert)
 
 
 # Alertmanager takes any 2xx for success. It sends again at once, with growing pauses, only after a
@@ -118,6 +122,9 @@ async def post_apprise(request: Request) -> Response:
 async def post_alertmanager(request: Request) -> Response:
     """Store the firing alerts of an Alertmanager notification, and resolve the resolved ones.
 
+    What is resolved are the alerts of the topic with the same `dedup_key` that the same source, or a
+    source in its group, posted.
+
     Labels and annotations that are longer than alerts may be are cut, not refused. A 5xx means that
     not all of it was done, and that the same may be sent again. More than 1,000 alerts at a time are
     refused: set `max_alerts` of the receiver. Each counts against the write limit.
@@ -128,26 +135,29 @@ async def post_alertmanager(request: Request) -> Response:
         notification = alertmanager.read(payload, part(request, IntegrationSettings))
         if len(notification) > 1:
             part(request, RestLimits).charge("write", principal.subject, len(notification) - 1)
-    except RateLimited as refusal:
-        raise Overloaded(refusal.detail, retry_after=refusal.retry_after) from None
-    alerts, turn = [], Turn()
+    except RateLimited as limited:
+        raise Overloaded(limited.detail, retry_after=limited.retry_after) from None
+    refused: dict[str, RequestRefused] = {}
+    allowed: list[AlertmanagerAlert] = []
+    turn = Turn()
     for one in notification:
-        alerts.append(one)
+        facts = AlertFacts(one.alert.topic, principal.subject, one.alert.recipients)
+        if (problem := refusal(principal, Operation.POST, facts)) is None:
+            allowed.append(one)
+        else:
+            refused[one.alert.topic] = problem
         await turn.pause()
-    covered = [one for one in alerts if principal.covers(one.alert.topic)]
-    counts = await _store(covered, principal, part(request, Committer))
-    if refused := counts["refused"]:
-        count_refused(request, refused)
+    counts = await _store(allowed, principal, part(request, Committer))
+    if defects := counts["refused"]:
+        count_refused(request, defects)
         raise InternalError(
-            f"{refused} of {len(covered)} alerts could not be stored. The service's log has the details."
+            f"{defects} of {len(allowed)} alerts could not be stored. The service's log has the details."
         )
-    if len(covered) < len(alerts):
-        # Only a 4xx shows in Alertmanager's own metrics that its token does not cover its labels.
-        topics = sorted({one.alert.topic for one in alerts} - {one.alert.topic for one in covered})
-        raise TopicForbidden(
-            f"The token's topics do not cover {', '.join(topics[:5])}: {len(alerts) - len(covered)} alerts are refused;"
-            f" {len(covered)} others are stored or resolved."
-        )
+    if refused:
+        # Only a 4xx shows in Alertmanager's own metrics that its token may not post its labels.
+        others = f"{len(notification) - len(allowed)} alerts are refused; {len(allowed)} others are stored or resolved."
+        topics = sorted(refused)
+        raise type(refused[topics[0]])(f"The token may not post alerts of {', '.join(topics[:5])}: {others}")
     return Response(orjson.dumps(counts), media_type="application/json")
 
 
@@ -166,23 +176,30 @@ async def _store(alerts: Sequence[AlertmanagerAlert], principal: Principal, comm
         some = [
             accept(one.alert, principal, now)
             if one.firing
-            else ResolveByDedupKey(principal.subject, now, one.alert.topic, one.dedup_key, bearer=principal)
+            else ResolveByDedupKey(principal, now, one.alert.topic, one.dedup_key, bearer=principal)
             for one in alerts[start : start + ALERTS_AT_ONCE]
         ]
-        counts.update(filter(None, map(_kind, some, await committer.store_all(some))))
+        while some:
+            outcomes = await committer.store_all(some)
+            for outcome in outcomes:
+                if isinstance(outcome, KeyResolved):
+                    counts["resolved"] += outcome.alerts
+                else:
+                    counts[_kind(outcome)] += 1
+            some = [
+                ResolveByDedupKey(principal, now, item.topic, item.dedup_key, bearer=principal)
+                for item, outcome in zip(some, outcomes, strict=True)
+                if isinstance(item, ResolveByDedupKey) and isinstance(outcome, KeyResolved) and outcome.has_more
+            ]
     return dict(counts)
 
 
-def _kind(item: QueueItem, outcome: Outcome) -> str | None:
-    """Return what became of an alert; None: there was nothing to resolve."""
-    if isinstance(outcome, NotFound):
-        return None
+def _kind(outcome: Outcome) -> str:
+    """Return what became of an alert."""
     if isinstance(outcome, InternalError):
         return "refused"
     if isinstance(outcome, RequestRefused):
         raise outcome
-    if isinstance(item, ResolveByDedupKey):
-        return "resolved"
     return "repeated" if isinstance(outcome, Stored) and outcome.repeated else "stored"
 
 
@@ -263,14 +280,14 @@ fast_routes = [
         methods=["POST"],
         tags=["integrations"],
         status_code=201,
-        response_model=schemas.AlertOut,
+        response_model=schemas.AlertAnswer,
         responses={
             201: {"description": "It is stored.", "headers": headers("Location", "Idempotency-Replayed")},
             200: {
-                "description": "The answer to a batch.",
-                "model": schemas.BatchAnswer,
+                "description": "The answer to a batch; or it repeated an alert.",
+                "model": schemas.AlertOrBatchAnswer,
             },
-            **refusals(TopicForbidden, IdempotencyMismatch, Overloaded, OutcomeUnknown),
+            **refusals(TopicForbidden, TopicReserved, IdempotencyMismatch, Overloaded, OutcomeUnknown),
         },
         openapi_extra=fast_operation(
             {
@@ -287,11 +304,11 @@ fast_routes = [
         methods=["POST"],
         tags=["integrations"],
         status_code=201,
-        response_model=schemas.AlertOut,
+        response_model=schemas.AlertAnswer,
         responses={
             201: {"description": "It is stored.", "headers": headers("Location")},
-            200: {"description": "It repeated an alert.", "model": schemas.AlertOut},
-            **refusals(TopicForbidden, Overloaded, OutcomeUnknown),
+            200: {"description": "It repeated an alert.", "model": schemas.AlertAnswer},
+            **refusals(TopicForbidden, TopicReserved, Overloaded, OutcomeUnknown),
         },
         openapi_extra=fast_operation({"application/json": _NOTIFICATION}),
     ),
@@ -305,7 +322,7 @@ fast_routes = [
                 "description": "How many were stored, repeated, resolved and refused.",
                 "content": {"application/json": _COUNTS},
             },
-            **refusals(TopicForbidden, Overloaded, OutcomeUnknown),
+            **refusals(TopicForbidden, TopicReserved, Overloaded, OutcomeUnknown),
         },
         openapi_extra=fast_operation({"application/json": _ALERTMANAGER}),
     ),

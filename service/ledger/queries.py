@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from service.auth.principal import Scope
+from service.auth.authorization import AlertFacts, Operation, authorize
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NO_CONNECTION = UUID(int=0)
 """Stands for none in the order of the deliveries."""
 
-_AUDIENCE_OF_ALERT = text("SELECT topic, recipients FROM alerts WHERE id = :alert_id")
+_FACTS_OF_ALERT = text("SELECT topic, source, recipients FROM alerts WHERE id = :alert_id")
 
 _DELIVERIES = text(
     """
@@ -63,16 +63,15 @@ class PresenceEntry:
     since: datetime
 
 
-async def may_see_receipts(tx: AsyncConnection, principal: Principal, alert_id: UUID) -> bool:
-    """Return whether the alert exists and the principal may see who received it.
+async def authorize_receipts(tx: AsyncConnection, principal: Principal, alert_id: UUID) -> None:
+    """Refuse to show who received an alert, unless the principal may see it.
 
-    ``audit:read`` is enough for the alerts of the token's topics. With ``alerts:manage`` alone the
-    alert must also be for the principal.
+    Raises:
+        RequestRefused: the alert does not exist, or the principal may not see its receipts.
+
     """
-    alert = (await tx.execute(_AUDIENCE_OF_ALERT, {"alert_id": alert_id})).one_or_none()
-    if alert is None or not principal.covers(alert.topic):
-        return False
-    return principal.may(Scope.AUDIT_READ) or alert.recipients is None or principal.subject in alert.recipients
+    row = (await tx.execute(_FACTS_OF_ALERT, {"alert_id": alert_id})).one_or_none()
+    authorize(principal, Operation.SEE_RECEIPTS, AlertFacts(*row) if row is not None else None)
 
 
 async def deliveries_of(

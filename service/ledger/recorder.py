@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
+    from service.auth.principal import Principal
     from service.database.engine import Database
     from service.events.position import Position
     from service.ledger.records import ConnectionEntry, Rejection
@@ -219,10 +220,10 @@ class LedgerRecorder:
             raise HistoryChanged(head)
         return max([*waiting, stored])
 
-    async def record_late_receipt(self, connection: UUID, recipient: str, seq: int) -> int | None:
+    async def record_late_receipt(self, connection: UUID, principal: Principal, seq: int) -> int | None:
         """Record a receipt for a connection that was closed, or is held by another node.
 
-        Return up to where it counts, or None where ``recipient`` has no such connection. It never
+        Return up to where it counts, or None where ``principal`` could not have opened it. It never
         counts beyond what the ledger knows was sent; another node may not have written that yet,
         and the client can send its ack again.
 
@@ -233,7 +234,8 @@ class LedgerRecorder:
         for entry in itertools.chain(self.pending.changed, self.in_flight.changed):
             if (
                 entry.id == connection
-                and entry.recipient == recipient
+                and entry.recipient == principal.subject
+                and principal.covers_all(entry.filter.topics)
                 and entry.closed_at
                 and entry.sent_seq is not None
             ):
@@ -241,7 +243,8 @@ class LedgerRecorder:
                 if up_to > max(entry.received_seq, entry.after_seq):
                     self.record_receipt(entry, up_to)
                 return up_to
-        parameters = {"connection": connection, "recipient": recipient, "seq": seq}
+        recipient = principal.subject
+        parameters = {"connection": connection, "recipient": recipient, "topics": list(principal.topics), "seq": seq}
         async with self._database.reads.transaction(autocommit=True, subject=recipient) as tx:
             known = (await tx.execute(statements.FIND_CONFIRMED, parameters)).one_or_none()
             if known is None:

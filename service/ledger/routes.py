@@ -16,13 +16,13 @@ from service.http.openapi import refusals
 from service.http.pagination import CURSOR_MAX, cursor_parameter, decode_cursor, encode_cursor
 from service.http.provided import provided
 from service.http.queries import Audit, Reads
-from service.ledger.queries import NO_CONNECTION, deliveries_of, may_see_receipts, present_recipients
+from service.ledger.queries import NO_CONNECTION, authorize_receipts, deliveries_of, present_recipients
 from service.settings import StreamSettings
 
 router = APIRouter(prefix="/v1", tags=["deliveries"])
 
 MaySeeReceipts = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.AUDIT_READ, limit="read"))]
-"""The principal of a request for the receipts of an alert; ``may_see_receipts`` says of which."""
+"""The principal of a request for the receipts of an alert; ``authorize_receipts`` says of which."""
 
 DeliveryCursor = Annotated[str | None, cursor_parameter("delivery-cursor", CURSOR_MAX)]
 
@@ -116,8 +116,7 @@ async def get_deliveries(
     """
     [after] = decode_cursor(cursor, (int, UUID, str))
     async with database.transaction(snapshot=True) as tx:
-        if not await may_see_receipts(tx, principal, alert_id):
-            raise NotFound(f"There is no alert {alert_id}, or none that this token may see.")
+        await authorize_receipts(tx, principal, alert_id)
         rows = await deliveries_of(tx, alert_id, after or _FIRST, limit + 1)
     page = [DeliveryOut(**row) for row in rows[:limit]]
     last = page[-1] if len(rows) > limit else None

@@ -52,14 +52,17 @@ BEGIN_RECIPIENT = text(
 )
 
 # For an ack of a connection that this node does not hold: up to where it counts, which is no
-# further than the ledger knows was sent, and whether that is further than the last receipt.
+# further than the ledger knows was sent, and whether that is further than the last receipt. The
+# token must cover all that the connection was sent: a pattern is like those that cover it.
 FIND_CONFIRMED = text(
     """
     SELECT least(:seq, coalesce(c.sent_seq, n.sent_seq)) AS seq,
            least(:seq, coalesce(c.sent_seq, n.sent_seq))
                > greatest(c.after_seq, (SELECT max(r.seq) FROM receipts r WHERE r.connection_id = c.id)) AS is_news
     FROM connections c JOIN nodes n ON n.id = c.node_id
-    WHERE c.id = :connection AND c.recipient = :recipient
+    WHERE c.id = :connection AND c.recipient = :recipient AND NOT EXISTS (
+        SELECT FROM unnest(c.topics) AS pattern WHERE pattern NOT LIKE ALL (topic_likes(cast(:topics AS text[])))
+    )
     """
 )
 ADVANCE_RECIPIENT = text("UPDATE recipients SET received_seq = greatest(received_seq, :seq) WHERE id = :recipient")

@@ -27,6 +27,7 @@ from service.settings.parsing import (
     Rate,
     Seconds,
     SeverityMap,
+    SourceGroups,
     TrustedUrl,
 )
 from service.severity import Severity
@@ -276,6 +277,15 @@ class RetentionSettings(_Group):
     partition that cannot be archived is kept."""
 
 
+class AlertSettings(_Group):
+    """How alerts repeat one another."""
+
+    dedup_groups: SourceGroups = {}
+    """Groups of sources that share their dedup keys, such as ``payments=billing,checkout;
+    infra=prometheus,blackbox``: a group is a name and the ``sub`` of each source, which is in one group
+    at most. Any other source repeats, and resolves by key, its own alerts only."""
+
+
 class IntegrationSettings(_Group):
     """How alerts of a Prometheus Alertmanager are read."""
 
@@ -332,6 +342,7 @@ class Settings(_Group):
     stream: StreamSettings = StreamSettings()
     ledger: LedgerSettings = LedgerSettings()
     retention: RetentionSettings = RetentionSettings()
+    alerts: AlertSettings = AlertSettings()
     integrations: IntegrationSettings = IntegrationSettings()
     console: ConsoleSettings = ConsoleSettings()
     client: ClientSettings = ClientSettings()

@@ -96,6 +96,28 @@ def _parameters(value: object) -> object:
     return _pairs(value, "audience=tocsin, prompt=login") if isinstance(value, str) else value
 
 
+def _dedup_groups(value: object) -> object:
+    """Read ``payments=billing,checkout; infra=prometheus,blackbox``."""
+    if not isinstance(value, str):
+        return value
+    groups: dict[str, tuple[str, ...]] = {}
+    group_of: dict[str, str] = {}
+    for group in filter(str.strip, value.split(";")):
+        name, equals, listed = (part.strip() for part in group.partition("="))
+        if not name or not equals:
+            raise ValueError("write groups such as payments=billing,checkout; infra=prometheus,blackbox")
+        if name in groups:
+            raise ValueError(f"the group {name} is there twice")
+        sources = groups[name] = tuple(source.strip() for source in listed.split(","))
+        for source in sources:
+            if not source or not source.isprintable():
+                raise ValueError(f"the group {name} has a source without a name")
+            if source in group_of:
+                raise ValueError(f"the source {source} is in {group_of[source]} and in {name}: one group at most")
+            group_of[source] = name
+    return groups
+
+
 def _trusted_url(value: str) -> str:
     """Accept ``https``, and ``http`` to loopback: whoever alters the content can sign any token."""
     url = urlsplit(value)
@@ -124,6 +146,7 @@ def _issuer_url(value: str) -> str:
 
 Rate = Annotated[str, AfterValidator(_rate)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
+SourceGroups = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_dedup_groups)]
 TextList = Annotated[tuple[str, ...], BeforeValidator(_list)]
 Origins = Annotated[TextList, AfterValidator(_origins)]
 Proxies = Annotated[TextList, AfterValidator(_proxies)]

@@ -33,7 +33,6 @@ from service.stream.protocol import (
     SendHeartbeat,
     StreamProtocol,
 )
-from service.topics import any_covers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -265,7 +264,7 @@ class Connection:
             self.send(frames.error("subject_changed", "The fresh token has another sub."))
         elif not principal.may(Scope.ALERTS_READ):
             self.send(frames.error("scope_missing", f"The fresh token lacks {Scope.ALERTS_READ}."))
-        elif not all(any_covers(principal.topics, topic) for topic in self.filter.topics):
+        elif not principal.covers_all(self.filter.topics):
             self.send(frames.error("topic_forbidden", "The fresh token does not cover this stream's topics."))
         elif self._protocol.phase is not Phase.CLOSED:
             self.renewed(principal)

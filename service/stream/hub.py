@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from uuid import UUID
 
+    from service.auth.principal import Principal
     from service.auth.tokens import Revocations
     from service.events.filter import EventFilter
     from service.events.position import Position
@@ -84,10 +85,12 @@ class Hub:
         """Return whether the connection of this id is open here."""
         return connection_id in self._connections
 
-    def find(self, connection: UUID, recipient: str) -> Connection | None:
-        """Return the open connection of this id if it is of ``recipient``, None otherwise."""
+    def find(self, connection: UUID, principal: Principal) -> Connection | None:
+        """Return the open connection of this id if ``principal`` could have opened it, None otherwise."""
         found = self._connections.get(connection)
-        return found if found is not None and found.recipient == recipient else None
+        if found is None or found.recipient != principal.subject or not principal.covers_all(found.filter.topics):
+            return None
+        return found
 
     def join(self, connection: Connection) -> None:
         """Put a connection that was sent everything up to ``position`` into its live group."""

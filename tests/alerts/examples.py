@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.alerts.alert_record import AlertRecord
+from service.alerts.dedup import audience_of
 from service.alerts.schemas import AlertIn
 from service.auth.principal import Principal, Scope
 from service.database.ids import uuid7
@@ -13,6 +14,13 @@ from service.topics import EVERY_TOPIC
 
 NOW = datetime(2026, 11, 21, 9, 41, 7, 123456, UTC)
 BILLING = Principal("billing", frozenset({Scope.ALERTS_WRITE}), EVERY_TOPIC, expires_at=2e9)
+
+
+def bearer(subject: str, *scopes: Scope, topics: tuple[str, ...] = EVERY_TOPIC) -> Principal:
+    """Return the bearer of a token with ``scopes``; without any, an admin who reads and manages."""
+    return Principal(subject, frozenset(scopes or (Scope.ALERTS_READ, Scope.ALERTS_MANAGE)), topics, expires_at=2e9)
+
+
 EVERY_FIELD: dict[str, Any] = {
     "topic": "payments.eu",
     "severity": "critical",
@@ -54,4 +62,7 @@ def stored(**fields: Any) -> AlertRecord:
         "updated_at": NOW,
         "expires_at": None,
     }
-    return AlertRecord(**(defaults | fields))
+    merged = defaults | fields
+    if merged["dedup_key"] is not None:
+        merged.setdefault("dedup_audience", audience_of(merged["recipients"]))
+    return AlertRecord(**merged)

@@ -17,22 +17,26 @@ from service.alerts.commands import (
     ResolveByDedupKey,
     apply_all,
 )
+from service.alerts.dedup import EVERYBODY, DedupGroups, DedupIdentity, KeyOfSource
 from service.alerts.lifecycle import SERVICE, Action
-from service.alerts.queue_items import DueProcessed, Stored
+from service.alerts.queue_items import DueProcessed, KeyResolved, Stored
 from service.alerts.unit_of_work import FirstAnswer, Lookup, NewAnswer, UnitOfWork
+from service.auth.principal import Scope
 from service.database.ids import uuid7
 from service.errors import ActionConflict, IdempotencyMismatch, NotFound
 from service.events.idempotency import IdempotencyKey
 from service.events.position import Position
-from tests.alerts.examples import NOW, stored
+from tests.alerts.examples import BILLING, NOW, bearer, stored
 
 if TYPE_CHECKING:
     from service.alerts.alert_record import AlertRecord
+    from service.auth.principal import Principal
 
 pytestmark = pytest.mark.unit
 
 LATER = NOW + timedelta(minutes=5)
 KEY = IdempotencyKey.of("key", "request")
+IDENTITY = DedupIdentity(KeyOfSource("billing", "default", "k"), EVERYBODY)
 
 
 def unit_of(*alerts: AlertRecord, head: int = 10) -> UnitOfWork:
@@ -40,7 +44,7 @@ def unit_of(*alerts: AlertRecord, head: int = 10) -> UnitOfWork:
 
 
 def post(dedup_key: str | None = "k", key: IdempotencyKey | None = None, **fields: Any) -> PostAlert:
-    return PostAlert("billing", LATER, stored(seq=0, dedup_key=dedup_key, **fields), key)
+    return PostAlert(BILLING, LATER, stored(seq=0, dedup_key=dedup_key, **fields), key)
 
 
 def kinds(unit: UnitOfWork) -> list[str]:
@@ -63,7 +67,7 @@ def test_an_alert_whose_key_nobody_holds_is_created_at_the_next_position() -> No
     [event] = unit.events
     assert (event.seq, event.alert_id, event.kind, event.actor) == (11, alert.id, "alert.created", "billing")
     assert (event.occurred_at, event.body, event.details) == (LATER, alert.wire(), None)
-    assert unit.holder("default", "k") == alert
+    assert unit.holder(stored(dedup_key="k")) == alert
 
 
 def test_an_alert_that_only_escalates_is_created_beside_others() -> None:
@@ -142,8 +146,8 @@ def test_an_idempotency_key_that_comes_back_with_another_request_is_refused() ->
 
 
 def test_posting_asks_for_the_holder_of_its_key_and_for_its_first_answer() -> None:
-    assert post(key=KEY).lookup() == Lookup(dedup_keys=[("default", "k")], idempotency=[("billing", "key")])
-    assert post(None).lookup() == Lookup((), [], [])
+    assert post(key=KEY).lookup() == Lookup(repeated=[IDENTITY], idempotency=[("billing", "key")])
+    assert post(None).lookup() == Lookup((), [], (), [])
 
 
 # ChangeStatus.
@@ -154,7 +158,7 @@ def test_posting_asks_for_the_holder_of_its_key_and_for_its_first_answer() -> No
 def test_an_action_is_recorded_or_refused(status: str, action: Action) -> None:
     alert = stored(seq=3, status=status, status_by="bob")
     unit = unit_of(alert)
-    [outcome] = apply_all([ChangeStatus("ann", LATER, alert.id, action)], unit)
+    [outcome] = apply_all([ChangeStatus(bearer("ann"), LATER, alert.id, action)], unit)
     if status not in action.sources:
         assert isinstance(outcome, ActionConflict)
         assert untouched(unit)
@@ -170,45 +174,72 @@ def test_an_action_is_recorded_or_refused(status: str, action: Action) -> None:
 def test_an_action_that_its_actor_repeats_is_answered_and_changes_nothing(action: Action) -> None:
     alert = stored(status=action.status, status_by="ann")
     unit = unit_of(alert)
-    assert ChangeStatus("ann", LATER, alert.id, action).apply(unit).wire == alert.wire()
+    assert ChangeStatus(bearer("ann"), LATER, alert.id, action).apply(unit).wire == alert.wire()
     assert untouched(unit)
 
 
 def test_an_action_on_an_alert_that_is_not_there_is_refused() -> None:
     unit = unit_of(stored())
     with pytest.raises(NotFound):
-        ChangeStatus("ann", LATER, uuid7(), Action.RESOLVE).apply(unit)
+        ChangeStatus(bearer("ann"), LATER, uuid7(), Action.RESOLVE).apply(unit)
     assert untouched(unit)
 
 
 def test_an_alert_cannot_be_reopened_while_another_holds_its_key() -> None:
     old, new = stored(dedup_key="k", status="resolved"), stored(dedup_key="k")
     unit = unit_of(old, new)
-    reopen = ChangeStatus("ann", LATER, old.id, Action.REOPEN)
+    reopen = ChangeStatus(bearer("ann"), LATER, old.id, Action.REOPEN)
     with pytest.raises(ActionConflict, match=str(new.id)):
         reopen.apply(unit)
     assert untouched(unit)
-    ChangeStatus("ann", LATER, new.id, Action.RESOLVE).apply(unit)
+    ChangeStatus(bearer("ann"), LATER, new.id, Action.RESOLVE).apply(unit)
     reopen.apply(unit)
-    assert unit.holder("default", "k") == unit.alerts[old.id]
+    assert unit.holder(stored(dedup_key="k")) == unit.alerts[old.id]
     assert post().apply(unit).id == old.id
 
 
 def test_an_acknowledged_alert_is_reopened_although_it_holds_its_own_key() -> None:
     alert = stored(dedup_key="k", status="acknowledged")
     unit = unit_of(alert)
-    ChangeStatus("ann", LATER, alert.id, Action.REOPEN).apply(unit)
-    assert unit.holder("default", "k") == unit.changed[alert.id]
+    ChangeStatus(bearer("ann"), LATER, alert.id, Action.REOPEN).apply(unit)
+    assert unit.holder(stored(dedup_key="k")) == unit.changed[alert.id]
 
 
 def test_of_two_who_acknowledge_in_one_transaction_the_first_succeeds() -> None:
     alert = stored()
     unit = unit_of(alert)
-    commands = [ChangeStatus(actor, LATER, alert.id, Action.ACKNOWLEDGE) for actor in ("ann", "bob", "ann")]
+    commands = [ChangeStatus(bearer(actor), LATER, alert.id, Action.ACKNOWLEDGE) for actor in ("ann", "bob", "ann")]
     first, second, third = apply_all(commands, unit)
     assert isinstance(second, ActionConflict)
     assert first == third
     assert kinds(unit) == ["acknowledged"]
+
+
+@pytest.mark.parametrize("action", Action)
+def test_an_action_is_refused_where_the_alert_is_not_for_the_bearer(action: Action) -> None:
+    alerts = [stored(recipients=["ann"], status="acknowledged"), stored(topic="shop", status="acknowledged")]
+    unit = unit_of(*alerts)
+    for alert in alerts:
+        bob = bearer("bob", topics=("default",))
+        assert isinstance(apply_all([ChangeStatus(bob, LATER, alert.id, action)], unit)[0], NotFound)
+        assert isinstance(apply_all([AddComment(bob, LATER, alert.id, uuid7(), "Hm.")], unit)[0], NotFound)
+    assert untouched(unit)
+
+
+def test_a_conflict_shows_no_more_than_the_token_may_read() -> None:
+    alert = stored(seq=3, status="resolved", status_by="ann", recipients=["ann"], title="Secret")
+    held = stored(seq=4, dedup_key="k", recipients=["ann"])
+    escalated = stored(seq=5, dedup_key="k", status="resolved", dedup_audience=held.dedup_audience)
+    unit = unit_of(alert, held, escalated)
+    resolve = ChangeStatus(BILLING, LATER, alert.id, Action.RESOLVE)
+    with pytest.raises(ActionConflict) as caught:
+        resolve.apply(unit)
+    assert caught.value.detail == "The alert is resolved."
+    assert caught.value.members == {"alert": {"id": alert.id, "seq": 3, "status": "resolved", "occurrences": 1}}
+    for name, is_named in (("ann", True), ("bob", False)):
+        with pytest.raises(ActionConflict) as caught:
+            ChangeStatus(bearer(name), LATER, escalated.id, Action.REOPEN).apply(unit)
+        assert (str(held.id) in caught.value.detail) is is_named
 
 
 # ResolveByDedupKey.
@@ -218,20 +249,65 @@ def test_of_two_who_acknowledge_in_one_transaction_the_first_succeeds() -> None:
 def test_the_holder_of_a_key_is_resolved_and_its_key_is_free(status: str) -> None:
     alert = stored(dedup_key="k", status=status)
     unit = unit_of(alert)
-    outcome = ResolveByDedupKey("billing", LATER, "default", "k").apply(unit)
-    assert (outcome.id, unit.changed[alert.id].status, kinds(unit)) == (alert.id, "resolved", ["resolved"])
-    assert unit.holder("default", "k") is None
+    outcome = ResolveByDedupKey(BILLING, LATER, "default", "k").apply(unit)
+    assert outcome == KeyResolved(1, has_more=False)
+    assert (unit.changed[alert.id].status, kinds(unit)) == ("resolved", ["resolved"])
+    assert unit.holder(stored(dedup_key="k")) is None
     assert post().apply(unit).id != alert.id
 
 
 @pytest.mark.parametrize("topic", ["default", "another"])
 def test_a_key_that_nobody_holds_resolves_nothing(topic: str) -> None:
-    command = ResolveByDedupKey("billing", LATER, topic, "k")
+    command = ResolveByDedupKey(BILLING, LATER, topic, "k")
     unit = unit_of(stored(dedup_key="k", status="resolved"), stored(dedup_key="l"))
-    with pytest.raises(NotFound):
-        command.apply(unit)
+    assert command.apply(unit) == KeyResolved(0, has_more=False)
     assert untouched(unit)
-    assert command.lookup() == Lookup(dedup_keys=[(topic, "k")])
+    assert command.lookup() == Lookup(keys=[KeyOfSource("billing", topic, "k")])
+
+
+def test_an_alert_repeats_only_one_of_its_source_or_group_for_the_same_recipients() -> None:
+    everybody, nobody = stored(seq=1, dedup_key="k"), stored(seq=2, dedup_key="k", recipients=[])
+    two = stored(seq=3, dedup_key="k", recipients=["ann", "bob"])
+    other = stored(seq=4, dedup_key="k", source="shop", recipients=["ann"])
+    unit = unit_of(everybody, nobody, two, other)
+    for recipients, seq in ((None, 1), ([], 2), (["bob", "ann"], 3), (["ann", "bob", "ann"], 3)):
+        outcome = post(recipients=recipients).apply(unit)
+        assert (outcome.seq, outcome.repeated) == (seq, True)
+    assert post(recipients=["ann"]).apply(unit).repeated is False
+    shared = UnitOfWork(Position(10, 1), {other.id: other}, groups=DedupGroups({"payments": ["billing", "shop"]}))
+    assert post(recipients=["ann"]).apply(shared).id == other.id
+
+
+def test_an_escalated_alert_is_repeated_by_posts_for_its_first_recipients_and_hides_none_for_everybody() -> None:
+    unit = unit_of(stored(seq=1, dedup_key="k", recipients=["ann"], escalate_after=1, escalate_at=NOW))
+    ProcessDue(bearer(SERVICE), LATER).apply(unit)
+    assert post(recipients=["ann"]).apply(unit).seq == 1
+    assert post(recipients=None).apply(unit).repeated is False
+
+
+def test_a_key_resolves_all_alerts_of_its_source_and_group_and_nobody_elses() -> None:
+    own = [stored(dedup_key="k"), stored(dedup_key="k", recipients=["ann"], status="acknowledged")]
+    others = [
+        stored(dedup_key="k", source="shop"),
+        stored(dedup_key="k", topic="another"),
+        stored(dedup_key="l"),
+        stored(dedup_key="k", recipients=["bob"], status="resolved"),
+    ]
+    unit = unit_of(*own, *others)
+    command = ResolveByDedupKey(BILLING, LATER, "default", "k")
+    assert command.apply(unit) == KeyResolved(2, has_more=False)
+    assert set(unit.changed) == {alert.id for alert in own}
+    assert {alert.status for alert in unit.changed.values()} == {"resolved"}
+    unit.groups = DedupGroups({"payments": ["billing", "shop"]})
+    assert command.apply(unit) == KeyResolved(1, has_more=False)
+    assert unit.alerts[others[0].id].status == "resolved"
+
+
+@pytest.mark.parametrize("bound", [bearer("billing"), bearer("billing", Scope.ALERTS_WRITE, topics=("payments",))])
+def test_a_key_resolves_nothing_for_a_token_that_may_not(bound: Principal) -> None:
+    unit = unit_of(stored(dedup_key="k", recipients=["ann"]))
+    assert ResolveByDedupKey(bound, LATER, "default", "k").apply(unit) == KeyResolved(0, has_more=False)
+    assert untouched(unit)
 
 
 # AddComment.
@@ -241,7 +317,7 @@ def test_a_key_that_nobody_holds_resolves_nothing(topic: str) -> None:
 def test_a_comment_is_an_event_of_its_alert_whatever_its_status(status: str) -> None:
     alert = stored(seq=3, status=status)
     unit, comment_id = unit_of(alert), uuid7()
-    outcome = AddComment("ann", LATER, alert.id, comment_id, "Looking.").apply(unit)
+    outcome = AddComment(bearer("ann"), LATER, alert.id, comment_id, "Looking.").apply(unit)
     comment = {"id": str(comment_id), "text": "Looking."}
     at = "2026-11-21T09:46:07.123456Z"
     assert (outcome.id, outcome.seq) == (comment_id, 11)
@@ -255,15 +331,15 @@ def test_a_comment_is_an_event_of_its_alert_whatever_its_status(status: str) -> 
 def test_a_comment_on_an_alert_that_is_over_leaves_its_key_with_the_alert_that_holds_it_now() -> None:
     old, new = stored(dedup_key="k", status="resolved"), stored(dedup_key="k")
     unit = unit_of(old, new)
-    AddComment("ann", LATER, old.id, uuid7(), "Looking.").apply(unit)
-    assert unit.holder("default", "k") == new
+    AddComment(bearer("ann"), LATER, old.id, uuid7(), "Looking.").apply(unit)
+    assert unit.holder(stored(dedup_key="k")) == new
 
 
 def test_a_comment_with_an_idempotency_key_is_made_once() -> None:
     alert = stored()
     unit = unit_of(alert)
     commands = [
-        AddComment(actor, LATER, alert.id, uuid7(), text, IdempotencyKey.of("key", text))
+        AddComment(bearer(actor), LATER, alert.id, uuid7(), text, IdempotencyKey.of("key", text))
         for actor, text in (("ann", "Looking."), ("ann", "Looking."), ("ann", "Done."), ("bob", "Looking."))
     ]
     first, again, other, bobs = apply_all(commands, unit)
@@ -279,7 +355,7 @@ def test_a_comment_with_an_idempotency_key_is_made_once() -> None:
 def test_a_comment_on_an_alert_that_is_not_there_is_refused_and_does_not_use_its_key_up() -> None:
     unit = unit_of()
     with pytest.raises(NotFound):
-        AddComment("ann", LATER, uuid7(), uuid7(), "Looking.", KEY).apply(unit)
+        AddComment(bearer("ann"), LATER, uuid7(), uuid7(), "Looking.", KEY).apply(unit)
     assert untouched(unit)
 
 
@@ -292,13 +368,13 @@ def test_due_alerts_are_brought_up_to_date_and_others_left_alone() -> None:
     repeated = stored(last_repeat_event_at=NOW, repeat_event_due_at=NOW + timedelta(seconds=1), occurrences=5)
     others = [stored(expires_at=LATER + timedelta(seconds=1)), stored(status="resolved", expires_at=NOW), stored()]
     unit = unit_of(expired, escalated, repeated, *others)
-    command = ProcessDue(SERVICE, LATER)
+    command = ProcessDue(bearer(SERVICE), LATER)
     assert command.apply(unit) == DueProcessed(3)
     assert kinds(unit) == ["expired", "escalated", "repeated"]
     assert {event.actor for event in unit.events} == {SERVICE}
     assert set(unit.changed) == {expired.id, escalated.id, repeated.id}
     assert unit.events[1].recipients is None
-    assert unit.holder("default", "k") is None
+    assert unit.holder(stored(dedup_key="k")) is None
     assert command.apply(unit) == DueProcessed(0)
     assert command.lookup() == Lookup(due_at=LATER)
 
@@ -311,9 +387,9 @@ def test_events_take_positions_without_a_hole_in_the_order_of_the_commands() -> 
     unit = unit_of(alert, head=0)
     commands = [
         post(),
-        ChangeStatus("ann", LATER, alert.id, Action.ACKNOWLEDGE),
-        ChangeStatus("bob", LATER, alert.id, Action.ACKNOWLEDGE),
-        AddComment("ann", LATER, alert.id, uuid7(), "Looking."),
+        ChangeStatus(bearer("ann"), LATER, alert.id, Action.ACKNOWLEDGE),
+        ChangeStatus(bearer("bob"), LATER, alert.id, Action.ACKNOWLEDGE),
+        AddComment(bearer("ann"), LATER, alert.id, uuid7(), "Looking."),
         post("l", recipients=["ann", "bob"]),
     ]
     apply_all(commands, unit)
@@ -327,8 +403,8 @@ def test_lookups_are_read_together() -> None:
     lookups = [
         Lookup(ids=[first], idempotency=[("ann", "key")]),
         Lookup(due_at=NOW),
-        Lookup(dedup_keys=[("default", "k")], due_at=LATER),
+        Lookup(repeated=[IDENTITY], keys=[IDENTITY.key], due_at=LATER),
         Lookup(ids=[second]),
     ]
-    assert Lookup.union(lookups) == Lookup([first, second], [("default", "k")], [("ann", "key")], LATER)
-    assert Lookup.union([]) == Lookup([], [], [], None)
+    assert Lookup.union(lookups) == Lookup([first, second], [IDENTITY], [IDENTITY.key], [("ann", "key")], LATER)
+    assert Lookup.union([]) == Lookup([], [], [], [], None)

@@ -10,10 +10,11 @@ import pytest
 
 from service.alerts.alert_record import FIELDS
 from service.alerts.commands import AddComment, ChangeStatus, Command, PostAlert, apply_all
+from service.alerts.dedup import EVERYBODY, NO_GROUPS, DedupGroups, DedupIdentity, KeyOfSource, audience_of
 from service.alerts.ingest import accept
 from service.alerts.lifecycle import Action
 from service.alerts.queue_items import PendingAlert, Stored
-from service.alerts.statements import DUE_MAX, load_unit_of_work, settle_attempt, write_unit_of_work
+from service.alerts.statements import DUE_MAX, KEYS_MAX, load_unit_of_work, settle_attempt, write_unit_of_work
 from service.alerts.unit_of_work import FirstAnswer, Lookup, UnitOfWork
 from service.database.engine import Database, parse_url
 from service.database.ids import random_ids, uuid7
@@ -21,7 +22,7 @@ from service.events.idempotency import IdempotencyKey
 from service.events.log import append_alerts, read_tail
 from service.events.position import ORIGIN
 from service.settings import StorageSettings
-from tests.alerts.examples import BILLING, EVERY_FIELD, NOW, posted, stored
+from tests.alerts.examples import BILLING, EVERY_FIELD, NOW, bearer, posted, stored
 from tests.harness import append
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 KEY = IdempotencyKey.of("key", "request")
 IDLE_SECONDS = 10
+ZOE = bearer("Zoë")  # one of the recipients
 LATER = NOW + timedelta(minutes=5)
 
 
@@ -42,9 +44,9 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def load(connection: asyncpg.Connection, lookup: Lookup) -> UnitOfWork:
+async def load(connection: asyncpg.Connection, lookup: Lookup, groups: DedupGroups = NO_GROUPS) -> UnitOfWork:
     async with connection.transaction():
-        return await load_unit_of_work(connection, random_ids(1)[0], lookup, IDLE_SECONDS)
+        return await load_unit_of_work(connection, random_ids(1)[0], lookup, IDLE_SECONDS, groups)
 
 
 async def commit(connection: asyncpg.Connection, *commands: Command) -> tuple[UnitOfWork, list[Outcome]]:
@@ -94,10 +96,10 @@ async def test_what_a_unit_of_work_writes_is_what_the_next_one_reads(
 
     again, _ = await commit(
         connection,
-        PostAlert("billing", LATER, replace(command.alert, id=uuid7())),
-        PostAlert("billing", LATER, replace(command.alert, id=uuid7())),
-        ChangeStatus("ann", LATER, outcome.id, Action.ACKNOWLEDGE),
-        AddComment("ann", LATER, outcome.id, uuid7(), "Looking."),
+        PostAlert(BILLING, LATER, replace(command.alert, id=uuid7())),
+        PostAlert(BILLING, LATER, replace(command.alert, id=uuid7())),
+        ChangeStatus(ZOE, LATER, outcome.id, Action.ACKNOWLEDGE),
+        AddComment(ZOE, LATER, outcome.id, uuid7(), "Looking."),
     )
     assert again.changed[outcome.id].occurrences == 3
     assert (await load(connection, lookup)).alerts == again.changed
@@ -159,7 +161,7 @@ async def test_every_field_that_may_change_is_written_and_no_other(connection: a
     [row] = (await load(connection, Lookup(ids=[first.id]))).alerts.values()
     kept = ("id", "seq", "source", "topic", "title", "body", "attributes", "links", "dedup_key", "created_at")
     for name in FIELDS:
-        expected = first if name in (*kept, "escalate_after") else second
+        expected = first if name in (*kept, "escalate_after", "dedup_audience") else second
         assert getattr(row, name) == getattr(expected, name), name
 
 
@@ -168,16 +170,26 @@ async def test_a_lookup_finds_holders_of_keys_and_due_alerts(connection: asyncpg
     new, other = stored(seq=2, dedup_key="k"), stored(seq=3, dedup_key="k", topic="another")
     due, later = stored(seq=4, expires_at=NOW), stored(seq=5, expires_at=LATER)
     over, older = stored(seq=6, expires_at=NOW, status="resolved"), stored(seq=7, dedup_key="k", status="expired")
-    alerts = {alert.id: alert for alert in (old, new, other, due, later, over, older)}
+    named, peers = stored(seq=8, dedup_key="k", recipients=["ann"]), stored(seq=9, dedup_key="k", source="shop")
+    alerts = {alert.id: alert for alert in (old, new, other, due, later, over, older, named, peers)}
     async with connection.transaction():
         await write_unit_of_work(connection, UnitOfWork(ORIGIN, changed=alerts))
 
-    async def found(lookup: Lookup) -> set[int]:
-        return {alert.seq for alert in (await load(connection, lookup)).alerts.values()}
+    async def found(lookup: Lookup, groups: DedupGroups = NO_GROUPS) -> set[int]:
+        return {alert.seq for alert in (await load(connection, lookup, groups)).alerts.values()}
+
+    key = KeyOfSource("billing", "default", "k")
+    repeated = Lookup(repeated=[DedupIdentity(key, EVERYBODY), DedupIdentity(key._replace(key="none"), EVERYBODY)])
+    shared = DedupGroups({"payments": ["shop", "billing"]})
 
     assert await found(Lookup()) == set()
-    assert await found(Lookup(dedup_keys=[("default", "k"), ("default", "none")])) == {2}
+    assert await found(repeated) == {2}
+    assert await found(repeated, shared) == {2, 9}
+    assert await found(Lookup(repeated=[DedupIdentity(key, audience_of(["ann"]))])) == {8}
+    assert await found(Lookup(keys=[key])) == {2, 8}
+    assert await found(Lookup(keys=[key]), shared) == {2, 8, 9}
     assert await found(Lookup(ids=[old.id])) == {1, 2}  # who holds its key, in case it is to be reopened
+    assert await found(Lookup(ids=[old.id]), shared) == {1, 2, 9}
     assert await found(Lookup(ids=[other.id, uuid7()])) == {3}
     assert await found(Lookup(due_at=NOW)) == {4}
     assert await found(Lookup(due_at=LATER, ids=[due.id])) == {4, 5}
@@ -188,3 +200,14 @@ async def test_one_transaction_reads_a_bounded_number_of_due_alerts(connection: 
     async with connection.transaction():
         await write_unit_of_work(connection, UnitOfWork(ORIGIN, changed={alert.id: alert for alert in alerts}))
     assert len((await load(connection, Lookup(due_at=LATER))).alerts) == DUE_MAX
+
+
+async def test_one_transaction_reads_a_bounded_number_of_alerts_with_a_key_and_says_so(
+    connection: asyncpg.Connection,
+) -> None:
+    alerts = [stored(seq=number, dedup_key="k", recipients=[f"{number}"]) for number in range(1, KEYS_MAX + 1)]
+    lookup = Lookup(keys=[KeyOfSource("billing", "default", "k")])
+    for some, is_partial in ((alerts[1:], False), (alerts[:1], True)):
+        async with connection.transaction():
+            await write_unit_of_work(connection, UnitOfWork(ORIGIN, changed={alert.id: alert for alert in some}))
+        assert (await load(connection, lookup)).is_partial is is_partial

@@ -15,6 +15,7 @@ import yaml
 
 from scripts.system_packages import alertmanager
 from service.alerts.batch_request import ITEMS_MAX
+from service.alerts.statements import KEYS_MAX
 from service.settings import LimitSettings, Settings, StorageSettings
 from tests.client.flaky_proxy import FlakyProxy, answer
 from tests.harness import WRITE, Node, eventually, serving, token
@@ -201,6 +202,34 @@ async def test_what_is_sent_again_repeats_the_open_alert_and_what_is_resolved_is
     statuses = {alert["dedup_key"]: alert["status"] for alert in await alerts(node)}
     assert statuses == {"a": "open", "b": "resolved"}
     assert (await post(node, firing("b"))).json()["stored"] == 1
+
+
+async def test_a_source_resolves_all_that_it_posted_with_a_key_and_nothing_of_others(node: Node) -> None:
+    posted: list[tuple[str, dict[str, Any]]] = [
+        ("billing", {"topic": "pay"}),
+        ("billing", {"topic": "pay", "recipients": ["ann"]}),
+        ("shipping", {"topic": "pay"}),
+        ("billing", {"topic": "other"}),
+    ]
+    for subject, fields in posted:
+        async with node.http(subject) as client:
+            answer = await client.post("/v1/alerts", json={"title": "t", "dedup_key": "k", **fields})
+            assert answer.status_code == 201
+    over = {"status": "resolved", "fingerprint": "k", "labels": {"topic": "pay"}}
+    for claims, resolved in (({"subject": "eve"}, 0), ({}, 2), ({}, 0)):
+        answer = await post(node, over, **claims)
+        assert answer.json() == {"stored": 0, "repeated": 0, "resolved": resolved, "refused": 0}
+    assert (await post(node, over, topics=["other"])).json()["code"] == "topic_forbidden"
+    assert [alert["status"] for alert in await alerts(node)] == ["resolved", "resolved", "open", "open"]
+
+
+async def test_more_alerts_with_one_key_than_a_transaction_resolves_are_resolved(node: Node) -> None:
+    many = [{"title": "t", "dedup_key": "k", "recipients": [f"{number}"]} for number in range(KEYS_MAX + 1)]
+    async with node.http() as client:
+        await client.post("/v1/alerts/batch", json=many)
+    answer = await post(node, {"status": "resolved", "fingerprint": "k"})
+    assert answer.json()["resolved"] == len(many)
+    assert {alert["status"] for alert in await alerts(node)} == {"resolved"}
 
 
 async def test_what_finds_no_room_is_to_be_sent_again_whole(database_url: str) -> None:

@@ -25,6 +25,7 @@ from service.ledger.records import ConnectionEntry
 from service.retention.purge_log import PurgeLog
 from service.retention.row_purge import delete_ledger
 from service.settings import LedgerSettings, StorageSettings
+from tests.alerts.examples import bearer
 from tests.fixtures.audit_verify import assert_untampered
 from tests.fixtures.small_log import fill
 
@@ -224,7 +225,7 @@ class Cluster:
     async def _late_receipt(self, node: SimulatedNode, number: int) -> None:
         if self._connections:
             late = self._connections[number % len(self._connections)]
-            await node.ledger.record_late_receipt(late.id, late.recipient, late.after_seq + number)
+            await node.ledger.record_late_receipt(late.id, bearer(late.recipient), late.after_seq + number)
 
     async def _see(self, node: SimulatedNode, number: int) -> None:
         alerts = await self._operator.fetch("SELECT id FROM alerts ORDER BY seq DESC OFFSET $1 LIMIT 2", number)

@@ -16,6 +16,7 @@ from service.errors import DatabaseUnavailable
 from service.ledger.flusher import LeaseLost
 from service.ledger.records import Rejection, _connection_row
 from service.settings import LedgerSettings, Settings, StorageSettings, StreamSettings
+from tests.alerts.examples import bearer
 from tests.fixtures.audit_verify import assert_untampered
 from tests.harness import PATIENCE, eventually, serving
 
@@ -99,12 +100,15 @@ async def test_an_ack_for_a_connection_that_has_just_ended_counts_up_to_what_it_
     opened = await open_ledger()
     connection = opened.connection(sent_seq=5)
     opened.ledger.record_closing(connection, 1006, "connection_lost")
-    assert await opened.ledger.record_late_receipt(connection.id, "bob", 9) is None
-    assert await opened.ledger.record_late_receipt(connection.id, "alice", 3) == 3
-    assert await opened.ledger.record_late_receipt(connection.id, "alice", 9) == 5
+    narrow = bearer("alice", topics=("payments",))
+    assert await opened.ledger.record_late_receipt(connection.id, bearer("bob"), 9) is None
+    assert await opened.ledger.record_late_receipt(connection.id, narrow, 9) is None
+    assert await opened.ledger.record_late_receipt(connection.id, bearer("alice"), 3) == 3
+    assert await opened.ledger.record_late_receipt(connection.id, bearer("alice"), 9) == 5
     await opened.flusher.flush()
     assert await opened.rows("SELECT max(seq) FROM receipts") == [(5,)]
-    assert await opened.ledger.record_late_receipt(connection.id, "alice", 9) == 5
+    assert await opened.ledger.record_late_receipt(connection.id, narrow, 9) is None
+    assert await opened.ledger.record_late_receipt(connection.id, bearer("alice"), 9) == 5
     assert await opened.rows("SELECT max(seq) FROM receipts") == [(5,)]
     assert await opened.rows("SELECT received_seq FROM recipients") == [(5,)]
 

@@ -14,6 +14,7 @@ from service.events.filter import EventFilter, is_for
 from service.settings import StreamSettings
 from service.stream import frames
 from service.stream.protocol import Phase
+from tests.alerts.examples import bearer
 from tests.fixtures.revocations import KnownRevocations
 from tests.stream.fakes import FakeLedger, FakeTransport, at, connect, fake_hub, live, phase_of, prepared
 
@@ -154,8 +155,9 @@ def test_a_connection_that_closed_is_sent_nothing_and_gives_its_room_back() -> N
         connection.open(frames.FrameBatch())
     with pytest.raises(ConnectionLimit), hub.reserve("alice"):
         pass
-    assert (hub.open, hub.holds(connection.id), hub.find(connection.id, "alice")) == (1, True, connection)
-    assert hub.find(connection.id, "bob") is None
+    assert (hub.open, hub.holds(connection.id), hub.find(connection.id, bearer("alice"))) == (1, True, connection)
+    assert hub.find(connection.id, bearer("bob")) is None
+    assert hub.find(connection.id, bearer("alice", topics=("payments",))) is None
     connection.close(CloseReason.KICKED)
     connection.disconnected(1006, "")
     assert (hub.open, hub.holds(connection.id), transport.closed) == (0, False, CloseReason.KICKED)

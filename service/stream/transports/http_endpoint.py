@@ -137,22 +137,22 @@ class HttpEndpoint:
         """Handle an acknowledgement, and return up to where it counts.
 
         Raises:
-            NotFound: the bearer has no such connection.
+            NotFound: the bearer has no such connection, or its token does not cover what that was sent.
             RateLimited: the client sends more than a connection may.
             DatabaseUnavailable: the connection is not of this node, and the ledger cannot be asked.
 
         """
-        opened = self._hub.find(connection, principal.subject)
+        opened = self._hub.find(connection, principal)
         if opened is not None:
             self._count_message(connection)
             return opened.acknowledge(seq)
         for pause in (*RETRY_SECONDS, None):
-            up_to = await self._ledger.record_late_receipt(connection, principal.subject, seq)
+            up_to = await self._ledger.record_late_receipt(connection, principal, seq)
             if pause is None or (up_to is not None and up_to >= seq):
                 break
             await asyncio.sleep(pause)  # another node may be about to write what it has sent
         if up_to is None:
-            raise NotFound(f"There is no connection {connection}, or it is not this subject's.")
+            raise NotFound(f"There is no connection {connection}, or it is not one of this token.")
         return up_to
 
     def record_seen(self, principal: Principal, alerts: Iterable[UUID]) -> None:
