@@ -49,8 +49,8 @@ def install() -> bool:
     print("Installing the tools of package-lock.json …", flush=True)
     subprocess.run([npm, "ci", "--loglevel=error"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     if not node():
-        command = [npm, "install", "--no-save", "--no-package-lock", "--loglevel=error", NODE_FOR_OLD_MACHINES]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        command = [npm, "install", "--no-save", "--no-package-lock", "--ignore-scripts=false", "--loglevel=error"]
+        subprocess.run([*command, NODE_FOR_OLD_MACHINES], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     stamp.write_bytes(lock)
     return True
 
