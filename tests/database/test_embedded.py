@@ -58,6 +58,16 @@ def test_the_path_of_its_folder_may_have_spaces_quotes_and_letters_of_every_lang
         assert not (folder / "postgres" / "postmaster.pid").exists()
 
 
+@pytest.mark.parametrize("name", ["plain", "not plain", "x" * 100])
+def test_no_other_user_of_the_machine_reaches_its_socket(tmp_path: Path, links: Path, name: str) -> None:
+    with embedded_postgres(tmp_path / name) as url:
+        asyncio.run(data_directory(url.render_as_string(hide_password=False)))
+        private = tmp_path / name / "postgres"
+        assert (Path(str(url.query["host"])) / ".s.PGSQL.5432").resolve().is_relative_to(private)
+        assert private.stat().st_mode & 0o077 == 0
+    assert not list(links.iterdir())
+
+
 @pytest.mark.parametrize("character", '"$`\\\n')
 def test_a_path_that_cannot_be_passed_on_is_refused(tmp_path: Path, character: str) -> None:
     with (
