@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo unit test test-long coverage tools check hooks format reference screenshots lock bench bench-peers
+.PHONY: help run demo unit test test-long coverage tools check hooks format reference screenshots lock audit bench bench-peers
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,12 +38,13 @@ tools: $(VENV)/.dev  # what the tests use and Python packages do not bring
 	@$(BIN)/python -m scripts.system_packages
 	@$(BIN)/python -m scripts.node_tools
 
-check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, imports, migrations
+check: $(VENV)/.dev  ## what CI runs before the tests: formatting, lint, types, imports, SBOM, migrations
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m scripts.node_tools check
+	@$(BIN)/python -m scripts.sbom check
 	@$(BIN)/python -m pytest -q tests/database/test_migrations.py
 
 hooks: $(VENV)/.dev  ## run the quick part of `make check` on each commit
@@ -55,15 +56,20 @@ format: $(VENV)/.dev  ## format the code and fix what ruff and Biome can fix
 	@$(BIN)/ruff format .
 	@$(BIN)/python -m scripts.node_tools format
 
-reference: $(VENV)/.dev  ## write the tables of docs/reference.md and the files of openapi/ from the code
+reference: $(VENV)/.dev  ## write the tables of docs/reference.md, the files of openapi/ and the SBOM from what they repeat
 	@$(BIN)/python -m tests.reference
+	@$(BIN)/python -m scripts.sbom
 
 screenshots: $(VENV)/.dev  ## take the pictures of the README again: half an hour, for the dashboard; ARGS="-k 'not dashboard'" for less
 	@KEEP_SCREENSHOTS=1 $(BIN)/python -m pytest $(ARGS) tests/console/test_screenshots.py
 
-lock: $(VENV)/.dev  ## choose the newest versions again and write the lock files
+lock: $(VENV)/.dev  ## choose the newest versions again and write the lock files and the SBOM
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	@$(BIN)/python -m scripts.sbom
+
+audit: $(VENV)/.dev  ## look for known advisories about the locked packages; fails if there are some (1), or if it cannot look (3)
+	@$(BIN)/python -m scripts.audit
 
 bench: $(VENV)/.dev  ## measure Tocsin beside its baselines, in about 8 minutes; ARGS="--only fanout" for less
 	@$(BIN)/python -m benchmarks $(ARGS)

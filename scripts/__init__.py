@@ -1,1 +1,1 @@
-"""Scripts that set up what the checks and the tests need."""
+"""Scripts of the Makefile: they install what the checks and the tests need, list dependencies, and audit them."""
