@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from service.auth.principal import Scope
 from service.cli import app
 from service.database.privileges import AUDITOR
 from service.settings import PREFIX, groups
@@ -131,6 +132,10 @@ def test_the_pages_name_commands_that_exist() -> None:
     known = set(app.commands) | {f"audit {name}" for name in app.load("audit").commands}
     named = words_of_pages(r"(?:`|^|/)tocsin ((?:audit )?[a-z]+)")
     assert {name: page for name, page in named.items() if name not in known | IN_PG_STAT_ACTIVITY} == {}
+
+
+def test_the_threat_model_says_of_each_scope_what_it_may() -> None:
+    assert re.findall(r"^\| `([\w:]+)` \| \w", (ROOT / "SECURITY.md").read_text(), re.MULTILINE) == list(Scope)
 
 
 def test_the_pages_name_operations_that_exist() -> None:
