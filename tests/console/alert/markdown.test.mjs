@@ -30,12 +30,21 @@ for (const part of PARTS) {
 }
 
 test("code takes time in proportion, however it begins and ends", () => {
-  for (const [before, after] of [["` ", "`"], ["`", " `"], ["` ", " `"], ["** ", "**"], ["_", " _"]]) {
+  for (const [before, after] of [
+    ["` ", "`"],
+    ["`", " `"],
+    ["` ", " `"],
+    ["** ", "**"],
+    ["_", " _"],
+  ]) {
     assertProportion((length) => before + "a".repeat(length) + after);
   }
 });
 
 test("code between backticks loses one space at both ends, unless it is blank", () => {
   const code = (text) => parse(text)[0].content[0].text;
-  assert.deepEqual([code("` a `"), code("`  a `"), code("` a`"), code("`a `"), code("`   `")], ["a", " a", " a", "a ", "   "]);
+  assert.deepEqual(
+    [code("` a `"), code("`  a `"), code("` a`"), code("`a `"), code("`   `")],
+    ["a", " a", " a", "a ", "   "],
+  );
 });
