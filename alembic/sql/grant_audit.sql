@@ -67,6 +67,6 @@ BEGIN
     GRANT SELECT ON ALL TABLES IN SCHEMA audit TO tocsin_auditor;
     ALTER DEFAULT PRIVILEGES IN SCHEMA audit GRANT SELECT ON TABLES TO tocsin_auditor;
     -- What the views call, which only computes: a function in a view runs with the rights of whoever reads it.
-    GRANT EXECUTE ON FUNCTION event_matches, log_blocks, topic_like, topic_likes TO tocsin_auditor;
+    GRANT EXECUTE ON FUNCTION event_matches, is_addressed, log_blocks, topic_like, topic_likes TO tocsin_auditor;
     RETURN true;
 END $$;

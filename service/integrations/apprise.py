@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any, cast, get_args
 
-from service.alerts.fields import KEY_MAX
 from service.alerts.schemas import AlertIn
 from service.errors import InvalidRequest
 from service.integrations import sanitize
@@ -45,7 +44,7 @@ def read(payload: Any) -> AlertIn:
         title=sanitize.title(title, first),
         body=sanitize.body(message),
         attributes=sanitize.attributes({**extras, **({"attachments": files} if files else {})}),
-        dedup_key=sanitize.cut(_visible(key), KEY_MAX) or None,
+        dedup_key=sanitize.key(key) if isinstance(key, str) else None,
     )
 
 

@@ -3,7 +3,8 @@
 =====================  ============================================================================
 of an event            becomes
 =====================  ============================================================================
-``source`` and ``id``  the idempotency key: an event is stored once, whatever changed in a redelivery
+``source`` and ``id``  the idempotency key in its topic: an event is stored once, whatever else
+                       changed in a redelivery
 ``type``               ``topic``, unless the extension ``topic`` names another; invalid characters
                        become ``-``
 ``data.title``         the title; else "type: subject", or the type alone
@@ -27,7 +28,6 @@ from urllib.parse import unquote
 
 from pydantic import ValidationError
 
-from service.alerts.fields import KEY_MAX
 from service.alerts.schemas import AlertIn
 from service.errors import InvalidRequest, UnsupportedMedia
 from service.events.idempotency import IdempotencyKey, content_hash
@@ -100,11 +100,11 @@ def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
         title=sanitize.title(fields.get("title"), subject),
         body=sanitize.body(fields.get("body"), fields.get("message"), data),
         attributes={"cloudevent": event} if _fits(event) else _without_data(event),
-        dedup_key=(sanitize.cut(sanitize.line(key), KEY_MAX) or None) if isinstance(key, str) else None,
+        dedup_key=sanitize.key(key) if isinstance(key, str) else None,
     )
     # Source and id are the content too: an event that is delivered again is the same, though a
-    # broker added to it.
-    digest = content_hash([event["source"], event["id"]])
+    # broker added to it. The topic bounds what a token may post, and so what its events stand for.
+    digest = content_hash([event["source"], event["id"], alert.topic])
     return alert, IdempotencyKey(f"cloudevent:{digest}", digest)
 
 

@@ -17,6 +17,7 @@ from service.alerts.fields import (
     ATTRIBUTES_MAX_DEPTH,
     BODY_MAX_BYTES,
     INTEGER_MAX,
+    KEY_MAX,
     NOT_IN_TEXT,
     NUMBER_MAX,
     NUMBER_MIN,
@@ -25,6 +26,7 @@ from service.alerts.fields import (
 )
 from service.alerts.schemas import AlertLink
 from service.errors import InvalidRequest
+from service.events.idempotency import content_hash
 from service.topics import TOPIC_CHARACTERS, TOPIC_MAX, is_topic
 
 ELLIPSIS = "…"
@@ -63,6 +65,18 @@ def body(*candidates: object) -> str | None:
                 text = encoded[: BODY_MAX_BYTES - len(ELLIPSIS.encode())].decode(errors="ignore") + ELLIPSIS
             return text
     return None
+
+
+def key(value: str) -> str | None:
+    """Return a deduplication key, or None of a blank text. Of one that is too long, the end is its hash.
+
+    Otherwise two long texts with the same beginning would be one key, and one alert.
+    """
+    text = line(value)
+    if len(text) > KEY_MAX:
+        digest = content_hash(value)
+        return text[: KEY_MAX - len(digest)] + digest
+    return text or None
 
 
 def topic(value: object, otherwise: str) -> str:

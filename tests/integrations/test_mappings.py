@@ -169,7 +169,9 @@ def test_a_member_that_the_address_adds_is_a_field_or_an_attribute() -> None:
     payload = {"title": "a", "version": "1.0", "topic": "Backup.EU", "dedup_key": "night\nly", "host": "db1"}
     alert = apprise.read(payload)
     assert (alert.topic, alert.dedup_key, alert.attributes) == ("backup.eu", "night ly", {"host": "db1"})
-    assert len(apprise.read({"title": "a", "dedup_key": "k" * 300}).dedup_key or "") == 200
+    long = [apprise.read({"title": "a", "dedup_key": "k" * 300 + end}).dedup_key or "" for end in "AB"]
+    assert long[0] != long[1], "the end of a long key tells it from another"
+    assert {len(key) for key in long} == {200}
 
 
 def test_of_an_attachment_its_name_type_and_size_are_kept() -> None:
@@ -343,3 +345,8 @@ def test_any_event_is_an_alert_or_refused(attributes: dict[str, Any]) -> None:
         return
     assert alert.severity in get_args(Severity)
     assert len(key.content) == 64
+
+
+def test_an_event_in_another_topic_is_another_event() -> None:
+    # Otherwise a token for some topics could take the place of an event outside of them.
+    assert cloudevents.alert_of(wire(topic="a"))[1] != cloudevents.alert_of(wire(topic="b"))[1]

@@ -46,7 +46,7 @@ SELECT format('%s(%s)', oid::regproc, (
     FROM unnest(proargtypes) WITH ORDINALITY AS a (type, place))) AS call
 FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname <> ALL ($1::text[])
 """
-PURE = ["event_matches", "log_blocks", "topic_like", "topic_likes"]
+PURE = ["event_matches", "is_addressed", "log_blocks", "topic_like", "topic_likes"]
 """What views call, with the rights of whoever reads them."""
 ELSEWHERE = [
     "CREATE TABLE audit.mine (a int)",
