@@ -34,7 +34,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from service.auth.revocations import COLUMNS, Revocation
-from service.database.failures import unavailable
+from service.database.failures import UNREACHABLE, unavailable
+from service.errors import DatabaseUnavailable
 from service.periodic import PeriodicTask
 from service.timestamps import boottime
 
@@ -139,6 +140,8 @@ class RevocationFeed:
         self._read_as: UUID | None = None
         self._confirmed: tuple[UUID, int] | None = None
         self._waiting: list[asyncio.Future[bool]] = []
+        self._failure: DatabaseUnavailable | None = None
+        """Why the last read failed."""
         self._drop_expired_at = time.monotonic() + DROP_EXPIRED_SECONDS
         self.task = PeriodicTask(
             "revocations", self._follow, POLL_SECONDS, rest_seconds=REST_SECONDS, failure_rest_seconds=POLL_SECONDS
@@ -176,7 +179,7 @@ class RevocationFeed:
         except TimeoutError:
             is_read = False
         if not is_read:
-            raise unavailable()
+            raise unavailable(self._failure or UNREACHABLE)
 
     async def _next_read(self) -> bool:
         """Wait for a read that begins from now on, and return whether it succeeded."""
@@ -207,7 +210,10 @@ class RevocationFeed:
         is_read = False
         try:
             now = await self.read()
-            is_read = True
+            is_read, self._failure = True, None
+        except DatabaseUnavailable as failure:
+            self._failure = failure
+            raise
         finally:
             for one in waiting:
                 if not one.done():
