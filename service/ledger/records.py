@@ -109,8 +109,8 @@ class Dispatch:
 class PendingRecords:
     """The records of one node that wait for the next flush, at most about ``limit`` of them.
 
-    At the limit, dispatches to all connections are merged and rejections dropped; the handshake
-    rejects new streams. Sightings have the same limit, but do not count for it: clients could
+    At the limit, dispatches to all connections are merged; the handshake rejects new streams.
+    Sightings and rejections have the same limit each, but do not count for it: clients could
     otherwise keep streams away. Beyond it they are dropped.
     """
 
@@ -135,7 +135,7 @@ class PendingRecords:
     @property
     def is_full(self) -> bool:
         """Whether too many records wait to accept another connection."""
-        return len(self) - len(self.sightings) >= self.limit
+        return len(self) - len(self.sightings) - len(self.rejections) >= self.limit
 
     def add_dispatch(self, node_id: UUID, after_seq: int, up_to_seq: int) -> None:
         """Add a dispatch to all connections that keep up; at the limit, merge it into the last.
@@ -165,7 +165,7 @@ class PendingRecords:
 
     def add_rejection(self, rejection: Rejection) -> None:
         """Add a rejected handshake, or drop it at the limit."""
-        if not self.is_full:
+        if len(self.rejections) < self.limit:
             self.rejections.append(rejection)
 
     def add_sighting(self, sighting: Sighting) -> None:
