@@ -262,6 +262,9 @@ class StreamSubscriber:
     def receive(self, text: str | None) -> None:
         """Do nothing: an SSE client sends no messages."""
 
+    def count_frame(self) -> None:
+        """Do nothing: an SSE client sends no frames."""
+
     def drained(self) -> None:
         """The socket has taken everything."""
         self._full_since = None

@@ -207,7 +207,8 @@ class StreamSettings(_Group):
     message_max_bytes: int = Field(16 * 1024, ge=1024)
     """The largest message that a client may send; a larger one closes the stream with 1009."""
     message_limit: Rate = "200/second; 3000/minute"
-    """Messages that one connection may send: a burst, and a sustained rate."""
+    """Messages that one connection may send: a burst, and a sustained rate. On a WebSocket every frame
+    counts, also pings, unsolicited pongs and each fragment; answers to the service's pings do not."""
     message_violation_limit: Rate = "20/minute"
     """How many messages over the limit a connection may send before it is closed
     ``rate_limited``."""

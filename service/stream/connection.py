@@ -193,6 +193,10 @@ class Connection:
             log.exception("stream failed", connection=str(self._entry.id))
             self.close(CloseReason.INTERNAL_ERROR)
 
+    def count_frame(self) -> None:
+        """Count a WebSocket frame that is not a message."""
+        self._perform(self._protocol.count_frame())
+
     def disconnected(self, code: int, reason: str) -> None:
         """The stream is over, whichever side ended it."""
         self.ended(code, reason or _REASON_OF_ABNORMAL_CODE.get(code, "client"))

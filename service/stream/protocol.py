@@ -25,8 +25,9 @@
 A client may send ``ack`` (cumulative, never beyond what was written to the connection), ``seen``
 (which moves no cursor and is no receipt), ``authenticate`` and ``ping``. A message over the rate
 limit is dropped with an ``error`` frame and counts as a violation; too many violations close the
-stream. A message that is no JSON object of a known type closes the stream at once: a client that
-sends one is broken.
+stream. WebSocket frames that are not messages count, too (pings, unsolicited pongs, fragments). A
+message that is no JSON object of a known type closes the stream at once: a client that sends one is
+broken.
 """
 
 from __future__ import annotations
@@ -241,6 +242,12 @@ class StreamProtocol:
         except orjson.JSONDecodeError:
             message = None
         return self._receive(message, written)
+
+    def count_frame(self) -> list[Action]:
+        """Count a WebSocket frame that is not a message against the same limit; one over it is a violation."""
+        if self.phase is Phase.CLOSED or self._may_send() or self._may_stay():
+            return []
+        return [CloseStream(CloseReason.RATE_LIMITED)]
 
     def _receive(self, message: Any, written: int) -> list[Action]:
         match message:

@@ -343,6 +343,14 @@ def test_too_many_strikes_close_the_stream() -> None:
     assert protocol.receive_text("{}", written=0) == [CloseStream(CloseReason.RATE_LIMITED)]
 
 
+def test_frames_that_are_no_messages_count_and_too_many_close_the_stream() -> None:
+    left, strikes = iter([True, True, False, False]), iter([True, False])
+    protocol = begin(may_send=lambda: next(left), may_stay=lambda: next(strikes))
+    assert [protocol.count_frame() for _ in range(4)] == [[], [], [], [CloseStream(CloseReason.RATE_LIMITED)]]
+    protocol.closed()
+    assert protocol.count_frame() == []
+
+
 def test_acknowledging_ahead_is_a_strike_too() -> None:
     protocol = begin(may_stay=lambda: False)
     assert protocol.receive_text(text(type="ack", seq=21), written=20) == [CloseStream(CloseReason.RATE_LIMITED)]

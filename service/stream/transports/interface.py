@@ -28,6 +28,9 @@ class StreamListener(Protocol):
     def receive(self, text: str | None) -> None:
         """Take a message; None stands for a binary one."""
 
+    def count_frame(self) -> None:
+        """Count a frame of a WebSocket that is not a message: a ping, a pong that answers none, a fragment."""
+
     def drained(self) -> None:
         """The socket was full and has taken everything."""
 

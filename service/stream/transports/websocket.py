@@ -12,15 +12,27 @@ coroutines: 8 KiB less per connection, and two system calls less per message.
 
 It also makes up for what the stack does not do: a handshake that the WebSocket core refuses before
 it is parsed is left unanswered, closes carry no reason, an invalid UTF-8 message is logged with a
-traceback, and pongs and empty fragments pile up for a client that sends pings or fragments and does
-not read.
+traceback, pongs and empty fragments pile up for a client that sends pings or fragments and does not
+read, and a client decides how much is parsed at once:
+
+::
+
+    handshake ──► endpoint ──► stream ──► our close
+                     │           │           │
+                     │           │           └ up to ``CLOSING_WORK``, for the client's answer; then cut
+                     │           └ ``TURN_WORK`` in a turn of the loop; each frame counts against the message limit
+                     └ nothing is parsed; ``EARLY_BYTES`` are read
+
+Work is counted in slices of what was read and in frames: one for each.
 """
 
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
 
@@ -39,6 +51,8 @@ if TYPE_CHECKING:
     from service.stream.transports.interface import StreamListener
 
 log = get_logger(__name__)
+access_log = logging.getLogger("uvicorn.access")
+core_log = logging.getLogger("websockets.server")
 
 EXTENSION = "tocsin.stream"
 """The key of the ASGI scope's ``extensions`` that holds the ``WebSocketTransport``."""
@@ -49,11 +63,26 @@ CLOSE_SECONDS = 10
 FRAGMENTS_MAX = 64
 """The most fragments of one message; messages are small, and browsers send one."""
 
+SLICE_BYTES = 256
+"""What the core is given at a time. A frame has six bytes or more, and most messages fit."""
+
+TURN_WORK = 64
+"""Slices and frames of one connection in one turn of the event loop: the largest message."""
+
+EARLY_BYTES = 4096
+"""What is read beyond the handshake before its outcome is known; the kernel keeps the rest."""
+
+CLOSING_WORK = 256
+"""Slices and frames after our close frame: a client may have sent so much before it read that."""
+
+CUT_SECONDS = 1
+"""How long a client that went on sending may take to read our close frame; nothing more is read."""
+
 _REASON_OF_PROTOCOL_ERROR = {1007: CloseReason.INVALID_UTF8.reason, 1009: CloseReason.MESSAGE_TOO_BIG.reason}
 
 
 class _Handover:
-    """Replaces the queue of the ASGI call once a stream is open: messages go to the listener."""
+    """Replaces the queue of the ASGI call once a stream is open: its end is reported to the listener."""
 
     __slots__ = ("_listener",)
 
@@ -61,9 +90,7 @@ class _Handover:
         self._listener = listener
 
     def put_nowait(self, message: ASGIReceiveEvent) -> None:
-        if message["type"] == "websocket.receive":
-            self._listener.receive(message.get("text"))
-        elif message["type"] == "websocket.disconnect":
+        if message["type"] == "websocket.disconnect":
             self._listener.disconnected(message["code"], message.get("reason") or "")
 
 
@@ -84,22 +111,30 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn = _Core(max_size=self.config.ws_max_size, logger=logging.getLogger("websockets.server"))
+        self.conn = _Core(max_size=self.config.ws_max_size, logger=core_log)
+        self.logger = core_log  # uvicorn would log each handshake as accepted before a token was looked at
         self.close_timeout = CLOSE_SECONDS
         self.listener: StreamListener | None = None
+        self._unread = b""
+        self._turn: asyncio.Handle | None = None
+        self._closing_work = CLOSING_WORK
 
     # What the endpoint uses.
 
     def attach(self, listener: StreamListener) -> None:
         """Report to ``listener`` what came meanwhile and what comes, and free the handshake."""
+        self._log_handshake(HTTPStatus.SWITCHING_PROTOCOLS)
         early, self.listener = self.queue, listener
         self.queue = cast("asyncio.Queue[ASGIReceiveEvent]", _Handover(listener))
         del self.request, self.response, self.scope
         while not early.empty():
             self.queue.put_nowait(early.get_nowait())
-        if self.read_paused and not self.transport.is_closing():
-            self.read_paused = False
-            self.transport.resume_reading()
+        self._read_soon()
+
+    def _log_handshake(self, status: HTTPStatus) -> None:
+        """Log a handshake as uvicorn logs a request. One that is rejected is logged with the reason, elsewhere."""
+        target = get_path_with_query_string(self.scope)
+        access_log.info('%s - "%s %s HTTP/%s" %d', get_client_addr(self.scope), "WebSocket", target, "1.1", status)
 
     def write_frames(self, batch: FrameBatch) -> bool:
         """Write frames, and return whether the kernel took all of them."""
@@ -127,10 +162,8 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        self._read_soon()
         return True
 
     # What the event loop and uvicorn call.
@@ -141,12 +174,64 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         self.transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
-        """Read; answer a handshake that the core gave up on."""
+        """Read the handshake, which uvicorn passes whole, then frames; answer one that the core gave up on."""
+        if self.handshake_initiated:
+            self._unread += data
+            if self._turn is None:
+                self._read()
+            return
         super().data_received(data)
-        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
+        if self.conn.handshake_exc is not None and not self.transport.is_closing():
             refuse(self.transport, headers_too_large())
-        elif self.transport.is_closing():
+
+    def _read_soon(self) -> None:
+        if self._turn is None:
+            self._turn = self.loop.call_soon(self._read)
+
+    def _read(self) -> None:
+        """Parse what was read, within the bounds of one turn of the loop; the rest waits for a later one."""
+        self._turn = None
+        data, end, work = self._unread, 0, 0
+        while end < len(data) and work < TURN_WORK and self._may_parse:
+            begin, end = end, end + SLICE_BYTES
+            self.conn.receive_data(data[begin:end])
+            cost = 1 + len(self.conn.events)
+            work += cost
+            if self.close_sent:
+                self._closing_work -= cost
+            if self.conn.parser_exc is not None:
+                self.handle_parser_exception()
+            else:
+                self.handle_events()
+        self._unread = data[end:]
+        self._go_on_reading()
+
+    @property
+    def _may_parse(self) -> bool:
+        is_decided = self.listener is not None or self.close_sent
+        return is_decided and self._closing_work > 0 and not self.transport.is_closing()
+
+    def _go_on_reading(self) -> None:
+        if self.transport.is_closing():
+            self._unread = b""
             self._bound_closing()
+        elif self._closing_work <= 0:
+            self._cut()
+        elif not self._unread:
+            self.transport.resume_reading()
+        elif self._may_parse:
+            self.transport.pause_reading()
+            self._read_soon()
+        elif len(self._unread) > EARLY_BYTES:
+            self.transport.pause_reading()
+
+    def _cut(self) -> None:
+        """Read nothing more. The socket stays a moment: a reset might overtake our close frame."""
+        self._unread = b""
+        self.transport.pause_reading()
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(CUT_SECONDS, self.transport.abort)
 
     def eof_received(self) -> None:
         """Let the event loop close, for the client will send no more."""
@@ -160,18 +245,31 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Any) -> None:
         """Hand the endpoint this transport; its task starts at the next turn of the loop."""
         super().handle_connect(event)
-        if self.response.status_code == 101:  # noqa: PLR2004 - Switching Protocols
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self.scope["extensions"][EXTENSION] = {"transport": self}
 
+    def _count_frame(self) -> None:
+        if self.listener is not None and not self.close_sent:
+            self.listener.count_frame()
+
     def handle_ping(self) -> None:
-        """Answer a ping, unless the socket is full: the pongs would pile up."""
-        if self.writable.is_set():
+        """Answer a ping, unless we have closed or the socket is full: the pongs would pile up."""
+        self._count_frame()
+        if self.writable.is_set() and not self.close_sent:
             super().handle_ping()
         else:
             self.conn.data_to_send()
 
+    def handle_pong(self, event: Any) -> None:
+        """Take the pong to our ping; any other counts."""
+        if bytes(event.data) == self.pending_ping_payload:
+            super().handle_pong(event)
+        else:
+            self._count_frame()
+
     def handle_cont(self, event: Any) -> None:
         """Take a fragment; the core bounds their bytes, but not their number."""
+        self._count_frame()
         if len(self.frames) >= FRAGMENTS_MAX:
             self.frames = []
             self.close_stream(CloseReason.MESSAGE_TOO_BIG)
@@ -189,11 +287,8 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
                 self.frames = []
                 self.close_stream(CloseReason.INVALID_UTF8)
                 return
-        if self.listener is None:
-            super().send_receive_event_to_app()
-            return
         self.frames = []
-        if not self.close_sent:
+        if self.listener is not None and not self.close_sent:
             self.listener.receive(text)
 
     async def run_asgi(self) -> None:
@@ -243,4 +338,6 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.close" and self.handshake_complete:
             self._close(message.get("code", 1000), message.get("reason") or "")
         else:
+            if message["type"] == "websocket.close":
+                self._log_handshake(HTTPStatus.FORBIDDEN)
             await super().send(message)

@@ -74,6 +74,9 @@ class Listener:
     def receive(self, text: str | None) -> None:
         raise AssertionError(text)
 
+    def count_frame(self) -> None:
+        raise AssertionError
+
     def drained(self) -> None:
         self.calls.append("drained")
 
