@@ -4,6 +4,10 @@ Every record, of the service or of a library, passes the same chain: long texts 
 the whole target of a request, 32 KiB of it), ``redact`` removes what looks like a bearer token (such
 as the ``?token=`` of a WebSocket handshake), and the renderers escape control characters, so that a
 newline in a header cannot start a new line.
+
+A flood of refused requests does not fill the disk: of each minute the access log has the first
+``REFUSED_LINES_PER_CLIENT`` of one address and the first ``REFUSED_LINES`` of all, and then how many
+more there were.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -26,6 +31,10 @@ TEXT_MAX = 8_000
 """Characters of one field of a record."""
 TRACEBACK_MAX = 64_000
 """Characters of a traceback, whose last lines matter most."""
+REFUSED_LINES_PER_CLIENT = 300
+"""Refused requests of one address that are logged in a minute."""
+REFUSED_LINES = 3_000
+"""Refused requests that are logged in a minute."""
 
 # `?token=…` in any encoding of the name, OpenID's `?code=…`, `bearer.…`/`Bearer …`, and a bare JWS
 # in compact form (RFC 7515, section 3.1), also one that was cut: `eyJ` is `{"` in base64url. Each
@@ -35,6 +44,8 @@ _SECRETS = re.compile(
     r"|(\bbearer[ .]+)[^\s,\"']+"
     r"|(?-i:eyJ)[\w.-]{8,}",
 )
+_REFUSED = 400
+"""The lowest status of a refusal."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -47,6 +58,51 @@ def _cut_arguments(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(_cut(value, ARGUMENT_MAX) if isinstance(value, str) else value for value in record.args)
     return True
+
+
+class RefusedRequests(logging.Filter):
+    """Drops lines about refused requests beyond the bounds of a minute, and logs how many it dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends_at = 0.0
+        self._lines: dict[str, int] = {}
+        self._logged = 0
+        self._dropped = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log ``record``."""
+        client = _refused_client(record)
+        if client is None:
+            return True
+        if (now := time.monotonic()) >= self._ends_at:
+            self._begin(now + 60)
+        lines = self._lines.get(client, 0)
+        if self._logged < REFUSED_LINES and lines < REFUSED_LINES_PER_CLIENT:
+            self._logged += 1
+            self._lines[client] = lines + 1
+            return True
+        self._dropped += 1
+        if lines == REFUSED_LINES_PER_CLIENT:
+            self._lines[client] = lines + 1
+            _log.warning("this client's refused requests are not logged for up to a minute", client=client)
+        return False
+
+    def _begin(self, ends_at: float) -> None:
+        dropped, self._dropped = self._dropped, 0
+        self._ends_at, self._lines, self._logged = ends_at, {}, 0
+        if dropped:
+            _log.warning("refused requests were not logged", requests=dropped)
+
+
+def _refused_client(record: logging.LogRecord) -> str | None:
+    """Return the address of a client whose request was refused; uvicorn's warnings name none, only a cause."""
+    if record.name == "uvicorn.access" and isinstance(record.args, tuple):
+        client, status = record.args[0], record.args[-1]
+        return str(client).rpartition(":")[0] if isinstance(status, int) and status >= _REFUSED else None
+    if record.name == "uvicorn.error" and record.levelno == logging.WARNING:
+        return str(record.msg)
+    return None
 
 
 def redact(text: str) -> str:
@@ -92,6 +148,7 @@ def configure(level: str, log_format: LogFormat) -> None:
     else:
         renderer = structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RefusedRequests())
     handler.addFilter(_cut_arguments)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -121,3 +178,6 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return the structured logger of a module."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+_log = get_logger(__name__)

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import re
 import subprocess
 import sys
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import CapturingLogger
 
-from service.logs import redact
-from tests.harness import token
+from service.logs import REFUSED_LINES, REFUSED_LINES_PER_CLIENT, RefusedRequests, redact
+from tests.harness import Process, token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TOKEN = token("alice")
 SECRET_PARTS = TOKEN.split(".")[1:]
@@ -110,3 +118,77 @@ def test_a_text_log_has_one_line_an_event() -> None:
     stamped = [line for line in lines if re.match(r"\S*\d{4}-\d\d-\d\d", line)]
     assert len(stamped) == 5 * len(texts)
     assert not [line for line in lines if line.startswith('{"event": "forged"')]
+
+
+# Floods.
+
+
+def access(client: str, status: int, target: str = "/nope") -> logging.LogRecord:
+    """Return a record of uvicorn's access log."""
+    arguments = (f"{client}:4711", "GET", target, "1.1", status)
+    return logging.LogRecord("uvicorn.access", logging.INFO, "", 0, '%s - "%s %s HTTP/%s" %d', arguments, None)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 503])
+def test_refused_requests_of_one_address_are_logged_up_to_a_bound(status: int) -> None:
+    refused = RefusedRequests()
+    logged = [refused.filter(access("192.0.2.1", status)) for _ in range(2 * REFUSED_LINES_PER_CLIENT)]
+    assert logged == [True] * REFUSED_LINES_PER_CLIENT + [False] * REFUSED_LINES_PER_CLIENT
+    assert refused.filter(access("192.0.2.2", status))
+    assert refused.filter(access("192.0.2.1", 200))
+
+
+@pytest.mark.unit
+def test_refused_requests_of_many_addresses_are_logged_up_to_a_bound() -> None:
+    refused = RefusedRequests()
+    logged = [refused.filter(access(f"2001:db8::{number:x}", 401)) for number in range(2 * REFUSED_LINES)]
+    assert sum(logged) == REFUSED_LINES
+
+
+@pytest.mark.unit
+def test_the_lines_of_a_new_minute_begin_with_how_many_were_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused, log, now = RefusedRequests(), CapturingLogger(), 1000.0
+    monkeypatch.setattr("service.logs._log", log)
+    monkeypatch.setattr("service.logs.time.monotonic", lambda: now)
+    for _ in range(REFUSED_LINES_PER_CLIENT + 7):
+        refused.filter(access("192.0.2.1", 404))
+    now += 60
+    assert refused.filter(access("192.0.2.1", 404))
+    assert [call.kwargs for call in log.calls] == [{"client": "192.0.2.1"}, {"requests": 7}]
+
+
+@pytest.mark.unit
+def test_warnings_about_what_is_no_http_are_bounded_too() -> None:
+    refused = RefusedRequests()
+    record = logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, "Invalid HTTP request received.", None, None)
+    assert sum(refused.filter(record) for _ in range(2 * REFUSED_LINES_PER_CLIENT)) == REFUSED_LINES_PER_CLIENT
+
+
+async def test_a_flood_of_refusals_writes_little_to_the_log(start: Callable[..., Process]) -> None:
+    process = start(TOCSIN_AUTH_FAILURE_LIMIT="5/hour", TOCSIN_ANONYMOUS_LIMIT="5/hour")
+    with process.rest() as client:
+        for _ in range(REFUSED_LINES_PER_CLIENT + 20):
+            client.get(f"/{'x' * 4000}")
+    for headers in ("Host: x\r\n", "Host: x\r\nOrigin: http://x:8000\r\n"):  # of the second, the log says what to set
+        for _ in range(20):
+            await rejected(process, headers)
+    lines = [json.loads(line) for line in process.log.read_text().splitlines()]
+    refused = [line for line in lines if re.search(r" (404|429)$", line["event"])]
+    assert len(refused) == REFUSED_LINES_PER_CLIENT
+    handshakes = [line["event"] for line in lines if re.search("handshake|WebSocket|origin", line["event"])]
+    assert handshakes == ["handshake rejected"] * 5
+
+
+async def rejected(process: Process, headers: str) -> None:
+    """Open a stream that is rejected, and read its close frame."""
+    address = urlsplit(process.base)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(
+        f"GET /v1/ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n".encode()
+    )
+    await reader.readuntil(b"\x88")
+    writer.transport.abort()

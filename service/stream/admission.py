@@ -235,19 +235,21 @@ class Admission:
 
     def record_rejection(
         self, reason: str, path: str, client: ClientInfo, subject: str | None, *, counted: bool = False
-    ) -> None:
-        """Record a rejected handshake.
+    ) -> bool:
+        """Record a rejected handshake, in the ledger and in the service's log.
 
-        One address gets no more rows than its limit, so it cannot fill the table.
+        One address gets no more rows and lines than its limit, so it fills neither. Returns whether
+        it was within the limit.
 
         ``counted``: the rejection counts against the limit of the address already.
         """
         HANDSHAKES_REJECTED.labels(reason).inc()
-        log.info("handshake rejected", reason=reason, client=client.remote_addr, subject=subject)
         try:
             self._rest_limits.hit("auth_failure", client.remote_addr or "unknown", cost=0 if counted else 1)
         except RateLimited:
-            return
+            return False
+        log.info("handshake rejected", reason=reason, client=client.remote_addr, subject=subject)
         self._ledger.record_rejection(
             Rejection(client.remote_addr, path, reason, subject, client.origin, client.user_agent)
         )
+        return True

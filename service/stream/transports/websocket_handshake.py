@@ -201,11 +201,11 @@ class WebSocketEndpoint:
         *,
         hint: str | None = None,
     ) -> None:
-        if hint is not None:
-            log.warning("origin forbidden", origin=handshake.client.origin, host=handshake.headers["host"], hint=hint)
         transport.close_stream(reason, hint)
         subject = principal.subject if principal is not None else None
-        self._admission.record_rejection(reason.reason, PATH, handshake.client, subject)
+        is_logged = self._admission.record_rejection(reason.reason, PATH, handshake.client, subject)
+        if is_logged and hint is not None:
+            log.warning("origin forbidden", origin=handshake.client.origin, host=handshake.headers["host"], hint=hint)
 
 
 def _close_reason(refusal: RequestRefused) -> CloseReason:
