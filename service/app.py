@@ -37,6 +37,7 @@ from service.database.privileges import revoke_from_public
 from service.errors import CloseReason, TocsinError
 from service.events.log import EVENTS_CHANNEL, read_head
 from service.http import health, openapi, problems, static_console, swagger_ui
+from service.http.body_budget import BodyBudget
 from service.http.provided import Parts, provide
 from service.http.rate_limits import ConnectionLimits, RestLimits
 from service.http.request_bounds import RequestBounds, count_unmatched
@@ -222,6 +223,7 @@ class Node:
             self.hub,
             self.streams,
             self.dashboard,
+            BodyBudget(self._settings.server),
             Revoker(self.database, self.revocations),
             *(getattr(self._settings, group) for group in type(self._settings).model_fields),
         )

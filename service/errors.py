@@ -214,7 +214,7 @@ class InternalError(RequestRefused):
 
 
 class Overloaded(RequestRefused):
-    """A queue is full. Nothing was stored."""
+    """A queue is full, or requests under way hold too many bytes. Nothing was stored."""
 
     status, code, title = 503, "overloaded", "The service is overloaded"
 

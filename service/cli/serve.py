@@ -36,6 +36,7 @@ from service.http.edge import Edge
 from service.http.provided import parts_of
 from service.http.proxies import TrustedProxies
 from service.http.server_protocol import HttpServerProtocol, ServerConfig
+from service.http.sockets import Sockets, raise_file_limit, sockets_max
 from service.metrics import drop_worker, shared_by_workers
 from service.settings import load, unknown_variables
 from service.stream.transports.websocket import WebSocketTransport
@@ -67,6 +68,7 @@ def serve(
         hint = f"; did you mean {similar}?" if similar else ""
         print(f"tocsin: {variable} is no setting{hint}", file=sys.stderr)
     keyring = _keyring(settings, dev=dev)
+    raise_file_limit()
     # uvicorn raises the signal again once it has stopped; without a handler the process would end before PostgreSQL.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
@@ -194,6 +196,7 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
     )
     config.request_timeout = server.request_timeout_seconds
     config.request_max_bytes = max(server.request_max_bytes, server.batch_max_bytes)
+    config.sockets = Sockets(sockets_max(stream.connections_max))
     return config
 
 

@@ -109,8 +109,8 @@ def embedded_postgres(data_dir: Path, *, restart: bool = False) -> Iterator[URL]
         watch.end()
         # It may be another process than at the start, or none: only what runs now is stopped.
         server._postmaster_info = None  # noqa: SLF001
-        if _answers(sockets):
-            with suppress(AssertionError, ValueError):  # its file is broken: PostgreSQL ends of itself
+        with suppress(_NoDescriptor, AssertionError, ValueError):  # its file is broken: PostgreSQL ends of itself
+            if _answers(sockets):
                 server._postmaster_info = PostmasterInfo.read_from_pgdata(folder)  # noqa: SLF001
         server.cleanup()
         _remove_link(folder, sockets)
@@ -164,6 +164,8 @@ class _Watch:
             try:
                 if self._restarting or not _answers(self._sockets):
                     self._restart()
+            except _NoDescriptor:
+                log.warning("no file descriptor is free to look whether the embedded PostgreSQL runs")
             except Exception as error:  # noqa: BLE001 - whatever it is, the server does not run, and is tried again
                 pause = min(2 * pause, PAUSE_MAX_SECONDS)
                 log.error(  # noqa: TRY400 - the server's own log says more than a traceback
@@ -213,9 +215,22 @@ class _Watch:
         return None
 
 
+class _NoDescriptor(Exception):
+    """This process has no file descriptor left, which says nothing about the server."""
+
+
 def _answers(sockets: Path) -> bool:
-    """Whether a server listens, be it ready or still recovering."""
-    with socket.socket(socket.AF_UNIX) as connection:
+    """Whether a server listens, be it ready or still recovering.
+
+    Raises:
+        _NoDescriptor: this process cannot ask.
+
+    """
+    try:
+        opened = socket.socket(socket.AF_UNIX)
+    except OSError as error:
+        raise _NoDescriptor from error
+    with opened as connection:
         connection.settimeout(WATCH_SECONDS)
         try:
             connection.connect(str(sockets / _SOCKET))

@@ -27,6 +27,7 @@ from starlette.requests import ClientDisconnect
 from service.auth.tokens import TokenVerifier
 from service.errors import MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
 from service.http.authentication import verified_principal
+from service.http.body_budget import BodyBudget, HeldBody
 from service.http.problems import validation_refusal
 from service.http.provided import part
 from service.settings import ServerSettings
@@ -153,17 +154,20 @@ async def read_body(request: Request, *, max_bytes: int | None = None) -> bytes:
 
     Raises:
         RequestTooLarge, RequestTimeout: as ``read_json``.
+        Overloaded: too many bytes of other bodies are held.
         MalformedRequest: its length cannot be read, or it ended early.
         TokenRevoked: the token was revoked meanwhile.
 
     """
-    body = await _read_bytes(request, max_bytes=max_bytes)
-    if (principal := verified_principal(request)) is not None:
+    principal = verified_principal(request)
+    held = part(request, BodyBudget).begin(principal.subject if principal is not None else "")
+    body = await _read_bytes(request, held, max_bytes=max_bytes)
+    if principal is not None:
         await part(request, TokenVerifier).verify_again(principal)
     return body
 
 
-async def _read_bytes(request: Request, *, max_bytes: int | None) -> bytes:
+async def _read_bytes(request: Request, held: HeldBody, *, max_bytes: int | None) -> bytes:
     settings = part(request, ServerSettings)
     limit = settings.request_max_bytes if max_bytes is None else max_bytes
     length = request.headers.get("content-length", "0")
@@ -174,6 +178,7 @@ async def _read_bytes(request: Request, *, max_bytes: int | None) -> bytes:
         try:
             async with asyncio.timeout(settings.request_timeout_seconds):
                 async for chunk in request.stream():
+                    held.add(len(chunk))
                     body += chunk
                     if len(body) > limit:
                         break

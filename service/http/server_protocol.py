@@ -1,7 +1,12 @@
 """HTTP connections: uvicorn's protocol class, with limits on the time and memory a client can take.
 
-uvicorn limits neither the time nor the size of headers, reads bodies that no endpoint asks for, and
-waits without limit for a client that does not read its response.
+uvicorn limits neither the time nor the size of headers, reads bodies that no endpoint asks for,
+parses all pipelined requests that it has read (RFC 9112, section 9.3.2), and waits without limit
+for a client that does not read its response.
+
+A connection gets the work of one request in a turn of the event loop. The parser is given data up
+to the end of a request; the rest waits unparsed, and the socket is not read, until the response is
+complete and the client has read it.
 
 The endpoint of a long-lived response (``sse.py`` and ``longpoll.py`` in ``stream/transports/``)
 finds this class in the ASGI scope and attaches a listener, which is called when the socket drains,
@@ -13,7 +18,7 @@ written is in the kernel, or the socket reports that it is full, as with WebSock
 
     headers ──► body ──► response ──► (the next request)
        │          │         │
-       │          │         └ not read within twice the timeout: aborted
+       │          │         └ not read within twice the timeout: aborted; no request is parsed before it is
        │          └ too large, trailers included: aborted; not complete within twice the timeout: closed
        └ over 32 KiB: 431; not complete within the timeout: 408
 """
@@ -24,13 +29,16 @@ import weakref
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+import httptools
 import orjson
 import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from service.http.problems import MEDIA_TYPE, problem_document
 from service.http.response_headers import LINES
+from service.http.sockets import Sockets, sockets_max
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,9 +48,14 @@ if TYPE_CHECKING:
     from service.errors import RequestRefused
 
 HEADERS_MAX_BYTES = 32 * 1024
+SLICE_BYTES = 16 * 1024
+"""What the parser is given in one turn of the event loop, unless it is a body of known length: each
+byte of it may be a chunk."""
 BODY_SLACK_BYTES = 1024 * 1024
 """What chunk headers and trailers may add to a body, and what may be in flight when it is
 refused."""
+_END = b"\r\n\r\n"
+"""Where headers end, and a chunked body with its trailers."""
 
 EXTENSION = "tocsin.http"
 """The key of the ASGI scope's ``extensions`` under which ``HttpServerProtocol.of`` finds its
@@ -68,6 +81,24 @@ class ServerConfig(uvicorn.Config):
     request_timeout: float = 30.0
     request_max_bytes: int = 256 * 1024
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sockets = Sockets(sockets_max(0))
+
+
+class _Flow(FlowControl):
+    """Flow control that reads on only when no data waits to be parsed."""
+
+    def __init__(self, transport: asyncio.Transport, reference: weakref.ref[HttpServerProtocol]) -> None:
+        super().__init__(transport)
+        self._reference = reference
+
+    def resume_reading(self) -> None:
+        """Go on with what was read, or else read."""
+        protocol = self._reference()
+        if protocol is None or not protocol.parse_later():
+            super().resume_reading()
+
 
 class HttpServerProtocol(HttpToolsProtocol):
     """One HTTP connection.
@@ -81,9 +112,15 @@ class HttpServerProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._body_bytes = 0
+        self._body_left = 0
+        """What is to come of a body of known length."""
+        self._waiting = b""
+        """Read from the socket, and not parsed yet."""
+        self._parses_next = False
         self._drain_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
-        self._header_tail = b""
+        self._tail = b""
+        """The last bytes that were parsed, of which headers or chunks may end with the next."""
         self._header_timer: asyncio.TimerHandle | None = None
         self._receiving = False
         self._body_timer: asyncio.TimerHandle | None = None
@@ -116,6 +153,7 @@ class HttpServerProtocol(HttpToolsProtocol):
         if streams:  # a pipelined request behind this one gets no response, and has no timeout
             self._headers_arrived()
             self._body_arrived()
+            self._drop_waiting()
         self.transport.set_write_buffer_limits(high=0)
 
     def detach(self) -> None:
@@ -149,14 +187,16 @@ class HttpServerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Open the connection, and start the timeout of the first headers."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._reference)
         self._expect_headers()
+        self.config.sockets.opened(transport, len(self.connections))
 
     def on_message_begin(self) -> None:
         """Begin a request, and start the timeout of its headers."""
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: {"transport": self._reference}}
         self._receiving = True
-        self._body_bytes = 0
+        self._body_bytes = self._body_left = 0
         if self._header_timer is None:
             self._expect_headers()
 
@@ -164,11 +204,20 @@ class HttpServerProtocol(HttpToolsProtocol):
         """Take a header; the parser passes on trailers as well, which are ignored (RFC 9110, 6.5.1)."""
         if self._header_timer is not None:
             super().on_header(name, value)
+            if self.headers[-1][0] == b"content-length":
+                self._body_left = int(value)
 
     def on_headers_complete(self) -> None:
         """Stop the timeout of the headers."""
         self._headers_arrived()
+        self.config.sockets.busy(self.transport)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        if self._body_left:
+            self._body_left -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request."""
@@ -176,32 +225,114 @@ class HttpServerProtocol(HttpToolsProtocol):
         self._body_arrived()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """End a response: go on with what waits, or wait for the next request."""
+        super().on_response_complete()
+        if self._waiting:
+            self._unset_keepalive_if_required()
+        elif not self.transport.is_closing():
+            self.config.sockets.idle(self.transport)
+
     def data_received(self, data: bytes) -> None:
-        """Read, unless the headers are too long."""
+        """Parse what was read, or let it wait until the requests before it are answered."""
         if self._streams:
             return  # no request on this connection gets another response
+        if self._waiting or self._is_blocked():
+            self._wait(data)
+        else:
+            self._parse(data)
+
+    def parse_later(self) -> bool:
+        """Parse in the next turn of the event loop, and return whether any data waits."""
+        if self._waiting and not self._parses_next:
+            self._parses_next = True
+            self.loop.call_soon(self._parse_waiting)
+        return bool(self._waiting)
+
+    def _is_blocked(self) -> bool:
+        """Whether a request is being answered, the endpoint does not read its body, or the client no responses."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return self.flow.write_paused
+        return not self._receiving or self._body_is_unread()
+
+    def _body_is_unread(self) -> bool:
+        return self._receiving and self.cycle is not None and len(self.cycle.body) > HIGH_WATER_LIMIT
+
+    def _wait(self, data: bytes) -> None:
+        self._waiting += data
+        self.flow.pause_reading()
+        if not self.config.sockets.hold(len(data)):
+            self.transport.abort()  # connection_lost() drops all of it
+
+    def _drop_waiting(self) -> bytes:
+        data, self._waiting = self._waiting, b""
+        self.config.sockets.hold(-len(data))
+        return data
+
+    def _parse_waiting(self) -> None:
+        self._parses_next = False
+        if not self._waiting or self._is_blocked() or self.transport.is_closing():
+            return
+        self._parse(self._drop_waiting())
+        if not self._waiting and not self._body_is_unread():
+            self.flow.resume_reading()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse up to the end of a request, and let the rest wait."""
+        size = self._slice_size(data)
+        if self._header_bytes > HEADERS_MAX_BYTES:
+            self._refuse(headers_too_large())
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data if size == len(data) else data[:size])
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                return
+        except httptools.HttpParserError:
+            self._refuse(MalformedRequest("The request is not valid HTTP."))
+            return
+        if self._receiving and self._header_timer is None:
+            self._expect_body(size)
+        if size == len(data) or self._streams:
+            return
+        if self._body_left and not self._is_blocked():
+            self._parse(data[size:])
+        else:
+            self._wait(data[size:])
+            self.parse_later()
+
+    def _slice_size(self, data: bytes) -> int:
+        """Return how much of the data to parse now: nothing beyond the end of headers, or of a body."""
+        if self._body_left:
+            return min(self._body_left, len(data))
         if not self._receiving and self._header_timer is None:
             self._expect_headers()  # also for line breaks before a request
+        seen = self._tail + data
+        end = seen.find(_END)
+        size = len(data) if end < 0 else end + len(_END) - len(self._tail)
         if self._header_timer is not None:
-            seen = self._header_tail + data
-            end = seen.find(b"\r\n\r\n")
-            self._header_bytes += len(data) if end < 0 else max(0, end - len(self._header_tail))
-            self._header_tail = seen[-3:]
-            if self._header_bytes > HEADERS_MAX_BYTES:
-                refuse(self.transport, headers_too_large())
-                return
-        super().data_received(data)
-        if self._receiving and self._header_timer is None:
-            self._expect_body(len(data))
+            self._header_bytes += size if end < 0 else max(0, size - len(_END))
+        elif size > SLICE_BYTES:
+            size, end = SLICE_BYTES, -1
+        self._tail = seen[: size + len(self._tail)][-3:] if end < 0 else b""
+        return size
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text
-        """Refuse what is not HTTP."""
-        refuse(self.transport, MalformedRequest("The request is not valid HTTP."))
+    def _refuse(self, refusal: RequestRefused) -> None:
+        """Refuse what is not HTTP; a request that is answered already ends the connection."""
+        cycle = self.cycle
+        if cycle is not None and cycle.scope is self.scope and cycle.response_started:
+            self.transport.close()
+        else:
+            refuse(self.transport, refusal)
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the socket over to the WebSocket protocol."""
         self._receiving = False
         self._body_arrived()
+        self.config.sockets.busy(self.transport)
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -209,6 +340,8 @@ class HttpServerProtocol(HttpToolsProtocol):
         self._headers_arrived()
         self._body_arrived()
         self._response_flushed()
+        self._drop_waiting()
+        self.config.sockets.busy(self.transport)
         super().connection_lost(exc)
         self._is_lost = True
         if self._listener is not None:
@@ -231,6 +364,7 @@ class HttpServerProtocol(HttpToolsProtocol):
         """Continue with a client that has read."""
         self._response_flushed()
         super().resume_writing()
+        self.parse_later()
         if self._listener is not None:
             self._listener.drained()
 
@@ -248,7 +382,7 @@ class HttpServerProtocol(HttpToolsProtocol):
 
     def _expect_headers(self) -> None:
         self._header_bytes = 0
-        self._header_tail = b""
+        self._tail = b""
         self._header_timer = self.loop.call_later(self.config.request_timeout, self._headers_overdue)
 
     def _headers_arrived(self) -> None:

@@ -69,6 +69,9 @@ class ServerSettings(_Group):
     """The largest request body; a larger one is answered 413."""
     batch_max_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """The largest body of ``POST /v1/alerts/batch``; a larger one is answered 413."""
+    bodies_max_bytes: int = Field(128 * 1024 * 1024, ge=1024)
+    """How many bytes of bodies the requests under way on one node may hold, half of them of one
+    subject, but at least one body; a request beyond is answered 503 ``overloaded``."""
     request_timeout_seconds: Seconds = 30
     """How long a request's headers, and then its body, may take to arrive."""
 

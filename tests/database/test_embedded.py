@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from service.database import embedded
 from service.database.embedded import BINARIES, WATCH_SECONDS, embedded_postgres
 from service.errors import ConfigurationError
 from tests.harness import eventually
@@ -185,3 +189,18 @@ async def answers(url: URL) -> bool:
         await connection.close()
         return True
     return False
+
+
+async def test_a_process_without_file_descriptors_does_not_say_that_the_server_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(_family: int) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with capture_logs() as log, embedded_postgres(tmp_path, restart=True):
+        monkeypatch.setattr(embedded, "socket", SimpleNamespace(socket=exhausted, AF_UNIX=socket.AF_UNIX))
+        await eventually(lambda: len(log) >= 2)
+        monkeypatch.undo()
+    assert {line["event"] for line in log} == {
+        "no file descriptor is free to look whether the embedded PostgreSQL runs"
+    }

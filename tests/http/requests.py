@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from service.http.body_budget import BodyBudget
 from service.http.provided import Parts, provide
+from service.settings import ServerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +42,7 @@ def request(
 ) -> Request:
     """Return a request to an application with ``parts``."""
     app = Starlette()
-    provide(app, Parts(*parts))
+    provide(app, Parts(BodyBudget(ServerSettings()), *parts))
     scope = {
         "type": "http",
         "method": "POST",

@@ -275,7 +275,7 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
     "Swagger UI": (200, asked(path="/docs")),
     "a file of Swagger UI": (200, asked(path="/docs/files/swagger-ui.css")),
     "101": (101, asked(*WEBSOCKET, KEY, path="/v1/ws", close=False)),
-    "a WebSocket elsewhere": (403, asked(*WEBSOCKET, KEY, path="/v1/alerts", close=False)),
+    "a WebSocket elsewhere": (404, asked(*WEBSOCKET, KEY, path="/v1/alerts", close=False)),
     "a WebSocket without a key": (400, asked(*WEBSOCKET, path="/v1/ws", close=False)),
 }
 

@@ -32,11 +32,13 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
+import orjson
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
 
-from service.errors import CloseReason
+from service.errors import CloseReason, InternalError, MalformedRequest, NotFound, RequestRefused
+from service.http.problems import MEDIA_TYPE, problem_document
 from service.http.response_headers import DEFAULTS
 from service.http.server_protocol import headers_too_large, refuse
 from service.logs import get_logger
@@ -96,6 +98,17 @@ class _Handover:
 
 class _Core(ServerProtocol):
     """The WebSocket core, with reasons that a program can read and the headers of every answer."""
+
+    def reject(self, status: HTTPStatus | int, text: str) -> Response:  # noqa: ARG002 - for people, in plain text
+        refusal: RequestRefused = MalformedRequest("The request is not a valid WebSocket handshake.")
+        if status == HTTPStatus.FORBIDDEN:  # no endpoint accepted it
+            refusal = NotFound("There is no WebSocket at this path.")
+        elif status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            refusal = InternalError("The handshake failed.")
+        response = super().reject(refusal.status, orjson.dumps(problem_document(refusal)).decode())
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = MEDIA_TYPE
+        return response
 
     def send_response(self, response: Response) -> None:
         for name, value in DEFAULTS.items():
