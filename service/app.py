@@ -37,6 +37,7 @@ from service.database.privileges import revoke_from_public
 from service.errors import CloseReason, TocsinError
 from service.events.log import EVENTS_CHANNEL, read_head
 from service.http import health, openapi, problems, static_console, swagger_ui
+from service.http.authentication import StillValid
 from service.http.body_budget import BodyBudget
 from service.http.provided import Parts, provide
 from service.http.rate_limits import ConnectionLimits, RestLimits
@@ -101,6 +102,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has them; a span would hold ?token=
     )
+    app.add_middleware(StillValid, verifier=node.verifier)
     app.add_middleware(RequestBounds, limits=node.limits)
     provide(app, node.parts())
     problems.install(app, lambda request: count_unmatched(node.limits, request.scope))

@@ -4,13 +4,16 @@
 ``Authorization`` header (RFC 6750, section 2.1), requires one of the scopes, and counts the request
 against the subject's rate limit. A request without a valid token counts against the limit of its
 address.
+
+What is read takes time, and the token may be revoked meanwhile: no answer to a GET leaves before
+``StillValid`` has checked again. What is written is checked before its commit, by whoever commits.
 """
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's
 # annotations.
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
@@ -18,9 +21,19 @@ from fastapi.security import HTTPBearer
 from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
 from service.errors import DatabaseUnavailable, KeysUnavailable, RequestRefused, ScopeMissing, TokenMissing
+from service.http.problems import problem_response
 from service.http.provided import part
 from service.http.query import require_single_parameters, single_parameters
 from service.http.rate_limits import RestLimit, RestLimits
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Send
+    from starlette.types import Scope as RequestScope
+
+
+_READING = ("GET", "HEAD")
+_REFUSALS = 400
+"""The first status of those that say why there is no answer."""
 
 
 class Bearer(HTTPBearer):
@@ -60,6 +73,48 @@ def verified_principal(request: Request) -> Principal | None:
     """Return whose token was verified, even if the request was refused afterwards."""
     principal: Principal | None = getattr(request.state, "principal", None)
     return principal
+
+
+class StillValid:
+    """Wraps the application: what a token asked for is answered only while the token is not revoked."""
+
+    def __init__(self, app: "ASGIApp", verifier: TokenVerifier) -> None:
+        self._app = app
+        self._verifier = verifier
+
+    async def __call__(self, scope: "RequestScope", receive: "Receive", send: "Send") -> None:
+        """Serve a request, or refuse it at the last moment."""
+        if scope["type"] != "http" or scope["method"] not in _READING:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        refusal: RequestRefused | None = None
+
+        async def send_if_valid(message: "Message") -> None:
+            nonlocal refusal
+            if message["type"] == "http.response.start" and message["status"] < _REFUSALS:
+                try:
+                    await self._verify_again(request)
+                except RequestRefused as error:
+                    refusal = error
+                    raise _WithheldError from None  # ends the answer, which none of the handlers of errors knows
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_if_valid)
+        except Exception:
+            if refusal is None:
+                raise
+        if refusal is not None:
+            await problem_response(refusal)(scope, receive, send)
+
+    async def _verify_again(self, request: Request) -> None:
+        if (principal := verified_principal(request)) is not None:
+            await self._verifier.verify_again(principal)
+
+
+class _WithheldError(Exception):
+    """An answer is not sent: the token was revoked meanwhile."""
 
 
 async def _verify(request: Request, verifier: TokenVerifier) -> Principal:
