@@ -146,7 +146,7 @@ async def deactivate(
             tx, recipient, deactivated=True, by=principal.subject, reason=asked.reason, settings=settings
         )
 
-    revoked = await revoker.revoke(store)
+    revoked = await revoker.revoke(store, bearer=principal)
     return _activation(recipient, revoked)
 
 
@@ -175,7 +175,7 @@ async def reactivate(
             tx, recipient, deactivated=False, by=principal.subject, reason=asked.reason, settings=settings
         )
 
-    revoked = await revoker.revoke(store)
+    revoked = await revoker.revoke(store, bearer=principal)
     if revoked.revocation is not None and (issued_before := revoked.revocation.issued_before) is not None:
         # In the second of the deactivation, a fresh token with an iat in whole seconds would be refused as an old one.
         await asyncio.sleep(max(0.0, math.ceil(issued_before.timestamp()) - time.time()))

@@ -5,6 +5,10 @@ Then it waits until every node that serves, itself included, has confirmed that 
 (``nodes.revocation_id``), and that no commit is under way that was admitted before. After
 ``CONFIRM_SECONDS`` the answer names the nodes that have not: these admit nobody before they have
 read it (``auth/revocation_feed.py``), so it is in effect there, too, except on a commit under way.
+
+Whoever revokes may be revoked while the request waits, for a lock say. So the token is checked once
+more, against the table, under the lock of the revocations that is held to the commit: a revocation
+of that token is committed either before, and found, or after, and answered later.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sqlalchemy import text
 
-from service.auth.revocation_feed import CURRENT_SECONDS
+from service.auth.revocation_feed import CURRENT_SECONDS, RevokedTokens
+from service.auth.revocations import revocations_of
+from service.auth.tokens import token_revoked
 from service.errors import DatabaseUnavailable, OutcomeUnknown
 from service.logs import get_logger
 
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from service.auth.principal import Principal
     from service.auth.revocation_feed import RevocationFeed
     from service.auth.revocations import Revocation
     from service.database.engine import Database
@@ -61,10 +68,15 @@ class Revoker:
         self._database = database
         self._feed = feed
 
-    async def revoke(self, store: Callable[[AsyncConnection], Awaitable[tuple[R, bool]]]) -> Revoked[R]:
+    async def revoke(
+        self, store: Callable[[AsyncConnection], Awaitable[tuple[R, bool]]], *, bearer: Principal
+    ) -> Revoked[R]:
         """Commit what ``store`` returns, a revocation and whether it is new, and wait until it is in effect.
 
+        ``bearer`` is whose token requests it, and ``store`` takes the lock of the revocations.
+
         Raises:
+            TokenRevoked: that token was revoked meanwhile; nothing was stored.
             DatabaseUnavailable: nothing was stored.
             OutcomeUnknown: it may be stored. This node applies it all the same.
 
@@ -74,6 +86,7 @@ class Revoker:
         async def storing(tx: AsyncConnection) -> tuple[R, bool]:
             nonlocal stored
             revocation, is_new = await store(tx)
+            await _require_still_valid(tx, bearer, but_not=revocation.id if revocation is not None and is_new else None)
             stored = revocation
             return revocation, is_new
 
@@ -102,3 +115,18 @@ class Revoker:
                         async with self._database.transaction() as tx:
                             unconfirmed = list((await tx.scalars(_UNCONFIRMED, {"id": revocation_id})).all())
         return unconfirmed
+
+
+async def _require_still_valid(tx: AsyncConnection, bearer: Principal, *, but_not: int | None) -> None:
+    """Refuse a token that the table revokes, ``but_not`` by the revocation that was just stored.
+
+    Raises:
+        TokenRevoked: it does.
+
+    """
+    revoked = RevokedTokens()
+    for revocation in await revocations_of(tx, bearer):
+        if revocation.id != but_not:
+            revoked.add(revocation)
+    if revoked.covers(bearer):
+        raise token_revoked()

@@ -177,7 +177,7 @@ async def post_revocation(
     target = Target(jti=requested.jti, subject=requested.subject, issued_before=requested.before)
     reason = requested.reason
     revoked = await revoker.revoke(
-        lambda tx: revoke(tx, target, by=principal.subject, reason=reason, settings=settings)
+        lambda tx: revoke(tx, target, by=principal.subject, reason=reason, settings=settings), bearer=principal
     )
     if not revoked.is_new:
         response.status_code = 200
@@ -220,5 +220,5 @@ async def delete_connection(
         target = Target(connection_id=connection_id)
         return await revoke(tx, target, by=principal.subject, reason=None, settings=settings)
 
-    await revoker.revoke(close)
+    await revoker.revoke(close, bearer=principal)
     return Response(status_code=204)

@@ -11,7 +11,8 @@ from then on.
 - A row is kept until every token that it covers has expired, which is at most
   ``TOCSIN_JWT_MAX_LIFETIME_SECONDS``, and a deactivation at least until the reactivation.
 - At most ``TOCSIN_REVOCATIONS_MAX`` are in force, all in the memory of each node; one more is
-  refused 503.
+  refused 503. A reactivation is not: each ends a deactivation, so that there are twice as many at
+  the most.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from service.auth.principal import Principal
     from service.settings import AuthSettings
 
 log = get_logger(__name__)
@@ -45,7 +47,16 @@ RETRY_AFTER_SECONDS = 60
 CLOSED_STREAM_SECONDS = 3600
 """How long the row of a closed connection is kept, so that one can see who closed it."""
 
-COLUMNS = "id, jti, subject, issued_before, connection_id, deactivated, reason, revoked_by, revoked_at, expires_at"
+
+def _readable(column: str) -> str:
+    """Return a time as Python can hold it, whatever is stored: a row that cannot be read would stop every node."""
+    return f"CASE WHEN {column} IS NOT NULL THEN least(greatest({column}, 'epoch'), '9999-12-31Z') END AS {column}"
+
+
+COLUMNS = (
+    f"id, jti, subject, {_readable('issued_before')}, connection_id, deactivated, reason, revoked_by,"
+    f" {_readable('revoked_at')}, {_readable('expires_at')}"
+)
 _LOCK = text(TableLock.REVOCATIONS.lock)
 _COUNT = text("SELECT count(*) FROM revocations WHERE connection_id IS NULL AND expires_at > clock_timestamp()")
 _IN_FORCE = text(
@@ -56,6 +67,7 @@ _IN_FORCE = text(
     ORDER BY id DESC LIMIT 1
     """  # noqa: S608 - constants
 )
+_OF_TOKEN = text(f"SELECT {COLUMNS} FROM revocations WHERE jti = :jti OR subject = :subject ORDER BY id")  # noqa: S608
 _INSERT = text(
     f"""
     INSERT INTO revocations
@@ -141,7 +153,7 @@ async def set_deactivated(  # noqa: PLR0913 - as revoke
     before its second.
 
     Raises:
-        Overloaded: ``revocations_max`` are in force.
+        Overloaded: ``revocations_max`` are in force, and it is a deactivation.
 
     """
     await tx.execute(_LOCK)
@@ -166,9 +178,15 @@ async def _known(tx: AsyncConnection, row: Sequence[Any]) -> tuple[Revocation, b
 async def _store(  # noqa: PLR0913, PLR0917 - the columns, and the limits
     tx: AsyncConnection, target: Target, now: datetime, by: str, reason: str | None, settings: AuthSettings
 ) -> Revocation:
-    if target.connection_id is None and (await tx.execute(_COUNT)).scalar_one() >= settings.revocations_max:
+    if (
+        target.deactivated is not False
+        and target.connection_id is None
+        and (await tx.execute(_COUNT)).scalar_one() >= settings.revocations_max
+    ):
         raise Overloaded(
-            f"{settings.revocations_max} revocations are in force, the most that TOCSIN_REVOCATIONS_MAX allows.",
+            f"Nothing was revoked: {settings.revocations_max} revocations are in force, the most that"
+            " TOCSIN_REVOCATIONS_MAX allows. Set it higher and restart the nodes, or reactivate who is back; GET"
+            " /v1/revocations lists what is in force, and when each expires.",
             retry_after=RETRY_AFTER_SECONDS,
         )
     kept = _kept(target, now, settings)
@@ -199,6 +217,12 @@ def _kept(target: Target, now: datetime, settings: AuthSettings) -> dict[str, An
 async def revocations_before(tx: AsyncConnection, before: int, limit: int) -> Sequence[Revocation]:
     """Return the revocations in force with an ``id`` below ``before``, newest first."""
     return [Revocation(*row) for row in await tx.execute(_PAGE, {"before": before, "limit": limit})]
+
+
+async def revocations_of(tx: AsyncConnection, principal: Principal) -> Sequence[Revocation]:
+    """Return the revocations of a token and of its subject, oldest first."""
+    target = {"jti": principal.jti, "subject": principal.subject}
+    return [Revocation(*row) for row in await tx.execute(_OF_TOKEN, target)]
 
 
 async def delete_expired(tx: AsyncConnection) -> None:

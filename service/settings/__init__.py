@@ -178,7 +178,8 @@ class AuthSettings(_Group):
     token_cache_size: int = Field(10_000, ge=1)
     """How many verified tokens are cached, by their hash."""
     revocations_max: int = Field(100_000, ge=1)
-    """How many revocations may be in force; further ones are answered 503 ``overloaded``."""
+    """How many revocations may be in force; further ones are answered 503 ``overloaded``, except
+    reactivations."""
 
 
 class LimitSettings(_Group):

@@ -188,7 +188,10 @@ async def test_one_more_than_the_most_is_refused(database_url: str) -> None:
         await set_active(node, "alice", "deactivate", unknown=True)
         answer = await ask(node, "bob", "deactivate", {"unknown": True})
         assert code_of(answer) == (503, "overloaded")
+        assert "TOCSIN_REVOCATIONS_MAX allows. Set it higher" in answer.json()["detail"]
         await set_active(node, "alice", "deactivate")
+        await set_active(node, "alice", "reactivate")  # the way back is always open
+        assert code_of(await ask(node, "alice", "deactivate")) == (503, "overloaded")
 
 
 # What waits for whom.

@@ -184,6 +184,86 @@ async def test_a_request_whose_body_arrives_after_the_revocation_is_refused(
     assert b'"token_revoked"' in answer
 
 
+@asynccontextmanager
+async def locked(node: Node, *tables: str) -> AsyncIterator[None]:
+    """Keep whoever reads or writes these tables waiting."""
+    connection = await asyncpg.connect(node.database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute(f"LOCK TABLE {', '.join(tables)}")
+            yield
+    finally:
+        await connection.close()
+
+
+async def number_of_waiting(node: Node, number: int) -> bool:
+    rows = await node.sql(
+        "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return len(rows) >= number
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/alerts", "/v1/alerts/{alert}", "/v1/alerts/{alert}/timeline", "/v1/alerts/{alert}/deliveries"),
+        *("/v1/alerts/{alert}/receipts", "/v1/presence", "/v1/recipients", "/v1/audit/report"),
+        *("/v1/audit/unreceived", "/v1/audit/connections", "/v1/audit/rejections", "/v1/audit/sources"),
+    ],
+)
+async def test_what_was_being_read_is_not_answered_after_the_revocation(nodes: tuple[Node, Node], path: str) -> None:
+    jti = unique()
+    alert = await nodes[0].post()
+    async with client_of(nodes[0], token(unique(), f"{ACTING} audit:read", jti=jti)) as client:
+        async with locked(nodes[0], "alerts", "recipients", "connections", "handshake_rejections", "source_hours"):
+            reading = asyncio.create_task(client.get(path.format(alert=alert["id"])))
+            await eventually(partial(number_of_waiting, nodes[0], 1))
+            await revoke(nodes[1], jti=jti)
+            assert not reading.done()
+        assert code_of(await reading) == REVOKED
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/revocations", {"jti": "{name}"}),
+        ("POST", "/v1/recipients/{name}/deactivate", {"unknown": True}),
+        ("POST", "/v1/recipients/{left}/reactivate", {}),
+        ("POST", "/v1/recipients/{left}/deactivate", {}),  # is done already
+        ("DELETE", "/v1/connections/{connection}", None),
+    ],
+)
+async def test_what_an_admin_changes_is_not_stored_after_their_own_revocation(
+    nodes: tuple[Node, Node], method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    """The revocation waits for the lock first, then the change does."""
+    jti, name, left = unique(), unique(), unique()
+    async with await nodes[0].stream("erin") as stream, nodes[1].http("root", ADMIN) as root:
+        assert (await root.post(f"/v1/recipients/{left}/deactivate", json={"unknown": True})).status_code == 200
+        names = {"name": name, "left": left, "connection": (await stream.next_of("welcome"))["connection"]}
+        content = json.dumps(body).replace("{name}", name) if body is not None else None
+        async with client_of(nodes[0], token("mallory", ADMIN, jti=jti)) as client:
+            async with locked(nodes[0], "locks.revocations"):
+                revocation = asyncio.create_task(revoke(nodes[1], jti=jti))
+                await eventually(partial(number_of_waiting, nodes[0], 1))
+                headers = {"Content-Type": "application/json"} if content is not None else {}
+                change = client.request(method, path.format(**names), content=content, headers=headers)
+                changing = asyncio.create_task(change)
+                await eventually(partial(number_of_waiting, nodes[0], 2))
+            await revocation
+            assert code_of(await changing) == REVOKED
+    assert not await nodes[0].sql("SELECT FROM revocations WHERE revoked_by = 'mallory'")
+
+
+async def test_an_admin_may_revoke_their_own_token(nodes: tuple[Node, Node]) -> None:
+    jti, name = unique(), unique()
+    for target in ({"jti": jti}, {"subject": name}):
+        async with client_of(nodes[0], token(name, ADMIN, jti=jti)) as client:
+            assert (await client.post("/v1/revocations", json=target)).status_code == 201
+            assert code_of(await client.get("/v1/revocations")) == REVOKED
+        jti = unique()
+
+
 async def test_a_revocation_that_an_operator_inserts_is_followed_whenever_it_commits(nodes: tuple[Node, Node]) -> None:
     """One with a higher id waits for it, and is not committed before."""
     by_hand, later = unique(), unique()
