@@ -24,7 +24,8 @@ BEGIN
     SELECT coalesce(max(ends), head / size * size), count(*) FILTER (WHERE begins > head) INTO next, ahead
     FROM event_partitions();
     WHILE next <= head + room AND (next <= head OR ahead < most) LOOP
-        EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING COMMENTS)', 'events_p' || next);
+        EXECUTE format('CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING COMMENTS)',
+                       'events_p' || next);
         EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)',
                        'events_p' || next, next, next + size);
         ahead := ahead + (next > head)::integer;

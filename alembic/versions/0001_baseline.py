@@ -33,7 +33,7 @@ down_revision = None
 
 SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
-    *("locks", "durability", "notify_nodes"),
+    *("times", "locks", "durability", "notify_nodes"),
     *("event_filter", "log_blocks", "event_partitions", "positions", "commit_attempts", "link_log"),
     *("append_alerts", "write_ledger", "serving_nodes", "revocations"),
     *("audit_schema", "audit_sightings", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency"),

@@ -14,7 +14,8 @@ LOG = {
     "no recipients": "UPDATE events SET recipients = NULL WHERE seq = {seq}",
     "actor": "UPDATE events SET actor = 'mallory' WHERE seq = {seq}",
     "time": "UPDATE events SET occurred_at = occurred_at + interval '1 microsecond' WHERE seq = {seq}",
-    "no time that a link can hold": "UPDATE events SET occurred_at = 'infinity' WHERE seq = {seq}",
+    "no time that a link can hold": "ALTER TABLE events DROP CONSTRAINT ck_events_times;"
+    "UPDATE events SET occurred_at = 'infinity' WHERE seq = {seq}",
     "body": "UPDATE events SET body = replace(body::text, 'open', 'over')::json WHERE seq = {seq}",
     "body that says the same": "UPDATE events SET body = (body::text || ' ')::json WHERE seq = {seq}",
     "body that is no alert": "UPDATE events SET body = '[5]' WHERE seq = {seq}",
@@ -83,7 +84,8 @@ OUTSIDE_THE_LOG = {
 ONE = "WHERE ctid = (SELECT ctid FROM {table} WHERE ledger_link_id = {link} LIMIT 1)"
 LEDGER = {
     "the time of a receipt": "UPDATE receipts SET received_at = received_at - interval '1 microsecond' " + ONE,
-    "no time of a receipt that a link can hold": "UPDATE receipts SET received_at = '-infinity' " + ONE,
+    "no time of a receipt that a link can hold": "ALTER TABLE receipts DROP CONSTRAINT ck_receipts_times;"
+    "UPDATE receipts SET received_at = '-infinity' " + ONE,
     "how far a receipt goes": "UPDATE receipts SET seq = seq + 1000 " + ONE,
     "whose receipt it is": "UPDATE receipts SET connection_id = gen_random_uuid() " + ONE,
     "a deleted receipt": "DELETE FROM receipts " + ONE,
@@ -115,7 +117,8 @@ LEDGER = {
     " WHERE ledger_link_id = {closing}",
     "a deleted link": "DELETE FROM ledger_chain WHERE ledger_link_id = {link}",
     "the hash of a link": "UPDATE ledger_chain SET hash = sha256(hash) WHERE ledger_link_id = {link}",
-    "the time of a link": "UPDATE ledger_chain SET linked_at = 'infinity' WHERE ledger_link_id = {link}",
+    "the time of a link": "ALTER TABLE ledger_chain DROP CONSTRAINT ck_ledger_chain_times;"
+    "UPDATE ledger_chain SET linked_at = 'infinity' WHERE ledger_link_id = {link}",
     "two links in each other's place": "UPDATE ledger_chain a SET hash = b.hash, linked_at = b.linked_at"
     " FROM ledger_chain b WHERE (a.ledger_link_id, b.ledger_link_id) IN (({link}, {link} + 1), ({link} + 1, {link}))",
     "a deleted flush": "DELETE FROM ledger_chain WHERE ledger_link_id = {link};"
