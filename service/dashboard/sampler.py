@@ -27,6 +27,7 @@ from service.dashboard.node_stats import (
 )
 from service.database.engine import close_quietly
 from service.database.failures import Failure, classify
+from service.database.notifications import NotificationRate
 from service.severity import SEVERITIES
 from service.timestamps import rfc3339
 
@@ -188,6 +189,17 @@ class Sampler:
         except TimeoutError:
             pass  # the sample says how many answered
 
+    def _listening(self, rate: NotificationRate) -> Callable[[asyncpg.Connection, int, str, str], None]:
+        """Return what receives the notifications of one connection, which ends when they are too many."""
+
+        def received(connection: asyncpg.Connection, _pid: int, _channel: str, message: str) -> None:
+            if not connection.is_closed() and rate.is_flood():
+                connection.terminate()
+            if not connection.is_closed():
+                self._receive_answer(message)
+
+        return received
+
     def _receive_answer(self, message: str) -> None:
         """Keep the answer of another node to the last request; ignore everything else."""
         data = self._reporter.key.verified(ANSWER_CHANNEL, message)
@@ -202,7 +214,7 @@ class Sampler:
         """Ask, or cut the connection and return None if the answer takes longer."""
         try:
             async with asyncio.timeout(seconds):
-                if self._connection is None:
+                if self._connection is None or self._connection.is_closed():
                     self._connection = await self._connect()
                 return await question(self._connection)
         except Exception as error:
@@ -217,9 +229,7 @@ class Sampler:
         connection = await self._database.connect()
         try:
             await connection.execute(_PREPARE)
-            await connection.add_listener(
-                ANSWER_CHANNEL, lambda _c, _pid, _channel, answer: self._receive_answer(answer)
-            )
+            await connection.add_listener(ANSWER_CHANNEL, self._listening(NotificationRate()))
         except BaseException:
             connection.terminate()
             raise

@@ -2,11 +2,16 @@
 
 A notification only wakes. It may be lost, repeated or late, so every feature that listens also
 polls, or reads again when the connection was re-established (``on_connect``).
+
+Every role of the database may notify, and each notification costs the node time, also one that
+leads to nothing. When more arrive than nodes ever send, the node stops listening for a while, and
+polls.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from service.database.engine import close_quietly
@@ -23,6 +28,26 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 RECONNECT_SECONDS = 0.5
+FLOOD_PER_SECOND = 2000
+"""Nodes send fewer: each commits, and so notifies, some hundred times a second at most."""
+FLOOD_REST_SECONDS = 5
+"""How long a node that was flooded only polls."""
+
+
+class NotificationRate:
+    """Counts the notifications of each second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._count = 0
+
+    def is_flood(self) -> bool:
+        """Count one more, and return whether they are too many by now."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        return self._count > FLOOD_PER_SECOND
 
 
 class NotificationListener:
@@ -47,29 +72,43 @@ class NotificationListener:
     async def run(self) -> None:
         """Listen until cancelled, and reconnect whenever the connection is lost."""
         while True:
+            pause: float = RECONNECT_SECONDS
             try:
-                await self._connect_and_receive()
+                pause = await self._connect_and_receive()
             except Exception as error:
                 if classify(error) is Failure.DEFECT:
                     raise
-            await asyncio.sleep(RECONNECT_SECONDS)
+            await asyncio.sleep(pause)
 
-    async def _connect_and_receive(self) -> None:
+    async def _connect_and_receive(self) -> float:
+        """Listen until the connection ends, and return the seconds until the next one."""
         connection = await self._database.connect()
         try:
-            await self._receive(connection)
+            return await self._receive(connection)
         finally:
             await close_quietly(connection)
 
-    async def _receive(self, connection: asyncpg.Connection) -> None:
+    async def _receive(self, connection: asyncpg.Connection) -> float:
         ended = asyncio.Event()
+        rate = NotificationRate()
+        is_flooded = False
+
+        def notified(_connection: asyncpg.Connection, _pid: int, channel: str, payload: str) -> None:
+            nonlocal is_flooded
+            if not is_flooded and rate.is_flood():
+                is_flooded = True
+                connection.terminate()
+            if not is_flooded:  # what had arrived by then is called back all the same
+                self._callbacks[channel](payload)
+
         connection.add_termination_listener(lambda _: ended.set())
         for channel in self._callbacks:
-            await connection.add_listener(channel, self._notified)
+            await connection.add_listener(channel, notified)
         for callback in self._on_connect:
             callback()
         await ended.wait()
+        if is_flooded:
+            log.warning("too many notifications; polling", seconds=FLOOD_REST_SECONDS, per_second=FLOOD_PER_SECOND)
+            return FLOOD_REST_SECONDS
         log.warning("the LISTEN connection was lost")
-
-    def _notified(self, _connection: asyncpg.Connection, _pid: int, channel: str, payload: str) -> None:
-        self._callbacks[channel](payload)
+        return RECONNECT_SECONDS

@@ -21,6 +21,7 @@ from service.dashboard.node_stats import (
 )
 from service.dashboard.sampler import Sampler, minutes_of, rise, total
 from service.database.message_key import MessageKey
+from service.database.notifications import FLOOD_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,12 +94,12 @@ class FakeConnection:
             assert channel == REQUEST_CHANNEL
             self.requests.append(StatsRequest(**orjson.loads(KEY.verified(channel, message) or "")))
             for one in self.forged:
-                self._listener(None, 0, ANSWER_CHANNEL, one)
+                self._listener(self, 0, ANSWER_CHANNEL, one)
             self.answers = [
                 KEY.sign(ANSWER_CHANNEL, answer_data([self.requests[-1].id, "another"], one)) for one in self.others
             ]
             for answer in self.answers:
-                self._listener(None, 0, ANSWER_CHANNEL, answer)
+                self._listener(self, 0, ANSWER_CHANNEL, answer)
 
     async def add_listener(self, channel: str, listener: Callable[..., None]) -> None:
         assert channel == ANSWER_CHANNEL
@@ -106,6 +107,9 @@ class FakeConnection:
 
     def terminate(self) -> None:
         self.is_terminated = True
+
+    def is_closed(self) -> bool:
+        return self.is_terminated
 
     async def close(self, **_: Any) -> None:
         self.is_terminated = True
@@ -298,3 +302,16 @@ async def test_the_last_hour_has_sixty_minutes_and_says_what_is_unknown(postgres
     assert sum(first["alerts"].values()) == 0
     [[request]] = [connection.requests for connection in postgres.connections]
     assert (request.node, request.with_minutes) == ("here", True)
+
+
+async def test_a_flood_of_notifications_ends_the_connection_and_the_next_sample_has_another(
+    postgres: FakePostgres,
+) -> None:
+    postgres.forged = ["forged"] * (2 * FLOOD_PER_SECOND + 1)  # another second may begin meanwhile
+    taken = Sampler(cast("Any", postgres), cast("Any", Reporter()))
+    await taken.sample()
+    assert postgres.connections[0].is_terminated
+    postgres.forged = []
+    await taken.sample()
+    assert [one.is_terminated for one in postgres.connections] == [True, False]
+    await taken.close()

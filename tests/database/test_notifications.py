@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from service.database import notifications
+from service.database.notifications import FLOOD_PER_SECOND
 from service.settings import Settings, StreamSettings
 from tests.fixtures.notifications import kill_listeners
 from tests.harness import BODY, PATIENCE, Node, eventually, serving
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from tests.fixtures.notifications import WithoutNotifications
 
 NEVER = PATIENCE * 4
+FLOOD = f"SELECT count(pg_notify('tocsin_events', 'x' || n)) FROM generate_series(1, {FLOOD_PER_SECOND * 2}) AS n"
+"""Twice as many as the limit of a second: another second may begin meanwhile."""
 
 
 @pytest.fixture
@@ -94,3 +98,44 @@ async def test_a_bus_that_was_cut_comes_back(node: Node, by_bus: Node) -> None:
         await eventually(partial(both_listen, node, but_not=before))
         alert = await node.post()
         assert (await stream.next_of("event"))["seq"] == alert["seq"]
+
+
+async def test_a_node_that_is_flooded_polls_for_a_while_and_listens_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(notifications, "FLOOD_REST_SECONDS", 3)
+    async with await node.live() as stream:
+        before = await eventually(partial(listener, node))
+        await node.sql(FLOOD)
+        await eventually(partial(nobody_listens, node))
+        alert = await node.post()
+        assert (await stream.next_of("event"))["seq"] == alert["seq"]
+        async with node.http("root", "admin") as client:
+            revoked = await client.post("/v1/revocations", json={"jti": "while nobody listens"})
+        assert "unconfirmed" not in revoked.json()
+        assert await nobody_listens(node)
+        assert await eventually(partial(listener, node)) != before
+    assert capfd.readouterr().out.count("too many notifications") == 1
+
+
+async def test_what_nodes_send_is_no_flood(node: Node) -> None:
+    before = await eventually(partial(listener, node))
+    await node.sql(
+        f"SELECT count(pg_notify('tocsin_events', n::text)) FROM generate_series(11, {FLOOD_PER_SECOND}) AS n"
+    )
+    async with await node.live() as stream:
+        alert = await node.post()
+        assert (await stream.next_of("event"))["seq"] == alert["seq"]
+    assert await listener(node) == before
+
+
+async def listener(node: Node) -> int | None:
+    """Return the backend of the bus of the only node, once it listens to all that it listens to."""
+    rows = await node.sql(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN \"tocsin_presence\"'"
+    )
+    return rows[0][0] if rows else None
+
+
+async def nobody_listens(node: Node) -> bool:
+    return await listener(node) is None
