@@ -219,6 +219,60 @@ async def _fetch(url: str, query: str) -> list[Any]:
         await connection.close()
 
 
+# A login of one's own.
+
+
+def recipe(version: int) -> list[str]:
+    """Return the statements of docs/audit.md that make a login, for a version of PostgreSQL."""
+    page = (ROOT / "docs" / "audit.md").read_text()
+    [script] = re.findall(r"```sql\n(CREATE ROLE anna .+?)```", page, re.DOTALL)
+    if version < 160_000:
+        [grant] = re.findall(r"`(GRANT tocsin_auditor TO anna;)`", page)
+        script = re.sub(r"GRANT .+", grant, script)
+    return [statement for statement in script.splitlines() if statement]
+
+
+async def test_a_login_of_ones_own_has_the_limits_of_the_role_and_cannot_change_it(url: str) -> None:
+    superuser = await asyncpg.connect(url)
+    version = superuser.get_server_version().major * 10_000
+    for statement in recipe(version):
+        await superuser.execute(statement)
+    anna = await asyncpg.connect(make_url(url).set(username="anna").render_as_string(hide_password=False))
+    try:
+        limits = await limits_of(superuser, AUDITOR)
+        assert {name: await anna.fetchval(f"SHOW {name}") for name in limits} == limits
+        assert await anna.fetchval("SELECT count(*) FROM audit.deliveries") >= 0
+        await anna.execute("SET default_transaction_read_only = off")
+        for statement in (
+            "SELECT FROM public.events",
+            "SET temp_file_limit = -1",
+            "ALTER ROLE anna CONNECTION LIMIT 9",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await anna.execute(statement)
+        change = f"SET ROLE {AUDITOR}; ALTER ROLE {AUDITOR} PASSWORD 'anna'"
+        if version >= 160_000:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="set role"):
+                await anna.execute(change)
+        else:
+            await anna.execute(change)
+            await superuser.execute(f"ALTER ROLE {AUDITOR} PASSWORD NULL; ALTER ROLE {AUDITOR} NOLOGIN")
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await anna.execute(f"ALTER ROLE {AUDITOR} LOGIN")
+            with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+                await asyncpg.connect(make_url(url).set(username=AUDITOR).render_as_string(hide_password=False))
+    finally:
+        await anna.close()
+        await superuser.execute(f"ALTER ROLE {AUDITOR} LOGIN; DROP ROLE anna")
+        await superuser.close()
+
+
+async def limits_of(superuser: asyncpg.Connection, role: str) -> dict[str, str]:
+    """Return the settings of a role."""
+    settings = await superuser.fetchval("SELECT rolconfig FROM pg_roles WHERE rolname = $1", role)
+    return dict(setting.split("=") for setting in settings)
+
+
 # Forged notifications.
 
 
@@ -275,7 +329,10 @@ async def test_what_a_superuser_takes_away_disturbs_no_node(url: str, node: Node
     superuser = await asyncpg.connect(url)
     await superuser.execute(script)
     async with logged_in(url) as auditor:
-        for call in ("pg_advisory_lock(1)", "pg_try_advisory_xact_lock_shared(1, 2)", "pg_export_snapshot()"):
+        for call in (
+            *("pg_advisory_lock(1)", "pg_try_advisory_xact_lock_shared(1, 2)", "pg_export_snapshot()"),
+            *("pg_current_xact_id()", "txid_current()"),
+        ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await auditor.execute(f"SELECT {call}")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
