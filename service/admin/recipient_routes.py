@@ -113,9 +113,9 @@ async def get_recipients(
     """List everybody who ever opened a stream or is deactivated, by id."""
     [after] = decode_cursor(cursor, (str,))
     async with database.transaction() as tx:
-        rows = await recipients_after(tx, after[0] if after else "", limit + 1, deactivated=deactivated)
-    page = [RecipientOut.model_validate(row, from_attributes=True) for row in rows[:limit]]
-    return RecipientPage(recipients=page, next=encode_cursor((page[-1].id,) if len(rows) > limit else None))
+        rows, has_more = await recipients_after(tx, after[0] if after else "", limit, deactivated=deactivated)
+    page = [RecipientOut.model_validate(row, from_attributes=True) for row in rows]
+    return RecipientPage(recipients=page, next=encode_cursor((page[-1].id,) if has_more else None))
 
 
 @router.post(

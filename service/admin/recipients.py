@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from sqlalchemy import Text, column, select, text
+
+from service.database.pages import read_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 # Whom an alert names may never have connected; whom nothing names may be deactivated all the same.
-_PAGE = text(
+_RECIPIENTS = text(
     """
     SELECT id, topics, first_seen_at, last_seen_at, deactivated_at, deactivated_by, reason
     FROM (
@@ -24,10 +26,15 @@ _PAGE = text(
         WHERE NOT EXISTS (SELECT FROM recipients WHERE id = recipient)
     ) AS known
     LEFT JOIN deactivated_recipients ON recipient = known.id
-    WHERE id > :after AND (cast(:deactivated AS boolean) IS NULL OR (recipient IS NOT NULL) = :deactivated)
-    ORDER BY id LIMIT :limit
     """
 )
+_recipient = _RECIPIENTS.columns(
+    column("id", Text),
+    *(
+        column(name)
+        for name in ("topics", "first_seen_at", "last_seen_at", "deactivated_at", "deactivated_by", "reason")
+    ),
+).subquery("recipient")
 _IS_KNOWN = text(
     """
     SELECT EXISTS (SELECT FROM recipients WHERE id = :id)
@@ -53,10 +60,16 @@ class Recipient:
 
 async def recipients_after(
     tx: AsyncConnection, after: str, limit: int, *, deactivated: bool | None = None
-) -> list[Recipient]:
-    """Return the recipients with an id above ``after``, by id; ``deactivated`` or not, None: both."""
-    parameters = {"after": after, "limit": limit, "deactivated": deactivated}
-    return [Recipient(*row) for row in await tx.execute(_PAGE, parameters)]
+) -> tuple[list[Recipient], bool]:
+    """Return a page of the recipients with an id above ``after``, by id, and whether there are more.
+
+    ``deactivated`` or not; None: both.
+    """
+    statement = select(_recipient).where(_recipient.c.id > after)
+    if deactivated is not None:
+        statement = statement.where(_recipient.c.deactivated_at.is_not(None) == deactivated)
+    rows, has_more = await read_page(tx, statement, (_recipient.c.id,), limit, newest_first=False)
+    return [Recipient(**{column.name: row[column.name] for column in _recipient.c}) for row in rows], has_more
 
 
 async def is_known(tx: AsyncConnection, subject: str) -> bool:

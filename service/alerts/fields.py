@@ -37,6 +37,8 @@ URL_MAX = 2000
 KEY_MAX = 200
 ESCALATE_MAX = 7 * 86_400
 TIME_MAX = 64
+HYPHENS_MAX = 20
+"""In the words of a search: each may exclude, and PostgreSQL parses 30 exclusions in a row."""
 LISTED_MAX = 100
 """Values of one parameter that may be repeated, such as topics."""
 NUMBER_MIN, NUMBER_MAX = 1e-30, 1e30
@@ -85,6 +87,12 @@ def _text(value: str) -> str:
     if len(value.encode(errors="surrogatepass")) > BODY_MAX_BYTES:
         raise ValueError(f"must be at most {BODY_MAX_BYTES} bytes of UTF-8")
     return _characters(value, NOT_IN_TEXT)
+
+
+def _words(value: str) -> str:
+    if value.count("-") > HYPHENS_MAX:
+        raise ValueError(f"must have at most {HYPHENS_MAX} hyphens")
+    return value
 
 
 def _comment(value: str) -> str:
@@ -187,6 +195,9 @@ def _is_small(value: dict[str, Any]) -> bool:
 Line = Annotated[str, AfterValidator(_line), documented(pattern=LINE_PATTERN, minLength=1)]
 """One line of text that is not blank."""
 
+Words = Annotated[Line, AfterValidator(_words)]
+"""The words of a search, in websearch syntax."""
+
 Text = Annotated[str, AfterValidator(_text), documented(pattern=TEXT_PATTERN, maxLength=BODY_MAX_BYTES)]
 """Lines of text."""
 
@@ -254,5 +265,5 @@ def topic_patterns(values: list[str]) -> list[str]:
     """
     for value in values:
         if not is_topic_pattern(value):
-            raise InvalidRequest(f"/topic: {value!r} is no topic and no pattern such as payments.* or *.")
+            raise InvalidRequest(f"/topic: {value[:TOPIC_MAX]!r} is no topic and no pattern such as payments.* or *.")
     return values

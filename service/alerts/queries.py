@@ -13,6 +13,7 @@ from service.alerts.alert_record import FIELDS, AlertRecord
 from service.alerts.search_index import found
 from service.alerts.tables import alerts
 from service.database.base import severity_type
+from service.database.pages import read_page
 from service.events.log import read_head
 from service.events.tables import events
 from service.http.pagination import START, encode_cursor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Row
+    from sqlalchemy import ColumnElement, RowMapping
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.auth.principal import Principal
@@ -79,7 +80,7 @@ async def list_alerts(
     tx: AsyncConnection, principal: Principal, query: AlertQuery
 ) -> tuple[list[AlertRecord], str | None, Position]:
     """Return a page of alerts, the cursor of the next one, and the head of the log at that time."""
-    statement = select(*_COLUMNS).where(visible_to(principal)).order_by(alerts.c.seq.desc()).limit(query.limit + 1)
+    statement = select(*_COLUMNS).where(visible_to(principal))
     if query.topics and "*" not in query.topics:
         statement = statement.where(any_topic(alerts.c.topic, query.topics))
     if query.severities:
@@ -99,15 +100,14 @@ async def list_alerts(
     if query.before:
         statement = statement.where(alerts.c.seq < query.before[0])
     head = await read_head(tx)
-    rows = (await tx.execute(statement)).all()
-    page = [_alert(row) for row in rows[: query.limit]]
-    more = encode_cursor((page[-1].seq,)) if len(rows) > query.limit else None
-    return page, more, head
+    rows, has_more = await read_page(tx, statement, (alerts.c.seq,), query.limit, newest_first=True)
+    page = [_alert(row) for row in rows]
+    return page, encode_cursor((page[-1].seq,)) if has_more else None, head
 
 
 async def find_alert(tx: AsyncConnection, alert_id: UUID) -> AlertRecord | None:
     """Return an alert, whoever may see it; None if there is none."""
-    row = (await tx.execute(select(*_COLUMNS).where(alerts.c.id == alert_id))).first()
+    row = (await tx.execute(select(*_COLUMNS).where(alerts.c.id == alert_id))).mappings().first()
     return _alert(row) if row else None
 
 
@@ -115,26 +115,20 @@ async def find_timeline(
     tx: AsyncConnection, alert_id: UUID, after: Keyset, limit: int, *, newest_first: bool
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return the events of an alert after the one at ``after``, and the cursor of the next page."""
-    order = events.c.seq.desc() if newest_first else events.c.seq.asc()
     state = cast(events.c.body, JSONB)
-    statement = (
-        select(
-            events.c.seq,
-            events.c.kind,
-            events.c.occurred_at,
-            events.c.actor,
-            events.c.severity,
-            state["status"].astext.label("status"),
-            state["occurrences"].as_integer().label("occurrences"),
-            events.c.details,
-        )
-        .where(events.c.alert_id == alert_id)
-        .order_by(order)
-        .limit(limit + 1)
-    )
+    statement = select(
+        events.c.seq,
+        events.c.kind,
+        events.c.occurred_at,
+        events.c.actor,
+        events.c.severity,
+        state["status"].astext.label("status"),
+        state["occurrences"].as_integer().label("occurrences"),
+        events.c.details,
+    ).where(events.c.alert_id == alert_id)
     if after:
         statement = statement.where(events.c.seq < after[0] if newest_first else events.c.seq > after[0])
-    rows = (await tx.execute(statement)).mappings().all()
+    rows, has_more = await read_page(tx, statement, (events.c.seq,), limit, newest_first=newest_first)
     page = [
         {
             "seq": row["seq"],
@@ -146,11 +140,11 @@ async def find_timeline(
             "occurrences": row["occurrences"],
             **(row["details"] or {}),
         }
-        for row in rows[:limit]
+        for row in rows
     ]
-    return page, encode_cursor((page[-1]["seq"],)) if len(rows) > limit else None
+    return page, encode_cursor((page[-1]["seq"],)) if has_more else None
 
 
-def _alert(row: Row[Any]) -> AlertRecord:
-    alert_id, *values = tuple[Any, ...](row)
+def _alert(row: RowMapping) -> AlertRecord:
+    alert_id, *values = (row[name] for name in FIELDS)
     return AlertRecord(UUID(int=alert_id.int), *values)  # the driver has a UUID of its own, which orjson does not know

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from service.alerts import batch_request, schemas, shown
 from service.alerts.alert_record import Status
 from service.alerts.committer import Committer
-from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Line, Name, Time, TopicPattern, listed, topic_patterns
+from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Name, Time, TopicPattern, Words, listed, topic_patterns
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queries import AlertQuery, find_alert, list_alerts
 from service.alerts.queue_items import Stored
@@ -167,7 +167,8 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     status: Annotated[list[Status], listed("repeat for several")] = [],  # noqa: B006
     source: Annotated[list[Name], listed("who posted it; repeat for several")] = [],  # noqa: B006
     q: Annotated[
-        Line | None, Query(max_length=200, description='words of title and body: a b, "a b", a or b, -a')
+        Words | None,
+        Query(max_length=200, description='words of title and body: a b, "a b", a or b, -a; at most 20 hyphens'),
     ] = None,
     attributes: Annotated[
         str | None,

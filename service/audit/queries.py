@@ -7,16 +7,17 @@ rows that arrive meanwhile move nothing from one page to another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Double, Interval, Uuid, case, cast, extract, func, literal, select, tuple_
+from sqlalchemy import BigInteger, Double, Interval, Uuid, case, cast, extract, func, literal, select, tuple_
 
 from service.alerts.queries import any_topic
 from service.alerts.tables import alerts
 from service.audit import schemas, views
+from service.database.pages import PAGE_BYTES, read_page
 from service.http.pagination import START
 from service.topics import EVERY_TOPIC
 
@@ -60,10 +61,11 @@ def hour_of(at: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """At most ``limit`` rows, after the row with these values."""
+    """At most ``limit`` rows, of at most ``max_bytes`` (``database/pages.py``), after the row with these values."""
 
     limit: int
     after: Keyset = START
+    max_bytes: int | None = PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ async def alert_head(tx: AsyncConnection, alert_id: UUID) -> Row | None:
 async def timeline(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[list[Row], Keyset]:
     """Return a page of an alert's events, dispatches, receipts and sightings, the oldest first."""
     view = views.timeline
-    phase = case({"sent": 2, "received": 3, "seen": 4}, value=view.c.action, else_=1).label("phase")
+    phase = cast(case({"sent": 2, "received": 3, "seen": 4}, value=view.c.action, else_=1), BigInteger).label("phase")
     connection = func.coalesce(view.c.connection, literal(UUID(int=0), Uuid)).label("connection_or_zero")
     keys = (view.c.at, view.c.seq, phase, view.c.actor, connection)
     statement = select(*view.c, phase, connection).where(view.c.alert_id == alert_id)
@@ -239,7 +241,8 @@ async def _page(
     """Return the rows of a page, in the order of ``keys``, and where the next one begins."""
     if page.after is None:
         return [], None
-    return _cut(await _rows(tx, statement, keys, page, newest_first=newest_first), keys, page)
+    rows, has_more = await _rows(tx, statement, keys, page, newest_first=newest_first)
+    return rows, _key_of(rows[-1], keys) if has_more else None
 
 
 async def _page_in_parts(
@@ -256,30 +259,31 @@ async def _page_in_parts(
         following = newest.where(alerts.c.seq <= after[0]) if after else newest
         first = await tx.scalar(following.offset(length - 1).limit(1))
         part = statement if first is None else statement.where(keys[0] >= first)
-        rows += await _rows(tx, part, keys, PageRequest(page.limit - len(rows), after))
-        if first is None or len(rows) > page.limit:
-            return _cut(rows, keys, page)
+        some, has_more = await _rows(tx, part, keys, replace(page, limit=page.limit - len(rows), after=after))
+        rows += some
+        if first is None or has_more:
+            return rows, _key_of(rows[-1], keys) if has_more else None
         after, length = (first, ""), length * 4
 
 
 async def _rows(
     tx: AsyncConnection,
     statement: Select[Any],
-    keys: Sequence[ColumnElement[Any]],
+    keys: Sequence[KeyedColumnElement[Any]],
     page: PageRequest,
     *,
     newest_first: bool = True,
-) -> list[Row]:
-    """Return the rows of a page, and one more where there is one."""
+) -> tuple[list[Row], bool]:
+    """Return the rows of a page, and whether there are more."""
     if page.after:
         here = tuple_(*keys)
         there = tuple_(*(literal(value, key.type) for value, key in zip(page.after, keys, strict=True)))
         statement = statement.where(here < there if newest_first else here > there)
-    statement = statement.order_by(*(key.desc() if newest_first else key for key in keys)).limit(page.limit + 1)
-    return [dict(row) for row in (await tx.execute(statement)).mappings()]
+    rows, has_more = await read_page(
+        tx, statement, keys, page.limit, newest_first=newest_first, max_bytes=page.max_bytes
+    )
+    return [dict(row) for row in rows], has_more
 
 
-def _cut(found: list[Row], keys: Sequence[KeyedColumnElement[Any]], page: PageRequest) -> tuple[list[Row], Keyset]:
-    rows = found[: page.limit]
-    more = tuple(rows[-1][key.name] for key in keys) if len(found) > page.limit else None
-    return rows, more
+def _key_of(row: Row, keys: Sequence[KeyedColumnElement[Any]]) -> Keyset:
+    return tuple(row[key.name] for key in keys)

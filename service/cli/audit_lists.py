@@ -55,7 +55,9 @@ def audit_list(  # noqa: PLR0913 - all that the lists differ in
         ) -> None:
             form = form_of(as_json=as_json, as_csv=as_csv)
             start, end = (day if of_a_day else period)(since, until)
-            rows, more = ask(lambda tx: source.page(tx, TimeRange(start, end), PageRequest(limit), filters))
+            rows, more = ask(
+                lambda tx: source.page(tx, TimeRange(start, end), PageRequest(limit, max_bytes=None), filters)
+            )
             bounds = {"since": start, "until": end}
             document = page.model_validate({**filters, **bounds, name: rows, "next": None})
             times = "".join(f" {word} {utc(at)}" for word, at in (("from", start), ("until", end)) if at is not None)

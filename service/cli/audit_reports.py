@@ -32,7 +32,7 @@ def alert(
 ) -> None:
     """Show who was sent an alert, who received or saw it, and what happened to it."""
     form = form_of(as_json=as_json, as_csv=as_csv)
-    found = ask(lambda tx: _read_alert(tx, alert_id, PageRequest(limit)))
+    found = ask(lambda tx: _read_alert(tx, alert_id, PageRequest(limit, max_bytes=None)))
     if found is None:
         raise CommandFailed(f"there is no alert {alert_id}; {suggest('audit unreceived')} and GET /v1/alerts list ids")
     audit, more = found

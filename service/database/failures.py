@@ -126,6 +126,8 @@ _OF_SQLSTATE: dict[str, Condition] = {
     StandbyServer.sqlstate: IN_RECOVERY,
     "58": Condition(Failure.UNAVAILABLE, "io_error", "PostgreSQL cannot read or write its files."),
 }
+_DATA_EXCEPTION = "22"
+_TOO_COMPLEX = "54001"  # the stack of a parser is full
 _OF_KIND: tuple[tuple[type[BaseException], Condition], ...] = (
     (PoolTimeout, _POOL),
     (TimeoutError, _TIMEOUT),
@@ -194,6 +196,13 @@ def _is_misuse(error: BaseException) -> bool:
     """Say whether asyncpg refused what this service asked of it, such as a value out of range."""
     misuse = ValueError | asyncpg.UnsupportedClientFeatureError | asyncpg.UnsupportedServerFeatureError
     return isinstance(error, asyncpg.InterfaceError) and isinstance(error, misuse)
+
+
+def is_of_the_data(error: BaseException) -> bool:
+    """Say whether a value of the query is the cause: PostgreSQL, or asyncpg before it, cannot hold or parse it."""
+    cause = driver_error(error)
+    sqlstate = cause.sqlstate or "" if isinstance(cause, asyncpg.PostgresError) else ""
+    return sqlstate.startswith(_DATA_EXCEPTION) or sqlstate == _TOO_COMPLEX
 
 
 def is_database_error(error: BaseException) -> bool:

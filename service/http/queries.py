@@ -20,10 +20,14 @@ from starlette.requests import ClientDisconnect
 
 from service.database.budgets import Budget
 from service.database.engine import Database
-from service.database.failures import query_timeout
+from service.database.failures import driver_error, is_of_the_data, query_timeout
+from service.errors import InvalidRequest
 from service.http.authentication import verified_principal
 from service.http.provided import part
+from service.logs import get_logger
 from service.settings import StorageSettings
+
+log = get_logger(__name__)
 
 
 class RequestQueries:
@@ -42,6 +46,7 @@ class RequestQueries:
             TooManyQueries: no connection was free in time.
             QueryTimeout: it took longer than ``TOCSIN_DATABASE_TIMEOUT_SECONDS``.
             DatabaseUnavailable: another failure that passes.
+            InvalidRequest: PostgreSQL cannot hold or parse a value that it asks for.
             ClientDisconnect: nobody waits for the answer any more.
 
         """
@@ -56,6 +61,13 @@ class RequestQueries:
                 yield tx
         except TimeoutError:
             raise query_timeout(self._timeout_seconds) from None
+        except Exception as error:
+            if not is_of_the_data(error):
+                raise
+            log.warning(
+                "a query cannot be answered", path=self._request.url.path, error=repr(driver_error(error))[:200]
+            )
+            raise InvalidRequest("The query: PostgreSQL cannot hold or parse one of its values.") from None
 
 
 @asynccontextmanager

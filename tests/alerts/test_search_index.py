@@ -7,7 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
+from service.alerts.fields import HYPHENS_MAX
 from service.alerts.search_index import SearchIndexer
 from service.database.engine import Database, parse_url
 from service.settings import StorageSettings
@@ -122,6 +125,8 @@ def test_filters_narrow_together(rest: httpx2.Client, lenient: Node, topic: str)
         ("q", " "),
         ("q", "a\x00b"),
         ("q", "x" * 201),
+        ("q", "-" * 33),
+        ("q", "- " * 21),
         ("attributes", "{"),
         ("attributes", "[]"),
         ("attributes", '{"a": "\\u0000"}'),
@@ -136,6 +141,19 @@ def test_what_cannot_be_searched_for_is_refused(rest: httpx2.Client, name: str, 
     answer = rest.get("/v1/alerts", params={name: value})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert name in answer.json()["detail"]
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.sampled_from('-----""!&|():*\'<>\\ ao_1é'), min_size=1, max_size=200))
+@example("-" * 20)
+@example("-a " * 20)
+@example("!-" * 20 + '"')
+@example("-" * 20 + " or " + "'" * 100)
+@example('-"' * 20)
+@example('"-' * 20)
+def test_any_words_are_searched_for_or_refused(rest: httpx2.Client, words: str) -> None:
+    answer = rest.get("/v1/alerts", params={"q": words})
+    assert answer.status_code == (422 if words.count("-") > HYPHENS_MAX or not words.strip() else 200)
 
 
 async def test_a_search_is_paged_and_complete_while_the_index_is_behind(

@@ -51,7 +51,7 @@ class Recorder:
 
 async def queried(name: str, filters: dict[str, Any], **options: Any) -> Recorder:
     tx = Recorder()
-    page = options.pop("page", PageRequest(5))
+    page = options.pop("page", PageRequest(5, max_bytes=None))
     times = options.pop("times", TimeRange())
     await LISTS[name].page(cast("Any", tx), times, page, filters, **options)
     return tx
@@ -68,7 +68,11 @@ def test_a_cursor_holds_the_values_that_order_the_list(name: str) -> None:
 async def test_a_list_selects_what_its_rows_show_and_its_order(name: str) -> None:
     source = LISTS[name]
     tx = await queried(name, {})
-    assert {column.name for column in tx.statement.selected_columns} == {*source.row.model_fields, *source.order}
+    assert {column.name for column in tx.statement.selected_columns} == {
+        *source.row.model_fields,
+        *source.order,
+        "rows_found",
+    }
     assert not any(isinstance(column.type, Interval) for column in tx.statement.selected_columns)
     assert "LIMIT" in tx.sql
     assert "WHERE" not in tx.sql
@@ -79,12 +83,14 @@ async def test_a_page_begins_after_the_place_and_ends_with_one(name: str) -> Non
     source = LISTS[name]
     place = tuple(VALUES[kind] for kind in source.keyset)
     row = dict(zip(source.order, place, strict=True))
-    tx = Recorder([row, row, row])
+    tx = Recorder([{**row, "rows_found": 3}] * 3)
     rows, more = await source.page(cast("Any", tx), TimeRange(), PageRequest(2, place), {})
     assert (len(rows), more) == (2, place)
     assert set(place) <= set(tx.parameters)
-    tx.rows = [row]
-    assert await source.page(cast("Any", tx), TimeRange(), PageRequest(2), {}) == ([row], None)
+    tx.rows = [{**row, "rows_found": 3}]  # which fill the bytes of a page
+    assert await source.page(cast("Any", tx), TimeRange(), PageRequest(2), {}) == (tx.rows, place)
+    tx.rows = [{**row, "rows_found": 1}]
+    assert await source.page(cast("Any", tx), TimeRange(), PageRequest(2), {}) == (tx.rows, None)
 
 
 async def test_a_list_that_has_ended_is_not_queried_again() -> None:
