@@ -37,6 +37,8 @@ NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl
 """The media types of NDJSON; none is registered, the first is the usual one."""
 
 ITEMS_MAX = 1_000
+FAULTS_MAX = ITEMS_MAX
+"""How many faults an answer lists; the refusals of further alerts say the first of each only."""
 LINES_MAX = 10 * ITEMS_MAX
 """Of NDJSON, blank ones included."""
 
@@ -61,9 +63,13 @@ def split(body: bytes, *, lines: bool) -> Sequence[Any]:
         InvalidRequest: it is no array, is empty, or holds more than ``ITEMS_MAX``.
 
     """
-    if lines and body.count(b"\n") > LINES_MAX:
+    if not lines:
+        items = _array(body)
+    elif body.count(b"\n") > LINES_MAX:
         raise InvalidRequest(f"The batch has more than {LINES_MAX} lines; send at most {ITEMS_MAX} alerts at a time.")
-    items = [line for line in body.split(b"\n") if line.strip()] if lines else _array(body)
+    else:
+        require_values(body, BATCH_VALUES_MAX)
+        items = [line for line in body.split(b"\n") if line.strip()]
     if not items:
         raise InvalidRequest("The batch is empty.")
     require_items(len(items))
@@ -115,21 +121,24 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
     turn = Turn()
     checked: list[QueueItem | RequestRefused] = []
     for item in items:
+        await turn.pause()
         try:
             checked.append(read(item))
         except RequestRefused as refusal:
             checked.append(refusal)
-        await turn.pause()
     valid = [item for item in checked if isinstance(item, QueueItem)]
     outcomes = await store_all(valid)
     if refusal_of_all := _refusal_of_all(valid, outcomes):
         raise refusal_of_all
-    following = iter(outcomes)
+    following, room = iter(outcomes), FAULTS_MAX
     each = [next(following) if isinstance(item, QueueItem) else item for item in checked]
     answers: list[bytes] = []
     for outcome in each:
-        answers.append(_answer(outcome))
         await turn.pause()
+        if isinstance(outcome, RequestRefused) and outcome.errors:
+            room -= len(outcome.errors)
+            outcome.errors = outcome.errors if room >= 0 else None
+        answers.append(_answer(outcome))
     refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
     defect = next((outcome for outcome in outcomes if isinstance(outcome, InternalError)), None)
     return BatchResponse(b'{"results":[%b]}' % b",".join(answers), refused, defect)

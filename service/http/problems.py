@@ -42,7 +42,10 @@ if TYPE_CHECKING:
 MEDIA_TYPE = "application/problem+json"
 FAULTS_MAX = 20
 """How many faults a refusal lists."""
-PATH_SHOWN_MAX = 200
+SHOWN_MAX = 200
+"""Characters that one text of a refusal may have of what was sent."""
+DETAIL_MAX = 2 * SHOWN_MAX
+"""Characters of a text of a refusal: none of this service's own is longer."""
 FAULTS_READ_MAX = 200
 """Beyond it none is listed: pydantic makes all of them, or none."""
 _CLIENT_CLOSED_REQUEST = 499
@@ -63,12 +66,17 @@ def problem_document(refusal: RequestRefused) -> dict[str, Any]:
         "title": refusal.title,
         "status": refusal.status,
         "code": refusal.code,
-        "detail": refusal.detail,
+        "detail": _shown(refusal.detail, DETAIL_MAX),
         **refusal.members,
     }
     if refusal.errors:
         fields["errors"] = refusal.errors
     return fields
+
+
+def _shown(text: str, most: int = SHOWN_MAX) -> str:
+    """Return a text that may repeat what was sent, whatever its length: the beginning of it."""
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def problem_response(refusal: RequestRefused) -> Response:
@@ -92,8 +100,8 @@ def refusal_of_faults(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
     """Return the refusal for errors of pydantic, each with its JSON pointer (RFC 6901)."""
     faults = [
         {
-            "pointer": "".join(f"/{_escape(part)}" for part in error["loc"]),
-            "detail": str(error["msg"]).removeprefix("Value error, "),  # pydantic marks messages of validators so
+            "pointer": _shown("".join(f"/{_escape(part)}" for part in error["loc"])),
+            "detail": _shown(str(error["msg"]).removeprefix("Value error, ")),  # pydantic marks those of validators so
         }
         for error in errors[:FAULTS_MAX]
     ]
@@ -120,12 +128,12 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the handler's argument
-    path = request.scope["path"]  # the URL would begin with the Host that the client names
+    path = _shown(request.scope["path"])  # the URL would begin with the Host that the client names
     if error.status_code == MethodNotAllowed.status:
         allowed = ", ".join(_methods(request))
         return problem_response(MethodNotAllowed(f"{path} supports {allowed}.", headers={"Allow": allowed}))
     if error.status_code == NotFound.status:
-        return problem_response(NotFound(f"There is no resource at {path[:PATH_SHOWN_MAX]}."))
+        return problem_response(NotFound(f"There is no resource at {path}."))
     return problem_response(MalformedRequest("The request cannot be read."))
 
 

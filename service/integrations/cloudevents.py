@@ -112,8 +112,8 @@ def _validate(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or len(value) > MEMBERS_MAX:
         raise InvalidRequest(f"A CloudEvent must be a JSON object of at most {MEMBERS_MAX} attributes.")
     event: dict[str, Any] = {name: member for name, member in value.items() if member is not None}
-    if (version := event.get("specversion")) != "1.0":
-        raise InvalidRequest("specversion must be 1.0." if version is None else f"specversion {version!r} is not 1.0.")
+    if event.get("specversion") != "1.0":
+        raise InvalidRequest("specversion must be 1.0.")
     for name in REQUIRED:
         if not isinstance(event.get(name), str) or not sanitize.line(event[name]):
             raise InvalidRequest(f"A CloudEvent needs {name}: text that is not empty.")
@@ -123,7 +123,9 @@ def _validate(value: Any) -> dict[str, Any]:
         if not _NAME.fullmatch(name):
             raise InvalidRequest(f"{sanitize.cut(name, 100)!r} is no name of an attribute: a-z and 0-9 only.")
         if not isinstance(member, str | bool) and not _is_integer(member):
-            raise InvalidRequest(f"The attribute {name} must be text, a boolean or an integer of 32 bits.")
+            raise InvalidRequest(
+                f"The attribute {sanitize.cut(name, 100)} must be text, a boolean or an integer of 32 bits."
+            )
     if "data" in event and "data_base64" in event:
         raise InvalidRequest("A CloudEvent has data or data_base64, not both.")
     return event

@@ -22,6 +22,7 @@ from service.errors import (
     RequestRefused,
     RequestTooLarge,
 )
+from service.http import problems
 from service.http.request_body import BATCH_VALUES_MAX
 from service.http.turns import TURN_SECONDS
 from tests.alerts.examples import BILLING, NOW
@@ -100,11 +101,22 @@ def test_lines_are_refused_whole_only_where_there_are_none_or_too_many() -> None
 def test_what_costs_too_much_to_parse_is_refused_unread() -> None:
     with pytest.raises(RequestTooLarge):
         batch_request.split(b"[" + b"[]," * BATCH_VALUES_MAX + b"0]", lines=False)
+    lines = b"\n".join([b'{"title":"t","attributes":{"a":[%b0]}}' % (b"0," * 10_000)] * 7)
+    with pytest.raises(RequestTooLarge, match=f"{BATCH_VALUES_MAX} values"):
+        batch_request.split(lines, lines=True)
     with pytest.raises(InvalidRequest, match="lines"):
         batch_request.split(b"\n" * (batch_request.LINES_MAX + 1), lines=True)
 
 
 # Answering.
+
+
+async def test_an_answer_lists_so_many_faults() -> None:
+    wrong = {"title": "t", **{f"unknown{number}": 1 for number in range(problems.FAULTS_MAX)}}
+    found = await answers([wrong] * 100)
+    listed = [len(result.get("errors", ())) for result in found]
+    assert listed == [problems.FAULTS_MAX] * 50 + [0] * 50
+    assert all("/unknown0: " in result["detail"] for result in found)
 
 
 @pytest.mark.parametrize("wrong", [False, True])

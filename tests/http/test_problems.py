@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -8,7 +10,7 @@ from fastapi import FastAPI
 
 from service.errors import InvalidRequest, RequestRefused
 from service.http import problems
-from service.http.problems import FAULTS_MAX, refusal_of_faults
+from service.http.problems import DETAIL_MAX, FAULTS_MAX, SHOWN_MAX, refusal_of_faults
 from tests.harness import token
 
 if TYPE_CHECKING:
@@ -77,6 +79,60 @@ def test_every_refusal_is_a_problem_document(  # noqa: PLR0917 - the columns of 
     rest: httpx2.Client, method: str, path: str, options: dict[str, Any], status: int, code: str
 ) -> None:
     document(rest.request(method, path, **options), status, code)
+
+
+LONG = "abc~/é" * 30_000
+EVENT = {"specversion": "1.0", "id": "1", "source": "/a", "type": "t"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent"),
+    [
+        ("POST", "/v1/integrations/cloudevents", {**EVENT, "specversion": LONG}),
+        ("POST", "/v1/integrations/cloudevents", {**EVENT, "specversion": [LONG]}),
+        ("POST", "/v1/integrations/cloudevents", {**EVENT, LONG: 1}),
+        ("POST", "/v1/integrations/cloudevents", {**EVENT, "a" * 100_000: []}),
+        ("POST", "/v1/alerts", {"title": "t", LONG: 1}),
+        ("POST", "/v1/alerts", {"title": "t", **{LONG[:4_000] + f"{number}": 1 for number in range(50)}}),
+        ("POST", "/v1/alerts", {"title": "t", "severity": LONG}),
+        ("POST", "/v1/alerts", {"title": "t", "topic": LONG}),
+        ("POST", "/v1/alerts", {"title": "t", "attributes": {LONG[:4_000]: {"\0": 1}}}),
+        ("POST", "/v1/alerts", {"title": "t", "links": [{LONG[:4_000]: 1}]}),
+        ("GET", "/v1/alerts?topic=" + "A" * 4_000, None),
+        ("GET", "/v1/alerts?severity=" + "A" * 4_000, None),
+        ("GET", "/v1/alerts?attributes=" + "A" * 4_000, None),
+        ("GET", "/v1/alerts?cursor=" + "A" * 4_000, None),
+        ("GET", "/v1/events?after=" + "A" * 4_000, None),
+        ("GET", "/v1/events?after=0&topics=" + "A" * 4_000, None),
+        ("GET", "/v1/" + "A" * 4_000, None),
+        ("PUT", "/console/" + "A" * 4_000, None),
+    ],
+)
+def test_no_refusal_repeats_more_than_a_little_of_what_was_sent(
+    lenient: Node, method: str, path: str, sent: dict[str, Any] | None
+) -> None:
+    headers = {"Content-Type": "application/cloudevents+json"} if "cloudevents" in path else {}
+    headers |= {"Authorization": f"Bearer {token('billing', 'alerts:read alerts:write')}"}
+    content = json.dumps(sent, ensure_ascii=False).encode() if sent is not None else None
+    if "Content-Type" not in headers:
+        headers["Content-Type"] = "application/json"
+    answer = httpx2.request(method, lenient.base + path, content=content, headers=headers, trust_env=False)
+    assert 400 <= answer.status_code < 500
+    fields = answer.json()
+    texts = [fields["detail"], *(text for fault in fields.get("errors", ()) for text in fault.values())]
+    assert max(map(len, texts)) <= DETAIL_MAX + 1
+    for text in texts:
+        assert re.search(rf"(.)\1{{{SHOWN_MAX}}}", text) is None
+        assert len(text) - len(text.replace("abc", "")) <= SHOWN_MAX
+
+
+@pytest.mark.parametrize("value", ["x" * 4_000, {"x" * 4_000: 1}])
+def test_a_batch_of_refusals_repeats_little_of_what_was_sent(lenient: Node, value: Any) -> None:
+    items = [{"title": "t", "severity": value, "y" * 100: 1, "z" * 3_000: 1}] * 500
+    with lenient.rest() as client:
+        answer = client.post("/v1/alerts/batch", json=items)
+    assert answer.status_code == 200
+    assert len(answer.content) < 500 * 1_500
 
 
 @pytest.mark.parametrize(

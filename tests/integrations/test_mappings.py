@@ -282,7 +282,7 @@ def test_data_that_attributes_cannot_hold_does_not_keep_the_event_out() -> None:
     [
         ([], "must be a JSON object"),
         ({"id": "1"}, "specversion must be 1.0"),
-        (wire(specversion="0.3"), "is not 1.0"),
+        (wire(specversion="0.3"), "must be 1.0"),
         (wire(id=None), "needs id"),
         (wire(source=" "), "needs source"),
         (wire(type=7), "needs type"),
