@@ -1,8 +1,9 @@
 """Group commit: many requests, one transaction.
 
 One task owns one connection. While a commit is under way, new alerts gather in a bounded queue; the
-next commit takes all that have gathered, up to ``commit_batch_size``. There is no timer: an idle
-service commits an alert the moment it arrives.
+next commit takes all that have gathered, up to ``commit_batch_size`` and ``BATCH_BYTES``, one of
+each subject in turn (``commit_queue.py``). There is no timer: an idle service commits an alert the
+moment it arrives.
 
 Invariants:
 
@@ -33,12 +34,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from service.alerts.commands import Command, PostAlert, apply_all
 from service.alerts.commit_connection import CommitConnection
+from service.alerts.commit_queue import CommitQueue
 from service.alerts.dedup import NO_GROUPS
 from service.alerts.queue_items import PendingAlert, Stored, Waiting
 from service.alerts.statements import load_unit_of_work, write_unit_of_work
@@ -46,7 +48,7 @@ from service.alerts.unit_of_work import Lookup
 from service.auth.tokens import token_revoked
 from service.database.failures import Failure, classify, retried, unavailable, was_rolled_back
 from service.database.ids import random_ids
-from service.errors import IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded, RequestRefused
+from service.errors import IdempotencyMismatch, InternalError, OutcomeUnknown, RequestRefused
 from service.events.idempotency import mismatch
 from service.events.log import Appended, append_alerts
 from service.logs import get_logger
@@ -78,8 +80,8 @@ log = get_logger(__name__)
 
 Item = TypeVar("Item", bound="QueueItem")
 
-BATCH_BYTES = 1024 * 1024
-"""A transaction takes no further item once its items have so many bytes."""
+BATCH_BYTES = 256 * 1024
+"""A transaction takes no further item once its items have so many bytes: each is hashed, encoded and sent."""
 _POSTED = (PendingAlert, PostAlert)
 
 
@@ -114,9 +116,8 @@ class Committer:
         """Set while no batch is under way, and for a moment after each."""
         self._concluded.set()
         self._groups = groups
-        self._queue: deque[QueueItem] = deque()
+        self._queue = CommitQueue(items_max=settings.commit_queue_size, bytes_max=settings.commit_queue_bytes)
         self._arrived = asyncio.Event()
-        self._queue_bytes = 0
         self._stopped = False
 
     async def store(self, item: PendingAlert | Command) -> Stored:
@@ -155,11 +156,7 @@ class Committer:
     def _enqueue(self, items: Sequence[QueueItem]) -> None:
         if self._stopped:
             raise unavailable()
-        room = self._settings.commit_queue_size - len(self._queue)
-        if len(items) > room or self._queue_bytes >= self._settings.commit_queue_bytes:
-            raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1)
-        self._queue.extend(items)
-        self._queue_bytes += sum(item.size for item in items)
+        self._queue.put(items)
         self._arrived.set()
 
     async def batch_concluded(self) -> None:
@@ -174,7 +171,7 @@ class Committer:
                 if not self._queue:
                     self._arrived.clear()
                     await self._arrived.wait()
-                batch = self._next_batch()
+                batch = self._queue.take(most=self._settings.commit_batch_size, max_bytes=BATCH_BYTES)
                 COMMIT_QUEUE.set(len(self._queue))
                 self._concluded.clear()
                 await self._commit_alerts([item for item in batch if isinstance(item, PendingAlert)])
@@ -184,19 +181,8 @@ class Committer:
             self._concluded.set()
             self._stopped = True
             _fail(batch, _unknown())  # only those whose commit was under way: an outcome stays what it was
-            _fail(self._queue, unavailable())
-            self._queue.clear()
+            _fail(self._queue.take_all(), unavailable())
             await self._connection.close()
-
-    def _next_batch(self) -> list[QueueItem]:
-        """Take what one transaction stores: so many items, or so many bytes, of which each is hashed and encoded."""
-        batch: list[QueueItem] = []
-        size = 0
-        while self._queue and len(batch) < self._settings.commit_batch_size and size < BATCH_BYTES:
-            batch.append(self._queue.popleft())
-            size += batch[-1].size
-        self._queue_bytes -= size
-        return batch
 
     # Alerts that only need to be stored: one round trip.
 

@@ -141,12 +141,12 @@ async def post_alertmanager(request: Request) -> Response:
     allowed: list[AlertmanagerAlert] = []
     turn = Turn()
     for one in notification:
+        await turn.pause()
         facts = AlertFacts(one.alert.topic, principal.subject, one.alert.recipients)
         if (problem := refusal(principal, Operation.POST, facts)) is None:
             allowed.append(one)
         else:
             refused[one.alert.topic] = problem
-        await turn.pause()
     counts = await _store(allowed, principal, part(request, Committer))
     if defects := counts["refused"]:
         count_refused(request, defects)
