@@ -169,12 +169,6 @@ def create_alerts() -> None:
             postgresql_where=text(f"{UNRESOLVED} AND dedup_key IS NOT NULL"),
         ),
         Index("ix_alerts_created_at", "created_at", **BRIN),
-        Index(
-            "ix_alerts_recipients",
-            "recipients",
-            postgresql_using="gin",
-            postgresql_where=text("recipients IS NOT NULL"),
-        ),
         Index("ix_alerts_due_at", "due_at", postgresql_where=text(f"{UNRESOLVED} AND due_at IS NOT NULL")),
         comment="The current state of each alert.",
     )
@@ -186,7 +180,14 @@ def create_search_attempts_and_keys() -> None:
         Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="of the alert"),
         Column("words", TSVECTOR, nullable=False, comment="of the title and the body"),
         Column("attributes", JSONB, nullable=False),
+        Column("recipients", ARRAY(Text), comment="with which it was posted"),
         Index("ix_alert_search_words", "words", postgresql_using="gin"),
+        Index(
+            "ix_alert_search_recipients",
+            "recipients",
+            postgresql_using="gin",
+            postgresql_where=text("recipients IS NOT NULL"),
+        ),
         Index(
             "ix_alert_search_attributes",
             "attributes",

@@ -40,7 +40,11 @@ _IS_KNOWN = text(
     SELECT EXISTS (SELECT FROM recipients WHERE id = :id)
         OR EXISTS (SELECT FROM revocations WHERE subject = :id)
         OR EXISTS (SELECT FROM source_hours WHERE source = :id)
-        OR EXISTS (SELECT FROM alerts WHERE recipients @> ARRAY[:id])
+        OR EXISTS (SELECT FROM alert_search WHERE recipients @> ARRAY[:id])
+        OR EXISTS (
+            SELECT FROM alerts
+            WHERE seq > (SELECT coalesce(max(seq), 0) FROM alert_search) AND recipients @> ARRAY[:id]
+        )
     """
 )
 

@@ -80,9 +80,6 @@ alerts = Table(
         postgresql_where=text(f"{_UNRESOLVED} AND dedup_key IS NOT NULL"),
     ),
     Index(
-        "ix_alerts_recipients", "recipients", postgresql_using="gin", postgresql_where=text("recipients IS NOT NULL")
-    ),
-    Index(
         "ix_alerts_created_at",
         "created_at",
         postgresql_using="brin",
@@ -98,7 +95,14 @@ alert_search = Table(
     Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="of the alert"),
     Column("words", TSVECTOR, nullable=False, comment="of the title and the body"),
     Column("attributes", JSONB, nullable=False),
+    Column("recipients", ARRAY(Text), comment="with which it was posted"),
     Index("ix_alert_search_words", "words", postgresql_using="gin"),
+    Index(
+        "ix_alert_search_recipients",
+        "recipients",
+        postgresql_using="gin",
+        postgresql_where=text("recipients IS NOT NULL"),
+    ),
     Index(
         "ix_alert_search_attributes",
         "attributes",

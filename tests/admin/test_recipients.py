@@ -135,6 +135,15 @@ async def test_any_id_works_url_encoded(nodes: tuple[Node, Node], recipient: str
         assert (await client.get("/v1/alerts?limit=1")).status_code == 200
 
 
+async def test_whom_an_alert_names_is_known_before_and_after_it_is_indexed(nodes: tuple[Node, Node]) -> None:
+    node = nodes[0]
+    alert = await node.post(recipients=["named only"])
+    await set_active(node, "named only", "deactivate")
+    await eventually(lambda: node.sql("SELECT FROM alert_search WHERE seq = $1", alert["seq"]))
+    await node.sql("DELETE FROM revocations WHERE subject = 'named only'")
+    await set_active(node, "named only", "deactivate")
+
+
 async def test_who_is_unknown_is_not_found_unless_the_admin_says_so(nodes: tuple[Node, Node]) -> None:
     subject = unique()
     for action in ("deactivate", "reactivate"):

@@ -194,3 +194,11 @@ def test_the_age_of_an_alert_is_what_since_and_until_ask_for(rest: httpx2.Client
     ahead = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
     assert found(rest, topic, since=ahead) == set()
     assert found(rest, topic, until=ahead) == {"now"}
+
+
+async def test_what_is_paid_while_the_log_is_locked_grows_with_no_recipients(node: Node) -> None:
+    """A GIN index of the alerts is merged by whoever fills its pending list: half a second in a commit."""
+    rows = await node.sql(
+        "SELECT indexname FROM pg_indexes WHERE tablename ~ '^(alerts|events)' AND indexdef ~ ' gin '"
+    )
+    assert rows == []
