@@ -105,7 +105,7 @@ class Trial:
     client: httpx2.Client
     name: str
     model: Model = field(default_factory=lambda: Model([set(sources) for sources in GROUPS.values()]))
-    answers: dict[tuple[str, bool], FirstPost] = field(default_factory=dict)
+    answers: dict[tuple[str, str | None], FirstPost] = field(default_factory=dict)
     seen: set[tuple[str, str]] = field(default_factory=set)
     bearer_tokens: dict[Token, str] = field(default_factory=dict)
     start: int = 0
@@ -162,9 +162,10 @@ class Trial:
         self, bearer: Token, *, path: str, topic: str, people: list[str] | None, key: str | None, is_once: bool
     ) -> None:
         """Post an alert on one of the paths."""
-        name = bearer.subject, path == "cloudevent"
+        is_event = path == "cloudevent"
+        name = bearer.subject, topic if is_event else None  # an event is known in its topic
         once = f"{self.name} once" if is_once and path in ("single", "batch", "cloudevent") else None
-        title = f"secret {bearer.subject} {name[1]} {once or uuid.uuid4().hex}"
+        title = f"secret {bearer.subject} {is_event} {once or uuid.uuid4().hex}"
         sent: dict[str, Any] = {"topic": topic.format(self.name), "title": title}
         if people is not None and path in ("single", "batch"):
             sent["recipients"] = people
