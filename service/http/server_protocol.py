@@ -33,12 +33,12 @@ import httptools
 import orjson
 import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from service.http.problems import MEDIA_TYPE, problem_document
 from service.http.response_headers import LINES
 from service.http.sockets import Sockets, sockets_max
+from service.http.upgrades import UpgradeOffers
 
 if TYPE_CHECKING:
     import asyncio
@@ -100,7 +100,7 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class HttpServerProtocol(HttpToolsProtocol):
+class HttpServerProtocol(UpgradeOffers):
     """One HTTP connection.
 
     The application limits the bodies that it reads, and answers. The limits here are for bodies
@@ -286,9 +286,7 @@ class HttpServerProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         try:
-            self.parser.feed_data(data if size == len(data) else data[:size])
-        except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
+            if self.feed(data if size == len(data) else data[:size]):
                 self.handle_websocket_upgrade()
                 return
         except httptools.HttpParserError:

@@ -33,12 +33,15 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Read the body, and answer with what the application sees of the request."""
     if scope["type"] == "lifespan":
         return
-    while (await receive()).get("more_body"):
-        pass
+    read, more = b"", True
+    while more:
+        message = await receive()
+        read, more = read + message.get("body", b""), message.get("more_body", False)
     if scope["path"] == "/fails":
         raise RuntimeError("on purpose")
     headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]
-    body = json.dumps({"headers": headers, "client": scope["client"][0], "scheme": scope["scheme"]}).encode()
+    seen = {"headers": headers, "client": scope["client"][0], "scheme": scope["scheme"], "body": read.decode("latin-1")}
+    body = json.dumps(seen).encode()
     own = [(b"content-length", str(len(body)).encode())]
     if scope["path"] == "/own":
         own.append((b"cache-control", b"no-cache"))
