@@ -201,9 +201,12 @@ class HttpServerProtocol(UpgradeOffers):
             self._expect_headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; the parser passes on trailers as well, which are ignored (RFC 9110, 6.5.1)."""
+        """Take a header, without the white space around its value (RFC 9110, 5.5).
+
+        The parser passes on trailers as well, which are ignored (RFC 9110, 6.5.1).
+        """
         if self._header_timer is not None:
-            super().on_header(name, value)
+            super().on_header(name, value.strip(b" \t"))
             if self.headers[-1][0] == b"content-length":
                 self._body_left = int(value)
 

@@ -229,6 +229,37 @@ def test_a_parameter_that_takes_a_list_may_be_repeated(lenient: Node) -> None:
     assert answer.status_code == 200
 
 
+# White space around a value (RFC 9110, section 5.5).
+
+BLANKS = ["", " ", "\t", " \t ", "\t\t"]
+
+
+@pytest.mark.parametrize("before", BLANKS)
+@pytest.mark.parametrize("after", BLANKS)
+def test_white_space_around_a_value_is_no_part_of_it(port: int, before: str, after: str) -> None:
+    lines = [f"{name}:{before}{value}{after}" for name, value in (("X-Own", "a \t b"), ("Content-Length", "4"))]
+    seen = echoed(exchange(port, asked(*lines, method="POST") + b"body"))
+    assert seen["body"] == "body"
+    assert ["x-own", "a \t b"] in seen["headers"]
+    assert ["content-length", "4"] in seen["headers"]
+
+
+@pytest.mark.parametrize("after", BLANKS)
+def test_an_alert_is_stored_whatever_white_space_follows_its_headers(lenient: Node, after: str) -> None:
+    alert = b'{"title":"blanks"}'
+    values = (f"Bearer {token('billing', WRITE)}", "application/json", f"key of blanks {len(after)}", str(len(alert)))
+    names = ("Authorization", "Content-Type", "Idempotency-Key", "Content-Length")
+    lines = [f"{name}: {value}{after}" for name, value in zip(names, values, strict=True)]
+    answer = exchange(port_of(lenient), asked(*lines, method="POST", path="/v1/alerts") + alert)
+    assert head_of(answer)[0] == 201
+
+
+@pytest.mark.parametrize("after", BLANKS)
+def test_a_handshake_is_taken_whatever_white_space_follows_its_headers(lenient: Node, after: str) -> None:
+    lines = [f"{line}{after}" for line in (*WEBSOCKET, KEY, BEARER)]
+    assert head_of(exchange(port_of(lenient), asked(*lines, path="/v1/ws", close=False)))[0] == 101
+
+
 # Who the client is.
 
 
