@@ -132,9 +132,10 @@ def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
 
 
 def _keys_of_file(path: Path, algorithm: str | None, setting: str) -> RotatingKeys:
+    # As in ``read_public_key()``, no message shows the path.
     try:
         return RotatingKeys.of_file(path, algorithm)
     except OSError as error:
-        raise ConfigurationError(f"{setting}: {path}: {error.strerror}") from None
+        raise ConfigurationError(f"{setting}: {error.strerror}") from None
     except InvalidKeySet as error:
-        raise ConfigurationError(f"{setting}: {path}: {error}") from None
+        raise ConfigurationError(f"{setting}: {error}") from None

@@ -83,14 +83,15 @@ def read_public_key(path: Path, algorithm: str | None, setting: str) -> Verifica
     """Read a public key from a PEM file.
 
     Raises:
-        ConfigurationError: there is none, or none that can be used.
+        ConfigurationError: there is none, or none that can be used. The message does not show the path,
+            which may be a secret that was set in its place.
 
     """
     try:
         return public_key(load_pem_public_key(path.read_bytes()), algorithm)
     except OSError as error:
-        raise ConfigurationError(f"{setting}: {path}: {error.strerror}") from None
+        raise ConfigurationError(f"{setting}: {error.strerror}") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError(f"{setting}: {path} holds no public key in PEM form") from None
+        raise ConfigurationError(f"{setting}: the file holds no public key in PEM form") from None
     except UnacceptableKey as error:
         raise ConfigurationError(f"{setting}: {error}") from None

@@ -51,7 +51,8 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigurationError(f"the token file {path} cannot be read: {why}") from None
+        # Without the path: some set the variable to the token itself.
+        raise ConfigurationError(f"the file of TOCSIN_TOKEN_FILE or --token-file cannot be read: {why}") from None
 
 
 @contextmanager

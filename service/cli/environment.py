@@ -128,12 +128,11 @@ def serving_url(settings: Settings, direct_url: URL) -> URL:
 async def _probe(url: URL, setting: str, timeout_seconds: float) -> None:
     try:
         connection = await asyncpg.connect(address_of(url), timeout=timeout_seconds, statement_cache_size=0)
-    except Exception as error:
-        if not is_database_error(error) and not isinstance(error, OSError):  # such as a socket that is not there
-            raise
+    except Exception as error:  # noqa: BLE001 - what asyncpg cannot read in the address raises anything, and quotes it
+        is_known = is_database_error(error) or isinstance(error, OSError)  # such as a socket that is not there
+        why = (is_known and str(error)) or type(error).__name__
         raise CommandFailed(
-            f"the database {shown_address(url)} cannot be used: {error or type(error).__name__};"
-            f" check {setting} and that PostgreSQL runs"
+            f"the database {shown_address(url)} cannot be used: {why}; check {setting} and that PostgreSQL runs"
         ) from None
     try:
         if await leads_to_pooler(connection):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 from service.client.errors import ClientError
 
+_ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?(?:/[^?#\s]*)?", re.IGNORECASE)
+_PORT_MAX = 65535
 _TOKEN = re.compile(r"[!-~]+")
 _START = re.compile(r"latest|[0-9]{1,19}(-[0-9a-f]{8})?")
 
@@ -15,15 +16,15 @@ def checked_url(url: str) -> str:
     """Return the address of a service, without a slash at its end.
 
     Raises:
-        ClientError: it is no ``http`` or ``https`` URL, or holds a password. The message does not quote
-            that.
+        ClientError: it is no ``http`` or ``https`` URL, or holds a password. The message shows nothing of
+            it.
 
     """
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
+    if "@" in url:
         raise ClientError("the address of a service has no user and no password: a token says who calls")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ClientError(f"{url!r} is no address of a service: it looks like https://tocsin.example")
+    found = _ADDRESS.fullmatch(url)
+    if found is None or int(found[1] or 0) > _PORT_MAX:
+        raise ClientError("the address of the service must look like https://tocsin.example")
     return url.rstrip("/")
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 from sqlalchemy import URL, NullPool, make_url
@@ -49,13 +49,19 @@ AUDITS_PER_CONNECTION = 8
 
 
 _HOSTS = re.compile(r"(?P<before>\w+://(?:[^@]*@)?+)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?|/.*")
+"""A name, an IPv6 address, or the folder of a socket."""
+_DATABASE = re.compile(r"[^/@:?#,;&=]*")
 
 
 def parse_url(address: str, setting: str = "TOCSIN_DATABASE_URL") -> URL:
     """Return the SQLAlchemy URL of a ``postgresql://`` address, which may name several hosts.
 
+    Hosts, ports and the database are shown in messages, so each is held to its form: what follows an
+    unescaped sign in a password would be taken for one of them.
+
     Raises:
-        ConfigurationError: it is something else.
+        ConfigurationError: it is something else. The message shows nothing of it.
 
     """
     try:
@@ -66,15 +72,24 @@ def parse_url(address: str, setting: str = "TOCSIN_DATABASE_URL") -> URL:
     if (
         url is None
         or url.get_backend_name() not in ("postgresql", "postgres")
-        or (url.port or 0) > PORT_MAX
-        or address.count("@") > 1  # what follows the first would be taken for the host, and shown
-        or "@" in (url.database or "")
+        or address.count("@") > 1  # what follows the first would be taken for the host
+        or not _can_be_shown(url)
     ):
         raise ConfigurationError(
             f"{setting} must look like postgresql://user:password@host:5432/database;"
             " in the password write / as %2F, @ as %40, # as %23, ? as %3F and % as %25"
         )
     return url.set(drivername="postgresql+asyncpg")
+
+
+def _can_be_shown(url: URL) -> bool:
+    hosts = [url.host or "", *str(url.query.get("host", "")).split(",")]
+    ports = [str(url.port or ""), *str(url.query.get("port", "")).split(",")]
+    return (
+        all(_HOST.fullmatch(unquote(host)) for host in hosts if host)
+        and all(port.isascii() and port.isdecimal() and 0 < int(port) <= PORT_MAX for port in ports if port)
+        and _DATABASE.fullmatch(unquote(url.database or "")) is not None
+    )
 
 
 def _hosts_in_query(address: str) -> str:

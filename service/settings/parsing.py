@@ -120,12 +120,14 @@ def _dedup_groups(value: object) -> object:
 
 def _trusted_url(value: str) -> str:
     """Accept ``https``, and ``http`` to loopback: whoever alters the content can sign any token."""
-    url = urlsplit(value)
-    if url.username is not None or url.fragment or not url.hostname or not value.isascii() or not value.isprintable():
+    try:
+        url = urlsplit(value)
+        host = url.hostname if url.port != 0 else None
+    except ValueError:  # quotes what may be a part of a password
+        host = None
+    if not host or "@" in value or url.fragment or not value.isascii() or not value.isprintable():
         raise ValueError("write an address such as https://issuer.example/jwks.json, without a user")
-    if url.port == 0:
-        raise ValueError("port 0 cannot be connected to")
-    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
+    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
         raise ValueError("use https, or http to a loopback address")
     return value
 

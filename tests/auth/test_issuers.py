@@ -61,7 +61,7 @@ def test_while_a_secret_is_replaced_both_are_believed() -> None:
         ({"jwt_secret_previous": OLD}, "TOCSIN_JWT_SECRET"),
         ({"jwt_secret": NEW, "jwt_secret_previous": "short"}, "TOCSIN_JWT_SECRET_PREVIOUS"),
         ({"jwt_secret": NEW, "jwt_jwks_url": "https://issuer.example/jwks"}, "not both"),
-        ({"jwt_jwks_file": "absent.json"}, "TOCSIN_JWT_JWKS_FILE: absent.json"),
+        ({"jwt_jwks_file": "absent.json"}, "TOCSIN_JWT_JWKS_FILE: No such file"),
         ({"jwt_jwks_file": "/dev/null"}, "no JWK set"),
         ({"jwt_jwks_file": "/dev/zero"}, "larger"),
         ({"issuers": [{"issuer": "a", "audience": "b"}]}, "TOCSIN_ISSUERS: a: secret"),

@@ -157,9 +157,11 @@ def test_a_file_without_a_public_key_is_refused(tmp_path: Path, content: bytes) 
     assert "no public key in PEM form" in refusal(jwt_public_key_file=tmp_path / "key.pem")
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    assert str(tmp_path / "absent.pem") in refusal(jwt_public_key_file=tmp_path / "absent.pem")
-    assert str(tmp_path) in refusal(jwt_public_key_file=tmp_path)
+def test_the_setting_of_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.pem", tmp_path):
+        said = refusal(jwt_public_key_file=path)
+        assert said.startswith("TOCSIN_JWT_PUBLIC_KEY_FILE: ")
+        assert str(tmp_path) not in said
 
 
 def test_the_development_secret_is_used_only_where_no_key_is_configured() -> None:

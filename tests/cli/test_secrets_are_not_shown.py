@@ -39,6 +39,17 @@ ADDRESSES = [  # nobody listens on port 1
     "postgresql://u:hunter2@[::1/db",
     "postgresql://u:hunter2@d\N{ACCOUNT OF}b/db",
     "postgresql://127.0.0.1:hunter2/db",
+    "postgresql://u:hunter2,x/db",
+    "postgresql://u:hunter2,x",
+    "postgresql://u:hunter2,x?y",
+    "postgresql://u:hunter2,2#x",
+    "postgresql://u:1,2#hunter2",
+    "postgresql://u:54/hunter2%40127.0.0.1:1/db",
+    "postgresql://u%3Ahunter2%40127.0.0.1:1/db",
+    "postgresql://u:hunter2@127.0.0.1:-1/db",
+    "postgresql://u:hunter2@127.0.0.1:0/db",
+    "postgresql://u:hunter2@127.0.0..1/db",
+    "postgresql://u:hunter2@127.0.0.1:1/db?sslmode=hunter2",
     "postgresql:hunter2",
     "hunter2",
 ]
@@ -53,19 +64,80 @@ def test_no_command_shows_a_part_of_the_password_of_the_database(
     assert "hunter2" not in shown
 
 
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("name", ["TOCSIN_LISTEN_URL", "TOCSIN_AUDITOR_URL"])
+def test_no_command_shows_a_part_of_a_password_of_another_login(
+    refused: Callable[..., str], name: str, address: str
+) -> None:
+    variables = {"TOCSIN_DATABASE_URL": "postgresql://127.0.0.1:1/db", name: address}
+    assert "hunter2" not in refused("sql", "--auditor", "-c", "SELECT 1", **variables)
+
+
 @pytest.mark.parametrize("address", ADDRESSES[:2])
 def test_a_server_that_does_not_start_shows_none_either(refused_process: Callable[..., str], address: str) -> None:
     variables = {"TOCSIN_JWT_SECRET": SECRET, "TOCSIN_PORT": "0", "TOCSIN_DATABASE_URL": address}
     assert "hunter2" not in refused_process("serve", **variables)
 
 
-@pytest.mark.parametrize(
-    "address", ["https://u:hunter2@127.0.0.1:1", "http://hunter2@127.0.0.1:1", "ftp://u:hunter2@x"]
-)
+SENDING = {"send": ("--title", "a title"), "people": ("deactivate", "alice")}
+SERVICES = [
+    "https://u:hunter2@127.0.0.1:1",
+    "http://hunter2@127.0.0.1:1",
+    "ftp://u:hunter2@x",
+    "http://u:hunter2/x@h",
+    "http://u:1/hunter2@h",
+    "http://u:hunter2?x@h",
+    "http://u:hunter2#x@h",
+    "http://u:hunter2",
+    "http://u:hunter2,x/",
+    "http://[hunter2",
+    "http://127.0.0.1:1/?token=hunter2",
+    "hunter2",
+]
+
+
+@pytest.mark.parametrize("command", SENDING)
+@pytest.mark.parametrize("address", SERVICES)
 def test_a_password_in_the_address_of_the_service_is_refused_and_not_shown(
-    refused: Callable[..., str], address: str
+    refused: Callable[..., str], address: str, command: str
 ) -> None:
-    assert "no password" in refused("send", "--title", "a title", TOCSIN_URL=address, TOCSIN_TOKEN="x")
+    shown = refused(command, *SENDING[command], TOCSIN_URL=address, TOCSIN_TOKEN="x")
+    assert "hunter2" not in shown
+    assert "the address of" in shown
+
+
+@pytest.mark.parametrize("variable", ["TOCSIN_URL", "TOCSIN_TOKEN_FILE"])
+def test_a_stream_that_does_not_start_shows_none_either(refused_process: Callable[..., str], variable: str) -> None:
+    variables = {"TOCSIN_TOKEN": "x"} if variable == "TOCSIN_URL" else {}
+    assert "hunter2" not in refused_process("tail", **{variable: "http://u:hunter2/x@h"}, **variables)
+
+
+@pytest.mark.parametrize("address", [address for address in SERVICES if address != "http://127.0.0.1:1/?token=hunter2"])
+@pytest.mark.parametrize("name", ["TOCSIN_JWT_JWKS_URL", "TOCSIN_OIDC_ISSUER"])
+def test_a_password_in_the_address_of_an_issuer_is_refused_and_not_shown(
+    refused: Callable[..., str], name: str, address: str
+) -> None:
+    for written in (address, address.replace("http://", "https://")):
+        shown = refused("serve", **{"TOCSIN_JWT_SECRET": SECRET, name: written})
+        assert "hunter2" not in shown
+        assert name in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("TOCSIN_TOKEN_FILE", ("send", "--title", "a title")),
+        ("TOCSIN_JWT_PUBLIC_KEY_FILE", ("serve",)),
+        ("TOCSIN_JWT_JWKS_FILE", ("serve",)),
+    ],
+)
+@pytest.mark.parametrize("secret", ["hunter2", "hunter2" * 100, "hunter2/x", "/dev/null/hunter2"])
+def test_a_secret_in_place_of_the_path_of_a_file_is_not_shown(
+    refused: Callable[..., str], name: str, command: tuple[str, ...], secret: str
+) -> None:
+    shown = refused(*command, **{name: secret})
+    assert "hunter2" not in shown
+    assert name in shown
 
 
 @pytest.mark.parametrize("name", ["TOCSIN_JWT_SECRET", "TOCSIN_JWT_SECRET_PREVIOUS"])

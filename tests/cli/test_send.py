@@ -96,9 +96,9 @@ async def test_the_token_may_come_from_a_file(lenient: Node, send: Callable[...,
     [
         (("--title", "x"), {"TOCSIN_TOKEN": ""}, "export TOCSIN_TOKEN=$("),
         (("--title", "x"), {"TOCSIN_TOKEN": "hunter2"}, "get a fresh token"),
-        (("--title", "x", "--token-file", "nowhere"), {}, "nowhere cannot be read"),
+        (("--title", "x", "--token-file", "nowhere"), {}, "--token-file cannot be read"),
         (("--title", "x", "--topic", "No Topic"), {}, "correct /topic: "),
-        (("--title", "x", "--url", "tocsin"), {}, "is no address"),
+        (("--title", "x", "--url", "tocsin"), {}, "must look like https://tocsin.example"),
         (("-",), {}, "stdin is empty"),
     ],
 )

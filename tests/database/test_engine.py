@@ -51,13 +51,18 @@ def test_any_other_address_is_refused_and_not_shown(address: str) -> None:
 
 
 PASSWORD = "hunter2"
-SIGNS = st.text(alphabet="/@#?%:[],&=+;\\ '\"x\N{ACCOUNT OF}\u00e9\t", max_size=6)
+SIGNS = st.text(alphabet="/@#?%:[],&=+;-0123\\ '\"x\N{ACCOUNT OF}\u00e9\t", max_size=6)
+HOSTS = st.sampled_from(["db", "db:5432", "[::1]:1", "one:1,two:2", "db:-1", "db,", ""])
 
 
-@given(SIGNS, SIGNS, st.sampled_from(["db", "db:5432", "[::1]:1", "one:1,two:2", ""]))
+@given(SIGNS, SIGNS, HOSTS)
 def test_no_part_of_a_password_is_shown_whatever_it_holds(before: str, after: str, hosts: str) -> None:
     password = f"{PASSWORD}{before}{PASSWORD}{after}{PASSWORD}"
-    for address in (f"postgresql://tocsin:{password}@{hosts}/c", f"postgresql://tocsin@{hosts}/c?password={password}"):
+    addresses = [f"postgresql://tocsin:{password}@{hosts}/c", f"postgresql://tocsin@{hosts}/c?password={password}"]
+    if "@" not in password:  # or what follows it is where the host is
+        addresses += [f"postgresql://tocsin:{password}", f"postgresql://tocsin:{password}/c"]
+    addresses += [f"postgresql://{quote(f'tocsin:{password}@{hosts}', safe='')}/c"]
+    for address in addresses:
         try:
             shown = shown_address(parse_url(address))
         except ConfigurationError as error:
