@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 import unicodedata
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, as the REST API answers.")]
 AsCsv = Annotated[
     bool,
-    typer.Option("--csv", help="Print CSV, with all columns; text that a spreadsheet would compute begins with '."),
+    typer.Option("--csv", help="Print CSV, with all columns; text that a spreadsheet would compute has ' before it."),
 ]
 Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
 
@@ -36,6 +37,8 @@ Form: TypeAlias = Literal["table", "json", "csv"]
 _PIPE_WIDTH = 10_000
 """The width of a table in a pipe: wide enough that no cell is cut."""
 
+_SEPARATOR = re.compile(r"([;|\t\r\n])")
+"""Where a spreadsheet with another separator than the comma ends a cell or a row, within quotes too."""
 _FORMULA_SIGNS = frozenset("=+-@\N{MINUS SIGN}")
 _QUOTES = frozenset("\"'`\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}\N{LEFT DOUBLE QUOTATION MARK}")
 
@@ -122,29 +125,32 @@ def leave_pipe() -> None:
 
 
 def _print_csv(result: QueryResult) -> None:
-    minimal = csv.writer(sys.stdout, lineterminator="\n")
-    quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    # All text is quoted: the csv module alone does not quote what other programs end a cell or a row at.
+    writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     for record in (result.header, *result.records):
-        cells = [_csv_value(value) for value in record]
-        # The csv module does not quote a carriage return, at which a spreadsheet begins another row.
-        has_return = any(isinstance(value, str) and "\r" in value for value in cells)
-        (quoted if has_return else minimal).writerow(cells)
+        writer.writerow([_csv_value(value) for value in record])
 
 
 def _csv_value(value: Any) -> Any:
-    if isinstance(value, str):
-        return f"'{value}" if _would_compute(value) else value
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str):
+        return value
+    first, *others = _SEPARATOR.split(value)
+    has_sign = value[:1] in {"'", "\t", "\r", "\n"} or _would_compute(first)
+    return "".join(
+        [f"'{first}" if has_sign else first, *(f"'{part}" if _would_compute(part) else part for part in others)]
+    )
 
 
 def _would_compute(text: str) -> bool:
-    """Return whether a spreadsheet might take a cell for a formula, or drop an apostrophe that begins it.
+    """Return whether a spreadsheet might take what a cell holds, or a part of it, for a formula.
 
     Some ignore blanks, quotes and control characters before a formula, and take full-width signs
     for the usual ones.
     """
     bare = next((character for character in text if not _is_ignored(character)), "")
-    return text[:1] in {"'", "\t", "\r", "\n"} or unicodedata.normalize("NFKC", bare) in _FORMULA_SIGNS
+    return unicodedata.normalize("NFKC", bare) in _FORMULA_SIGNS
 
 
 def _is_ignored(character: str) -> bool:

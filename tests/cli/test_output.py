@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from service.audit import schemas
 from service.cli.output import QueryResult, ResultTable, _csv_value, cell, duration_text, show, utc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.unit
 
@@ -79,12 +83,35 @@ def printed_csv(capsys: pytest.CaptureFixture[str], header: list[str], *rows: li
 
 @pytest.mark.parametrize("text", FORMULAS, ids=repr)
 def test_no_formula_leaves_as_csv(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    assert printed_csv(capsys, [text, "b"], ["a", text]) == [[f"'{text}", "b"], ["a", f"'{text}"]]
+    ((head, _), (_, value)) = printed_csv(capsys, [text, "b"], ["a", text])
+    assert head == value
+    assert value.startswith("'")
+    assert value.replace("'", "") == text.replace("'", "")
 
 
-def test_a_line_break_in_a_cell_begins_no_row(capsys: pytest.CaptureFixture[str]) -> None:
-    texts = ["a\r=1+1", "a\r\n=1+1", "a\n=1+1", 'a"\r=1+1', "a,=1+1"]
+SEPARATORS = [",", ";", "\t", "|"]
+
+
+@pytest.mark.parametrize("delimiter", SEPARATORS)
+@pytest.mark.parametrize("inner", [*SEPARATORS, "\n", "\r", ";\t", "; ", ';"', ";;"])
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "@a", "-1", "\N{FULLWIDTH EQUALS SIGN}1"])
+@pytest.mark.parametrize("wrap", [str, lambda text: {"a": text}, lambda text: [text]])
+def test_no_formula_leaves_where_the_list_separator_is_another(
+    capsys: pytest.CaptureFixture[str], delimiter: str, inner: str, formula: str, wrap: Callable[[str], Any]
+) -> None:
+    page = schemas.RejectionPage(rejections=[], next=None)
+    show(QueryResult(page, [], [], ["a", "b"], [["x", wrap(f"x{inner}{formula}")]]), "csv")
+    printed = capsys.readouterr().out
+    cells = [cell for row in csv.reader(io.StringIO(printed, newline=""), delimiter=delimiter) for cell in row]
+    assert not any(cell.strip(' \t"').startswith(formula) for cell in cells), cells
+
+
+def test_text_is_quoted_and_a_line_break_in_it_begins_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["a\r", "a\r\nb", "a\nb", 'a"\rb', "a,=1+1", "a;b"]
     assert printed_csv(capsys, ["a"], *([text] for text in texts)) == [["a"], *([text] for text in texts)]
+    page = schemas.RejectionPage(rejections=[], next=None)
+    show(QueryResult(page, [], [], ["a", "b"], [["x;y", 1]]), "csv")
+    assert capsys.readouterr().out == '"a","b"\n"x;y",1\n'
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -99,8 +126,8 @@ def test_numbers_leave_as_numbers(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @given(st.text(max_size=20))
-def test_the_apostrophe_can_be_taken_away_again(text: str) -> None:
+def test_nothing_but_apostrophes_is_added(text: str) -> None:
     value = _csv_value(text)
-    assert value.removeprefix("'") == text
-    bare = value.lstrip(' \t\r\n"')
-    assert not bare.startswith(("=", "+", "-", "@"))
+    assert value.replace("'", "") == text.replace("'", "")
+    for part in re.split("[;|\t\r\n]", value):
+        assert not part.lstrip(' "').startswith(("=", "+", "-", "@"))
