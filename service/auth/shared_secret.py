@@ -34,13 +34,22 @@ SECRET_MIN_PAIRS = 16
 pattern of fewer than 16 bytes, or one byte, has fewer."""
 _EXAMPLES = frozenset(
     {
-        b"a-string-secret-at-least-256-bits-long",  # jwt.io
-        b"your-256-bit-secret-your-256-bit-secret",
-        b"your-secret-key-at-least-32-characters-long",
-        b"your-super-secret-jwt-token-with-at-least-32-characters-long",  # Supabase
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",  # FastAPI
+        "a-string-secret-at-least-256-bits-long",  # jwt.io
+        "your-256-bit-secret-your-256-bit-secret",
+        "your-secret-key-at-least-32-characters-long",
+        "your-super-secret-jwt-token-with-at-least-32-characters-long",  # Supabase
     }
 )
 """Secrets of documentation, which everybody knows."""
+_PLACEHOLDER = re.compile(r"<.*>|\$\{.*\}|\$\(.*\)|\{\{.*\}\}", re.DOTALL)
+_WORD = re.compile(
+    "battery|change|characters|correct|development|example|horse|insecure|long|openssl|password|placeholder|please"
+    "|production|random|rand|replace|secret|staple|string|super|this|tocsin|token|your"
+)
+"""Words of placeholders; a secret with two of them is judged by what else it holds."""
+_ROWS = ("0123456789", "abcdefghijklmnopqrstuvwxyz", "qwertyuiop", "asdfghjkl", "zxcvbnm")
+_NEIGHBOURS = frozenset(pair for row in _ROWS for pair in (*pairwise(row), *pairwise(reversed(row))))
 DEV_KEY_FILE = "dev-secret"
 _ASYMMETRIC_KEY = re.compile(rb"\A(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp)|----[- ]BEGIN ")
 """An SSH key, or anything in PEM form: more than PyJWT refuses as an HMAC secret."""
@@ -63,8 +72,19 @@ def check_secret(secret: bytes) -> None:
         raise UnacceptableKey(
             f"the secret has {len(secret)} bytes; HS256 needs {SECRET_MIN_BYTES} or more (RFC 7518, 3.2)"
         )
-    if secret in _EXAMPLES or len(set(pairwise(secret))) < SECRET_MIN_PAIRS:
+    if len(set(pairwise(secret))) < SECRET_MIN_PAIRS or _is_guessable(secret.decode("latin-1").strip().casefold()):
         raise UnacceptableKey("the secret can be guessed: use a random one, such as openssl rand -base64 48 prints")
+
+
+def _is_guessable(text: str) -> bool:
+    """Return whether a secret is an example, a placeholder, or mostly runs of the alphabet or the keyboard."""
+    words = _WORD.findall(text)
+    return (
+        text in _EXAMPLES
+        or _PLACEHOLDER.fullmatch(text) is not None
+        or (len(set(words)) > 1 and len(text) - sum(map(len, words)) < SECRET_MIN_BYTES)
+        or 2 * sum(pair in _NEIGHBOURS for pair in pairwise(text)) >= len(text)
+    )
 
 
 def read_secret(secret: SecretStr | None, setting: str = "TOCSIN_JWT_SECRET") -> bytes | None:

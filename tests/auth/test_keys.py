@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
-STRONG = "0123456789abcdef0123456789abcdef"
+STRONG = "bX2uV9rKq4Lw7NzT1cYh8GmPd5SjF0ae"
 
 
 def pem(key: Any) -> bytes:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.fixtures.weak_servers import Weaken
 
-SECRET = "0123456789abcdef0123456789abcdef"
+SECRET = "bX2uV9rKq4Lw7NzT1cYh8GmPd5SjF0ae"
 
 
 def test_without_a_key_a_node_does_not_start(refused: Callable[..., str], tmp_path: Path) -> None:

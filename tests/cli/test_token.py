@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from service.auth.principal import Principal
 
-SECRET = "0123456789abcdef0123456789abcdef"
+SECRET = "bX2uV9rKq4Lw7NzT1cYh8GmPd5SjF0ae"
 ALICE = ("--sub", "alice", "--scope", "alerts:read")
 
 
