@@ -3,7 +3,9 @@
 Two unverified values of a token are used: its ``iss`` selects the issuer, and its ``kid`` one of
 that issuer's keys. Every other header that names a key (``jku``, ``jwk``, ``x5u``, ``x5c``) is
 ignored, and the algorithm is the key's. A token with a duplicate name in its header or claims is
-invalid (RFC 7515 and RFC 7519, section 4), because two parsers may read either value.
+invalid (RFC 7515 and RFC 7519, section 4), because two parsers may read either value. So is one in
+another encoding than UTF-8 without a byte order mark, and in another spelling of base64url than the
+canonical one without padding (RFC 7515, section 2), so that a token has one form.
 
 PyJWT verifies the signature, the issuer and the audience. It checks that claims are present but not
 all of their types, so every claim that Tocsin reads is checked here: numeric dates are numbers (RFC
@@ -24,7 +26,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
-from jwt.utils import base64url_decode
+from jwt.utils import base64url_decode, base64url_encode
 
 from service.auth.jwks import UnknownKeyId
 from service.auth.principal import Principal, is_subject
@@ -182,8 +184,8 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     """
     try:
-        header, claims, _signature = token.split(".")
-        read = [json.loads(base64url_decode(part), object_pairs_hook=_unique) for part in (header, claims)]
+        header, claims, _signature = map(_decoded, token.split("."))
+        read = [json.loads(part.decode(), object_pairs_hook=_unique) for part in (header, claims)]
     except (ValueError, RecursionError):  # what json and base64 raise for hostile input
         read = []
     match read:
@@ -191,6 +193,14 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
             return fields, unverified
         case _:
             raise TokenInvalid(_MALFORMED)
+
+
+def _decoded(part: str) -> bytes:
+    """Decode base64url that is written in the one way that RFC 7515, section 2, allows: canonical, without padding."""
+    decoded = base64url_decode(part)
+    if base64url_encode(decoded) != part.encode():
+        raise ValueError("another spelling of the same bytes")
+    return decoded
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -410,3 +410,40 @@ def test_an_rsa_key_means_rs256_unless_the_setting_says_ps256(tmp_path: Path) ->
     plain = verifier_of(tmp_path, RSA)
     assert plain.verify_cached(jwt.encode(claims(), RSA, "RS256")).subject == "alice"
     assert isinstance(refusal(plain, jwt.encode(claims(), RSA, "PS256")), TokenInvalid)
+
+
+# One token has one form.
+
+ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_token_in_another_encoding_than_utf_8_is_refused(verifier: TokenVerifier, encoding: str) -> None:
+    header, payload = '{"alg":"HS256","typ":"JWT"}', json.dumps(claims())
+    assert verifier.verify_cached(forge(header.encode(), payload.encode())).subject == claims()["sub"]
+    for token in (
+        forge(header.encode(encoding), payload.encode()),
+        forge(header.encode(), payload.encode(encoding)),
+        forge(header.encode(encoding), payload.encode(encoding)),
+    ):
+        assert isinstance(refusal(verifier, token), TokenInvalid)
+
+
+@pytest.mark.parametrize("segment", range(3))
+@pytest.mark.parametrize("padding", ["=", "==", "===", "====", "\n", "!", "~"])
+def test_a_token_with_padding_is_refused(verifier: TokenVerifier, segment: int, padding: str) -> None:
+    parts = forge(b'{"alg":"HS256","typ":"JWT"}', json.dumps(claims()).encode()).split(".")
+    parts[segment] += padding
+    signed_part = ".".join(parts[:2])  # also where the signature covers the padding
+    signature = encoded(hmac.digest(SECRET_BYTES, signed_part.encode(), hashlib.sha256))
+    for token in {".".join(parts), ".".join([*parts[:2], parts[2] if segment == 2 else signature])}:
+        assert isinstance(refusal(verifier, token), TokenInvalid)
+
+
+def test_the_unused_bits_of_a_segment_are_zero(verifier: TokenVerifier) -> None:
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    token = forge(b'{"alg":"HS256","typ":"JWT"}', json.dumps(claims()).encode())
+    verifier.verify_cached(token)
+    for bits in (1, 2, 3):  # 32 bytes leave two bits of the last digit unused
+        alias = token[:-1] + digits[digits.index(token[-1]) | bits]
+        assert isinstance(refusal(verifier, alias), TokenInvalid)
