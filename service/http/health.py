@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics: ``/healthz``, ``/readyz``, ``/metrics``."""
+"""Liveness, readiness and metrics: ``/healthz``, ``/readyz``, ``/metrics``, also for HEAD, as some probes ask."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ class Health(BaseModel):
     status: Literal["ok", "ready"]
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> Health:
     """Answer 200 as long as the process serves requests."""
     return Health(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=refusals(DatabaseUnavailable))
 async def readyz(database: Annotated[Database, Depends(provided(Database))]) -> Health:
     """Answer 200 if an alert can be stored, and 503 with the reason while none can.
@@ -47,6 +49,7 @@ async def readyz(database: Annotated[Database, Depends(provided(Database))]) -> 
     return Health(status="ready")
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     response_class=Response,

@@ -75,3 +75,9 @@ def test_no_request_chooses_the_labels_of_the_metrics(lenient: Node, rest: httpx
         client.get(f"/{mark}")
         client.get(f"/v1/alerts?topic={mark}&{mark}={mark}")
     assert mark not in rest.get("/metrics").text
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_a_probe_may_ask_with_head(lenient: Node, path: str) -> None:
+    answer = httpx2.head(lenient.base + path, trust_env=False)
+    assert (answer.status_code, answer.content) == (200, b"")

@@ -141,7 +141,7 @@ def test_a_batch_of_refusals_repeats_little_of_what_was_sent(lenient: Node, valu
         ("/v1/alerts", {"GET", "POST"}),
         (UNKNOWN, {"GET"}),
         ("/v1/presence", {"GET"}),
-        ("/healthz", {"GET"}),
+        ("/healthz", {"GET", "HEAD"}),
         ("/", {"GET", "HEAD"}),
         ("/console/main.js", {"GET", "HEAD"}),
     ],
