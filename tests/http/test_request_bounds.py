@@ -140,11 +140,7 @@ def test_a_body_of_too_many_values_is_refused_unread(rest: httpx2.Client, path: 
     has_many = path.startswith(("/v1/alerts/batch", "/v1/integrations"))
     values = b"[]," * ((BATCH_VALUES_MAX if has_many else VALUES_MAX) // 2)
     answer = rest.post(path, content=b'{"a":[%b0]}' % values, headers={"Content-Type": media_type})
-    if media_type == "application/x-ndjson":
-        [result] = answer.json()["results"]
-        assert (result["status"], result["code"]) == (413, "request_too_large")
-    else:
-        assert refused(answer) == (413, "request_too_large")
+    assert refused(answer) == (413, "request_too_large")
 
 
 @pytest.mark.parametrize("levels", [300, 1_000, 60_000])
