@@ -154,6 +154,16 @@ async def cancel_waits(primary: Postgres) -> bool:
     return bool(await administer(primary, f"SELECT pg_cancel_backend(pid) {waiting}"))
 
 
+async def cancel_waits_until(primary: Postgres, answered: asyncio.Task[Any]) -> None:
+    """Cancel the waits, of which the node's own tasks have some, until a request is answered."""
+
+    async def is_answered() -> bool:
+        await cancel_waits(primary)
+        return answered.done()
+
+    await eventually(is_answered)
+
+
 async def free_log(primary: Postgres) -> None:
     """Cancel the waits until nobody holds the log's lock, or another one of the service."""
     locks = "SELECT FROM pg_locks WHERE locktype = 'relation' AND mode = 'ExclusiveLock'"
@@ -256,7 +266,7 @@ async def test_a_revocation_is_not_confirmed_where_the_wait_for_the_standby_is_c
         async with synchronous(own_postgres):
             for _ in ("new", "already in force"):
                 revoking = asyncio.create_task(root.post("/v1/revocations", json={"jti": "stolen"}))
-                await eventually(lambda: cancel_waits(own_postgres))
+                await cancel_waits_until(own_postgres, revoking)
                 answer = await revoking
                 assert (answer.status_code, answer.json()["reason"]) == (503, "unconfirmed")
         answer = await eventually(lambda: root.post("/v1/revocations", json={"jti": "stolen"}))

@@ -65,7 +65,7 @@ class Server:
         Protocol.completed, Protocol.chunks = [], []
 
     async def __aenter__(self) -> Self:
-        self._serving = asyncio.create_task(self._server.serve())
+        self._serving = asyncio.create_task(self._server._serve())  # leaves the signals to the tests
         self._turning = asyncio.create_task(self._turn())
         await eventually(lambda: self._server.started)
         return self
