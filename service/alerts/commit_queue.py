@@ -1,8 +1,8 @@
 """The queue of the committer: bounded in items and bytes, and fair between those who post.
 
-A transaction takes one item of each subject in turn, and at most ``OF_A_SUBJECT`` of each. So who
-sends a thousand alerts at once delays an alert of somebody else by two short transactions, and not
-by all thousand. The items of one subject are taken in their order.
+A transaction takes one item of each subject in turn, and where several wait at most
+``OF_A_SUBJECT`` of each. So who sends thousands of alerts at once delays an alert of somebody else
+by two transactions, and not by all thousands. The items of one subject are taken in their order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 OF_A_SUBJECT = 100
-"""The most items of one subject in a transaction."""
+"""The most items of one subject in a transaction while others wait."""
 
 
 class CommitQueue:
@@ -61,6 +61,7 @@ class CommitQueue:
     def take(self, *, most: int, max_bytes: int) -> list[QueueItem]:
         """Remove and return the next items: at most so many, and none after those of so many bytes."""
         taken: list[QueueItem] = []
+        most_of_a_subject = OF_A_SUBJECT if len(self._of_subject) > 1 else most
         counts = Counter[str]()
         served: dict[str, deque[QueueItem]] = {}
         size = 0
@@ -70,7 +71,7 @@ class CommitQueue:
             size += taken[-1].size
             counts[subject] += 1
             if theirs:
-                remaining = self._of_subject if counts[subject] < OF_A_SUBJECT else served
+                remaining = self._of_subject if counts[subject] < most_of_a_subject else served
                 remaining[subject] = theirs
         self._of_subject.update(served)
         self._items -= len(taken)

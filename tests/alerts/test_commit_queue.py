@@ -40,6 +40,13 @@ def test_an_alert_behind_a_thousand_of_somebody_else_is_in_the_next_transaction(
     assert len(titles(taken, MALLORY)) == OF_A_SUBJECT
 
 
+def test_who_waits_alone_fills_a_transaction() -> None:
+    waiting = queue()
+    waiting.put(items(MALLORY, 1_000))
+    assert len(waiting.take(most=500, max_bytes=1 << 20)) == 500
+    assert len(waiting) == 500
+
+
 def test_an_alert_behind_large_ones_of_somebody_else_is_in_the_next_transaction() -> None:
     waiting = queue()
     waiting.put(items(MALLORY, 50, body="b" * 16_000))
