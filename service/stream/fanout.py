@@ -133,13 +133,13 @@ class Fanout:
 
     async def _run(self) -> float | None:
         """Fan out what there is. The log is read if it is known, or was said, to go on, or to poll it."""
-        now = time.monotonic()
-        is_hinted = self._hinted_seq > self._hub.position.seq and now >= self._hints_rest_until
-        self._must_read |= is_hinted or not self.task.was_woken
-        if is_hinted:
-            self._hinted_seq = 0
+        self._must_read |= not self.task.was_woken
+        hinted = 0
+        if time.monotonic() >= self._hints_rest_until:
+            hinted, self._hinted_seq = self._hinted_seq, 0
+            self._known_head = max(self._known_head, hinted)  # until a read has shown otherwise
         found = await self._advance()
-        if is_hinted and not found:
+        if hinted > self._hub.position.seq and not found:
             self._hints_rest_until = time.monotonic() + HINT_REST_SECONDS
         rest = self._hints_rest_until - time.monotonic()
         return rest if rest > 0 else None

@@ -147,6 +147,17 @@ async def test_a_notification_that_is_no_news_reads_nothing(payload: str) -> Non
     assert node.log.read_count == 0
 
 
+async def test_what_this_node_has_committed_is_not_read_because_of_its_own_notification() -> None:
+    node = Node(FakeLog(event(1), event(2)), settings_of())
+    async with node.running():
+        for seq in (1, 2):
+            node.fanout.enqueue_committed(at(seq - 1) if seq > 1 else ORIGIN, [event(seq)])
+            node.fanout.hint(str(seq))
+            assert await node.sent(seq) == list(range(1, seq + 1))
+            await asyncio.sleep(0.01)
+    assert node.log.read_count == 0
+
+
 async def test_forged_notifications_cost_a_limited_number_of_reads_and_no_event() -> None:
     log = FakeLog()
     node = Node(log, settings_of())
