@@ -33,6 +33,7 @@ from service.cli.worker_supervisor import Workers
 from service.database.migrate import migrate
 from service.errors import CommandFailed
 from service.http.edge import Edge
+from service.http.fast_route import FastRoutes
 from service.http.provided import parts_of
 from service.http.proxies import TrustedProxies
 from service.http.server_protocol import HttpServerProtocol, ServerConfig
@@ -179,7 +180,7 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
     """Configure uvicorn with our protocol classes."""
     server, stream = settings.server, settings.stream
     config = ServerConfig(
-        Edge(app, TrustedProxies(server.forwarded_allow_ips)),
+        Edge(FastRoutes(app), TrustedProxies(server.forwarded_allow_ips)),
         host=server.host,
         port=server.port,
         http=HttpServerProtocol,

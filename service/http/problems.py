@@ -116,9 +116,24 @@ def _escape(part: object) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestRefused)  # noqa: S101 - narrows the handler's argument
-    return problem_response(error)
+EXPECTED = (RequestRefused, ClientDisconnect)
+"""Errors that are no defects of the service."""
+
+
+def response_to(error: Exception) -> Response:
+    """Return the response to a request that failed with ``error``."""
+    if isinstance(error, RequestRefused):
+        return problem_response(error)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the log only
+    # Whoever raises the error again has uvicorn log the traceback; the client learns nothing internal.
+    # uvicorn closes the connection afterwards, and the header keeps clients from reusing it.
+    detail = "Something went wrong on our side. The service's log has the details."
+    return problem_response(InternalError(detail, headers={"Connection": "close"}))
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    return response_to(error)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
@@ -148,17 +163,6 @@ def _methods(request: Request) -> list[str]:
     ]
 
 
-async def _client_gone(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the log only
-
-
-async def _server_error(_request: Request, _error: Exception) -> Response:
-    # Starlette logs the traceback when it re-raises the error; the client learns nothing internal.
-    # uvicorn closes the connection afterwards, and the header keeps clients from reusing it.
-    detail = "Something went wrong on our side. The service's log has the details."
-    return problem_response(InternalError(detail, headers={"Connection": "close"}))
-
-
 def install(app: FastAPI, count_unmatched: Callable[[Request], None] | None = None) -> None:
     """Answer every error of ``app`` with a problem document.
 
@@ -173,8 +177,7 @@ def install(app: FastAPI, count_unmatched: Callable[[Request], None] | None = No
             return problem_response(refusal)
         return await _http_error(request, error)
 
-    app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, unmatched)
-    app.add_exception_handler(ClientDisconnect, _client_gone)
-    app.add_exception_handler(Exception, _server_error)
+    for error in (*EXPECTED, Exception):
+        app.add_exception_handler(error, _failed)
