@@ -121,7 +121,8 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
     turn = Turn()
     checked: list[QueueItem | RequestRefused] = []
     for item in items:
-        await turn.pause()
+        if turn.is_over:
+            await turn.next()
         try:
             checked.append(read(item))
         except RequestRefused as refusal:
@@ -134,7 +135,8 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
     each = [next(following) if isinstance(item, QueueItem) else item for item in checked]
     answers: list[bytes] = []
     for outcome in each:
-        await turn.pause()
+        if turn.is_over:
+            await turn.next()
         if isinstance(outcome, RequestRefused) and outcome.errors:
             room -= len(outcome.errors)
             outcome.errors = outcome.errors if room >= 0 else None

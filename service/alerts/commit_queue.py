@@ -37,7 +37,7 @@ class CommitQueue:
         return self._items
 
     def put(self, items: Sequence[QueueItem]) -> None:
-        """Add items.
+        """Add the items of one request, at least one.
 
         Raises:
             Overloaded: there is no room for all of them.
@@ -45,11 +45,13 @@ class CommitQueue:
         """
         if len(items) > self._items_max - self._items or self._bytes >= self._bytes_max:
             raise Overloaded("Too many alerts wait for the database. Nothing was stored.", retry_after=1)
-        for item in items:
-            subject = item.bearer.subject if item.bearer is not None else ""
-            self._of_subject.setdefault(subject, deque()).append(item)
-            self._bytes += item.size
+        bearer = items[0].bearer
+        subject = bearer.subject if bearer is not None else ""
+        if subject not in self._of_subject:
+            self._of_subject[subject] = deque()
+        self._of_subject[subject].extend(items)
         self._items += len(items)
+        self._bytes += sum(item.size for item in items)
 
     def take_all(self) -> list[QueueItem]:
         """Remove and return all items."""

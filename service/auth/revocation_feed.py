@@ -158,9 +158,9 @@ class RevocationFeed:
     def is_current(self) -> bool:
         """Whether every revocation that was answered by now is in memory."""
         return (
-            boottime() - self._read_at < CURRENT_SECONDS
-            and self._read_as is not None
-            and self._read_as == self._registered_as()
+            self._read_as is not None
+            and boottime() - self._read_at < CURRENT_SECONDS
+            and self._read_as is self._registered_as()
         )
 
     async def ensure_current(self) -> None:

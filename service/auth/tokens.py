@@ -93,7 +93,8 @@ class TokenVerifier:
                 principal = self.verify_cached(token)
             except UnknownKeyId as still_unknown:
                 raise still_unknown.keys.refusal() from None
-        await self.verify_again(principal)
+        if not self._revocations.is_current:
+            await self.verify_again(principal)
         return principal
 
     def verify_cached(self, token: str) -> Principal:

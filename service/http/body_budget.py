@@ -2,6 +2,7 @@
 
 Without it, every connection could make a node hold a body of the largest size for as long as a body
 may take to arrive. Bytes count as they arrive, not as they are announced, until the request ends.
+A body that is smaller than what a connection takes anyway does not count.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from service.errors import Overloaded
 if TYPE_CHECKING:
     from service.settings import ServerSettings
 
+UNCOUNTED_BYTES = 4 * 1024
 RETRY_SECONDS = 1
 
 
@@ -60,15 +62,15 @@ class HeldBody:
         self._subject = subject
         self._size = 0
 
-    def add(self, size: int) -> None:
-        """Count bytes that have arrived.
+    def grow(self, size: int) -> None:
+        """Count all bytes that have arrived, ``size`` by now.
 
         Raises:
             Overloaded: the requests of the subject, or all, hold too many.
 
         """
-        self._size += size
-        if not self._budget.count(self._subject, size):
+        more, self._size = size - self._size, size
+        if not self._budget.count(self._subject, more):
             raise Overloaded(
                 "The bodies of requests under way are too large together. Nothing was stored.",
                 retry_after=RETRY_SECONDS,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from service.errors import MalformedRequest
 from service.http.problems import problem_response
+from service.http.proxies import FORWARDED
 from service.http.response_headers import with_defaults
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from service.http.proxies import TrustedProxies
 
+_TRANSFER_ENCODING = b"transfer-encoding"
 SINGLE_HEADERS = frozenset(
     {
         b"authorization",
@@ -35,7 +37,7 @@ SINGLE_HEADERS = frozenset(
         b"if-match",
         b"last-event-id",
         b"origin",
-        b"transfer-encoding",
+        _TRANSFER_ENCODING,
     }
 )
 _CLOSE = {"Connection": "close"}
@@ -55,7 +57,9 @@ class Edge:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        self._proxies.apply(scope)
+        names = {name for name, _ in scope["headers"]}
+        if not names.isdisjoint(FORWARDED):
+            self._proxies.apply(scope)
         if scope["type"] == "websocket":  # its endpoint rejects with a close reason
             await self._app(scope, receive, send)
             return
@@ -66,7 +70,8 @@ class Edge:
             await send(message)
 
         try:
-            check_headers(scope["headers"])
+            if len(names) < len(scope["headers"]) or _TRANSFER_ENCODING in names:
+                check_headers(scope["headers"])
         except MalformedRequest as refusal:
             await problem_response(refusal)(scope, receive, send_complete)
         else:
@@ -84,6 +89,6 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
     for name, value in headers:
         if name in seen and (name in SINGLE_HEADERS or name.startswith(_CLOUD_EVENT)):
             raise MalformedRequest(f"Send the header {name.decode('latin-1')} once.", headers=_CLOSE)
-        if name == b"transfer-encoding" and value.lower() != b"chunked":
+        if name == _TRANSFER_ENCODING and value.lower() != b"chunked":
             raise MalformedRequest("The only transfer coding that is read is chunked.", headers=_CLOSE)
         seen.add(name)

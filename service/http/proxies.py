@@ -23,6 +23,7 @@ EVERY = "*"
 HOPS_MAX = 32
 """The most proxies in a row that are followed."""
 
+FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto")
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
 """``[2001:db8::7]``, ``[2001:db8::7]:443`` or ``192.0.2.7:443``."""
 _SCHEMES = {"http", "https", "ws", "wss"}
@@ -38,8 +39,7 @@ class TrustedProxies:
 
     def apply(self, scope: MutableMapping[str, Any]) -> None:
         """Set ``client`` and ``scheme`` of an ASGI scope to those of the client."""
-        addresses = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        schemes = [value for name, value in scope["headers"] if name == b"x-forwarded-proto"]
+        addresses, schemes = ([value for name, value in scope["headers"] if name == which] for which in FORWARDED)
         peer = scope.get("client")
         if peer is None or not (addresses or schemes):
             return

@@ -27,7 +27,7 @@ from starlette.requests import ClientDisconnect
 from service.auth.tokens import TokenVerifier
 from service.errors import MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
 from service.http.authentication import verified_principal
-from service.http.body_budget import BodyBudget, HeldBody
+from service.http.body_budget import UNCOUNTED_BYTES, BodyBudget, HeldBody
 from service.http.problems import validation_refusal
 from service.http.provided import part
 from service.settings import ServerSettings
@@ -160,28 +160,30 @@ async def read_body(request: Request, *, max_bytes: int | None = None) -> bytes:
 
     """
     principal = verified_principal(request)
-    held = part(request, BodyBudget).begin(principal.subject if principal is not None else "")
-    body = await _read_bytes(request, held, max_bytes=max_bytes)
+    body = await _read_bytes(request, principal.subject if principal is not None else "", max_bytes=max_bytes)
     if principal is not None:
         await part(request, TokenVerifier).verify_again(principal)
     return body
 
 
-async def _read_bytes(request: Request, held: HeldBody, *, max_bytes: int | None) -> bytes:
+async def _read_bytes(request: Request, subject: str, *, max_bytes: int | None) -> bytes:
     settings = part(request, ServerSettings)
     limit = settings.request_max_bytes if max_bytes is None else max_bytes
     length = request.headers.get("content-length", "0")
     if not length.isdecimal():
         raise MalformedRequest("Content-Length must be a number.")
     body = bytearray()
+    held: HeldBody | None = None
     if int(length) <= limit:
         try:
             async with asyncio.timeout(settings.request_timeout_seconds):
                 async for chunk in request.stream():
-                    held.add(len(chunk))
                     body += chunk
                     if len(body) > limit:
                         break
+                    if len(body) > UNCOUNTED_BYTES:
+                        held = held or part(request, BodyBudget).begin(subject)
+                        held.grow(len(body))
                 else:
                     return bytes(body)
         except TimeoutError:

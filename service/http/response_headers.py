@@ -32,12 +32,11 @@ DEFAULTS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-RAW: tuple[tuple[bytes, bytes], ...] = tuple(
-    (name.lower().encode(), value.encode()) for name, value in DEFAULTS.items()
-)
+_RAW = [(name.lower().encode(), value.encode()) for name, value in DEFAULTS.items()]
 """As ASGI has them."""
+_NAMES = frozenset(name for name, _ in _RAW)
 
-LINES = b"".join(b"%b: %b\r\n" % header for header in RAW)
+LINES = b"".join(b"%b: %b\r\n" % header for header in _RAW)
 """As they are written to a socket."""
 
 
@@ -45,4 +44,6 @@ def with_defaults(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, b
     """Return the headers of an answer, as ASGI has them, with those that every answer carries."""
     own = list(headers)
     names = {name for name, _ in own}
-    return own + [header for header in RAW if header[0] not in names]
+    if names.isdisjoint(_NAMES):
+        return own + _RAW
+    return own + [header for header in _RAW if header[0] not in names]

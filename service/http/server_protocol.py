@@ -95,8 +95,7 @@ class _Flow(FlowControl):
 
     def resume_reading(self) -> None:
         """Go on with what was read, or else read."""
-        protocol = self._reference()
-        if protocol is None or not protocol.parse_later():
+        if self.read_paused and ((protocol := self._reference()) is None or not protocol.parse_later()):
             super().resume_reading()
 
 
@@ -206,14 +205,17 @@ class HttpServerProtocol(UpgradeOffers):
         The parser passes on trailers as well, which are ignored (RFC 9110, 6.5.1).
         """
         if self._header_timer is not None:
-            super().on_header(name, value.strip(b" \t"))
-            if self.headers[-1][0] == b"content-length":
-                self._body_left = int(value)
+            self.headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Stop the timeout of the headers."""
         self._headers_arrived()
         self.config.sockets.busy(self.transport)
+        for name, value in self.headers:
+            if name == b"content-length":
+                self._body_left = int(value)
+            elif name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -283,27 +285,28 @@ class HttpServerProtocol(UpgradeOffers):
 
     def _parse(self, data: bytes) -> None:
         """Parse up to the end of a request, and let the rest wait."""
-        size = self._slice_size(data)
-        if self._header_bytes > HEADERS_MAX_BYTES:
-            self._refuse(headers_too_large())
-            return
         self._unset_keepalive_if_required()
-        try:
-            if self.feed(data if size == len(data) else data[:size]):
-                self.handle_websocket_upgrade()
+        while True:
+            size = self._slice_size(data)
+            if self._header_bytes > HEADERS_MAX_BYTES:
+                self._refuse(headers_too_large())
                 return
-        except httptools.HttpParserError:
-            self._refuse(MalformedRequest("The request is not valid HTTP."))
-            return
-        if self._receiving and self._header_timer is None:
-            self._expect_body(size)
-        if size == len(data) or self._streams:
-            return
-        if self._body_left and not self._is_blocked():
-            self._parse(data[size:])
-        else:
-            self._wait(data[size:])
-            self.parse_later()
+            try:
+                if self.feed(data if size == len(data) else data[:size]):
+                    self.handle_websocket_upgrade()
+                    return
+            except httptools.HttpParserError:
+                self._refuse(MalformedRequest("The request is not valid HTTP."))
+                return
+            if self._receiving and self._header_timer is None:
+                self._expect_body(size)
+            if size == len(data) or self._streams:
+                return
+            data = data[size:]
+            if not self._body_left or self._is_blocked():
+                self._wait(data)
+                self.parse_later()
+                return
 
     def _slice_size(self, data: bytes) -> int:
         """Return how much of the data to parse now: nothing beyond the end of headers, or of a body."""

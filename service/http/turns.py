@@ -25,11 +25,15 @@ class Turn:
     def __init__(self) -> None:
         self._ends_at = 0.0
 
-    async def pause(self) -> None:
-        """Wait for a turn before the next part, unless the turn of the part before is not over."""
-        if time.perf_counter() >= self._ends_at:
-            await _wait()
-            self._ends_at = time.perf_counter() + TURN_SECONDS
+    @property
+    def is_over(self) -> bool:
+        """Whether the next part must wait for a turn."""
+        return time.perf_counter() >= self._ends_at
+
+    async def next(self) -> None:
+        """Wait for the next turn."""
+        await _wait()
+        self._ends_at = time.perf_counter() + TURN_SECONDS
 
 
 _waiting: MutableMapping[asyncio.AbstractEventLoop, deque[asyncio.Future[None]]] = WeakKeyDictionary()

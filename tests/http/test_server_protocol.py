@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from service.http import sockets
+from service.http.body_budget import UNCOUNTED_BYTES
 from service.http.server_protocol import SLICE_BYTES, HttpServerProtocol, ServerConfig
 from service.http.sockets import FILES_RESERVED, IDLE_SOCKETS, Sockets, raise_file_limit, sockets_max
 from service.settings import ServerSettings, Settings
@@ -341,7 +342,7 @@ def holding(node: Node, subject: str, size: int) -> Iterator[socket.socket]:
 
 def post(node: Node, subject: str) -> bytes:
     with closing(socket.create_connection(("127.0.0.1", port_of(node)), timeout=PATIENCE)) as opened:
-        opened.sendall(batch(subject, b'[{"title":"Stored"}]'))
+        opened.sendall(batch(subject, b'[{"title":"Stored"}%b]' % (b" " * UNCOUNTED_BYTES)))
         return opened.recv(65536)
 
 
