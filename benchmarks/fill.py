@@ -90,23 +90,25 @@ async def _fill_table(url: str, table: str, events: int) -> None:
 
 
 async def take_off_indexes(connection: asyncpg.Connection, table: str) -> Sequence[str]:
-    """Drop the keys and indexes of a table, and return the statements that make them again."""
+    """Drop the keys and indexes of a table that no view needs, and return the statements that make them again."""
     constraints = await connection.fetch(
-        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
-        " WHERE conrelid = $1::text::regclass AND contype IN ('p', 'u')",
+        "SELECT conname, pg_get_constraintdef(oid), EXISTS (SELECT FROM pg_depend WHERE refobjid = c.oid"
+        " AND refclassid = 'pg_constraint'::regclass AND classid = 'pg_rewrite'::regclass)"
+        " FROM pg_constraint AS c WHERE conrelid = $1::text::regclass AND contype IN ('p', 'u')",
         table,
     )
+    dropped = [(name, definition) for name, definition, is_needed in constraints if not is_needed]
     indexes = await connection.fetch(
         "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename = $1"
         " AND NOT indexname = ANY ($2)",
         table,
-        [name for name, _ in constraints],
+        [name for name, *_ in constraints],
     )
-    for name, _ in constraints:
+    for name, _ in dropped:
         await connection.execute(f'ALTER TABLE {table} DROP CONSTRAINT "{name}"')
     for name, _ in indexes:
         await connection.execute(f'DROP INDEX "{name}"')
     return [
-        *(f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {definition}' for name, definition in constraints),
+        *(f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {definition}' for name, definition in dropped),
         *(definition.replace(" ON ONLY ", " ON ") for _, definition in indexes),
     ]
