@@ -109,8 +109,8 @@ def embedded_postgres(data_dir: Path, *, restart: bool = False) -> Iterator[URL]
         watch.end()
         # It may be another process than at the start, or none: only what runs now is stopped.
         server._postmaster_info = None  # noqa: SLF001
-        with suppress(_NoDescriptor, AssertionError, ValueError):  # its file is broken: PostgreSQL ends of itself
-            if _answers(sockets):
+        with suppress(OSError, AssertionError, ValueError):  # its file is broken: PostgreSQL ends of itself
+            if _is_held(folder / "postmaster.pid", folder):
                 server._postmaster_info = PostmasterInfo.read_from_pgdata(folder)  # noqa: SLF001
         server.cleanup()
         _remove_link(folder, sockets)
@@ -263,6 +263,7 @@ def _remove_lock_files(folder: Path, sockets: Path) -> None:
 
 
 def _is_held(lock_file: Path, folder: Path) -> bool:
+    """Whether a server of this folder runs that the lock file names; its number may be another process's by now."""
     try:
         pid = int(lock_file.read_text().split("\n", 1)[0])
         with suppress(ChildProcessError):

@@ -67,7 +67,8 @@ class FakeDatabase:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revoker, "CONFIRM_SECONDS", 0.1)
+    """The tests in which nobody confirms anything wait for so long; the others get what they wait for at once."""
+    monkeypatch.setattr(revoker, "CONFIRM_SECONDS", 1)
 
 
 async def revoke(database: FakeDatabase, revocation: Revocation = BY_ID) -> tuple[Revoked[Revocation], list[bool]]:

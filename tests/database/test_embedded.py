@@ -144,6 +144,7 @@ async def test_a_restart_that_fails_is_tried_until_it_succeeds_and_the_log_says_
 def other_process() -> Iterator[int]:
     with subprocess.Popen(["sleep", "600"], user=USER) as process:
         yield process.pid
+        assert process.poll() is None  # nobody took it for the server, and stopped it
         process.kill()
 
 
