@@ -17,7 +17,7 @@ demo: $(VENV)/.run  ## see the whole path at work: two admins, a backend, a drop
 
 # Otherwise each of some hundred processes compiles the service, and pytest the tests, for itself.
 unit test test-long coverage: export PYTHONDONTWRITEBYTECODE :=
-PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses 5 --dist loadfile --no-loadscope-reorder
 
 unit: $(VENV)/.dev  ## run the tests that need no database, browser, network or node
 	@$(BIN)/python -m pytest -q -m unit $(ARGS)

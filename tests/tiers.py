@@ -35,22 +35,31 @@ FOLDER_PREFIX = "tocsin-files-"
 """The tests' files are in memory, and in no folder that a run beside this one sets the permissions of."""
 WHOLLY_LONG = r"^pytestmark = \[?pytest\.mark\.long"
 SLOWEST_FIRST = (
-    "console/test_oidc.py",
-    "cli/test_worker_supervisor.py",
-    "console/test_tabs.py",
-    "console/test_console.py",
     "console/test_feed.py",
-    "console/test_attention.py",
+    "cli/test_worker_supervisor.py",
+    "console/test_console.py",
+    "faults/test_database_failures.py",
     "console/test_alert.py",
+    "database/test_durability.py",
+    "console/test_attention.py",
+    "database/test_embedded.py",
+    "console/test_oidc.py",
+    "cli/test_serve.py",
+    "console/test_tabs.py",
+    "cli/test_sql.py",
     "console/test_dashboard.py",
+    "admin/test_recipients.py",
+    "console/test_reset.py",
+    "integrations/test_alertmanager.py",
     "console/test_banners.py",
     "console/test_sign_in.py",
+    "console/test_keys.py",
     "cli/test_audit_verify.py",
     "stream/transports/test_http_endpoint.py",
-    "console/test_keys.py",
     "faults/test_outage.py",
 )
-"""The modules that take longest: begun last, one of them would be all that runs in the end."""
+"""The modules that take longest: begun last, one of them would be all that runs in the end. Those with a browser, which
+compute, stand between those that wait."""
 BLOCKED = (
     (socket.socket, "connect"),
     (socket.socket, "connect_ex"),

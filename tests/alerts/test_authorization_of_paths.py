@@ -67,7 +67,7 @@ def client(grouped: Node) -> Iterator[httpx2.Client]:
         yield one
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 8))])
 def test_every_path_decides_as_the_model_does(grouped: Node, client: httpx2.Client, seed: int) -> None:
     chance = random.Random(seed)
     trial = Trial(grouped, client, f"t{seed}")

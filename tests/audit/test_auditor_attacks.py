@@ -306,6 +306,7 @@ async def _fill(flooder: asyncpg.Connection) -> None:
 
 # Before PostgreSQL 17 the queue has eight gigabytes, and no setting.
 @pytest.mark.parametrize("server", [pytest.param(wheel(), id="newest")], indirect=True)
+@pytest.mark.long
 async def test_a_full_queue_of_notifications_stops_no_post(url: str, node: Node) -> None:
     """A session that listens, and stays in a transaction, keeps the queue from being emptied."""
     async with logged_in(url) as listener, logged_in(url) as flooder, await node.live("carol") as stream:

@@ -28,6 +28,7 @@ async def filled(server_url: str, log_templates: LogTemplates) -> AsyncIterator[
         yield url
 
 
+@pytest.mark.long
 async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
     tocsin: Callable[..., subprocess.CompletedProcess[str]],
     tocsin_process: Callable[..., subprocess.CompletedProcess[str]],

@@ -152,6 +152,7 @@ def test_wrong_usage_is_refused(tocsin: Tocsin, options: tuple[str, ...]) -> Non
     assert tocsin("audit", "verify", *options).returncode == 2
 
 
+@pytest.mark.long
 def test_the_embedded_database_is_verified_too(tocsin: Tocsin, tocsin_process: Tocsin, tmp_path: Path) -> None:
     folder = str(tmp_path / "data")
     assert tocsin_process("migrate", TOCSIN_DATA_DIR=folder).returncode == 0

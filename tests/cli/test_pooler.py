@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fixtures.pooler import pooling
+from tests.fixtures.pooler import MODES, pooling
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
 
-@pytest.mark.parametrize("mode", [pytest.param("session", marks=pytest.mark.long), "transaction"])
+@pytest.mark.long
+@pytest.mark.parametrize("mode", MODES)
 async def test_the_commands_use_the_direct_address(
     tocsin_process: Callable[..., subprocess.CompletedProcess[str]], copy_url: str, mode: str
 ) -> None:

@@ -57,7 +57,14 @@ async def test_a_node_does_not_start_where_the_role_is_read_only(
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"ignore_startup_parameters": "default_transaction_isolation,idle_in_transaction_session_timeout"}]
+    "settings",
+    [
+        {},
+        pytest.param(
+            {"ignore_startup_parameters": "default_transaction_isolation,idle_in_transaction_session_timeout"},
+            marks=pytest.mark.long,
+        ),
+    ],
 )
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("command", ["serve", pytest.param("migrate", marks=pytest.mark.long)])

@@ -83,7 +83,7 @@ async def listed(node: Process) -> list[dict[str, Any]] | None:
     return alerts
 
 
-@pytest.mark.parametrize("options", [("--dev",), ("--workers", "2")])
+@pytest.mark.parametrize("options", [("--dev",), pytest.param(("--workers", "2"), marks=pytest.mark.long)])
 async def test_a_killed_postgres_is_started_again_and_what_was_answered_is_there(
     serve: Callable[..., Process], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
@@ -101,6 +101,7 @@ async def test_a_killed_postgres_is_started_again_and_what_was_answered_is_there
     assert not lines(node, "worker ended")
 
 
+@pytest.mark.long
 async def test_of_several_nodes_that_share_it_one_starts_it_again(
     serve: Callable[..., Process], tmp_path: Path
 ) -> None:

@@ -234,6 +234,7 @@ async def test_a_worker_that_cannot_start_again_leaves_the_service_up_until_no_o
     await eventually(lambda: not members(pair.process.pid))
 
 
+@pytest.mark.long
 async def test_workers_that_all_end_while_they_start_come_back_after_a_pause(pair: Process) -> None:
     for statement in REFUSE_NODES:
         await pair.sql(statement)
@@ -261,6 +262,7 @@ def is_starting(pid: int) -> bool:
         return False
 
 
+@pytest.mark.long
 async def test_workers_that_are_interrupted_while_they_start_end_without_a_word(started: Process) -> None:
     await eventually(lambda: any(map(is_starting, members(started.process.pid) - {started.process.pid})))
     os.killpg(started.process.pid, signal.SIGINT)  # Ctrl-C: all processes are sent it

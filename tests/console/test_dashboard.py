@@ -172,6 +172,7 @@ async def test_a_hidden_tab_and_another_place_pause_the_figures(node: Node, tab:
 
 
 @OWN_PAGE
+@pytest.mark.long
 async def test_figures_that_are_old_say_so_until_the_server_is_back(start: Callable[..., Process], tab: Tab) -> None:
     tab.tolerated = UNREACHABLE
     await tab.draw(0.1)

@@ -190,6 +190,7 @@ async def depart(tab: Tab) -> str:
     return asked(tab, "/auth")[0]["state"][0]
 
 
+@pytest.mark.long
 async def test_an_answer_that_does_not_fit_is_refused_in_words(provider: Provider, tab: Tab) -> None:
     """Those that the page need not be there for are tested in ``auth/oidc-protocol.test.mjs``."""
     tab.tolerated = BLOCKED
@@ -231,6 +232,7 @@ def with_claims(token: str, **claims: Any) -> str:
     return f"{head}.{base64.urlsafe_b64encode(json.dumps(changed).encode()).decode().rstrip('=')}.{signature}"
 
 
+@pytest.mark.long
 async def test_tokens_that_do_not_fit_are_refused_in_words(provider: Provider, tab: Tab) -> None:
     """The provider is real; what it answers is changed on its way, as no honest provider would.
 
@@ -275,6 +277,7 @@ async def test_a_provider_that_cannot_be_trusted_is_refused_in_words(provider: P
     assert asked(tab, "/auth") == []
 
 
+@pytest.mark.long
 async def test_the_stream_goes_on_over_renewed_tokens_without_loss_or_double(provider: Provider, tab: Tab) -> None:
     """Each token really expires, or the server would not end the stream."""
     node = provider.node
@@ -333,6 +336,7 @@ async def test_a_provider_that_is_down_is_said_at_the_sign_in_and_at_the_sign_ou
     assert tab.page.url == f"{provider.node.base}/"
 
 
+@pytest.mark.long
 async def test_a_sign_in_that_the_provider_ended_asks_the_person_and_keeps_the_page(
     provider: Provider, tab: Tab
 ) -> None:
@@ -359,6 +363,7 @@ async def test_a_sign_in_that_the_provider_ended_asks_the_person_and_keeps_the_p
 EXPIRED = "SELECT 1 FROM connections WHERE close_reason = 'token_expired' AND recipient = $1"
 
 
+@pytest.mark.long
 async def test_a_provider_that_is_down_over_the_expiry_ends_no_session(provider: Provider, tab: Tab) -> None:
     tab.tolerated = BLOCKED
     await tab.draw(0.1)
@@ -376,6 +381,7 @@ async def test_a_provider_that_is_down_over_the_expiry_ends_no_session(provider:
     await expect(tab["sign-in"]).to_be_hidden()
 
 
+@pytest.mark.long
 async def test_a_tab_that_follows_starts_the_stream_again_with_the_token_that_it_gets(
     provider: Provider, tab: Tab
 ) -> None:
@@ -404,6 +410,7 @@ async def test_a_tab_that_follows_starts_the_stream_again_with_the_token_that_it
     await leader.is_("live")
 
 
+@pytest.mark.long
 async def test_fresh_tokens_that_are_refused_end_in_the_form_and_not_in_a_loop(provider: Provider, tab: Tab) -> None:
     tab.tolerated = ("status of 401", *BLOCKED)
     await tab.draw(0.1)
@@ -426,6 +433,7 @@ async def test_fresh_tokens_that_are_refused_end_in_the_form_and_not_in_a_loop(p
     await tab.shows("Still to be seen")
 
 
+@pytest.mark.long
 async def test_an_answer_that_cannot_be_read_does_not_end_the_sign_in(provider: Provider, tab: Tab) -> None:
     """Only an error in the words of OAuth does: all else may be a proxy's, or half of what was said."""
     tab.tolerated = ("status of 40", *BLOCKED)

@@ -113,6 +113,7 @@ async def test_a_list_that_cannot_be_loaded_after_a_gap_is_tried_again(
 
 
 @OWN_PAGE
+@pytest.mark.long
 async def test_a_token_that_expired_is_reported_while_another_tab_carries_the_stream(node: Node, tab: Tab) -> None:
     await tab.open(node)
     follower = Tab(await tab.page.context.new_page(), REFUSED)

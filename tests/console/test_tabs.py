@@ -214,6 +214,7 @@ async def test_two_admins_or_two_views_of_one_do_not_share(node: Node, tabs: Tab
     await tabs.connections(node, ever=3, now=3)
 
 
+@pytest.mark.long
 async def test_closing_the_tab_that_leads_while_alerts_arrive_loses_and_doubles_nothing(node: Node, tabs: Tabs) -> None:
     first, second, third = [await tabs.open(node) for _ in range(3)]
     posting = asyncio.ensure_future(node.post_all([{"title": f"Alert {number}"} for number in range(300)], at_once=5))
@@ -254,6 +255,7 @@ async def test_signing_out_in_one_tab_leaves_the_others_as_they_are(node: Node, 
     await tabs.connections(node, ever=2, now=0)
 
 
+@pytest.mark.long
 async def test_a_tab_that_joins_while_alerts_arrive_begins_where_its_list_ended(node: Node, tabs: Tabs) -> None:
     await tabs.open(node)
     enough = asyncio.Event()
@@ -281,6 +283,7 @@ async def has_seen_many(tab: Tab) -> bool:
     return len(await seen(tab)) >= 50
 
 
+@pytest.mark.long
 async def test_a_tab_that_was_left_far_behind_catches_up_by_itself_and_joins_the_others(node: Node, tabs: Tabs) -> None:
     first = await tabs.open(node)
     second = await tabs.open(node)
@@ -298,6 +301,7 @@ async def test_a_tab_that_was_left_far_behind_catches_up_by_itself_and_joins_the
     await tabs.connections(node, ever=2, now=1)
 
 
+@pytest.mark.long
 async def test_a_restarted_server_is_followed_by_one_connection_of_three_tabs(
     start: Callable[..., Process], tabs: Tabs
 ) -> None:
@@ -324,6 +328,7 @@ async def test_a_restarted_server_is_followed_by_one_connection_of_three_tabs(
     assert sum(tab.requests_of("/v1/alerts") for tab in three) == 3
 
 
+@pytest.mark.long
 async def test_a_fresher_token_of_another_tab_keeps_the_stream_going(node: Node, tabs: Tabs) -> None:
     tabs.tolerated = REFUSED
     first, second = await tabs.open_all(node, BRIEF_SECONDS, 3600)
@@ -331,6 +336,7 @@ async def test_a_fresher_token_of_another_tab_keeps_the_stream_going(node: Node,
     assert first.requests_of("/v1/ws") == 2
 
 
+@pytest.mark.long
 async def test_a_token_that_is_pasted_in_a_tab_that_follows_keeps_the_stream_going(node: Node, tabs: Tabs) -> None:
     tabs.tolerated = REFUSED
     first, second = await tabs.open_all(node, BRIEF_SECONDS, BRIEF_SECONDS)
@@ -398,6 +404,7 @@ async def test_without_locks_each_tab_has_a_stream_of_its_own(node: Node, tabs: 
     await tabs.connections(node, ever=2, now=2)
 
 
+@pytest.mark.long
 async def test_a_page_that_comes_back_from_the_cache_goes_on_without_loss_or_double(own_node: Node) -> None:
     async with async_playwright() as playwright:
         cached = await playwright.chromium.launch(

@@ -124,6 +124,7 @@ async def test_a_server_that_ended_without_a_shutdown_is_started_again(tmp_path:
         await eventually(lambda: answers(url))
 
 
+@pytest.mark.long
 async def test_a_restart_that_fails_is_tried_until_it_succeeds_and_the_log_says_why(tmp_path: Path) -> None:
     data = tmp_path / "postgres"
     with capture_logs() as log, embedded_postgres(tmp_path, restart=True) as url:

@@ -189,6 +189,7 @@ async def synchronous(primary: Postgres) -> AsyncIterator[None]:
 QUICK = {"database_timeout_seconds": 1, "commit_recovery_timeout_seconds": 1}
 
 
+@pytest.mark.long
 async def test_nothing_is_answered_as_stored_that_no_synchronous_standby_has(
     own_postgres: Postgres, own_database: str
 ) -> None:
@@ -220,6 +221,7 @@ async def stored(node: Node, title: str, key: str) -> Answer | None:
     return answer if answer[0] == 201 else None
 
 
+@pytest.mark.long
 async def test_what_was_answered_is_on_the_standby_that_takes_over(own_postgres: Postgres, own_database: str) -> None:
     answered = []
     with standby_of(own_postgres) as standby:

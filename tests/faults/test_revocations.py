@@ -56,6 +56,7 @@ async def test_a_frozen_node_is_named_and_reads_the_revocation_before_it_goes_on
     assert "unconfirmed" not in await revoke(node, jti="another")
 
 
+@pytest.mark.long
 async def test_a_node_that_froze_before_the_deactivation_of_its_streams_recipient_closes_them(
     start: Callable[..., Process],
 ) -> None:
@@ -82,6 +83,7 @@ def node_of_own_database(own_database: str, tmp_path: Path) -> Iterator[Process]
     node.end()
 
 
+@pytest.mark.long
 async def test_without_postgres_nobody_gets_in_once_what_was_read_is_not_current(
     own_postgres: Postgres, node_of_own_database: Process
 ) -> None:

@@ -239,6 +239,7 @@ async def test_what_finds_no_room_is_to_be_sent_again_whole(database_url: str) -
         assert await count(node) == 0
 
 
+@pytest.mark.long
 async def test_over_the_write_limit_it_is_asked_to_come_again_and_then_let_in(database_url: str) -> None:
     settings = Settings(limits=LimitSettings(write_limit="5/2 second"))
     with serving(database_url, settings) as node:

@@ -93,6 +93,7 @@ def verified(path: Path) -> ArchiveReader:
 
 
 @pytest.mark.usefixtures("archives_in_this_process")
+@pytest.mark.long
 async def test_what_is_purged_is_in_its_archive_to_the_byte(diverse: Log, tmp_path: Path) -> None:
     events, links = (
         await diverse.rows(EVENTS + "events ORDER BY seq"),
