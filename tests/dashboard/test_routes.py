@@ -236,6 +236,7 @@ async def test_what_others_notify_is_no_node_and_costs_few_answers(database_url:
             await bob.open()
             while (await alice.sample())["nodes"] != {"serving": 2, "answered": 2}:
                 pass
+            await eventually(lambda: notified[REQUEST_CHANNEL] and len(notified[ANSWER_CHANNEL]) > 1)
             request, (first, *_, last) = notified[REQUEST_CHANNEL][-1], notified[ANSWER_CHANNEL]
             began, answered = time.monotonic(), len(notified[ANSWER_CHANNEL])
             for _ in range(100):
