@@ -318,7 +318,7 @@ def small_budget(shared_url: str) -> Iterator[Node]:
         yield running
 
 
-def batch(subject: str, body: bytes, length: int | None = None) -> bytes:
+def batch(subject: str, body: bytes, length: int | None = None, *, close: bool = True) -> bytes:
     return (
         asked(
             f"Authorization: Bearer {token(subject, WRITE)}",
@@ -326,7 +326,7 @@ def batch(subject: str, body: bytes, length: int | None = None) -> bytes:
             f"Content-Length: {len(body) if length is None else length}",
             method="POST",
             path="/v1/alerts/batch",
-            close=False,
+            close=close,
         )
         + body
     )
@@ -340,16 +340,16 @@ def holding(node: Node, subject: str, size: int) -> Iterator[socket.socket]:
         yield opened
 
 
-def post(node: Node, subject: str) -> bytes:
-    with closing(socket.create_connection(("127.0.0.1", port_of(node)), timeout=PATIENCE)) as opened:
-        opened.sendall(batch(subject, b'[{"title":"Stored"}%b]' % (b" " * UNCOUNTED_BYTES)))
-        return opened.recv(65536)
+def post(node: Node, subject: str, *, close: bool = True) -> bytes:
+    body = b'[{"title":"Stored"}%b]' % (b" " * UNCOUNTED_BYTES)
+    return exchange(port_of(node), batch(subject, body, close=close))
 
 
 async def test_a_subject_holds_its_share_of_bytes_and_the_others_are_served(small_budget: Node) -> None:
     node = small_budget
     with holding(node, "hoarder", LARGE) as first:
-        refused = await eventually(lambda: (answer := post(node, "hoarder")).startswith(b"HTTP/1.1 503") and answer)
+        await eventually(lambda: post(node, "hoarder").startswith(b"HTTP/1.1 503"))
+        refused = post(node, "hoarder", close=False)  # the node hangs up, although it was not asked to
         status, headers = head_of(refused)
         assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
         assert b'"overloaded"' in refused
