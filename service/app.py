@@ -7,7 +7,7 @@ import os
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
@@ -18,9 +18,11 @@ from service.admin import routes as admin_routes
 from service.admin.revoker import Revoker
 from service.alerts import action_routes
 from service.alerts import routes as alert_routes
+from service.alerts.alert_record import Status
 from service.alerts.committer import Committer
 from service.alerts.dedup import DedupGroups
 from service.alerts.due_alerts import DueAlerts
+from service.alerts.lifecycle import EventKind
 from service.alerts.search_index import SearchIndexer
 from service.audit import receipt_routes
 from service.audit import routes as audit_routes
@@ -52,6 +54,7 @@ from service.logs import get_logger
 from service.maintenance.abandoned_transactions import AbandonedTransactions
 from service.maintenance.housekeeping import Housekeeping
 from service.retention.runner import Retention
+from service.severity import SEVERITIES
 from service.stream import routes as stream_routes
 from service.stream.admission import Admission
 from service.stream.cursor_check import CursorCheck
@@ -83,6 +86,9 @@ Every refusal is `application/problem+json` (RFC 9457) with a stable `code`. The
 AsyncAPI, in `openapi/asyncapi.yaml`.
 """
 
+ENUMERATIONS = {"Severity": SEVERITIES, "AlertStatus": get_args(Status), "EventKind": get_args(EventKind)}
+"""The enumerations of the OpenAPI document that several fields share."""
+
 
 def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     """Make the application of one node, on the migrated database at ``url``."""
@@ -106,7 +112,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     app.add_middleware(RequestBounds, limits=node.limits)
     provide(app, node.parts())
     problems.install(app, lambda request: count_unmatched(node.limits, request.scope))
-    openapi.install(app)
+    openapi.install(app, ENUMERATIONS)
     _add_routes(app)
     app.router.routes.append(
         WebSocketRoute(PATH, WebSocketEndpoint(node.admission, node.hub, node.verifier, node.limits, settings.stream))

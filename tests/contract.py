@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from jsonschema_rs import ValidationError, Validator, validator_for
 
+from service.http.openapi_schemas import OTHER_CONTENT
 from tests.reference import ASYNCAPI, OPENAPI
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def checked_answer(response: httpx2.Response) -> None:
     if answer is None:
         raise NotInTheContract(f"openapi.yaml does not say that {where}; name it with refusals(…): {response.text}")
     media_type = response.headers.get("content-type", "").partition(";")[0]
-    if "content" in answer and media_type not in answer["content"]:
+    described = {**answer.get("content", {}), **answer.get(OTHER_CONTENT, {})}
+    if described and media_type not in described:
         raise NotInTheContract(f"openapi.yaml does not say that {where} with {media_type}")
     for name, header in answer.get("headers", {}).items():
         if header.get("required") and name not in response.headers:
@@ -59,6 +61,8 @@ def checked_answer(response: httpx2.Response) -> None:
             _body(path, request.method.lower(), response.status_code, media_type).validate(response.json())
         except ValidationError as error:
             raise NotInTheContract(f"openapi.yaml on {where}: {error.message}: {response.text}") from None
+        if "x-problem-codes" in answer and (code := response.json()["code"]) not in answer["x-problem-codes"]:
+            raise NotInTheContract(f"openapi.yaml does not say that {where} with {code}; name it with refusals(…)")
 
 
 def ends(response: httpx2.Response) -> bool:

@@ -17,6 +17,7 @@ from service.app import create_app
 from service.auth.issuers import load_keyring
 from service.database.engine import parse_url
 from service.http.openapi import operations
+from service.http.openapi_schemas import OTHER_CONTENT
 from service.settings import Settings
 from service.stream.frame_schemas import ClientFrame
 from tests.harness import SECRET
@@ -100,7 +101,8 @@ def test_each_body_is_bounded() -> None:
     faults: list[str] = []
     bodies = set()
     for path, _method, operation in operations(document()):
-        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        body = operation.get("requestBody", {})
+        for media_type, content in {**body.get("content", {}), **body.get(OTHER_CONTENT, {})}.items():
             bodies.add((path, media_type))
             is_foreign = (path, media_type) in WHOLE_BODY
             faults += unbounded(content["schema"], f"{path} {media_type}", lists_only=is_foreign)

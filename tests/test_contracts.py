@@ -15,6 +15,7 @@ from scripts.node_tools import INSTALL, tool
 from service.alerts.lifecycle import EventKind
 from service.auth.principal import Scope
 from service.http.openapi import operations
+from service.http.openapi_schemas import OTHER_CONTENT
 from service.settings import ServerSettings
 from service.stream import frames
 from service.stream.frame_schemas import (
@@ -50,6 +51,7 @@ EVENT = {
     "actor": "a",
     "alert": BODY,
 }
+PROBLEM = {"type": "urn:tocsin:problem:rate_limited", "title": "Too many", "status": 429, "detail": "Wait."}
 
 
 def described(name: str) -> dict[str, Any]:
@@ -59,11 +61,16 @@ def described(name: str) -> dict[str, Any]:
 
 def bodies(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what an operation takes and answers, each with what it is."""
-    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+    for media_type, content in contents(operation.get("requestBody", {})).items():
         yield f"the request as {media_type}", content
     for status, answer in operation["responses"].items():
-        for media_type, content in answer.get("content", {}).items():
+        for media_type, content in contents(answer).items():
             yield f"the answer {status} as {media_type}", content
+
+
+def contents(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a body or an answer in each of its media types, the main one first."""
+    return {**node.get("content", {}), **node.get(OTHER_CONTENT, {})}
 
 
 def examples(content: dict[str, Any]) -> list[Any]:
@@ -205,7 +212,8 @@ def test_a_frame_that_is_not_described_fails_the_test_that_saw_it(frame: dict[st
         (200, {"Content-Type": "text/plain"}, {}, "with text/plain"),
         (200, {}, {"alerts": [], "next": None}, "head"),
         (404, {"Content-Type": "application/problem+json"}, {}, "answered 404"),
-        (429, {"Content-Type": "application/problem+json"}, {"code": "enough"}, "answered 429"),
+        (429, {"Content-Type": "application/problem+json"}, {**PROBLEM, "code": "enough"}, "answered 429"),
+        (429, {"Content-Type": "application/problem+json"}, {**PROBLEM, "code": "not_found"}, "with not_found"),
     ],
 )
 def test_an_answer_that_is_not_described_fails_the_test_that_saw_it(

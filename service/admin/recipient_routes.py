@@ -124,7 +124,7 @@ async def get_recipients(
     responses=refusals(NotFound, Overloaded, OutcomeUnknown),
     openapi_extra=json_operation(DeactivationIn, required=False),
 )
-async def deactivate(
+async def deactivate_recipient(
     revoker: ProvidedRevoker,
     settings: ProvidedSettings,
     principal: Admin,
@@ -156,7 +156,7 @@ async def deactivate(
     responses=refusals(NotFound, Overloaded, OutcomeUnknown),
     openapi_extra=json_operation(ReactivationIn, required=False),
 )
-async def reactivate(
+async def reactivate_recipient(
     revoker: ProvidedRevoker,
     settings: ProvidedSettings,
     principal: Admin,

@@ -38,7 +38,7 @@ _ACTING = refusals(NotFound, ActionConflict, Overloaded, OutcomeUnknown)
 
 
 @router.post("/acknowledge", response_model=schemas.AlertAnswer, responses=_ACTING)
-async def acknowledge(committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
+async def acknowledge_alert(committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
     """Acknowledge an open alert. Only the first request succeeds; others get 409 with who was first.
 
     An admin who repeats an action, here and below, gets the alert as it is, and changes nothing. A
@@ -48,13 +48,13 @@ async def acknowledge(committer: ProvidedCommitter, principal: Manager, alert_id
 
 
 @router.post("/resolve", response_model=schemas.AlertAnswer, responses=_ACTING)
-async def resolve(committer: ProvidedCommitter, principal: Resolver, alert_id: AlertId) -> Response:
+async def resolve_alert(committer: ProvidedCommitter, principal: Resolver, alert_id: AlertId) -> Response:
     """Resolve an alert. Its source may do so, too."""
     return await _act(committer, principal, alert_id, Action.RESOLVE)
 
 
 @router.post("/reopen", response_model=schemas.AlertAnswer, responses=_ACTING)
-async def reopen(committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
+async def reopen_alert(committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
     """Reopen an alert that was resolved or has expired, or give up one that was acknowledged."""
     return await _act(committer, principal, alert_id, Action.REOPEN)
 
@@ -69,7 +69,7 @@ async def reopen(committer: ProvidedCommitter, principal: Manager, alert_id: Ale
     },
     openapi_extra=json_operation(schemas.CommentIn),
 )
-async def comment(
+async def post_comment(
     committer: ProvidedCommitter,
     principal: Manager,
     alert_id: AlertId,
@@ -85,7 +85,7 @@ async def comment(
 
 
 @router.get("/timeline", response_model=schemas.Timeline, responses=refusals(NotFound))
-async def timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query string
+async def get_timeline(  # noqa: PLR0913, PLR0917 - the parameters of the query string
     database: Reads,
     principal: MayRead,
     alert_id: AlertId,

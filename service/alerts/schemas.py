@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.alerts.alert_record import Status
 from service.alerts.fields import (
@@ -151,24 +151,24 @@ class AlertOut(AlertShown):
     seq: int = Field(description="its position in the log: the event that created it")
 
 
-class AlertSummary(BaseModel):
-    """What a token that may not read an alert learns of it, beside what it sent itself."""
+def _requiring(*names: str, example: dict[str, Any]) -> ConfigDict:
+    """Return the configuration of a schema that requires no other fields."""
 
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={"examples": [{"id": _ALERT["id"], "status": "open", "occurrences": 2, "seq": 4711}]},
-    )
+    def extra(schema: dict[str, Any]) -> None:
+        schema.pop("required")
+        schema.update({"required": list(names)} if names else {}, examples=[example])
 
-    id: UUID
-    status: Status
-    occurrences: int
-    seq: int = Field(description="its position in the log: the event that created it")
+    return ConfigDict(json_schema_extra=extra)
 
 
-class AlertAnswer(RootModel[AlertOut | AlertSummary]):
-    """An alert, or a summary for a token that may not read it."""
+class AlertAnswer(AlertOut):
+    """An alert.
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{**_ALERT, "seq": 4711}]})
+    A token that may not read it learns its `id`, `seq`, `status` and `occurrences`, beside what it
+    sent itself.
+    """
+
+    model_config = _requiring("id", "seq", "status", "occurrences", example={**_ALERT, "seq": 4711})
 
 
 class CommentIn(BaseModel):
@@ -281,7 +281,7 @@ class BatchResult(BaseModel):
     id: UUID | None = None
     seq: int | None = None
     replayed: bool = Field(default=False, description="the idempotency key was known: nothing new was stored")
-    code: str | None = Field(None, description="why it is refused")
+    code: str | None = Field(None, description="why it is refused: the `code` of a problem")
 
 
 _BATCH_ANSWER: dict[str, Any] = {"results": [{"status": 201, "id": _ALERT["id"], "seq": 4711}]}
@@ -295,7 +295,9 @@ class BatchAnswer(BaseModel):
     results: list[BatchResult]
 
 
-class AlertOrBatchAnswer(RootModel[BatchAnswer | AlertOut | AlertSummary]):
-    """The answer to a batch of events, or to one event that repeated an alert."""
+class EventAnswer(AlertAnswer):
+    """The answer to one event, the alert; or to a batch of events, their `results`."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_BATCH_ANSWER]})
+    model_config = _requiring(example=_BATCH_ANSWER)
+
+    results: list[BatchResult] = Field(description="of a batch: one result per event, in the order of the request")

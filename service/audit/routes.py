@@ -83,7 +83,7 @@ async def _page(  # noqa: PLR0913, PLR0917 - the parameters of a paged list
 
 
 @router.get("/alerts/{alert_id:uuid}", responses=refusals(NotFound))
-async def audit_alert(
+async def get_alert_audit(
     database: Audit,
     principal: Auditor,
     alert_id: AlertId,
@@ -110,7 +110,7 @@ async def audit_alert(
 
 
 @router.get("/recipients/{name:path}")
-async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the query string
+async def get_recipient_audit(  # noqa: PLR0913, PLR0917 - the parameters of the query string
     database: Audit,
     principal: Auditor,
     name: Annotated[Name, Path(description="the recipient: the subject of their tokens", examples=["alice"])],
@@ -131,7 +131,7 @@ async def audit_recipient(  # noqa: PLR0913, PLR0917 - the parameters of the que
 
 
 @router.get("/unreceived")
-async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query string
+async def get_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: Audit,
     principal: Auditor,
     since: SinceDay = None,
@@ -155,7 +155,7 @@ async def audit_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query
 
 
 @router.get("/connections", responses=refusals(TopicForbidden))
-async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the query string
+async def get_connections(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: Audit,
     principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     recipient: Annotated[Name | None, Query(description="whose connections")] = None,
@@ -174,7 +174,7 @@ async def audit_connections(  # noqa: PLR0913, PLR0917 - the filters of the quer
 
 
 @router.get("/rejections", responses=refusals(TopicForbidden))
-async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query string
+async def get_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: Audit,
     principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     reason: Annotated[Name | None, Query(description="why they were rejected", examples=["scope_missing"])] = None,
@@ -189,7 +189,7 @@ async def audit_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query
 
 
 @router.get("/sources", responses=refusals(TopicForbidden))
-async def audit_sources(  # noqa: PLR0913, PLR0917 - the filters of the query string
+async def get_sources(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: Audit,
     principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     source: Annotated[Name | None, Query(description="who posted: the subject of the token")] = None,
@@ -204,7 +204,7 @@ async def audit_sources(  # noqa: PLR0913, PLR0917 - the filters of the query st
 
 
 @router.get("/report", responses=refusals(TopicForbidden))
-async def audit_report(
+async def get_report(
     database: Audit,
     principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     since: SinceDay = None,

@@ -33,14 +33,14 @@ class Health(BaseModel):
 
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
-async def healthz() -> Health:
+async def get_health() -> Health:
     """Answer 200 as long as the process serves requests."""
     return Health(status="ok")
 
 
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=refusals(DatabaseUnavailable))
-async def readyz(database: Annotated[Database, Depends(provided(Database))]) -> Health:
+async def get_readiness(database: Annotated[Database, Depends(provided(Database))]) -> Health:
     """Answer 200 if an alert can be stored, and 503 with the reason while none can.
 
     Send no traffic here meanwhile. It is found out by writing, at most once a second.
@@ -60,6 +60,6 @@ async def readyz(database: Annotated[Database, Depends(provided(Database))]) -> 
         }
     },
 )
-async def metrics() -> Response:
+async def get_metrics() -> Response:
     """Return the metrics of this node, or of all workers together, in Prometheus' text format."""
     return exposition()

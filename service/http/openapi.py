@@ -2,17 +2,19 @@
 
 The refusals that follow from a token, parameters or a body are added here to every operation that
 has one. An operation names only its others: ``responses=refusals(NotFound, ActionConflict)``. So
-each lists exactly the statuses that it answers with, and each refusal is a schema with its code as
-a constant, and an example.
+each lists exactly the statuses that it answers with, and the codes of each status, under
+``x-problem-codes``. Every refusal is a ``Problem``: one type to decode in every language.
 
 FastAPI does not see a body that ``request_body.py`` reads. ``openapi_extra=json_operation(AckIn)``
 documents it, and ``fast_operation`` also the token of an endpoint behind a ``FastRoute``. The
-definitions that a schema refers to are moved to the components.
+definitions that a schema refers to are moved to the components. ``openapi_schemas.py`` then brings
+the document into the form that generators of clients read.
 """
 
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -40,11 +42,12 @@ from service.errors import (
     TooManyQueries,
     UnsupportedMedia,
 )
+from service.http.openapi_schemas import SCHEMAS, simplify
 from service.http.problems import MEDIA_TYPE
 from service.http.static_document import StaticDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fastapi import FastAPI
     from fastapi.routing import APIRoute
@@ -53,9 +56,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 PATH = "/openapi.json"
-_SCHEMAS = "#/components/schemas/"
 _METHODS = ("get", "put", "post", "delete", "patch")
-_FASTAPI_422 = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}HTTPValidationError"}}}
+_FASTAPI_422 = {"application/json": {"schema": {"$ref": f"{SCHEMAS}HTTPValidationError"}}}
 """FastAPI's own form of a 422, which the service never answers with."""
 
 _BODY_REFUSALS = (MalformedRequest, RequestTooLarge, UnsupportedMedia, InvalidRequest)
@@ -104,30 +106,45 @@ _HEADERS_OF_A_STATUS = {
     503: ("Retry-After",),
 }
 
-_FAULTS = {
-    "type": "array",
-    "description": "Each fault, with its JSON pointer (RFC 6901).",
-    "items": {
-        "type": "object",
-        "required": ["pointer", "detail"],
-        "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+_TAGS = {
+    "alerts": "Alerts: post, list, act on them.",
+    "integrations": "The webhooks of other systems.",
+    "deliveries": "Who was sent an alert, who received it, and who is connected.",
+    "audit": "Deliveries, connections and sources, for auditors.",
+    "stream": "Events as they happen, without a WebSocket, and the stats of the service.",
+    "administration": "Revocations, connections and recipients.",
+    "operation": "Health and metrics of a node.",
+}
+"""The tags of operations, and what each is about."""
+
+_CODES = "x-problem-codes"
+_FAULT = {
+    "description": "A fault of the request, with its JSON pointer (RFC 6901).",
+    "type": "object",
+    "required": ["pointer", "detail"],
+    "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+}
+_MEMBERS = {
+    "errors": {
+        "type": "array",
+        "items": {"$ref": f"{SCHEMAS}Fault"},
+        "description": f"Of `{InvalidRequest.code}`: each fault.",
+    },
+    "alert": {
+        "$ref": f"{SCHEMAS}AlertAnswer",
+        "description": f"Of `{ActionConflict.code}`: the alert in its current state, as far as the token may read it.",
+    },
+    "reason": {
+        "type": "string",
+        "enum": list(get_args(UnavailableReason)),
+        "description": f"Of `{DatabaseUnavailable.code}`: what fails.",
     },
 }
-_MEMBERS: dict[type[RequestRefused], dict[str, Any]] = {
-    InvalidRequest: {"errors": _FAULTS},
-    ActionConflict: {
-        "alert": {
-            "anyOf": [{"$ref": f"{_SCHEMAS}{name}"} for name in ("AlertOut", "AlertSummary")],
-            "description": "The alert in its current state, as far as the token may read it.",
-        }
-    },
-    DatabaseUnavailable: {"reason": {"enum": list(get_args(UnavailableReason)), "description": "What fails."}},
-}
-"""Further members of a refusal's document."""
+"""Further members of a problem document, each of one code."""
 
 
 def operation_id(route: APIRoute) -> str:
-    """Name an operation after its function, for clients that are generated."""
+    """Name an operation after its function, a verb and what it applies to, for clients that are generated."""
     return route.name
 
 
@@ -147,9 +164,14 @@ def headers(*names: str) -> dict[str, dict[str, str]]:
 def schema_of(model: type[BaseModel] | Any) -> dict[str, Any]:
     """Return a reference to the schema of ``model``, with the definition for ``complete``."""
     if isinstance(model, type):
-        _, schema = models_json_schema([(model, "validation")], ref_template=_SCHEMAS + "{model}")
-        return {"$ref": f"{_SCHEMAS}{model.__name__}", **schema}
-    return TypeAdapter(model).json_schema(ref_template=_SCHEMAS + "{model}")
+        _, schema = models_json_schema([(model, "validation")], ref_template=SCHEMAS + "{model}")
+        return {"$ref": f"{SCHEMAS}{model.__name__}", **schema}
+    return TypeAdapter(model).json_schema(ref_template=SCHEMAS + "{model}")
+
+
+def named(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a reference to ``schema``, with the definition for ``complete``."""
+    return {"$ref": f"{SCHEMAS}{name}", "$defs": {name: schema}}
 
 
 def fast_operation(content: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -162,9 +184,10 @@ def json_operation(model: type[BaseModel], *, required: bool = True) -> dict[str
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema_of(model)}}}}
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, enumerations: Mapping[str, Sequence[str]]) -> None:
     """Complete the document of ``app``, as it is served and as it is written to ``openapi/``.
 
+    ``enumerations`` are those that several fields share, by the name of their schema.
     It is made and encoded once, in a thread: that takes 80 ms, and anybody may ask for it.
     """
     generate = app.openapi
@@ -174,7 +197,7 @@ def install(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if not completed:
-            completed.append(complete(generate()))
+            completed.append(complete(generate(), enumerations))
         return completed[0]
 
     def make() -> StaticDocument:
@@ -190,29 +213,32 @@ def install(app: FastAPI) -> None:
     app.router.routes.append(Route(PATH, serve))
 
 
-def complete(document: dict[str, Any]) -> dict[str, Any]:
-    """Add to each operation what it may refuse, and gather the definitions in the components."""
+def complete(document: dict[str, Any], enumerations: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Add to each operation what it may refuse, gather the definitions in the components, and simplify all."""
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    by_name = {kind.__name__: kind for kind in all_refusals()}
-    used: set[type[RequestRefused]] = set()
+    by_code = {kind.code: kind for kind in all_refusals()}
     for _, _, operation in operations(document):
         answers = {
             status: answer for status, answer in operation["responses"].items() if answer.get("content") != _FASTAPI_422
         }
-        kinds = {*_implied(operation), *(by_name[name] for name in _named(answers))}
+        kinds = {
+            *_implied(operation),
+            *(by_code[code] for answer in answers.values() for code in answer.get(_CODES, ())),
+        }
         answers.update({str(status): answer for status, answer in refusals(*_sorted(kinds)).items()})
         operation["responses"] = {status: answers[status] for status in sorted(answers)}
         if "parameters" in operation:
             operation["parameters"] = [_as_sent(parameter) for parameter in operation["parameters"]]
-        used |= kinds
-    schemas.update({kind.__name__: _schema(kind) for kind in used})
+    schemas.update(Problem=_problem(), Fault=_FAULT)
+    components["headers"] = deepcopy(_HEADERS)
     _hoist(document["paths"], schemas)
+    simplify(document, enumerations)
     components["schemas"] = dict(sorted(schemas.items()))
-    components["headers"] = _HEADERS
-    document["tags"] = [{"name": tag} for tag in _tags(document)]
+    document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
+    document["security"] = []  # an operation that asks for a token says so itself
     return document
 
 
@@ -243,15 +269,6 @@ def _implied(operation: dict[str, Any]) -> Iterator[type[RequestRefused]]:
         yield from _BODY_REFUSALS
 
 
-def _named(answers: dict[str, Any]) -> Iterator[str]:
-    """Yield the names of the refusals that an operation lists itself."""
-    for answer in answers.values():
-        schema = answer.get("content", {}).get(MEDIA_TYPE, {}).get("schema", {})
-        for option in schema.get("oneOf", [schema]):
-            if "$ref" in option:
-                yield option["$ref"].removeprefix(_SCHEMAS)
-
-
 def _sorted(kinds: Iterable[type[RequestRefused]]) -> list[type[RequestRefused]]:
     order = list(all_refusals())
     return sorted(kinds, key=order.index)
@@ -266,37 +283,36 @@ def _as_sent(parameter: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(status: int, kinds: list[type[RequestRefused]]) -> dict[str, Any]:
-    refs = [{"$ref": f"{_SCHEMAS}{kind.__name__}"} for kind in kinds]
-    mapping = {kind.code: f"{_SCHEMAS}{kind.__name__}" for kind in kinds}
-    several = {"oneOf": refs, "discriminator": {"propertyName": "code", "mapping": mapping}}
-    answer: dict[str, Any] = {"description": " ".join(f"{kind.title}." for kind in kinds)}
+    answer: dict[str, Any] = {"description": " ".join(f"`{kind.code}`: {kind.title}." for kind in kinds)}
     if named := _HEADERS_OF_A_STATUS.get(status):
         answer["headers"] = headers(*named)
-    return {**answer, "content": {MEDIA_TYPE: {"schema": several if len(refs) > 1 else refs[0]}}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"{SCHEMAS}Problem"}}}
+    return {**answer, "content": content, _CODES: [kind.code for kind in kinds]}
 
 
-def _schema(kind: type[RequestRefused]) -> dict[str, Any]:
-    constants = {
-        "type": f"urn:tocsin:problem:{kind.code}",
-        "title": kind.title,
-        "status": kind.status,
-        "code": kind.code,
+def _problem() -> dict[str, Any]:
+    kinds = list(all_refusals())
+    example = {
+        "type": f"urn:tocsin:problem:{ActionConflict.code}",
+        "title": ActionConflict.title,
+        "status": ActionConflict.status,
+        "code": ActionConflict.code,
+        "detail": "alice acknowledged the alert already.",
     }
     return {
-        "description": " ".join((kind.__doc__ or "").split()).replace("``", "`"),
+        "description": "Why a request is refused (RFC 9457). Program against the `code`.",
         "type": "object",
-        "required": [*constants, "detail"],
+        "required": [*example],
         "properties": {
-            **{name: {"const": value, "type": _json_type(value)} for name, value in constants.items()},
-            "detail": {"type": "string", "description": "What is wrong with this request."},
-            **_MEMBERS.get(kind, {}),
+            "type": {"type": "string", "description": "`urn:tocsin:problem:` and the code"},
+            "title": {"type": "string", "description": "the same for each problem with this code"},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599, "description": "the status of the answer"},
+            "code": {"type": "string", "enum": [kind.code for kind in kinds]},
+            "detail": {"type": "string", "description": "what is wrong with this request"},
+            **deepcopy(_MEMBERS),
         },
-        "examples": [{**constants, "detail": f"{kind.title}."}],
+        "examples": [example],
     }
-
-
-def _json_type(value: object) -> str:
-    return "integer" if isinstance(value, int) else "string"
 
 
 def _hoist(node: Any, schemas: dict[str, Any]) -> None:
@@ -307,7 +323,3 @@ def _hoist(node: Any, schemas: dict[str, Any]) -> None:
             _hoist(schema, schemas)
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         _hoist(child, schemas)
-
-
-def _tags(document: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(tag for _, _, operation in operations(document) for tag in operation.get("tags", ())))

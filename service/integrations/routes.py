@@ -34,7 +34,7 @@ from service.errors import (
 )
 from service.http.authentication import Bearer
 from service.http.fast_route import FastRoute
-from service.http.openapi import fast_operation, headers, refusals
+from service.http.openapi import fast_operation, headers, named, refusals
 from service.http.provided import part
 from service.http.rate_limits import RestLimits
 from service.http.request_body import BATCH_VALUES_MAX, media_type, parse_json, read_body, read_json
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from service.integrations.alertmanager import AlertmanagerAlert
 
 ALERTS_AT_ONCE = 100
+_OUTCOMES = ("stored", "repeated", "resolved", "refused")
+"""What may become of an alert of Alertmanager."""
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 
 
@@ -171,7 +173,7 @@ async def _store(alerts: Sequence[AlertmanagerAlert], principal: Principal, comm
         RequestRefused: something failed that may succeed when the same is sent again.
 
     """
-    counts = Counter(stored=0, repeated=0, resolved=0, refused=0)
+    counts = Counter(dict.fromkeys(_OUTCOMES, 0))
     now = datetime.now(UTC)
     for start in range(0, len(alerts), ALERTS_AT_ONCE):
         some = [
@@ -205,58 +207,74 @@ def _kind(outcome: Outcome) -> str:
 
 
 _COUNTS = {
-    "schema": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "schema": named(
+        "AlertmanagerAnswer",
+        {
+            "type": "object",
+            "required": list(_OUTCOMES),
+            "properties": {name: {"type": "integer"} for name in _OUTCOMES},
+            "description": "How many alerts were stored, repeated, resolved and refused.",
+        },
+    ),
     "example": {"stored": 1, "repeated": 0, "resolved": 1, "refused": 0},
 }
-_EVENT = {
-    "type": "object",
-    "required": ["specversion", "id", "source", "type"],
-    "properties": {
-        "specversion": {"type": "string", "const": "1.0"},
-        **{name: {"type": "string", "pattern": VISIBLE_PATTERN} for name in cloudevents.REQUIRED},
-        "data": {},
-        "data_base64": {},
-    },
-    "propertyNames": {"pattern": "^([a-z0-9]+|data_base64)$"},
-    "additionalProperties": {
-        "type": ["string", "integer", "boolean", "null"],
-        "minimum": -(2**31),
-        "maximum": 2**31 - 1,
-    },
-    "not": {"required": ["data", "data_base64"]},
-    "examples": [
-        {
-            "specversion": "1.0",
-            "id": "4711",
-            "source": "/payments/eu",
-            "type": "payments.failed",
-            "data": {"title": "Settlement file is late"},
-        }
-    ],
-}
-_NOTIFICATION = {
-    "schema": {
+_EVENT = named(
+    "CloudEvent",
+    {
         "type": "object",
-        "anyOf": [
-            {"required": [name], "properties": {name: {"type": "string", "pattern": VISIBLE_PATTERN}}}
-            for name in ("title", "message")
+        "required": ["specversion", *cloudevents.REQUIRED],
+        "properties": {
+            "specversion": {"type": "string", "enum": ["1.0"]},
+            **{name: {"type": "string", "pattern": VISIBLE_PATTERN} for name in cloudevents.REQUIRED},
+            "data": {"description": "any JSON; not together with `data_base64`"},
+            "data_base64": {"type": "string", "description": "binary data"},
+        },
+        "additionalProperties": True,
+        "description": (
+            "A CloudEvent. Further attributes have names of a-z and 0-9, and are text, a boolean, an integer of 32"
+            " bits or null."
+        ),
+        "examples": [
+            {
+                "specversion": "1.0",
+                "id": "4711",
+                "source": "/payments/eu",
+                "type": "payments.failed",
+                "data": {"title": "Settlement file is late"},
+            }
         ],
     },
+)
+_NOTIFICATION = {
+    "schema": named(
+        "AppriseNotification",
+        {
+            "type": "object",
+            "properties": {"title": {"type": "string"}, "message": {"type": "string"}, "type": {"type": "string"}},
+            "additionalProperties": True,
+            "description": "It has a title or a message. Further members are attributes of the alert.",
+        },
+    ),
     "example": {"version": "1.0", "title": "Backup failed", "message": "Disk full on db1", "type": "failure"},
 }
 _ALERTMANAGER = {
-    "schema": {
-        "type": "object",
-        "required": ["alerts"],
-        "properties": {
-            "alerts": {
-                "type": "array",
-                "maxItems": batch_request.ITEMS_MAX,
-                "items": {},
-                "description": "entries that are not objects are skipped",
-            }
+    "schema": named(
+        "AlertmanagerNotification",
+        {
+            "type": "object",
+            "required": ["alerts"],
+            "properties": {
+                "alerts": {
+                    "type": "array",
+                    "maxItems": batch_request.ITEMS_MAX,
+                    "items": {},
+                    "description": "entries that are not objects are skipped",
+                }
+            },
+            "additionalProperties": True,
+            "description": "What a webhook of Alertmanager sends, version 4.",
         },
-    },
+    ),
     "example": {
         "version": "4",
         "status": "firing",
@@ -286,7 +304,7 @@ fast_routes = [
             201: {"description": "It is stored.", "headers": headers("Location", "Idempotency-Replayed")},
             200: {
                 "description": "The answer to a batch; or it repeated an alert.",
-                "model": schemas.AlertOrBatchAnswer,
+                "model": schemas.EventAnswer,
             },
             **refusals(TopicForbidden, TopicReserved, IdempotencyMismatch, Overloaded, OutcomeUnknown),
         },

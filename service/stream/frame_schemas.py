@@ -197,9 +197,7 @@ class AlertInFrame(AlertShown):
     model_config = ConfigDict(extra="forbid")
 
 
-class EventFrame(ServerFrame):
-    """An event of the log."""
-
+class _EventFields(BaseModel):
     type: Literal["event"]
     seq: int = Field(ge=1, description="its number in the log")
     cursor: _Cursor
@@ -208,6 +206,16 @@ class EventFrame(ServerFrame):
     at: AwareDatetime
     actor: str = Field(description="who caused it: a subject, or `tocsin` for what became due")
     alert: AlertInFrame
+
+
+class EventFrame(_EventFields, ServerFrame):
+    """An event of the log."""
+
+
+class EventOut(_EventFields):
+    """An event of the log, of any kind, as a long poll is answered with it."""
+
+    comment: CommentText | None = Field(None, description="of `alert.commented`")
 
 
 class AlertCreatedFrame(EventFrame):

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -28,6 +28,14 @@ from service.http.provided import part, provided
 from service.http.request_body import json_body
 from service.severity import Severity
 from service.stream.admission import TOPICS_MAX_LENGTH
+from service.stream.frame_schemas import (
+    AlertCreatedFrame,
+    EventOut,
+    GapFrame,
+    ResetFrame,
+    WelcomeFrame,
+    example_of,
+)
 from service.stream.protocol import SEEN_MAX
 from service.stream.transports.http_endpoint import HttpEndpoint
 from service.stream.transports.sse import EVENT_ID_MAX, MEDIA_TYPE, read_event_id
@@ -83,23 +91,6 @@ class CloseOut(BaseModel):
     reason: str
 
 
-class GapOut(BaseModel):
-    """A range of the log that was purged."""
-
-    type: Literal["gap"]
-    from_: int = Field(alias="from")
-    to: int
-    reason: Literal["purged"]
-
-
-class ResetOut(BaseModel):
-    """What the client holds is not in the log any more."""
-
-    type: Literal["reset"]
-    after: int | None = Field(description="what the client holds with a higher seq is void; null: all of it")
-    cursor: str
-
-
 class PollOut(BaseModel):
     """The answer to a long poll."""
 
@@ -108,8 +99,8 @@ class PollOut(BaseModel):
             "examples": [
                 {
                     "connection": _CONNECTION,
-                    "welcome": {"type": "welcome", "connection": _CONNECTION, "recipient": "alice", "head": 4711},
-                    "events": [{"type": "event", "seq": 4711, "cursor": _CURSOR, "kind": "alert.created"}],
+                    "welcome": example_of(WelcomeFrame),
+                    "events": [example_of(AlertCreatedFrame)],
                     "next": _CURSOR,
                     "caught_up": True,
                     "gap": {"type": "gap", "from": 1, "to": 4000, "reason": "purged"},
@@ -121,14 +112,14 @@ class PollOut(BaseModel):
     )
 
     connection: UUID = Field(description="send it as `connection` with the next poll")
-    welcome: dict[str, Any] | None = Field(
+    welcome: WelcomeFrame | None = Field(
         description="the `welcome` frame, with the first answer of a connection, and to a poll that names none"
     )
-    events: list[dict[str, Any]] = Field(description="`event` frames, in the order of the log")
+    events: list[EventOut] = Field(description="`event` frames, in the order of the log")
     next: str = Field(description="send it as `after` with the next poll, which acknowledges these events")
     caught_up: bool = Field(description="false: there may be more, so ask again at once")
-    gap: GapOut | None
-    reset: ResetOut | None = Field(description="the history of the log has changed under this client")
+    gap: GapFrame | None
+    reset: ResetFrame | None = Field(description="the history of the log has changed under this client")
     closed: CloseOut | None = Field(description="why this connection has ended; the next poll begins another")
 
 

@@ -14,7 +14,8 @@ from uuid import UUID
 import schemathesis
 from hypothesis import strategies as st
 
-from service.alerts.fields import ATTRIBUTE_PATTERN, INTEGER_MAX, TEXT_PATTERN
+from service.alerts.fields import ATTRIBUTE_PATTERN, INTEGER_MAX, TEXT_PATTERN, VISIBLE_PATTERN
+from service.http.openapi_schemas import OTHER_CONTENT
 from service.http.pagination import encode_cursor
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ REQUEST_HEADER_FIELDS_TOO_LARGE = 431
 
 for_others: set[str] = set()
 
+NULL = {"type": "null"}
+
 # Twice as deep and so on is refused, and with words said so: what is generated stays far from there.
 _SCALARS = [
     {"type": ["null", "boolean"]},
@@ -45,6 +48,24 @@ _OBJECTS = {
     "additionalProperties": {"anyOf": [*_SCALARS, _LISTS]},
 }
 ATTRIBUTES = {"anyOf": [*_SCALARS, _LISTS, _OBJECTS]}
+
+ONE_TARGET = [
+    {"required": ["jti"], "properties": {"jti": {"type": "string"}, "subject": NULL, "before": NULL}},
+    {"required": ["subject"], "properties": {"jti": NULL, "subject": {"type": "string"}}},
+]
+TITLE_OR_MESSAGE = [
+    {"required": [name], "properties": {name: {"type": "string", "pattern": VISIBLE_PATTERN}}}
+    for name in ("title", "message")
+]
+EVENT = {
+    "propertyNames": {"pattern": "^([a-z0-9]+|data_base64)$"},
+    "additionalProperties": {
+        "type": ["string", "integer", "boolean", "null"],
+        "minimum": -(2**31),
+        "maximum": 2**31 - 1,
+    },
+    "not": {"required": ["data", "data_base64"]},
+}
 
 # Of a request that is in itself right: its key was used before, or its time has come.
 NOT_OF_THE_REQUEST_ALONE = (
@@ -99,11 +120,21 @@ def lines(_context: schemathesis.SerializationContext, value: object) -> bytes:
 
 @schemathesis.hook
 def before_load_schema(_context: HookContext, raw_schema: dict[str, Any]) -> None:
-    """Say with JSON Schema which attributes there may be."""
-    for schema in raw_schema["components"]["schemas"].values():
+    """Say with JSON Schema what the document says with words, or in a form for generators of clients."""
+    schemas = raw_schema["components"]["schemas"]
+    for schema in schemas.values():
         attributes = schema.get("properties", {}).get("attributes", {})
         if "propertyNames" in attributes:
             attributes["additionalProperties"] = ATTRIBUTES
+        if "unevaluatedProperties" in schema:
+            schema["additionalProperties"] = schema.pop("unevaluatedProperties")
+    schemas["RevocationIn"]["oneOf"] = ONE_TARGET
+    schemas["CloudEvent"].update(EVENT)
+    schemas["AppriseNotification"]["anyOf"] = TITLE_OR_MESSAGE
+    for item in raw_schema["paths"].values():
+        for operation in item.values():
+            for node in (operation.get("requestBody", {}), *operation["responses"].values()):
+                node.get("content", {}).update(node.pop(OTHER_CONTENT, {}))
 
 
 @schemathesis.hook

@@ -9,42 +9,54 @@ import json
 import sys
 
 from tocsin_client import AuthenticatedClient
-from tocsin_client.api.alerts import acknowledge, comment, get_alert, get_alerts, post_alert, post_batch, timeline
+from tocsin_client.api.alerts import (
+    acknowledge_alert,
+    get_alert,
+    get_alerts,
+    get_timeline,
+    post_alert,
+    post_batch,
+    post_comment,
+)
 from tocsin_client.models import (
-    ActionConflict,
+    AlertAnswer,
     AlertIn,
     AlertInAttributes,
-    AlertInSeverity,
-    AlertOut,
     BatchItem,
     CommentIn,
-    InvalidRequest,
-    NotFound,
-    TokenInvalid,
+    Problem,
+    ProblemCode,
+    Severity,
 )
+
+
+def assert_refused(answer: object, code: ProblemCode) -> None:
+    """Fail unless the answer is a problem with this code."""
+    assert isinstance(answer, Problem)
+    assert answer.code is code
 
 
 def main(base: str, token: str, other: str) -> None:
     client = AuthenticatedClient(base, token)
     alert = AlertIn(
         title="Card acceptance below 80 %",
-        severity=AlertInSeverity.CRITICAL,
+        severity=Severity.CRITICAL,
         attributes=AlertInAttributes.from_dict({"rate": 0.78}),
     )
     posted = post_alert.sync_detailed(client=client, body=alert, idempotency_key="one")
     again = post_alert.sync_detailed(client=client, body=alert, idempotency_key="one")
     assert (posted.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
-    assert isinstance(posted.parsed, AlertOut)
+    assert isinstance(posted.parsed, AlertAnswer)
     assert posted.parsed.id == again.parsed.id
     assert posted.parsed.attributes["rate"] == 0.78
 
-    answer = acknowledge.sync(posted.parsed.id, client=client)
+    answer = acknowledge_alert.sync(posted.parsed.id, client=client)
     assert (answer.status, answer.status_by) == ("acknowledged", "alice")
-    conflict = acknowledge.sync(posted.parsed.id, client=AuthenticatedClient(base, other))
-    assert isinstance(conflict, ActionConflict)
+    conflict = acknowledge_alert.sync(posted.parsed.id, client=AuthenticatedClient(base, other))
+    assert_refused(conflict, ProblemCode.ACTION_CONFLICT)
     assert conflict.alert.status_by == "alice"
 
-    said = comment.sync(posted.parsed.id, client=client, body=CommentIn(text="Acquirer X is aware."))
+    said = post_comment.sync(posted.parsed.id, client=client, body=CommentIn(text="Acquirer X is aware."))
     assert said.actor == "alice"
 
     batch = post_batch.sync(client=client, body=[BatchItem(title="Disk is full"), BatchItem(title=" ")])
@@ -53,11 +65,12 @@ def main(base: str, token: str, other: str) -> None:
 
     page = get_alerts.sync(client=client, limit=10)
     assert [one.title for one in page.alerts] == ["Disk is full", "Card acceptance below 80 %"]
-    steps = timeline.sync(posted.parsed.id, client=client)
+    steps = get_timeline.sync(posted.parsed.id, client=client)
 
-    assert isinstance(post_alert.sync(client=client, body=AlertIn(title="")), InvalidRequest)
-    assert isinstance(get_alert.sync("01a1fd87-65c3-71a6-ba06-3929d3197295", client=client), NotFound)
-    assert isinstance(get_alerts.sync(client=AuthenticatedClient(base, "a.b.c")), TokenInvalid)
+    assert_refused(post_alert.sync(client=client, body=AlertIn(title="")), ProblemCode.INVALID_REQUEST)
+    unknown = get_alert.sync("01a1fd87-65c3-71a6-ba06-3929d3197295", client=client)
+    assert_refused(unknown, ProblemCode.NOT_FOUND)
+    assert_refused(get_alerts.sync(client=AuthenticatedClient(base, "a.b.c")), ProblemCode.TOKEN_INVALID)
     json.dump([step.kind for step in steps.events], sys.stdout)
 
 
