@@ -51,6 +51,12 @@ def libfaketime() -> str | None:
     return next(map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 
 
+def gson() -> str | None:
+    """Return the path of Gson, or None."""
+    jar = Path("/usr/share/java/gson.jar")
+    return str(jar) if jar.exists() else None
+
+
 PACKAGES = (
     ("Chromium", "the browser tests", "chromium", chromium),
     (
@@ -63,6 +69,7 @@ PACKAGES = (
     ("promtool", "the tests of the alert rules", "prometheus", promtool),
     ("PgBouncer", "the tests through a connection pooler", "pgbouncer", pgbouncer),
     ("libfaketime", "the trials that set clocks", "faketime", libfaketime),
+    ("Gson", "the tests of the Java program", "libgoogle-gson-java", gson),
 )
 """Name, what needs it, Debian package, and how to find it."""
 

@@ -1,4 +1,5 @@
-"""Files that are generated from the code: tables of the reference, the contracts in ``openapi/``, console constants.
+"""Files that are generated from the code: tables of the reference, the programs of ``docs/other-languages.md``, the
+contracts in ``openapi/``, console constants.
 
 ``python -m tests.reference`` (``make reference``) writes them; ``test_reference.py`` holds them equal.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -28,12 +30,14 @@ from service.stream.asyncapi import document as asyncapi_document
 from service.stream.frames import FrameErrorCode
 from service.stream.protocol import SEEN_MAX
 from service.topics import PATTERN_REGEX, TOPIC_MAX, TOPIC_REGEX
+from tests.programs import SOURCES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference.md"
+PROGRAMS = ROOT / "docs" / "other-languages.md"
 OPENAPI = ROOT / "openapi" / "openapi.yaml"
 ASYNCAPI = ROOT / "openapi" / "asyncapi.yaml"
 WIRE_CONSTANTS = ROOT / "service" / "console" / "stream" / "wire-constants.js"
@@ -147,21 +151,31 @@ def metrics() -> str:
     return table(("metric", "type", "what it counts"), rows)
 
 
-SECTIONS = {
-    "settings": settings,
-    "problems": problems,
-    "closes": closes,
-    "frame-errors": frame_errors,
-    "metrics": metrics,
+def fenced(language: str) -> str:
+    """Return a program as a block of Markdown that a page shows when it is opened."""
+    source = SOURCES[language].read_text().strip()
+    return f"<details><summary>The program</summary>\n\n```{language}\n{source}\n```\n\n</details>"
+
+
+SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
+    PAGE: {
+        "settings": settings,
+        "problems": problems,
+        "closes": closes,
+        "frame-errors": frame_errors,
+        "metrics": metrics,
+    },
+    PROGRAMS: {language: partial(fenced, language) for language in SOURCES},
 }
+"""What is generated of each page."""
 
 
-def written() -> str:
-    """Return the reference with every section as the code has it."""
-    page = PAGE.read_text()
-    for name, section in SECTIONS.items():
+def written(path: Path) -> str:
+    """Return a page with every section as the code has it."""
+    page = path.read_text()
+    for name, section in SECTIONS[path].items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        assert begin in page, f"{PAGE} lacks {begin}"
+        assert begin in page, f"{path} lacks {begin}"
         head, _, rest = page.partition(begin)
         page = f"{head}{begin}\n{section()}\n{end}{rest.partition(end)[2]}"
     return page
@@ -189,7 +203,8 @@ DOCUMENTS = {OPENAPI: openapi_document, ASYNCAPI: asyncapi_document}
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written())
+    for path in SECTIONS:
+        path.write_text(written(path))
     WIRE_CONSTANTS.write_text(wire_constants())
     for path, document in DOCUMENTS.items():
         path.write_text(written_out(document()))

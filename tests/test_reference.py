@@ -11,7 +11,7 @@ from service.http import problems
 from service.http.openapi import all_refusals
 from service.stream import frames
 from tests.harness import ROOT
-from tests.reference import DOCUMENTS, PAGE, WIRE_CONSTANTS, wire_constants, written, written_out
+from tests.reference import DOCUMENTS, PAGE, SECTIONS, WIRE_CONSTANTS, wire_constants, written, written_out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,9 @@ pytestmark = pytest.mark.unit
 TEXT = PAGE.read_text()
 
 
-def test_the_generated_tables_are_as_the_code_has_them() -> None:
-    assert written() == TEXT, "run make reference"
+@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: path.name)
+def test_what_is_generated_of_a_page_is_as_the_code_has_it(path: Path) -> None:
+    assert written(path) == path.read_text(), "run make reference"
 
 
 def test_the_constants_of_the_console_are_those_of_the_service() -> None:

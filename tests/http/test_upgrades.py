@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from tests.http.test_edge import (
     port_of,
     serving_echo,
 )
+from tests.requirements import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,3 +115,22 @@ def test_an_alert_posted_with_an_offer_is_stored_and_one_in_its_body_is_not(leni
     assert answer.count(b"HTTP/1.1 ") == 1
     offered = asked(*OFFERS["curl --http2"], *lines, method="POST", path="/v1/alerts", close=False)
     assert exchange(port_of(lenient), offered + alert + asked()).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.parametrize("header", ["Accept: */*", "Transfer-Encoding: chunked", "Expect: 100-continue"])
+@pytest.mark.parametrize("size", [20, 200_000])
+def test_what_curl_posts_with_an_offer_of_http2_is_stored(lenient: Node, size: int, header: str) -> None:
+    if not shutil.which("curl"):
+        missing("curl is not installed")
+    command = ["curl", "-sv", "--http2", "--noproxy", "*", f"{lenient.base}/v1/alerts", "--data-binary", "@-"]
+    headers = [f"Authorization: Bearer {token('billing', WRITE)}", "Content-Type: application/json", header]
+    done = subprocess.run(
+        [*command, *(option for line in headers for option in ("-H", line))],
+        input='{"title":"from curl"'.ljust(size) + "}",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert "> Upgrade: h2c" in done.stderr
+    assert "< HTTP/1.1 201 " in done.stderr, done.stdout

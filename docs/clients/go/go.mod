@@ -1,0 +1,3 @@
+module example/tocsin-client
+
+go 1.22
