@@ -28,9 +28,13 @@ test: check tools  ## run all checks, and all tests that do not take minutes
 test-long: tools  ## run the tests that take minutes: faults, fuzzing, endurance, generated clients
 	@$(BIN)/python -m pytest $(PARALLEL) -m long $(ARGS)
 
+# On its small disk there is no room for what coverage itself writes.
+NOT_MEASURED := --deselect \
+    tests/retention/test_archive_process.py::test_a_full_disk_leaves_neither_a_gap_nor_half_an_archive_until_there_is_room
+
 coverage: tools  ## measure which lines and branches of the service `make test` covers, in all its processes
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) -m "not long" $(ARGS)
+	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) -m "not long" $(NOT_MEASURED) $(ARGS)
 	@$(BIN)/python -m coverage combine -q
 	@$(BIN)/python -m coverage report
 

@@ -138,8 +138,8 @@ async def test_enter_on_a_summary_folds_it_and_opens_nothing(node: Node, tab: Ta
     details = tab["presence"].locator("details")
     await expect(details).to_be_visible()  # a moment after the page is live
     await expect(details).to_have_attribute("open", "")
-    await tab["presence"].locator("summary").focus()
-    await press(tab, "Enter")
+    await expect(tab.page.locator("[role=option][aria-selected=true]")).to_have_count(1)  # the list has taken the "j"
+    await tab["presence"].locator("summary").press("Enter")
     await expect(details).not_to_have_attribute("open", "")
     await expect(tab["detail"]).to_be_hidden()
 
