@@ -80,11 +80,11 @@ async def test_a_program_of_the_page_posts_lists_acknowledges_and_follows(
             await node.post("Disk is full", topic="jobs.backup", **large)
             assert await lines(program, 1) == ["event 5 alert.created Disk is full"], errors.read_text()
 
-            async def is_received() -> bool:
-                return bool((await connections(node, language))[-1]["received_seq"] == 5)
+            async def when_received() -> list[Any]:
+                rows = await connections(node, language)  # a row follows its first frames
+                return rows if rows and rows[-1]["received_seq"] == 5 else []
 
-            await eventually(is_received)
-            first, last = await connections(node, language)
+            first, last = await eventually(when_received)
             assert (first["after_seq"], last["after_seq"]) == (0, 4)
             async with node.http("root", "admin") as root:
                 assert (await root.delete(f"/v1/connections/{last['connection']}")).status_code == 204
