@@ -17,6 +17,7 @@ from service.auth.principal import Scope
 from service.cli import app
 from service.database.privileges import AUDITOR
 from service.settings import PREFIX, groups
+from service.settings.secret_files import secrets_of
 from tests.harness import ROOT
 from tests.reference import metrics
 
@@ -111,6 +112,7 @@ def test_every_decision_is_listed() -> None:
 
 def test_the_pages_name_settings_that_exist() -> None:
     known = {f"{PREFIX}{name.upper()}" for group in groups().values() for name in group.model_fields}
+    known |= {f"{PREFIX}{name.upper()}_FILE" for group in groups().values() for name in secrets_of(group)}
     named = words_of_pages(rf"\b{PREFIX}[A-Z0-9_]+\b")
     assert {name: page for name, page in named.items() if name not in known} == {}
 

@@ -8,11 +8,13 @@ A token is verified with the keys of the issuer that it names, and with no other
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.auth.jwks import InvalidKeySet, RotatingKeys
 from service.auth.keys import FixedKeys, VerificationKey, read_public_key
+from service.auth.principal import Scope
 from service.auth.shared_secret import read_secret
 from service.errors import ConfigurationError
 from service.settings import IssuerSettings
@@ -32,11 +34,15 @@ _SOURCES = ("secret", "public_key_file", "jwks_file", "jwks_url")
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer: its ``iss``, the ``aud`` of its tokens, and the keys that sign them."""
+    """An issuer: what its tokens look like, and the keys that sign them."""
 
-    name: str
-    audience: str
+    settings: IssuerSettings
     keys: FixedKeys | RotatingKeys
+
+    @property
+    def name(self) -> str:
+        """Its ``iss``."""
+        return self.settings.issuer
 
 
 class Keyring:
@@ -79,7 +85,7 @@ def load_keyring(settings: AuthSettings, dev_secret: bytes | None = None) -> Key
     if any(getattr(plain, source) is not None for source in _SOURCES) or plain.secret_previous is not None:
         issuers.append(_issuer(plain, "TOCSIN_JWT_", settings))
     elif dev_secret is not None:
-        issuers.append(Issuer(plain.issuer, plain.audience, FixedKeys(VerificationKey("HS256", dev_secret))))
+        issuers.append(Issuer(plain, FixedKeys(VerificationKey("HS256", dev_secret))))
     if not issuers:
         raise ConfigurationError(_HOW_TO)
     names = [issuer.name for issuer in issuers]
@@ -90,16 +96,7 @@ def load_keyring(settings: AuthSettings, dev_secret: bytes | None = None) -> Key
 
 def plain_issuer(settings: AuthSettings) -> IssuerSettings:
     """Return the issuer that the plain settings describe."""
-    return IssuerSettings(
-        issuer=settings.jwt_issuer,
-        audience=settings.jwt_audience,
-        secret=settings.jwt_secret,
-        secret_previous=settings.jwt_secret_previous,
-        public_key_file=settings.jwt_public_key_file,
-        jwks_file=settings.jwt_jwks_file,
-        jwks_url=settings.jwt_jwks_url,
-        algorithm=settings.jwt_algorithm,
-    )
+    return IssuerSettings(**{name: getattr(settings, f"jwt_{name}") for name in IssuerSettings.model_fields})
 
 
 def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
@@ -113,6 +110,9 @@ def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
         raise ConfigurationError(f"set {' or '.join(map(name, given))}, not both")
     if not given:
         raise ConfigurationError(f"set one of {', '.join(map(name, _SOURCES))}")
+    _check_scopes(one, name("scope_map"))
+    if one.jwks_ca_file is not None and one.jwks_url is None:
+        raise ConfigurationError(f"{name('jwks_ca_file')} is for {name('jwks_url')}: set both")
     if one.secret_previous is not None and one.secret is None:
         raise ConfigurationError(f"{name('secret_previous')} is for the time when {name('secret')} is new: set both")
     if one.secret is not None:
@@ -127,8 +127,24 @@ def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
         keys = _keys_of_file(one.jwks_file, one.algorithm, name("jwks_file"))
     else:
         assert one.jwks_url is not None  # noqa: S101 - the last of the sources, one of which is given
-        keys = RotatingKeys.of_url(one.jwks_url, one.algorithm, settings)
-    return Issuer(one.issuer, one.audience, keys)
+        keys = _keys_at_url(one.jwks_url, one, name("jwks_ca_file"), settings)
+    return Issuer(one, keys)
+
+
+def _check_scopes(one: IssuerSettings, setting: str) -> None:
+    for value, scopes in one.scope_map.items():
+        if unknown := next((scope for scope in scopes if scope not in set(Scope)), None):
+            raise ConfigurationError(f"{setting}: {value}: {unknown} is none of {', '.join(Scope)}")
+
+
+def _keys_at_url(url: str, one: IssuerSettings, ca_setting: str, settings: AuthSettings) -> RotatingKeys:
+    setting = "SSL_CERT_FILE" if one.jwks_ca_file is None else ca_setting
+    try:
+        return RotatingKeys.of_url(url, one.algorithm, settings, ca_file=one.jwks_ca_file)
+    except ssl.SSLError:
+        raise ConfigurationError(f"{setting}: the file holds no certificate in PEM form") from None
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: {error.strerror}") from None
 
 
 def _keys_of_file(path: Path, algorithm: str | None, setting: str) -> RotatingKeys:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -131,8 +132,20 @@ def _read_secret(jwk: dict[str, Any], *, secrets: bool) -> VerificationKey:
 # Fetching a set.
 
 
-async def fetch(url: str, timeout_seconds: float) -> bytes:
-    """Return the content at ``url``.
+def trusted_authorities(file: Path | None = None) -> ssl.SSLContext:
+    """Return the certificate authorities of ``file`` alone, or else those of the system.
+
+    The latter are those of the variables ``SSL_CERT_FILE`` or ``SSL_CERT_DIR``, where one is set.
+
+    Raises:
+        OSError: the file cannot be read, or holds no certificate (an ``ssl.SSLError``).
+
+    """
+    return httpx2.create_ssl_context() if file is None else ssl.create_default_context(cafile=file)
+
+
+async def fetch(url: str, timeout_seconds: float, authorities: ssl.SSLContext | None = None) -> bytes:
+    """Return the content at ``url``; its certificate is of one of ``authorities``, by default the system's.
 
     Raises:
         httpx2.HTTPError: the request failed.
@@ -141,7 +154,8 @@ async def fetch(url: str, timeout_seconds: float) -> bytes:
 
     """
     # trust_env=False: no proxy and no password from environment variables.
-    async with asyncio.timeout(timeout_seconds), httpx2.AsyncClient(trust_env=False, timeout=timeout_seconds) as client:
+    client = httpx2.AsyncClient(trust_env=False, timeout=timeout_seconds, verify=authorities or trusted_authorities())
+    async with asyncio.timeout(timeout_seconds), client:
         headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
         async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
             if response.status_code != httpx2.codes.OK:
@@ -221,11 +235,19 @@ class RotatingKeys:
         return keys
 
     @classmethod
-    def of_url(cls, url: str, algorithm: str | None, settings: AuthSettings) -> RotatingKeys:
-        """Return the keys at a URL; the first ``refresh()`` fetches them."""
+    def of_url(
+        cls, url: str, algorithm: str | None, settings: AuthSettings, *, ca_file: Path | None = None
+    ) -> RotatingKeys:
+        """Return the keys at a URL; the first ``refresh()`` fetches them.
+
+        Raises:
+            OSError: the file with the certificate authorities cannot be used.
+
+        """
+        authorities = trusted_authorities(ca_file)
 
         async def get() -> bytes:
-            return await fetch(url, settings.jwks_timeout_seconds)
+            return await fetch(url, settings.jwks_timeout_seconds, authorities)
 
         def parse(content: bytes) -> KeySet:
             return parse_key_set(content, algorithm=algorithm)
@@ -297,6 +319,8 @@ class RotatingKeys:
         except (httpx2.HTTPError, OSError, InvalidKeySet) as error:  # a TimeoutError is an OSError
             if not self._failing:
                 reason = str(error) or type(error).__name__
+                if "CERTIFICATE_VERIFY_FAILED" in reason:
+                    reason += "; a private authority is set by jwks_ca_file, or SSL_CERT_FILE for all"
                 log.warning("keys cannot be fetched; the last ones are kept", source=self._source, reason=reason)
             self._failing, self._due = True, self._not_before
         else:

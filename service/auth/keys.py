@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RSA_MIN_BITS = 2048
+_OF_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_OF_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+ALGORITHMS = frozenset({"HS256", "HS384", "HS512", *_OF_RSA, *_OF_CURVES.values(), "EdDSA"})
+"""The algorithms of RFC 7518, section 3.1, and RFC 8037 that a message may name. HS256 alone is used of its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,12 @@ def public_key(key: object, algorithm: str | None) -> VerificationKey:
     if isinstance(key, RSAPublicKey):
         if key.key_size < RSA_MIN_BITS:
             raise UnacceptableKey(f"the RSA key has {key.key_size} bits; {RSA_MIN_BITS} is the least")
-        return VerificationKey(_algorithm_of(algorithm, "RS256", "PS256"), key)
-    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
-        return VerificationKey(_algorithm_of(algorithm, "ES256"), key)
+        return VerificationKey(_algorithm_of(algorithm, *_OF_RSA), key)
+    if isinstance(key, EllipticCurvePublicKey) and (of_curve := _OF_CURVES.get(key.curve.name)) is not None:
+        return VerificationKey(_algorithm_of(algorithm, of_curve), key)
     if isinstance(key, Ed25519PublicKey):
         return VerificationKey(_algorithm_of(algorithm, "EdDSA"), key)
-    raise UnacceptableKey("use an RSA, P-256 or Ed25519 key")
+    raise UnacceptableKey("use an RSA, P-256, P-384, P-521 or Ed25519 key")
 
 
 def _algorithm_of(algorithm: str | None, *fitting: str) -> str:

@@ -39,7 +39,8 @@ class Principal:
     """The bearer of a verified token.
 
     ``topics`` are patterns, ``("*",)`` where the token does not narrow them. ``expires_at`` and
-    ``issued_at`` are in seconds since the epoch.
+    ``issued_at`` are in seconds since the epoch. ``name`` is what the subject is shown by, where the
+    token says it; the bearer may have chosen it, so nothing is decided by it.
     """
 
     subject: str
@@ -48,6 +49,7 @@ class Principal:
     expires_at: float
     jti: str | None = None
     issued_at: float = 0
+    name: str | None = None
 
     def may(self, scope: Scope) -> bool:
         """Return whether the token has ``scope``."""

@@ -162,7 +162,7 @@ def mint(  # noqa: PLR0913 - a token's claims, each named at the call
     now = time.time()
     claims: dict[str, Any] = {
         "iss": settings.jwt_issuer,
-        "aud": settings.jwt_audience,
+        "aud": settings.jwt_audience[0],
         "sub": subject,
         "scope": scope,
         "iat": now,

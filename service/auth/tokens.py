@@ -7,10 +7,7 @@ invalid (RFC 7515 and RFC 7519, section 4), because two parsers may read either 
 another encoding than UTF-8 without a byte order mark, and in another spelling of base64url than the
 canonical one without padding (RFC 7515, section 2), so that a token has one form.
 
-PyJWT verifies the signature, the issuer and the audience. It checks that claims are present but not
-all of their types, so every claim that Tocsin reads is checked here: numeric dates are numbers (RFC
-7519, section 2), ``sub`` is a name that a log line and a table can hold, ``scope`` is a string (RFC
-8693, section 4.2), ``topics`` is a list of topic patterns.
+PyJWT verifies the signature and the issuer; ``claims.py`` checks everything else.
 
 A verified token is cached by its SHA-256 until it expires, because verifying costs more than
 everything else that a request does before its commit. The cache holds hashes, never tokens; it is
@@ -28,19 +25,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jwt
 from jwt.utils import base64url_decode, base64url_encode
 
+from service.auth.claims import principal_of
 from service.auth.jwks import UnknownKeyId
-from service.auth.principal import Principal, is_subject
+from service.auth.keys import ALGORITHMS
 from service.errors import TokenExpired, TokenInvalid, TokenRevoked
-from service.topics import EVERY_TOPIC, is_topic_pattern
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from service.auth.issuers import Issuer, Keyring
+    from service.auth.keys import VerificationKey
+    from service.auth.principal import Principal
     from service.settings import AuthSettings
 
 TOKEN_MAX_BYTES = 8 * 1024
-TOPICS_MAX = 100
-_YEAR_10000 = 253_402_300_800  # what a timestamp can no longer hold
-_MALFORMED = "The token is malformed or its signature does not fit."
+_MALFORMED = "The token is malformed."
 _ACCESS_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
 _TOKEN_TYPES = (None, "jwt", *_ACCESS_TOKEN_TYPES)
 
@@ -72,6 +71,8 @@ class TokenVerifier:
         self._settings = settings
         self._revocations = revocations
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
+        self.on_named: Callable[[str, str], None] = lambda _subject, _name: None
+        """Called with a subject and its name when a token that says the name was verified, once per token."""
         keyring.when_withdrawn(self._cache.clear)
 
     async def verify(self, token: str) -> Principal:
@@ -114,6 +115,8 @@ class TokenVerifier:
         if principal is None:
             principal = self._decode(token)
             self._store(digest, principal)
+            if principal.name is not None and not self._revocations.covers(principal):
+                self.on_named(principal.subject, principal.name)
         elif principal.expires_at <= time.time():
             del self._cache[digest]
             raise TokenExpired("The token has expired.")
@@ -167,9 +170,9 @@ class TokenVerifier:
             raise TokenInvalid("The token lacks the claim iss.")
         issuer = self._keyring.issuer(unverified["iss"])
         if issuer is None:
-            raise TokenInvalid("The token was issued by somebody else.")
-        claims = _verified(token, issuer, kid)
-        return _principal(claims, self._settings)
+            raise TokenInvalid("The token was issued by somebody else: its iss has to be that of the settings exactly.")
+        claims = _verified(token, issuer, kid, header.get("alg"))
+        return principal_of(claims, issuer.settings, self._settings)
 
 
 def token_revoked() -> TokenRevoked:
@@ -211,86 +214,51 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _verified(token: str, issuer: Issuer, kid: str | None) -> dict[str, Any]:
+def _verified(token: str, issuer: Issuer, kid: str | None, alg: object) -> dict[str, Any]:
     """Return the claims of a token that is signed with one of the issuer's keys.
+
+    ``alg`` is what the token's header says; it selects nothing, but has to be that of a key.
 
     Raises:
         UnknownKeyId: the issuer's key of that name is unknown.
-        TokenInvalid: the signature or the audience is wrong, or a claim is missing.
+        TokenInvalid: it is signed with another algorithm or another key.
 
     """
-    try:
-        for key in issuer.keys.find(kid):  # one, or two while a secret is replaced
-            try:
-                return jwt.decode(
-                    token,
-                    key.key,
-                    algorithms=[key.algorithm],
-                    issuer=issuer.name,
-                    audience=issuer.audience,
-                    options={
-                        "require": ["sub", "iss", "aud", "exp", "iat"],
-                        "verify_exp": False,  # the dates and the subject are checked below, with their types
-                        "verify_iat": False,
-                        "verify_nbf": False,
-                        "verify_sub": False,
-                        "verify_jti": False,
-                    },
-                )
-            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
-                continue
-    except jwt.InvalidIssuerError:
-        raise TokenInvalid("The token was issued by somebody else.") from None
-    except jwt.InvalidAudienceError:
-        raise TokenInvalid("The token was issued for another audience.") from None
-    except jwt.MissingRequiredClaimError as error:
-        raise TokenInvalid(f"The token lacks the claim {error.claim}.") from None
-    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-        # PyJWT lets some errors of json and base64 pass for hostile input; all mean the same.
-        raise TokenInvalid(_MALFORMED) from None
-    raise TokenInvalid(_MALFORMED)
+    keys = issuer.keys.find(kid)  # one, or two while a secret is replaced
+    if alg not in [key.algorithm for key in keys]:
+        raise TokenInvalid(_other_algorithm(alg, keys))
+    for key in keys:
+        try:
+            return jwt.decode(
+                token,
+                key.key,
+                algorithms=[key.algorithm],
+                issuer=issuer.name,
+                options={
+                    "verify_aud": False,  # claims.py checks all other claims, with their types
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                    "verify_sub": False,
+                    "verify_jti": False,
+                },
+            )
+        except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+            continue
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            # PyJWT lets some errors of json and base64 pass for hostile input; all mean the same.
+            raise TokenInvalid(_MALFORMED) from None
+    raise TokenInvalid("The token's signature does not fit the key of its issuer.")
+
+
+def _other_algorithm(alg: object, keys: Collection[VerificationKey]) -> str:
+    """Say how a token has to be signed, before its signature is looked at: the answer is the same for any."""
+    expected = " or ".join(sorted({key.algorithm for key in keys}))
+    named = (
+        f", and not with {alg}" if isinstance(alg, str) and alg in ALGORITHMS else ""
+    )  # nothing else that a token says is repeated
+    return f"The token must be signed with {expected}, the algorithm of its issuer's key{named}."
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
-
-
-def _principal(claims: dict[str, Any], settings: AuthSettings) -> Principal:
-    now = time.time()
-    expires_at, issued_at = _numeric_date(claims, "exp"), _numeric_date(claims, "iat")
-    if expires_at <= now:
-        raise TokenExpired("The token has expired.")
-    for name in ("iat", "nbf"):
-        if name in claims and _numeric_date(claims, name) > now + settings.jwt_leeway_seconds:
-            raise TokenInvalid(f"The token's {name} lies in the future.")
-    if expires_at > issued_at + settings.jwt_max_lifetime_seconds:
-        raise TokenInvalid(f"The token lives longer than {settings.jwt_max_lifetime_seconds:g} s.")
-    subject = claims["sub"]
-    if not is_subject(subject):
-        raise TokenInvalid("The token's sub must be 1 to 200 printable characters.")
-    scope = claims.get("scope", "")
-    if not isinstance(scope, str):
-        raise TokenInvalid("The token's scope must be one string, separated by spaces.")
-    jti = claims.get("jti")
-    if jti is not None and not is_subject(jti):
-        raise TokenInvalid("The token's jti must be 1 to 200 printable characters.")
-    scopes = frozenset(scope.split(" ")) - {""}  # at U+0020 and at no other white space (RFC 6749, section 3.3)
-    return Principal(subject, scopes, _topics(claims), expires_at, jti, issued_at)
-
-
-def _numeric_date(claims: dict[str, Any], name: str) -> float:
-    value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TokenInvalid(f"The token's {name} must be a number.")
-    if not 0 <= value < _YEAR_10000:
-        raise TokenInvalid(f"The token's {name} is out of range.")
-    return float(value)
-
-
-def _topics(claims: dict[str, Any]) -> tuple[str, ...]:
-    topics = claims.get("topics")
-    if topics is None:
-        return EVERY_TOPIC
-    if not isinstance(topics, list) or len(topics) > TOPICS_MAX or not all(map(is_topic_pattern, topics)):
-        raise TokenInvalid("The token's topics must be a list of at most 100 topic patterns.")
-    return tuple(topics)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from service.errors import ConfigurationError
 from service.settings.parsing import (
     DEFAULT_SEVERITY_MAP,
+    Audiences,
+    ClaimName,
     FromJson,
     IssuerUrl,
     Origins,
@@ -25,11 +27,15 @@ from service.settings.parsing import (
     Proxies,
     PublicKeyAlgorithm,
     Rate,
+    RequiredClaims,
+    ScopeMap,
     Seconds,
     SeverityMap,
     SourceGroups,
+    TextList,
     TrustedUrl,
 )
+from service.settings.secret_files import FILE_SUFFIX, read_secret_files, secrets_of
 from service.severity import Severity
 from service.topics import TOPIC_MAX, TOPIC_REGEX
 
@@ -121,19 +127,37 @@ class StorageSettings(_Group):
     """How long an ``Idempotency-Key`` is remembered."""
 
 
+DEFAULT_NAME_CLAIMS = ("name", "preferred_username", "email")
+
+
 class IssuerSettings(BaseModel):
-    """One issuer: its ``iss``, the ``aud`` of its tokens, and exactly one source of its keys."""
+    """One issuer: what its tokens look like, and exactly one source of its keys.
+
+    ``AuthSettings`` has each of these as ``jwt_…`` and describes it there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     issuer: str = Field(min_length=1)
-    audience: str = Field(min_length=1)
+    audience: Audiences
+    audience_claim: ClaimName = "aud"
+    required_claims: RequiredClaims = {}
+    require_iat: bool = True
+    scope_claims: TextList = ()
+    scope_map: ScopeMap = {}
+    name_claims: TextList = DEFAULT_NAME_CLAIMS
     secret: SecretStr | None = None
     secret_previous: SecretStr | None = None
     public_key_file: Path | None = None
     jwks_file: Path | None = None
     jwks_url: TrustedUrl | None = None
+    jwks_ca_file: Path | None = None
     algorithm: PublicKeyAlgorithm | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secret_files(cls, given: Any) -> Any:
+        return read_secret_files(given, secrets_of(cls)) if isinstance(given, dict) else given
 
 
 class AuthSettings(_Group):
@@ -145,18 +169,37 @@ class AuthSettings(_Group):
     """The secret that ``TOCSIN_JWT_SECRET`` replaces: accepted as well, until it is removed from
     the settings."""
     jwt_public_key_file: Path | None = None
-    """A PEM file with the public key of the token issuer: RSA, P-256 or Ed25519."""
+    """A PEM file with the public key of the token issuer: RSA, P-256, P-384, P-521 or Ed25519."""
     jwt_jwks_file: Path | None = None
     """A file with a JWK set (RFC 7517, section 5). A change takes effect within a second."""
     jwt_jwks_url: TrustedUrl | None = None
     """The address of the token issuer's JWK set: ``https``, or ``http`` to a loopback address."""
+    jwt_jwks_ca_file: Path | None = None
+    """A PEM file with the certificate authorities that ``TOCSIN_JWT_JWKS_URL`` is trusted with, and no
+    others. Without it they are those of the system, or of the variable ``SSL_CERT_FILE``."""
     jwt_algorithm: PublicKeyAlgorithm | None = None
-    """The algorithm of the public key. RSA keys default to RS256, unless this or the JWK says
-    PS256."""
+    """The algorithm of the public key. RSA keys default to RS256, unless this or the JWK says RS384,
+    RS512, PS256, PS384 or PS512."""
     jwt_issuer: str = "tocsin"
     """The required ``iss`` of a token."""
-    jwt_audience: str = "tocsin"
-    """The required ``aud`` of a token."""
+    jwt_audience: Audiences = ("tocsin",)
+    """The required ``aud`` of a token: it has to hold one of these."""
+    jwt_audience_claim: ClaimName = "aud"
+    """The claim that holds the audience of tokens without ``aud``, such as ``client_id``. A token that has
+    an ``aud`` is checked by that as well."""
+    jwt_required_claims: RequiredClaims = {}
+    """Further claims that a token must have, and their values, such as ``token_use=access``."""
+    jwt_require_iat: bool = True
+    """Require ``iat``. A token without it counts as issued before every revocation of its subject."""
+    jwt_scope_claims: TextList = ()
+    """The claims that hold the scopes, each a list or one string separated by spaces, such as
+    ``scp,roles`` or ``realm_access.roles``. Without this it is ``scope``, one string."""
+    jwt_scope_map: ScopeMap = {}
+    """What the issuer's values allow here, such as ``Alerts.Read=alerts:read, oncall=alerts:read
+    alerts:manage``. With it, only these values count; without it, each value is a scope as it stands."""
+    jwt_name_claims: TextList = DEFAULT_NAME_CLAIMS
+    """The claims that hold the name that a person is shown by; the first that there is counts. ``-``, a
+    claim that no token has, shows nobody's name."""
     jwt_require_at_jwt: bool = False
     """Accept only access tokens that say so: with the ``typ`` ``at+jwt`` (RFC 9068, section 2.1)."""
     jwt_leeway_seconds: float = Field(30, ge=0, le=300)
@@ -166,7 +209,7 @@ class AuthSettings(_Group):
     kept as long."""
     issuers: Annotated[tuple[IssuerSettings, ...], FromJson] = ()
     """More issuers of tokens: a JSON list of ``{"issuer", "audience"}``, each with its keys (see
-    "Keys" below)."""
+    "Keys" below) and whatever else the settings above say of the plain one."""
     jwks_ttl_seconds: Seconds = 300
     """How long a fetched key set is cached. A key removed by the issuer stays trusted for up to
     this long."""
@@ -361,16 +404,28 @@ def groups() -> dict[str, type[_Group]]:
 def load() -> Settings:
     """Read the settings: the environment overrides ``.env``; an empty variable counts as unset.
 
+    A secret may be in a file: ``TOCSIN_JWT_SECRET_FILE`` is the path of one that holds
+    ``TOCSIN_JWT_SECRET``.
+
     Raises:
         ConfigurationError: a variable has an invalid value; the message names the variable.
 
     """
     try:
         variables = {**dotenv_values(".env"), **os.environ}
-        given = {name.removeprefix(PREFIX).lower(): text for name, text in variables.items() if name.startswith(PREFIX)}
+    except UnicodeDecodeError:
+        raise ConfigurationError("the file .env is not UTF-8") from None
+    given = {
+        name.removeprefix(PREFIX).lower(): text for name, text in variables.items() if name.startswith(PREFIX) and text
+    }
+    try:
+        given = read_secret_files(given, _secrets(), name=lambda setting: PREFIX + setting.upper())
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    try:
         return Settings.model_validate(
             {
-                group: {name: given[name] for name in cls.model_fields if given.get(name)}
+                group: {name: given[name] for name in cls.model_fields if name in given}
                 for group, cls in groups().items()
             }
         )
@@ -379,13 +434,18 @@ def load() -> Settings:
         _group, setting, *within = (str(part) for part in first["loc"])
         place = f"{PREFIX}{setting.upper()}: " + "".join(f"{part}: " for part in within)
         raise ConfigurationError(place + first["msg"].removeprefix("Value error, ")) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError("the file .env is not UTF-8") from None
+
+
+def _secrets() -> list[str]:
+    """Return the settings that may be in a file; ``TOCSIN_TOKEN_FILE`` is a setting of its own, which is read again."""
+    own = {name for group in groups().values() for name in group.model_fields}
+    return [name for group in groups().values() for name in secrets_of(group) if f"{name}{FILE_SUFFIX}" not in own]
 
 
 def unknown_variables() -> Iterator[tuple[str, str | None]]:
     """Yield each ``TOCSIN_…`` variable that is no setting, with a setting that it resembles."""
-    known = [name.upper() for group in groups().values() for name in group.model_fields]
+    settings = [name for group in groups().values() for name in group.model_fields]
+    known = [name.upper() for name in (*settings, *(f"{name}{FILE_SUFFIX}" for name in _secrets()))]
     for variable in sorted(os.environ):
         name = variable.removeprefix(PREFIX)
         if name != variable and name not in known:

@@ -146,6 +146,20 @@ def _issuer_url(value: str) -> str:
     return value
 
 
+def _required_claims(value: object) -> object:
+    """Read ``token_use=access, tid=<tenant>``."""
+    return _pairs(value, "token_use=access, typ=Bearer") if isinstance(value, str) else value
+
+
+def _scope_map(value: object) -> object:
+    """Read ``Alerts.Read=alerts:read, oncall=alerts:read alerts:manage``, or a JSON object of the same."""
+    if isinstance(value, str):
+        value = _pairs(value, "Alerts.Read=alerts:read, oncall=alerts:read alerts:manage")
+    if isinstance(value, dict):
+        return {name: scopes.split() if isinstance(scopes, str) else scopes for name, scopes in value.items()}
+    return value
+
+
 Rate = Annotated[str, AfterValidator(_rate)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 SourceGroups = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_dedup_groups)]
@@ -157,4 +171,8 @@ Parameters = Annotated[dict[str, str], BeforeValidator(_parameters)]
 TrustedUrl = Annotated[str, AfterValidator(_trusted_url)]
 IssuerUrl = Annotated[str, AfterValidator(_issuer_url)]
 FromJson = BeforeValidator(_json)
-PublicKeyAlgorithm = Literal["RS256", "PS256", "ES256", "EdDSA"]
+Audiences = Annotated[TextList, Field(min_length=1)]
+ClaimName = Annotated[str, Field(min_length=1)]
+RequiredClaims = Annotated[dict[str, str], BeforeValidator(_required_claims)]
+ScopeMap = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_scope_map)]
+PublicKeyAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]

@@ -15,12 +15,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 RSA = rsa.generate_private_key(65537, 2048)
 P256 = ec.generate_private_key(ec.SECP256R1())
+P384 = ec.generate_private_key(ec.SECP384R1())
+P521 = ec.generate_private_key(ec.SECP521R1())
 ED25519 = ed25519.Ed25519PrivateKey.generate()
-PAIRS: list[tuple[str, Any]] = [("RS256", RSA), ("PS256", RSA), ("ES256", P256), ("EdDSA", ED25519)]
+PAIRS: list[tuple[str, Any]] = [
+    *((algorithm, RSA) for algorithm in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")),
+    *(("ES256", P256), ("ES384", P384), ("ES512", P521), ("EdDSA", ED25519)),
+]
 
 
 def public_jwk(key: Any, algorithm: str, **members: Any) -> dict[str, Any]:
@@ -62,7 +68,7 @@ class Publisher:
 
 
 @contextmanager
-def publishing(port: int = 0) -> Iterator[Publisher]:
+def publishing(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Publisher]:
     """Run a JWKS server; while its gate is closed, requests wait."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,7 +86,9 @@ def publishing(port: int = 0) -> Iterator[Publisher]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    publisher = Publisher(f"http://127.0.0.1:{server.server_port}/jwks.json")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    publisher = Publisher(f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}/jwks.json")
     publisher.gate.set()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

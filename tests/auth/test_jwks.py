@@ -17,7 +17,7 @@ from service.auth.jwks import SET_MAX_BYTES, InvalidKeySet, KeySet, RotatingKeys
 from service.auth.tokens import TokenVerifier
 from service.errors import KeysUnavailable, TokenInvalid
 from service.settings import AuthSettings
-from tests.auth.issuer import ED25519, P256, PAIRS, RSA, Publisher, jwk_set, public_jwk, publishing, signed
+from tests.auth.issuer import ED25519, P256, P384, PAIRS, RSA, Publisher, jwk_set, public_jwk, publishing, signed
 from tests.fixtures.revocations import KnownRevocations
 from tests.harness import eventually
 
@@ -80,6 +80,7 @@ PASSED_OVER: dict[str, Any] = {
     "for signing only": {**GOOD, "key_ops": ["sign"]},
     "operations are no list": {**GOOD, "key_ops": "verify"},
     "another algorithm": {**GOOD, "alg": "ES512"},
+    "the algorithm of another curve": public_jwk(P384, "ES384", alg="ES256"),
     "the algorithm of another kind": {**GOOD, "alg": "RS256"},
     "HS256 of a public key": {**GOOD, "alg": "HS256"},
     "none": {**GOOD, "alg": "none"},
@@ -93,7 +94,7 @@ PASSED_OVER: dict[str, Any] = {
     "a kid that is no string": {**GOOD, "kid": 5},
     "another kind": {**GOOD, "kty": "AKP"},
     "a kind that is no string": {**GOOD, "kty": ["EC"]},
-    "another curve": public_jwk(ec.generate_private_key(ec.SECP384R1()), "ES384"),
+    "another curve": {**GOOD, "crv": "secp256k1"},
     "Ed448": public_jwk(ed448.Ed448PrivateKey.generate(), "EdDSA"),
     "weak": public_jwk(rsa.generate_private_key(65537, 1024), "RS256"),
     "no object": "key",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +20,7 @@ from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import RequestRefused, TokenExpired, TokenInvalid
 from service.settings import AuthSettings
+from tests.auth.issuer import PAIRS, RSA
 from tests.fixtures.revocations import KnownRevocations
 from tests.harness import SECRET
 
@@ -361,11 +362,6 @@ def test_a_refused_token_takes_no_place_in_the_cache(verifier: TokenVerifier) ->
 
 # Public keys.
 
-RSA = rsa.generate_private_key(65537, 2048)
-P256 = ec.generate_private_key(ec.SECP256R1())
-ED25519 = ed25519.Ed25519PrivateKey.generate()
-PAIRS: list[tuple[str, Any]] = [("RS256", RSA), ("PS256", RSA), ("ES256", P256), ("EdDSA", ED25519)]
-
 
 def pem(key: Any) -> bytes:
     public: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -410,6 +406,50 @@ def test_an_rsa_key_means_rs256_unless_the_setting_says_ps256(tmp_path: Path) ->
     plain = verifier_of(tmp_path, RSA)
     assert plain.verify_cached(jwt.encode(claims(), RSA, "RS256")).subject == "alice"
     assert isinstance(refusal(plain, jwt.encode(claims(), RSA, "PS256")), TokenInvalid)
+
+
+# What a refusal says.
+
+
+@pytest.mark.parametrize(
+    "secret", [SECRET_BYTES * 2, b"another secret of more than 64 bytes, so that PyJWT is content with it"]
+)
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_a_token_of_another_algorithm_learns_which_one_its_key_is_for(
+    verifier: TokenVerifier, algorithm: str, secret: bytes
+) -> None:
+    """Also of the right secret, with which some libraries use the algorithm that fits its length: no oracle."""
+    said = refusal(verifier, jwt.encode(claims(), secret, algorithm)).detail
+    assert said == (
+        f"The token must be signed with HS256, the algorithm of its issuer's key, and not with {algorithm}."
+    )
+
+
+@pytest.mark.parametrize(("algorithm", "key"), PAIRS, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_algorithm_of_a_public_key_is_named_as_well(tmp_path: Path, algorithm: str, key: Any) -> None:
+    verifier = verifier_of(tmp_path, key, algorithm)
+    said = refusal(verifier, signed()).detail
+    assert said == f"The token must be signed with {algorithm}, the algorithm of its issuer's key, and not with HS256."
+
+
+@pytest.mark.parametrize(
+    "alg", ["none", "eve\r\nX: y", "HS256 ", "hs256", "<b>", "", None, 5, ["HS512"], {"HS512": 1}, "x" * 900]
+)
+def test_what_a_header_says_is_not_repeated_unless_it_is_a_known_algorithm(verifier: TokenVerifier, alg: Any) -> None:
+    said = refusal(verifier, signed({"alg": alg})).detail
+    assert said == "The token must be signed with HS256, the algorithm of its issuer's key."
+
+
+def test_another_secret_and_a_damaged_token_are_distinguished(verifier: TokenVerifier) -> None:
+    other = forge(HEADER, json.dumps(claims()).encode(), b"another secret of more than 32 bytes")
+    assert "signature does not fit" in refusal(verifier, other).detail
+    assert "malformed" in refusal(verifier, "a.b.c").detail
+
+
+@pytest.mark.parametrize("changes", [{"aud": "eve"}, {"sub": ""}, {"exp": 1}, {"scope": 5}, {"iat": ABSENT}])
+def test_nothing_is_said_of_claims_that_nobody_signed(verifier: TokenVerifier, changes: dict[str, Any]) -> None:
+    other = forge(HEADER, json.dumps(claims(**changes)).encode(), b"another secret of more than 32 bytes")
+    assert "signature does not fit" in refusal(verifier, other).detail
 
 
 # One token has one form.

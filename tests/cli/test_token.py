@@ -123,3 +123,35 @@ def test_wrong_usage_is_reported_by_the_option(tocsin: Tocsin, arguments: tuple[
     run = tocsin("token", *arguments, TOCSIN_JWT_SECRET=SECRET)
     assert (run.returncode, run.stdout) == (2, "")
     assert option in run.stderr
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "variable",
+    [
+        {"TOCSIN_JWT_SCOPE_CLAIMS": "roles"},
+        {"TOCSIN_JWT_SCOPE_MAP": "oncall=alerts:read"},
+        {"TOCSIN_JWT_REQUIRED_CLAIMS": "token_use=access"},
+        {"TOCSIN_JWT_AUDIENCE_CLAIM": "client_id"},
+    ],
+)
+def test_tokens_of_another_form_are_not_signed_here(tocsin: Tocsin, variable: dict[str, str]) -> None:
+    run = tocsin("token", *ALICE, TOCSIN_JWT_SECRET=SECRET, **variable)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "another issuer" in run.stderr
+
+
+@pytest.mark.unit
+def test_a_token_is_for_the_first_of_several_audiences(tocsin: Tocsin) -> None:
+    run = tocsin("token", *ALICE, TOCSIN_JWT_SECRET=SECRET, TOCSIN_JWT_AUDIENCE="tocsin,other")
+    assert bearer(run.stdout.strip()).subject == "alice"
+
+
+@pytest.mark.unit
+def test_the_secret_may_be_in_a_file(tocsin: Tocsin, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    run = tocsin("token", *ALICE, TOCSIN_JWT_SECRET_FILE=str(tmp_path / "secret"))
+    assert bearer(run.stdout.strip()).subject == "alice"
+    both = tocsin("token", *ALICE, TOCSIN_JWT_SECRET_FILE=str(tmp_path / "secret"), TOCSIN_JWT_SECRET=SECRET)
+    assert both.returncode == 1
+    assert "set TOCSIN_JWT_SECRET or TOCSIN_JWT_SECRET_FILE, not both" in both.stderr

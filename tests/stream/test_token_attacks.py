@@ -137,6 +137,12 @@ ATTACKS: dict[str, str | Callable[[str], str]] = {
     "RS512 for RS256": by_eve(RSA_CLAIMS, {}, RSA, "RS512"),
     "ES256 for RS256": by_eve(RSA_CLAIMS, {}, EVE_EC, "ES256"),
     "RS256 for ES256": by_eve(JWKS_CLAIMS, {"kid": "p"}, EVE_RSA),
+    "RS384 for RS256": by_eve(RSA_CLAIMS, {}, RSA, "RS384"),
+    "PS512 for RS256": by_eve(RSA_CLAIMS, {}, RSA, "PS512"),
+    "HS512 of a long secret, as jjwt": jwt.encode(claims(), "a secret of Eve's, of more than 64 bytes, " * 2, "HS512"),
+    "ES384 for ES256": by_eve(JWKS_CLAIMS, {"kid": "p"}, ec.generate_private_key(ec.SECP384R1()), "ES384"),
+    "ES512 for ES256": by_eve(JWKS_CLAIMS, {"kid": "p"}, ec.generate_private_key(ec.SECP521R1()), "ES512"),
+    "the right key by another name": ".".join((encoded(body({"alg": "ES384", "kid": "p"})), *GOOD_EC.split(".")[1:])),
     "EdDSA for ES256": by_eve(JWKS_CLAIMS, {"kid": "p"}, ED25519, "EdDSA"),
     "an empty secret": forge({"alg": "HS256"}, body(claims()), b""),
     # A key that the token brings along, or says where to find.
@@ -222,6 +228,8 @@ ATTACKS: dict[str, str | Callable[[str], str]] = {
     "issued in the future": signed(iat=time.time() + 4000, exp=time.time() + 8000),
     "not yet": signed(nbf=time.time() + 4000, exp=time.time() + 8000),
     "for ever": signed(exp=time.time() + 400 * 86400),
+    "client_id for aud": signed(aud=ABSENT, client_id="tocsin", azp="tocsin", exp=time.time() + 3600),
+    "client_id for another aud": signed(aud="eve", client_id="tocsin", azp="tocsin", exp=time.time() + 3600),
     # Another issuer's.
     "of rsa for tocsin": by_eve(claims(exp=time.time() + 3600), {}, RSA),
     "of jwks for tocsin": by_eve(claims(exp=time.time() + 3600), {"kid": "p"}, P256, "ES256"),
@@ -266,6 +274,26 @@ def attacked(shared_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             yield Attacked(node, trap)
         assert trap.requests == 0
         assert publisher.requests == 1
+
+
+GRANTS: list[dict[str, Any]] = [
+    {"scp": "admin"},
+    {"scp": ["admin"]},
+    {"roles": ["admin"]},
+    {"permissions": ["admin"]},
+    {"groups": ["admin"], "cognito:groups": ["admin"]},
+    {"realm_access": {"roles": ["admin"]}},
+    {"scopes": ["admin"], "authorities": ["admin"]},
+    {"Scope": "admin", "scope ": "admin", "scope": "alerts:read"},
+]
+
+
+@pytest.mark.parametrize("grant", GRANTS, ids=str)
+def test_a_claim_that_no_setting_names_grants_nothing(attacked: Attacked, grant: dict[str, Any]) -> None:
+    token = signed(**{"scope": ABSENT, "exp": time.time() + 3600, **grant})
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = httpx2.post(f"{attacked.node.base}/v1/revocations", json={"subject": "eve"}, headers=headers, **PLAIN)
+    assert answer.json()["code"] == "scope_missing"
 
 
 REFUSED = ("token_invalid", "token_expired")
