@@ -46,6 +46,7 @@ from service.http.rate_limits import ConnectionLimits, RestLimits
 from service.http.request_bounds import RequestBounds, count_unmatched
 from service.http.source_requests import SourceCounter
 from service.integrations import routes as integration_routes
+from service.ledger import name_routes
 from service.ledger import routes as ledger_routes
 from service.ledger.flusher import LedgerFlusher
 from service.ledger.recorder import LedgerRecorder
@@ -130,6 +131,7 @@ def _add_routes(app: FastAPI) -> None:
         alert_routes.router,
         action_routes.router,
         ledger_routes.router,
+        name_routes.router,
         audit_routes.router,
         receipt_routes.router,
         stream_routes.router,
@@ -164,6 +166,7 @@ class Node:
 
         connection_limits = ConnectionLimits(settings.stream)
         self.ledger = ledger = LedgerRecorder(database, settings.ledger)
+        self.verifier.on_named = ledger.record_name
         self.flusher = LedgerFlusher(database, ledger, settings.ledger)
         self.hub = hub = Hub(ledger, settings.stream, revocations)
         self.fanout = Fanout(database, hub, self.flusher, settings.stream, revocations)

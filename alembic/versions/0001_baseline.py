@@ -38,7 +38,7 @@ FILES = (  # in the order of their dependencies
     *("append_alerts", "write_ledger", "serving_nodes", "revocations"),
     *("audit_schema", "audit_sightings", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency"),
     *("audit_connections", "audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources"),
-    *("audit_deactivations", "audit_log_gaps", "audit_retention_runs", "grant_audit"),
+    *("audit_names", "audit_deactivations", "audit_log_gaps", "audit_retention_runs", "grant_audit"),
 )
 
 SEVERITY = ENUM("info", "warning", "error", "critical", name="severity", create_type=False)
@@ -344,6 +344,14 @@ def create_recipients() -> None:
         Column("received_seq", BigInteger, comment="the last receipt on any connection, or where they began"),
         Column("topics_at", TIME, comment="when the connection with that token was opened"),
         comment="Every admin who ever connected, and their cursor.",
+    )
+    op.create_table(
+        "subject_names",
+        Column("subject", Text, primary_key=True, comment="the sub of the token"),
+        Column("name", Text, nullable=False, comment="what the newest token says"),
+        Column("named_at", TIME, nullable=False, comment="when a node last verified a token that says so"),
+        Index("ix_subject_names_named_at", "named_at"),
+        comment="What subjects are shown by.",
     )
     op.create_table(
         "handshake_rejections",

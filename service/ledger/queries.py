@@ -11,6 +11,7 @@ from sqlalchemy import text
 from service.auth.authorization import AlertFacts, Operation, authorize
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -42,7 +43,9 @@ _DELIVERIES = text(
     """
 ).bindparams(none=NO_CONNECTION)
 
-_PRESENCE = text("SELECT recipient, connections, since FROM audit.presence ORDER BY recipient LIMIT :limit")
+_PRESENCE = text("SELECT recipient, connections, since, name FROM audit.presence ORDER BY recipient LIMIT :limit")
+
+_NAMES = text("SELECT subject, name FROM subject_names WHERE subject = ANY (:subjects)")
 
 _IS_OPEN = text(
     """
@@ -56,11 +59,12 @@ _IS_OPEN = text(
 
 @dataclass(frozen=True, slots=True)
 class PresenceEntry:
-    """A connected recipient: on how many connections, since when."""
+    """A connected recipient: on how many connections, since when, and what they are shown by."""
 
     recipient: str
     connections: int
     since: datetime
+    name: str | None = None
 
 
 async def authorize_receipts(tx: AsyncConnection, principal: Principal, alert_id: UUID) -> None:
@@ -97,3 +101,9 @@ async def present_recipients(tx: AsyncConnection, limit: int) -> list[PresenceEn
     """Return the recipients that are connected to any node, by name."""
     rows = (await tx.execute(_PRESENCE, {"limit": limit})).all()
     return [PresenceEntry(*row) for row in rows]
+
+
+async def names_of(tx: AsyncConnection, subjects: Collection[str]) -> dict[str, str]:
+    """Return what these subjects are shown by, as far as a token of theirs said it."""
+    rows = await tx.execute(_NAMES, {"subjects": list(subjects)})
+    return {row.subject: row.name for row in rows}

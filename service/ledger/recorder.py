@@ -27,7 +27,7 @@ from service.database.ids import uuid7
 from service.events.position import ORIGIN, HistoryChanged
 from service.ledger import statements
 from service.ledger.lease import Lease
-from service.ledger.records import Dispatch, PendingRecords, Receipt, Sighting, printable
+from service.ledger.records import Dispatch, PendingRecords, Receipt, Sighting, SubjectName, printable
 from service.ledger.source_stats import SourceStats
 from service.metrics import RECEIPTS, SIGHTINGS
 
@@ -133,6 +133,10 @@ class LedgerRecorder:
             entry.jti = jti
             entry.token_expires_at = token_expires_at
             self._changed(entry)
+
+    def record_name(self, subject: str, name: str) -> None:
+        """Record what a subject is shown by, from a token that was just verified."""
+        self.pending.add_name(SubjectName(subject, name))
 
     def record_live(self, entry: ConnectionEntry) -> None:
         """Record that the connection keeps up: the node's ``sent_seq`` counts for it."""

@@ -95,6 +95,15 @@ class Rejection:
 
 
 @dataclass(slots=True)
+class SubjectName:
+    """What the newest token of a subject says that it is shown by."""
+
+    subject: str
+    name: str
+    named_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(slots=True)
 class Dispatch:
     """``(after_seq, up_to_seq]`` was sent to one connection, or (None) to all that keep up."""
 
@@ -110,7 +119,7 @@ class PendingRecords:
     """The records of one node that wait for the next flush, at most about ``limit`` of them.
 
     At the limit, dispatches to all connections are merged; the handshake rejects new streams.
-    Sightings and rejections have the same limit each, but do not count for it: clients could
+    Sightings, rejections and names have the same limit each, but do not count for it: clients could
     otherwise keep streams away. Beyond it they are dropped.
     """
 
@@ -126,16 +135,18 @@ class PendingRecords:
     rejections: list[Rejection] = field(default_factory=list)
     sightings: dict[tuple[UUID, str], Sighting] = field(default_factory=dict)
     """By alert and recipient: the first counts."""
+    names: dict[str, SubjectName] = field(default_factory=dict)
+    """By subject: the last counts."""
     presence_changed: bool = False
 
     def __len__(self) -> int:
-        lists = (self.changed, self.receipts, self.dispatches, self.rejections, self.sightings)
+        lists = (self.changed, self.receipts, self.dispatches, self.rejections, self.sightings, self.names)
         return sum(map(len, lists))
 
     @property
     def is_full(self) -> bool:
         """Whether too many records wait to accept another connection."""
-        return len(self) - len(self.sightings) - len(self.rejections) >= self.limit
+        return len(self) - len(self.sightings) - len(self.rejections) - len(self.names) >= self.limit
 
     def add_dispatch(self, node_id: UUID, after_seq: int, up_to_seq: int) -> None:
         """Add a dispatch to all connections that keep up; at the limit, merge it into the last.
@@ -173,6 +184,11 @@ class PendingRecords:
         if len(self.sightings) < self.limit:
             self.sightings.setdefault((sighting.alert_id, sighting.recipient), sighting)
 
+    def add_name(self, name: SubjectName) -> None:
+        """Add a name, in place of an older one of its subject; dropped at the limit."""
+        if len(self.names) < self.limit or name.subject in self.names:
+            self.names[name.subject] = name
+
     def freeze(self) -> None:
         """Let no later ack change these receipts: they are about to be written."""
         for receipt in self.receipts:
@@ -189,6 +205,7 @@ class PendingRecords:
         self.sightings = older.sightings | {
             key: new for key, new in self.sightings.items() if key not in older.sightings
         }
+        self.names = older.names | self.names
         self.presence_changed |= older.presence_changed
 
     def cut(self, seq: int) -> None:
@@ -215,6 +232,8 @@ class PendingRecords:
             "connections": [_connection_row(entry) for entry in self.changed if entry.closed_at is None],
             "recipients": self._recipient_rows(),
             "handshake_rejections": self.rejections,
+            # Sorted, as the recipients.
+            "subject_names": [self.names[subject] for subject in sorted(self.names)],
         }
 
     def final_rows(self) -> dict[str, Sequence[Any]]:

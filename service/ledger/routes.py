@@ -86,6 +86,7 @@ class PresentOut(BaseModel):
     recipient: str
     connections: int
     since: AwareDatetime
+    name: str | None = Field(None, description="what the admin is shown by; absent: no token of theirs says it")
 
 
 class PresenceOut(BaseModel):
@@ -94,7 +95,16 @@ class PresenceOut(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"present": [{"recipient": "alice", "connections": 2, "since": "2026-11-21T08:58:01.000123Z"}]}
+                {
+                    "present": [
+                        {
+                            "recipient": "7d3c5a10-2f0e-4b1c-9a54-1b7f6c0d9e21",
+                            "connections": 2,
+                            "since": "2026-11-21T08:58:01.000123Z",
+                            "name": "Alice Liddell",
+                        }
+                    ]
+                }
             ]
         }
     )
@@ -124,7 +134,7 @@ async def get_deliveries(
     return DeliveryPage(deliveries=page, next=encode_cursor(more))
 
 
-@router.get("/presence")
+@router.get("/presence", response_model_exclude_none=True)
 async def get_presence(
     database: Reads,
     stream: Annotated[StreamSettings, Depends(provided(StreamSettings))],
@@ -134,5 +144,8 @@ async def get_presence(
     async with database.transaction() as tx:
         rows = await present_recipients(tx, stream.presence_max)
     return PresenceOut(
-        present=[PresentOut(recipient=row.recipient, connections=row.connections, since=row.since) for row in rows]
+        present=[
+            PresentOut(recipient=row.recipient, connections=row.connections, since=row.since, name=row.name)
+            for row in rows
+        ]
     )

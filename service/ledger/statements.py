@@ -93,6 +93,11 @@ UPSERTS = {
             last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
             received_seq = greatest(known.received_seq, excluded.received_seq)""",
     ),
+    "subject_names": _upsert(
+        "subject_names",
+        """(subject) DO UPDATE SET name = excluded.name, named_at = excluded.named_at
+        WHERE known.named_at < excluded.named_at""",
+    ),
     "handshake_rejections": _upsert("handshake_rejections", "DO NOTHING"),
     # Counts add up, so these rows alone must not be written twice.
     "source_hours": _upsert(

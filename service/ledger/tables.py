@@ -161,6 +161,18 @@ recipients = Table(
     comment="Every admin who ever connected, and their cursor.",
 )
 
+subject_names = Table(
+    "subject_names",
+    metadata,
+    Column("subject", Text, primary_key=True, comment="the sub of the token"),
+    Column("name", Text, nullable=False, comment="what the newest token says"),
+    Column(
+        "named_at", DateTime(timezone=True), nullable=False, comment="when a node last verified a token that says so"
+    ),
+    Index("ix_subject_names_named_at", "named_at"),
+    comment="What subjects are shown by.",
+)
+
 handshake_rejections = Table(
     "handshake_rejections",
     metadata,

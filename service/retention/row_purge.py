@@ -128,6 +128,11 @@ DELETE FROM source_hours WHERE (source, hour) IN (
     SELECT source, hour FROM source_hours WHERE hour < $1 ORDER BY hour LIMIT {ROWS_BATCH}
 )
 """  # noqa: S608 - constant
+_DELETE_NAMES = f"""
+DELETE FROM subject_names WHERE subject IN (
+    SELECT subject FROM subject_names WHERE named_at < $1 ORDER BY named_at LIMIT {ROWS_BATCH}
+)
+"""  # noqa: S608 - constant
 
 
 @asynccontextmanager
@@ -148,6 +153,7 @@ async def delete_all(connection: asyncpg.Connection, purge_log: PurgeLog, older_
     await delete_nodes(connection, older_than)
     await delete_rejections(connection, purge_log, older_than)
     await delete_source_hours(connection, purge_log, older_than)
+    await delete_names(connection, older_than)
 
 
 def _row_count(status: str) -> int:
@@ -246,6 +252,12 @@ async def delete_source_hours(connection: asyncpg.Connection, purge_log: PurgeLo
     """Delete old hourly counts of sources."""
     async for deleted in _delete_by_age(connection, _DELETE_SOURCE_HOURS, ROWS_BATCH, older_than):
         await purge_log.add_counts(PurgedCounts(source_hours=deleted))
+
+
+async def delete_names(connection: asyncpg.Connection, older_than: datetime) -> None:
+    """Delete the names that no token said lately; the purge log does not count them."""
+    async for _ in _delete_by_age(connection, _DELETE_NAMES, ROWS_BATCH, older_than):
+        pass
 
 
 async def _delete_by_age(

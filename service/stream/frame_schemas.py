@@ -141,13 +141,14 @@ class PresentRecipient(BaseModel):
     recipient: str
     since: AwareDatetime
     connections: int = Field(ge=1, description="the number of connections")
+    name: str | None = Field(None, description="what the recipient is shown by; absent: no token of theirs says it")
 
 
 class PresenceFrame(ServerFrame):
     """Who joined and who left. If the lists are ``truncated``, ask ``GET /v1/presence``."""
 
     example = {
-        "joined": [{"recipient": "bob", "since": _AT, "connections": 1}],
+        "joined": [{"recipient": "bob", "name": "Bob Cratchit", "since": _AT, "connections": 1}],
         "left": ["carol"],
         "changed": [{"recipient": "dave", "since": _AT, "connections": 2}],
         "present": 3,
@@ -157,7 +158,9 @@ class PresenceFrame(ServerFrame):
     type: Literal["presence"]
     joined: list[PresentRecipient]
     left: list[str]
-    changed: list[PresentRecipient] = Field(description="those who stay, on more connections than before, or on fewer")
+    changed: list[PresentRecipient] = Field(
+        description="those who stay, on more connections than before or on fewer, or with another name"
+    )
     present: int = Field(ge=0, description="how many admins are connected now")
     truncated: bool
 

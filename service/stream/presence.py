@@ -28,7 +28,7 @@ NAMES_MAX = 100
 
 
 class PresenceAnnouncer:
-    """Announces who joins, who leaves, and whose number of connections changes, or who came back meanwhile."""
+    """Announces who joins, who leaves, whose number of connections or name changes, or who came back meanwhile."""
 
     def __init__(self, database: Database, hub: Hub, settings: Settings) -> None:
         self._database = database
@@ -74,4 +74,5 @@ def change_of(
 
 
 def _entry(one: PresenceEntry) -> dict[str, Any]:
-    return {"recipient": one.recipient, "since": rfc3339(one.since), "connections": one.connections}
+    entry = {"recipient": one.recipient, "since": rfc3339(one.since), "connections": one.connections}
+    return entry if one.name is None else {**entry, "name": one.name}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -7,8 +8,8 @@ import pytest
 
 from service.database.ids import uuid7
 from service.events.filter import EventFilter
-from service.ledger.records import ConnectionEntry, PendingRecords, Rejection, printable
-from service.ledger.tables import connections, recipients
+from service.ledger.records import ConnectionEntry, PendingRecords, Rejection, SubjectName, printable
+from service.ledger.tables import connections, recipients, subject_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -210,6 +211,24 @@ def test_recipients_are_sorted_so_that_flushes_cannot_deadlock() -> None:
     names = ["dave", "alice", "carol", "bob"]
     records.changed |= {entry(name) for name in names}
     assert [row["id"] for row in records.rows()["recipients"]] == sorted(names)
+
+
+def test_names_are_one_row_each_and_bounded_without_keeping_streams_away() -> None:
+    older, records = pending(), pending()
+    for name in ("Alice", "Alice Liddell"):
+        older.add_name(SubjectName("alice", name))
+    records.add_name(SubjectName("bob", "Bob"))
+    records.put_back(older)
+    assert [(row.subject, row.name) for row in records.rows()["subject_names"]] == [
+        ("alice", "Alice Liddell"),
+        ("bob", "Bob"),
+    ]
+    assert columns([asdict(row) for row in records.rows()["subject_names"]]) == set(subject_names.c.keys())
+    small = PendingRecords(1)
+    small.add_name(SubjectName("alice", "Alice"))
+    small.add_name(SubjectName("bob", "Bob"))
+    small.add_name(SubjectName("alice", "Al"))
+    assert (len(small), small.is_full, small.names["alice"].name) == (1, False, "Al")
 
 
 @pytest.mark.parametrize(

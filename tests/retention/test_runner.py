@@ -339,6 +339,10 @@ async def test_rejections_hours_of_sources_and_ended_nodes_are_deleted_by_age(
         "INSERT INTO source_hours SELECT 'billing', date_trunc('hour', now()) - make_interval(hours => n), 1, 0, 0, 0,"
         " now(), now() FROM generate_series(1, 1300) AS n"
     )
+    await log.connection.execute(
+        "INSERT INTO subject_names SELECT 's' || n, 'Alice', now() - make_interval(hours => n)"
+        " FROM generate_series(1, 2500) AS n"
+    )
     opened.connection(after_seq=0, sent_seq=0)
     await opened.flusher.sign_off()
     await other.flusher.sign_off()
@@ -348,6 +352,7 @@ async def test_rejections_hours_of_sources_and_ended_nodes_are_deleted_by_age(
     cutoff = old - timedelta(hours=100, minutes=30)
     await log.purge(cutoff)
     assert await log.value("SELECT count(*) FROM handshake_rejections") == 100
+    assert await log.value("SELECT count(*) FROM subject_names") == 100
     assert (
         await log.value("SELECT count(*) FROM source_hours WHERE hour < $1", old - timedelta(hours=100, minutes=30))
         == 0
