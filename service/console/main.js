@@ -19,6 +19,7 @@ import { explain } from "./ui/error-messages.js";
 import { timeOfDay } from "./ui/format.js";
 import { followRoutes } from "./ui/navigation.js";
 import { Notifications } from "./ui/notifications.js";
+import { askForNames, forgetNames, learnNames, person } from "./ui/people.js";
 import { PresencePanel } from "./ui/presence-panel.js";
 import { go, onRoute } from "./ui/router.js";
 import { ScreenReaderAnnouncer } from "./ui/screen-reader-announcer.js";
@@ -44,11 +45,15 @@ const page = {
 const signIn = new SignIn({
   listener: {
     onStatus: showStatus,
+    onMe: (me) => {
+      learnNames([me]);
+      settingsPage.showMe(me);
+    },
     onPage: (list) => {
       feed.show(list);
       if (signIn.session) selection.refresh(signIn.session);
     },
-    onWelcome: ({ recipient }) => (page.who.textContent = recipient),
+    onWelcome: ({ recipient }) => page.who.replaceChildren(person("", recipient)),
     onEvent: showEvent,
     onReset: ({ after }) => {
       for (const part of [feed, selection]) part.invalidate(after);
@@ -64,7 +69,10 @@ const signIn = new SignIn({
     onPresenceList: ({ present }) => presence.show(present),
     onPresence: (frame) => presence.apply(frame),
   },
-  onBegin: (subject) => (page.who.textContent = subject),
+  onBegin: (subject) => {
+    askForNames(async (subjects) => (await signIn.session?.names(subjects)) ?? {});
+    page.who.replaceChildren(person("", subject));
+  },
   onEnd: clear,
   onToken: (token, renewal) => {
     page.tokenUntil.textContent = `token until ${timeOfDay(expiryOf(token) * 1000)}`;
@@ -140,6 +148,7 @@ function clear() {
   const parts = [feed, announcer, selection, sightings, notifications, settingsPage, expiryBanner, outageBanner];
   for (const part of parts) part.clear();
   presence.show([]);
+  forgetNames();
   dashboard.use(null);
   page.notice.hidden = true;
   page.seq.textContent = page.tokenUntil.textContent = page.who.textContent = "";

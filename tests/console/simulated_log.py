@@ -97,6 +97,11 @@ class SimulatedLog:
                     await route.fulfill(json={"events": steps[::-1], "next": None})
                 else:
                     await route.fulfill(json=events[-1]["alert"])
+            case ["me"]:
+                scopes = ["alerts:manage", "alerts:read", "alerts:write"]
+                await route.fulfill(json={"subject": "alice", "name": None, "scopes": scopes, "topics": ["*"]})
+            case ["names"]:
+                await route.fulfill(json={"names": {}})
             case _:
                 await route.fulfill(json={"present": []})
 

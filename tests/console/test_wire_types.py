@@ -26,6 +26,7 @@ SCHEMAS = {
     "EventFrame": "AlertCommentedFrame",
     "GapFrame": "GapFrame",
     "HeartbeatFrame": "HeartbeatFrame",
+    "Me": "MeOut",
     "PresenceFrame": "PresenceFrame",
     "PresenceOut": "PresenceOut",
     "PresentRecipient": "PresentRecipient",

@@ -7,6 +7,7 @@
 import { element, foreign } from "../ui/dom.js";
 import { secondOfDay } from "../ui/format.js";
 import { age, countdown } from "../ui/live-times.js";
+import { person } from "../ui/people.js";
 import { linkTo } from "./links.js";
 import { render } from "./markdown.js";
 
@@ -43,7 +44,7 @@ export function contentOf({ body, attributes, links }) {
 export function factsOf(alert, occurredAt) {
   const isUnresolved = alert.status === "open" || alert.status === "acknowledged";
   const facts = [
-    pair("Raised", age(alert.created_at), " by ", foreign("", alert.source), `, ${clock(alert.created_at)}`),
+    pair("Raised", age(alert.created_at), " by ", person("", alert.source), `, ${clock(alert.created_at)}`),
   ];
   if (alert.occurrences > 1) {
     const last = occurredAt ? [", the last of them ", age(occurredAt)] : [];
@@ -53,7 +54,7 @@ export function factsOf(alert, occurredAt) {
   if (escalates && alert.status === "open")
     facts.push(pair("Goes to all", countdown(escalates), ", unless acknowledged"));
   if (expires && isUnresolved) facts.push(pair("Expires", countdown(expires)));
-  if (alert.recipients) facts.push(pair("For", ...separated(alert.recipients.map((name) => foreign("", name)))));
+  if (alert.recipients) facts.push(pair("For", ...separated(alert.recipients.map((subject) => person("", subject)))));
   if (alert.dedup_key) facts.push(pair("Dedup key", foreign("", alert.dedup_key)));
   facts.push(pair("Alert", element("code", "", alert.id)));
   return facts.flat();

@@ -12,6 +12,7 @@ import { ApiError } from "../auth/rest-api.js";
 import { statusOf } from "../feed/alert-row.js";
 import { byId, element, foreign } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
+import { person } from "../ui/people.js";
 import { isAllowed, isApplicable, MANAGE } from "./actions.js";
 import { contentOf, factsOf } from "./alert-details.js";
 import { CommentForm } from "./comment-form.js";
@@ -327,6 +328,6 @@ function headOf(alert) {
   return [
     element("span", "severity", alert.severity),
     status,
-    element("span", "origin", foreign("topic", alert.topic), " from ", foreign("source", alert.source)),
+    element("span", "origin", foreign("topic", alert.topic), " from ", person("source", alert.source)),
   ];
 }

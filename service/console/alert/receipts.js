@@ -6,10 +6,11 @@
  */
 
 import { ApiError } from "../auth/rest-api.js";
-import { element, foreign } from "../ui/dom.js";
+import { element } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
 import { exactTime, formatDuration } from "../ui/format.js";
 import { renderKeyed } from "../ui/keyed-list.js";
+import { person } from "../ui/people.js";
 
 /** @import { Alert, AlertReceipts, AlertRecipient } from "../stream/wire-types.js" */
 /** @import { KeyedItem } from "../ui/keyed-list.js" */
@@ -159,7 +160,7 @@ function itemOf(recipient, { created_at }) {
         title: times.map(({ what, at }) => `${what} ${exactTime(at)}`).join(", "),
       };
       const text = after.join(", ") || (sent ? "sent, not confirmed" : "not sent yet");
-      return element("li", attributes, foreign("name", name), " ", element("span", "small", text));
+      return element("li", attributes, person("name", name), " ", element("span", "small", text));
     },
   };
 }

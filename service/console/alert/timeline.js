@@ -5,9 +5,10 @@
  * sent is shown at the end until its event arrives.
  */
 
-import { element, foreign } from "../ui/dom.js";
+import { element } from "../ui/dom.js";
 import { renderKeyed } from "../ui/keyed-list.js";
 import { age } from "../ui/live-times.js";
+import { person } from "../ui/people.js";
 import { render } from "./markdown.js";
 import { entriesOf, mergeEvents } from "./timeline-compaction.js";
 
@@ -153,14 +154,14 @@ function descriptionOf({ kind, actor, occurrences }) {
     case "alert.escalated":
       return ["Nobody acknowledged it: it went to all who may see its topic"];
     default:
-      return [foreign("actor", actor), ` ${ACTIONS[kind] ?? kind.replace("alert.", "")}`];
+      return [person("actor", actor), ` ${ACTIONS[kind] ?? kind.replace("alert.", "")}`];
   }
 }
 
 /** @param {string} actor @param {string} text @param {Node | string} when */
 function commentOf(actor, text, when) {
   return [
-    element("p", "", foreign("actor", actor), " ", when),
+    element("p", "", person("actor", actor), " ", when),
     element("div", { class: "comment markdown", "data-testid": "comment" }, ...render(text)),
   ];
 }

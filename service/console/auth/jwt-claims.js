@@ -21,9 +21,9 @@ export function expiryOf(token) {
   return Number(claimsOf(token)?.exp) || 0;
 }
 
-/** The lifetime from `iat` to `exp`, in s; NaN: unknown. @param {string} token */
+/** The lifetime from `iat`, or from now, to `exp`, in s; NaN: unknown. @param {string} token */
 export function lifeOf(token) {
-  const { exp, iat } = claimsOf(token) ?? {};
+  const { exp, iat = Date.now() / 1000 } = claimsOf(token) ?? {};
   return typeof exp === "number" && typeof iat === "number" ? exp - iat : NaN;
 }
 

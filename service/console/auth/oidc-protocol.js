@@ -210,7 +210,7 @@ async function grant(settings, provider, type, fields) {
     );
   }
   if (!(lifeOf(tokens.access_token) > 0)) {
-    throw new OidcError("The provider gave an access token that does not say how long it lives (iat, exp).");
+    throw new OidcError("The provider gave an access token that does not say how long it lives (exp).");
   }
   return tokens;
 }

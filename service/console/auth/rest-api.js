@@ -4,7 +4,7 @@
 
 import { compareClocks } from "../ui/clock-skew.js";
 
-/** @import { AlertPage, PresenceOut } from "../stream/wire-types.js" */
+/** @import { AlertPage, Me, PresenceOut } from "../stream/wire-types.js" */
 /** @import { OidcSettings } from "./oidc-protocol.js" */
 
 const TIMEOUT_MS = 10_000;
@@ -47,6 +47,26 @@ export function fetchSettings() {
  */
 export function fetchAlerts(token) {
   return get(`/v1/alerts?limit=${SHOWN_AT_SIGN_IN}`, token);
+}
+
+/**
+ * Whose the token is, and what it allows, as the server reads it: an issuer may call scopes otherwise.
+ * @param {string} token
+ * @returns {Promise<Me>}
+ */
+export function fetchMe(token) {
+  return get("/v1/me", token);
+}
+
+/**
+ * What subjects are shown by.
+ * @param {string[]} subjects
+ * @param {string} token
+ * @returns {Promise<Record<string, string>>}
+ */
+export async function fetchNames(subjects, token) {
+  const query = new URLSearchParams(subjects.map((subject) => ["subject", subject]));
+  return (await get(`/v1/names?${query}`, token)).names;
 }
 
 /**

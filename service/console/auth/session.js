@@ -12,15 +12,16 @@
 import { backoff, mayRenew } from "../stream/close-policy.js";
 import { SharedStream } from "../stream/shared-stream.js";
 import { SIGNED_OUT } from "../stream/stream-client.js";
-import { claimsOf, viewOf } from "./jwt-claims.js";
-import { ApiError, fetchAlerts, fetchPresence, get, post } from "./rest-api.js";
+import { viewOf } from "./jwt-claims.js";
+import { ApiError, fetchAlerts, fetchMe, fetchNames, fetchPresence, get, post } from "./rest-api.js";
 
-/** @import { AlertPage, EventFrame, GapFrame, PresenceFrame, PresenceOut, ResetFrame, WelcomeFrame } from "../stream/wire-types.js" */
+/** @import { AlertPage, EventFrame, GapFrame, Me, PresenceFrame, PresenceOut, ResetFrame, WelcomeFrame } from "../stream/wire-types.js" */
 /** @import { Status } from "../stream/stream-client.js" */
 
 /**
  * @typedef {object} SessionListener
  * @property {(status: Status) => void} onStatus
+ * @property {(me: Me) => void} onMe                     Before the list, and once the stream is live with another token.
  * @property {(page: AlertPage) => void} onPage         The session begins with this list.
  * @property {(frame: WelcomeFrame) => void} onWelcome
  * @property {(frame: EventFrame) => void} onEvent
@@ -36,6 +37,8 @@ const PRESENCE_DELAY_MS = 1_000;
 
 export class Session {
   #token;
+  /** @type {Me | null} */ #me = null;
+  /** The token that it was read from. @type {string | null} */ #meOf = null;
   #renewToken;
   #listener;
   /** The token that the stream was given last. @type {string | null} */ #lastToken = null;
@@ -87,11 +90,14 @@ export class Session {
     return this.#client?.isLeader ?? false;
   }
 
-  /** Whether the token claims to have a scope. @param {string} scope */
+  /** Whether the token has a scope. @param {string} scope */
   hasScope(scope) {
-    return String(claimsOf(this.#token)?.scope ?? "")
-      .split(" ")
-      .includes(scope);
+    return this.#me?.scopes.includes(scope) ?? false;
+  }
+
+  /** What subjects are shown by. @param {string[]} subjects */
+  names(subjects) {
+    return fetchNames(subjects, this.#token);
   }
 
   /** @param {string} path @returns {Promise<any>} */
@@ -120,6 +126,7 @@ export class Session {
     this.#reportStatus({ state: "connecting" });
     try {
       const page = await fetchAlerts(this.#token);
+      await this.#loadMe();
       if (this.#isEnded) return;
       this.#listener.onPage(page);
       this.#openStream(page.cursor);
@@ -187,7 +194,9 @@ export class Session {
       onState: (status) => {
         if (this.#isEnded) return;
         this.#listener.onStatus(status);
-        if (status.state === "live") this.#loadPresence();
+        if (status.state !== "live") return;
+        this.#loadPresence();
+        if (this.#meOf !== this.#token) this.#loadMe().catch(() => {}); // What was known stays: the server decides.
       },
       onWelcome: this.#listener.onWelcome,
       onEvent: this.#listener.onEvent,
@@ -212,6 +221,15 @@ export class Session {
   #setToken(token) {
     this.#token = token;
     if (this.#failedReloads > 0) this.#reload(); // The last token may have been why the list could not be loaded.
+  }
+
+  async #loadMe() {
+    const token = this.#token;
+    const me = await fetchMe(token);
+    if (this.#isEnded) return;
+    this.#me = me;
+    this.#meOf = token;
+    this.#listener.onMe(me);
   }
 
   /**

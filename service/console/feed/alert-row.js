@@ -6,6 +6,7 @@
 
 import { element, foreign } from "../ui/dom.js";
 import { age } from "../ui/live-times.js";
+import { person } from "../ui/people.js";
 
 /** @import { Item, AlertSummary } from "./alert-store.js" */
 
@@ -67,13 +68,13 @@ export function titleOf({ title }) {
 
 /** Topic, source and number of occurrences. @param {AlertSummary} alert */
 export function originOf({ topic, source, occurrences }) {
-  const origin = element("span", "origin", foreign("topic", topic), " from ", foreign("source", source));
+  const origin = element("span", "origin", foreign("topic", topic), " from ", person("source", source));
   if (occurrences > 1) origin.append(element("span", "occurrences", `${occurrences} times`));
   return origin;
 }
 
 /** The status, and who acknowledged or resolved the alert. @param {Pick<AlertSummary, "status" | "status_by">} alert */
 export function statusOf({ status, status_by }) {
-  const by = status === "acknowledged" || status === "resolved" ? [" by ", foreign("", status_by)] : [];
+  const by = status === "acknowledged" || status === "resolved" ? [" by ", person("", status_by)] : [];
   return element("span", "status", status, ...by);
 }

@@ -10,7 +10,7 @@ import { NotificationForm } from "./notification-form.js";
 import { TestAlertForm } from "./test-alert-form.js";
 
 /** @import { Notifications } from "../ui/notifications.js" */
-/** @import { EventFrame } from "../stream/wire-types.js" */
+/** @import { EventFrame, Me } from "../stream/wire-types.js" */
 /** @import { Session } from "../auth/session.js" */
 /** @import { Status } from "../stream/stream-client.js" */
 
@@ -35,6 +35,8 @@ export class SettingsPage {
   #test;
   #form;
   /** @type {number | null} */ #liveSince = null;
+  #shown = { token: "", renewal: "" };
+  /** @type {Me | null} */ #me = null;
 
   /** @param {Notifications} notifications @param {() => Session | null} session */
   constructor(notifications, session) {
@@ -51,19 +53,32 @@ export class SettingsPage {
 
   /** @param {string} token @param {string} renewal  How it is renewed, in words. */
   showToken(token, renewal) {
-    const { sub, iss, jti, scope = "", topics = null, iat, exp } = claimsOf(token) ?? {};
-    const scopes = String(scope).split(" ").filter(Boolean);
+    this.#shown = { token, renewal };
+    this.#showSignIn();
+  }
+
+  /** @param {Me} me  What the server reads in the token. */
+  showMe(me) {
+    this.#me = me;
+    this.#test.showToken(me.scopes, me.topics);
+    this.#showSignIn();
+  }
+
+  #showSignIn() {
+    if (!this.#me) return;
+    const { subject, name, scopes, topics } = this.#me;
+    const { token, renewal } = this.#shown;
+    const { iss, jti, iat, exp } = claimsOf(token) ?? {};
     this.#token.replaceChildren(
-      ...fact("Who", foreign("", String(sub))),
+      ...fact("Who", foreign("", name ? `${name} (${subject})` : subject)),
       ...fact("May", scopes.length ? list(scopes.map(scopeInWords)) : "nothing: the token names no scope"),
-      ...fact("Topics", Array.isArray(topics) ? list(topics.map((topic) => topicInWords(String(topic)))) : "all"),
+      ...fact("Topics", topics.includes("*") ? "all" : list(topics.map(topicInWords))),
       ...fact("Issuer", foreign("", String(iss))),
       ...fact("Issued", moment(iat)),
       ...fact("Expires", moment(exp)),
       ...fact("Renewed", renewal),
       ...fact("Token id", jti ? foreign("", String(jti)) : "none, so only all tokens of yours can be revoked together"),
     );
-    this.#test.showToken(scopes, Array.isArray(topics) ? topics.map(String) : null);
   }
 
   /** @param {Status} status */
@@ -82,6 +97,7 @@ export class SettingsPage {
 
   /** The session ended. */
   clear() {
+    this.#me = null;
     this.#token.replaceChildren();
     this.#test.clear();
   }

@@ -45,7 +45,7 @@
 /** @typedef {{type: "heartbeat", seq: number, cursor: string, at: string}} HeartbeatFrame */
 /** @typedef {{type: "gap", from: number, to: number, reason: "purged"}} GapFrame */
 /** @typedef {{type: "reset", after: number | null, cursor: string}} ResetFrame */
-/** @typedef {{recipient: string, since: string, connections: number}} PresentRecipient */
+/** @typedef {{recipient: string, since: string, connections: number, name?: string}} PresentRecipient */
 /** @typedef {{type: "presence", joined: PresentRecipient[], left: string[], changed: PresentRecipient[], present: number, truncated: boolean}} PresenceFrame */
 /** @typedef {{type: "error", code: string, detail: string, retry_after: number | null}} ErrorFrame */
 
@@ -72,5 +72,6 @@
 /** @typedef {{recipients: number, sent_to: number, received_by: number, seen_by: number}} RecipientCounts */
 /** @typedef {{counts: RecipientCounts, recipients: AlertRecipient[], next: string | null}} AlertReceipts */
 /** @typedef {{present: PresentRecipient[]}} PresenceOut */
+/** @typedef {{subject: string, name: string | null, scopes: string[], topics: string[], expires_at: string}} Me */
 
 export {};

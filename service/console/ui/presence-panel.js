@@ -3,9 +3,10 @@
  * who joins is highlighted for a moment.
  */
 
-import { byId, element, foreign } from "./dom.js";
+import { byId, element } from "./dom.js";
 import { exactTime, timeOfDay } from "./format.js";
 import { renderKeyed } from "./keyed-list.js";
+import { learnNames, person } from "./people.js";
 
 /** @import { KeyedItem } from "./keyed-list.js" */
 /** @import { PresentRecipient, PresenceFrame } from "../stream/wire-types.js" */
@@ -26,6 +27,7 @@ export class PresencePanel {
   /** @param {PresentRecipient[]} present */
   show(present) {
     this.#present = new Map(present.map((admin) => [admin.recipient, admin]));
+    learnNamesOf(present);
     this.#render(new Set());
   }
 
@@ -36,6 +38,7 @@ export class PresencePanel {
   apply({ joined, left, changed, present }) {
     const names = new Set(joined.map(({ recipient }) => recipient).filter((name) => !this.#present.has(name)));
     for (const admin of [...joined, ...changed]) this.#present.set(admin.recipient, admin);
+    learnNamesOf([...joined, ...changed]);
     for (const recipient of left) this.#present.delete(recipient);
     this.#render(names);
     return this.#present.size === present;
@@ -61,6 +64,11 @@ export class PresencePanel {
   }
 }
 
+/** @param {PresentRecipient[]} admins */
+function learnNamesOf(admins) {
+  learnNames(admins.map(({ recipient: subject, name = null }) => ({ subject, name })));
+}
+
 /** @param {PresentRecipient} admin @param {boolean} isNew @returns {KeyedItem} */
 function itemOf({ recipient, since, connections }, isNew) {
   const screens = connections === 1 ? "1 screen" : `${connections} screens`;
@@ -70,7 +78,7 @@ function itemOf({ recipient, since, connections }, isNew) {
     build: () => {
       const details = element("span", "small", `${screens}, since ${timeOfDay(Date.parse(since))}`);
       const attributes = { class: isNew ? "joined" : "", title: `Connected since ${exactTime(since)}` };
-      return element("li", attributes, foreign("", recipient), details);
+      return element("li", attributes, person("", recipient), details);
     },
   };
 }
