@@ -181,6 +181,7 @@ class Node:
             rest_limits=self.limits,
             limits=connection_limits,
             settings=settings.stream,
+            event_max_bytes=settings.storage.event_max_bytes,
         )
         self.streams = HttpEndpoint(self.admission, hub, ledger, connection_limits, settings.stream)
         self.node_stats = NodeStatsReporter(database, hub, ledger, MessageKey())

@@ -160,7 +160,7 @@ class RequestTimeout(RequestRefused):
 
 
 class RequestTooLarge(RequestRefused):
-    """The body, or one alert in it, has more bytes, alerts or JSON values than the limit."""
+    """The body, an alert or a comment in it has more bytes, alerts or JSON values than the limit."""
 
     status, code, title = 413, "request_too_large", "The request is too large"
 

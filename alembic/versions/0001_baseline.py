@@ -131,6 +131,11 @@ def create_alerts() -> None:
         Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
         Column("dedup_key", Text),
         Column("dedup_audience", Text, comment="of the recipients it was posted with: see service/alerts/dedup.py"),
+        Column(
+            "occurred_at",
+            TIME,
+            comment="when what it says occurred, by the source's clock; null: the source does not say",
+        ),
         Column("status", STATUS, nullable=False, server_default=text("'open'::alert_status")),
         Column(
             "status_by",
@@ -197,6 +202,12 @@ def create_search_attempts_and_keys() -> None:
         comment="The search index of the alerts up to its last seq; filled after they are stored.",
     )
     op.create_table(
+        "search_changes",
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column("seq", BigInteger, nullable=False, comment="of the alert"),
+        comment="Indexed alerts whose words or attributes have changed since, until they are indexed again.",
+    )
+    op.create_table(
         "commit_attempts",
         Column("id", BigInteger, primary_key=True, autoincrement=False, comment="random, made before the commit"),
         Column(
@@ -207,6 +218,18 @@ def create_search_attempts_and_keys() -> None:
         ),
         Column("at", TIME, nullable=False),
         comment="Attempts to commit, kept for an hour: those that have no other trace, and those that were given up.",
+    )
+    op.create_table(
+        "resolutions",
+        Column("source", Text, primary_key=True),
+        Column("topic", Text, primary_key=True),
+        Column("dedup_key", Text, primary_key=True),
+        Column("dedup_audience", Text, primary_key=True),
+        Column("alert_id", Uuid, comment="the alert that was resolved; null: there was none"),
+        Column("resolved_at", TIME, nullable=False),
+        Column("ended_at", TIME, comment="by the source's clock; null: it did not say"),
+        Index("ix_resolutions_resolved_at", "resolved_at"),
+        comment="The last resolution of a dedup key, kept for a day: see service/alerts/late_posts.py.",
     )
     op.create_table(
         "idempotency_keys",

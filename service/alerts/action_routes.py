@@ -76,7 +76,7 @@ async def post_comment(
     body: Annotated[schemas.CommentIn, Depends(json_body(schemas.CommentIn))],
     idempotency_key: Annotated[Name | None, Header(description="makes a retry safe, for 24 hours")] = None,
 ) -> Response:
-    """Comment on an alert, whatever its status."""
+    """Comment on an alert, whatever its status; 413 where the alert leaves too little room in an event."""
     key = IdempotencyKey.of(idempotency_key, [str(alert_id), body.text]) if idempotency_key is not None else None
     command = AddComment(principal, datetime.now(UTC), alert_id, uuid7(), body.text, key, bearer=principal)
     stored = await committer.store(command)

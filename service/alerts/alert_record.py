@@ -32,7 +32,8 @@ UNRESOLVED: tuple[Status, ...] = ("open", "acknowledged")
 class AlertRecord:
     """An alert, as a row of the table ``alerts`` holds it.
 
-    ``escalate_after`` is in seconds; ``dedup_audience`` stands for the recipients with which it was
+    ``escalate_after`` is in seconds; ``occurred_at`` is when what its content says occurred, by the
+    source's clock, where the source said so; ``dedup_audience`` stands for the recipients with which it was
     posted, where it has a dedup key (``dedup.py``).
     """
 
@@ -59,6 +60,7 @@ class AlertRecord:
     last_repeat_event_at: datetime | None = None
     repeat_event_due_at: datetime | None = None
     dedup_audience: str | None = None
+    occurred_at: datetime | None = None
 
     @property
     def dedup_identity(self) -> DedupIdentity | None:
@@ -93,10 +95,6 @@ IMMUTABLE = frozenset(
         "seq",
         "source",
         "topic",
-        "title",
-        "body",
-        "attributes",
-        "links",
         "dedup_key",
         "created_at",
         "escalate_after",
@@ -104,7 +102,11 @@ IMMUTABLE = frozenset(
     }
 )
 """The fields that no command changes."""
-_INTERNAL = frozenset({"seq", "escalate_after", "last_repeat_event_at", "repeat_event_due_at", "dedup_audience"})
+CONTENT = ("title", "body", "attributes", "links")
+"""The fields that say what happened: the newest post of a dedup key replaces them."""
+_INTERNAL = frozenset(
+    {"seq", "escalate_after", "last_repeat_event_at", "repeat_event_due_at", "dedup_audience", "occurred_at"}
+)
 WIRE_FIELDS = tuple(name for name in FIELDS if name not in _INTERNAL)
 _wire_values = attrgetter(*WIRE_FIELDS)
 

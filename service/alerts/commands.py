@@ -2,18 +2,21 @@
 
 A command says what it needs to have read, and records what ``lifecycle.py`` makes of it. Two things
 are decided here, under the log's lock: whether the bearer may act on the alert as it is now
-(``auth/authorization.py``), and whether a post repeats an unresolved alert (``dedup.py``).
+(``auth/authorization.py``), and whether a post repeats an unresolved alert (``dedup.py``) or is late
+(``late_posts.py``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import orjson
 
 from service.alerts import lifecycle
-from service.alerts.dedup import KeyOfSource
+from service.alerts.dedup import EVERYBODY, DedupIdentity, KeyOfSource
+from service.alerts.event_size import require_comment
+from service.alerts.late_posts import Occurrence, Resolution, is_late
 from service.alerts.lifecycle import Action, Transition
 from service.alerts.queue_items import DueProcessed, KeyResolved, QueueItem, Stored
 from service.alerts.shown import summary
@@ -66,6 +69,12 @@ class PostAlert(Command):
 
     alert: AlertRecord
     key: IdempotencyKey | None = None
+    occurrence: Occurrence | None = None
+    """None: it cannot be late."""
+    _size: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._size = len(self.alert.wire())
 
     @property
     def source(self) -> str:
@@ -75,7 +84,7 @@ class PostAlert(Command):
     @property
     def size(self) -> int:
         """How many bytes of the queue it takes."""
-        return len(self.alert.wire())
+        return self._size
 
     @property
     def is_repeatable(self) -> bool:
@@ -84,9 +93,11 @@ class PostAlert(Command):
 
     def lookup(self) -> Lookup:
         """Ask for the alert that it may repeat."""
+        identities = (identity,) if (identity := self.alert.dedup_identity) is not None else ()
         return Lookup(
-            repeated=[identity] if (identity := self.alert.dedup_identity) is not None else [],
+            repeated=[*identities],
             idempotency=[(self.actor, self.key.key)] if self.key is not None else [],
+            resolved=identities if self.occurrence is not None else (),
         )
 
     def apply(self, unit: UnitOfWork) -> Stored:
@@ -94,12 +105,30 @@ class PostAlert(Command):
         if (first := unit.first_answer(self.actor, self.key)) is not None:
             return first
         posted = self.alert
-        holder = unit.holder(posted)
-        created = Transition(posted, "alert.created")
-        transition = created if holder is None else lifecycle.repeat(holder, posted, self.at)
-        stored = _stored(unit.record(transition, self.actor, self.at), repeated=holder is not None)
+        if (holder := unit.holder(posted)) is not None:
+            alert = unit.record(lifecycle.repeat(holder, posted, self.at), self.actor, self.at)
+        elif (resolution := self._resolution_before(unit)) is not None:
+            alert = self._store_late(unit, resolution)
+        else:
+            alert = unit.record(Transition(posted, "alert.created"), self.actor, self.at)
+        stored = _stored(alert, repeated=alert.id != posted.id)
         unit.keep_answer(self.actor, self.key, stored, self.at)
         return stored
+
+    def _resolution_before(self, unit: UnitOfWork) -> Resolution | None:
+        """Return the resolution of what it is about, if it is late."""
+        if self.occurrence is None or (identity := self.alert.dedup_identity) is None:
+            return None
+        resolution = unit.last_resolution(identity)
+        return resolution if resolution is not None and is_late(self.occurrence, resolution, self.at) else None
+
+    def _store_late(self, unit: UnitOfWork, resolution: Resolution) -> AlertRecord:
+        """Count it on the alert that was resolved; where there is none, store it as one that is resolved."""
+        if resolution.alert_id is not None and (resolved := unit.find(resolution.alert_id)) is not None:
+            return unit.record(lifecycle.repeat_late(resolved, self.alert, self.at), self.actor, self.at)
+        created = unit.record(Transition(self.alert, "alert.created"), self.actor, self.at)
+        unit.keep_resolution(resolution._replace(alert_id=created.id))
+        return unit.record(_resolving(created, self.actor, self.at), self.actor, self.at)
 
 
 @dataclass(slots=True)
@@ -128,15 +157,22 @@ class ChangeStatus(Command):
         if not alert.is_unresolved and transition.alert.is_unresolved and (holder := unit.holder(alert)) is not None:
             another = f"The alert {holder.id}" if may_read(self.principal, holder) else "Another alert"
             raise ActionConflict(f"{another} has taken its place: it has the same dedup_key.")
+        if self.action is Action.RESOLVE and alert.occurred_at is not None and alert.dedup_identity is not None:
+            unit.keep_resolution(Resolution(alert.dedup_identity, alert.id, self.at, None))
         return _stored(unit.record(transition, self.actor, self.at))
 
 
 @dataclass(slots=True)
 class ResolveByDedupKey(Command):
-    """The resolution of the alerts that a source, or its group, knows by a dedup key."""
+    """The resolution of the alerts that a source, or its group, knows by a dedup key.
+
+    ``ended_at`` is when that ended, by the clock of the source, if it says so. What began later is
+    not resolved: the command is late.
+    """
 
     topic: str
     dedup_key: str
+    ended_at: datetime | None = None
 
     @property
     def _key(self) -> KeyOfSource:
@@ -144,7 +180,8 @@ class ResolveByDedupKey(Command):
 
     def lookup(self) -> Lookup:
         """Ask for the unresolved alerts with the key, whoever their recipients are."""
-        return Lookup(keys=[self._key])
+        resolved = (DedupIdentity(self._key, EVERYBODY),) if self.ended_at is not None else ()
+        return Lookup(keys=[self._key], resolved=resolved)
 
     def apply(self, unit: UnitOfWork) -> KeyResolved:
         """Resolve those that were read."""
@@ -153,12 +190,26 @@ class ResolveByDedupKey(Command):
             alert
             for alert in unit.with_key(self._key)
             if refusal(self.principal, Operation.RESOLVE, alert, own_sources=own_sources) is None
+            and not self._precedes(alert)
         ]
         for alert in alerts:
-            transition = lifecycle.act(alert, Action.RESOLVE, self.actor, self.at)
-            assert transition is not None  # noqa: S101 - narrows: it is unresolved
-            unit.record(transition, self.actor, self.at)
-        return KeyResolved(len(alerts), has_more=unit.is_partial)
+            unit.record(_resolving(alert, self.actor, self.at), self.actor, self.at)
+            if self.ended_at is not None and alert.dedup_identity is not None:
+                unit.keep_resolution(Resolution(alert.dedup_identity, alert.id, self.at, self.ended_at))
+        if self.ended_at is not None and not alerts:
+            self._keep_for_late_posts(unit, self.ended_at)
+        return KeyResolved(len(alerts), has_more=unit.is_partial and bool(alerts))
+
+    def _precedes(self, alert: AlertRecord) -> bool:
+        return self.ended_at is not None and alert.occurred_at is not None and self.ended_at <= alert.occurred_at
+
+    def _keep_for_late_posts(self, unit: UnitOfWork, ended_at: datetime) -> None:
+        """Keep when it ended, unless that is known: what it resolves may still be on its way."""
+        identity = DedupIdentity(self._key, EVERYBODY)
+        known = unit.last_resolution(identity)
+        if known is None or known.ended_at is None or known.ended_at < ended_at:
+            alert_id = known.alert_id if known is not None else None
+            unit.keep_resolution(Resolution(identity, alert_id, self.at, ended_at))
 
 
 @dataclass(slots=True)
@@ -184,6 +235,7 @@ class AddComment(Command):
         alert = authorize(self.principal, Operation.MANAGE, unit.find(self.alert_id))
         if (first := unit.first_answer(self.actor, self.key)) is not None:
             return first
+        require_comment(self.text, len(alert.wire()), unit.event_max_bytes)
         comment = {"id": str(self.id), "text": self.text}
         unit.record(lifecycle.comment(alert, self.at), self.actor, self.at, {"comment": comment})
         answer = {**comment, "alert_id": str(self.alert_id), "actor": self.actor, "at": rfc3339(self.at)}
@@ -219,6 +271,13 @@ def apply_all(commands: Iterable[Command], unit: UnitOfWork) -> list[Outcome]:
             return refusal
 
     return [outcome(command) for command in commands]
+
+
+def _resolving(alert: AlertRecord, actor: str, at: datetime) -> Transition:
+    """Return the transition that resolves an unresolved alert."""
+    transition = lifecycle.act(alert, Action.RESOLVE, actor, at)
+    assert transition is not None  # noqa: S101 - narrows: it is unresolved
+    return transition
 
 
 def _stored(alert: AlertRecord, *, repeated: bool = False) -> Stored:

@@ -14,6 +14,7 @@ Invariants:
 - An outcome that synchronous standbys have not confirmed is unknown. Nothing reaches the fan-out
   before the outcome is known.
 - A full queue refuses at once (``Overloaded``); nothing waits without bound.
+- An alert whose events could be larger than ``event_max_bytes`` is refused (``event_size.py``).
 - A token that was revoked while its alert or command was in the queue is refused.
 - A transaction that PostgreSQL rolled back is tried again, refused 503 or, if the error is one of
   this service, tried item by item (``database/failures.py``).
@@ -42,6 +43,7 @@ from service.alerts.commands import Command, PostAlert, apply_all
 from service.alerts.commit_connection import CommitConnection
 from service.alerts.commit_queue import CommitQueue
 from service.alerts.dedup import NO_GROUPS
+from service.alerts.event_size import alert_max_bytes, alert_too_large
 from service.alerts.queue_items import PendingAlert, Stored, Waiting
 from service.alerts.statements import load_unit_of_work, write_unit_of_work
 from service.alerts.unit_of_work import Lookup
@@ -116,6 +118,7 @@ class Committer:
         """Set while no batch is under way, and for a moment after each."""
         self._concluded.set()
         self._groups = groups
+        self._alert_max_bytes = alert_max_bytes(settings.event_max_bytes)
         self._queue = CommitQueue(items_max=settings.commit_queue_size, bytes_max=settings.commit_queue_bytes)
         self._arrived = asyncio.Event()
         self._stopped = False
@@ -125,6 +128,7 @@ class Committer:
 
         Raises:
             Overloaded: the queue is full.
+            RequestTooLarge: the alert, or the comment, is too large for an event.
             RequestRefused: the lifecycle, or an idempotency key, does not allow it.
             DatabaseUnavailable: it was not stored.
             OutcomeUnknown: the database, or a synchronous standby, went away during the commit, and
@@ -145,13 +149,20 @@ class Committer:
             DatabaseUnavailable: the node is stopping; none was stored.
 
         """
-        if items:
-            self._enqueue(items)
-            waiting = Waiting(len(items))
-            for item in items:
+        if within := self._within_size(items):
+            self._enqueue(within)
+            waiting = Waiting(len(within))
+            for item in within:
                 item.waiting = waiting
             await waiting.done
         return [item.outcome for item in items if item.outcome is not None]
+
+    def _within_size(self, items: Sequence[QueueItem]) -> Sequence[QueueItem]:
+        """Refuse the alerts that are too large, and return the other items."""
+        too_large = [item for item in items if item.size > self._alert_max_bytes and isinstance(item, _POSTED)]
+        for item in too_large:
+            item.conclude(alert_too_large(item.size, self._settings.event_max_bytes))
+        return [item for item in items if item.outcome is None] if too_large else items
 
     def _enqueue(self, items: Sequence[QueueItem]) -> None:
         if self._stopped:
@@ -250,6 +261,7 @@ class Committer:
             async with connection.transaction():
                 lookup = Lookup.union(command.lookup() for command in batch)
                 unit = await load_unit_of_work(connection, attempt, lookup, self._idle_timeout, self._groups)
+                unit.event_max_bytes = self._settings.event_max_bytes
                 outcomes = apply_all(batch, unit)
                 await write_unit_of_work(connection, unit)
                 decided = _Decided(outcomes, unit.start, unit.events)

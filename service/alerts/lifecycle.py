@@ -16,8 +16,10 @@ has changes nothing when the same actor repeats it, and is a conflict when someb
 of two admins who acknowledge at once, one succeeds, and the other is answered with who was first.
 
 While an alert is open or acknowledged, another with its ``dedup_key`` in its topic repeats it: the
-occurrence is counted, and raises the severity if it is more severe. The log gets at most one event
-of repetitions a second; each holds the whole count.
+occurrence is counted, its title, body, attributes and links are shown from then on, unless it
+occurred before what is shown, and it raises the severity if it is more severe. The severity does not
+fall while the alert is unresolved: who filters by it, or acknowledged it, would not see the next
+rise. The log gets at most one event of repetitions a second; each holds the whole count.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import orjson
 
-from service.alerts.alert_record import UNRESOLVED, AlertRecord, Status
+from service.alerts.alert_record import CONTENT, UNRESOLVED, AlertRecord, Status
 from service.errors import ActionConflict
 from service.severity import RANK
 from service.timestamps import rfc3339
@@ -110,9 +112,10 @@ def repeat(alert: AlertRecord, repeated: AlertRecord, at: datetime) -> Transitio
     acknowledged was less severe.
     """
     is_more_severe = RANK[repeated.severity] > RANK[alert.severity]
+    is_older = _occurred_before(repeated, alert)
     expiries = (alert.expires_at, repeated.expires_at)
     changed = replace(
-        alert,
+        alert if is_older else _with_content(alert, repeated),
         occurrences=alert.occurrences + 1,
         updated_at=at,
         severity=repeated.severity if is_more_severe else alert.severity,
@@ -121,12 +124,37 @@ def repeat(alert: AlertRecord, repeated: AlertRecord, at: datetime) -> Transitio
     if is_more_severe and alert.status == "acknowledged":
         escalate_at = at + timedelta(seconds=alert.escalate_after) if alert.escalate_after is not None else None
         changed = replace(changed, status="open", status_by=repeated.source, status_at=at, escalate_at=escalate_at)
-    if is_more_severe or alert.last_repeat_event_at is None or at - alert.last_repeat_event_at >= REPEAT_INTERVAL:
+    due_at = _next_repeat_event(alert, at)
+    if is_more_severe or due_at == at:
         return Transition(replace(changed, last_repeat_event_at=at, repeat_event_due_at=None), "alert.repeated")
-    return Transition(
-        replace(changed, repeat_event_due_at=alert.repeat_event_due_at or alert.last_repeat_event_at + REPEAT_INTERVAL),
-        None,
-    )
+    return Transition(replace(changed, repeat_event_due_at=alert.repeat_event_due_at or due_at), None)
+
+
+def repeat_late(alert: AlertRecord, repeated: AlertRecord, at: datetime) -> Transition:
+    """Return the transition of an alert that is over when ``repeated``, of before its end, arrives.
+
+    The occurrence is counted, and the alert stays what it is. Its content is replaced by what is
+    known to be newer.
+    """
+    shown = _with_content(alert, repeated) if _occurred_before(alert, repeated) else alert
+    changed = replace(shown, occurrences=alert.occurrences + 1, updated_at=at)
+    if _next_repeat_event(alert, at) == at:
+        return Transition(replace(changed, last_repeat_event_at=at), "alert.repeated")
+    return Transition(changed, None)
+
+
+def _next_repeat_event(alert: AlertRecord, at: datetime) -> datetime:
+    """Return when a repetition at ``at`` may be an event."""
+    return at if alert.last_repeat_event_at is None else max(at, alert.last_repeat_event_at + REPEAT_INTERVAL)
+
+
+def _with_content(alert: AlertRecord, newer: AlertRecord) -> AlertRecord:
+    return replace(alert, occurred_at=newer.occurred_at, **{name: getattr(newer, name) for name in CONTENT})
+
+
+def _occurred_before(one: AlertRecord, other: AlertRecord) -> bool:
+    """Say whether ``one`` is known to have occurred before ``other``."""
+    return one.occurred_at is not None and other.occurred_at is not None and one.occurred_at < other.occurred_at
 
 
 def comment(alert: AlertRecord, at: datetime) -> Transition:

@@ -124,6 +124,8 @@ async def find_timeline(
         events.c.severity,
         state["status"].astext.label("status"),
         state["occurrences"].as_integer().label("occurrences"),
+        state["title"].astext.label("title"),
+        state["body"].astext.label("body"),
         events.c.details,
     ).where(events.c.alert_id == alert_id)
     if after:
@@ -138,6 +140,8 @@ async def find_timeline(
             "status": row["status"],
             "severity": row["severity"],
             "occurrences": row["occurrences"],
+            "title": row["title"],
+            "body": row["body"],
             **(row["details"] or {}),
         }
         for row in rows

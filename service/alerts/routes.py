@@ -56,9 +56,10 @@ async def post_alert(request: Request) -> Response:
     The answer means that it is committed. With an ``Idempotency-Key`` a retry is answered as the
     first request was, with ``Idempotency-Replayed: true``, and stores nothing. An alert with the
     topic, the recipients and the ``dedup_key`` of an unresolved one of the same source, or of a
-    source in its group, repeats that one: it is counted there, and the answer is 200. A token that
-    may not read the alert is answered with its ``id``, ``seq``, ``status`` and ``occurrences``,
-    beside what was sent.
+    source in its group, repeats that one: it is counted there, replaces its title, body, attributes
+    and links, and the answer is 200. An alert is refused with 413 if an event of it could be larger
+    than `TOCSIN_EVENT_MAX_BYTES`. A token that may not read the alert is answered with its ``id``,
+    ``seq``, ``status`` and ``occurrences``, beside what was sent.
     """
     principal = await _writer(request)
     alert = await read_model(request, schemas.AlertIn)

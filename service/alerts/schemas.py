@@ -1,7 +1,7 @@
 """The JSON of alerts over REST: what a source posts, and what is answered.
 
 Limits are those of the design: title 200 characters, body and attributes 16 KiB of UTF-8, 100
-recipients. ``fields.py`` has the types of the fields.
+recipients. ``fields.py`` has the types of the fields, ``event_size.py`` the limit on the whole alert.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class AlertLink(BaseModel):
 
 
 class AlertIn(BaseModel):
-    """An alert to post. Only ``title`` is required."""
+    """An alert to post. Only ``title`` is required. As a whole it may have 26 KiB (see 413)."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -80,7 +80,7 @@ class AlertIn(BaseModel):
         None,
         description=(
             "while an alert with this key, the same topic and the same recipients is unresolved, of this source or its"
-            " group, this one repeats it"
+            " group, this one repeats it: it is counted there, and replaces its title, body, attributes and links"
         ),
     )
     expires_at: FutureTime | None = Field(None, description="when the alert expires; in the future")
@@ -213,7 +213,7 @@ class CommentText(BaseModel):
 
 
 class TimelineEvent(BaseModel):
-    """An event of an alert, and the alert's status after it."""
+    """An event of an alert, and the alert's status after it, and what the alert said then."""
 
     seq: int
     kind: EventKind
@@ -222,6 +222,8 @@ class TimelineEvent(BaseModel):
     status: Status
     severity: Severity
     occurrences: int
+    title: str
+    body: str | None
     comment: CommentText | None = Field(None, description="of alert.commented")
 
 
@@ -241,6 +243,8 @@ class Timeline(BaseModel):
                             "status": "acknowledged",
                             "severity": "critical",
                             "occurrences": 1,
+                            "title": _ALERT["title"],
+                            "body": _ALERT["body"],
                         }
                     ],
                     "next": "W1s0NzEyXV0",

@@ -5,7 +5,9 @@ alert, or ten times as much where it has a hundred recipients, and would be paid
 lock. So one node at a time does it afterwards, and pauses nine times as long as it worked. Alerts
 that are not indexed yet are searched without an index: an answer is never behind the log.
 
-Alerts never change their words and attributes, and an entry keeps the recipients: it is made once.
+A repetition may change the words and the attributes of an alert, and leaves a row in
+``search_changes`` if it does. Until its alert is indexed again, the alert counts as one that is not
+indexed. An entry keeps the recipients.
 """
 
 from __future__ import annotations
@@ -13,10 +15,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, literal, literal_column, select, text, union_all
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    BigInteger,
+    any_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    text,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from service.alerts.tables import alert_search, alerts
+from service.alerts.tables import alert_search, alerts, search_changes
 from service.database.locks import TableLock
 from service.periodic import PeriodicTask
 
@@ -33,7 +48,9 @@ _TRY_LOCK = text(TableLock.SEARCH_INDEX.try_lock)
 _DICTIONARY: ColumnElement[str] = literal_column("'simple'")
 _some = alerts.alias("some")
 _WORDS = func.to_tsvector(_DICTIONARY, _some.c.title + "\n" + func.coalesce(_some.c.body, ""))
-_IS_BEHIND = _some.c.seq > select(func.coalesce(func.max(alert_search.c.seq), 0)).scalar_subquery()
+_LAST_INDEXED = select(func.coalesce(func.max(alert_search.c.seq), 0)).scalar_subquery()
+_IS_BEHIND = _some.c.seq > _LAST_INDEXED
+_CHANGED = select(search_changes.c.seq)
 _INDEX = insert(alert_search).from_select(
     ["seq", "words", "attributes", "recipients"],
     select(_some.c.seq, _WORDS, _some.c.attributes, _some.c.recipients)
@@ -41,20 +58,31 @@ _INDEX = insert(alert_search).from_select(
     .order_by(_some.c.seq)
     .limit(BATCH),
 )
+_TAKE_CHANGED = (
+    delete(search_changes)
+    .where(search_changes.c.id.in_(select(search_changes.c.id).order_by(search_changes.c.id).limit(BATCH)))
+    .returning(search_changes.c.seq)
+)
+_INDEX_CHANGED = (
+    update(alert_search)
+    .values(words=_WORDS, attributes=_some.c.attributes)
+    .where(alert_search.c.seq == _some.c.seq, alert_search.c.seq == any_(bindparam("seqs", type_=ARRAY(BigInteger))))
+)
 
 
 def found(words: str | None, attributes: dict[str, Any] | None) -> ColumnElement[bool]:
     """Return the condition that an alert has ``words``, in websearch syntax, and ``attributes``."""
-    indexed, behind = select(alert_search.c.seq), select(_some.c.seq).where(_IS_BEHIND)
+    indexed = select(alert_search.c.seq).where(alert_search.c.seq.not_in(_CHANGED))
+    others = [select(_some.c.seq).where(which) for which in (_IS_BEHIND, _some.c.seq.in_(_CHANGED))]
     if words is not None:
         query = func.websearch_to_tsquery(_DICTIONARY, words)
         indexed = indexed.where(alert_search.c.words.bool_op("@@")(query))
-        behind = behind.where(_WORDS.bool_op("@@")(query))
+        others = [some.where(_WORDS.bool_op("@@")(query)) for some in others]
     if attributes is not None:
         held = literal(attributes, JSONB)
         indexed = indexed.where(alert_search.c.attributes.contains(held))
-        behind = behind.where(_some.c.attributes.contains(held))
-    return alerts.c.seq.in_(union_all(indexed, behind))
+        others = [some.where(_some.c.attributes.contains(held)) for some in others]
+    return alerts.c.seq.in_(union_all(indexed, *others))
 
 
 class SearchIndexer:
@@ -70,8 +98,12 @@ class SearchIndexer:
         return PAUSE_FACTOR * (time.monotonic() - begun) if entries == BATCH else None
 
     async def advance(self) -> int:
-        """Index the next alerts, unless another node does, and return how many."""
+        """Index the next alerts and changes, unless another node does, and return how many of the more frequent."""
         async with self._database.transaction() as tx:
             if not await tx.scalar(_TRY_LOCK):
                 return 0
-            return (await tx.execute(_INDEX)).rowcount
+            # A repetition that is committed from here on leaves a row that is not among these.
+            changed = (await tx.scalars(_TAKE_CHANGED)).all()
+            if changed:
+                await tx.execute(_INDEX_CHANGED, {"seqs": changed})
+            return max(len(changed), (await tx.execute(_INDEX)).rowcount)

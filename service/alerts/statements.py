@@ -6,6 +6,7 @@ The lists of columns follow from the fields of ``AlertRecord`` and ``Event``, th
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -13,9 +14,11 @@ import orjson
 from sqlalchemy.dialects import postgresql
 
 from service.alerts.alert_record import FIELDS, IMMUTABLE, AlertRecord
-from service.alerts.dedup import NO_GROUPS
+from service.alerts.dedup import NO_GROUPS, DedupIdentity, KeyOfSource
+from service.alerts.fields import INTEGER_MAX
+from service.alerts.late_posts import Resolution
 from service.alerts.queue_items import Stored
-from service.alerts.tables import alerts, idempotency_keys
+from service.alerts.tables import alerts, idempotency_keys, resolutions
 from service.alerts.unit_of_work import FirstAnswer, UnitOfWork
 from service.events.hash_chain import digest
 from service.events.log import EVENTS_CHANNEL, Event
@@ -45,6 +48,7 @@ WITH recorded AS (INSERT INTO commit_attempts (id, committed, at) VALUES ($1, tr
 SELECT seq, id FROM log_head
 """
 
+_MANY_DIGITS = re.compile(rf"\d{{{len(str(INTEGER_MAX))}}}")
 _UNRESOLVED = "status IN ('open', 'acknowledged')"
 # The driver would ask the database what an enum is.
 _COLUMNS = ", ".join(f"{name}::text" if isinstance(alerts.c[name].type, postgresql.ENUM) else name for name in FIELDS)
@@ -92,6 +96,13 @@ JOIN idempotency_keys k USING (source, key) LEFT JOIN events e ON e.seq = k.seq
 """
 
 
+_READ_RESOLUTIONS = """
+SELECT source, topic, dedup_key, dedup_audience, alert_id, resolved_at, ended_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS k (source, topic, dedup_key, dedup_audience)
+JOIN resolutions USING (source, topic, dedup_key, dedup_audience)
+"""
+
+
 def _insert(table: Table, names: Iterable[str], parameter: int) -> str:
     """Return the statement that inserts the objects of a JSON array, members named as columns."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -111,9 +122,15 @@ WITH changed AS (
     {_insert(events, Event._fields, 2)}
 ), answered AS (
     {_insert(idempotency_keys, idempotency_keys.c.keys(), 3)}
+), resolved AS (
+    {_insert(resolutions, resolutions.c.keys(), 8)}
+    ON CONFLICT (source, topic, dedup_key, dedup_audience) DO UPDATE
+    SET alert_id = excluded.alert_id, resolved_at = excluded.resolved_at, ended_at = excluded.ended_at
+), reworded AS (
+    INSERT INTO search_changes (seq) SELECT unnest($9::bigint[])
 )
 SELECT link_log($4, $5, $6), notify_nodes('{EVENTS_CHANNEL}', $7::text) WHERE $7 IS NOT NULL
-"""
+"""  # noqa: S608 - constant
 
 
 async def load_unit_of_work(
@@ -130,9 +147,11 @@ async def load_unit_of_work(
     """
     await connection.execute(_BEGIN, attempt, f"{idle_timeout_seconds * 1000:.0f}")
     head = Position(*await connection.fetchrow(_RECORD_AND_READ_HEAD, attempt))
-    repeated = [(*key, audience) for one, audience in lookup.repeated for key in groups.keys(one)]
+    repeated = _identities(lookup.repeated, groups)
+    last = await _read_resolutions(connection, _identities(lookup.resolved, groups))
+    ids = [*lookup.ids, *(one.alert_id for one in last if one.alert_id is not None)]
     asked = *_arrays(repeated, 4), *_arrays(groups.members, 2)
-    rows = await connection.fetch(_READ_ALERTS, lookup.ids, *asked, lookup.due_at)
+    rows = await connection.fetch(_READ_ALERTS, ids, *asked, lookup.due_at)
     answers, is_partial = {}, False
     if lookup.keys:
         keys = {key for one in lookup.keys for key in groups.keys(one)}
@@ -141,13 +160,33 @@ async def load_unit_of_work(
     if lookup.idempotency:
         for source, key, content, seq, body in await connection.fetch(_READ_ANSWERS, *_arrays(lookup.idempotency, 2)):
             answers[source, key] = FirstAnswer(content, Stored.first(seq, body.encode()))
-    read = [_alert(row) for row in rows]
-    return UnitOfWork(head, {alert.id: alert for alert in read}, answers, groups=groups, is_partial=is_partial)
+    found = {alert.id: alert for alert in map(_alert, rows)}
+    known = {resolution.identity: resolution for resolution in last}
+    return UnitOfWork(head, found, answers, resolutions=known, groups=groups, is_partial=is_partial)
+
+
+def _identities(identities: Iterable[DedupIdentity], groups: DedupGroups) -> list[tuple[str, str, str, str]]:
+    """Return the identities of the source and of those that share their keys with it."""
+    return [(*key, audience) for one, audience in identities for key in groups.keys(one)]
+
+
+async def _read_resolutions(
+    connection: asyncpg.Connection, identities: Sequence[tuple[str, str, str, str]]
+) -> list[Resolution]:
+    if not identities:
+        return []
+    rows = await connection.fetch(_READ_RESOLUTIONS, *_arrays(identities, 4))
+    return [Resolution(DedupIdentity(KeyOfSource(*row[:3]), row[3]), _uuid(row[4]), row[5], row[6]) for row in rows]
+
+
+def _uuid(value: UUID | None) -> UUID | None:
+    """Return a UUID of Python: the driver has one of its own, which orjson does not know."""
+    return UUID(bytes=value.bytes) if value is not None else None
 
 
 async def write_unit_of_work(connection: asyncpg.Connection, unit: UnitOfWork) -> None:
     """Write the alerts that changed, the events, and the answers to idempotency keys."""
-    if not unit.changed:
+    if not (unit.changed or unit.new_resolutions):
         return
     await connection.execute(
         _WRITE,
@@ -158,6 +197,8 @@ async def write_unit_of_work(connection: asyncpg.Connection, unit: UnitOfWork) -
         [event.id for event in unit.events],
         b"".join(digest(event.line) for event in unit.events),
         str(unit.head) if unit.events else None,
+        _json(map(_resolution_row, unit.new_resolutions.values())),
+        sorted(unit.search_changes),
     )
 
 
@@ -194,9 +235,33 @@ def _json(rows: Iterable[dict[str, Any]]) -> str:
 
 def _alert(row: asyncpg.Record) -> AlertRecord:
     state = dict(row)
-    state["id"] = UUID(bytes=state["id"].bytes)  # the driver has a UUID of its own, which orjson does not know
-    state["attributes"], state["links"] = orjson.loads(state["attributes"]), orjson.loads(state["links"])
+    state["id"] = _uuid(state["id"])
+    state["attributes"], state["links"] = _read_attributes(state["attributes"]), orjson.loads(state["links"])
     return AlertRecord(**state)
+
+
+def _read_attributes(text: str) -> dict[str, Any]:
+    """Read attributes with the numbers that were posted, so that they take as many bytes in every event.
+
+    Numbers of ``jsonb`` have no exponent: it writes 1e19 out in 20 digits, which would be read as an
+    integer. No integer of so many digits was posted (``fields.py``).
+    """
+    attributes: dict[str, Any] = orjson.loads(text)
+    if _MANY_DIGITS.search(text) is not None:
+        attributes = _without_long_integers(attributes)
+    return attributes
+
+
+def _without_long_integers(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _without_long_integers(member) for name, member in value.items()}
+        case list():
+            return [_without_long_integers(item) for item in value]
+        case int() if abs(value) > INTEGER_MAX:
+            return float(value)
+        case _:
+            return value
 
 
 def _event_row(event: Event) -> dict[str, Any]:
@@ -205,6 +270,19 @@ def _event_row(event: Event) -> dict[str, Any]:
         "recipients": sorted(event.recipients) if event.recipients is not None else None,
         "body": orjson.Fragment(event.body),
         "details": orjson.Fragment(event.details) if event.details is not None else None,
+    }
+
+
+def _resolution_row(resolution: Resolution) -> dict[str, Any]:
+    key, audience = resolution.identity
+    return {
+        "source": key.source,
+        "topic": key.topic,
+        "dedup_key": key.key,
+        "dedup_audience": audience,
+        "alert_id": resolution.alert_id,
+        "resolved_at": resolution.resolved_at,
+        "ended_at": resolution.ended_at,
     }
 
 

@@ -1,4 +1,4 @@
-"""The tables of alerts: their current state, their search index, and idempotency keys."""
+"""The tables of alerts: their current state, their search index, resolutions, and idempotency keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     Computed,
     DateTime,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -38,6 +39,11 @@ alerts = Table(
     Column("recipients", ARRAY(Text), comment="these admins only; null: all who may see the topic"),
     Column("dedup_key", Text),
     Column("dedup_audience", Text, comment="of the recipients it was posted with: see service/alerts/dedup.py"),
+    Column(
+        "occurred_at",
+        DateTime(timezone=True),
+        comment="when what it says occurred, by the source's clock; null: the source does not say",
+    ),
     Column("status", status_type, nullable=False, server_default=text("'open'::alert_status")),
     Column(
         "status_by",
@@ -110,6 +116,28 @@ alert_search = Table(
         postgresql_ops={"attributes": "jsonb_path_ops"},
     ),
     comment="The search index of the alerts up to its last seq; filled after they are stored.",
+)
+
+search_changes = Table(
+    "search_changes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("seq", BigInteger, nullable=False, comment="of the alert"),
+    comment="Indexed alerts whose words or attributes have changed since, until they are indexed again.",
+)
+
+resolutions = Table(
+    "resolutions",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("dedup_key", Text, primary_key=True),
+    Column("dedup_audience", Text, primary_key=True),
+    Column("alert_id", Uuid, comment="the alert that was resolved; null: there was none"),
+    Column("resolved_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True), comment="by the source's clock; null: it did not say"),
+    Index("ix_resolutions_resolved_at", "resolved_at"),
+    comment="The last resolution of a dedup key, kept for a day: see service/alerts/late_posts.py.",
 )
 
 commit_attempts = Table(

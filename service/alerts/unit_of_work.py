@@ -17,6 +17,7 @@ from service.alerts.dedup import NO_GROUPS
 from service.database.ids import random_ids
 from service.events.idempotency import mismatch
 from service.events.log import Event
+from service.settings import EVENT_MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from service.alerts.alert_record import AlertRecord
     from service.alerts.dedup import DedupGroups, DedupIdentity, KeyOfSource
+    from service.alerts.late_posts import Resolution
     from service.alerts.lifecycle import Transition
     from service.alerts.queue_items import Stored
     from service.events.idempotency import IdempotencyKey
@@ -36,7 +38,8 @@ class Lookup(NamedTuple):
     """What commands need to have read, and the alerts due at ``due_at``.
 
     ``repeated`` asks for the unresolved alert that another one repeats, ``keys`` for all unresolved
-    alerts with a key; both of any source of the group.
+    alerts with a key, ``resolved`` for the last resolution, and the alert that it resolved; all of
+    any source of the group.
     """
 
     ids: Sequence[UUID] = ()
@@ -44,6 +47,7 @@ class Lookup(NamedTuple):
     keys: Sequence[KeyOfSource] = ()
     idempotency: Sequence[tuple[str, str]] = ()
     due_at: datetime | None = None
+    resolved: Sequence[DedupIdentity] = ()
 
     @classmethod
     def union(cls, lookups: Iterable[Lookup]) -> Lookup:
@@ -55,6 +59,7 @@ class Lookup(NamedTuple):
             keys=[key for lookup in lookups for key in lookup.keys],
             idempotency=[key for lookup in lookups for key in lookup.idempotency],
             due_at=max((lookup.due_at for lookup in lookups if lookup.due_at is not None), default=None),
+            resolved=tuple(identity for lookup in lookups for identity in lookup.resolved),
         )
 
 
@@ -78,9 +83,12 @@ class NewAnswer(NamedTuple):
 class UnitOfWork:
     """What a transaction read, and what it will write.
 
-    ``alerts`` and ``answers`` are kept current: by id, and by source and key. ``changed``,
-    ``events`` and ``new_answers`` are to be written. ``start`` is the head of the log that was
-    found. ``is_partial``: not all of the alerts with the keys that were asked for were read.
+    ``alerts``, ``answers`` and ``resolutions`` are kept current: by id, by source and key, by what
+    repeats what. ``changed``, ``events``, ``new_answers``, ``new_resolutions`` and
+    ``search_changes`` (the ``seq`` of alerts whose words or attributes changed) are to be written.
+    ``start`` is the head of the log that was found. No event should be larger than
+    ``event_max_bytes``. ``is_partial``: not all of the alerts with the keys that were asked for were
+    read.
     """
 
     start: Position
@@ -89,7 +97,11 @@ class UnitOfWork:
     changed: dict[UUID, AlertRecord] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     new_answers: list[NewAnswer] = field(default_factory=list)
+    resolutions: dict[DedupIdentity, Resolution] = field(default_factory=dict)
+    new_resolutions: dict[DedupIdentity, Resolution] = field(default_factory=dict)
+    search_changes: set[int] = field(default_factory=set)
     groups: DedupGroups = NO_GROUPS
+    event_max_bytes: int = EVENT_MAX_BYTES
     is_partial: bool = False
     _holders: dict[KeyOfSource, dict[str, UUID]] = field(init=False)
     """The ids of the unresolved alerts with a key, by audience."""
@@ -118,6 +130,16 @@ class UnitOfWork:
     def with_key(self, key: KeyOfSource) -> list[AlertRecord]:
         """Return the unresolved alerts with a key, of its source or its group."""
         return [self.alerts[alert_id] for one in self.groups.keys(key) for alert_id in self._holders[one].values()]
+
+    def last_resolution(self, identity: DedupIdentity) -> Resolution | None:
+        """Return the last resolution of what repeats what, by any source of the group."""
+        identities = (identity._replace(key=key) for key in self.groups.keys(identity.key))
+        found = [self.resolutions[one] for one in identities if one in self.resolutions]
+        return max(found, key=lambda resolution: resolution.resolved_at, default=None)
+
+    def keep_resolution(self, resolution: Resolution) -> None:
+        """Keep the last resolution of what repeats what."""
+        self.resolutions[resolution.identity] = self.new_resolutions[resolution.identity] = resolution
 
     def _keep_holder(self, alert: AlertRecord) -> None:
         if (identity := alert.dedup_identity) is None:
@@ -152,6 +174,9 @@ class UnitOfWork:
                     details=orjson.dumps(details) if details else None,
                 )
             )
+        before = self.alerts.get(alert.id)
+        if before is not None and _searched(before) != _searched(alert):
+            self.search_changes.add(alert.seq)
         self.alerts[alert.id] = self.changed[alert.id] = alert
         self._keep_holder(alert)
         return alert
@@ -174,3 +199,8 @@ class UnitOfWork:
         if key is not None:
             self.answers[source, key.key] = FirstAnswer(key.content, stored)
             self.new_answers.append(NewAnswer(source, key, stored, at))
+
+
+def _searched(alert: AlertRecord) -> tuple[str, str | None, bytes]:
+    """Return what the search index holds of an alert and a repetition may change."""
+    return alert.title, alert.body, orjson.dumps(alert.attributes, option=orjson.OPT_SORT_KEYS)

@@ -1,9 +1,9 @@
 """Pages of lists, bounded by their rows and by their bytes.
 
-A row may be large, such as an alert with a body and attributes of 16 KiB each. So a page also ends
-with the row that brings it to ``PAGE_BYTES``. PostgreSQL measures them, as text: what is not on the
-page is not sent to this service either. A page may be shorter than was asked for, then, and not be
-the last; it is never empty while there is a row.
+A row may be large, such as an alert of 26 KiB, or of more where a setting allows. So a page also
+ends with the row that brings it to ``PAGE_BYTES``. PostgreSQL measures them, as text: what is not
+on the page is not sent to this service either. A page may be shorter than was asked for, then, and
+not be the last; it is never empty while there is a row.
 """
 
 from __future__ import annotations

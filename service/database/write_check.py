@@ -43,7 +43,8 @@ _MAY_GROW = text("SELECT has_database_privilege(current_database(), 'TEMPORARY')
 _GROW = text("CREATE TEMPORARY TABLE trial ON COMMIT DROP AS SELECT repeat('x', 2000) FROM generate_series(1, 64)")
 _LOCK_LOG = text(TableLock.LOG.lock)
 _LOCK_TABLES = text(
-    "LOCK TABLE ONLY events, ONLY alerts, log_chain, idempotency_keys, commit_attempts IN ROW EXCLUSIVE MODE"
+    "LOCK TABLE ONLY events, ONLY alerts, log_chain, idempotency_keys, commit_attempts, resolutions, search_changes"
+    " IN ROW EXCLUSIVE MODE"
 )
 # A function may write in a read-only transaction; a DELETE may not, though it finds nothing.
 _WRITE = text("WITH nothing AS (DELETE FROM nodes WHERE false) SELECT pg_logical_emit_message(true, 'tocsin', '')")

@@ -10,6 +10,8 @@ of an alert    becomes
 =============  ====================================================================================
 fingerprint    ``dedup_key``; where there is none, a hash of the labels
 status         ``firing`` posts, ``resolved`` resolves
+startsAt,      whether a ``firing`` or a ``resolved`` is late: about what was resolved before, or
+endsAt         what began later (``alerts/late_posts.py``)
 labels         ``topic`` and ``severity``; the settings name the labels and map their values
 annotations    ``summary`` (or ``title``, or the label ``alertname``) is the title, ``description``
                (or ``message``) the body; ``runbook_url`` and ``dashboard_url`` are links
@@ -20,7 +22,9 @@ all of them    ``attributes``: ``labels``, ``annotations``, ``starts_at``, ``rec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from service.alerts.batch_request import require_items
@@ -33,6 +37,7 @@ from service.integrations import sanitize
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from service.alerts.ingest import RoomForAlert
     from service.settings import IntegrationSettings
     from service.severity import Severity
 
@@ -43,11 +48,18 @@ _LINKS = (("Runbook", "runbook_url"), ("Dashboard", "dashboard_url"))
 
 @dataclass(frozen=True, slots=True)
 class AlertmanagerAlert:
-    """One alert of a notification."""
+    """One alert of a notification. The times are those of its source, None where it gives none."""
 
     alert: AlertIn
     dedup_key: str
     firing: bool
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    def fit(self, room: RoomForAlert) -> AlertmanagerAlert:
+        """Return it cut to what the service stores."""
+        shorter = partial(sanitize.attributes, self.alert.attributes)
+        return replace(self, alert=sanitize.fit(self.alert, room, shorter))
 
 
 class Notification:
@@ -96,6 +108,7 @@ def _read_alert(alert: dict[str, Any], receiver: Any, settings: IntegrationSetti
         "receiver": receiver,
     }
     key = _dedup_key(alert.get("fingerprint"), labels)
+    started_at = sanitize.time(alert.get("startsAt"))
     return AlertmanagerAlert(
         AlertIn(
             topic=sanitize.topic(labels.get(settings.alertmanager_topic_label), settings.alertmanager_default_topic),
@@ -108,7 +121,16 @@ def _read_alert(alert: dict[str, Any], receiver: Any, settings: IntegrationSetti
         ),
         key,
         firing=alert.get("status") != "resolved",
+        started_at=started_at,
+        ended_at=_end(started_at, sanitize.time(alert.get("endsAt"))),
     )
+
+
+def _end(started_at: datetime | None, ended_at: datetime | None) -> datetime | None:
+    """Return when an alert ended: after its start, also where the end is not given."""
+    if started_at is None or (ended_at is not None and ended_at > started_at):
+        return ended_at
+    return started_at + timedelta(microseconds=1)
 
 
 def _texts(value: Any) -> dict[str, str]:

@@ -13,9 +13,12 @@ extensions             ``severity`` (a severity of alerts; else ``info``) and ``
 the event              ``attributes.cloudevent``: the whole, as its JSON format has it
 =====================  ============================================================================
 
+``time`` says whether an event with a ``dedupkey`` is late (``alerts/late_posts.py``).
+
 Attributes hold 16 KiB, 8 levels deep. Data that is deeper, or has numbers that JSON readers differ
-on, is kept as the text ``data_json``. Data that is larger is left out, and ``data_omitted`` has its
-length and SHA-256: the event is stored all the same.
+on, is kept as the text ``data_json``. Data that is larger, or for which an alert has no room beside
+its body, is left out, and ``data_omitted`` has its length and SHA-256: the event is stored all the
+same.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from urllib.parse import unquote
 
 from pydantic import ValidationError
 
+from service.alerts.fields import ATTRIBUTES_MAX_BYTES
+from service.alerts.late_posts import Occurrence
 from service.alerts.schemas import AlertIn
 from service.errors import InvalidRequest, UnsupportedMedia
 from service.events.idempotency import IdempotencyKey, content_hash
@@ -37,6 +42,8 @@ from service.severity import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from service.alerts.ingest import RoomForAlert
 
 STRUCTURED = "application/cloudevents+json"
 BATCHED = "application/cloudevents-batch+json"
@@ -99,13 +106,24 @@ def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
         severity=cast("Severity", severity) if severity in get_args(Severity) else "info",
         title=sanitize.title(fields.get("title"), subject),
         body=sanitize.body(fields.get("body"), fields.get("message"), data),
-        attributes={"cloudevent": event} if _fits(event) else _without_data(event),
+        attributes={"cloudevent": event} if _fits(event) else _without_data(event, ATTRIBUTES_MAX_BYTES),
         dedup_key=sanitize.key(key) if isinstance(key, str) else None,
     )
     # Source and id are the content too: an event that is delivered again is the same, though a
     # broker added to it. The topic bounds what a token may post, and so what its events stand for.
     digest = content_hash([event["source"], event["id"], alert.topic])
     return alert, IdempotencyKey(f"cloudevent:{digest}", digest)
+
+
+def occurrence_of(event: Any) -> Occurrence | None:
+    """Return when an event occurred, None where it does not say."""
+    time = sanitize.time(event.get("time")) if isinstance(event, dict) else None
+    return Occurrence(time) if time is not None else None
+
+
+def fit(alert: AlertIn, event: Any, room: RoomForAlert) -> AlertIn:
+    """Return the alert of an event cut to what the service stores."""
+    return sanitize.fit(alert, room, lambda max_bytes: _without_data(_validate(event), max_bytes))
 
 
 def _validate(value: Any) -> dict[str, Any]:
@@ -136,22 +154,22 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int | float) and -(2**31) <= value < 2**31 and value == int(value)
 
 
-def _fits(event: dict[str, Any]) -> bool:
-    """Say whether attributes can hold the whole event."""
+def _fits(event: dict[str, Any], max_bytes: int = ATTRIBUTES_MAX_BYTES) -> bool:
+    """Say whether attributes of so many bytes can hold the whole event."""
     try:
-        AlertIn(title="-", attributes={"cloudevent": event})
+        alert = AlertIn(title="-", attributes={"cloudevent": event})
     except ValidationError:
         return False
-    return True
+    return len(sanitize.encoded(alert.attributes)) <= max_bytes
 
 
-def _without_data(event: dict[str, Any]) -> dict[str, Any]:
+def _without_data(event: dict[str, Any], max_bytes: int) -> dict[str, Any]:
     """Return attributes for an event that does not fit: its data as text, or else as a digest."""
     context = {name: value for name, value in event.items() if name not in {"data", "data_base64"}}
     if len(context) < len(event):
         raw = sanitize.encoded(event["data"] if "data" in event else event["data_base64"])
         as_text = {**context, "data_json": raw.decode()}
-        if _fits(as_text):
+        if _fits(as_text, max_bytes):
             return {"cloudevent": as_text}
         context["data_omitted"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    return sanitize.attributes({"cloudevent": context})
+    return sanitize.attributes({"cloudevent": context}, max_bytes)

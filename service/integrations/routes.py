@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from service.alerts import batch_request, schemas
 from service.alerts.commands import PostAlert, ResolveByDedupKey
 from service.alerts.committer import Committer
 from service.alerts.fields import VISIBLE_PATTERN
-from service.alerts.ingest import accept
+from service.alerts.ingest import RoomForAlert, accept
+from service.alerts.late_posts import Occurrence
 from service.alerts.queue_items import KeyResolved, Outcome, PendingAlert, Stored
 from service.alerts.routes import created
 from service.auth.authorization import AlertFacts, Operation, refusal
@@ -40,8 +42,8 @@ from service.http.rate_limits import RestLimits
 from service.http.request_body import BATCH_VALUES_MAX, media_type, parse_json, read_body, read_json
 from service.http.source_requests import count_refused
 from service.http.turns import Turn
-from service.integrations import alertmanager, apprise, cloudevents
-from service.settings import IntegrationSettings, ServerSettings
+from service.integrations import alertmanager, apprise, cloudevents, sanitize
+from service.settings import IntegrationSettings, ServerSettings, StorageSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +54,10 @@ ALERTS_AT_ONCE = 100
 _OUTCOMES = ("stored", "repeated", "resolved", "refused")
 """What may become of an alert of Alertmanager."""
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
+
+
+def _room(request: Request, principal: Principal) -> RoomForAlert:
+    return RoomForAlert(principal.subject, part(request, StorageSettings).event_max_bytes)
 
 
 def _max_bytes(request: Request) -> int:
@@ -81,7 +87,8 @@ async def post_cloudevents(request: Request) -> Response:
     else:
         event = cloudevents.read_binary(request.headers, media, body)
     alert, key = cloudevents.alert_of(event)
-    item = accept(alert, principal, datetime.now(UTC), key)
+    alert = cloudevents.fit(alert, event, _room(request, principal))
+    item = accept(alert, principal, datetime.now(UTC), key, cloudevents.occurrence_of(event))
     return created(principal, await part(request, Committer).store(item), alert)
 
 
@@ -91,7 +98,7 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     batch_request.require_items(len(events))
     if len(events) > 1:
         part(request, RestLimits).hit("write", principal.subject, len(events) - 1)
-    read = partial(_accept_event, principal=principal, now=datetime.now(UTC))
+    read = partial(_accept_event, principal=principal, now=datetime.now(UTC), room=_room(request, principal))
     answer = await batch_request.store(events, read, part(request, Committer).store_all)
     count_refused(request, answer.refused)
     if answer.defect is not None:  # a sender of batches looks at the status only
@@ -99,9 +106,9 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     return Response(answer.body, media_type="application/json")
 
 
-def _accept_event(event: Any, principal: Principal, now: datetime) -> PendingAlert | PostAlert:
+def _accept_event(event: Any, principal: Principal, now: datetime, room: RoomForAlert) -> PendingAlert | PostAlert:
     alert, key = cloudevents.alert_of(event)
-    return accept(alert, principal, now, key)
+    return accept(cloudevents.fit(alert, event, room), principal, now, key, cloudevents.occurrence_of(event))
 
 
 # Apprise.
@@ -111,6 +118,7 @@ async def post_apprise(request: Request) -> Response:
     """Store what Apprise's `json://` and `jsons://` post as an alert, and push it."""
     principal = await _writer(request)
     alert = apprise.read(await read_json(request, max_bytes=_max_bytes(request)))
+    alert = sanitize.fit(alert, _room(request, principal), partial(sanitize.attributes, alert.attributes))
     item = accept(alert, principal, datetime.now(UTC))
     return created(principal, await part(request, Committer).store(item), alert)
 
@@ -127,7 +135,8 @@ async def post_alertmanager(request: Request) -> Response:
     What is resolved are the alerts of the topic with the same `dedup_key` that the same source, or a
     source in its group, posted.
 
-    Labels and annotations that are longer than alerts may be are cut, not refused. A 5xx means that
+    A late `firing` is counted on the alert that its `resolved` ended, and opens none. Labels and
+    annotations that are longer than alerts may be are cut, not refused. A 5xx means that
     not all of it was done, and that the same may be sent again. More than 1,000 alerts at a time are
     refused: set `max_alerts` of the receiver. Each counts against the write limit.
     """
@@ -141,16 +150,18 @@ async def post_alertmanager(request: Request) -> Response:
         raise Overloaded(limited.detail, retry_after=limited.retry_after) from None
     refused: dict[str, RequestRefused] = {}
     allowed: list[AlertmanagerAlert] = []
+    room = _room(request, principal)
     turn = Turn()
     for one in notification:
         if turn.is_over:
             await turn.next()
         facts = AlertFacts(one.alert.topic, principal.subject, one.alert.recipients)
         if (problem := refusal(principal, Operation.POST, facts)) is None:
-            allowed.append(one)
+            allowed.append(one.fit(room))
         else:
             refused[one.alert.topic] = problem
-    counts = await _store(allowed, principal, part(request, Committer))
+    late_within = timedelta(seconds=part(request, IntegrationSettings).alertmanager_late_seconds)
+    counts = await _store(allowed, principal, part(request, Committer), late_within)
     if defects := counts["refused"]:
         count_refused(request, defects)
         raise InternalError(
@@ -164,7 +175,9 @@ async def post_alertmanager(request: Request) -> Response:
     return Response(orjson.dumps(counts), media_type="application/json")
 
 
-async def _store(alerts: Sequence[AlertmanagerAlert], principal: Principal, committer: Committer) -> dict[str, int]:
+async def _store(
+    alerts: Sequence[AlertmanagerAlert], principal: Principal, committer: Committer, late_within: timedelta
+) -> dict[str, int]:
     """Store firing alerts, resolve the resolved ones, and return how many of each.
 
     One that this service cannot store because of an error of its own does not hold up the others.
@@ -176,12 +189,7 @@ async def _store(alerts: Sequence[AlertmanagerAlert], principal: Principal, comm
     counts = Counter(dict.fromkeys(_OUTCOMES, 0))
     now = datetime.now(UTC)
     for start in range(0, len(alerts), ALERTS_AT_ONCE):
-        some = [
-            accept(one.alert, principal, now)
-            if one.firing
-            else ResolveByDedupKey(principal, now, one.alert.topic, one.dedup_key, bearer=principal)
-            for one in alerts[start : start + ALERTS_AT_ONCE]
-        ]
+        some = [_item(one, principal, now, late_within) for one in alerts[start : start + ALERTS_AT_ONCE]]
         while some:
             outcomes = await committer.store_all(some)
             for outcome in outcomes:
@@ -190,11 +198,22 @@ async def _store(alerts: Sequence[AlertmanagerAlert], principal: Principal, comm
                 else:
                     counts[_kind(outcome)] += 1
             some = [
-                ResolveByDedupKey(principal, now, item.topic, item.dedup_key, bearer=principal)
+                replace(item, outcome=None, waiting=None)
                 for item, outcome in zip(some, outcomes, strict=True)
                 if isinstance(item, ResolveByDedupKey) and isinstance(outcome, KeyResolved) and outcome.has_more
             ]
     return dict(counts)
+
+
+def _item(
+    one: AlertmanagerAlert, principal: Principal, now: datetime, late_within: timedelta
+) -> PendingAlert | PostAlert | ResolveByDedupKey:
+    """Return what a firing or a resolved alert asks for, as an item of the queue."""
+    if one.firing:
+        occurrence = Occurrence(one.started_at, late_within) if one.started_at is not None else None
+        return accept(one.alert, principal, now, occurrence=occurrence)
+    ended_at = min(one.ended_at, now) if one.ended_at is not None else None
+    return ResolveByDedupKey(principal, now, one.alert.topic, one.dedup_key, ended_at, bearer=principal)
 
 
 def _kind(outcome: Outcome) -> str:

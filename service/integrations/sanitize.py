@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from service.alerts.fields import (
     ATTRIBUTES_MAX_BYTES,
@@ -23,16 +23,27 @@ from service.alerts.fields import (
     NUMBER_MIN,
     TITLE_MAX,
     URL_MAX,
+    Time,
 )
 from service.alerts.schemas import AlertLink
 from service.errors import InvalidRequest
 from service.events.idempotency import content_hash
 from service.topics import TOPIC_CHARACTERS, TOPIC_MAX, is_topic
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from service.alerts.ingest import RoomForAlert
+    from service.alerts.schemas import AlertIn
+
 ELLIPSIS = "…"
 VALUES_MAX = 2_000
 """Values of attributes that are too large, of which more are never shortened one by one."""
 _LENGTHS = (4096, 1024, 256, 64)
+_ATTRIBUTES_KEPT = 4096
+"""Bytes of attributes that are kept before links and the body are cut."""
+_TIME = TypeAdapter[Any](Time)
 LINE_MAX = ATTRIBUTES_MAX_BYTES
 """Characters of which a line is made."""
 _NOT_TOPIC = re.compile(rf"[^{TOPIC_CHARACTERS}]+")
@@ -100,7 +111,41 @@ def link(name: str, url: object) -> AlertLink | None:
         return None
 
 
-def attributes(value: dict[str, Any]) -> dict[str, Any]:
+def time(value: object) -> datetime | None:
+    """Return a time of RFC 3339, None where it is none. Go writes one that is not known as the year 1."""
+    try:
+        read: datetime = _TIME.validate_python(value)
+    except ValidationError:
+        return None
+    return read if read.year > 1 else None
+
+
+def fit(alert: AlertIn, room: RoomForAlert, shorter: Callable[[int], dict[str, Any]]) -> AlertIn:
+    """Return an alert cut to what the service stores: its attributes first, then its links, then its body.
+
+    ``shorter`` returns attributes of at most so many bytes of JSON; they keep ``_ATTRIBUTES_KEPT``.
+    """
+    if (excess := room.excess(alert)) <= 0:
+        return alert
+    size = len(encoded(alert.attributes))
+    if size > _ATTRIBUTES_KEPT:
+        alert = alert.model_copy(update={"attributes": shorter(max(_ATTRIBUTES_KEPT, size - excess))})
+    while alert.links and room.excess(alert) > 0:
+        alert = alert.model_copy(update={"links": alert.links[:-1]})
+    if alert.body is not None and (excess := room.excess(alert)) > 0:
+        alert = alert.model_copy(update={"body": _cut_json(alert.body, excess)})
+    return alert
+
+
+def _cut_json(text: str, excess: int) -> str | None:
+    """Return a text that is shorter by so many bytes of JSON, None where nothing is left."""
+    kept = orjson.dumps(text)[: -1 - excess - len(ELLIPSIS.encode())].decode(errors="ignore")
+    if (len(kept) - len(kept.rstrip("\\"))) % 2:
+        kept = kept[:-1]  # half an escape
+    return orjson.loads(f'{kept}{ELLIPSIS}"') if len(kept) > 1 else None
+
+
+def attributes(value: dict[str, Any], max_bytes: int = ATTRIBUTES_MAX_BYTES) -> dict[str, Any]:
     """Return ``value``, its texts cut to one length if it is too large, and then ``truncated``.
 
     Where that is not enough, as with thousands of labels, the largest members are left out.
@@ -109,16 +154,16 @@ def attributes(value: dict[str, Any]) -> dict[str, Any]:
         InvalidRequest: as ``encoded``.
 
     """
-    if not _fits(value):
+    if not _fits(value, max_bytes):
         value = {**_shorten(_without_crowded(value), _LENGTHS[0]), "truncated": True}
     value = _clean(value, ATTRIBUTES_MAX_DEPTH)
-    if _fits(value):
+    if _fits(value, max_bytes):
         return value
     for length in _LENGTHS:
         shorter = {**_shorten(value, length), "truncated": True}
-        if _fits(shorter):
+        if _fits(shorter, max_bytes):
             return shorter
-    return _without_largest(value, shorter)
+    return _without_largest(value, shorter, max_bytes)
 
 
 def encoded(value: Any) -> bytes:
@@ -134,8 +179,8 @@ def encoded(value: Any) -> bytes:
         raise InvalidRequest("The body is nested too deeply.") from None
 
 
-def _fits(value: dict[str, Any]) -> bool:
-    return len(encoded(value)) <= ATTRIBUTES_MAX_BYTES
+def _fits(value: dict[str, Any], max_bytes: int) -> bool:
+    return len(encoded(value)) <= max_bytes
 
 
 def _without_crowded(value: dict[str, Any]) -> dict[str, Any]:
@@ -164,9 +209,9 @@ def _count(value: Any) -> int:
     return count
 
 
-def _without_largest(value: dict[str, Any], shortest: dict[str, Any]) -> dict[str, Any]:
+def _without_largest(value: dict[str, Any], shortest: dict[str, Any], max_bytes: int) -> dict[str, Any]:
     """Leave out the largest members of ``value``, until what is ``shortest`` of it fits."""
-    excess = len(encoded(shortest)) - ATTRIBUTES_MAX_BYTES
+    excess = len(encoded(shortest)) - max_bytes
     left_out: set[str] = set()
     for name in sorted(value, key=lambda name: len(encoded(value[name])), reverse=True):
         if excess <= 0:

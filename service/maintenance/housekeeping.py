@@ -1,7 +1,7 @@
 """Housekeeping: the periodic clean-up that one node does for all of them.
 
-It ends lost nodes, deletes expired idempotency keys and revocations and old attempts to commit, and
-creates the partitions that the log needs next.
+It ends lost nodes, deletes expired idempotency keys, resolutions and revocations and old attempts to
+commit, and creates the partitions that the log needs next.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ _TRY_LOCK = text(TableLock.HOUSEKEEPING.try_lock)
 _DELETE_EXPIRED_KEYS = text(
     "DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - make_interval(secs => :age)"
 )
+_DELETE_EXPIRED_RESOLUTIONS = text(
+    "DELETE FROM resolutions WHERE resolved_at < clock_timestamp() - make_interval(secs => :age)"
+)
 _DELETE_OLD_ATTEMPTS = text("DELETE FROM commit_attempts WHERE at < clock_timestamp() - make_interval(secs => :age)")
 
 
@@ -50,6 +53,7 @@ class Housekeeping:
                 return
             await ensure_partitions(tx, self._partition_events)
             await tx.execute(_DELETE_EXPIRED_KEYS, {"age": self._key_age})
+            await tx.execute(_DELETE_EXPIRED_RESOLUTIONS, {"age": self._key_age})
             await tx.execute(_DELETE_OLD_ATTEMPTS, {"age": ATTEMPT_AGE_SECONDS})
             await delete_expired_revocations(tx)
             await self._lost_nodes.end(tx)

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 PREFIX = "TOCSIN_"
 YEAR_SECONDS = 366 * 86400
+EVENT_MAX_BYTES = 32 * 1024
+"""What clients of other languages read by default, such as coder/websocket in Go."""
 
 
 class _Group(BaseModel):
@@ -125,6 +127,11 @@ class StorageSettings(_Group):
     ``outcome_unknown``."""
     idempotency_key_ttl_hours: float = Field(24, gt=0, le=8760)
     """How long an ``Idempotency-Key`` is remembered."""
+    event_max_bytes: int = Field(EVENT_MAX_BYTES, ge=16 * 1024)
+    """The largest ``event`` frame, of whatever kind, that an alert may lead to; ``welcome`` announces it as
+    ``event_bytes``. An alert is answered 413 if its JSON is larger than this less 6 KiB, which are for
+    what the service adds and for a comment. Events that are stored are sent as they are, whatever
+    the setting is now."""
 
 
 DEFAULT_NAME_CLAIMS = ("name", "preferred_username", "email")
@@ -348,6 +355,10 @@ class IntegrationSettings(_Group):
     defaults."""
     alertmanager_default_severity: Severity = "warning"
     """The severity of alerts without that label, or with any other value."""
+    alertmanager_late_seconds: Seconds = 240
+    """For how long after a ``resolved`` a ``firing`` that began before its end counts as late, and opens no
+    alert. Keep it below Alertmanager's ``group_interval``: an alert that it sends again later fires
+    again."""
 
 
 class ConsoleSettings(_Group):

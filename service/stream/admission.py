@@ -18,6 +18,7 @@ from service.events.position import Cursor, HistoryChanged
 from service.ledger.records import ConnectionEntry, Rejection, printable
 from service.logs import get_logger
 from service.metrics import HANDSHAKES_REJECTED
+from service.settings import EVENT_MAX_BYTES
 from service.severity import Severity
 from service.stream import frames
 from service.stream.connection import Connection
@@ -123,6 +124,7 @@ class Admission:
         rest_limits: RestLimits,
         limits: ConnectionLimits,
         settings: StreamSettings,
+        event_max_bytes: int = EVENT_MAX_BYTES,
     ) -> None:
         self._hub = hub
         self._fanout = fanout
@@ -132,6 +134,7 @@ class Admission:
         self._rest_limits = rest_limits
         self._limits = limits
         self._settings = settings
+        self._event_max_bytes = event_max_bytes
         self._timing = Timing(settings.heartbeat_seconds, settings.slow_consumer_seconds)
 
     async def start_of(self, principal: Principal, request: StreamRequest) -> Start:
@@ -226,6 +229,7 @@ class Admission:
             after=start.position,
             heartbeat_seconds=self._settings.heartbeat_seconds,
             token_expires_at=entry.token_expires_at,
+            event_bytes=self._event_max_bytes,
             limits={
                 "message_bytes": self._settings.message_max_bytes,
                 "messages": self._settings.message_limit,

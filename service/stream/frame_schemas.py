@@ -47,12 +47,12 @@ class ClientFrame(FrameSchema):
 
 
 class StreamLimits(BaseModel):
-    """What the connection may send."""
+    """What the client may send, not what it is sent."""
 
     model_config = ConfigDict(extra="forbid")
 
-    message_bytes: int = Field(description="the largest message, in bytes")
-    messages: str = Field(description="a burst, and a sustained rate")
+    message_bytes: int = Field(description="the largest message from the client, in bytes")
+    messages: str = Field(description="messages from the client: a burst, and a sustained rate")
 
 
 _Cursor = Annotated[
@@ -61,7 +61,7 @@ _Cursor = Annotated[
 
 
 class WelcomeFrame(ServerFrame):
-    """The first frame: the connection, the head of the log, its start, and what it may send."""
+    """The first frame: the connection, the head of the log, its start, and what either side may send."""
 
     example = {
         "connection": "01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a",
@@ -71,6 +71,7 @@ class WelcomeFrame(ServerFrame):
         "cursor": "4700-5d1e88a0",
         "heartbeat_seconds": 15.0,
         "token_expires_at": "2026-11-21T10:43:48.166565Z",
+        "event_bytes": 32768,
         "limits": {"message_bytes": 16384, "messages": "200/second; 3000/minute"},
     }
 
@@ -82,6 +83,13 @@ class WelcomeFrame(ServerFrame):
     cursor: _Cursor
     heartbeat_seconds: float = Field(gt=0, description="reconnect after 2.5 heartbeats that did not come")
     token_expires_at: AwareDatetime
+    event_bytes: int = Field(
+        ge=1,
+        description=(
+            "the largest `event` frame that the service makes, in bytes: let your library read messages of this size."
+            " Events from a time when `TOCSIN_EVENT_MAX_BYTES` was higher may be larger"
+        ),
+    )
     limits: StreamLimits
 
 
@@ -232,8 +240,8 @@ class AlertCreatedFrame(EventFrame):
 class AlertRepeatedFrame(EventFrame):
     """The alert was posted again with its ``dedup_key``: ``occurrences`` holds the whole count.
 
-    Sent once a second at most, and at once where the severity rose, which reopens an acknowledged
-    alert.
+    Its title, body, attributes and links are those of the newest post. Sent once a second at most,
+    and at once where the severity rose, which reopens an acknowledged alert.
     """
 
     example = {

@@ -137,9 +137,10 @@ def welcome(  # noqa: PLR0913 - the fields of the frame
     after: Position,
     heartbeat_seconds: float,
     token_expires_at: datetime,
+    event_bytes: int,
     limits: dict[str, Any],
 ) -> Frame:
-    """Greet a client: its connection, the head of the log, its start, and what it may send."""
+    """Greet a client: its connection, the head of the log, its start, what it is sent and what it may send."""
     return encode(
         "welcome",
         connection=connection,
@@ -149,6 +150,7 @@ def welcome(  # noqa: PLR0913 - the fields of the frame
         cursor=after.cursor,
         heartbeat_seconds=heartbeat_seconds,
         token_expires_at=rfc3339(token_expires_at),
+        event_bytes=event_bytes,
         limits=limits,
     )
 

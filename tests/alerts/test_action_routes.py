@@ -87,6 +87,15 @@ def test_an_alert_changes_hands_and_its_timeline_says_how(team: Team) -> None:
     ]
 
 
+def test_a_timeline_keeps_what_the_alert_said(team: Team) -> None:
+    alert = team.post(title="80 % full", dedup_key="timeline", body="of db1")
+    act(team.ann, alert, "acknowledge")
+    answer = team.backend.post("/v1/alerts", json={"title": "97 % full", "dedup_key": "timeline"})
+    assert (answer.json()["title"], answer.json()["body"]) == ("97 % full", None)
+    said = [(event["title"], event["body"]) for event in team.timeline(alert)]
+    assert said == [("80 % full", "of db1"), ("80 % full", "of db1"), ("97 % full", None)]
+
+
 def test_a_timeline_is_read_from_either_end(team: Team) -> None:
     alert = team.post()
     for action in ("acknowledge", "reopen", "resolve"):
@@ -250,7 +259,7 @@ def test_an_alert_with_the_key_of_an_unresolved_one_repeats_it(team: Team) -> No
     answer = team.backend.post("/v1/alerts", json={"title": "Again", "dedup_key": key, "topic": "a"})
     again = answer.json()
     assert (answer.status_code, again["id"], again["seq"]) == (200, first["id"], first["seq"])
-    assert (again["occurrences"], again["title"]) == (2, first["title"])
+    assert (again["occurrences"], again["title"]) == (2, "Again")
     assert again["updated_at"] > first["updated_at"]
     assert team.post(dedup_key=key, topic="b")["id"] != first["id"]
     act(team.ann, first, "resolve")
@@ -301,7 +310,7 @@ def test_a_batch_counts_repetitions_too(team: Team) -> None:
     assert [result["status"] for result in results] == [201, 201, 200]
     assert results[0]["id"] == results[2]["id"]
     alert = team.ann.get(f"/v1/alerts/{results[0]['id']}").json()
-    assert (alert["occurrences"], alert["severity"], alert["title"]) == (2, "error", "a")
+    assert (alert["occurrences"], alert["severity"], alert["title"]) == (2, "error", "c")
 
 
 # What time does.

@@ -84,7 +84,7 @@ def test_an_alert_with_the_key_of_an_unresolved_one_repeats_it(status: str) -> N
     outcome = post(title="Again").apply(unit)
     [alert] = unit.changed.values()
     assert (outcome.id, outcome.seq, outcome.repeated) == (holder.id, 3, True)
-    assert (alert.occurrences, alert.title, outcome.wire) == (2, "It happened", alert.wire())
+    assert (alert.occurrences, alert.title, outcome.wire) == (2, "Again", alert.wire())
     assert kinds(unit) == ["repeated"]
 
 

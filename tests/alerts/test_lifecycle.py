@@ -173,6 +173,40 @@ def test_an_alert_escalates_to_all_who_may_see_its_topic_once() -> None:
     assert list(lifecycle.process_due(transition.alert, LATER)) == []
 
 
+NEWS = {"title": "97 %", "body": "Nearly full.", "attributes": {"full": 97}, "links": [{"title": "t", "url": "u"}]}
+
+
+@pytest.mark.parametrize(
+    ("shown", "posted", "is_shown"),
+    [
+        (None, None, True),
+        (NOW, None, True),
+        (None, NOW, True),
+        (NOW, NOW, True),
+        (NOW, LATER, True),
+        (LATER, NOW, False),
+    ],
+)
+def test_a_repetition_replaces_what_the_alert_says_unless_it_occurred_before(
+    shown: datetime | None, posted: datetime | None, *, is_shown: bool
+) -> None:
+    alert = stored(title="80 %", occurred_at=shown, recipients=["ann"], source="other")
+    changed = lifecycle.repeat(alert, stored(**NEWS, occurred_at=posted), LATER).alert
+    assert ({name: getattr(changed, name) for name in NEWS} == NEWS) is is_shown
+    assert changed.occurred_at == (posted if is_shown else shown)
+    assert (changed.occurrences, changed.source, changed.recipients) == (2, "other", ["ann"])
+
+
+def test_a_late_repetition_is_counted_and_changes_the_status_of_nothing() -> None:
+    alert = stored(title="80 %", status="resolved", occurred_at=NOW, expires_at=NOW)
+    first = lifecycle.repeat_late(alert, stored(title="80 %", occurred_at=NOW, severity="critical"), LATER)
+    counted = replace(alert, occurrences=2, updated_at=LATER, last_repeat_event_at=LATER)
+    assert first == Transition(counted, "alert.repeated")
+    second = lifecycle.repeat_late(first.alert, stored(title="97 %", occurred_at=LATER), LATER)
+    assert (second.kind, second.alert.occurrences, second.alert.title) == (None, 3, "97 %")
+    assert not second.alert.is_due(LATER + timedelta(days=1))
+
+
 def test_a_pending_repeat_event_comes_before_the_expiry() -> None:
     alert = stored(occurrences=3, last_repeat_event_at=NOW, repeat_event_due_at=NOW + SECOND, expires_at=NOW + SECOND)
     assert [transition.kind for transition in lifecycle.process_due(alert, LATER)] == [

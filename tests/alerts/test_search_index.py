@@ -48,7 +48,10 @@ def post(rest: httpx2.Client, topic: str, title: str, **fields: Any) -> dict[str
 
 async def indexed(node: Node) -> None:
     """Wait until the indexer has reached the last alert."""
-    query = "SELECT (SELECT max(seq) FROM alert_search) = (SELECT max(seq) FROM alerts)"
+    query = (
+        "SELECT (SELECT max(seq) FROM alert_search) = (SELECT max(seq) FROM alerts)"
+        " AND NOT EXISTS (SELECT FROM search_changes)"
+    )
     await eventually(lambda: _is_true(node, query))
 
 
@@ -98,6 +101,20 @@ async def test_alerts_are_found_by_what_their_attributes_hold(
         ({}, {"one", "two", "none"}),
     ):
         assert found(rest, topic, attributes=json.dumps(attributes)) == titles, attributes
+
+
+@pytest.mark.parametrize("wait", [False, True])
+async def test_a_repeated_alert_is_found_by_what_it_says_now(
+    lenient: Node, rest: httpx2.Client, topic: str, *, wait: bool
+) -> None:
+    for level, attributes in (("eighty", {"full": 80}), ("ninety", {"full": 90}), ("hundred", {"full": 97})):
+        post(rest, topic, "disk", dedup_key="d", body=level, attributes=attributes)
+        if wait:
+            await indexed(lenient)
+    for words, titles in (("hundred", {"disk"}), ("eighty", set()), ("ninety", set())):
+        assert found(rest, topic, q=words) == titles, words
+    for full, titles in ((97, {"disk"}), (80, set())):
+        assert found(rest, topic, attributes=json.dumps({"full": full})) == titles, full
 
 
 def test_filters_narrow_together(rest: httpx2.Client, lenient: Node, topic: str) -> None:

@@ -71,19 +71,21 @@ def button(tab: Tab, name: str) -> Any:
     return tab["detail"].get_by_role("button", name=name, exact=True)
 
 
+LONG: dict[str, Any] = {
+    "topic": "payments.eu",
+    "severity": "critical",
+    "body": BODY,
+    "attributes": {"acquirer": "X", "rate": 0.78, "regions": ["DE", "FR"]},
+    "links": [{"title": "Runbook", "url": "https://runbooks.example/acquirer"}],
+    "recipients": ["alice", "bob"],
+    "dedup_key": "acceptance/X",
+    "expires_at": "2125-01-01T00:00:00Z",
+    "escalate_after": 900,
+}
+
+
 async def post_long(node: Node) -> dict[str, Any]:
-    return await node.post(
-        "Card acceptance below 80 %",
-        topic="payments.eu",
-        severity="critical",
-        body=BODY,
-        attributes={"acquirer": "X", "rate": 0.78, "regions": ["DE", "FR"]},
-        links=[{"title": "Runbook", "url": "https://runbooks.example/acquirer"}],
-        recipients=["alice", "bob"],
-        dedup_key="acceptance/X",
-        expires_at="2125-01-01T00:00:00Z",
-        escalate_after=900,
-    )
+    return await node.post("Card acceptance below 80 %", **LONG)
 
 
 # Opening.
@@ -266,14 +268,8 @@ async def test_an_alert_that_is_opened_while_the_stream_catches_up_ends_where_it
 
 async def test_an_alert_shows_all_that_it_says(node: Node, tab: Tab) -> None:
     answer = await post_long(node)
-    again = {
-        "topic": "payments.eu",
-        "recipients": ["alice", "bob"],
-        "dedup_key": "acceptance/X",
-        "expires_at": "2125-01-01T00:00:00Z",
-    }
     async with node.http() as billing:
-        await billing.post("/v1/alerts", json={"title": "Again", **again})
+        await billing.post("/v1/alerts", json={"title": answer["title"], **LONG})
     await show(tab, node, answer["id"])
     body = tab["body"]
     await expect(body.locator("strong")).to_have_text("times out")
@@ -302,6 +298,19 @@ async def test_an_alert_shows_all_that_it_says(node: Node, tab: Tab) -> None:
         await expect(facts).to_contain_text(fact)
     await expect(tab["detail"]).to_have_attribute("data-severity", "critical")
     await expect(tab["status"]).to_have_text("open")
+    await expect(tab["said"]).to_have_count(0)
+
+
+async def test_what_a_repetition_says_is_shown_as_it_comes_and_the_first_in_the_timeline(node: Node, tab: Tab) -> None:
+    answer = await node.post("80 % full", body="20 GB left", dedup_key="disk")
+    await show(tab, node, answer["id"])
+    await expect(tab["said"]).to_have_count(0)
+    async with node.http() as billing:
+        await billing.post("/v1/alerts", json={"title": "97 % full", "body": "3 GB left", "dedup_key": "disk"})
+    await expect(tab["detail-title"]).to_have_text("97 % full")
+    await expect(tab["body"]).to_have_text("3 GB left")
+    await expect(tab["said"]).to_have_text("80 % full20 GB left")
+    await expect(tab["alert"].get_by_text("97 % full")).to_have_count(1)
 
 
 HOSTILE = [

@@ -232,6 +232,7 @@ def test_the_welcome_names_the_connection_and_where_it_starts() -> None:
     [welcome] = greeted(Start(at(7)))
     assert (welcome["type"], welcome["recipient"], welcome["head"]) == ("welcome", "alice", 20)
     assert (welcome["after"], welcome["cursor"]) == (7, at(7).cursor)
+    assert welcome["event_bytes"] == 32768
     assert welcome["limits"] == {"message_bytes": 16384, "messages": "200/second; 3000/minute"}
 
 

@@ -13,7 +13,7 @@ from tests.stream.conftest import post_and_fan_out
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LARGE = {"body": "x" * 16_000, "attributes": {"y": "y" * 16_000}}
+LARGE = {"body": "x" * 16_000, "attributes": {"y": "y" * 8_000}}
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def own_sent_seq(node: Node, subject: str) -> int | None:
 
 async def test_a_slow_reader_delays_nobody_and_catches_up_without_a_hole(shared: Node, subject: str) -> None:
     async with await stuck(shared, subject) as slow, await shared.live() as quick:
-        posted = sorted(await shared.post_all([LARGE] * 160))
+        posted = sorted(await shared.post_all([LARGE] * 220))
         assert [event["seq"] for event in await quick.events(len(posted))] == posted
         lag = await eventually(lambda: own_sent_seq(shared, subject))
         assert lag < posted[-1]
@@ -90,7 +90,7 @@ async def test_a_slow_reader_delays_nobody_and_catches_up_without_a_hole(shared:
 async def test_a_reader_that_stays_stuck_is_closed_and_resumes_where_it_was(strict: Node, subject: str) -> None:
     head = await post_and_fan_out(strict)
     async with await stuck(strict, subject) as slow:
-        posted = sorted(await strict.post_all([LARGE] * 160))
+        posted = sorted(await strict.post_all([LARGE] * 220))
         query = "SELECT * FROM connections WHERE recipient = $1 AND closed_at IS NOT NULL"
         [row] = await eventually(lambda: strict.sql(query, subject))
         assert (row["close_code"], row["close_reason"]) == (1013, "slow_consumer")

@@ -31,6 +31,7 @@ ONE_OF_EACH: dict[str, tuple[frames.Frame, dict[str, Any]]] = {
             after=Position(1, 0x1122334400000000),
             heartbeat_seconds=15,
             token_expires_at=AT,
+            event_bytes=2,
             limits={"message_bytes": 1},
         ),
         {
@@ -41,6 +42,7 @@ ONE_OF_EACH: dict[str, tuple[frames.Frame, dict[str, Any]]] = {
             "cursor": "1-11223344",
             "heartbeat_seconds": 15,
             "token_expires_at": "2026-11-21T09:41:07.000005Z",
+            "event_bytes": 2,
             "limits": {"message_bytes": 1},
         },
     ),

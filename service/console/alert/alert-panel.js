@@ -138,8 +138,8 @@ export class AlertPanel {
   applyEvent(event) {
     if (event.alert.id !== this.#openId) return;
     const { alert, seq, kind, at, actor, comment } = event;
-    const { status, severity, occurrences } = alert;
-    this.#timeline.add([{ seq, kind, at, actor, comment, status, severity, occurrences }]);
+    const { status, severity, occurrences, title, body } = alert;
+    this.#timeline.add([{ seq, kind, at, actor, comment, status, severity, occurrences, title, body }]);
     if (this.#newest.applyEvent(event)) this.#render();
     this.#receipts.reloadSoon();
   }

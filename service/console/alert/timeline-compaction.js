@@ -7,11 +7,20 @@
  *
  * A flapping alert may be repeated once a second for days. The first of a run is kept because it may have changed the
  * severity, which only the event before it shows, and that one may be on a page that is not loaded yet.
+ *
+ * The title and the body are those that the alert had, where it has others now: of the event that raised it, and of each
+ * event after which they were different. What the alert says now stands above the timeline.
  */
 
 /** @import { TimelineEvent } from "../stream/wire-types.js" */
 
-/** @typedef {{key: string, event: TimelineEvent, severityChanged: boolean}} TimelineEntry  `severityChanged`: since the event before. */
+/**
+ * @typedef {object} TimelineEntry
+ * @property {string} key
+ * @property {TimelineEvent} event
+ * @property {boolean} severityChanged  Since the event before.
+ * @property {boolean} isOutdated  Whether the alert said something else before this event, and says something else now.
+ */
 
 const REPEATED = "alert.repeated";
 
@@ -41,9 +50,18 @@ export function entriesOf(events) {
     if (event.kind !== REPEATED || severityChanged) run = "";
     else if (run) entries.pop();
     else run = `repeated after ${before?.seq ?? 0}`;
-    entries.push({ key: run || String(event.seq), event, severityChanged });
+    entries.push({ key: run || String(event.seq), event, severityChanged, isOutdated: false });
+  });
+  const now = events.at(-1);
+  entries.forEach((entry, index) => {
+    entry.isOutdated = ![entries[index - 1]?.event, now].some((other) => isSameContent(other, entry.event));
   });
   return entries;
+}
+
+/** @param {TimelineEvent | undefined} one @param {TimelineEvent | undefined} other */
+function isSameContent(one, other) {
+  return one?.title === other?.title && one?.body === other?.body;
 }
 
 /** @param {TimelineEvent | undefined} one @param {TimelineEvent | undefined} next */

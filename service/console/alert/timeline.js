@@ -130,18 +130,27 @@ function isEventOf({ id, actor, text, after }, { seq, actor: by, comment }) {
 
 /** @param {TimelineEntry} entry @returns {KeyedItem} */
 function entryItem(entry) {
-  const { key, event, severityChanged } = entry;
+  const { key, event, severityChanged, isOutdated } = entry;
   const { seq, kind, at, actor } = event; // After a reset, another event may have the seq.
-  return { key, state: `${seq} ${kind} ${at} ${actor} ${severityChanged}`, build: () => elementOf(entry) };
+  const state = `${seq} ${kind} ${at} ${actor} ${severityChanged} ${isOutdated}`;
+  return { key, state, build: () => elementOf(entry) };
 }
 
 /** @param {TimelineEntry} entry */
-function elementOf({ event, severityChanged }) {
+function elementOf({ event, severityChanged, isOutdated }) {
   const { kind, comment, actor, at, seq, severity } = event;
   const attributes = { class: "step", "data-kind": kind.replace("alert.", ""), "data-seq": String(seq) };
   if (kind === COMMENTED && comment) return element("li", attributes, ...commentOf(actor, comment.text, age(at)));
   const change = severityChanged ? [` and is now ${severity}`] : [];
-  return element("li", attributes, element("p", "", ...descriptionOf(event), ...change, " ", age(at)));
+  const description = element("p", "", ...descriptionOf(event), ...change, " ", age(at));
+  return element("li", attributes, description, ...(isOutdated ? contentOf(event) : []));
+}
+
+/** What the alert said then. @param {TimelineEvent} event */
+function contentOf({ title, body }) {
+  const shown = [element("div", "", foreign("", title))];
+  if (body) shown.push(element("div", { class: "markdown" }, ...render(body)));
+  return [element("div", { class: "comment", "data-testid": "said" }, ...shown)];
 }
 
 /** @param {TimelineEvent} event @returns {(Node | string)[]} */

@@ -37,6 +37,7 @@
  * @property {string} cursor
  * @property {number} heartbeat_seconds
  * @property {string} token_expires_at
+ * @property {number} event_bytes
  */
 
 /** @typedef {{id: string, text: string}} Comment */
@@ -54,7 +55,7 @@
  */
 
 /** @typedef {{alerts: (Alert & {seq: number})[], next: string | null, head: number, cursor: string}} AlertPage */
-/** @typedef {Pick<EventFrame, "seq" | "kind" | "at" | "actor"> & Pick<Alert, "status" | "severity" | "occurrences"> & {comment?: Comment | null}} TimelineEvent */
+/** @typedef {Pick<EventFrame, "seq" | "kind" | "at" | "actor"> & Pick<Alert, "status" | "severity" | "occurrences" | "title" | "body"> & {comment?: Comment | null}} TimelineEvent */
 /** @typedef {{events: TimelineEvent[], next: string | null}} TimelinePage */
 /** @typedef {Comment & {actor: string, at: string}} CommentOut */
 

@@ -48,3 +48,22 @@ test("it does not matter in which order the pages come, nor whether an event com
   assert.deepEqual(later, mergeEvents([], events));
   assert.deepEqual(shown(later), [1, 9, "10 changed", 19, 20]);
 });
+
+const says = (seq, kind, title, body = null) => ({ ...event(seq, kind), title, body });
+const outdated = (events) =>
+  entriesOf(events)
+    .filter(({ isOutdated }) => isOutdated)
+    .map(({ event: { title } }) => title);
+
+test("what the alert said is shown once, where it says something else now", () => {
+  const first = [says(1, "created", "80 %"), says(2, "acknowledged", "80 %")];
+  assert.deepEqual(outdated(mergeEvents([], first)), []);
+  const later = mergeEvents(mergeEvents([], first), [says(3, "repeated", "90 %"), says(4, "repeated", "97 %")]);
+  assert.deepEqual(outdated(later), ["80 %"]);
+  const then = mergeEvents(later, [
+    says(5, "resolved", "97 %"),
+    says(6, "reopened", "97 %"),
+    says(7, "repeated", "99 %"),
+  ]);
+  assert.deepEqual(outdated(then), ["80 %", "97 %"]);
+});

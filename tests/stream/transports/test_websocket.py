@@ -363,7 +363,7 @@ async def test_a_client_that_does_not_read_holds_no_socket_for_ever_and_the_ledg
             for name, client in zip(LEAVE, clients, strict=True):
                 await client.upgrade(f"{name} {when}", after=0)
             if when == "before":
-                await node.post_all([{"body": "x" * 16_000, "attributes": {"y": "y" * 16_000}}] * 160)
+                await node.post_all([{"body": "x" * 16_000, "attributes": {"y": "y" * 8_000}}] * 220)
             await asyncio.gather(
                 *(
                     leave(node, f"{name} {when}", client, LEAVE[name])

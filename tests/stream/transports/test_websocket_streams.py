@@ -186,6 +186,7 @@ async def test_the_welcome_says_where_the_log_stands_and_what_may_be_sent(shared
         "cursor": "0",
         "heartbeat_seconds": 15,
         "token_expires_at": row["token_expires_at"].strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "event_bytes": 32768,
         "limits": {"message_bytes": 16384, "messages": "200/second; 3000/minute"},
     }
 
