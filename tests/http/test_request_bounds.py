@@ -27,7 +27,14 @@ if TYPE_CHECKING:
     from tests.harness import Node, Process
 
 EVERYTHING = "alerts:read alerts:write alerts:manage audit:read admin"
-EXAMPLE_OF = {"topic": "a.*", "severity": "info", "status": "open", "source": "billing", "recipient": "alice"}
+EXAMPLE_OF = {
+    "topic": "a.*",
+    "severity": "info",
+    "status": "open",
+    "source": "billing",
+    "recipient": "alice",
+    "subject": "alice",
+}
 LISTS = [
     (path, parameter["name"])
     for path, _, operation in operations(document())
