@@ -5,7 +5,7 @@
  * sent is shown at the end until its event arrives.
  */
 
-import { element } from "../ui/dom.js";
+import { element, foreign } from "../ui/dom.js";
 import { renderKeyed } from "../ui/keyed-list.js";
 import { age } from "../ui/live-times.js";
 import { person } from "../ui/people.js";
