@@ -146,11 +146,11 @@ def all_pages(rest: httpx2.Client, path: str, name: str, **query: Any) -> list[l
 
 
 def test_a_page_of_large_alerts_is_shorter_and_none_is_left_out(rest: httpx2.Client) -> None:
-    large = {"title": "large", "topic": "large", "body": "é" * 8_000, "attributes": {"text": "é" * 8_000}}
+    large = {"title": "large", "topic": "large", "body": "é" * 6_000, "attributes": {"text": "é" * 6_000}}
     for _ in range(2):
         assert rest.post("/v1/alerts/batch", json=[large] * 50).status_code == 200
     pages = all_pages(rest, "/v1/alerts", "alerts", topic="large", limit=200)
-    assert [len(page) for page in pages] == [33, 33, 33, 1]
+    assert [len(page) for page in pages] == [44, 44, 12]
     seqs = [alert["seq"] for page in pages for alert in page]
     assert len(seqs) == 100
     assert seqs == sorted(seqs, reverse=True)
