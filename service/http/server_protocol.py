@@ -19,7 +19,7 @@ written is in the kernel, or the socket reports that it is full, as with WebSock
     headers ──► body ──► response ──► (the next request)
        │          │         │
        │          │         └ not read within twice the timeout: aborted; no request is parsed before it is
-       │          └ too large, trailers included: aborted; not complete within twice the timeout: closed
+       │          └ much too large, trailers included: aborted; not complete within twice the timeout: closed
        └ over 32 KiB: 431; not complete within the timeout: 408
 """
 
@@ -54,6 +54,9 @@ byte of it may be a chunk."""
 BODY_SLACK_BYTES = 1024 * 1024
 """What chunk headers and trailers may add to a body, and what may be in flight when it is
 refused."""
+DROPPED_MAX_BYTES = 64 * 1024 * 1024
+"""What is read and dropped of a body of known length that was refused: a client that still sends when
+the connection is closed may not get the answer (RFC 9112, section 9.6)."""
 _END = b"\r\n\r\n"
 """Where headers end, and a chunked body with its trailers."""
 
@@ -225,10 +228,16 @@ class HttpServerProtocol(UpgradeOffers):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End a request."""
+        """End a request; one that was answered before its body had arrived starts the time-out of the next one."""
         self._receiving = False
         self._body_arrived()
         super().on_message_complete()
+        cycle = self.cycle
+        if cycle is not None and cycle.scope is self.scope and cycle.response_complete:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         """End a response: go on with what waits, or wait for the next request."""
@@ -262,7 +271,10 @@ class HttpServerProtocol(UpgradeOffers):
         return not self._receiving or self._body_is_unread()
 
     def _body_is_unread(self) -> bool:
-        return self._receiving and self.cycle is not None and len(self.cycle.body) > HIGH_WATER_LIMIT
+        cycle = self.cycle
+        return (
+            self._receiving and cycle is not None and not cycle.response_complete and len(cycle.body) > HIGH_WATER_LIMIT
+        )
 
     def _wait(self, data: bytes) -> None:
         self._waiting += data
@@ -296,7 +308,7 @@ class HttpServerProtocol(UpgradeOffers):
                     self.handle_websocket_upgrade()
                     return
             except httptools.HttpParserError:
-                self._refuse(MalformedRequest("The request is not valid HTTP."))
+                self._refuse(_not_http(data))
                 return
             if self._receiving and self._header_timer is None:
                 self._expect_body(size)
@@ -379,7 +391,8 @@ class HttpServerProtocol(UpgradeOffers):
 
     def _expect_body(self, size: int) -> None:
         self._body_bytes += size
-        if self._body_bytes > self.config.request_max_bytes + BODY_SLACK_BYTES:
+        slack = DROPPED_MAX_BYTES if self._body_left else BODY_SLACK_BYTES
+        if self._body_bytes > self.config.request_max_bytes + slack:
             self.transport.abort()
         elif self._body_timer is None:
             self._body_timer = self.loop.call_later(2 * self.config.request_timeout, self.transport.close)
@@ -403,6 +416,13 @@ class HttpServerProtocol(UpgradeOffers):
         if not self.transport.is_closing():
             seconds = self.config.request_timeout
             refuse(self.transport, RequestTimeout(f"The headers did not arrive within {seconds:g} s."))
+
+
+def _not_http(data: bytes) -> MalformedRequest:
+    """Return the refusal of what the parser does not read."""
+    if not data.partition(b"\r\n")[0].isascii():
+        return MalformedRequest("The request line is not ASCII: percent-encode its address as UTF-8.")
+    return MalformedRequest("The request is not valid HTTP.")
 
 
 def headers_too_large() -> HeadersTooLarge:

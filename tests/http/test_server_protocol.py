@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 import uvicorn
 
-from service.http import sockets
+from service.http import server_protocol, sockets
 from service.http.body_budget import UNCOUNTED_BYTES
 from service.http.server_protocol import SLICE_BYTES, HttpServerProtocol, ServerConfig
 from service.http.sockets import FILES_RESERVED, IDLE_SOCKETS, Sockets, raise_file_limit, sockets_max
@@ -100,7 +100,7 @@ class Server:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.served.append(scope["path"])
         await self.may_answer.wait()
-        while (await receive()).get("more_body"):
+        while scope["path"] != "/refused" and (await receive()).get("more_body"):
             pass
         body = BODY if scope["path"] == "/large" else scope["path"].encode() + b";"
         head = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
@@ -230,6 +230,43 @@ async def test_a_body_of_many_chunks_is_parsed_in_many_turns(server: Server) -> 
     most = max(Protocol.chunks.count(turn) for turn in set(Protocol.chunks))
     assert len(Protocol.chunks) == MANY
     assert most <= 2 * SLICE_BYTES / 6
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_nobody_reads_is_dropped_and_the_next_request_served(server: Server, framing: str) -> None:
+    body = b"x" * 1_000_000 if "Length" in framing else chunked(b"x" * 1_000_000)
+    request = asked(framing, method="POST", path="/refused", close=False) + body
+    server.may_answer.clear()
+    with await server.connect() as client:
+        sending = asyncio.create_task(send_all(client, request + gets(1, "/last")))
+        await eventually(lambda: server.connections and server.connections[0].flow.read_paused)
+        server.may_answer.set()
+        await read_until(client, b"/last;")
+        await sending
+
+
+async def test_a_body_that_nobody_reads_holds_a_connection_no_longer_than_others(server: Server) -> None:
+    server.config.timeout_keep_alive = 0.3  # type: ignore[assignment] # a fraction will do
+    server.config.request_timeout = 0.15
+    head = asked("Content-Length: 3000000", method="POST", path="/refused", close=False)
+    for sent in (b"", b"x", b"x" * 2_999_999, b"x" * 3_000_000):
+        with await server.connect() as client:
+            await send_all(client, head)
+            await read_until(client, b"/refused;")
+            await send_all(client, sent)
+            await eventually(lambda: not server.connections)
+
+
+async def test_a_body_that_is_much_too_large_ends_the_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_protocol, "DROPPED_MAX_BYTES", 2_000_000)
+    head = asked("Content-Length: 40000000", method="POST", path="/refused", close=False)
+    with await server.connect() as client:
+        await send_all(client, head)
+        await read_until(client, b"/refused;")
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            await send_all(client, b"x" * 40_000_000)
 
 
 async def test_what_waits_on_all_connections_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
