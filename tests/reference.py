@@ -18,13 +18,34 @@ import yaml
 from prometheus_client import REGISTRY
 
 import service.metrics  # noqa: F401 - registers the metrics
+from service.alerts.batch_request import ITEMS_MAX, LINES_MAX
+from service.alerts.event_size import alert_max_bytes
+from service.alerts.fields import (
+    ATTRIBUTES_MAX_BYTES,
+    ATTRIBUTES_MAX_DEPTH,
+    BODY_MAX_BYTES,
+    ESCALATE_MAX,
+    HYPHENS_MAX,
+    LINKS_MAX,
+    LISTED_MAX,
+    NUMBER_MAX,
+    NUMBER_MIN,
+    RECIPIENTS_MAX,
+    TITLE_MAX,
+    URL_MAX,
+    WORDS_MAX,
+)
 from service.app import create_app
 from service.auth.issuers import load_keyring
+from service.auth.principal import SUBJECT_MAX
 from service.database.base import STATUSES
 from service.database.engine import parse_url
 from service.errors import CloseReason
 from service.http.openapi import all_refusals
-from service.settings import PREFIX, Settings, groups
+from service.http.request_body import BATCH_VALUES_MAX, VALUES_MAX
+from service.http.request_bounds import HEADERS_MAX, PARAMETERS_MAX, PATH_MAX_BYTES, QUERY_MAX_BYTES
+from service.http.server_protocol import HEADERS_MAX_BYTES
+from service.settings import EVENT_MAX_BYTES, PREFIX, Settings, groups
 from service.severity import SEVERITIES
 from service.stream.asyncapi import document as asyncapi_document
 from service.stream.frames import FrameErrorCode
@@ -136,6 +157,34 @@ export const SEEN_MAX = {SEEN_MAX};
 """
 
 
+def limits() -> str:
+    """Return the table of what a request may have; the settings hold the sizes of bodies."""
+    rows = [
+        ("an alert", f"{alert_max_bytes(EVENT_MAX_BYTES)} bytes as JSON: `TOCSIN_EVENT_MAX_BYTES` less 6 KiB"),
+        ("`title`, the title of a link, `dedup_key`", f"{TITLE_MAX} characters"),
+        ("`body`, a comment", f"{BODY_MAX_BYTES} bytes of UTF-8"),
+        ("`attributes`", f"{ATTRIBUTES_MAX_BYTES} bytes as JSON, {ATTRIBUTES_MAX_DEPTH} levels"),
+        ("an integer in `attributes`", "±(2^53 - 1); send larger ones as text"),
+        ("another number in `attributes`", f"{NUMBER_MIN:g} to {NUMBER_MAX:g}, and 0"),
+        ("`links`", f"{LINKS_MAX} items"),
+        ("the `url` of a link", f"{URL_MAX} characters"),
+        ("`recipients`", f"{RECIPIENTS_MAX} items of {SUBJECT_MAX} characters"),
+        ("`topic`", f"{TOPIC_MAX} characters"),
+        ("`Idempotency-Key`", f"{SUBJECT_MAX} characters"),
+        ("`escalate_after`", f"{ESCALATE_MAX} seconds"),
+        ("a batch, a notification of Alertmanager", f"{ITEMS_MAX} alerts"),
+        ("NDJSON", f"{LINES_MAX} lines, blank ones included"),
+        ("`q`", f"{WORDS_MAX} characters, {HYPHENS_MAX} hyphens"),
+        ("a query parameter that is repeated", f"{LISTED_MAX} items"),
+        ("the path of an address", f"{PATH_MAX_BYTES} bytes"),
+        ("the query of an address", f"{QUERY_MAX_BYTES} bytes, {PARAMETERS_MAX} parameters"),
+        ("request line and headers", f"{HEADERS_MAX_BYTES} bytes, {HEADERS_MAX} headers"),
+        ("the JSON of one alert", f"{VALUES_MAX} values (commas and opening brackets)"),
+        ("the JSON of several alerts, or of CloudEvents", f"{BATCH_VALUES_MAX} values"),
+    ]
+    return table(("what", "at most"), rows)
+
+
 def frame_errors() -> str:
     """Return the codes of ``error`` frames."""
     return ", ".join(f"`{code}`" for code in get_args(FrameErrorCode))
@@ -162,6 +211,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "settings": settings,
         "problems": problems,
         "closes": closes,
+        "limits": limits,
         "frame-errors": frame_errors,
         "metrics": metrics,
     },

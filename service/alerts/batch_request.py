@@ -23,7 +23,7 @@ from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
 from service.errors import InternalError, InvalidRequest, OutcomeUnknown, Overloaded, RequestRefused, TokenRevoked
 from service.http.problems import problem_document, validation_refusal
-from service.http.request_body import BATCH_VALUES_MAX, VALUES_MAX, parse_json, require_values
+from service.http.request_body import BATCH_VALUES_MAX, parse_json, require_values, validated
 from service.http.turns import Turn
 
 if TYPE_CHECKING:
@@ -102,10 +102,8 @@ def read_item(item: Any, principal: Principal, now: datetime) -> QueueItem:
         RequestRefused: it is not valid, or the token may not post it.
 
     """
-    if isinstance(item, bytes):
-        require_values(item, VALUES_MAX)
     try:
-        alert = BatchItem.model_validate_json(item) if isinstance(item, bytes) else BatchItem.model_validate(item)
+        alert = validated(BatchItem, item) if isinstance(item, bytes) else BatchItem.model_validate(item)
     except ValidationError as error:
         raise validation_refusal(error) from None
     return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert))

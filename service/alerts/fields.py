@@ -12,7 +12,6 @@ out in digits, does not turn into megabytes.
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -37,6 +36,8 @@ URL_MAX = 2000
 KEY_MAX = 200
 ESCALATE_MAX = 7 * 86_400
 TIME_MAX = 64
+WORDS_MAX = 200
+"""Characters of the words of a search."""
 HYPHENS_MAX = 20
 """In the words of a search: each may exclude, and PostgreSQL parses 30 exclusions in a row."""
 LISTED_MAX = 100
@@ -60,6 +61,7 @@ ATTRIBUTE_PATTERN = f"^{_IN_LINE}*$"
 NAME_PATTERN = f"^{VISIBLE_PATTERN}({_IN_LINE}*{VISIBLE_PATTERN})?$"
 URL_PATTERN = f"^https?://{VISIBLE_PATTERN}+$"
 
+_URL = re.compile(URL_PATTERN)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _NOT_IN_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 NOT_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -135,6 +137,8 @@ def _in_future(value: datetime) -> datetime:
 
 
 def _url(value: str) -> str:
+    if _URL.fullmatch(value) is None:
+        raise ValueError("must be an address that begins with http:// or https:// and has no blanks")
     try:
         host = urlsplit(value).hostname
     except ValueError:
@@ -161,8 +165,6 @@ def _json(value: Any, depth: int = ATTRIBUTES_MAX_DEPTH) -> Any:
     """Accept JSON that PostgreSQL, a browser and the encoder can hold."""
     if isinstance(value, str):
         _characters(value, NOT_IN_TEXT)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("numbers must be finite")
     elif isinstance(value, float) and value and not NUMBER_MIN <= abs(value) <= NUMBER_MAX:
         raise ValueError("numbers must lie between 1e-30 and 1e30: send others as text")
     elif isinstance(value, int) and abs(value) > INTEGER_MAX:
@@ -192,10 +194,15 @@ def _is_small(value: dict[str, Any]) -> bool:
         return True  # it holds a value that is refused by itself
 
 
-Line = Annotated[str, AfterValidator(_line), documented(pattern=LINE_PATTERN, minLength=1)]
-"""One line of text that is not blank."""
+_LINE = (AfterValidator(_line), documented(pattern=LINE_PATTERN, minLength=1))
+"""One line of text that is not blank. Its length is checked before, as characters; afterwards it would be items."""
 
-Words = Annotated[Line, AfterValidator(_words)]
+Title = Annotated[str, Field(max_length=TITLE_MAX), *_LINE]
+
+Key = Annotated[str, Field(max_length=KEY_MAX), *_LINE]
+"""The key of a deduplication."""
+
+Words = Annotated[str, Field(max_length=WORDS_MAX), *_LINE, AfterValidator(_words)]
 """The words of a search, in websearch syntax."""
 
 Text = Annotated[str, AfterValidator(_text), documented(pattern=TEXT_PATTERN, maxLength=BODY_MAX_BYTES)]
@@ -226,9 +233,9 @@ Recipients = Annotated[list[Name], AfterValidator(_distinct), documented(uniqueI
 
 Url = Annotated[
     str,
+    Field(max_length=URL_MAX),
     AfterValidator(_url),
-    Field(max_length=URL_MAX, pattern=URL_PATTERN),
-    documented(format="link", maxLength=URL_MAX),
+    documented(format="link", pattern=URL_PATTERN),
 ]
 """An address that a browser can open."""
 

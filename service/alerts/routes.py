@@ -40,7 +40,7 @@ from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import part
 from service.http.queries import Reads
 from service.http.rate_limits import RestLimits
-from service.http.request_body import media_type, read_body, read_model, require_json
+from service.http.request_body import media_type, read_body, read_model, require_json, require_utf_8
 from service.http.source_requests import count_refused
 from service.settings import ServerSettings
 from service.severity import Severity
@@ -86,8 +86,9 @@ async def post_batch(request: Request) -> Response:
     the header of a single POST does. Each alert counts against the write limit.
     """
     principal = await _writer(request)
-    lines = media_type(request) in batch_request.NDJSON_TYPES
-    if not lines:
+    if lines := media_type(request) in batch_request.NDJSON_TYPES:
+        require_utf_8(request)
+    else:
         require_json(request)
     body = await read_body(request, max_bytes=part(request, ServerSettings).batch_max_bytes)
     items = batch_request.split(body, lines=lines)
@@ -169,7 +170,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     source: Annotated[list[Name], listed("who posted it; repeat for several")] = [],  # noqa: B006
     q: Annotated[
         Words | None,
-        Query(max_length=200, description='words of title and body: a b, "a b", a or b, -a; at most 20 hyphens'),
+        Query(description='words of title and body: a b, "a b", a or b, -a; at most 20 hyphens'),
     ] = None,
     attributes: Annotated[
         str | None,

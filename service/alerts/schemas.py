@@ -14,18 +14,17 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from service.alerts.alert_record import Status
 from service.alerts.fields import (
     ESCALATE_MAX,
-    KEY_MAX,
     LINKS_MAX,
     RECIPIENTS_MAX,
-    TITLE_MAX,
     WHOLE,
     Attributes,
     CommentBody,
     FutureTime,
-    Line,
+    Key,
     Name,
     Recipients,
     Text,
+    Title,
     Topic,
     Url,
 )
@@ -38,7 +37,7 @@ class AlertLink(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    title: Annotated[Line, Field(max_length=TITLE_MAX)]
+    title: Title
     url: Url
 
 
@@ -63,7 +62,7 @@ class AlertIn(BaseModel):
 
     topic: Topic = "default"
     severity: Severity = "info"
-    title: Annotated[Line, Field(max_length=TITLE_MAX)]
+    title: Title
     body: Text | None = Field(None, description="at most 16 KiB of UTF-8")
     attributes: Attributes = Field(
         default_factory=dict,
@@ -76,7 +75,7 @@ class AlertIn(BaseModel):
     recipients: Recipients | None = Field(
         None, min_length=1, max_length=RECIPIENTS_MAX, description="these admins only; null: all who may see the topic"
     )
-    dedup_key: Annotated[Line, Field(max_length=KEY_MAX)] | None = Field(
+    dedup_key: Key | None = Field(
         None,
         description=(
             "while an alert with this key, the same topic and the same recipients is unresolved, of this source or its"

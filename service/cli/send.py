@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 STDIN_MAX_BYTES = 32 * 1024 * 1024
 TITLE_MAX = 200
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def send(  # noqa: PLR0913 - the fields of an alert
@@ -66,10 +68,20 @@ def send(  # noqa: PLR0913 - the fields of an alert
     alerts = _from_stdin(fields) if stdin else [fields]
     if any("title" not in alert for alert in alerts):
         raise typer.BadParameter("an alert needs a title", param_hint="--title")
+    _require_characters(alerts)
     settings = load().client
     address = url or settings.url
     with explained(address), Client(address, bearer(settings, token, token_file)) as client:
         _post(client, alerts, as_json=as_json)
+
+
+def _require_characters(alerts: list[dict[str, Any]]) -> None:
+    """Refuse bytes of the command line that are not UTF-8, and halves of surrogate pairs in JSON."""
+    try:
+        json.dumps(alerts, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        found = f"U+{ord(error.object[error.start]):04X}"
+        raise CommandFailed(f"an alert has {found}, which is no character, and nothing was sent: use UTF-8") from None
 
 
 def _post(client: Client, alerts: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -102,7 +114,7 @@ def _from_stdin(fields: dict[str, Any]) -> list[dict[str, Any]]:
     data = sys.stdin.buffer.read(STDIN_MAX_BYTES + 1)
     if len(data) > STDIN_MAX_BYTES:
         raise CommandFailed(f"stdin holds more than {STDIN_MAX_BYTES} bytes: send it in parts")
-    text = data.decode(errors="replace").strip()
+    text = decoded(data).strip()
     if not text:
         raise CommandFailed("stdin is empty: nothing was sent")
     if (alerts := _parsed(text)) is not None:
@@ -112,18 +124,31 @@ def _from_stdin(fields: dict[str, Any]) -> list[dict[str, Any]]:
     return [_from_text(text, fields)]
 
 
+def decoded(data: bytes) -> str:
+    """Return the text of stdin: UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it."""
+    try:
+        return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CommandFailed(
+            f"stdin is not {error.encoding} at byte {error.start}, and nothing was sent: convert it to UTF-8"
+        ) from None
+
+
 def _parsed(text: str) -> list[dict[str, Any]] | None:
     """Return the alerts of JSON or NDJSON; None where it is text."""
     try:
         value = json.loads(text)
     except ValueError:
-        lines = [line for line in text.splitlines() if line.strip()]
-        if not all(line.lstrip().startswith("{") for line in lines):
+        # Only line feeds end a line: JSON may hold all else that splitlines() takes for an end.
+        lines = [line for line in (line.strip("\ufeff \t\r") for line in text.split("\n")) if line]
+        if not all(line.startswith("{") for line in lines):
             return None
         try:
             value = [json.loads(line) for line in lines]
         except ValueError as error:
             raise CommandFailed(f"stdin looks like JSON and cannot be read: {error}") from None
+    if isinstance(value, list) and not all(isinstance(alert, dict) for alert in value):
+        raise CommandFailed("stdin holds a list in which not every item is an object, and nothing was sent")
     alerts = value if isinstance(value, list) else [value]
     return alerts if all(isinstance(alert, dict) for alert in alerts) else None
 

@@ -2,8 +2,9 @@
 
 - The client is the one behind trusted proxies (``proxies.py``).
 - A request that has a header twice of which there can be one is refused with 400: two programs on
-  its way might each read another one. So is a transfer coding other than chunked, which nothing
-  here would undo.
+  its way might each read another one. So are a transfer coding other than chunked and a content
+  coding, which nothing here would undo.
+- A HEAD is served as the GET of its path; uvicorn leaves the body out.
 - Every answer carries the headers of ``response_headers.py``, those of errors and redirects too.
 
 uvicorn and the WebSocket core answer some requests before they get here: ``server_protocol.py`` and
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.errors import MalformedRequest
+from service.errors import MalformedRequest, RequestRefused, UnsupportedMedia
 from service.http.problems import problem_response
 from service.http.proxies import FORWARDED
 from service.http.response_headers import with_defaults
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from service.http.proxies import TrustedProxies
 
 _TRANSFER_ENCODING = b"transfer-encoding"
+_CONTENT_ENCODING = b"content-encoding"
+_CODINGS = {_TRANSFER_ENCODING, _CONTENT_ENCODING}
 SINGLE_HEADERS = frozenset(
     {
         b"authorization",
@@ -43,6 +46,13 @@ SINGLE_HEADERS = frozenset(
 _CLOSE = {"Connection": "close"}
 _CLOUD_EVENT = b"ce-"
 """The attributes of a CloudEvent in binary mode; each is a header of its own."""
+_HEAD = "tocsin.head"
+"""The key of the ASGI scope of a GET that is a HEAD."""
+
+
+def is_head(scope: Scope) -> bool:
+    """Say whether a request is a HEAD: an answer that lasts must end after its headers."""
+    return _HEAD in scope
 
 
 class Edge:
@@ -64,25 +74,29 @@ class Edge:
             await self._app(scope, receive, send)
             return
 
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET", _HEAD: True}
+
         async def send_complete(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = with_defaults(message.get("headers", ()))
             await send(message)
 
         try:
-            if len(names) < len(scope["headers"]) or _TRANSFER_ENCODING in names:
+            if len(names) < len(scope["headers"]) or not names.isdisjoint(_CODINGS):
                 check_headers(scope["headers"])
-        except MalformedRequest as refusal:
+        except RequestRefused as refusal:
             await problem_response(refusal)(scope, receive, send_complete)
         else:
             await self._app(scope, receive, send_complete)
 
 
 def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Check that the headers of a request can be read in one way only.
+    """Check that the headers of a request can be read in one way only, and its body as it is.
 
     Raises:
         MalformedRequest: they cannot. The connection is closed, as where the request ends may be disputed, too.
+        UnsupportedMedia: the body is compressed (RFC 9110, section 12.5.3).
 
     """
     seen: set[bytes] = set()
@@ -91,4 +105,9 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
             raise MalformedRequest(f"Send the header {name.decode('latin-1')} once.", headers=_CLOSE)
         if name == _TRANSFER_ENCODING and value.lower() != b"chunked":
             raise MalformedRequest("The only transfer coding that is read is chunked.", headers=_CLOSE)
+        if name == _CONTENT_ENCODING and value.lower() != b"identity":
+            raise UnsupportedMedia(
+                "Compressed bodies are not read: send it without Content-Encoding.",
+                headers={"Accept-Encoding": "identity"},
+            )
         seen.add(name)

@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics: ``/healthz``, ``/readyz``, ``/metrics``, also for HEAD, as some probes ask."""
+"""Liveness, readiness and metrics: ``/healthz``, ``/readyz``, ``/metrics``."""
 
 from __future__ import annotations
 
@@ -31,14 +31,12 @@ class Health(BaseModel):
     status: Literal["ok", "ready"]
 
 
-@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def get_health() -> Health:
     """Answer 200 as long as the process serves requests."""
     return Health(status="ok")
 
 
-@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses=refusals(DatabaseUnavailable))
 async def get_readiness(database: Annotated[Database, Depends(provided(Database))]) -> Health:
     """Answer 200 if an alert can be stored, and 503 with the reason while none can.
@@ -49,7 +47,6 @@ async def get_readiness(database: Annotated[Database, Depends(provided(Database)
     return Health(status="ready")
 
 
-@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     response_class=Response,

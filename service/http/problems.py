@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Match, WebSocketRoute
 
 from service.errors import (
     InternalError,
@@ -146,21 +146,26 @@ async def _http_error(request: Request, error: Exception) -> Response:
     path = _shown(request.scope["path"])  # the URL would begin with the Host that the client names
     if error.status_code == MethodNotAllowed.status:
         allowed = ", ".join(_methods(request))
+        if request.method == "OPTIONS":
+            return Response(headers={"Allow": allowed})
         return problem_response(MethodNotAllowed(f"{path} supports {allowed}.", headers={"Allow": allowed}))
     if error.status_code == NotFound.status:
+        if any(isinstance(route, WebSocketRoute) and route.path == path for route in request.app.routes):
+            hint = "a proxy on the way must pass Upgrade and Connection on"
+            return problem_response(NotFound(f"{path} takes WebSocket handshakes only: {hint}."))
         return problem_response(NotFound(f"There is no resource at {path}."))
     return problem_response(MalformedRequest("The request cannot be read."))
 
 
 def _methods(request: Request) -> list[str]:
     """Return the methods of a path; Starlette's own answer names those of the first route only."""
-    candidates = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
     routes: list[BaseRoute] = request.app.routes
-    return [
+    found = [
         method
-        for method in candidates
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     ]
+    return [*found[:1], "HEAD", *found[1:], "OPTIONS"] if "GET" in found else [*found, "OPTIONS"]
 
 
 def install(app: FastAPI, count_unmatched: Callable[[Request], None] | None = None) -> None:

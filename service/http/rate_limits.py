@@ -69,6 +69,10 @@ class RestLimits:
         if not strategy.hit(item, limit, key, cost=cost):
             raise _refusal(item, strategy.get_window_stats(item, limit, key).reset_time)
 
+    def per_minute(self, limit: RestLimit) -> int:
+        """Return how many requests a minute the limit allows, at least 1."""
+        return max(1, min(60 * item.amount // item.get_expiry() for item in self._items[limit]))
+
     def is_exhausted(self, limit: RestLimit, key: str) -> bool:
         """Return whether the next request of ``key`` would be refused; nothing is counted."""
         return not all(self._limiter.limiter.test(item, limit, key) for item in self._items[limit])

@@ -5,6 +5,9 @@ of FastAPI. Both refuse alike: 415 where the body is not announced as JSON, 413 
 large, 408 where it does not arrive in time, 400 where it is not JSON, 422 where a field is not
 valid. ``read_json`` returns the JSON of others, unvalidated.
 
+JSON is UTF-8 (RFC 8259, section 8.1). A byte order mark before it is ignored; a body that is
+announced in another charset is refused with 415, one that is in another with 400, which says so.
+
 Parsing holds the event loop, and takes as long as there are values to make: 256 KiB are 90,000
 empty lists, and 10 ms. So what would be more than ``VALUES_MAX`` values is refused unread. They are
 counted by what stands before each of them, in text too; a body of an alert is too short to matter.
@@ -16,12 +19,15 @@ FastAPI's own ``max_body_size`` is not used: its answer is plain text.
 # function's annotations.
 
 import asyncio
+import codecs
+import math
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
 from service.auth.tokens import TokenVerifier
@@ -36,10 +42,21 @@ Model = TypeVar("Model", bound=BaseModel)
 
 VALUES_MAX = 20_000
 """Commas and opening brackets of a JSON text; attributes of 16 KiB have at most 8,000."""
-NESTING_MAX = 1_024
-"""Levels of JSON that orjson reads; pydantic reads 200."""
+NESTING_MAX = 200
+"""Levels of JSON that pydantic reads."""
 BATCH_VALUES_MAX = 65_536
 """Those of a body with many alerts, of which an ordinary one has ten, or with data of others."""
+
+CHARSET_SHOWN = 40
+"""Characters of a charset that a refusal repeats."""
+
+_PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("[^"]*"|[^;]*)')
+_UTF_8 = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii"})
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_SURROGATE = re.compile(
+    rb"\\\\|(\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+"""Escapes of surrogates; a backslash that is escaped itself begins none."""
 
 
 def json_body(
@@ -71,12 +88,24 @@ async def read_model(request: Request, model: type[Model], *, max_bytes: int | N
 
     """
     require_json(request)
-    body = await read_body(request, max_bytes=max_bytes)
+    return validated(model, await read_body(request, max_bytes=max_bytes))
+
+
+def validated(model: type[Model], body: bytes) -> Model:
+    """Return a JSON text as a ``model``.
+
+    Raises:
+        RequestTooLarge, MalformedRequest: as ``parse_json``.
+        InvalidRequest: a field is not valid.
+
+    """
+    body = body.removeprefix(codecs.BOM_UTF8)
     require_values(body, VALUES_MAX)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise validation_refusal(error) from None
+        refusal = validation_refusal(error)
+        raise _not_json(body, refusal) if isinstance(refusal, MalformedRequest) else refusal from None
 
 
 async def read_json(request: Request, *, max_bytes: int | None = None, values_max: int = VALUES_MAX) -> Any:
@@ -94,7 +123,22 @@ async def read_json(request: Request, *, max_bytes: int | None = None, values_ma
     return parse_json(await read_body(request, max_bytes=max_bytes), values_max=values_max)
 
 
-def parse_json(body: bytes, loads: Callable[[bytes], Any] = orjson.loads, *, values_max: int = VALUES_MAX) -> Any:
+def _finite(body: bytes) -> Any:
+    """Return a JSON value, its integers exact: orjson makes floats of those beyond 64 bits."""
+    value = from_json(body, allow_inf_nan=False)
+    rest = [value]
+    while rest:
+        match rest.pop():
+            case float() as number if math.isinf(number):
+                raise ValueError("a number is beyond 1e308, send it as text")
+            case dict() as members:
+                rest += members.values()
+            case list() as items:
+                rest += items
+    return value
+
+
+def parse_json(body: bytes, loads: Callable[[bytes], Any] = _finite, *, values_max: int = VALUES_MAX) -> Any:
     """Return the JSON value of a body.
 
     Raises:
@@ -102,11 +146,43 @@ def parse_json(body: bytes, loads: Callable[[bytes], Any] = orjson.loads, *, val
         MalformedRequest: it is not JSON.
 
     """
+    body = body.removeprefix(codecs.BOM_UTF8)
     require_values(body, values_max)
     try:
         return loads(body)
     except ValueError as error:
-        raise MalformedRequest(f"The body is not valid JSON: {error}.") from None
+        raise _not_json(body, MalformedRequest(f"The body is not valid JSON: {error}.")) from None
+
+
+def decoded(body: bytes) -> str:
+    """Return the text of a body.
+
+    Raises:
+        MalformedRequest: it is not UTF-8.
+
+    """
+    if body.startswith(_UTF_16) or b"\0" in body[:4]:
+        raise MalformedRequest("The body is UTF-16 or UTF-32: send it as UTF-8.")
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedRequest(
+            f"The body is not UTF-8: the byte 0x{body[error.start]:02X} at offset {error.start}. Send it as UTF-8."
+        ) from None
+
+
+def _not_json(body: bytes, refusal: MalformedRequest) -> MalformedRequest:
+    """Return the refusal of a body that no parser reads: what is wrong with its characters, if that is it."""
+    try:
+        decoded(body)
+    except MalformedRequest as of_the_text:
+        return of_the_text
+    if lone := next((found for found in _SURROGATE.finditer(body) if found["lone"]), None):
+        return MalformedRequest(
+            f"{lone['lone'].decode()} at offset {lone.start()} is one half of a surrogate pair, and no character:"
+            " send both halves, or the character as UTF-8."
+        )
+    return refusal
 
 
 def require_values(body: bytes, most: int) -> None:
@@ -145,6 +221,23 @@ def require_json(request: Request) -> None:
     announced = media_type(request)
     if announced != "application/json" and not announced.endswith("+json"):
         raise UnsupportedMedia("Send the header Content-Type: application/json.")
+    require_utf_8(request)
+
+
+def require_utf_8(request: Request) -> None:
+    """Refuse a body that is announced in another charset than UTF-8.
+
+    Raises:
+        UnsupportedMedia: it is.
+
+    """
+    announced = request.headers.get("content-type", "")
+    if ";" not in announced:
+        return
+    for name, value in _PARAMETER.findall(announced):
+        charset = value.strip().strip("\"'")
+        if name.lower() == "charset" and charset.lower() not in _UTF_8:
+            raise UnsupportedMedia(f"The charset {charset[:CHARSET_SHOWN]!r} is not read: send UTF-8.")
 
 
 async def read_body(request: Request, *, max_bytes: int | None = None) -> bytes:
@@ -193,4 +286,5 @@ async def _read_bytes(request: Request, subject: str, *, max_bytes: int | None) 
             ) from None
         except ClientDisconnect:
             raise MalformedRequest("The body ended early.") from None
-    raise RequestTooLarge(f"The body is larger than {limit} bytes.", headers={"Connection": "close"})
+    # The connection stays open: one that is closed while the client sends is reset, and the answer lost.
+    raise RequestTooLarge(f"The body is larger than {limit} bytes.")

@@ -1,4 +1,4 @@
-"""The bounds of a request line and headers, and the limit of requests that need no token.
+"""The bounds of a request line and headers, its encoding, and the limit of requests that need no token.
 
 What is checked here costs as much as the request is long, whoever sends it: that is done before a
 route is looked for, and before the query is read. The bounds of single parameters are in their
@@ -13,8 +13,9 @@ costs no more than a refusal, and a flood must not make the node look dead to it
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
-from service.errors import HeadersTooLarge, RequestRefused, TargetTooLong
+from service.errors import HeadersTooLarge, MalformedRequest, RequestRefused, TargetTooLong
 from service.http.problems import problem_response
 
 if TYPE_CHECKING:
@@ -74,25 +75,43 @@ def _hit(limits: RestLimits, scope: Scope) -> None:
 
 
 def require_bounds(scope: Scope) -> None:
-    """Refuse a request whose target or headers are too long or too many.
+    """Refuse a request whose target or headers are too long or too many, or whose target cannot be decoded.
 
     Raises:
         TargetTooLong, HeadersTooLarge: they are.
+        MalformedRequest: it cannot.
 
     """
-    if len(scope.get("raw_path") or scope["path"]) > PATH_MAX_BYTES:
+    path = scope.get("raw_path") or scope["path"].encode()
+    if len(path) > PATH_MAX_BYTES:
         raise TargetTooLong(f"The path may have {PATH_MAX_BYTES} bytes.")
+    _require_utf_8("path", path)
     require_query(scope["query_string"])
     if len(scope["headers"]) > HEADERS_MAX:
         raise HeadersTooLarge(f"The request may have {HEADERS_MAX} headers.")
 
 
 def require_query(query: bytes) -> None:
-    """Refuse a query that is too long, or has too many parameters.
+    """Refuse a query that is too long, has too many parameters, or cannot be decoded.
 
     Raises:
-        TargetTooLong: it is.
+        TargetTooLong: it is too long, or has too many.
+        MalformedRequest: it is not percent-encoded UTF-8.
 
     """
     if len(query) > QUERY_MAX_BYTES or query.count(b"&") >= PARAMETERS_MAX:
         raise TargetTooLong(f"The query may have {QUERY_MAX_BYTES} bytes and {PARAMETERS_MAX} parameters.")
+    _require_utf_8("query", query)
+
+
+def _require_utf_8(part: str, value: bytes) -> None:
+    """Refuse what would be decoded with replacement characters, and so mean something else."""
+    if b"%" not in value:
+        return
+    try:
+        unquote_to_bytes(value).decode()
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise MalformedRequest(
+            f"The {part} has the byte %{byte:02X}, which is not UTF-8: percent-encode text as UTF-8."
+        ) from None

@@ -64,14 +64,19 @@ def _origin(issuer: str | None) -> str | None:
     return f"{url.scheme}://{url.netloc}"
 
 
+_ALLOW = {"Allow": "GET, HEAD, OPTIONS"}
+
+
 class _ConsoleFiles(StaticFiles):
     def __init__(self, folder: Path, settings: ConsoleSettings) -> None:
         super().__init__(directory=folder)
         self._headers = headers(settings)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        if scope["method"] not in ("GET", "HEAD"):
-            raise MethodNotAllowed("The console's files can only be read.", headers={"Allow": "GET, HEAD"})
+        if scope["method"] == "OPTIONS":
+            return Response(headers=_ALLOW)
+        if scope["method"] != "GET":
+            raise MethodNotAllowed("The console's files can only be read.", headers=_ALLOW)
         response = await super().get_response(path, scope)
         response.headers.update(self._headers)
         return response

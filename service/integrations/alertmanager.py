@@ -15,7 +15,7 @@ endsAt         what began later (``alerts/late_posts.py``)
 labels         ``topic`` and ``severity``; the settings name the labels and map their values
 annotations    ``summary`` (or ``title``, or the label ``alertname``) is the title, ``description``
                (or ``message``) the body; ``runbook_url`` and ``dashboard_url`` are links
-generatorURL   the link "Source"
+generatorURL   the link "Source"; where it cannot be one, ``attributes.generator_url``
 all of them    ``attributes``: ``labels``, ``annotations``, ``starts_at``, ``receiver``
 =============  ====================================================================================
 """
@@ -35,7 +35,7 @@ from service.events.idempotency import content_hash
 from service.integrations import sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from service.alerts.ingest import RoomForAlert
     from service.settings import IntegrationSettings
@@ -75,12 +75,13 @@ class Notification:
         return len(self._entries)
 
     def __getitem__(self, index: int) -> AlertmanagerAlert:
-        """Read one."""
-        return _read_alert(self._entries[index], self._receiver, self._settings)
+        """Read one.
 
-    def __iter__(self) -> Iterator[AlertmanagerAlert]:
-        """Read all, one after another."""
-        return (self[index] for index in range(len(self)))
+        Raises:
+            InvalidRequest: its topic cannot be one.
+
+        """
+        return _read_alert(self._entries[index], self._receiver, self._settings)
 
 
 def read(payload: Any, settings: IntegrationSettings) -> Notification:
@@ -99,13 +100,16 @@ def read(payload: Any, settings: IntegrationSettings) -> Notification:
 
 def _read_alert(alert: dict[str, Any], receiver: Any, settings: IntegrationSettings) -> AlertmanagerAlert:
     labels, annotations = _texts(alert.get("labels")), _texts(alert.get("annotations"))
-    links = [sanitize.link("Source", alert.get("generatorURL"))]
+    source = sanitize.link("Source", alert.get("generatorURL"))
+    links = [source]
     links += [sanitize.link(name, annotations.get(annotation)) for name, annotation in _LINKS]
     described = {
         "labels": labels,
         "annotations": annotations,
         "starts_at": alert.get("startsAt"),
         "receiver": receiver,
+        "generator_url": alert.get("generatorURL") if source is None else None,
+        "truncated": any(_has_too_many(alert.get(name)) for name in ("labels", "annotations")),
     }
     key = _dedup_key(alert.get("fingerprint"), labels)
     started_at = sanitize.time(alert.get("startsAt"))
@@ -133,6 +137,10 @@ def _end(started_at: datetime | None, ended_at: datetime | None) -> datetime | N
     return started_at + timedelta(microseconds=1)
 
 
+def _has_too_many(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) > LABELS_MAX
+
+
 def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
@@ -140,7 +148,7 @@ def _texts(value: Any) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    return sanitize.encoded(value).decode() if isinstance(value, dict | list) else str(value)
+    return value if isinstance(value, str) else sanitize.encoded(value).decode()
 
 
 def _severity(value: str | None, settings: IntegrationSettings) -> Severity:

@@ -27,16 +27,16 @@ import base64
 import hashlib
 import re
 from typing import TYPE_CHECKING, Any, cast, get_args
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from pydantic import ValidationError
 
 from service.alerts.fields import ATTRIBUTES_MAX_BYTES
 from service.alerts.late_posts import Occurrence
 from service.alerts.schemas import AlertIn
-from service.errors import InvalidRequest, UnsupportedMedia
+from service.errors import InvalidRequest, MalformedRequest, UnsupportedMedia
 from service.events.idempotency import IdempotencyKey, content_hash
-from service.http.request_body import BATCH_VALUES_MAX, parse_json
+from service.http.request_body import BATCH_VALUES_MAX, decoded, parse_json
 from service.integrations import sanitize
 from service.severity import Severity
 
@@ -60,11 +60,11 @@ def read_binary(headers: Mapping[str, str], media: str, body: bytes) -> dict[str
 
     Raises:
         UnsupportedMedia: there are no ``ce-`` headers, and it is in no other mode.
-        MalformedRequest: its data is announced as JSON, and is not.
+        MalformedRequest: its data is announced as JSON or text, and is not; or a header is not UTF-8.
 
     """
     event: dict[str, Any] = {
-        name.removeprefix(_PREFIX): _header(value) for name, value in headers.items() if name.startswith(_PREFIX)
+        name.removeprefix(_PREFIX): _header(name, value) for name, value in headers.items() if name.startswith(_PREFIX)
     }
     if not event:
         raise UnsupportedMedia(f"Send {STRUCTURED}, {BATCHED}, or the headers ce-id, ce-source, ce-type.")
@@ -75,17 +75,25 @@ def read_binary(headers: Mapping[str, str], media: str, body: bytes) -> dict[str
     if media == "application/json" or media.endswith("+json"):
         event["data"] = parse_json(body, values_max=BATCH_VALUES_MAX)
     elif media.startswith("text/"):
-        event["data"] = body.decode(errors="replace")
+        event["data"] = decoded(body)
     else:
         event["data_base64"] = base64.b64encode(body).decode()
     return event
 
 
-def _header(value: str) -> str:
-    """Decode a header (section 3.1.3.2): quotes first, then percent-encoded UTF-8."""
+def _header(name: str, value: str) -> str:
+    """Decode a header (section 3.1.3.2): quotes first, then percent-encoded UTF-8, or UTF-8 as it is.
+
+    Raises:
+        MalformedRequest: it is neither. With replacement characters, two ids might be one.
+
+    """
     if quoted := _IN_QUOTES.fullmatch(value):
         value = re.sub(r"\\(.)", r"\1", quoted[1])
-    return unquote(value, errors="replace")
+    try:
+        return unquote_to_bytes(value.encode("latin-1")).decode()
+    except UnicodeDecodeError:
+        raise MalformedRequest(f"The header {sanitize.cut(name, 100)} is not percent-encoded UTF-8.") from None
 
 
 def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
@@ -102,7 +110,7 @@ def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
     key = event.get("dedupkey")
     severity = event.get("severity")
     alert = AlertIn(
-        topic=sanitize.topic(event.get("topic"), sanitize.topic(event["type"], "default")),
+        topic=sanitize.topic(event.get("topic"), "") or sanitize.topic(event["type"], "default"),
         severity=cast("Severity", severity) if severity in get_args(Severity) else "info",
         title=sanitize.title(fields.get("title"), subject),
         body=sanitize.body(fields.get("body"), fields.get("message"), data),

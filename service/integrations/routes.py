@@ -34,12 +34,12 @@ from service.errors import (
     TopicReserved,
     UnsupportedMedia,
 )
-from service.http.authentication import Bearer
+from service.http.authentication import Bearer, client_address
 from service.http.fast_route import FastRoute
 from service.http.openapi import fast_operation, headers, named, refusals
 from service.http.provided import part
 from service.http.rate_limits import RestLimits
-from service.http.request_body import BATCH_VALUES_MAX, media_type, parse_json, read_body, read_json
+from service.http.request_body import BATCH_VALUES_MAX, media_type, parse_json, read_body, read_json, require_utf_8
 from service.http.source_requests import count_refused
 from service.http.turns import Turn
 from service.integrations import alertmanager, apprise, cloudevents, sanitize
@@ -77,6 +77,8 @@ async def post_cloudevents(request: Request) -> Response:
     """
     principal = await _writer(request)
     media = media_type(request)
+    if media.startswith("text/") or media.endswith("json"):
+        require_utf_8(request)
     body = await read_body(request, max_bytes=_max_bytes(request))
     if media == cloudevents.BATCHED:
         return await _post_events(request, principal, parse_json(body, values_max=BATCH_VALUES_MAX))
@@ -104,6 +106,20 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     if answer.defect is not None:  # a sender of batches looks at the status only
         raise answer.defect
     return Response(answer.body, media_type="application/json")
+
+
+async def permit_cloudevents(request: Request) -> Response:
+    """Permit whoever asks to deliver events (HTTP 1.1 Web Hooks for Event Delivery, section 4).
+
+    That needs no token, as every event needs one.
+    """
+    limits = part(request, RestLimits)
+    limits.hit("anonymous", client_address(request))
+    headers = {"Allow": "POST, OPTIONS"}
+    if origin := request.headers.get("webhook-request-origin"):
+        headers["WebHook-Allowed-Origin"] = origin
+        headers["WebHook-Allowed-Rate"] = str(limits.per_minute("write"))
+    return Response(headers=headers)
 
 
 def _accept_event(event: Any, principal: Principal, now: datetime, room: RoomForAlert) -> PendingAlert | PostAlert:
@@ -152,9 +168,14 @@ async def post_alertmanager(request: Request) -> Response:
     allowed: list[AlertmanagerAlert] = []
     room = _room(request, principal)
     turn = Turn()
-    for one in notification:
+    for index in range(len(notification)):
         if turn.is_over:
             await turn.next()
+        try:
+            one = notification[index]
+        except InvalidRequest as invalid:
+            refused[invalid.detail] = invalid
+            continue
         facts = AlertFacts(one.alert.topic, principal.subject, one.alert.recipients)
         if (problem := refusal(principal, Operation.POST, facts)) is None:
             allowed.append(one.fit(room))
@@ -170,6 +191,8 @@ async def post_alertmanager(request: Request) -> Response:
     if refused:
         # Only a 4xx shows in Alertmanager's own metrics that its token may not post its labels.
         others = f"{len(notification) - len(allowed)} alerts are refused; {len(allowed)} others are stored or resolved."
+        if first := next((one for one in refused.values() if isinstance(one, InvalidRequest)), None):
+            raise InvalidRequest(f"{first.detail} {others}")
         topics = sorted(refused)
         raise type(refused[topics[0]])(f"The token may not post alerts of {', '.join(topics[:5])}: {others}")
     return Response(orjson.dumps(counts), media_type="application/json")
@@ -251,7 +274,7 @@ _EVENT = named(
         "additionalProperties": True,
         "description": (
             "A CloudEvent. Further attributes have names of a-z and 0-9, and are text, a boolean, an integer of 32"
-            " bits or null."
+            " bits or null. Its `topic`, or else its `type`, must make a topic."
         ),
         "examples": [
             {
@@ -336,6 +359,7 @@ fast_routes = [
             }
         ),
     ),
+    FastRoute("/v1/integrations/cloudevents", permit_cloudevents, methods=["OPTIONS"], include_in_schema=False),
     FastRoute(
         "/v1/integrations/apprise",
         post_apprise,

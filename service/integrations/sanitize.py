@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from service.alerts.fields import (
     ATTRIBUTES_MAX_BYTES,
@@ -91,14 +92,24 @@ def key(value: str) -> str | None:
 
 
 def topic(value: object, otherwise: str) -> str:
-    """Return a topic made of ``value``: ``Payments EU`` becomes ``payments-eu``."""
-    if not isinstance(value, str) or not value:
+    """Return a topic made of ``value``: ``Payments EU`` becomes ``payments-eu``; ``otherwise`` where it is blank.
+
+    Raises:
+        InvalidRequest: no topic says the same: letters outside ASCII would be lost, and so who is to be alerted.
+
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
         return otherwise
-    if is_topic(value):
+    if isinstance(value, str) and is_topic(value):
         return value
-    parts = (_NOT_TOPIC.sub("-", part).strip("-") for part in value[:LINE_MAX].lower().split("."))
-    made = ".".join(filter(None, parts))[:TOPIC_MAX].rstrip(".-")
-    return made or otherwise
+    if isinstance(value, str) and value.isascii() and len(value) <= LINE_MAX:
+        parts = (_NOT_TOPIC.sub("-", part).strip("-") for part in value.lower().split("."))
+        if is_topic(made := ".".join(filter(None, parts))):
+            return made
+    raise InvalidRequest(
+        f"{cut(str(value), TOPIC_MAX)!r} is no topic: send dot-separated parts of a-z, 0-9, _ and -,"
+        f" at most {TOPIC_MAX} characters."
+    )
 
 
 def link(name: str, url: object) -> AlertLink | None:
@@ -167,15 +178,15 @@ def attributes(value: dict[str, Any], max_bytes: int = ATTRIBUTES_MAX_BYTES) -> 
 
 
 def encoded(value: Any) -> bytes:
-    """Return a value as JSON.
+    """Return a value as JSON, with integers of any size, which orjson does not write.
 
     Raises:
-        InvalidRequest: it is nested deeper than orjson writes, though not than it reads.
+        InvalidRequest: it is nested too deeply.
 
     """
     try:
-        return orjson.dumps(value)
-    except orjson.JSONEncodeError:
+        return to_json(value)
+    except PydanticSerializationError:
         raise InvalidRequest("The body is nested too deeply.") from None
 
 

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
+from pydantic_core import from_json
 
 from service.errors import CloseReason
 from service.stream import frames
@@ -238,8 +239,8 @@ class StreamProtocol:
         if not self._may_send():
             return self._refuse_message("rate_limited", "Too many messages; this one was dropped.", retry_after=1)
         try:
-            message = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            message = from_json(text, allow_inf_nan=False)  # orjson makes floats of integers beyond 64 bits
+        except ValueError:
             message = None
         return self._receive(message, written)
 
@@ -265,7 +266,7 @@ class StreamProtocol:
     def _ping(self, data: Any) -> list[Action]:
         try:
             return [SendFrame(frames.pong(data))]
-        except orjson.JSONEncodeError:  # it nests deeper than orjson writes, though not than it reads
+        except orjson.JSONEncodeError:  # an integer beyond 64 bits
             return [CloseStream(CloseReason.BAD_MESSAGE)]
 
     def _seen(self, alerts: list[Any]) -> list[Action]:

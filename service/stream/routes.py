@@ -23,6 +23,7 @@ from service.errors import (
 )
 from service.events.position import CURSOR_MAX, CURSOR_PATTERN
 from service.http.authentication import Bearer, MayRead, verified_principal
+from service.http.edge import is_head
 from service.http.openapi import json_operation, refusals
 from service.http.provided import part, provided
 from service.http.request_body import json_body
@@ -215,6 +216,8 @@ async def get_events(  # noqa: PLR0913 - its parameters
     elif after is not None:
         query["after"] = after
     if wait is not None or ("application/json" in accept and MEDIA_TYPE not in accept):
+        if is_head(request.scope):  # nothing may count as sent
+            return Response(media_type="application/json")
         return await endpoint.poll(request, principal, query, connection, WAIT_SECONDS if wait is None else wait)
     return endpoint.stream(request, principal, query, connection)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from service.cli.send import decoded
+from service.errors import CommandFailed
 from tests.harness import WRITE, Node, token
 
 if TYPE_CHECKING:
@@ -118,6 +120,60 @@ async def test_of_a_batch_that_is_refused_in_part_the_rest_is_printed(send: Call
     assert run.returncode == 1
     assert run.stdout.count("\n") == 1
     assert "1 of 2 alerts were not stored; the first, number 2" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\ufeff{"title": "One"}',
+        '\ufeff{"title": "One"}\n\ufeff{"title": "Two"}\r\n',
+        '{"title": "One\u2028more"}\n{"title": "Two"}',
+    ],
+)
+async def test_json_on_stdin_is_read_whatever_marks_it(lenient: Node, send: Callable[..., Run], text: str) -> None:
+    run = send("-", text=text)
+    assert (run.returncode, run.stderr) == (0, "")
+    ids = [line.split()[0] for line in run.stdout.splitlines()]
+    titles = await lenient.sql("SELECT title FROM alerts WHERE id = ANY($1::uuid[]) ORDER BY seq", ids)
+    assert [row["title"] for row in titles] == [json.loads(line)["title"] for line in _lines(text)]
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip("\ufeff\r") for line in text.split("\n") if line]
+
+
+def test_stdin_is_decoded_as_it_was_meant() -> None:
+    assert decoded("\ufeffhallöchen".encode()) == "hallöchen"
+    assert decoded("hallöchen".encode("utf-16")) == "hallöchen"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("hallöchen".encode("latin-1"), "stdin is not utf-8 at byte 4, and nothing was sent: convert it to UTF-8"),
+        (b"\xff\xfea", "stdin is not utf-16-le at byte 2, and nothing was sent"),
+    ],
+)
+def test_stdin_that_cannot_be_decoded_is_not_sent(data: bytes, said: str) -> None:
+    with pytest.raises(CommandFailed, match=said):
+        decoded(data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "said"),
+    [
+        (("--title", "a\udcff"), "", "an alert has U+DCFF, which is no character, and nothing was sent: use UTF-8"),
+        (("-",), '{"title": "a\\ud800"}', "an alert has U+D800, which is no character"),
+        (("-",), '[{"title": "a"}, 5]', "a list in which not every item is an object, and nothing was sent"),
+        (("--title", "x", "--topic", "支付"), "", "correct /topic: must be dot-separated parts of a-z"),
+    ],
+)
+def test_what_would_not_be_stored_as_meant_is_not_sent(
+    send: Callable[..., Run], arguments: tuple[str, ...], text: str, said: str
+) -> None:
+    run = send(*arguments, text=text)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert said in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -285,7 +285,7 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
     "OpenAPI": (200, asked(path="/openapi.json")),
     "a list": (200, asked(BEARER, path="/v1/alerts")),
     "the answer to HEAD": (200, asked(path="/healthz", method="HEAD")),
-    "405 for HEAD": (405, asked(path="/v1/alerts", method="HEAD")),
+    "405 for HEAD": (405, asked(path="/v1/alerts/batch", method="HEAD")),
     "401": (401, asked(path="/v1/alerts")),
     "403": (403, asked(BEARER, path="/v1/audit/connections")),
     "404": (404, asked(path="/nothing")),

@@ -49,7 +49,8 @@ def document(response: httpx2.Response, status: int, code: str) -> dict[str, Any
         ("POST", "/nothing", {}, 404, "not_found"),
         ("GET", "/console/nothing.js", {}, 404, "not_found"),
         ("GET", "/console/..%2f..%2fsettings", {}, 404, "not_found"),
-        ("GET", "/%00%ff%0d%0a", {}, 404, "not_found"),
+        ("GET", "/%00%0d%0a", {}, 404, "not_found"),
+        ("GET", "/%00%ff%0d%0a", {}, 400, "malformed_request"),
         ("GET", UNKNOWN, {}, 404, "not_found"),
         ("GET", "/v1/alerts/5", {}, 404, "not_found"),
         ("PUT", "/v1/alerts", {}, 405, "method_not_allowed"),
@@ -138,12 +139,13 @@ def test_a_batch_of_refusals_repeats_little_of_what_was_sent(lenient: Node, valu
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("/v1/alerts", {"GET", "POST"}),
-        (UNKNOWN, {"GET"}),
-        ("/v1/presence", {"GET"}),
-        ("/healthz", {"GET", "HEAD"}),
-        ("/", {"GET", "HEAD"}),
-        ("/console/main.js", {"GET", "HEAD"}),
+        ("/v1/alerts", {"GET", "HEAD", "OPTIONS", "POST"}),
+        ("/v1/alerts/batch", {"OPTIONS", "POST"}),
+        (UNKNOWN, {"GET", "HEAD", "OPTIONS"}),
+        ("/v1/presence", {"GET", "HEAD", "OPTIONS"}),
+        ("/healthz", {"GET", "HEAD", "OPTIONS"}),
+        ("/", {"GET", "HEAD", "OPTIONS"}),
+        ("/console/main.js", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
 @pytest.mark.parametrize("method", ["PUT", "TRACE"])

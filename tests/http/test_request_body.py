@@ -112,10 +112,9 @@ async def test_a_body_may_be_as_long_as_the_limit(max_bytes: int | None, limit: 
 @pytest.mark.unit
 async def test_no_more_is_read_than_shows_that_a_body_is_too_long() -> None:
     endless = asked(*[b"x" * 600] * 10, then="stays silent")
-    with pytest.raises(RequestTooLarge) as refused:
+    with pytest.raises(RequestTooLarge):
         await read_body(endless)
     assert endless.receive.received == 2  # type: ignore[attr-defined] # the client of the test counts
-    assert refused.value.headers["Connection"] == "close"
     announced = asked(b"x", Content_Length="1025")
     with pytest.raises(RequestTooLarge):
         await read_body(announced)

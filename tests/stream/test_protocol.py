@@ -280,6 +280,7 @@ def test_a_ping_without_data_is_answered_with_null() -> None:
         '{"type":"ack","seq":-1}',
         '{"type":"ack","seq":9223372036854775808}',
         '{"type":"ack","seq":1e400}',
+        '{"type":"ping","data":18446744073709551617}',
         '{"type":"seen"}',
         '{"type":"seen","alerts":null}',
         '{"type":"seen","alerts":"01a1fd7d-0b7c-7e1a-9d43-5d8f1f1c2b3a"}',

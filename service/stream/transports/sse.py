@@ -25,6 +25,7 @@ from starlette.responses import Response
 
 from service.errors import CloseReason
 from service.events.position import CURSOR_MAX, CURSOR_PATTERN
+from service.http.edge import is_head
 from service.http.server_protocol import HttpServerProtocol
 from service.stream import frames
 from service.stream.frames import FrameBatch
@@ -141,7 +142,11 @@ class SseResponse(Response):
         self._reserved = reserved
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        """Send the head, open the stream on the socket, and end when the stream is over."""
+        """Send the head, open the stream on the socket, and end when the stream is over; of a HEAD at once."""
+        if is_head(scope):
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
         transport = SseTransport(HttpServerProtocol.of(scope))
         async with self._reserved as open_on:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

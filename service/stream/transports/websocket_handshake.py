@@ -33,6 +33,7 @@ from service.errors import (
     ScopeMissing,
     TargetTooLong,
     TokenMissing,
+    UnsupportedMedia,
 )
 from service.http.authentication import bearer_token
 from service.http.edge import check_headers
@@ -74,19 +75,19 @@ class Handshake:
     query: QueryParams
     subprotocols: tuple[str, ...]
     client: ClientInfo
-    refusal: TargetTooLong | None
+    refusal: TargetTooLong | MalformedRequest | None
     """Why the query was not read."""
 
     @classmethod
     def of(cls, scope: AsgiScope) -> Handshake:
-        """Read the ASGI scope; the query only if it is within its bounds."""
+        """Read the ASGI scope; the query only if it is within its bounds, and UTF-8."""
         headers = Headers(scope=scope)
         client = ClientInfo.of(headers, scope.get("client"))
         query, refusal = QueryParams(), None
         try:
             require_query(scope["query_string"])
             query = QueryParams(scope["query_string"])
-        except TargetTooLong as error:
+        except (TargetTooLong, MalformedRequest) as error:
             refusal = error
         scheme = scope.get("scheme", "ws").replace("ws", "http")
         return cls(scheme, headers, query, tuple(scope["subprotocols"]), client, refusal)
@@ -209,7 +210,7 @@ class WebSocketEndpoint:
 
 
 def _close_reason(refusal: RequestRefused) -> CloseReason:
-    if isinstance(refusal, InvalidRequest | MalformedRequest | TargetTooLong):
+    if isinstance(refusal, InvalidRequest | MalformedRequest | TargetTooLong | UnsupportedMedia):
         return CloseReason.BAD_MESSAGE
     if isinstance(refusal, DatabaseUnavailable):
         return CloseReason.OVERLOADED
