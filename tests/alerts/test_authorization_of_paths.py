@@ -224,6 +224,8 @@ class Trial:
 
     def _store(self, bearer: Token, sent: dict[str, Any], status: int, body: dict[str, Any]) -> tuple[ModelAlert, bool]:
         repeated = self.model.repeated_by(bearer.subject, sent)
+        if repeated is not None:
+            repeated.title = sent["title"]
         if "stored" in body:  # an answer of Alertmanager's path names no alert
             assert (body["stored"], body["repeated"]) == ((1, 0) if repeated is None else (0, 1)), (bearer, sent, body)
             [(found,)] = asyncio.run(
