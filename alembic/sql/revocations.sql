@@ -19,6 +19,9 @@ END $$;
 CREATE TRIGGER lock_revocations BEFORE INSERT ON revocations EXECUTE FUNCTION lock_revocations();
 CREATE TRIGGER notify_revocations AFTER INSERT ON revocations EXECUTE FUNCTION notify_revocations();
 
+-- Whatever session_replication_role is.
+ALTER TABLE revocations ENABLE ALWAYS TRIGGER lock_revocations, ENABLE ALWAYS TRIGGER notify_revocations;
+
 -- Who is deactivated: nobody waits for them, and no token of theirs is accepted.
 CREATE VIEW deactivated_recipients AS
 SELECT last.subject AS recipient, last.revoked_at AS deactivated_at, last.revoked_by AS deactivated_by, last.reason

@@ -335,6 +335,8 @@ def create_dispatches() -> None:
         Index("ix_dispatches_ledger_link_id", "ledger_link_id", **BRIN),
         comment="When (after_seq, up_to_seq] was sent: one row per fan-out pass or replayed chunk.",
     )
+    # It has no primary key, and a publication for all tables would refuse to let retention delete rows.
+    op.execute("ALTER TABLE dispatches REPLICA IDENTITY FULL")
     op.create_table(
         "receipts",
         Column("connection_id", Uuid, primary_key=True),

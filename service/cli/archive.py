@@ -6,12 +6,11 @@ import asyncio
 from pathlib import Path  # noqa: TC003 - typer reads it when it runs
 from typing import TYPE_CHECKING, Annotated
 
-import asyncpg
 import typer
 
 from service.cli.environment import database_url
 from service.cli.time_options import moment
-from service.database.engine import address_of
+from service.database.libpq import connect_session
 from service.errors import CommandFailed
 from service.retention.archive_file import find_archives, open_archive
 from service.retention.archive_process import run_archive_process
@@ -65,7 +64,7 @@ def archive(
 
 
 async def _archive(url: URL, older_than: datetime, folder: Path) -> None:
-    connection = await asyncpg.connect(address_of(url))
+    connection = await connect_session(url)
     try:
         due = await due_partitions(connection, older_than)
     finally:
@@ -104,7 +103,7 @@ def _list(folder: Path) -> None:
 
 
 async def _restore(url: URL, path: Path) -> int:
-    connection = await asyncpg.connect(address_of(url))
+    connection = await connect_session(url)
     try:
         with open_archive(path) as found:
             return await restore_archive(connection, found)

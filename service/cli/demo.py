@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import httpx2
 import uvicorn
 from websockets.asyncio.client import connect
@@ -32,6 +31,7 @@ from service.auth.shared_secret import mint
 from service.cli.serve import server_config
 from service.database.embedded import BINARIES, embedded_postgres
 from service.database.engine import address_of, parse_url
+from service.database.libpq import connect_session
 from service.database.migrate import migrate
 from service.errors import CommandFailed
 from service.settings import AuthSettings, ServerSettings, Settings, StorageSettings
@@ -180,7 +180,7 @@ async def _compare(admins: list[Admin], posted: list[dict[str, Any]], url: URL) 
     """Print ``audit.deliveries``, and return whether it agrees with what the clients received."""
     received = {(seq, admin.name) for admin in admins for seq in admin.received}
     expected = {(seq, a.name) for seq, alert in enumerate(posted, 1) for a in admins if a.may_see(alert)}
-    connection = await asyncpg.connect(address_of(url))
+    connection = await connect_session(url)
     try:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:

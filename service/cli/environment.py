@@ -6,13 +6,12 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import asyncpg
-
 from service.cli.invocation import suggest
-from service.database.durability import POOLER, leads_to_pooler
+from service.database.durability import POOLER, encoding_refusal, leads_to_pooler
 from service.database.embedded import embedded_postgres
-from service.database.engine import address_of, parse_url, shown_address, verify
+from service.database.engine import parse_url, shown_address, verify
 from service.database.failures import Failure, classify, driver_error, is_database_error
+from service.database.libpq import connect
 from service.database.migrate import is_current
 from service.errors import CommandFailed
 
@@ -127,15 +126,17 @@ def serving_url(settings: Settings, direct_url: URL) -> URL:
 
 async def _probe(url: URL, setting: str, timeout_seconds: float) -> None:
     try:
-        connection = await asyncpg.connect(address_of(url), timeout=timeout_seconds, statement_cache_size=0)
+        connection = await connect(url, timeout=timeout_seconds, statement_cache_size=0)
     except Exception as error:  # noqa: BLE001 - what asyncpg cannot read in the address raises anything, and quotes it
         is_known = is_database_error(error) or isinstance(error, OSError)  # such as a socket that is not there
-        why = (is_known and str(error)) or type(error).__name__
+        why = (is_known and " ".join(str(error).split())) or type(error).__name__
         raise CommandFailed(
             f"the database {shown_address(url)} cannot be used: {why}; check {setting} and that PostgreSQL runs"
         ) from None
     try:
         if await leads_to_pooler(connection):
             raise CommandFailed(POOLER)
+        if (refusal := encoding_refusal(await connection.fetchval("SELECT getdatabaseencoding()"))) is not None:
+            raise CommandFailed(refusal)
     finally:
         await connection.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import typer
 from service.cli.environment import database_url, probed_url
 from service.cli.invocation import suggest
 from service.database.embedded import BINARIES
-from service.database.engine import address_of
+from service.database.libpq import command_line_address, connect
 from service.database.privileges import AUDITOR
 from service.errors import CommandFailed
 from service.settings import PREFIX, load
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
 
 PSQL = BINARIES / "psql"
 _ONLY_READS = "-c default_transaction_read_only=on -c search_path=audit"
-_SECRETS = ("password", "sslpassword")
-"""Parameters of an address that are on no command line; psql asks for the second one."""
+_TLS_REQUIRED = ("require", "verify-ca", "verify-full")
 _ROLE = "SELECT FROM pg_roles WHERE rolname = $1"
 _MAY_MORE = "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = 'audit.deliveries'::regclass"
 
@@ -54,8 +54,6 @@ def sql(
     ] = False,
 ) -> None:
     """Open psql on the database that the service uses."""
-    if not PSQL.exists():
-        raise CommandFailed("the embedded PostgreSQL brings no psql on this platform: install PostgreSQL's client")
     if (_run_as_auditor if auditor else _run)(load(), command):
         sys.exit(1)
 
@@ -67,14 +65,16 @@ def _run(settings: Settings, command: str | None) -> int:
 
 def _run_as_auditor(settings: Settings, command: str | None) -> int:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    environment["PGOPTIONS"] = f"{environment.get('PGOPTIONS', '')} {_ONLY_READS}"
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "psqlrc"
         start.write_text(f"\\restrict {secrets.token_hex(16)}\n")
         environment["PSQLRC"] = str(start)
         options = ["-P", "pager=off"]  # a pager opens a shell
         with _auditor_url(settings) as url:
-            return _psql(url, command, options, environment)
+            # Not in PGOPTIONS, which options of the address would replace.
+            given = url.query.get("options") or environment.get("PGOPTIONS", "")
+            reading = url.update_query_dict({"options": f"{given} {_ONLY_READS}".lstrip()})
+            return _psql(reading, command, options, environment)
 
 
 @contextmanager
@@ -92,20 +92,40 @@ def _auditor_url(settings: Settings) -> Iterator[URL]:
     else:
         with database_url(settings) as owner:
             asyncio.run(_check_role(owner))
-            url = owner.set(username=AUDITOR)._replace(password=None).difference_update_query(("user", "password"))
+            url = owner.set(username=AUDITOR)._replace(password=None)
             asyncio.run(_check_login(url))
             yield url
 
 
 def _psql(url: URL, command: str | None, options: list[str], environment: dict[str, str]) -> int:
-    if (password := url.password or url.query.get("password")) is not None:
-        environment["PGPASSWORD"] = str(password)  # everybody may read a command line
-    public = url.set(drivername="postgresql")._replace(password=None).difference_update_query(_SECRETS)
-    address = public.render_as_string()
-    arguments = [str(PSQL), *options, "-v", "ON_ERROR_STOP=1", address]
+    if url.password:
+        environment["PGPASSWORD"] = url.password
+    program = _program(url, restricted="-X" not in options)
+    arguments = [program, *options, "-v", "ON_ERROR_STOP=1", command_line_address(url)]
     if command is not None:
         arguments += ["-c", command]
     return subprocess.run(arguments, check=False, env=environment).returncode  # noqa: S603 - psql of the wheel, no shell
+
+
+def _program(url: URL, *, restricted: bool) -> str:
+    """Return the path of psql: the wheel's, which has no TLS, or where that is required, the machine's.
+
+    Raises:
+        CommandFailed: there is none, or it is to be ``restricted`` and has no such mode.
+
+    """
+    if PSQL.exists() and url.query.get("sslmode") not in _TLS_REQUIRED:
+        return str(PSQL)
+    found = shutil.which("psql")
+    if found is None:
+        raise CommandFailed(
+            "the psql of Tocsin has no TLS, or is missing on this platform: install PostgreSQL's client"
+        )
+    if restricted:
+        help_text = subprocess.run([found, "--help=commands"], check=False, capture_output=True, text=True).stdout  # noqa: S603 - no shell
+        if "\\restrict" not in help_text:
+            raise CommandFailed(f"{found} has no restricted mode: install a newer minor version of it")
+    return found
 
 
 async def _check_role(owner: URL) -> None:
@@ -115,7 +135,7 @@ async def _check_role(owner: URL) -> None:
         CommandFailed: there is none.
 
     """
-    connection = await asyncpg.connect(address_of(owner), statement_cache_size=0)
+    connection = await connect(owner, statement_cache_size=0)
     try:
         if not await connection.fetch(_ROLE, AUDITOR):
             raise CommandFailed(
@@ -133,7 +153,7 @@ async def _check_login(url: URL) -> None:
 
     """
     try:
-        connection = await asyncpg.connect(address_of(url), statement_cache_size=0)
+        connection = await connect(url, statement_cache_size=0)
     except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InterfaceError):
         raise CommandFailed(
             f"{url.username} cannot log in without a password: run ALTER ROLE {AUDITOR} LOGIN PASSWORD '…', and set"

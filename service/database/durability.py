@@ -51,6 +51,7 @@ SELECT {DURABLE_COMMIT.format(local="false")} AS synchronous_commit,
        current_setting('default_transaction_isolation') AS isolation,
        ARRAY(SELECT name FROM unnest(ARRAY['fsync', 'full_page_writes']) AS name
              WHERE NOT current_setting(name)::boolean) AS unsafe_in_a_crash,
+       getdatabaseencoding() AS encoding,
        {SERVER_IDENTITY} AS identity
 """  # noqa: S608 - constant
 
@@ -142,7 +143,7 @@ async def secure(connection: asyncpg.Connection) -> ServerState:
     """Set up a direct connection for durable commits, and verify where it leads.
 
     Raises:
-        UnsafeServer: it leads to a pooler or a standby.
+        UnsafeServer: it leads to a pooler, to a standby, or to a database that cannot hold every alert.
 
     """
     row = await connection.fetchrow(_SECURE)
@@ -152,7 +153,19 @@ async def secure(connection: asyncpg.Connection) -> ServerState:
         raise StandbyServer("PostgreSQL is a standby, and alerts are stored at the primary only")
     if row["isolation"] != "read committed" or row["synchronous_commit"] not in ("on", "remote_apply"):
         raise UnsafeServer("PostgreSQL did not apply the settings of the connection")
+    if (refusal := encoding_refusal(row["encoding"])) is not None:
+        raise UnsafeServer(refusal)
     return ServerState(row["identity"], row["unsafe_in_a_crash"])
+
+
+def encoding_refusal(encoding: str) -> str | None:
+    """Return why no alert is stored in a database of this encoding; None: it can hold every one."""
+    if encoding == "UTF8":
+        return None
+    return (
+        f"the database has the encoding {encoding}, which cannot hold the text of every alert:"
+        " use one that CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C' made"
+    )
 
 
 async def leads_to_pooler(connection: asyncpg.Connection) -> bool:

@@ -32,6 +32,7 @@ from service.database.durability import (
     secure,
 )
 from service.database.failures import Failure, classify
+from service.database.libpq import SESSION, checked, connect, connect_session
 from service.database.pooler import PoolerConnection, beginning
 from service.database.write_check import WriteCheck
 from service.errors import ConfigurationError
@@ -41,27 +42,31 @@ if TYPE_CHECKING:
 
     from service.settings import StorageSettings
 
-APPLICATION_NAME = "tocsin"
 _DIALECT = "postgresql+asyncpg://"
 PORT_MAX = 65535
 AUDITS_PER_CONNECTION = 8
 """Queries of the budget ``audit`` that run or wait for each of its connections."""
 
 
-_HOSTS = re.compile(r"(?P<before>\w+://(?:[^@]*@)?+)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?")
+_HOSTS = re.compile(r"(?P<before>[\w+]+://(?:[^@]*@)?+)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?")
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>.*))?")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?|/.*")
 """A name, an IPv6 address, or the folder of a socket."""
 _DATABASE = re.compile(r"[^/@:?#,;&=]*")
+_PLACES = {"user": "username", "password": "password", "dbname": "database", "database": "database"}
+"""The places in an address of what may also be a parameter, which counts more."""
+_READS_ONLY = "TOCSIN_AUDITOR_URL"
 
 
 def parse_url(address: str, setting: str = "TOCSIN_DATABASE_URL") -> URL:
-    """Return the SQLAlchemy URL of a ``postgresql://`` address, which may name several hosts.
+    """Return the SQLAlchemy URL of a ``postgresql://`` address of libpq's form, which may name several hosts.
 
     Hosts, ports and the database are shown in messages, so each is held to its form: what follows an
     unescaped sign in a password would be taken for one of them.
 
     Raises:
-        ConfigurationError: it is something else. The message shows nothing of it.
+        ConfigurationError: it is something else, or has a parameter that is not honoured. The message
+            shows no value of it.
 
     """
     try:
@@ -73,13 +78,19 @@ def parse_url(address: str, setting: str = "TOCSIN_DATABASE_URL") -> URL:
         url is None
         or url.get_backend_name() not in ("postgresql", "postgres")
         or address.count("@") > 1  # what follows the first would be taken for the host
-        or not _can_be_shown(url)
+        or not _can_be_shown(url := _in_their_places(url))
     ):
         raise ConfigurationError(
             f"{setting} must look like postgresql://user:password@host:5432/database;"
             " in the password write / as %2F, @ as %40, # as %23, ? as %3F and % as %25"
         )
-    return url.set(drivername="postgresql+asyncpg")
+    return checked(url.set(drivername="postgresql+asyncpg"), setting, stores=setting != _READS_ONLY)
+
+
+def _in_their_places(url: URL) -> URL:
+    given = {name: value for name, value in url.query.items() if name in _PLACES and isinstance(value, str)}
+    placed: dict[str, Any] = {_PLACES[name]: value for name, value in given.items()}
+    return url.difference_update_query(given).set(**placed)
 
 
 def _can_be_shown(url: URL) -> bool:
@@ -88,6 +99,7 @@ def _can_be_shown(url: URL) -> bool:
     return (
         all(_HOST.fullmatch(unquote(host)) for host in hosts if host)
         and all(port.isascii() and port.isdecimal() and 0 < int(port) <= PORT_MAX for port in ports if port)
+        and len(ports) - 1 in (1, len(hosts) - 1)
         and _DATABASE.fullmatch(unquote(url.database or "")) is not None
     )
 
@@ -96,8 +108,9 @@ def _hosts_in_query(address: str) -> str:
     """Rewrite ``//a:1,b:2/c``, which SQLAlchemy does not read, as ``///c?host=a,b&port=1,2``."""
     if (found := _HOSTS.fullmatch(address)) is None:
         return address
-    pairs = [host.partition(":")[::2] for host in found["hosts"].split(",")]
-    hosts, ports = ",".join(host for host, _ in pairs), ",".join(port or "5432" for _, port in pairs)
+    pairs = [pair for host in found["hosts"].split(",") if (pair := _HOST_AND_PORT.fullmatch(host)) is not None]
+    hosts = ",".join(pair["host"].removeprefix("[").removesuffix("]") for pair in pairs)
+    ports = ",".join(pair["port"] or "5432" for pair in pairs)
     path, _, query = (found["after"] or "/").partition("?")
     return f"{found['before']}{path}?{query}{'&' if query else ''}host={hosts}&port={ports}"
 
@@ -109,20 +122,15 @@ def shown_address(url: URL) -> str:
 
 
 def address_of(url: URL) -> str:
-    """Return the address for asyncpg, which reads libpq's options, such as ``sslmode``, in its query.
-
-    Of several hosts it is the primary that is connected to, unless the address says otherwise.
-    """
-    if "," in str(url.query.get("host", "")):
-        url = url.set(query={"target_session_attrs": "primary", **url.query})
+    """Return the whole address as text, with the password."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def migration_engine(url: URL) -> AsyncEngine:
-    """Return an engine for migrations and the schema, without the service's limits."""
+    """Return an engine for migrations and the schema, without the service's limits, nor those of the role."""
     return create_async_engine(
         _DIALECT,
-        async_creator=lambda: asyncpg.connect(address_of(url)),
+        async_creator=lambda: connect_session(url, server_settings={"statement_timeout": "0"}),
         poolclass=NullPool,
         isolation_level="READ COMMITTED",  # a migration that waited for another has to see what that one did
     )
@@ -178,11 +186,7 @@ class Database:
                 self.direct_url,
                 statement_timeout,
                 server_settings={
-                    "application_name": APPLICATION_NAME,
-                    "default_transaction_isolation": "read committed",
-                    "timezone": "UTC",
-                    "client_min_messages": "warning",  # says that a commit did not wait for its standby
-                    "standard_conforming_strings": "on",
+                    **SESSION,
                     # A node that freezes in the middle of a transaction holds its locks no longer than
                     # this.
                     "idle_in_transaction_session_timeout": f"{self._settings.database_timeout_seconds * 1000:.0f}",
@@ -212,15 +216,14 @@ class Database:
             self.url,
             connection_class=PoolerConnection,
             statement_cache_size=0,
-            server_settings={"application_name": APPLICATION_NAME},
         )
         connection.beginning = lambda: beginning(self._server.identity, self._settings.database_timeout_seconds)
         return cast("WatchedConnection", connection)
 
     async def _open(self, url: URL, statement_timeout: float | None = None, **options: Any) -> WatchedConnection:
         try:
-            connection: WatchedConnection = await asyncpg.connect(
-                address_of(url),
+            connection: WatchedConnection = await connect(
+                url,
                 timeout=self._settings.database_connect_timeout_seconds,
                 command_timeout=statement_timeout or self._settings.database_timeout_seconds,
                 **{"connection_class": WatchedConnection, **options},

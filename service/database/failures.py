@@ -109,7 +109,7 @@ _OF_SQLSTATE: dict[str, Condition] = {
     "3D": _REFUSED,  # there is no such database, as while it is restored
     "3F000": _SCHEMA,  # a schema, column, function, object or table that is not there: a restore under way,
     "40": _CONFLICT,
-    "42501": _REFUSED,  # or a role whose privileges or search_path were changed
+    "42501": _REFUSED,  # or a role whose privileges were changed
     "42703": _SCHEMA,
     "42704": _SCHEMA,
     "42883": _SCHEMA,

@@ -24,6 +24,7 @@ def beginning(identity: str, idle_timeout_seconds: float) -> str:
     """Return what a transaction executes first: it raises unless it is at the server ``identity``."""
     return (
         f"SELECT {DURABLE_COMMIT.format(local='true')};"
+        " SET LOCAL search_path = public;"
         " SET LOCAL TimeZone = 'UTC';"
         " SET LOCAL client_min_messages = warning;"
         " SET LOCAL standard_conforming_strings = on;"

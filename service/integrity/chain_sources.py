@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import asyncpg
 
 from service.database.failures import is_database_error
+from service.database.libpq import connect_session
 from service.errors import CommandFailed
 from service.integrity.link_checks import ORIGIN, CheckedRange, LinkRef, Mismatch, check_ledger, check_log, time_of
 
@@ -117,7 +118,7 @@ async def snapshot_connection(address: str) -> AsyncIterator[asyncpg.Connection]
 
     """
     try:
-        connection = await asyncpg.connect(address, timeout=10, server_settings={"timezone": "UTC", "jit": "off"})
+        connection = await connect_session(address, timeout=10, server_settings={"jit": "off"})
         try:
             # Built-in functions take precedence over functions of the same name beside our tables.
             await connection.execute(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.database.engine import APPLICATION_NAME, close_quietly
+from service.database.engine import close_quietly
+from service.database.libpq import APPLICATION_NAME, application_name
 from service.logs import get_logger
 from service.periodic import PeriodicTask
 
@@ -29,7 +30,8 @@ _END = f"""
 WITH abandoned AS MATERIALIZED (
     SELECT pid, left(query, 100) AS query FROM pg_stat_activity
     WHERE datname = current_database() AND usename = current_user
-          AND starts_with(application_name, '{APPLICATION_NAME}') AND xact_start IS NOT NULL
+          AND (starts_with(application_name, '{APPLICATION_NAME}') OR application_name = ANY ($2))
+          AND xact_start IS NOT NULL
           AND state = 'active' AND wait_event = 'ClientRead'
           AND clock_timestamp() - state_change > make_interval(secs => $1)
 )
@@ -53,7 +55,8 @@ class AbandonedTransactions:
         """End those that there are."""
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._database.connect()
-        for ended in await self._connection.fetch(_END, self._seconds):
+        names = [application_name(url) for url in (self._database.url, self._database.direct_url)]
+        for ended in await self._connection.fetch(_END, self._seconds, names):
             log.warning("a transaction that its process left open was ended", pid=ended["pid"], query=ended["query"])
 
     async def close(self) -> None:

@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import orjson
 
 from service.database.engine import address_of
 from service.database.failures import is_database_error
+from service.database.libpq import connect_session
 from service.errors import ArchiveFailed, TocsinError
 from service.events.hash_chain import LINK_GRID, NO_HASH
 from service.retention.archive_file import ArchivedEvent, ArchivedLink, ArchiveHeader, ArchiveWriter, file_name
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
+    import asyncpg
     from sqlalchemy import URL
 
 PREFETCH = 100
@@ -134,7 +135,7 @@ async def _copy(connection: asyncpg.Connection, writer: ArchiveWriter, first_seq
 
 
 async def _archive(task: dict[str, Any]) -> Path:
-    connection = await asyncpg.connect(task["address"], server_settings={"application_name": "tocsin archive"})
+    connection = await connect_session(task["address"], server_settings={"application_name": "tocsin archive"})
     try:
         return await write_archive(connection, task["first_seq"], task["last_seq"], Path(task["folder"]))
     finally:

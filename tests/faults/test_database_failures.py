@@ -166,7 +166,6 @@ FAULTS: dict[str, tuple[Callable[[Service], Any], set[str]]] = {
     "lock_timeout": (partial(tables_locked_with, setting="lock_timeout"), {"lock_timeout"}),
     "statement_timeout": (partial(tables_locked_with, setting="statement_timeout"), {"timeout"}),
     "read_only": (partial(with_setting, setting="default_transaction_read_only", value="on"), {"read_only"}),
-    "search_path": (partial(with_setting, setting="search_path", value="nowhere"), {"schema_missing"}),
     "restore": (restored, {"schema_missing"}),
     "too_many_connections": (no_connection_left, {"too_many_connections"}),
     "no_login": (no_login, {"connection_refused"}),
