@@ -51,6 +51,16 @@ def postgresql_15() -> str | None:
     return shutil.which("postgres", path="/usr/lib/postgresql/15/bin")
 
 
+def nginx() -> str | None:
+    """Return the path of nginx, which Debian has where only root looks, or None."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
+def caddy() -> str | None:
+    """Return the path of Caddy, or None."""
+    return shutil.which("caddy")
+
+
 def libfaketime() -> str | None:
     """Return the path of libfaketime, which gives a process a clock of its own, or None."""
     return next(map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
@@ -74,6 +84,8 @@ PACKAGES = (
     ("promtool", "the tests of the alert rules", "prometheus", promtool),
     ("PgBouncer", "the tests through a connection pooler", "pgbouncer", pgbouncer),
     ("PostgreSQL 15", "the tests with the oldest PostgreSQL", "postgresql-15", postgresql_15),
+    ("nginx", "the tests behind nginx", "nginx-light", nginx),
+    ("Caddy", "the tests behind Caddy", "caddy", caddy),
     ("libfaketime", "the trials that set clocks", "faketime", libfaketime),
     ("Gson", "the tests of the Java program", "libgoogle-gson-java", gson),
 )

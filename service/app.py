@@ -104,7 +104,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # it would redirect to whatever Host the client names
-        servers=[{"url": "/"}],
+        servers=[{"url": settings.server.root_path or "/"}],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         generate_unique_id_function=openapi.operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics has them; a span would hold ?token=

@@ -21,7 +21,7 @@ from service.settings import LimitSettings, Settings
 from tests.harness import Node, Process, memory_folder, new_database, serving, start_process, with_database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 pytest_plugins = [
     "tests.tiers",
@@ -116,8 +116,8 @@ def start(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Process]]
     """Start nodes in processes of their own; they are stopped in the end."""
     started: list[Process] = []
 
-    def start_one(port: int = 0, **variables: str) -> Process:
-        started.append(start_process(database_url, tmp_path, port, **variables))
+    def start_one(port: int = 0, arguments: Sequence[str] = (), **variables: str) -> Process:
+        started.append(start_process(database_url, tmp_path, port, arguments, **variables))
         return started[-1]
 
     yield start_one

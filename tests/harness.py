@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -315,7 +316,9 @@ class Process(Node):
             self.process.stdout.close()
 
 
-def start_process(database_url: str, folder: Path, port: int = 0, **variables: str) -> Process:
+def start_process(
+    database_url: str, folder: Path, port: int = 0, arguments: Sequence[str] = (), **variables: str
+) -> Process:
     """Start ``tocsin serve`` and wait until it listens."""
     log = folder / f"node-{time.monotonic_ns()}.log"
     environment = {
@@ -328,11 +331,25 @@ def start_process(database_url: str, folder: Path, port: int = 0, **variables: s
         **variables,
     }
     with log.open("w") as errors:
-        process = prefork.start(["serve"], env=environment, cwd=ROOT, stderr=errors)
+        process = prefork.start(["serve", *arguments], env=environment, cwd=ROOT, stderr=errors)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("Tocsin serves "), log.read_text()
     return Process(line.removeprefix("Tocsin serves ").strip(), database_url, process, log, environment)
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process listens on a port of 127.0.0.1."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        assert process.poll() is None, f"it ended with {process.returncode}"
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline, "it does not listen"
+            time.sleep(0.01)
+        else:
+            return
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """``tocsin serve``: run one node, or several with ``--workers N``.
 
 A single node runs in this process. Each of several runs in a process of its own
-(``worker_supervisor.py``) and listens on a socket of its own. All sockets are bound to one address
+(``worker_supervisor.py``) and listens on sockets of its own. They are bound to the same addresses
 with ``SO_REUSEPORT``, and Linux spreads the connections by a hash of their addresses. Of 200
 connections that came one by one, one shared socket gave four workers 23, 29, 3 and 145, because an
 idle worker takes the next; with a socket each it was 45, 51, 52 and 52 (200 streams of this
@@ -17,7 +17,8 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 import uvicorn
@@ -36,6 +37,7 @@ from service.http.edge import Edge
 from service.http.fast_route import FastRoutes
 from service.http.provided import parts_of
 from service.http.proxies import TrustedProxies
+from service.http.root_path import RootPath
 from service.http.server_protocol import HttpServerProtocol, ServerConfig
 from service.http.sockets import Sockets, raise_file_limit, sockets_max
 from service.metrics import drop_worker, shared_by_workers
@@ -43,13 +45,19 @@ from service.settings import load, unknown_variables
 from service.stream.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fastapi import FastAPI
     from sqlalchemy import URL
+    from starlette.types import ASGIApp
 
     from service.auth.issuers import Keyring
     from service.settings import ServerSettings, Settings
+
+_Address: TypeAlias = tuple[Any, ...]
+"""A host and a port, and of an IPv6 address what ``getsockname`` adds to them."""
+
+_EVERY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104 - where the operator asks for it
 
 DEV_TOKEN_SECONDS = 12 * 3600
 STOP_SLACK_SECONDS = 15
@@ -73,8 +81,8 @@ def serve(
     # uvicorn raises the signal again once it has stopped; without a handler the process would end before PostgreSQL.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
-    reserve = _listener if workers == 1 else _reservation
-    with reserve(settings.server) as address, database_url(settings, restart=True) as direct_url:
+    reserve = _listeners if workers == 1 else _reservation
+    with reserve(settings.server) as sockets, database_url(settings, restart=True) as direct_url:
         if settings.storage.database_url is None:
             migrate(direct_url)
         else:
@@ -82,14 +90,14 @@ def serve(
         url = serving_url(settings, direct_url)
 
         def greet() -> None:
-            print(_greeting(settings, address.getsockname()[1], dev=dev), flush=True)
+            print(_greeting(settings, sockets[0].getsockname()[1], dev=dev), flush=True)
 
         if workers == 1:
-            _run_node(settings, url, keyring, address, greet)
+            _run_node(settings, url, keyring, sockets, greet)
         else:
             nodes = Workers(
                 _run_worker,
-                (settings, url, address.getsockname(), dev),
+                (settings, url, [one.getsockname() for one in sockets], dev),
                 on_listening=greet,
                 on_ended=drop_worker,
                 stop_seconds=settings.server.shutdown_timeout_seconds + STOP_SLACK_SECONDS,
@@ -98,15 +106,21 @@ def serve(
                 nodes.run(workers)
 
 
-def _run_worker(on_listening: Callable[[], None], settings: Settings, url: URL, address: Any, dev: bool) -> None:  # noqa: FBT001 - pickled
+def _run_worker(
+    on_listening: Callable[[], None],
+    settings: Settings,
+    url: URL,
+    addresses: list[_Address],
+    dev: bool,  # noqa: FBT001 - pickled
+) -> None:
     """Run one of several nodes in a worker process."""
     logs.configure(settings.server.log_level, settings.server.log_format)
-    with _bound(settings.server, address) as listener:
-        _run_node(settings, url, _keyring(settings, dev=dev), listener, on_listening)
+    with _each(addresses, _bound) as listeners:
+        _run_node(settings, url, _keyring(settings, dev=dev), listeners, on_listening)
 
 
 def _run_node(
-    settings: Settings, url: URL, keyring: Keyring, listener: socket.socket, on_listening: Callable[[], None]
+    settings: Settings, url: URL, keyring: Keyring, listeners: list[socket.socket], on_listening: Callable[[], None]
 ) -> None:
     """Run a node in this process until it is asked to stop.
 
@@ -121,7 +135,7 @@ def _run_node(
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
-        server.run(sockets=[listener])
+        server.run(sockets=listeners)
     failure = parts_of(app).find(NodeTasks).failure
     if not server.started:
         raise CommandFailed(f"the node did not start: {failure or 'its log says why'}")
@@ -133,54 +147,90 @@ def _keyring(settings: Settings, *, dev: bool) -> Keyring:
     return load_keyring(settings.auth, signing_secret(settings, dev=True) if dev else None)
 
 
-def _listener(settings: ServerSettings) -> socket.socket:
-    """Listen on the address before anything else is started."""
-    try:
-        return socket.create_server((settings.host, settings.port), family=_family(settings), backlog=2048)
-    except OSError as error:
-        raise _not_free(settings, error) from None
+@contextmanager
+def _listeners(settings: ServerSettings) -> Iterator[list[socket.socket]]:
+    """Listen on the addresses before anything else is started."""
+    with _each(_addresses(settings), _listener) as sockets:
+        yield sockets
 
 
-def _reservation(settings: ServerSettings) -> socket.socket:
-    """Bind the address for the workers, without listening.
+@contextmanager
+def _reservation(settings: ServerSettings) -> Iterator[list[socket.socket]]:
+    """Bind the addresses for the workers, without listening.
 
-    Listening on it alone first makes sure that no other service of this user is bound to it, which
-    would receive half of the connections.
+    Listening on them alone first makes sure that no other service of this user is bound to them,
+    which would receive half of the connections.
     """
-    with _listener(settings) as alone:
-        address = alone.getsockname()
-    return _bound(settings, address)
+    with _listeners(settings) as alone:
+        addresses = [one.getsockname() for one in alone]
+    with _each(addresses, _bound) as sockets:
+        yield sockets
 
 
-def _bound(settings: ServerSettings, address: Any) -> socket.socket:
+@contextmanager
+def _each(addresses: list[_Address], opened: Callable[[_Address], socket.socket]) -> Iterator[list[socket.socket]]:
+    """Open a socket for each address; the port 0 is the one that the first was given.
+
+    Raises:
+        CommandFailed: one is not free.
+
+    """
+    with ExitStack() as stack:
+        sockets: list[socket.socket] = []
+        for host, port, *scope in addresses:
+            taken = port or (sockets[0].getsockname()[1] if sockets else 0)
+            try:
+                sockets.append(stack.enter_context(opened((host, taken, *scope))))
+            except OSError as error:
+                why = (error.strerror or "no such address").partition(" (")[0]
+                raise CommandFailed(
+                    f"cannot listen on {_netloc(host, taken)} ({why}): set TOCSIN_HOST or TOCSIN_PORT"
+                ) from None
+        yield sockets
+
+
+def _addresses(settings: ServerSettings) -> list[_Address]:
+    """Return the addresses to listen on, of both protocols for ``::``.
+
+    Each protocol has a socket of its own, so that a client with an IPv4 address is known by that
+    address, and not by an IPv6 one that holds it.
+    """
+    hosts = [host for named in settings.host.split(",") for host in (_EVERY_ADDRESS if named == "::" else (named,))]
+    return [(host, settings.port) for host in dict.fromkeys(hosts)]
+
+
+def _listener(address: _Address) -> socket.socket:
+    return socket.create_server(address, family=_family(address), backlog=2048)
+
+
+def _bound(address: _Address) -> socket.socket:
     """Return a socket that is bound to an address that it shares with others of this user."""
-    sock = socket.socket(_family(settings))
+    sock = socket.socket(_family(address))
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as create_server() does
         sock.bind(address)
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise _not_free(settings, error) from None
+        raise
     return sock
 
 
-def _family(settings: ServerSettings) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _family(address: _Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
-def _not_free(settings: ServerSettings, error: OSError) -> CommandFailed:
-    why = (error.strerror or "no such address").partition(" (")[0]
-    return CommandFailed(f"cannot listen on {settings.host}:{settings.port} ({why}): set TOCSIN_HOST or TOCSIN_PORT")
+def _netloc(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
     """Configure uvicorn with our protocol classes."""
     server, stream = settings.server, settings.stream
     config = ServerConfig(
-        Edge(FastRoutes(app), TrustedProxies(server.forwarded_allow_ips)),
+        Edge(_under_path(FastRoutes(app), server), TrustedProxies(server.forwarded_allow_ips)),
         host=server.host,
         port=server.port,
         http=HttpServerProtocol,
@@ -201,6 +251,10 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
     return config
 
 
+def _under_path(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
+    return RootPath(app, settings.root_path) if settings.root_path else app
+
+
 class _Server(uvicorn.Server):
     """A uvicorn server that calls ``on_listening`` when it listens."""
 
@@ -217,8 +271,7 @@ class _Server(uvicorn.Server):
 
 def _greeting(settings: Settings, port: int, *, dev: bool) -> str:
     """Return the address of the service, and with ``dev`` what to do next."""
-    host = settings.server.host
-    base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    base = f"http://{_netloc(_addresses(settings.server)[0][0], port)}"
     return _dev_greeting(settings, base) if dev else f"Tocsin serves {base}"
 
 

@@ -90,7 +90,7 @@ followRoutes(); // Before the parts: what they focus must not be hidden.
 const sightings = new SightingObserver((id) => signIn.session?.seen([id]));
 const feed = new Feed(async (query) => {
   if (!signIn.session) throw new ApiError("token_missing", 0, 0);
-  return signIn.session.get(`/v1/alerts?${query}`);
+  return signIn.session.get(`v1/alerts?${query}`);
 }, sightings);
 const selection = new Selection(feed, session, sightings, showNotice);
 const presence = new PresencePanel();

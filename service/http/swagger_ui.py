@@ -29,13 +29,15 @@ FILES = "/docs/files"
 
 def install(app: FastAPI) -> None:
     """Serve the page and its files."""
+    files = FILES.removeprefix("/")
     html = bytes(
         get_swagger_ui_html(
-            openapi_url=openapi.PATH,
+            # Relative to the page: the service may be under a path of a site.
+            openapi_url=openapi.PATH.removeprefix("/"),
             title="The API of Tocsin",
-            swagger_js_url=f"{FILES}/swagger-ui-bundle.js",
-            swagger_css_url=f"{FILES}/swagger-ui.css",
-            swagger_favicon_url="/console/ui/favicons/favicon.svg",
+            swagger_js_url=f"{files}/swagger-ui-bundle.js",
+            swagger_css_url=f"{files}/swagger-ui.css",
+            swagger_favicon_url="console/ui/favicons/favicon.svg",
         ).body
     ).decode()
     headers = {"Content-Security-Policy": _policy(html), "Cross-Origin-Opener-Policy": "same-origin"}

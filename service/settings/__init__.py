@@ -21,6 +21,7 @@ from service.settings.parsing import (
     Audiences,
     ClaimName,
     FromJson,
+    Hosts,
     IssuerUrl,
     Origins,
     Parameters,
@@ -28,6 +29,7 @@ from service.settings.parsing import (
     PublicKeyAlgorithm,
     Rate,
     RequiredClaims,
+    RootPath,
     ScopeMap,
     Seconds,
     SeverityMap,
@@ -55,10 +57,14 @@ class _Group(BaseModel):
 class ServerSettings(_Group):
     """The address, the log, and limits on requests."""
 
-    host: str = "127.0.0.1"
-    """The address to listen on."""
+    host: Hosts = "127.0.0.1"
+    """The addresses to listen on, with commas between; ``::`` is all of IPv6 and of IPv4, ``0.0.0.0``
+    all of IPv4."""
     port: int = Field(8000, ge=0, le=65535)
     """The TCP port; 0 picks a free one."""
+    root_path: RootPath | None = None
+    """The path under which a proxy offers the service, such as ``/tocsin`` (see
+    [under a path](#under-a-path))."""
     data_dir: Path = Path(".tocsin")
     """Where the embedded PostgreSQL and the development key are kept."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

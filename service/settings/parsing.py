@@ -24,6 +24,7 @@ DEFAULT_SEVERITY_MAP: dict[str, Severity] = {
 }
 
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d+)?")
+_ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?", re.ASCII)
 _RATE = r"\s*\d+\s*(?:/|per)\s*(?:\d+\s*)?(?:second|minute|hour|day|month|year)s?\s*"
 _RATES = re.compile(f"{_RATE}(?:[,;|]{_RATE})*", re.ASCII | re.IGNORECASE)
 """What ``limits.parse_many`` accepts: importing ``limits`` would double the start-up time of a
@@ -54,6 +55,21 @@ def _origin(value: str) -> str:
     if origin is None:
         raise ValueError(f"write origins such as https://console.example:8443, with commas between; {value!r} is none")
     return str(origin)
+
+
+def _hosts(value: str) -> str:
+    """Accept addresses and names, with commas between, IPv6 addresses in brackets too."""
+    hosts = [host.strip().removeprefix("[").removesuffix("]") for host in value.split(",")]
+    if not all(hosts):
+        raise ValueError("write addresses such as 127.0.0.1, with commas between")
+    return ",".join(hosts)
+
+
+def _root_path(value: str) -> str:
+    """Accept ``/tocsin``, with a slash after it too, and ``/``."""
+    if not _ROOT_PATH.fullmatch(value):
+        raise ValueError("write a path such as /tocsin")
+    return value.rstrip("/")
 
 
 def _proxies(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -164,6 +180,8 @@ Rate = Annotated[str, AfterValidator(_rate)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 SourceGroups = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_dedup_groups)]
 TextList = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Hosts = Annotated[str, AfterValidator(_hosts)]
+RootPath = Annotated[str, AfterValidator(_root_path)]
 Origins = Annotated[TextList, AfterValidator(_origins)]
 Proxies = Annotated[TextList, AfterValidator(_proxies)]
 SeverityMap = Annotated[dict[str, Severity], BeforeValidator(_severity_map)]

@@ -91,7 +91,7 @@ export class Actions {
     showError(id, "");
     predict(id, { status: ACTIONS[action].status, status_by: session.subject });
     try {
-      const answer = await session.post(`/v1/alerts/${id}/${action}`);
+      const answer = await session.post(`v1/alerts/${id}/${action}`);
       if (session === current()) applyResponse(answer);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

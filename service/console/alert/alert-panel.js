@@ -204,7 +204,7 @@ export class AlertPanel {
 
   /** @param {Session} session @param {number} attempt */
   async #loadAlert(session, attempt) {
-    /** @type {Alert} */ const alert = await session.get(`/v1/alerts/${this.#openId}`);
+    /** @type {Alert} */ const alert = await session.get(`v1/alerts/${this.#openId}`);
     if (attempt === this.#attempt) this.applyResponse(alert);
     return alert;
   }
@@ -214,7 +214,7 @@ export class AlertPanel {
     const [session, id] = [this.#session, this.#openId];
     for (let pages = 0; session && pages < MAX_PAGES; pages += 1) {
       const cursor = this.#next ? `&cursor=${encodeURIComponent(this.#next)}` : "";
-      const path = `/v1/alerts/${id}/timeline?order=desc&limit=${PAGE}${cursor}`;
+      const path = `v1/alerts/${id}/timeline?order=desc&limit=${PAGE}${cursor}`;
       /** @type {TimelinePage} */ const { events, next } = await session.get(path);
       if (attempt !== this.#attempt) return false;
       this.#timeline.addPage(events);

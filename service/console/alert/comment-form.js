@@ -91,7 +91,7 @@ export class CommentForm {
     const draft = this.#timeline.draft(session.subject, unsent.text);
     try {
       const content = { body: { text: unsent.text }, idempotencyKey: unsent.key };
-      /** @type {CommentOut} */ const stored = await session.post(`/v1/alerts/${id}/comments`, content);
+      /** @type {CommentOut} */ const stored = await session.post(`v1/alerts/${id}/comments`, content);
       if (session !== this.#session) return;
       draft.stored(stored);
       this.#unsent.delete(id);

@@ -123,7 +123,7 @@ function mayLoad(session) {
 
 /** @param {Session} session @param {string} id @returns {Promise<AlertReceipts>} */
 async function readAll(session, id) {
-  const path = `/v1/alerts/${id}/receipts?limit=${PAGE}`;
+  const path = `v1/alerts/${id}/receipts?limit=${PAGE}`;
   /** @type {AlertReceipts} */ const first = await session.get(path);
   const recipients = [...first.recipients];
   let page = first;

@@ -1,5 +1,5 @@
 /**
- * The redirect to the OpenID provider and back. The provider's answer (`/?code=…&state=…`) is removed from the address at
+ * The redirect to the OpenID provider and back. The provider's answer (`?code=…&state=…`) is removed from the address at
  * once.
  *
  * Verifier (RFC 7636), state and nonce are kept in `sessionStorage` while the person is at the provider, and removed
@@ -25,7 +25,7 @@ export const providerAnswer = readAnswer();
 
 /** The redirect URI; it has to be registered with the provider. */
 export function redirectAddress() {
-  return `${location.origin}/`;
+  return location.origin + location.pathname;
 }
 
 /** Throws if the browser blocks storage. @param {Omit<PendingSignIn, "returnTo">} pending */

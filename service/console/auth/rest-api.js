@@ -37,7 +37,7 @@ export class ApiError extends Error {
  * @returns {Promise<{oidc: OidcSettings | null}>}
  */
 export function fetchSettings() {
-  return request("/console/settings.json", null, {});
+  return request("console/settings.json", null, {});
 }
 
 /**
@@ -46,7 +46,7 @@ export function fetchSettings() {
  * @returns {Promise<AlertPage>}
  */
 export function fetchAlerts(token) {
-  return get(`/v1/alerts?limit=${SHOWN_AT_SIGN_IN}`, token);
+  return get(`v1/alerts?limit=${SHOWN_AT_SIGN_IN}`, token);
 }
 
 /**
@@ -55,7 +55,7 @@ export function fetchAlerts(token) {
  * @returns {Promise<Me>}
  */
 export function fetchMe(token) {
-  return get("/v1/me", token);
+  return get("v1/me", token);
 }
 
 /**
@@ -66,7 +66,7 @@ export function fetchMe(token) {
  */
 export async function fetchNames(subjects, token) {
   const query = new URLSearchParams(subjects.map((subject) => ["subject", subject]));
-  return (await get(`/v1/names?${query}`, token)).names;
+  return (await get(`v1/names?${query}`, token)).names;
 }
 
 /**
@@ -75,11 +75,11 @@ export async function fetchNames(subjects, token) {
  * @returns {Promise<PresenceOut>}
  */
 export function fetchPresence(token) {
-  return get("/v1/presence", token);
+  return get("v1/presence", token);
 }
 
 /**
- * @param {string} path
+ * @param {string} path   Relative to the page, which may be under a path of a site.
  * @param {string} token
  */
 export function get(path, token) {

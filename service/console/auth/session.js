@@ -188,7 +188,7 @@ export class Session {
   #openStream(after) {
     this.#client = new SharedStream({
       share: viewOf(this.#token),
-      url: new URL("/v1/ws", location.origin.replace("http", "ws")).href,
+      url: new URL("v1/ws", location.href.replace("http", "ws")).href,
       after,
       token: (refused) => this.#tokenFor(refused),
       onState: (status) => {

@@ -99,7 +99,7 @@ export class StatsStream {
     restartTimeout();
     try {
       const options = { token: this.#token, accept: "text/event-stream", signal: attempt.signal };
-      for await (const data of readEvents(await openStream("/v1/dashboard", options))) {
+      for await (const data of readEvents(await openStream("v1/dashboard", options))) {
         restartTimeout();
         this.#failures = 0;
         const frame = JSON.parse(data);

@@ -87,7 +87,7 @@ export class TestAlertForm {
     this.#outcome.textContent = "Sending …";
     try {
       const body = { ...ALERT, topic: this.#topic.value, severity: this.#severity.value };
-      const { id, seq } = await session.post("/v1/alerts", { body });
+      const { id, seq } = await session.post("v1/alerts", { body });
       this.#sent = { id, sentAt, accepted: `Stored as number ${seq} of the log after ${Date.now() - sentAt} ms.` };
       this.#outcome.textContent = `${this.#sent.accepted} It has not come back to this page yet.`;
       this.#showRoundTrip();

@@ -15,7 +15,7 @@ import { NotificationSound } from "./notification-sound.js";
 
 const COLLECT_MS = 1_000;
 const SINGLE_MAX = 3;
-const ICON = "/console/ui/favicons/favicon.svg";
+const ICON = "console/ui/favicons/favicon.svg";
 
 /**
  * @typedef {object} NotificationHost

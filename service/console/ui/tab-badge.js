@@ -31,7 +31,7 @@ export class TabBadge {
     this.#offline = offline;
     document.title = [offline && "Offline ·", count && `(${count})`, TITLE].filter(Boolean).join(" ");
     const name = offline ? "offline" : count > COUNT_MAX ? "many" : String(count);
-    this.#icon.href =
-      offline || count ? `/console/ui/favicons/favicon-${name}.svg` : "/console/ui/favicons/favicon.svg";
+    const file = offline || count ? `favicon-${name}.svg` : "favicon.svg";
+    this.#icon.href = new URL(`console/ui/favicons/${file}`, location.href).pathname;
   }
 }
