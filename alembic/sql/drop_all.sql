@@ -13,6 +13,7 @@ DROP TABLE alert_search, alerts, commit_attempts, connections, dispatches, event
     idempotency_keys, ledger_chain, log_chain, message_key, nodes, receipts, recipients, resolutions, retention_runs,
     revocations, search_changes, sightings, source_hours, subject_names;
 DROP FUNCTION lock_revocations, notify_revocations;
+DROP FUNCTION alert_words, search_words, word_lexemes, lone_character;
 DROP TYPE alert_status, severity;
 
 ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON ROUTINES TO PUBLIC;

@@ -23,7 +23,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ENUM, JSON, JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import ENUM, JSON, JSONB
 
 from alembic import op
 from service.logs import get_logger
@@ -35,7 +35,7 @@ SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
     *("times", "locks", "durability", "notify_nodes"),
     *("event_filter", "log_blocks", "event_partitions", "positions", "commit_attempts", "link_log"),
-    *("append_alerts", "write_ledger", "serving_nodes", "revocations"),
+    *("append_alerts", "search_words", "write_ledger", "serving_nodes", "revocations"),
     *("audit_schema", "audit_sightings", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency"),
     *("audit_connections", "audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources"),
     *("audit_names", "audit_deactivations", "audit_log_gaps", "audit_retention_runs", "grant_audit"),
@@ -69,6 +69,12 @@ def upgrade() -> None:
     create_message_key()
     for name in FILES:
         execute_file(name)
+    op.create_index(
+        "ix_alert_search_words",
+        "alert_search",
+        [text("array_to_tsvector(word_lexemes(words))")],
+        postgresql_using="gin",
+    )
     op.execute("SELECT ensure_event_partitions(1000000, 3000000, 3)")
     if not bind.scalar(text("SELECT grant_audit()")):
         log.warning("the role tocsin_auditor is missing, and this user may not create it", mend=HOW_TO_CREATE_THE_ROLE)
@@ -183,10 +189,9 @@ def create_search_attempts_and_keys() -> None:
     op.create_table(
         "alert_search",
         Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="of the alert"),
-        Column("words", TSVECTOR, nullable=False, comment="of the title and the body"),
+        Column("words", Text, nullable=False, comment="of what people search it by: see alembic/sql/search_words.sql"),
         Column("attributes", JSONB, nullable=False),
         Column("recipients", ARRAY(Text), comment="with which it was posted"),
-        Index("ix_alert_search_words", "words", postgresql_using="gin"),
         Index(
             "ix_alert_search_recipients",
             "recipients",

@@ -39,7 +39,7 @@ TIME_MAX = 64
 WORDS_MAX = 200
 """Characters of the words of a search."""
 HYPHENS_MAX = 20
-"""In the words of a search: each may exclude, and PostgreSQL parses 30 exclusions in a row."""
+"""In the words of a search: each may exclude, and an index does not help to exclude."""
 LISTED_MAX = 100
 """Values of one parameter that may be repeated, such as topics."""
 NUMBER_MIN, NUMBER_MAX = 1e-30, 1e30
@@ -203,7 +203,7 @@ Key = Annotated[str, Field(max_length=KEY_MAX), *_LINE]
 """The key of a deduplication."""
 
 Words = Annotated[str, Field(max_length=WORDS_MAX), *_LINE, AfterValidator(_words)]
-"""The words of a search, in websearch syntax."""
+"""The words of a search: ``search.py`` reads them."""
 
 Text = Annotated[str, AfterValidator(_text), documented(pattern=TEXT_PATTERN, maxLength=BODY_MAX_BYTES)]
 """Lines of text."""

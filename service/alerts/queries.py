@@ -10,7 +10,8 @@ from sqlalchemy import Text, and_, any_, cast, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from service.alerts.alert_record import FIELDS, AlertRecord
-from service.alerts.search_index import found
+from service.alerts.search import read_found
+from service.alerts.search_index import has_attributes
 from service.alerts.tables import alerts
 from service.database.base import severity_type
 from service.database.pages import read_page
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, RowMapping
+    from sqlalchemy import ColumnElement, RowMapping, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.auth.principal import Principal
@@ -80,6 +81,19 @@ async def list_alerts(
     tx: AsyncConnection, principal: Principal, query: AlertQuery
 ) -> tuple[list[AlertRecord], str | None, Position]:
     """Return a page of alerts, the cursor of the next one, and the head of the log at that time."""
+    listed = _listed(principal, query)
+    head = await read_head(tx)
+    if query.words is None:
+        rows, has_more = await read_page(tx, listed, (alerts.c.seq,), query.limit, newest_first=True)
+    else:
+        end = query.before[0] if query.before else head.seq + 1
+        rows, has_more = await read_found(tx, query.words, listed, end, query.limit)
+    page = [_alert(row) for row in rows]
+    return page, encode_cursor((page[-1].seq,)) if has_more else None, head
+
+
+def _listed(principal: Principal, query: AlertQuery) -> Select[Any]:
+    """Return the alerts that ``principal`` may see and that pass the filters, whatever their words."""
     statement = select(*_COLUMNS).where(visible_to(principal))
     if query.topics and "*" not in query.topics:
         statement = statement.where(any_topic(alerts.c.topic, query.topics))
@@ -95,14 +109,11 @@ async def list_alerts(
         statement = statement.where(alerts.c.created_at >= query.since)
     if query.until is not None:
         statement = statement.where(alerts.c.created_at < query.until)
-    if query.words is not None or query.attributes is not None:
-        statement = statement.where(found(query.words, query.attributes))
+    if query.attributes is not None:
+        statement = statement.where(has_attributes(query.attributes))
     if query.before:
         statement = statement.where(alerts.c.seq < query.before[0])
-    head = await read_head(tx)
-    rows, has_more = await read_page(tx, statement, (alerts.c.seq,), query.limit, newest_first=True)
-    page = [_alert(row) for row in rows]
-    return page, encode_cursor((page[-1].seq,)) if has_more else None, head
+    return statement
 
 
 async def find_alert(tx: AsyncConnection, alert_id: UUID) -> AlertRecord | None:

@@ -170,7 +170,10 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     source: Annotated[list[Name], listed("who posted it; repeat for several")] = [],  # noqa: B006
     q: Annotated[
         Words | None,
-        Query(description='words of title and body: a b, "a b", a or b, -a; at most 20 hyphens'),
+        Query(
+            description="words, beginnings of words, and parts of names, in title, body, source, topic, id and the"
+            ' values of attributes: a b, "a b", a or b, -a; at most 20 hyphens',
+        ),
     ] = None,
     attributes: Annotated[
         str | None,

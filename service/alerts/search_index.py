@@ -1,4 +1,4 @@
-"""Search by text, attributes and recipients: an index beside the alerts, filled behind the log.
+"""The search index: a table beside the alerts, filled behind the log.
 
 Splitting text into words and keeping three GIN indexes costs PostgreSQL as much as storing the
 alert, or ten times as much where it has a hundred recipients, and would be paid under the log's
@@ -36,7 +36,8 @@ from service.database.locks import TableLock
 from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, FromClause, Select
+    from sqlalchemy.sql.selectable import LateralFromClause
 
     from service.database.engine import Database
 
@@ -44,16 +45,24 @@ PAUSE_SECONDS = 0.5
 PAUSE_FACTOR = 9
 BATCH = 1_000
 
+LEXEMES: ColumnElement[Any] = literal_column("array_to_tsvector(word_lexemes(words))")
+"""What the index of ``alert_search.words`` holds."""
+
 _TRY_LOCK = text(TableLock.SEARCH_INDEX.try_lock)
-_DICTIONARY: ColumnElement[str] = literal_column("'simple'")
 _some = alerts.alias("some")
-_WORDS = func.to_tsvector(_DICTIONARY, _some.c.title + "\n" + func.coalesce(_some.c.body, ""))
+
+
+def _words(alert: FromClause) -> ColumnElement[str]:
+    return func.alert_words(*(alert.c[name] for name in ("title", "body", "source", "topic", "attributes")))
+
+
 _LAST_INDEXED = select(func.coalesce(func.max(alert_search.c.seq), 0)).scalar_subquery()
 _IS_BEHIND = _some.c.seq > _LAST_INDEXED
 _CHANGED = select(search_changes.c.seq)
+_IS_CURRENT = alert_search.c.seq.not_in(_CHANGED)
 _INDEX = insert(alert_search).from_select(
     ["seq", "words", "attributes", "recipients"],
-    select(_some.c.seq, _WORDS, _some.c.attributes, _some.c.recipients)
+    select(_some.c.seq, _words(_some), _some.c.attributes, _some.c.recipients)
     .where(_IS_BEHIND)
     .order_by(_some.c.seq)
     .limit(BATCH),
@@ -65,24 +74,28 @@ _TAKE_CHANGED = (
 )
 _INDEX_CHANGED = (
     update(alert_search)
-    .values(words=_WORDS, attributes=_some.c.attributes)
+    .values(words=_words(_some), attributes=_some.c.attributes)
     .where(alert_search.c.seq == _some.c.seq, alert_search.c.seq == any_(bindparam("seqs", type_=ARRAY(BigInteger))))
 )
 
 
-def found(words: str | None, attributes: dict[str, Any] | None) -> ColumnElement[bool]:
-    """Return the condition that an alert has ``words``, in websearch syntax, and ``attributes``."""
-    indexed = select(alert_search.c.seq).where(alert_search.c.seq.not_in(_CHANGED))
-    others = [select(_some.c.seq).where(which) for which in (_IS_BEHIND, _some.c.seq.in_(_CHANGED))]
-    if words is not None:
-        query = func.websearch_to_tsquery(_DICTIONARY, words)
-        indexed = indexed.where(alert_search.c.words.bool_op("@@")(query))
-        others = [some.where(_WORDS.bool_op("@@")(query)) for some in others]
-    if attributes is not None:
-        held = literal(attributes, JSONB)
-        indexed = indexed.where(alert_search.c.attributes.contains(held))
-        others = [some.where(_some.c.attributes.contains(held)) for some in others]
-    return alerts.c.seq.in_(union_all(indexed, *others))
+def current_words() -> LateralFromClause:
+    """Return the words of an alert as a row beside it: from the index if they are there, else made from the alert."""
+    entry = select(alert_search.c.words).where(alert_search.c.seq == alerts.c.seq, _IS_CURRENT)
+    words = func.coalesce(entry.correlate(alerts).scalar_subquery(), _words(alerts)).label("words")
+    return select(words).correlate(alerts).offset(0).lateral("current")  # with an offset, it is computed once
+
+
+def unindexed(*conditions: ColumnElement[bool]) -> list[Select[tuple[int]]]:
+    """Return the alerts that the index does not know as they are now, and that satisfy ``conditions`` on ``_some``."""
+    return [select(_some.c.seq).where(which, *conditions) for which in (_IS_BEHIND, _some.c.seq.in_(_CHANGED))]
+
+
+def has_attributes(attributes: dict[str, Any]) -> ColumnElement[bool]:
+    """Return the condition that an alert's attributes contain ``attributes``."""
+    held = literal(attributes, JSONB)
+    indexed = select(alert_search.c.seq).where(alert_search.c.attributes.contains(held), _IS_CURRENT)
+    return alerts.c.seq.in_(union_all(indexed, *unindexed(_some.c.attributes.contains(held))))
 
 
 class SearchIndexer:

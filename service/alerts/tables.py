@@ -18,7 +18,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from service.database.base import metadata, severity_type, status_type
 
@@ -99,10 +99,10 @@ alert_search = Table(
     "alert_search",
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="of the alert"),
-    Column("words", TSVECTOR, nullable=False, comment="of the title and the body"),
+    Column("words", Text, nullable=False, comment="of what people search it by: see alembic/sql/search_words.sql"),
     Column("attributes", JSONB, nullable=False),
     Column("recipients", ARRAY(Text), comment="with which it was posted"),
-    Index("ix_alert_search_words", "words", postgresql_using="gin"),
+    Index("ix_alert_search_words", text("array_to_tsvector(word_lexemes(words))"), postgresql_using="gin"),
     Index(
         "ix_alert_search_recipients",
         "recipients",

@@ -76,9 +76,75 @@ async def test_alerts_are_found_by_their_words_at_once_and_when_they_are_indexed
         ("disk or reader", {"Disk full", "Card reader offline"}),
         ("card -reader", {"Card acceptance below 80 %"}),
         ("größe", {"Disk full"}),
-        ("acc", set()),
+        ("acc", {"Card acceptance below 80 %"}),
+        ('"acc"', set()),
+        ("cceptance", set()),
         ("' OR 1=1 --", set()),
         ("& | ! ( :*", set()),
+    ):
+        assert found(rest, topic, q=words) == titles, words
+
+
+@pytest.mark.parametrize("wait", [False, True])
+async def test_alerts_are_found_as_people_type(lenient: Node, rest: httpx2.Client, topic: str, *, wait: bool) -> None:
+    host, chinese, thai = "db1.eu.prod: replication_lag", "支付服务\uff1a数据库连接错误", "ฐานข้อมูลล่ม"
+    attributes = {"pod": "cart-7f9c", "labels": {"codes": ["E-5012", 91.5], "owner": "Straße"}, "ok": True}
+    post(rest, topic, host, body="payment_service wrote /var/log/nginx/app.log, see 10.0.0.12")
+    post(rest, topic, chinese, body="\uff44\uff42\uff19 🔥磁盘")
+    post(rest, topic, thai, body="サーバーが停止")
+    alert_id = post(rest, topic, "attributes", attributes=attributes)["id"]
+    long = post(rest, topic, "x" * 190, body="web-399.eu " * 300 + "web-1.us")["title"]
+    if wait:
+        await indexed(lenient)
+    for words, titles in (
+        ("db1", {host}),
+        ("eu.prod", {host}),
+        ("DB1.EU", {host}),
+        ("prod.eu", set()),
+        ("payment_service", {host}),
+        ("payment", {host}),
+        ("service", {host}),
+        ('"payment service"', {host}),
+        ('"payment_serv"', set()),
+        ("app.log", {host}),
+        ("nginx/app", {host}),
+        ("log/app", set()),
+        ("10.0.0.1", {host}),
+        ('"10.0.0.1"', set()),
+        ("repl", {host}),
+        ("replication-lag", {host}),
+        ("lication", set()),
+        ("数据库", {chinese}),
+        ("据库连", {chinese}),
+        ("误", {chinese}),
+        ("数库", set()),
+        ('"支付"', {chinese}),
+        ("支付 错误", {chinese}),
+        ("数据库 -错误", set()),
+        ("db9", {chinese}),
+        ("🔥", {chinese}),
+        ("磁盘 or 停止", {chinese, thai}),
+        ("サーバ", {thai}),
+        ("ข้อมูล", {thai}),
+        ("ข้อมูล -停", set()),
+        ("cart-7f9c", {"attributes"}),
+        ("E-5012", {"attributes"}),
+        ("91.5", {"attributes"}),
+        ("STRASSE or straße", {"attributes"}),
+        ("codes", set()),
+        ("91.5.straße", set()),
+        ("true", set()),
+        ("billing db1", {host}),
+        (f"{topic[:20]} -billing", set()),
+        (f"{topic} pod or repl", {host}),
+        (alert_id, {"attributes"}),
+        (alert_id.upper(), {"attributes"}),
+        (f"{alert_id} or db1", {"attributes", host}),
+        (f"billing -{alert_id} -xxx", {host, chinese, thai}),
+        ("x" * 190, {long}),
+        ("x" * 191, set()),
+        ("web-1.us", {long}),
+        ("“web 399”", {long}),
     ):
         assert found(rest, topic, q=words) == titles, words
 

@@ -170,7 +170,7 @@ async def test_a_selected_row_stays_where_it_is(node: Node, tab: Tab) -> None:
     await node.post("New")
     await expect(tab["arrivals"]).to_have_text("1 new")
     await expect(titles(tab)).to_have_text(["Alert 2", "Alert 1", "Alert 0"])
-    await control(tab, "Words in title and text").focus()
+    await control(tab, "Words in alerts").focus()
     await expect(titles(tab).first).to_have_text("New")
 
 
@@ -294,7 +294,7 @@ async def test_filters_are_kept_in_the_address_and_back_and_forward_go_through_t
 async def test_filters_hold_for_what_arrives_and_for_what_becomes_of_it(node: Node, tab: Tab) -> None:
     await tab.open(node)
     await control(tab, "Status").select_option("open")
-    await control(tab, "Words in title and text").fill("disk")
+    await control(tab, "Words in alerts").fill("disk")
     await expect(tab["empty"]).to_contain_text("Nothing matches.")
     disk = await node.post("db1 in trouble", body="The disk is full.")
     await node.post("Acceptance fell")
@@ -312,7 +312,7 @@ async def test_a_new_alert_that_only_the_server_can_match_joins_the_search(node:
     )
     await node.post("Disk is full")
     await tab.open(node)
-    await control(tab, "Words in title and text").fill("tape or disk")
+    await control(tab, "Words in alerts").fill("tape or disk")
     await tab.shows("Disk is full")
     await node.post("Tape is torn")
     await tab.shows("Tape is torn", "Disk is full")
@@ -322,24 +322,25 @@ async def test_a_filter_finds_what_is_not_loaded(node: Node, tab: Tab) -> None:
     await node.post("A needle", topic="hay.stack", body="It is pointed.")
     await post(node, [{"title": f"Hay {number}"} for number in range(400)])
     await tab.open(node)
-    await control(tab, "Words in title and text").fill("pointed")
+    await control(tab, "Words in alerts").fill("pointed")
     await tab.shows("A needle")
-    await control(tab, "Words in title and text").fill("")
+    await control(tab, "Words in alerts").fill("")
     await expect(titles(tab).first).to_have_text("Hay 399")
     await control(tab, "Topics").fill("hay.*")
     await tab.shows("A needle")
     await expect(tab["count"]).to_have_text("1 alert")
 
 
+@pytest.mark.parametrize("search", ["", "&q=tape"])
 async def test_an_alert_that_is_not_loaded_joins_a_filtered_list_at_its_place_when_it_comes_to_match(
-    node: Node, tab: Tab
+    node: Node, tab: Tab, search: str
 ) -> None:
-    old = [await node.post(f"Old {number}") for number in range(3)]
+    old = [await node.post(f"Old {number}", body="The tape is torn.") for number in range(3)]
     await post(node, [{"title": f"Alert {number}"} for number in range(60)])
-    new = await node.post("New")
+    new = await node.post("New", body="The tape is new.")
     for alert in (old[0], old[2], new):
         await act(node, "acknowledge", alert)
-    await tab.page.goto(f"{node.base}/?status=acknowledged#token={tab.token()}")
+    await tab.page.goto(f"{node.base}/?status=acknowledged{search}#token={tab.token()}")
     await tab.is_("live")
     await tab.shows("New", "Old 2", "Old 0")
     await act(node, "acknowledge", old[1])
@@ -382,13 +383,13 @@ async def test_what_becomes_of_an_older_alert_does_not_bring_it_into_the_list(no
 async def test_nothing_matches_and_the_filters_can_be_cleared(node: Node, tab: Tab) -> None:
     await node.post("Disk is full")
     await tab.open(node)
-    await control(tab, "Words in title and text").fill("absent")
+    await control(tab, "Words in alerts").fill("absent")
     await expect(tab["empty"]).to_contain_text("Nothing matches.")
     await expect(tab["feed"]).to_be_hidden()
     await tab["empty"].get_by_role("button", name="Clear filters").click()
     await tab.shows("Disk is full")
     assert urlsplit(tab.page.url).query == ""
-    await expect(control(tab, "Words in title and text")).to_be_focused()
+    await expect(control(tab, "Words in alerts")).to_be_focused()
 
 
 async def test_a_topic_that_is_none_is_reported_and_not_asked_for(node: Node, tab: Tab) -> None:
@@ -429,7 +430,7 @@ async def test_the_keys_move_the_selection_and_open_an_alert(node: Node, tab: Ta
     assert urlsplit(tab.page.url).fragment == f"/alerts/{await selected.get_attribute('data-id')}"
     await tab.page.keyboard.press("Escape")
     await tab.page.keyboard.press("/")
-    await expect(control(tab, "Words in title and text")).to_be_focused()
+    await expect(control(tab, "Words in alerts")).to_be_focused()
 
 
 async def test_from_an_alert_that_left_the_list_the_keys_go_to_the_ones_beside_it(node: Node, tab: Tab) -> None:
@@ -526,7 +527,7 @@ async def test_axe_finds_nothing_in_the_feed_and_it_fits(node: Node, tab: Tab, t
     await tab.page.screenshot(path=tmp_path / "feed.png")
     await axe(tab.page)
     assert await tab.page.locator("html").evaluate("html => html.scrollWidth <= html.clientWidth")
-    await control(tab, "Words in title and text").fill("absent")
+    await control(tab, "Words in alerts").fill("absent")
     await expect(tab["empty"]).to_contain_text("Nothing matches.")
     await axe(tab.page)
 

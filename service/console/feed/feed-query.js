@@ -2,8 +2,8 @@
  * Which alerts belong in the feed, and how far back they are loaded.
  *
  * All alerts are loaded page by page. While filters are set that the loaded alerts may not satisfy in full, the server is
- * asked for the filtered ones as well. In a search (`text`), an alert belongs in the list if the server found it, or if it
- * contains the words: of a loaded alert only the title is kept, and of an event the body is seen once.
+ * asked for the filtered ones as well. In a search (`text`), an alert belongs in the list if the server found it. Until the
+ * server answers, an alert whose title contains the words does; and so does one that arrives, by its title and its body.
  */
 
 import { AlertPages } from "./alert-pages.js";
@@ -73,7 +73,8 @@ export class FeedQuery {
   /** Whether an alert belongs in the list. @param {Pick<Item, "id" | "sortKey"> & {alert: FilterableAlert}} item */
   includes({ id, sortKey, alert }) {
     if (sortKey < this.loadedDownTo || !passes(this.#filters, alert)) return false;
-    return this.#found.has(id) || this.#hasWords(alert);
+    if (this.#found.has(id)) return true;
+    return !(this.#filters.text && this.#filtered?.answered) && this.#hasWords(alert);
   }
 
   /** Whether an alert passes the filters, wherever it stands. @param {FilterableAlert} alert */

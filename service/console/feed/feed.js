@@ -260,6 +260,7 @@ export class Feed {
    */
   #applyUnloaded(alert, at) {
     const sortKey = this.#store.sortKeyOf(alert);
+    this.#query.noteWords(alert);
     if (this.#query.includes({ id: alert.id, sortKey, alert })) return this.#applyUpdate(alert, { ...at, sortKey });
     this.#store.keepUnloaded(alert, at);
     this.#pinned.update(alert, at.seq);

@@ -16,7 +16,7 @@ import { SEVERITIES, STATUSES } from "../stream/wire-constants.js";
  * @property {string[]} topics            Topics or patterns; none: any.
  * @property {Severity | null} severity   The least severe to show.
  * @property {AlertStatus | null} status
- * @property {string} text                A search in title and body, in the syntax of the server's `q`.
+ * @property {string} text                A search, in the syntax of the server's `q`.
  */
 
 const TEXT_MAX_LENGTH = 200;

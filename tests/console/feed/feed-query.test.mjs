@@ -72,6 +72,16 @@ test("a search shows what has the words, and what the server found", () => {
   assert.equal(query.needsSearch({ ...arrived, title: "No disk or tape" }), false);
 });
 
+test("a part of a title counts until the server, which knows what a word is, answers", () => {
+  const query = new FeedQuery();
+  query.restart(page([9]));
+  query.setFilters({ ...NO_FILTERS, text: "ayment" });
+  const part = item(9, { title: "Payments are slow" });
+  assert.equal(query.includes(part), true);
+  query.pages.add(page([]));
+  assert.equal(query.includes(part), false);
+});
+
 test("the words of a whole event count after its body is gone", () => {
   const query = new FeedQuery();
   query.restart(page([9]));
