@@ -8,7 +8,20 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from benchmarks import commands, connections, fanout, growth, hostile, latency, ledger, page, publish, report, workers
+from benchmarks import (
+    commands,
+    connections,
+    fanout,
+    growth,
+    hostile,
+    latency,
+    ledger,
+    page,
+    publish,
+    report,
+    search,
+    workers,
+)
 from benchmarks.nodes import bench, sql
 from tests.harness import ROOT
 
@@ -32,6 +45,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[report.Row]]] = {
     "page": page.page,
     "commands": commands.commands,
     "hostile": hostile.hostile,
+    "search": search.search,
 }
 
 
