@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.client.flaky_proxy import Fault, FlakyProxy
 from tests.harness import PATIENCE, READ, ROOT, SECRET, WRITE, Node, eventually, token
 from tests.programs import LANGUAGES, compile_java, run
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from tests.running import lines, started
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # cargo compiles sixty crates
-
-
-@asynccontextmanager
-async def started(command: list[str], base: str, errors: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a program for a service; it is killed in the end if it still runs."""
-    settings = {"TOCSIN_URL": base, "TOCSIN_JWT_SECRET": SECRET, "PYTHONPATH": str(ROOT)}
-    with errors.open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *command, env={**os.environ, **settings}, stdout=asyncio.subprocess.PIPE, stderr=log
-        )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
-    """Return the next lines that a program prints."""
-    assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
-        return [(await process.stdout.readline()).decode().rstrip() for _ in range(count)]
 
 
 async def connections(node: Node, recipient: str) -> list[Any]:
@@ -56,7 +29,8 @@ async def test_a_program_of_the_page_posts_lists_acknowledges_and_follows(
     errors = tmp_path / "stderr"
     with FlakyProxy(node.base).running() as proxy:
         proxy.faults = [Fault.ANSWER_LOST]  # the alert is stored, and the program posts it again
-        async with started(command, proxy.base, errors) as program:
+        settings = {"TOCSIN_URL": proxy.base, "TOCSIN_JWT_SECRET": SECRET, "PYTHONPATH": str(ROOT)}
+        async with started(command, errors, **settings) as program:
             assert await lines(program, 9) == [
                 "posted 1",
                 "batch 201",

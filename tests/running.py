@@ -1,0 +1,36 @@
+"""Programs that a test starts, and reads while they run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from tests.harness import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@asynccontextmanager
+async def started(command: list[str], errors: Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program; it is killed in the end if it still runs."""
+    with errors.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
+    """Return the next lines that a program prints."""
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        return [(await process.stdout.readline()).decode().rstrip() for _ in range(count)]
