@@ -77,6 +77,16 @@ async def openapi_generator(shared: Path) -> Path:
     return jar
 
 
+async def rust(generator: Generator, folder: Path, shared: Path) -> list[str]:
+    """Build a client with the versions of ``Cargo.toml``, without TLS."""
+    require("cargo", "rustfmt", "java", "mvn")
+    shutil.copytree(HERE / "rust", folder, dirs_exist_ok=True)
+    await run("rustfmt", "--check", "--edition", "2021", generator.program, folder=folder)
+    await generator.generate(folder, "java", "-jar", await openapi_generator(shared))
+    await run("cargo", "build", "--quiet", folder=folder, CARGO_TARGET_DIR=str(folder / "target"))
+    return [str(folder / "target" / "debug" / "tocsin-client")]
+
+
 GENERATORS = {
     "oapi-codegen": Generator(
         "Go",
@@ -101,5 +111,11 @@ GENERATORS = {
         "openapi-generator-cli generate -i openapi/openapi.yaml -g java --library okhttp-gson -o tocsin-java",
         java,
         HERE / "java" / "okhttp-gson" / "Library.java",
+    ),
+    "reqwest": Generator(
+        "Rust",
+        "openapi-generator-cli generate -i openapi/openapi.yaml -g rust --library reqwest -o tocsin-rust",
+        rust,
+        HERE / "rust" / "src" / "main.rs",
     ),
 }
