@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.node_tools import ROOT
+from scripts.node_tools import ROOT, node
 from tests.programs import require, run
+from tests.requirements import missing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 HERE = Path(__file__).parent
 OPENAPI_GENERATOR = "7.25.0"
+OPENAPI_PYTHON_CLIENT = "openapi-python-client==0.29.1"
 MAVEN = ("mvn", "--batch-mode", "--quiet")
 
 
@@ -34,11 +37,11 @@ class Generator:
     """Generates and compiles in a folder, with a folder that is shared with others; returns what starts the client."""
     program: Path
 
-    async def generate(self, folder: Path, *launcher: str | Path) -> None:
-        """Run the command in a folder that has the document, with ``launcher`` in the place of the program."""
+    async def generate(self, folder: Path, *launcher: str | Path) -> str:
+        """Run the command where the document is, with ``launcher`` in the place of the program."""
         (folder / "openapi").symlink_to(ROOT / "openapi")
         _, *arguments = shlex.split(self.command)
-        await run(*launcher, *arguments, folder=folder)
+        return await run(*launcher, *arguments, folder=folder)
 
 
 async def go(generator: Generator, folder: Path, _: Path) -> list[str]:
@@ -87,6 +90,36 @@ async def rust(generator: Generator, folder: Path, shared: Path) -> list[str]:
     return [str(folder / "target" / "debug" / "tocsin-client")]
 
 
+async def typescript(generator: Generator, folder: Path, shared: Path) -> list[str]:
+    """Build a client with the versions of ``package-lock.json``, which the first to ask installs."""
+    require("npm", "npx")
+    if not (started := node()):
+        missing("Node is not installed, or too old")
+    modules = shared / "typescript" / "node_modules"
+    if not modules.exists():
+        shutil.copytree(HERE / "typescript", modules.parent)
+        await run("npm", "ci", "--loglevel=error", folder=modules.parent)
+    (folder / "node_modules").symlink_to(modules)
+    for name in ("package.json", "tsconfig.json"):
+        shutil.copy(HERE / "typescript" / name, folder)
+    shutil.copy(generator.program, folder / "main.ts")
+    await generator.generate(folder, "npx", "--no-install")
+    await run(modules / ".bin" / "tsc", folder=folder)
+    return [str(started), str(folder / "build" / "main.js")]
+
+
+async def python(generator: Generator, folder: Path, _: Path) -> list[str]:
+    """Generate a client, and run it where the generator is: it needs an older typer than the service does."""
+    tool = [sys.executable, "-m", "uv", "tool", "run", "--quiet", "--from", OPENAPI_PYTHON_CLIENT]
+    made = await generator.generate(folder, *tool, "openapi-python-client")
+    warnings = [line for line in made.splitlines() if line.startswith(("WARNING", "Unable", "Unsupported"))]
+    assert warnings == [], made
+    shutil.copy(generator.program, folder / "tocsin-client")
+    program = folder / "tocsin-client" / generator.program.name
+    await run(*tool, "python", "-W", "error", "-m", "compileall", "-q", ".", folder=program.parent)
+    return [*tool, "python", str(program)]
+
+
 GENERATORS = {
     "oapi-codegen": Generator(
         "Go",
@@ -117,5 +150,29 @@ GENERATORS = {
         "openapi-generator-cli generate -i openapi/openapi.yaml -g rust --library reqwest -o tocsin-rust",
         rust,
         HERE / "rust" / "src" / "main.rs",
+    ),
+    "openapi-typescript": Generator(
+        "TypeScript",
+        "npx openapi-typescript openapi/openapi.yaml -o tocsin.d.ts",
+        typescript,
+        HERE / "typescript" / "openapi-typescript.ts",
+    ),
+    "hey-api": Generator(
+        "TypeScript",
+        "npx @hey-api/openapi-ts -i ./openapi/openapi.yaml -o tocsin",
+        typescript,
+        HERE / "typescript" / "hey-api.ts",
+    ),
+    "orval": Generator(
+        "TypeScript",
+        "npx orval --input openapi/openapi.yaml --output tocsin.ts --client fetch",
+        typescript,
+        HERE / "typescript" / "orval.ts",
+    ),
+    "openapi-python-client": Generator(
+        "Python",
+        "openapi-python-client generate --path openapi/openapi.yaml",
+        python,
+        HERE / "python" / "program.py",
     ),
 }
