@@ -1,4 +1,4 @@
-"""The npm packages of ``package-lock.json``: Biome, TypeScript, Spectral, axe, oidc-provider, PostgreSQL 16 and 17.
+"""The npm packages of ``package-lock.json``: what checks code and contracts, axe, oidc-provider, PostgreSQL 16 and 17.
 
 ``python -m scripts.node_tools`` installs them with ``npm ci`` when the lock file has changed; ``… check`` also formats,
 lints and type-checks the console, without writing, and ``… format`` formats it. Where npm is missing, the checks are

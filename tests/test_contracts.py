@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from typing import TYPE_CHECKING, Any, get_args
@@ -117,6 +118,17 @@ def test_a_contract_keeps_the_rules_of_spectral(path: Path) -> None:
         return
     command = [str(linter), "lint", "--quiet", "--fail-severity=warn", "--ruleset=openapi/spectral.yaml", str(path)]
     run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_openapi_document_keeps_the_recommended_rules_of_redocly() -> None:
+    linter = tool(".bin/redocly")
+    if linter is None:
+        missing(f"there is no Redocly: {INSTALL}")
+        return
+    quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}  # it asks nobody
+    command = [str(linter), "lint", "--extends=recommended-strict", str(OPENAPI)]
+    run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, env={**os.environ, **quiet})
     assert run.returncode == 0, run.stdout + run.stderr
 
 

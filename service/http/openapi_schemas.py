@@ -9,7 +9,8 @@ clients read less, each something else, so ``simplify`` leaves what all of them 
 - ``unevaluatedProperties`` for ``additionalProperties: false``, at which the generator of Java gives
   up on the nullable fields;
 - no ``title`` of a field, which some take for the name of a class;
-- no ``default`` of a field, which some take for a promise that the field is there: it is described;
+- no ``default`` of a field, which some take for a promise that the field is there, nor beside a
+  ``$ref``, which Rust then takes for a plain text: it is described;
 - no apostrophe in prose, which some copy into a quoted text.
 """
 
@@ -43,6 +44,9 @@ def simplify(document: dict[str, Any], enumerations: Mapping[str, Sequence[str]]
     for root in [*schemas.values(), *(node["schema"] for node in _objects(document) if "schema" in node)]:
         for schema in _parts(root):
             _simplify_schema(schema, names)
+    for node in _objects(document):
+        if "$ref" in (schema := node.get("schema", {})) and "default" in schema:
+            _describe_default(node, schema.pop("default"))
     schemas.update({name: {"type": "string", "enum": list(values)} for name, values in enumerations.items()})
 
 
@@ -68,9 +72,13 @@ def _simplify_schema(schema: dict[str, Any], names: Mapping[tuple[str, ...], str
         schema.setdefault("format", "int32" if is_small else "int64")
     for field in schema.get("properties", {}).values():
         if (default := field.pop("default", None)) not in (None, [], {}):
-            words = [field["description"]] if "description" in field else []
-            shown = default if isinstance(default, str) else json.dumps(default)
-            field["description"] = "; ".join([*words, f"default: `{shown}`"])
+            _describe_default(field, default)
+
+
+def _describe_default(described: dict[str, Any], default: Any) -> None:
+    words = [described["description"]] if "description" in described else []
+    shown = default if isinstance(default, str) else json.dumps(default)
+    described["description"] = "; ".join([*words, f"default: `{shown}`"])
 
 
 def _objects(node: Any) -> Iterator[dict[str, Any]]:

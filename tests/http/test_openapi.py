@@ -167,6 +167,12 @@ def test_fields_have_no_titles_and_no_defaults() -> None:
     assert SCHEMAS["AlertIn"]["properties"]["severity"]["description"] == "default: `info`"
 
 
+def test_nothing_but_a_description_stands_beside_a_reference() -> None:
+    """The generator of Rust has no type for a reference that has a default."""
+    beside = {where: node.keys() - {"$ref", "description"} for where, node in SCHEMA_NODES.items() if "$ref" in node}
+    assert {where: names for where, names in beside.items() if names} == {}
+
+
 def test_no_schema_forbids_additional_properties_with_false() -> None:
     """The generator of Java gives up on the nullable fields of such a schema."""
     assert [where for where, node in SCHEMA_NODES.items() if node.get("additionalProperties") is False] == []
