@@ -1,8 +1,9 @@
 """Known advisories about what the lock files pin, from the database of OSV, which includes PyPA's and GitHub's.
 
 ``python -m scripts.audit`` (``make audit``) asks about each package of ``requirements.lock``, ``requirements-dev.lock``
-and ``package-lock.json``, on whatever platform it would be installed. It exits with 0 if no advisory is known, with 1
-if one is, and with 3 if the database could not be asked, or answered otherwise than documented: then nothing is known.
+and each ``package-lock.json``, on whatever platform it would be installed. It exits with 0 if no advisory is known,
+with 1 if one is, and with 3 if the database could not be asked, or answered otherwise than documented: then nothing is
+known.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import httpx2
 from packageurl import PackageURL
 
-from scripts.lock_files import DEVELOPMENT_LOCK, NPM_LOCK, RUNTIME_LOCK, npm_packages, python_packages
+from scripts.lock_files import DEVELOPMENT_LOCK, NPM_LOCKS, RUNTIME_LOCK, npm_packages, python_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +32,8 @@ NOTHING_KNOWN, ADVISORIES, NOT_CHECKED = 0, 1, 3
 
 def locked_packages() -> list[PackageURL]:
     """Return every package of every lock file, once."""
-    packages = [*python_packages(RUNTIME_LOCK), *python_packages(DEVELOPMENT_LOCK), *npm_packages(NPM_LOCK)]
+    packages = [*python_packages(RUNTIME_LOCK), *python_packages(DEVELOPMENT_LOCK)]
+    packages += [package for lock in NPM_LOCKS for package in npm_packages(lock)]
     return sorted({package.purl for package in packages}, key=str)
 
 

@@ -1,4 +1,7 @@
-"""The versions that the lock files pin: ``requirements.lock``, ``requirements-dev.lock`` and ``package-lock.json``."""
+"""The versions that the lock files pin: those of Python packages, and those of npm packages.
+
+There are two of npm: for the tools of the checks and the tests, and for the generators of clients.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 RUNTIME_LOCK = ROOT / "requirements.lock"
 DEVELOPMENT_LOCK = ROOT / "requirements-dev.lock"
-NPM_LOCK = ROOT / "package-lock.json"
+NPM_LOCKS = (ROOT / "package-lock.json", ROOT / "tests" / "generated" / "typescript" / "package-lock.json")
 
 PIN = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>.+?))? \\$")
 REQUIRED_BY = re.compile(r"^    #(?: via)?\s+(?P<name>[\w.-]+)(?: \(.*\))?$")

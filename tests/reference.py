@@ -1,5 +1,5 @@
-"""Files that are generated from the code: tables of the reference, the programs of ``docs/other-languages.md``, the
-contracts in ``openapi/``, console constants.
+"""Files that are generated from the code: tables of the reference, the commands and the programs of
+``docs/other-languages.md``, the contracts in ``openapi/``, console constants.
 
 ``python -m tests.reference`` (``make reference``) writes them; ``test_reference.py`` holds them equal.
 """
@@ -51,6 +51,7 @@ from service.stream.asyncapi import document as asyncapi_document
 from service.stream.frames import FrameErrorCode
 from service.stream.protocol import SEEN_MAX
 from service.topics import PATTERN_REGEX, TOPIC_MAX, TOPIC_REGEX
+from tests.generated.generators import GENERATORS
 from tests.programs import SOURCES
 
 if TYPE_CHECKING:
@@ -200,6 +201,12 @@ def metrics() -> str:
     return table(("metric", "type", "what it counts"), rows)
 
 
+def generators() -> str:
+    """Return the table of the generators of clients."""
+    rows = [(generator.language, f"`{generator.command}`") for generator in GENERATORS.values()]
+    return table(("language", "command"), rows)
+
+
 def fenced(language: str) -> str:
     """Return a program as a block of Markdown that a page shows when it is opened."""
     source = SOURCES[language].read_text().strip()
@@ -215,7 +222,7 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "frame-errors": frame_errors,
         "metrics": metrics,
     },
-    PROGRAMS: {language: partial(fenced, language) for language in SOURCES},
+    PROGRAMS: {"generators": generators} | {language: partial(fenced, language) for language in SOURCES},
 }
 """What is generated of each page."""
 

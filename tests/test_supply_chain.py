@@ -15,7 +15,7 @@ import pytest
 
 from scripts import sbom
 from scripts.audit import ADVISORIES, CANARY, NOT_CHECKED, NOTHING_KNOWN, QUERIES_MAX, audit, locked_packages
-from scripts.lock_files import DEVELOPMENT_LOCK, NPM_LOCK, RUNTIME_LOCK
+from scripts.lock_files import DEVELOPMENT_LOCK, NPM_LOCKS, RUNTIME_LOCK
 
 pytestmark = pytest.mark.unit
 
@@ -93,7 +93,7 @@ def test_the_sbom_names_no_place_and_no_time() -> None:
     assert "timestamp" not in text
 
 
-@pytest.mark.parametrize("lock", [RUNTIME_LOCK, DEVELOPMENT_LOCK, NPM_LOCK], ids=lambda lock: lock.name)
+@pytest.mark.parametrize("lock", [RUNTIME_LOCK, DEVELOPMENT_LOCK, *NPM_LOCKS], ids=str)
 def test_lock_files_name_no_place(lock: Any) -> None:
     text = re.sub(r'"url": "[^"]*"', "", lock.read_text())  # whom npm packages ask for donations
     assert "://" not in text
@@ -122,10 +122,11 @@ def test_an_audit_asks_about_every_package_of_every_lock_file(capsys: pytest.Cap
     assert pins(RUNTIME_LOCK.read_text()) <= names
     assert pins(DEVELOPMENT_LOCK.read_text()) <= names
 
-    npm = json.loads(NPM_LOCK.read_text())["packages"]
-    for folder in filter(None, npm):
-        name = npm[folder].get("name", folder.split("node_modules/")[-1]).replace("@", "%40")
-        assert f"pkg:npm/{name}@{npm[folder]['version']}" in asked
+    for lock in NPM_LOCKS:
+        npm = json.loads(lock.read_text())["packages"]
+        for folder in filter(None, npm):
+            name = npm[folder].get("name", folder.split("node_modules/")[-1]).replace("@", "%40")
+            assert f"pkg:npm/{name}@{npm[folder]['version']}" in asked
     assert "none with a known advisory" in capsys.readouterr().out
 
 

@@ -35,6 +35,7 @@ FOLDER_PREFIX = "tocsin-files-"
 """The tests' files are in memory, and in no folder that a run beside this one sets the permissions of."""
 WHOLLY_LONG = r"^pytestmark = \[?pytest\.mark\.long"
 SLOWEST_FIRST = (
+    "generated/test_clients.py",
     "console/test_feed.py",
     "cli/test_worker_supervisor.py",
     "console/test_console.py",

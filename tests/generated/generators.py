@@ -44,6 +44,14 @@ class Generator:
         return await run(*launcher, *arguments, folder=folder)
 
 
+async def install(*command: str, folder: Path) -> None:
+    """Run a command that fetches what a generator needs; without a registry the test is skipped, and fails in CI."""
+    try:
+        await run(*command, folder=folder)
+    except AssertionError as error:
+        missing(f"{' '.join(command)}: {error}")
+
+
 async def go(generator: Generator, folder: Path, _: Path) -> list[str]:
     """Build a client with the versions of ``go.mod``."""
     require("go", "gofmt")
@@ -51,6 +59,7 @@ async def go(generator: Generator, folder: Path, _: Path) -> list[str]:
     for path in (HERE / "go" / "go.mod", HERE / "go" / "go.sum", generator.program):
         shutil.copy(path, folder)
     (folder / "tocsin").mkdir()
+    await install("go", "mod", "download", folder=folder)
     await generator.generate(folder, "go", "tool", generator.command.split()[0])
     await run("go", "vet", ".", folder=folder)
     await run("go", "build", "-o", "client", ".", folder=folder)
@@ -76,7 +85,7 @@ async def openapi_generator(shared: Path) -> Path:
     jar = shared / f"openapi-generator-cli-{OPENAPI_GENERATOR}.jar"
     if not jar.exists():
         artifact = f"-Dartifact=org.openapitools:openapi-generator-cli:{OPENAPI_GENERATOR}"
-        await run(*MAVEN, "dependency:copy", artifact, f"-DoutputDirectory={shared}", folder=shared)
+        await install(*MAVEN, "dependency:copy", artifact, f"-DoutputDirectory={shared}", folder=shared)
     return jar
 
 
@@ -86,6 +95,7 @@ async def rust(generator: Generator, folder: Path, shared: Path) -> list[str]:
     shutil.copytree(HERE / "rust", folder, dirs_exist_ok=True)
     await run("rustfmt", "--check", "--edition", "2021", generator.program, folder=folder)
     await generator.generate(folder, "java", "-jar", await openapi_generator(shared))
+    await install("cargo", "fetch", "--quiet", folder=folder)
     await run("cargo", "build", "--quiet", folder=folder, CARGO_TARGET_DIR=str(folder / "target"))
     return [str(folder / "target" / "debug" / "tocsin-client")]
 
@@ -98,7 +108,7 @@ async def typescript(generator: Generator, folder: Path, shared: Path) -> list[s
     modules = shared / "typescript" / "node_modules"
     if not modules.exists():
         shutil.copytree(HERE / "typescript", modules.parent)
-        await run("npm", "ci", "--loglevel=error", folder=modules.parent)
+        await install("npm", "ci", "--loglevel=error", folder=modules.parent)
     (folder / "node_modules").symlink_to(modules)
     for name in ("package.json", "tsconfig.json"):
         shutil.copy(HERE / "typescript" / name, folder)
@@ -111,6 +121,7 @@ async def typescript(generator: Generator, folder: Path, shared: Path) -> list[s
 async def python(generator: Generator, folder: Path, _: Path) -> list[str]:
     """Generate a client, and run it where the generator is: it needs an older typer than the service does."""
     tool = [sys.executable, "-m", "uv", "tool", "run", "--quiet", "--from", OPENAPI_PYTHON_CLIENT]
+    await install(*tool, "openapi-python-client", "--version", folder=folder)
     made = await generator.generate(folder, *tool, "openapi-python-client")
     warnings = [line for line in made.splitlines() if line.startswith(("WARNING", "Unable", "Unsupported"))]
     assert warnings == [], made
