@@ -227,6 +227,11 @@ class Node:
         await stream.next_of("caught_up")
         return stream
 
+    async def fanned_out(self, seq: int) -> None:
+        """Wait until this node has fanned out up to ``seq``: it answers a post a moment before."""
+        async with await self.live("observer", after=seq):
+            pass
+
     async def sql(self, query: str, *arguments: Any) -> list[Any]:
         """Ask the database."""
         connection = await asyncpg.connect(self.database_url)

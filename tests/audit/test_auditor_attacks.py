@@ -197,6 +197,7 @@ async def test_the_service_works_while_it_holds_all_that_it_can_lock(url: str, n
             await _purge(url)
         with serving(url, OFTEN) as another:
             assert (await another.post("of a new node"))["seq"] == alert["seq"] + 3
+        assert (await stream.next_of("event"))["seq"] == alert["seq"] + 3
 
 
 async def _is_gone(node: Node) -> bool:

@@ -31,10 +31,10 @@ def _no_traceback(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixtur
 
 
 async def post_and_fan_out(node: Node) -> int:
-    """Post an alert, wait until the node has fanned it out (it answers a moment before), and return its seq."""
+    """Post an alert, wait until the node has fanned it out, and return its seq."""
     seq: int = (await node.post())["seq"]
-    async with await node.live(after=seq):
-        return seq
+    await node.fanned_out(seq)
+    return seq
 
 
 async def raw_events(stream: Stream, count: int) -> list[bytes]:

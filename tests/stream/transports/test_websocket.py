@@ -295,6 +295,8 @@ async def test_a_node_that_is_stopped_closes_its_streams_and_says_why(
         alert = await process.post()
         await stream.next_of("event")
         await stream.ack(alert["seq"])
+        await stream.send({"type": "ping"})
+        await stream.next_of("pong")  # so the node has read the ack
         assert await asyncio.to_thread(process.stop) == 0
         assert await stream.closed() == (1012, "shutting_down")
         assert await busy.closed() == (1012, "shutting_down")
