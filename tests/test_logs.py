@@ -175,6 +175,7 @@ async def test_a_flood_of_refusals_writes_little_to_the_log(start: Callable[...,
     for headers in ("Host: x\r\n", "Host: x\r\nOrigin: http://x:8000\r\n"):  # of the second, the log says what to set
         for _ in range(20):
             await rejected(process, headers)
+    await asyncio.to_thread(process.stop)
     lines = [json.loads(line) for line in process.log.read_text().splitlines()]
     refused = [line for line in lines if re.search(r" (404|429)$", line["event"])]
     assert len(refused) == REFUSED_LINES_PER_CLIENT

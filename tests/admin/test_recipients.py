@@ -247,6 +247,7 @@ async def test_who_is_deactivated_is_present_no_more_even_on_a_node_that_is_froz
         await eventually(lambda: node.sql("SELECT FROM audit.presence WHERE recipient = 'alice'"))
         await set_active(node, "alice", "deactivate")
         assert await stream.closed() == (1008, "token_revoked")
+        await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL"))
         # As a node leaves them that cannot write.
         await node.sql("UPDATE connections SET closed_at = NULL WHERE recipient = 'alice'")
         assert (await client.get("/v1/presence")).json() == {"present": []}

@@ -43,7 +43,7 @@ async def test_a_node_that_is_asked_to_stop_under_load_keeps_what_it_answered_an
             assert (folder / "postgres" / "postmaster.pid").exists()
             assert await asyncio.to_thread(node.stop) == 0
             assert not (folder / "postgres" / "postmaster.pid").exists()
-            await eventually(lambda: silent.sessions[0].code)
+            await eventually(lambda: silent.sessions[0].code and acknowledging.sessions[0].code)
             posting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await posting
