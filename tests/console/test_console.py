@@ -159,7 +159,7 @@ async def test_the_life_of_an_alert_is_seen_in_its_row(node: Node, tab: Tab) -> 
         await billing.post("/v1/alerts", json={"title": "Again", "dedup_key": "disk", "severity": "critical"})
     await expect(row.locator(".occurrences")).to_have_text("2 times")
     await expect(row.locator(".severity")).to_have_text("critical")
-    await tab.shows("Disk full")
+    await tab.shows("Again")
 
 
 @needs_alertmanager
