@@ -140,9 +140,11 @@ async def test_many_requests_share_a_read(node: Node, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(RevocationFeed, "read", read)
     node.registered = None
+    began = time.monotonic()
     async with node.following():
         await asyncio.gather(*(node.feed.ensure_current() for _ in range(100)))
-    assert reads <= 2
+    polls = (time.monotonic() - began) / POLL_SECONDS
+    assert reads <= 2 + polls
 
 
 @pytest.mark.parametrize("hangs", [False, True])
