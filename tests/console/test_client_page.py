@@ -36,7 +36,7 @@ COPIED = {
 
 
 @asynccontextmanager
-async def another_site(page: str, ttl_seconds: float) -> AsyncIterator[str]:
+async def another_site(page: str, claims: dict[str, str]) -> AsyncIterator[str]:
     """A site of another team: the page, its copies of the files that the page names, and a token for who asks."""
 
     class Handler(SimpleHTTPRequestHandler):
@@ -44,7 +44,7 @@ async def another_site(page: str, ttl_seconds: float) -> AsyncIterator[str]:
             name = self.path.removeprefix("/tocsin/")
             body, kind = page, "text/html"
             if self.path == "/token":
-                body, kind = token("alice", READ, ttl_seconds=ttl_seconds), "text/plain"
+                body, kind = token("alice", READ, **claims), "text/plain"
             elif name in COPIED:
                 body, kind = (CONSOLE / name).read_text(), "text/javascript"
             elif self.path != "/":
@@ -74,7 +74,8 @@ async def test_the_page_runs_as_it_stands(database_url: str, browser: Browser) -
     with serving(database_url, Settings(stream=StreamSettings(allowed_origins=("*",)))) as tocsin:
         page = PAGE.replace("wss://tocsin.example/v1/ws", tocsin.ws)
         assert page != PAGE
-        async with another_site(page, ttl_seconds=4) as site:
+        claims = {"jti": "first"}
+        async with another_site(page, claims) as site, tocsin.http("root", "admin") as root:
             context = await browser.new_context()
             tabs = [await context.new_page() for _ in range(3)]
             for tab in tabs:
@@ -85,7 +86,9 @@ async def test_the_page_runs_as_it_stands(database_url: str, browser: Browser) -
             for tab in tabs:
                 await expect(tab.locator("li")).to_have_text(["1 alert.created critical: <b>First</b>"])
             await connections(tocsin, ever=1, now=1)
-            await eventually(lambda: tocsin.sql("SELECT 1 FROM connections WHERE close_reason = 'token_expired'"))
+            claims["jti"] = "second"
+            assert (await root.post("/v1/revocations", json={"jti": "first"})).status_code == 201
+            await eventually(lambda: tocsin.sql("SELECT 1 FROM connections WHERE close_reason = 'token_revoked'"))
             await tocsin.post("Second", severity="warning")
             for tab in tabs:
                 await expect(tab.locator("li")).to_have_count(2)
