@@ -50,6 +50,8 @@ SECRET = "a secret of the tests, of more than 32 bytes"
 READ = "alerts:read"
 WRITE = "alerts:write"
 PATIENCE = 30.0
+HOUR = 3600
+"""In how many seconds is due what ``Node.an_hour_passes`` makes due now."""
 MEMORY_FOLDER_BYTES = 8 * 1024**3
 """Free space that the databases and the write-ahead logs of all workers of a run may need."""
 PLAIN: dict[str, Any] = {"timeout": 30, "trust_env": False, "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
@@ -240,6 +242,14 @@ class Node:
         finally:
             await connection.close()
         return rows
+
+    async def an_hour_passes(self) -> None:
+        """Let whatever is due within the hour be due now: alerts that expire, escalate, or say that they repeat."""
+        await self.sql(
+            "UPDATE alerts SET expires_at = expires_at - interval '1 hour',"
+            " escalate_at = escalate_at - interval '1 hour',"
+            " repeat_event_due_at = repeat_event_due_at - interval '1 hour'"
+        )
 
     async def flushed(self, seq: int) -> None:
         """Wait until the ledgers of all serving nodes have written what they sent up to ``seq``."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness import eventually
+from tests.harness import HOUR, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -317,8 +317,9 @@ def test_a_batch_counts_repetitions_too(team: Team) -> None:
 
 
 async def test_an_alert_expires(team: Team) -> None:
-    at = datetime.now(UTC) + timedelta(seconds=0.5)
+    at = datetime.now(UTC) + timedelta(seconds=HOUR)
     alert, unharmed = team.post(expires_at=at.isoformat()), team.post(expires_at="2999-01-01T00:00:00Z")
+    await team.node.an_hour_passes()
     await eventually(lambda: team.kinds(alert) == ["created", "expired"])
     last = team.timeline(alert)[-1]
     assert (last["actor"], last["status"]) == ("tocsin", "expired")
@@ -330,8 +331,9 @@ async def test_an_alert_expires(team: Team) -> None:
 
 async def test_an_alert_that_nobody_takes_goes_to_all_who_may_see_its_topic_once(team: Team) -> None:
     stream = await team.node.live("carol")
-    alert = team.post(recipients=["ann"], escalate_after=1)
+    alert = team.post(recipients=["ann"], escalate_after=HOUR)
     assert alert["escalate_at"] is not None
+    await team.node.an_hour_passes()
     [event] = await of(stream, alert, 1)
     assert (event["kind"], event["actor"]) == ("alert.escalated", "tocsin")
     assert (event["alert"]["recipients"], event["alert"]["escalate_at"]) == (None, None)
@@ -341,9 +343,11 @@ async def test_an_alert_that_nobody_takes_goes_to_all_who_may_see_its_topic_once
 
 
 async def test_an_alert_that_was_taken_does_not_escalate_unless_it_is_given_back(team: Team) -> None:
-    alert, control = team.post(escalate_after=1), team.post(escalate_after=1)
+    alert, control = team.post(escalate_after=HOUR), team.post(escalate_after=HOUR)
     assert act(team.ann, alert, "acknowledge").json()["escalate_at"] is None
+    await team.node.an_hour_passes()
     await eventually(lambda: team.kinds(control) == ["created", "escalated"])
     assert team.kinds(alert) == ["created", "acknowledged"]
     assert act(team.ann, alert, "reopen").json()["escalate_at"] is not None
+    await team.node.an_hour_passes()
     await eventually(lambda: team.kinds(alert) == ["created", "acknowledged", "reopened", "escalated"])

@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tests.harness import eventually
+from tests.harness import HOUR, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     from tests.harness import Process
 
 ALERTS = 40
-HOUR = timedelta(hours=1)
-AN_HOUR_PASSES = """
-UPDATE alerts SET escalate_at = escalate_at - $1::interval, expires_at = expires_at - $1::interval,
-    repeat_event_due_at = repeat_event_due_at - $1::interval
-"""
 
 
 async def kinds(node: Process) -> Counter[str]:
@@ -26,14 +21,14 @@ async def kinds(node: Process) -> Counter[str]:
 
 async def test_what_falls_due_while_no_node_runs_is_sent_once_by_those_that_come(start: Callable[..., Process]) -> None:
     node = start()
-    at = (datetime.now(UTC) + HOUR).isoformat()
-    await node.post_all([{"title": f"{n}", "escalate_after": HOUR.seconds} for n in range(ALERTS)])
+    at = (datetime.now(UTC) + timedelta(seconds=HOUR)).isoformat()
+    await node.post_all([{"title": f"{n}", "escalate_after": HOUR} for n in range(ALERTS)])
     await node.post_all([{"title": f"{n}", "expires_at": at} for n in range(ALERTS)])
     await node.post_all([{"title": f"{n % ALERTS}", "dedup_key": f"{n % ALERTS}"} for n in range(3 * ALERTS)])
     node.kill()
     before = await kinds(node)
     assert (before["alert.escalated"], before["alert.expired"]) == (0, 0)
-    await node.sql(AN_HOUR_PASSES, HOUR)
+    await node.an_hour_passes()
     start(), start(), start()
     await eventually(lambda: _is_empty(node, "SELECT FROM alerts WHERE due_at IS NOT NULL AND status = 'open'"))
     after = await kinds(node)

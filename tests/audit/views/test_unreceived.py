@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.harness import eventually
+from tests.harness import HOUR, eventually
 
 if TYPE_CHECKING:
     from tests.harness import Node, Stream
@@ -89,10 +89,11 @@ async def test_of_an_alert_that_names_admins_these_are_listed_also_who_cannot_be
 async def test_an_alert_that_escalated_waits_for_everybody_but_for_who_had_it_before(node: Node) -> None:
     await seen_before(node, "bob")
     async with await node.live("alice") as alice:
-        alert = await node.post(recipients=["alice"], escalate_after=1)
+        alert = await node.post(recipients=["alice"], escalate_after=HOUR)
         await alice.events(1)
         await acknowledged(node, alice, alert["seq"])
         assert await unreceived(node, alert) == {}
+        await node.an_hour_passes()
         assert (await alice.next_of("event"))["kind"] == "alert.escalated"
         rows = await unreceived(node, alert)
     assert sorted(rows) == ["bob"]
