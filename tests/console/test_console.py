@@ -29,6 +29,8 @@ from tests.integrations.test_cloudevents import event
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from playwright.async_api import Route
+
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -210,6 +212,21 @@ async def test_other_admins_come_and_go(node: Node, tab: Tab) -> None:
     await other.close()
     await expect(names).to_have_text(["alice"])
     await expect(tab["presence"]).to_contain_text("1 admin present")
+    assert tab.requests_of("/v1/presence") == 1
+
+
+async def test_a_list_of_who_is_present_that_comes_late_undoes_no_frame(own_node: Node, tab: Tab) -> None:
+    names = tab["presence"].get_by_role("listitem").locator("bdi")
+
+    async def late(route: Route) -> None:
+        await expect(names).to_have_text(["alice"])
+        await route.fulfill(json={"present": []})  # as it was before the frame
+
+    await tab.page.route("**/v1/presence", late, times=1)
+    async with tab.page.expect_event("requestfinished", lambda request: request.url.endswith("/v1/presence")):
+        await tab.open(own_node)
+    async with await own_node.live("bob"):
+        await expect(names).to_have_text(["alice", "bob"])
     assert tab.requests_of("/v1/presence") == 1
 
 

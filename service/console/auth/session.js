@@ -50,6 +50,8 @@ export class Session {
   /** @type {number | null} */ #failingSince = null;
   /** @type {number | undefined} */ #retryTimer;
   /** @type {number | undefined} */ #presenceTimer;
+  /** What came since the list was asked for: the list may be older. @type {PresenceFrame[] | null} */ #presenceSince =
+    null;
   #resets = 0;
   /** Why the list is not up to date. @type {GapFrame | ResetFrame | null} */ #staleBecause = null;
   #failedReloads = 0; // In a row.
@@ -208,8 +210,8 @@ export class Session {
         this.#recover(frame);
       },
       onPresence: (frame) => {
-        if (this.#listener.onPresence(frame)) return;
-        this.#presenceTimer ??= setTimeout(() => this.#loadPresence(), PRESENCE_DELAY_MS);
+        this.#presenceSince?.push(frame);
+        this.#applyPresence(frame);
       },
       onDuplicate: (seq) => console.warn(`Event ${seq} came again or out of order; it was left out.`),
       onError: ({ code, detail }) => console.warn(`The server reports ${code}: ${detail}`),
@@ -278,7 +280,18 @@ export class Session {
   async #loadPresence() {
     clearTimeout(this.#presenceTimer);
     this.#presenceTimer = undefined;
+    const since = /** @type {PresenceFrame[]} */ ([]);
+    this.#presenceSince = since;
     const list = await fetchPresence(this.#token).catch(() => null); // Optional.
-    if (list && !this.#isEnded) this.#listener.onPresenceList(list);
+    if (this.#presenceSince === since) this.#presenceSince = null;
+    if (!list || this.#isEnded) return;
+    this.#listener.onPresenceList(list);
+    for (const frame of since) this.#applyPresence(frame);
+  }
+
+  /** @param {PresenceFrame} frame */
+  #applyPresence(frame) {
+    if (this.#listener.onPresence(frame)) return;
+    this.#presenceTimer ??= setTimeout(() => this.#loadPresence(), PRESENCE_DELAY_MS);
   }
 }
