@@ -11,9 +11,11 @@ first, because the names of claims hold dots themselves (``https://tocsin.exampl
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from service.auth.names import shown_name
 from service.auth.principal import Principal, is_subject
 from service.errors import TokenExpired, TokenInvalid
 from service.topics import EVERY_TOPIC, is_topic_pattern
@@ -82,24 +84,38 @@ def _check_audience(claims: Mapping[str, Any], issuer: IssuerSettings) -> None:
 
 
 def _check_required(claims: Mapping[str, Any], issuer: IssuerSettings) -> None:
-    for name, value in issuer.required_claims.items():
-        if _find(claims, name) != value:
+    for name, value in (issuer.required_claims or {}).items():
+        found = _find(claims, name)
+        if isinstance(found, list | dict):
+            raise TokenInvalid(f"The token's {name} must be {value}, and not a list or an object.")
+        # A setting is text: it is compared with true or 2 as JSON spells them.
+        if found is None or value != (found if isinstance(found, str) else json.dumps(found)):
             raise TokenInvalid(f"The token's {name} must be {value}.")
 
 
 def _check_dates(claims: Mapping[str, Any], settings: AuthSettings) -> tuple[float, float]:
-    """Return when the token expires and when it was issued: 0 without ``iat``, before every revocation."""
-    now = time.time()
+    """Return when the token expires and when it was issued.
+
+    Without ``iat`` it counts as issued as early as its lifetime allows. So a revocation covers each
+    token that may have been issued before it, and is kept until all of them have expired.
+    """
+    now, longest = time.time(), settings.jwt_max_lifetime_seconds
     expires_at = _numeric_date(claims, "exp")
     if expires_at <= now:
         raise TokenExpired("The token has expired.")
     for name in ("iat", "nbf"):
         if name in claims and _numeric_date(claims, name) > now + settings.jwt_leeway_seconds:
             raise TokenInvalid(f"The token's {name} lies in the future.")
-    issued_at = _numeric_date(claims, "iat") if "iat" in claims else None
-    if expires_at > (now if issued_at is None else issued_at) + settings.jwt_max_lifetime_seconds:
-        raise TokenInvalid(f"The token lives longer than {settings.jwt_max_lifetime_seconds:g} s.")
-    return expires_at, issued_at or 0
+    if "iat" not in claims:
+        if expires_at > now + longest:
+            raise TokenInvalid(
+                f"The token expires later than {longest:g} s from now; without iat, that is the longest lifetime."
+            )
+        return expires_at, expires_at - longest
+    issued_at = _numeric_date(claims, "iat")
+    if expires_at > issued_at + longest:
+        raise TokenInvalid(f"The token lives longer than {longest:g} s.")
+    return expires_at, issued_at
 
 
 def _numeric_date(claims: Mapping[str, Any], name: str) -> float:
@@ -113,20 +129,22 @@ def _numeric_date(claims: Mapping[str, Any], name: str) -> float:
 
 def _scopes(claims: Mapping[str, Any], issuer: IssuerSettings) -> frozenset[str]:
     values = frozenset(_scope_values(claims, issuer.scope_claims))
-    if not issuer.scope_map:
+    if issuer.scope_map is None:
         return values
     return frozenset(scope for value in values for scope in issuer.scope_map.get(value, ()))
 
 
-def _scope_values(claims: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
+def _scope_values(claims: Mapping[str, Any], names: Iterable[str] | None) -> Iterator[str]:
     """Yield what the claims grant, in the issuer's words."""
-    if not names:
+    if names is None:
         scope = claims.get("scope", "")
         if not isinstance(scope, str):
             raise TokenInvalid(
-                "The token's scope must be one string, separated by spaces; TOCSIN_JWT_SCOPE_CLAIMS accepts lists."
+                "The token's scope must be one string, separated by spaces; the setting TOCSIN_JWT_SCOPE_CLAIMS, or"
+                " scope_claims in TOCSIN_ISSUERS, accepts lists."
             )
         yield from _separated(scope)
+        return
     for name in names:
         match _find(claims, name):
             case None:
@@ -145,9 +163,9 @@ def _separated(values: str) -> Iterator[str]:
 
 
 def _topics(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    topics = claims.get("topics")
-    if topics is None:
+    if "topics" not in claims:
         return EVERY_TOPIC
+    topics = claims["topics"]
     if not isinstance(topics, list) or len(topics) > TOPICS_MAX or not all(map(is_topic_pattern, topics)):
         raise TokenInvalid("The token's topics must be a list of at most 100 topic patterns.")
     return tuple(topics)
@@ -160,8 +178,7 @@ def _name(claims: Mapping[str, Any], issuer: IssuerSettings) -> str | None:
     address that its issuer did not verify is not shown, because anybody could have entered it.
     """
     for name in issuer.name_claims:
-        value = _find(claims, name)
         is_unverified = name == "email" and claims.get("email_verified", True) not in (True, "true")
-        if isinstance(value, str) and is_subject(value.strip()) and not is_unverified:
-            return value.strip()
+        if not is_unverified and (shown := shown_name(_find(claims, name))) is not None:
+            return shown
     return None

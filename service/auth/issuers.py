@@ -86,6 +86,11 @@ def load_keyring(settings: AuthSettings, dev_secret: bytes | None = None) -> Key
         issuers.append(_issuer(plain, "TOCSIN_JWT_", settings))
     elif dev_secret is not None:
         issuers.append(Issuer(plain, FixedKeys(VerificationKey("HS256", dev_secret))))
+    elif issuers and (stray := _of_plain_issuer(settings)):
+        raise ConfigurationError(
+            f"{stray} is for an issuer whose key is in TOCSIN_JWT_…, and there is none. Those of TOCSIN_ISSUERS have"
+            f" members of their own, such as {stray.removeprefix('TOCSIN_JWT_').lower()}: set it there"
+        )
     if not issuers:
         raise ConfigurationError(_HOW_TO)
     names = [issuer.name for issuer in issuers]
@@ -96,7 +101,14 @@ def load_keyring(settings: AuthSettings, dev_secret: bytes | None = None) -> Key
 
 def plain_issuer(settings: AuthSettings) -> IssuerSettings:
     """Return the issuer that the plain settings describe."""
-    return IssuerSettings(**{name: getattr(settings, f"jwt_{name}") for name in IssuerSettings.model_fields})
+    given = {name: getattr(settings, f"jwt_{name}") for name in IssuerSettings.model_fields}
+    return IssuerSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _of_plain_issuer(settings: AuthSettings) -> str | None:
+    """Return the first setting that was set and describes the plain issuer."""
+    fields = (f"jwt_{name}" for name in IssuerSettings.model_fields)
+    return next((f"TOCSIN_{name.upper()}" for name in fields if name in settings.model_fields_set), None)
 
 
 def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
@@ -111,8 +123,10 @@ def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
     if not given:
         raise ConfigurationError(f"set one of {', '.join(map(name, _SOURCES))}")
     _check_scopes(one, name("scope_map"))
-    if one.jwks_ca_file is not None and one.jwks_url is None:
-        raise ConfigurationError(f"{name('jwks_ca_file')} is for {name('jwks_url')}: set both")
+    if one.jwks_ca_file is not None and (one.jwks_url is None or not one.jwks_url.lower().startswith("https:")):
+        raise ConfigurationError(f"{name('jwks_ca_file')} is for {name('jwks_url')} with https: set both")
+    if one.algorithm is not None and one.secret is not None:
+        raise ConfigurationError(f"{name('algorithm')} is for public keys; tokens of {name('secret')} are HS256")
     if one.secret_previous is not None and one.secret is None:
         raise ConfigurationError(f"{name('secret_previous')} is for the time when {name('secret')} is new: set both")
     if one.secret is not None:
@@ -132,7 +146,7 @@ def _issuer(one: IssuerSettings, prefix: str, settings: AuthSettings) -> Issuer:
 
 
 def _check_scopes(one: IssuerSettings, setting: str) -> None:
-    for value, scopes in one.scope_map.items():
+    for value, scopes in (one.scope_map or {}).items():
         if unknown := next((scope for scope in scopes if scope not in set(Scope)), None):
             raise ConfigurationError(f"{setting}: {value}: {unknown} is none of {', '.join(Scope)}")
 

@@ -18,11 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from service.errors import ConfigurationError
 from service.settings.parsing import (
     DEFAULT_SEVERITY_MAP,
-    Audiences,
-    ClaimName,
-    FromJson,
     Hosts,
     IssuerUrl,
+    JsonList,
     Origins,
     Parameters,
     Proxies,
@@ -34,7 +32,8 @@ from service.settings.parsing import (
     Seconds,
     SeverityMap,
     SourceGroups,
-    TextList,
+    Text,
+    Texts,
     TrustedUrl,
 )
 from service.settings.secret_files import FILE_SUFFIX, read_secret_files, secrets_of
@@ -151,14 +150,14 @@ class IssuerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    issuer: str = Field(min_length=1)
-    audience: Audiences
-    audience_claim: ClaimName = "aud"
-    required_claims: RequiredClaims = {}
+    issuer: Text
+    audience: Texts
+    audience_claim: Text = "aud"
+    required_claims: RequiredClaims | None = None
     require_iat: bool = True
-    scope_claims: TextList = ()
-    scope_map: ScopeMap = {}
-    name_claims: TextList = DEFAULT_NAME_CLAIMS
+    scope_claims: Texts | None = None
+    scope_map: ScopeMap | None = None
+    name_claims: Texts = DEFAULT_NAME_CLAIMS
     secret: SecretStr | None = None
     secret_previous: SecretStr | None = None
     public_key_file: Path | None = None
@@ -170,7 +169,11 @@ class IssuerSettings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_secret_files(cls, given: Any) -> Any:
-        return read_secret_files(given, secrets_of(cls)) if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        if absent := next((name for name, value in given.items() if value is None), None):
+            raise ValueError(f"{absent} is null: leave it out, or give it a value")
+        return read_secret_files(given, secrets_of(cls))
 
 
 class AuthSettings(_Group):
@@ -193,24 +196,26 @@ class AuthSettings(_Group):
     jwt_algorithm: PublicKeyAlgorithm | None = None
     """The algorithm of the public key. RSA keys default to RS256, unless this or the JWK says RS384,
     RS512, PS256, PS384 or PS512."""
-    jwt_issuer: str = "tocsin"
+    jwt_issuer: Text = "tocsin"
     """The required ``iss`` of a token."""
-    jwt_audience: Audiences = ("tocsin",)
+    jwt_audience: Texts = ("tocsin",)
     """The required ``aud`` of a token: it has to hold one of these."""
-    jwt_audience_claim: ClaimName = "aud"
+    jwt_audience_claim: Text = "aud"
     """The claim that holds the audience of tokens without ``aud``, such as ``client_id``. A token that has
     an ``aud`` is checked by that as well."""
-    jwt_required_claims: RequiredClaims = {}
-    """Further claims that a token must have, and their values, such as ``token_use=access``."""
+    jwt_required_claims: RequiredClaims | None = None
+    """Further claims that a token must have, and their values, such as ``token_use=access``. ``true`` and
+    numbers are compared as JSON spells them; a claim that is a list never has the value."""
     jwt_require_iat: bool = True
-    """Require ``iat``. A token without it counts as issued before every revocation of its subject."""
-    jwt_scope_claims: TextList = ()
+    """Require ``iat``. A token without it counts as issued ``TOCSIN_JWT_MAX_LIFETIME_SECONDS`` before its
+    ``exp`` (see [tokens without `iat`](issuers.md#tokens-without-iat))."""
+    jwt_scope_claims: Texts | None = None
     """The claims that hold the scopes, each a list or one string separated by spaces, such as
     ``scp,roles`` or ``realm_access.roles``. Without this it is ``scope``, one string."""
-    jwt_scope_map: ScopeMap = {}
+    jwt_scope_map: ScopeMap | None = None
     """What the issuer's values allow here, such as ``Alerts.Read=alerts:read, oncall=alerts:read
     alerts:manage``. With it, only these values count; without it, each value is a scope as it stands."""
-    jwt_name_claims: TextList = DEFAULT_NAME_CLAIMS
+    jwt_name_claims: Texts = DEFAULT_NAME_CLAIMS
     """The claims that hold the name that a person is shown by; the first that there is counts. ``-``, a
     claim that no token has, shows nobody's name."""
     jwt_require_at_jwt: bool = False
@@ -220,9 +225,10 @@ class AuthSettings(_Group):
     jwt_max_lifetime_seconds: float = Field(YEAR_SECONDS, gt=0, le=10 * YEAR_SECONDS)
     """The longest lifetime of a token (``exp`` - ``iat``); a longer one is refused. Revocations are
     kept as long."""
-    issuers: Annotated[tuple[IssuerSettings, ...], FromJson] = ()
+    issuers: Annotated[tuple[IssuerSettings, ...], JsonList] = ()
     """More issuers of tokens: a JSON list of ``{"issuer", "audience"}``, each with its keys (see
-    "Keys" below) and whatever else the settings above say of the plain one."""
+    "Keys" below) and whatever else the settings above say of the plain one. ``…_REQUIRE_AT_JWT``,
+    ``…_LEEWAY_SECONDS`` and ``…_MAX_LIFETIME_SECONDS`` are for all issuers."""
     jwks_ttl_seconds: Seconds = 300
     """How long a fetched key set is cached. A key removed by the issuer stays trusted for up to
     this long."""

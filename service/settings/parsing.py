@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from service.origins import Origin
 from service.severity import Severity
+
+_T = TypeVar("_T")
 
 DEFAULT_SEVERITY_MAP: dict[str, Severity] = {
     "critical": "critical",
@@ -82,21 +84,46 @@ def _proxies(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def _json(value: object) -> object:
-    """Read JSON."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError("this is not valid JSON") from None
-    return value
+def _json_list(value: object) -> object:
+    """Read a list in JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = json.loads(value, object_pairs_hook=_unique)
+    except _Duplicate:
+        raise
+    except (ValueError, RecursionError):
+        raise ValueError("this is not valid JSON") from None
+    if not isinstance(read, list):
+        raise ValueError("write a list, between [ and ]")  # noqa: TRY004 - pydantic reports a ValueError
+    return _filled(read)
+
+
+class _Duplicate(ValueError):
+    """A name is there twice, and only one of its values could count."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the values by name. A name that is there twice is refused, because one value would be ignored."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Duplicate(f"{next(name for name in names if names.count(name) > 1)} is there twice")
+    return values
 
 
 def _pairs(value: str, example: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
     if not all(name.strip() and equals for name, equals, _ in pairs):
         raise ValueError(f"write pairs such as {example}")
-    return {name.strip(): text.strip() for name, _, text in pairs}
+    return _unique([(name.strip(), text.strip()) for name, _, text in pairs])
+
+
+def _filled(value: _T) -> _T:
+    """Refuse what is empty. Where it decides about tokens, no default may stand in for it."""
+    if not (value.strip() if isinstance(value, str) else value):
+        raise ValueError("it is empty: leave it out, or give it a value")
+    return value
 
 
 def _severity_map(value: object) -> object:
@@ -104,7 +131,7 @@ def _severity_map(value: object) -> object:
     if not isinstance(value, str):
         return value
     named = _pairs(value, "ticket=warning, p1=critical")
-    return {**DEFAULT_SEVERITY_MAP, **{name.lower(): severity for name, severity in named.items()}}
+    return {**DEFAULT_SEVERITY_MAP, **_unique([(name.lower(), severity) for name, severity in named.items()])}
 
 
 def _parameters(value: object) -> object:
@@ -163,8 +190,12 @@ def _issuer_url(value: str) -> str:
 
 
 def _required_claims(value: object) -> object:
-    """Read ``token_use=access, tid=<tenant>``."""
-    return _pairs(value, "token_use=access, typ=Bearer") if isinstance(value, str) else value
+    """Read ``token_use=access, tid=<tenant>``, or a JSON object, whose ``true`` and ``2`` are the text of that."""
+    if isinstance(value, str):
+        return _pairs(value, "token_use=access, typ=Bearer")
+    if isinstance(value, dict):
+        return {name: json.dumps(one) if isinstance(one, int | float) else one for name, one in value.items()}
+    return value
 
 
 def _scope_map(value: object) -> object:
@@ -188,9 +219,10 @@ SeverityMap = Annotated[dict[str, Severity], BeforeValidator(_severity_map)]
 Parameters = Annotated[dict[str, str], BeforeValidator(_parameters)]
 TrustedUrl = Annotated[str, AfterValidator(_trusted_url)]
 IssuerUrl = Annotated[str, AfterValidator(_issuer_url)]
-FromJson = BeforeValidator(_json)
-Audiences = Annotated[TextList, Field(min_length=1)]
-ClaimName = Annotated[str, Field(min_length=1)]
-RequiredClaims = Annotated[dict[str, str], BeforeValidator(_required_claims)]
-ScopeMap = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_scope_map)]
+JsonList = BeforeValidator(_json_list)
+Text = Annotated[str, AfterValidator(_filled)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_list), AfterValidator(_filled)]
+RequiredClaims = Annotated[dict[Text, Text], BeforeValidator(_required_claims), AfterValidator(_filled)]
+Scopes = Annotated[tuple[Text, ...], AfterValidator(_filled)]
+ScopeMap = Annotated[dict[Text, Scopes], BeforeValidator(_scope_map), AfterValidator(_filled)]
 PublicKeyAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]

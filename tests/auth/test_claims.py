@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from typing import Any
 
 import pytest
@@ -100,6 +101,13 @@ def test_a_map_to_something_else_than_scopes_is_refused_at_the_start(scopes: Any
         load_keyring(AuthSettings(jwt_secret=SECRET, jwt_scope_map={"x": scopes}))
 
 
+@pytest.mark.parametrize("topics", [None, "*", "payments", {}, 5, [None], [""], ["*"] * 101])
+def test_topics_that_are_no_list_of_patterns_are_refused(topics: Any) -> None:
+    assert "topics must be a list" in refusal({}, topics=topics)
+    assert principal({}).topics == ("*",)
+    assert principal({}, topics=[]).topics == ()
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["admin", "oncall"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["roles", "a", "a.b"]), inner),
@@ -164,7 +172,28 @@ def test_a_required_claim_has_its_value(value: Any) -> None:
     settings = {"required_claims": {"token_use": "access"}}
     assert "token_use must be access" in refusal(settings, token_use=value)
     assert principal(settings, token_use="access")
-    assert "a.b must be c" in refusal({"required_claims": {"a.b": "c"}}, a={"b": value})
+    assert "a.b must be c" in refusal({"required_claims": {"a.b": "c"}}, a={} if value is ABSENT else {"b": value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [("email_verified=true", True), ("email_verified=false", False), ("version=2", 2), ("version=2.0", 2.0)],
+)
+def test_a_required_claim_may_be_true_or_a_number(settings: str, value: Any) -> None:
+    name, _, text = settings.partition("=")
+    for required in (settings, {name: text}, {name: value}):
+        claims: dict[str, Any] = {name: value}
+        assert principal({"required_claims": required}, **claims)
+        claims = {name: text}
+        assert principal({"required_claims": required}, **claims)
+        for other in (not value, str(value) + "x", None, 3, "", [value], [text]):
+            assert f"{name} must be {text}" in refusal({"required_claims": required}, **{name: other})
+
+
+def test_a_list_is_never_a_required_value_and_the_refusal_says_so() -> None:
+    assert refusal({"required_claims": "amr=mfa"}, amr=["mfa"]) == (
+        "The token's amr must be mfa, and not a list or an object."
+    )
 
 
 # Dates.
@@ -172,15 +201,24 @@ def test_a_required_claim_has_its_value(value: Any) -> None:
 
 def test_iat_may_be_absent_where_a_setting_says_so() -> None:
     assert "lacks the claim iat" in refusal({}, iat=ABSENT)
-    bearer = principal({"require_iat": False}, iat=ABSENT)
-    assert bearer.issued_at == 0  # before every revocation of the subject
+    assert principal({"require_iat": False}, iat=ABSENT).subject == "alice"
+
+
+def test_without_iat_a_token_counts_as_issued_as_early_as_its_lifetime_allows() -> None:
+    """So a revocation covers whatever may have been issued before it, and for as long as any of that is accepted."""
+    limits = AuthSettings(jwt_max_lifetime_seconds=100)
+    now = time.time()
+    bearer = principal({"require_iat": False}, limits=limits, iat=ABSENT, exp=now + 30)
+    assert bearer.issued_at == now + 30 - 100
+    dated = principal({"require_iat": False}, limits=limits, iat=now - 5, exp=now + 30)
+    assert dated.issued_at == now - 5
 
 
 def test_without_iat_the_lifetime_counts_from_now() -> None:
     limits = AuthSettings(jwt_max_lifetime_seconds=100)
     now = time.time()
     assert principal({"require_iat": False}, limits=limits, iat=ABSENT, exp=now + 90)
-    with pytest.raises(TokenInvalid, match="longer than 100 s"):
+    with pytest.raises(TokenInvalid, match="later than 100 s from now"):
         principal({"require_iat": False}, limits=limits, iat=ABSENT, exp=now + 110)
 
 
@@ -210,13 +248,45 @@ def test_sub_and_exp_are_always_required(name: str) -> None:
         ({"name": " 山田 花子 "}, "山田 花子"),
         ({"name": "", "preferred_username": "alice"}, "alice"),
         ({"name": 5, "preferred_username": ["alice"], "email": {}}, None),
-        ({"name": "a\nb", "preferred_username": "\u202ealice", "email": "\x1b[2J"}, None),
+        ({"name": "a\nb", "preferred_username": "\u2028alice", "email": "\x1b[2J"}, None),
         ({"name": "\ud800", "preferred_username": "a" * 201}, None),
     ],
 )
 def test_a_person_is_shown_by_the_first_name_that_can_be_shown(claims: dict[str, Any], name: str | None) -> None:
     bearer = principal({}, sub=UUID, **claims)
     assert (bearer.subject, bearer.name) == (UUID, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Alice  Liddell",
+        "Alice\u00a0Liddell",
+        "Alice\u2003\u3000Liddell",
+        "Alice Liddell\u2800",
+        "Alice Liddell\u034f",
+        "Alice\u00ad Lid\u200ddell\ufe0f",
+        "\u202eAlice Liddell\U000e0041",
+        "\u3164Alice Liddell\uffa0",
+        "\uff21\uff4c\uff49\uff43\uff45 Liddell",
+    ],
+)
+def test_names_that_look_the_same_are_the_same(name: str) -> None:
+    assert principal({}, name=name).name == "Alice Liddell"
+    decomposed, composed = "Zoe\u0308", "Zo\u00eb"
+    assert principal({}, name=decomposed).name == composed
+
+
+@pytest.mark.parametrize(
+    "name", ["\u3164", "\u2800", "\u0301", "\u034f", " \u00a0", "...", "\u200b", "A" + "\u0301" * 150, "\ufdfa" * 200]
+)
+def test_what_would_be_shown_as_a_blank_or_over_other_lines_is_no_name(name: str) -> None:
+    assert principal({}, name=name, preferred_username="alice").name == "alice"
+
+
+@pytest.mark.parametrize("name", ["Nguyễn Thị Minh Khai", "שָׁלוֹם", "น้ำผึ้ง", "བསྒྲུབས", "محمد", "O'Neil-Šćepan 3rd", "李"])
+def test_names_of_all_scripts_are_shown_as_they_are(name: str) -> None:
+    assert principal({}, name=name).name == unicodedata.normalize("NFC", name)
 
 
 def test_the_claims_of_a_name_are_settings() -> None:

@@ -61,6 +61,7 @@ def test_while_a_secret_is_replaced_both_are_believed() -> None:
         ({"jwt_secret_previous": OLD}, "TOCSIN_JWT_SECRET"),
         ({"jwt_secret": NEW, "jwt_secret_previous": "short"}, "TOCSIN_JWT_SECRET_PREVIOUS"),
         ({"jwt_secret": NEW, "jwt_jwks_url": "https://issuer.example/jwks"}, "not both"),
+        ({"jwt_secret": NEW, "jwt_algorithm": "RS256"}, "TOCSIN_JWT_ALGORITHM is for public keys"),
         ({"jwt_jwks_file": "absent.json"}, "TOCSIN_JWT_JWKS_FILE: No such file"),
         ({"jwt_jwks_file": "/dev/null"}, "no JWK set"),
         ({"jwt_jwks_file": "/dev/zero"}, "larger"),
@@ -155,7 +156,7 @@ def test_issuers_alone_are_enough() -> None:
     [
         ("{", "TOCSIN_ISSUERS: this is not valid JSON"),
         ("[" * 100_000, "TOCSIN_ISSUERS: this is not valid JSON"),
-        ("{}", "TOCSIN_ISSUERS: "),
+        ("{}", "TOCSIN_ISSUERS: write a list, between [ and ]"),
         ('[{"issuer": "a"}]', "TOCSIN_ISSUERS: 0: audience: "),
         ('[{"issuer": "a", "audience": "b", "sceret": "hunter2"}]', "TOCSIN_ISSUERS: 0: sceret: "),
         ('[{"issuer": "a", "audience": "b", "secret": ["hunter2"]}]', "TOCSIN_ISSUERS: 0: secret: "),
@@ -172,6 +173,104 @@ def test_a_fault_in_the_issuers_is_reported_by_its_position(
         load()
     assert str(raised.value).startswith(place)
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("JWT_SCOPE_MAP", ","),
+        ("JWT_SCOPE_MAP", " "),
+        ("JWT_SCOPE_MAP", "oncall="),
+        ("JWT_SCOPE_MAP", "oncall=admin, oncall=alerts:read"),
+        ("JWT_SCOPE_CLAIMS", ","),
+        ("JWT_SCOPE_CLAIMS", " "),
+        ("JWT_NAME_CLAIMS", ","),
+        ("JWT_REQUIRED_CLAIMS", " ,"),
+        ("JWT_REQUIRED_CLAIMS", "typ="),
+        ("JWT_REQUIRED_CLAIMS", "typ=a,typ=b"),
+        ("JWT_AUDIENCE", ","),
+        ("JWT_AUDIENCE_CLAIM", " "),
+        ("JWT_ISSUER", " "),
+        ("ISSUERS", "[]"),
+        ("OIDC_PARAMETERS", "audience=a, audience=b"),
+        ("ALERTMANAGER_SEVERITY_MAP", "p1=critical, P1=info"),
+    ],
+)
+def test_an_empty_value_or_a_duplicate_is_no_default(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(ConfigurationError, match=f"^TOCSIN_{name}: .*(it is empty: leave it out|is there twice)"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        '"scope_map": {}',
+        '"scope_map": ""',
+        '"scope_map": null',
+        '"scope_map": {"oncall": []}',
+        '"scope_map": {"oncall": " "}',
+        '"scope_map": {"a": "admin", "a": "alerts:read"}',
+        '"scope_claims": []',
+        '"scope_claims": ","',
+        '"scope_claims": [""]',
+        '"scope_claims": null',
+        '"required_claims": {}',
+        '"required_claims": null',
+        '"required_claims": {"typ": ""}',
+        '"required_claims": {"typ": "a", "typ": "b"}',
+        '"name_claims": []',
+        '"audience_claim": ""',
+        '"audience": [""]',
+        '"audience": []',
+        '"audience": "a", "audience": "b"',
+        '"secret": null',
+    ],
+)
+def test_an_empty_member_or_a_duplicate_is_no_default(monkeypatch: pytest.MonkeyPatch, member: str) -> None:
+    audience = "" if 'audience"' in member else '"audience": "b", '
+    monkeypatch.setenv("TOCSIN_ISSUERS", f'[{{"issuer": "a", {audience}{member}}}]')
+    with pytest.raises(
+        ConfigurationError, match=r"^TOCSIN_ISSUERS: .*(it is empty|is null: leave it out|is there twice)"
+    ):
+        load()
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_JWT_SCOPE_MAP", "")
+    assert load().auth.jwt_scope_map is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ISSUER", "https://kc.example"),
+        ("AUDIENCE", "tocsin"),
+        ("AUDIENCE_CLAIM", "client_id"),
+        ("REQUIRED_CLAIMS", "token_use=access"),
+        ("REQUIRE_IAT", "true"),
+        ("SCOPE_CLAIMS", "roles"),
+        ("SCOPE_MAP", "oncall=nonsense"),
+        ("NAME_CLAIMS", "-"),
+        ("ALGORITHM", "PS256"),
+        ("JWKS_CA_FILE", "ca.pem"),
+    ],
+)
+def test_a_plain_setting_without_a_plain_key_is_not_ignored(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("TOCSIN_ISSUERS", json.dumps([{"issuer": "a", "audience": "b", "secret": OTHER}]))
+    assert load_keyring(load().auth).issuer("a")
+    monkeypatch.setenv(f"TOCSIN_JWT_{name}", value)
+    with pytest.raises(ConfigurationError, match=f"^TOCSIN_JWT_{name} is for .*, such as {name.lower()}: set it there"):
+        load_keyring(load().auth)
+
+
+def test_the_settings_of_all_issuers_need_no_plain_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_ISSUERS", json.dumps([{"issuer": "a", "audience": "b", "secret": OTHER}]))
+    for name, value in (("REQUIRE_AT_JWT", "true"), ("LEEWAY_SECONDS", "5"), ("MAX_LIFETIME_SECONDS", "600")):
+        monkeypatch.setenv(f"TOCSIN_JWT_{name}", value)
+    assert load_keyring(load().auth).issuer("a")
 
 
 def test_the_secrets_of_issuers_do_not_show() -> None:

@@ -1,7 +1,8 @@
-"""The revocations that a node knows when the table is another one than it was: after a failover, or a restore."""
+"""What a revocation covers and for how long, and what a node knows when the table is another one than it was."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
+from service.auth.claims import principal_of
 from service.auth.principal import Principal
-from service.auth.revocations import Target, revoke
+from service.auth.revocation_feed import RevokedTokens
+from service.auth.revocations import Target, revoke, set_deactivated
 from service.database.engine import Database, parse_url
 from service.errors import DatabaseUnavailable
-from service.settings import AuthSettings, StorageSettings
+from service.settings import AuthSettings, IssuerSettings, StorageSettings
 from tests.fixtures.revocations import unregistered_feed
 
 if TYPE_CHECKING:
@@ -52,6 +55,48 @@ async def follower(database_url: str) -> AsyncIterator[Follower]:
     database = Database(parse_url(database_url), StorageSettings())
     yield Follower(database)
     await database.close()
+
+
+# Tokens without iat.
+
+LONGEST = 3600
+LIMITS = AuthSettings(jwt_max_lifetime_seconds=LONGEST)
+WITHOUT_IAT = IssuerSettings(issuer="tocsin", audience=("tocsin",), require_iat=False)
+
+
+def without_iat(subject: str, expires_at: float) -> Principal:
+    claims = {"iss": "tocsin", "aud": "tocsin", "sub": subject, "exp": expires_at}
+    return principal_of(claims, WITHOUT_IAT, LIMITS)
+
+
+async def test_a_token_without_iat_is_revoked_until_it_expires_or_not_at_all(follower: Follower) -> None:
+    now = time.time()
+    for ago in (0, 600, 1800, LONGEST, 100 * LONGEST):
+        subject, before = f"alice-{ago}", datetime.fromtimestamp(now - ago, UTC)
+        async with follower.database.transaction() as tx:
+            row, _ = await revoke(
+                tx, Target(subject=subject, issued_before=before), by="root", reason=None, settings=LIMITS
+            )
+        revoked = RevokedTokens()
+        revoked.add(row)
+        for age, lifetime in itertools.product((1, 300, 900, 3000), (600, 2000, LONGEST)):
+            if (expires_at := now - age + lifetime) > now + 1:
+                is_revoked = revoked.covers(without_iat(subject, expires_at))
+                assert is_revoked or age <= ago
+                assert not is_revoked or row.expires_at.timestamp() >= expires_at
+
+
+async def test_who_is_reactivated_gets_in_with_a_token_of_the_longest_lifetime(follower: Follower) -> None:
+    async with follower.database.transaction() as tx:
+        for deactivated in (True, False):
+            await set_deactivated(tx, "alice", deactivated=deactivated, by="root", reason=None, settings=LIMITS)
+    await follower.feed.read()
+    now = time.time()
+    assert not follower.revoked.covers(without_iat("alice", now + LONGEST))
+    assert follower.revoked.covers(without_iat("alice", now + LONGEST - 5))  # may have been issued 5 s ago
+
+
+# The history of the table.
 
 
 async def test_an_id_that_is_issued_again_is_read_again(follower: Follower) -> None:
