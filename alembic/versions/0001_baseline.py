@@ -379,6 +379,7 @@ def create_recipients() -> None:
         "subject_names",
         Column("subject", Text, primary_key=True, comment="the sub of the token"),
         Column("name", Text, nullable=False, comment="what the newest token says"),
+        Column("issued_at", TIME, nullable=False, comment="when the token was issued that says so"),
         Column("named_at", TIME, nullable=False, comment="when a node last verified a token that says so"),
         Index("ix_subject_names_named_at", "named_at"),
         comment="What subjects are shown by.",

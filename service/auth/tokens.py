@@ -9,9 +9,10 @@ canonical one without padding (RFC 7515, section 2), so that a token has one for
 
 PyJWT verifies the signature and the issuer; ``claims.py`` checks everything else.
 
-A verified token is cached by its SHA-256 until it expires, because verifying costs more than
-everything else that a request does before its commit. The cache holds hashes, never tokens; it is
-emptied when an issuer withdraws a key, and revocations are checked after it, each time.
+A verified token is cached by its SHA-256 for an hour, or until it expires, because verifying costs
+more than everything else that a request does before its commit. The cache holds hashes, never
+tokens; it is emptied when an issuer withdraws a key, and revocations are checked after it, each
+time.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from jwt.utils import base64url_decode, base64url_encode
 from service.auth.claims import principal_of
 from service.auth.jwks import UnknownKeyId
 from service.auth.keys import ALGORITHMS
-from service.errors import TokenExpired, TokenInvalid, TokenRevoked
+from service.auth.principal import Scope
+from service.errors import TokenInvalid, TokenRevoked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from service.settings import AuthSettings
 
 TOKEN_MAX_BYTES = 8 * 1024
+CACHED_SECONDS = 3600
+"""How long a verified token is cached: as often is the name that it says recorded again, while it is used."""
+_NOT_CACHED = (None, 0.0)
 _MALFORMED = "The token is malformed."
 _ACCESS_TOKEN_TYPES = ("at+jwt", "application/at+jwt")
 _TOKEN_TYPES = (None, "jwt", *_ACCESS_TOKEN_TYPES)
@@ -70,9 +75,10 @@ class TokenVerifier:
         self._keyring = keyring
         self._settings = settings
         self._revocations = revocations
-        self._cache: OrderedDict[bytes, Principal] = OrderedDict()
-        self.on_named: Callable[[str, str], None] = lambda _subject, _name: None
-        """Called with a subject and its name when a token that says the name was verified, once per token."""
+        self._cache: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        """Principals, and until when each is cached."""
+        self.on_named: Callable[[Principal], None] = lambda _principal: None
+        """Called when a token was verified that says a name and grants a scope, once an hour while it is used."""
         keyring.when_withdrawn(self._cache.clear)
 
     async def verify(self, token: str) -> Principal:
@@ -111,16 +117,16 @@ class TokenVerifier:
         if len(token) > TOKEN_MAX_BYTES or not token.isascii():
             raise TokenInvalid("The token is no JWT in compact form of at most 8 KiB.")
         digest = hashlib.sha256(token.encode()).digest()
-        principal = self._cache.get(digest)
-        if principal is None:
+        principal, until = self._cache.get(digest, _NOT_CACHED)
+        if principal is None or until <= time.time():
+            self._cache.pop(digest, None)
             principal = self._decode(token)
             self._store(digest, principal)
-            if principal.name is not None and not self._revocations.covers(principal):
-                self.on_named(principal.subject, principal.name)
-        elif principal.expires_at <= time.time():
-            del self._cache[digest]
-            raise TokenExpired("The token has expired.")
-        self.check_not_revoked(principal)
+            self.check_not_revoked(principal)
+            if principal.name is not None and not principal.scopes.isdisjoint(Scope):
+                self.on_named(principal)
+        else:
+            self.check_not_revoked(principal)
         return principal
 
     @property
@@ -153,7 +159,7 @@ class TokenVerifier:
     def _store(self, digest: bytes, principal: Principal) -> None:
         if len(self._cache) >= self._settings.token_cache_size:
             self._cache.popitem(last=False)
-        self._cache[digest] = principal
+        self._cache[digest] = principal, min(principal.expires_at, time.time() + CACHED_SECONDS)
 
     def _decode(self, token: str) -> Principal:
         header, unverified = _read(token)

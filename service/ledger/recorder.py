@@ -134,9 +134,11 @@ class LedgerRecorder:
             entry.token_expires_at = token_expires_at
             self._changed(entry)
 
-    def record_name(self, subject: str, name: str) -> None:
-        """Record what a subject is shown by, from a token that was just verified."""
-        self.pending.add_name(SubjectName(subject, name))
+    def record_name(self, principal: Principal) -> None:
+        """Record what a subject is shown by, from a token that was just verified and says it."""
+        if principal.name is not None:
+            issued_at = datetime.fromtimestamp(principal.issued_at, UTC)
+            self.pending.add_name(SubjectName(principal.subject, principal.name, issued_at))
 
     def record_live(self, entry: ConnectionEntry) -> None:
         """Record that the connection keeps up: the node's ``sent_seq`` counts for it."""

@@ -100,6 +100,8 @@ class SubjectName:
 
     subject: str
     name: str
+    issued_at: datetime
+    """When the token was issued that says so."""
     named_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -136,7 +138,7 @@ class PendingRecords:
     sightings: dict[tuple[UUID, str], Sighting] = field(default_factory=dict)
     """By alert and recipient: the first counts."""
     names: dict[str, SubjectName] = field(default_factory=dict)
-    """By subject: the last counts."""
+    """By subject: what the token says that was issued last."""
     presence_changed: bool = False
 
     def __len__(self) -> int:
@@ -185,8 +187,9 @@ class PendingRecords:
             self.sightings.setdefault((sighting.alert_id, sighting.recipient), sighting)
 
     def add_name(self, name: SubjectName) -> None:
-        """Add a name, in place of an older one of its subject; dropped at the limit."""
-        if len(self.names) < self.limit or name.subject in self.names:
+        """Add a name, unless a token that was issued later says another; dropped at the limit."""
+        known = self.names.get(name.subject)
+        if len(self.names) < self.limit if known is None else known.issued_at <= name.issued_at:
             self.names[name.subject] = name
 
     def freeze(self) -> None:
@@ -205,7 +208,9 @@ class PendingRecords:
         self.sightings = older.sightings | {
             key: new for key, new in self.sightings.items() if key not in older.sightings
         }
-        self.names = older.names | self.names
+        newer, self.names = self.names, older.names
+        for name in newer.values():
+            self.add_name(name)
         self.presence_changed |= older.presence_changed
 
     def cut(self, seq: int) -> None:

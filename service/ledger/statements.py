@@ -95,8 +95,9 @@ UPSERTS = {
     ),
     "subject_names": _upsert(
         "subject_names",
-        """(subject) DO UPDATE SET name = excluded.name, named_at = excluded.named_at
-        WHERE known.named_at < excluded.named_at""",
+        """(subject) DO UPDATE SET
+            name = excluded.name, issued_at = excluded.issued_at, named_at = greatest(known.named_at, excluded.named_at)
+        WHERE known.issued_at <= excluded.issued_at""",
     ),
     "handshake_rejections": _upsert("handshake_rejections", "DO NOTHING"),
     # Counts add up, so these rows alone must not be written twice.

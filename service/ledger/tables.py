@@ -166,6 +166,7 @@ subject_names = Table(
     metadata,
     Column("subject", Text, primary_key=True, comment="the sub of the token"),
     Column("name", Text, nullable=False, comment="what the newest token says"),
+    Column("issued_at", DateTime(timezone=True), nullable=False, comment="when the token was issued that says so"),
     Column(
         "named_at", DateTime(timezone=True), nullable=False, comment="when a node last verified a token that says so"
     ),

@@ -130,7 +130,9 @@ DELETE FROM source_hours WHERE (source, hour) IN (
 """  # noqa: S608 - constant
 _DELETE_NAMES = f"""
 DELETE FROM subject_names WHERE subject IN (
-    SELECT subject FROM subject_names WHERE named_at < $1 ORDER BY named_at LIMIT {ROWS_BATCH}
+    SELECT subject FROM subject_names WHERE named_at < $1
+        AND NOT EXISTS (SELECT FROM connections c WHERE c.recipient = subject_names.subject AND c.closed_at IS NULL)
+    ORDER BY named_at LIMIT {ROWS_BATCH}
 )
 """  # noqa: S608 - constant
 
@@ -255,7 +257,7 @@ async def delete_source_hours(connection: asyncpg.Connection, purge_log: PurgeLo
 
 
 async def delete_names(connection: asyncpg.Connection, older_than: datetime) -> None:
-    """Delete the names that no token said lately; the purge log does not count them."""
+    """Delete the names that no token said lately, unless a stream is open; the purge log does not count them."""
     async for _ in _delete_by_age(connection, _DELETE_NAMES, ROWS_BATCH, older_than):
         pass
 

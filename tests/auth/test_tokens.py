@@ -360,6 +360,31 @@ def test_a_refused_token_takes_no_place_in_the_cache(verifier: TokenVerifier) ->
     assert not verifier._cache
 
 
+def test_a_name_is_reported_once_an_hour_while_its_token_is_used(
+    verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[tuple[str, str | None]] = []
+    verifier.on_named = lambda principal: reported.append((principal.subject, principal.name))
+    token, now = signed(name="Alice", exp=time.time() + 9000), time.time()
+    for seconds, times in ((0, 1), (1, 1), (3599, 1), (3700, 2), (3800, 2), (7400, 3)):
+        monkeypatch.setattr(time, "time", lambda at=now + seconds: at)
+        assert verifier.verify_cached(token).name == "Alice"
+        assert reported == [("alice", "Alice")] * times
+    monkeypatch.setattr(time, "time", lambda: now + 9001)
+    assert isinstance(refusal(verifier, token), TokenExpired)
+    assert not verifier._cache
+
+
+@pytest.mark.parametrize("scope", ["", "openid profile", "alerts:raed ADMIN"])
+def test_the_name_of_who_may_do_nothing_is_not_reported(verifier: TokenVerifier, scope: str) -> None:
+    reported: list[str | None] = []
+    verifier.on_named = lambda principal: reported.append(principal.name)
+    assert verifier.verify_cached(signed(name="Outsider", scope=scope)).name == "Outsider"
+    assert reported == []
+    verifier.verify_cached(signed(name="Alice", scope=f"{scope} alerts:write"))
+    assert reported == ["Alice"]
+
+
 # Public keys.
 
 

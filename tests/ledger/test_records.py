@@ -215,9 +215,10 @@ def test_recipients_are_sorted_so_that_flushes_cannot_deadlock() -> None:
 
 def test_names_are_one_row_each_and_bounded_without_keeping_streams_away() -> None:
     older, records = pending(), pending()
-    for name in ("Alice", "Alice Liddell"):
-        older.add_name(SubjectName("alice", name))
-    records.add_name(SubjectName("bob", "Bob"))
+    for name, issued_at in (("Alice", AT), ("Alice Liddell", AT), ("Alice Maiden", AT - timedelta(seconds=1))):
+        older.add_name(SubjectName("alice", name, issued_at))
+    records.add_name(SubjectName("bob", "Bob", AT))
+    records.add_name(SubjectName("alice", "Al", AT - timedelta(seconds=2)))
     records.put_back(older)
     assert [(row.subject, row.name) for row in records.rows()["subject_names"]] == [
         ("alice", "Alice Liddell"),
@@ -225,9 +226,9 @@ def test_names_are_one_row_each_and_bounded_without_keeping_streams_away() -> No
     ]
     assert columns([asdict(row) for row in records.rows()["subject_names"]]) == set(subject_names.c.keys())
     small = PendingRecords(1)
-    small.add_name(SubjectName("alice", "Alice"))
-    small.add_name(SubjectName("bob", "Bob"))
-    small.add_name(SubjectName("alice", "Al"))
+    small.add_name(SubjectName("alice", "Alice", AT))
+    small.add_name(SubjectName("bob", "Bob", AT))
+    small.add_name(SubjectName("alice", "Al", AT))
     assert (len(small), small.is_full, small.names["alice"].name) == (1, False, "Al")
 
 

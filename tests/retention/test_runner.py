@@ -340,11 +340,13 @@ async def test_rejections_hours_of_sources_and_ended_nodes_are_deleted_by_age(
         " now(), now() FROM generate_series(1, 1300) AS n"
     )
     await log.connection.execute(
-        "INSERT INTO subject_names SELECT 's' || n, 'Alice', now() - make_interval(hours => n)"
+        "INSERT INTO subject_names SELECT 's' || n, 'Alice', now(), now() - make_interval(hours => n)"
         " FROM generate_series(1, 2500) AS n"
     )
     opened.connection(after_seq=0, sent_seq=0)
     await opened.flusher.sign_off()
+    serving.connection("s2000")  # the token of a stream is not verified again
+    await serving.flusher.flush()
     await other.flusher.sign_off()
     old = await log.now()
     late = await open_ledger()
@@ -352,7 +354,8 @@ async def test_rejections_hours_of_sources_and_ended_nodes_are_deleted_by_age(
     cutoff = old - timedelta(hours=100, minutes=30)
     await log.purge(cutoff)
     assert await log.value("SELECT count(*) FROM handshake_rejections") == 100
-    assert await log.value("SELECT count(*) FROM subject_names") == 100
+    assert await log.value("SELECT count(*) FROM subject_names") == 101
+    assert await log.value("SELECT count(*) FROM subject_names WHERE subject = 's2000'") == 1
     assert (
         await log.value("SELECT count(*) FROM source_hours WHERE hour < $1", old - timedelta(hours=100, minutes=30))
         == 0
