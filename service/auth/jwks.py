@@ -46,11 +46,15 @@ log = get_logger(__name__)
 
 SET_MAX_BYTES = 256 * 1024
 SET_MAX_KEYS = 100
+KID_LOGGED = 100
+"""Characters of the ``kid`` of a key that was skipped that the log shows."""
 FILE_SECONDS = 1
 """How often a JWKS file is read. Its content is compared, because its modification time may not
 change."""
 
 KeySet = dict[str | None, tuple[VerificationKey, ...]]
+_UNKNOWN_AUTHORITY = ("unable to get local issuer certificate", "self-signed certificate", "self signed certificate")
+"""How OpenSSL says that nobody trusted issued a certificate; the last is that of version 1.1."""
 _READERS: dict[Any, Any] = {"RSA": RSAAlgorithm, "EC": ECAlgorithm, "OKP": OKPAlgorithm}
 
 
@@ -69,12 +73,14 @@ class UnknownKeyId(TocsinError):
 # Reading a set.
 
 
-def parse_key_set(content: bytes, *, algorithm: str | None = None, secrets: bool = False) -> KeySet:
+def parse_key_set(
+    content: bytes, *, algorithm: str | None = None, secrets: bool = False, source: str | None = None
+) -> KeySet:
     """Return the usable keys of a JWK set by ``kid``; several may share one (RFC 7517, section 4.5).
 
-    ``algorithm`` is that of RSA keys without an ``alg``. A key that cannot be used (for encryption,
-    of another kind, too weak, private) is skipped; so is a shared secret unless ``secrets``,
-    because it must not be published.
+    ``algorithm`` is that of RSA keys without an ``alg``, and ``source`` what the log calls the set. A
+    key that cannot be used (for encryption, of another kind, too weak, private) is skipped; so is a
+    shared secret unless ``secrets``, because it must not be published.
 
     Raises:
         InvalidKeySet: it is no JWK set, or none of its keys can be used.
@@ -93,12 +99,17 @@ def parse_key_set(content: bytes, *, algorithm: str | None = None, secrets: bool
         try:
             kid, key = _read_key(member, algorithm, secrets=secrets)
         except UnacceptableKey as error:
-            log.warning("key skipped", reason=str(error))
+            log.warning("key skipped", source=source, kid=_kid_of(member), reason=str(error))
         else:
             keys[kid] = (*keys.get(kid, ()), key)
     if not keys:
         raise InvalidKeySet("it has no key that can be used")
     return keys
+
+
+def _kid_of(jwk: Any) -> str | None:
+    kid = jwk.get("kid") if isinstance(jwk, dict) else None
+    return kid[:KID_LOGGED] if isinstance(kid, str) else None
 
 
 def _read_key(jwk: Any, algorithm: str | None, *, secrets: bool) -> tuple[str | None, VerificationKey]:
@@ -118,6 +129,8 @@ def _read_key(jwk: Any, algorithm: str | None, *, secrets: bool) -> tuple[str | 
         key = _READERS[kind].from_jwk(jwk)
     except (InvalidKeyError, UnsupportedAlgorithm, ValueError, TypeError, KeyError, AttributeError):
         raise UnacceptableKey("it is malformed") from None
+    if named == "Ed25519":  # a newer name of what RFC 8037 calls EdDSA (RFC 9864, section 2.2)
+        named = "EdDSA"
     return kid, public_key(key, named if named is not None or kind != "RSA" else algorithm)
 
 
@@ -141,7 +154,10 @@ def trusted_authorities(file: Path | None = None) -> ssl.SSLContext:
         OSError: the file cannot be read, or holds no certificate (an ``ssl.SSLError``).
 
     """
-    return httpx2.create_ssl_context() if file is None else ssl.create_default_context(cafile=file)
+    authorities = httpx2.create_ssl_context() if file is None else ssl.create_default_context(cafile=file)
+    # Python 3.13 and later ask for each field of RFC 5280, which certificates of private authorities lack.
+    authorities.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return authorities
 
 
 async def fetch(url: str, timeout_seconds: float, authorities: ssl.SSLContext | None = None) -> bytes:
@@ -227,7 +243,7 @@ class RotatingKeys:
             return await asyncio.to_thread(read_set_file, path)
 
         def parse(content: bytes) -> KeySet:
-            return parse_key_set(content, algorithm=algorithm, secrets=True)
+            return parse_key_set(content, algorithm=algorithm, secrets=True, source=str(path))
 
         keys = cls(str(path), get, parse, ttl=FILE_SECONDS, min_interval=FILE_SECONDS)
         content = read_set_file(path)
@@ -249,11 +265,13 @@ class RotatingKeys:
         async def get() -> bytes:
             return await fetch(url, settings.jwks_timeout_seconds, authorities)
 
+        source = url.partition("?")[0]  # the query may hold a secret, and the source is logged
+
         def parse(content: bytes) -> KeySet:
-            return parse_key_set(content, algorithm=algorithm)
+            return parse_key_set(content, algorithm=algorithm, source=source)
 
         return cls(
-            url.partition("?")[0],  # the query may hold a secret, and the source is logged
+            source,
             get,
             parse,
             ttl=settings.jwks_ttl_seconds,
@@ -279,7 +297,7 @@ class RotatingKeys:
     def refusal(self) -> RequestRefused:
         """Return the refusal of a token whose key is still unknown."""
         if self._keys:
-            return TokenInvalid("The token names no key that its issuer has published.")
+            return TokenInvalid("The token names no key that its issuer has published, or one that cannot be used.")
         return KeysUnavailable(
             "The keys of the token's issuer cannot be reached at the moment.",
             retry_after=max(1, round(self._not_before - time.monotonic())),
@@ -319,8 +337,8 @@ class RotatingKeys:
         except (httpx2.HTTPError, OSError, InvalidKeySet) as error:  # a TimeoutError is an OSError
             if not self._failing:
                 reason = str(error) or type(error).__name__
-                if "CERTIFICATE_VERIFY_FAILED" in reason:
-                    reason += "; a private authority is set by jwks_ca_file, or SSL_CERT_FILE for all"
+                if any(unknown in reason for unknown in _UNKNOWN_AUTHORITY):
+                    reason += "; set jwks_ca_file, or SSL_CERT_FILE for all, to a file with its authority"
                 log.warning("keys cannot be fetched; the last ones are kept", source=self._source, reason=reason)
             self._failing, self._due = True, self._not_before
         else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
+from structlog.testing import capture_logs
 
 from service.auth.issuers import load_keyring
 from service.auth.jwks import SET_MAX_BYTES, InvalidKeySet, KeySet, RotatingKeys, UnknownKeyId, fetch, parse_key_set
@@ -109,6 +110,22 @@ def test_a_key_that_cannot_be_used_is_passed_over_for_those_that_can(jwk: Any) -
     assert len(parse_key_set(jwk_set(jwk, *alone))) == 1
     with pytest.raises(InvalidKeySet, match="no key"):
         parse_key_set(jwk_set(jwk))
+
+
+@pytest.mark.unit
+def test_the_log_says_which_key_of_which_set_was_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_bytes(jwk_set(GOOD, {**GOOD, "kid": "x" * 500, "use": "enc"}, {**GOOD, "kid": 5}, None))
+    with capture_logs() as logs:
+        RotatingKeys.of_file(file, None)
+    skipped = [(line["source"], line["kid"]) for line in logs if line["event"] == "key skipped"]
+    assert skipped == [(str(file), "x" * 100), (str(file), None), (str(file), None)]
+
+
+@pytest.mark.unit
+def test_the_newer_name_of_eddsa_is_known() -> None:
+    [found] = parse_key_set(jwk_set(public_jwk(ED25519, "EdDSA", kid="a", alg="Ed25519")))["a"]
+    assert found.algorithm == "EdDSA"
 
 
 NO_SETS = [b"", b"null", b"[]", b"{}", b'{"keys": {}}', b'{"keys": 5}', b'{"keys": []}', b"\xff", b"[" * 100_000]

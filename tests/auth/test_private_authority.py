@@ -30,10 +30,11 @@ JWKS_URL = "https://issuer.example/jwks.json"
 
 
 class Authority:
-    """A certificate authority; its certificate is in ``file``."""
+    """A certificate authority; its certificate is in ``file``. A simple one identifies no keys."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, *, is_simple: bool = False) -> None:
         self._folder = folder
+        self._is_simple = is_simple
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         made = self._certificate(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
@@ -42,13 +43,16 @@ class Authority:
 
     def _certificate(self, name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
-        return (
+        made = (
             x509.CertificateBuilder(self._name, name, key.public_key(), x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
+        if self._is_simple:
+            return made
+        return made.add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+        ).add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
 
     def _signed(self, certificate: x509.CertificateBuilder) -> bytes:
         return certificate.sign(self._key, SHA256()).public_bytes(Encoding.PEM)
@@ -97,6 +101,40 @@ async def test_those_of_ssl_cert_file_are_trusted(
     assert await subject(publisher.url) == "alice"
 
 
+@pytest.mark.parametrize("by", ["setting", "variable"])
+async def test_a_simple_authority_is_trusted_where_python_asks_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """As Python does from 3.13 on."""
+
+    def strict(*args: Any, make: Any = ssl.create_default_context, **options: Any) -> ssl.SSLContext:
+        context: ssl.SSLContext = make(*args, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    simple = Authority(tmp_path, "simple", is_simple=True)
+    with publishing(tls=simple.server("127.0.0.1")) as publisher:
+        publisher.publish(good=P256)
+        if by == "variable":
+            monkeypatch.setenv("SSL_CERT_FILE", str(simple.file))
+            assert await subject(publisher.url) == "alice"
+        else:
+            assert await subject(publisher.url, jwt_jwks_ca_file=simple.file) == "alice"
+
+
+async def test_another_fault_of_a_certificate_is_not_said_to_be_its_authority(ours: Authority) -> None:
+    with (
+        publishing(tls=ours.server("127.0.0.2")) as elsewhere,
+        capture_logs() as logs,
+        pytest.raises(KeysUnavailable),
+    ):
+        await subject(elsewhere.url, jwt_jwks_ca_file=ours.file)
+    [reason] = [line["reason"] for line in logs if "cannot be fetched" in line["event"]]
+    assert "CERTIFICATE_VERIFY_FAILED" in reason
+    assert "SSL_CERT_FILE" not in reason
+
+
 async def test_an_unknown_authority_is_not_and_the_log_says_what_to_set(publisher: Publisher) -> None:
     with capture_logs() as logs, pytest.raises(KeysUnavailable):
         await subject(publisher.url)
@@ -139,3 +177,5 @@ def test_a_file_of_authorities_that_cannot_be_used_is_named(tmp_path: Path, monk
 def test_authorities_are_for_a_url(ours: Authority) -> None:
     with pytest.raises(ConfigurationError, match="TOCSIN_JWT_JWKS_CA_FILE is for TOCSIN_JWT_JWKS_URL"):
         load_keyring(AuthSettings(jwt_secret="a secret of more than thirty-two bytes", jwt_jwks_ca_file=ours.file))
+    with pytest.raises(ConfigurationError, match="TOCSIN_JWT_JWKS_CA_FILE is for TOCSIN_JWT_JWKS_URL with https"):
+        load_keyring(AuthSettings(jwt_jwks_url="http://127.0.0.1:1/", jwt_jwks_ca_file=ours.file))
