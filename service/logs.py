@@ -40,7 +40,7 @@ REFUSED_LINES = 3_000
 # in compact form (RFC 7515, section 3.1), also one that was cut: `eyJ` is `{"` in base64url. Each
 # alternative takes all that it reads: one that looked for a later dot would read on from every `eyJ`.
 _SECRETS = re.compile(
-    r"(?i)((?:[?&]|\b)(?:access_)?(?:t|%74)(?:o|%6f)(?:k|%6b)(?:e|%65)(?:n|%6e)=|[?&]code=)[^&\s\"']+"
+    r"(?i)((?:[?&]|\b)(?:access_)?(?:t|%74)(?:o|%6f)(?:k|%6b)(?:e|%65)(?:n|%6e)=|[?&](?:code|subject)=)[^&\s\"']+"
     r"|(\bbearer[ .]+)[^\s,\"']+"
     r"|(?-i:eyJ)[\w.-]{8,}",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -15,6 +16,8 @@ from tests.harness import PLAIN, Node, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from playwright.async_api import Route
 
     from tests.console.tab import Tab
 
@@ -58,8 +61,53 @@ async def test_two_people_with_one_name_are_distinguished(tab: Tab, node: Node) 
     alert = await send(node, "/v1/alerts", {"title": "Disk full"}, sub="billing")
     await send(node, f"/v1/alerts/{alert['id']}/acknowledge", {}, sub=other, name="Alice")
     await sign_in(tab, node, sub=one, scope=ALL, name="Alice")
-    await expect(tab["alert"].locator(".status bdi")).to_have_text(f"Alice ({other})")
-    await expect(tab.page.locator("#who bdi")).to_have_text(f"Alice ({one})")
+    status, who = tab["alert"].locator(".status > bdi"), tab.page.locator("#who > bdi")
+    await expect(status).to_have_text(f"Alice {other}")
+    await expect(status.locator(".subject")).to_have_text(other)
+    await expect(who).to_have_text(f"Alice {one}")
+    await expect(who.locator(".subject")).to_have_text(one)
+
+
+async def test_a_name_that_is_the_subject_of_another_is_distinguished(tab: Tab, node: Node) -> None:
+    root, mallory = f"root-{uuid.uuid4()}", str(uuid.uuid4())
+    alert = await send(node, "/v1/alerts", {"title": "Who acts?"}, sub=root)
+    await send(node, f"/v1/alerts/{alert['id']}/acknowledge", {}, sub=mallory, name=root.upper())
+    await sign_in(tab, node, sub="alice", scope=ALL)
+    await expect(tab["alert"].locator(".status .subject")).to_have_text(mallory)
+    await expect(tab["alert"].locator(".origin > .source")).to_have_text(root)
+    await tab["alert"].click()
+    await expect(tab["timeline"].locator(".actor .subject")).to_have_text(mallory)
+
+
+async def test_who_was_first_is_named_as_everywhere(tab: Tab, node: Node) -> None:
+    tab.tolerated = ("status of 409",)
+    bob = str(uuid.uuid4())
+    alert = await send(node, "/v1/alerts", {"title": "Raced"}, sub="billing")
+    await sign_in(tab, node, sub="alice", scope=ALL)
+    await tab["alert"].click()
+
+    async def after_bob(route: Route) -> None:
+        await send(node, f"/v1/alerts/{alert['id']}/acknowledge", {}, sub=bob, name="Bob Cratchit")
+        await route.continue_()
+
+    await tab.page.route("**/acknowledge", after_bob)
+    await tab.page.get_by_role("button", name="Acknowledge", exact=True).first.click()
+    await expect(tab["detail-message"]).to_contain_text("Bob Cratchit was first: acknowledged at")
+
+
+async def test_those_present_are_in_the_order_of_what_is_shown(tab: Tab, node: Node) -> None:
+    subjects = [f"{letter}-{uuid.uuid4()}" for letter in "abc"]
+    names = ["Zoe", "Alice", "Mia"]
+    async with AsyncExitStack() as streams:
+        for subject, name in zip(subjects, names, strict=True):
+            await streams.enter_async_context(
+                await node.live(
+                    subject,
+                    options={"additional_headers": {"Authorization": f"Bearer {signed(sub=subject, name=name)}"}},
+                )
+            )
+        await sign_in(tab, node, sub="me", name="Bea", scope=ALL)
+        await expect(tab.page.locator("#presence-names li > bdi")).to_have_text(["Alice", "Bea", "Mia", "Zoe"])
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@
  */
 
 import { ApiError } from "../auth/rest-api.js";
+import { element } from "../ui/dom.js";
 import { explain } from "../ui/error-messages.js";
 import { timeOfDay } from "../ui/format.js";
+import { person } from "../ui/people.js";
 
 /** @import { Alert } from "../stream/wire-types.js" */
 /** @import { Session } from "../auth/session.js" */
@@ -22,7 +24,7 @@ import { timeOfDay } from "../ui/format.js";
  * @property {(id: string) => ActionableAlert | null} find
  * @property {(id: string, prediction: Prediction | null) => void} predict  Null: the action is over.
  * @property {(alert: Alert) => void} applyResponse  The alert as the server has it.
- * @property {(id: string, message: string) => void} showError  Empty: clears it.
+ * @property {(id: string, message: string | Node) => void} showError  Empty: clears it.
  */
 
 export const MANAGE = "alerts:manage";
@@ -125,5 +127,5 @@ export function explainFailure({ reason, status, retryAfter, problem }, doing) {
 function describeConflict({ status, status_by, status_at }) {
   const at = timeOfDay(Date.parse(status_at));
   if (status === "expired") return `It expired, at ${at}.`;
-  return `${status_by} was first: ${status === "open" ? "opened" : status} at ${at}.`;
+  return element("span", "", person("", status_by), ` was first: ${status === "open" ? "opened" : status} at ${at}.`);
 }

@@ -62,7 +62,7 @@ export class AlertPanel {
 
   /**
    * @param {(action: Action, id: string) => void} runAction
-   * @param {(id: string, message: string) => void} showError  Also for an alert that is no longer open.
+   * @param {(id: string, message: string | Node) => void} showError  Also for an alert that is no longer open.
    * @param {SightingObserver} sightings
    */
   constructor(runAction, showError, sightings) {
@@ -156,10 +156,10 @@ export class AlertPanel {
     this.#render();
   }
 
-  /** Shows an error. Returns whether its alert is open. @param {string} id @param {string} message */
+  /** Shows an error. Returns whether its alert is open. @param {string} id @param {string | Node} message */
   showError(id, message) {
     if (id !== this.#openId) return false;
-    this.#message.textContent = message;
+    this.#message.replaceChildren(message);
     this.#message.hidden = !message;
     return true;
   }

@@ -25,7 +25,7 @@ export class CommentForm {
 
   /**
    * @param {Timeline} timeline
-   * @param {(id: string, message: string) => void} showError  Also for an alert that is no longer open.
+   * @param {(id: string, message: string | Node) => void} showError  Also for an alert that is no longer open.
    */
   constructor(timeline, showError) {
     this.#timeline = timeline;

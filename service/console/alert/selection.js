@@ -33,7 +33,7 @@ export class Selection {
   constructor(feed, session, sightings, showNotice) {
     this.#feed = feed;
     this.#showNotice = showNotice;
-    const showError = (/** @type {string} */ id, /** @type {string} */ message) => this.#showError(id, message);
+    const showError = (/** @type {string} */ id, /** @type {string | Node} */ message) => this.#showError(id, message);
     this.#panel = new AlertPanel((action, id) => this.#actions.run(id, action), showError, sightings);
     this.#actions = new Actions({
       session,
@@ -169,9 +169,11 @@ export class Selection {
     return open?.id === id ? open : this.#feed.find(id);
   }
 
-  /** @param {string} id @param {string} message */
+  /** @param {string} id @param {string | Node} message */
   #showError(id, message) {
-    if (!this.#panel.showError(id, message) && message) this.#showNotice(`${isolated(this.#titleOf(id))}: ${message}`);
+    if (this.#panel.showError(id, message) || !message) return;
+    const text = typeof message === "string" ? message : message.textContent;
+    this.#showNotice(`${isolated(this.#titleOf(id))}: ${text}`);
   }
 
   /** @param {Alert} alert */

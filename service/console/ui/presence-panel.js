@@ -6,7 +6,7 @@
 import { byId, element } from "./dom.js";
 import { exactTime, timeOfDay } from "./format.js";
 import { renderKeyed } from "./keyed-list.js";
-import { learnNames, person } from "./people.js";
+import { learnNames, nameOf, person } from "./people.js";
 
 /** @import { KeyedItem } from "./keyed-list.js" */
 /** @import { PresentRecipient, PresenceFrame } from "../stream/wire-types.js" */
@@ -52,7 +52,7 @@ export class PresencePanel {
 
   /** @param {Set<string>} joined  Who is highlighted. */
   #render(joined) {
-    const admins = [...this.#present.values()].sort((a, b) => a.recipient.localeCompare(b.recipient));
+    const admins = [...this.#present.values()].sort(byName);
     const items = admins.slice(0, MAX_NAMES).map((admin) => itemOf(admin, joined.has(admin.recipient)));
     const more = admins.length - items.length;
     const rest = { key: "", state: String(more), build: () => element("li", "more-names", `and ${more} more`) };
@@ -62,6 +62,11 @@ export class PresencePanel {
     this.#count.textContent = `${admins.length} ${admins.length === 1 ? one : many} present`;
     this.#panel.hidden = admins.length === 0;
   }
+}
+
+/** @param {PresentRecipient} one @param {PresentRecipient} other */
+function byName({ recipient: one }, { recipient: other }) {
+  return nameOf(one).localeCompare(nameOf(other)) || one.localeCompare(other);
 }
 
 /** @param {PresentRecipient[]} admins */
