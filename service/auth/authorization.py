@@ -34,7 +34,7 @@ from service.errors import NotFound, RequestRefused, ScopeMissing, TopicForbidde
 from service.topics import is_reserved
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
 
 class Operation(Enum):
@@ -85,6 +85,15 @@ _SUFFICIENT = {
 }
 
 
+def scope_missing(principal: Principal, scopes: Iterable[Scope]) -> ScopeMissing:
+    """Return the refusal of a token that grants none of ``scopes``."""
+    granted = ", ".join(scope for scope in Scope if principal.may(scope))
+    return ScopeMissing(
+        f"This requires a token with the scope {' or '.join(scopes)}. This one grants"
+        f" {granted or 'none: no value of its scope claims is a scope here, or mapped to one'}."
+    )
+
+
 def is_addressed(recipients: Collection[str] | None, subject: str) -> bool:
     """Say whether what is for ``recipients`` is for ``subject``; None is everybody, and no list is."""
     return recipients is None or subject in recipients
@@ -103,7 +112,7 @@ def refusal(
     if alert is not None and _may(principal, operation, alert, own_sources):
         return None
     if not any(map(principal.may, _SUFFICIENT[operation])):
-        return ScopeMissing(f"This requires a token with the scope {' or '.join(_SUFFICIENT[operation])}.")
+        return scope_missing(principal, _SUFFICIENT[operation])
     may_know = not principal.may(Scope.ALERTS_READ) or (alert is not None and _sees(principal, alert))
     if operation is Operation.RESOLVE and not principal.may(Scope.ALERTS_MANAGE) and may_know:
         return ScopeMissing(
@@ -127,7 +136,7 @@ def may_read(principal: Principal, alert: Authorizable) -> bool:
 
 def _refusal_to_post(principal: Principal, alert: Authorizable | None) -> RequestRefused | None:
     if alert is None or not principal.may(Scope.ALERTS_WRITE):
-        return ScopeMissing(f"This requires a token with the scope {Scope.ALERTS_WRITE}.")
+        return scope_missing(principal, _SUFFICIENT[Operation.POST])
     if is_reserved(alert.topic):
         return TopicReserved(f"Only the service itself raises alerts of {alert.topic}.")
     if not principal.covers(alert.topic):

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from service.auth.authorization import scope_missing
 from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
-from service.errors import DatabaseUnavailable, KeysUnavailable, RequestRefused, ScopeMissing, TokenMissing
+from service.errors import DatabaseUnavailable, KeysUnavailable, RequestRefused, TokenMissing
 from service.http.problems import problem_response
 from service.http.provided import part
 from service.http.query import require_single_parameters, single_parameters
@@ -59,7 +60,7 @@ class Bearer(HTTPBearer):
         request.state.principal = principal  # for verified_principal()
         limits.hit(self.limit, principal.subject)
         if not any(map(principal.may, self.scopes)):
-            raise ScopeMissing(f"This requires a token with the scope {' or '.join(self.scopes)}.")
+            raise scope_missing(principal, self.scopes)
         if request.scope["query_string"]:
             require_single_parameters(request.query_params, single_parameters(request.scope.get("route")))
         return principal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,18 @@ async def test_whoever_acts_is_shown_by_the_name_that_their_newest_token_says(le
     assert row["name"] == "alice"
 
 
+async def test_the_token_that_was_issued_last_counts_in_whatever_order_they_are_verified(lenient: Node) -> None:
+    subject, now = str(uuid.uuid4()), time.time()
+    await act(lenient, subject, name="Alice Married", iat=now - 5)
+    await eventually(named(lenient, "Alice Married", subject))
+    await act(lenient, subject, name="Alice Maiden", iat=now - 300)
+    await act(lenient, other := str(uuid.uuid4()), name="Bob")
+    await eventually(named(lenient, "Bob", other))
+    assert await names(lenient, subject) == {subject: "Alice Married"}
+    await act(lenient, subject, name="Alice Liddell", iat=now)
+    await eventually(named(lenient, "Alice Liddell", subject))
+
+
 async def test_a_name_is_in_no_alert_event_or_row_of_the_ledger(lenient: Node) -> None:
     subject, name = str(uuid.uuid4()), f"Alice {uuid.uuid4()}"
     async with await live(lenient, subject, name=name) as stream:
@@ -102,6 +115,15 @@ async def test_two_subjects_may_have_one_name_and_stay_two(lenient: Node) -> Non
     await eventually(named(lenient, "Alice", one, other))
 
 
+async def test_who_may_do_nothing_here_leaves_no_name(lenient: Node) -> None:
+    outsider = str(uuid.uuid4())
+    async with http(lenient, outsider, "openid", name="Outsider") as client:
+        assert (await client.get("/v1/alerts")).status_code == 403
+    await act(lenient, other := str(uuid.uuid4()), name="Alice")
+    await eventually(named(lenient, "Alice", other))
+    assert await names(lenient, outsider) == {}
+
+
 async def test_a_refused_or_revoked_token_names_nobody(lenient: Node) -> None:
     subject, jti = str(uuid.uuid4()), uuid.uuid4().hex
     async with http(lenient, "root", "admin") as client:
@@ -141,3 +163,18 @@ async def test_me_is_the_token_as_it_is_read_here(lenient: Node, scope: str) -> 
         "scopes": sorted(scope.split()),
         "topics": ["payments.*"],
     }
+
+
+NONE = "none: no value of its scope claims is a scope here, or mapped to one"
+
+
+@pytest.mark.parametrize(
+    ("scope", "granted"),
+    [("openid", NONE), ("", NONE), ("alerts:raed <b>", NONE), ("x admin alerts:write", "alerts:write, admin")],
+)
+async def test_a_refusal_for_want_of_a_scope_says_which_were_read(lenient: Node, scope: str, granted: str) -> None:
+    async with http(lenient, "alice", scope) as client:
+        for path in ("/v1/alerts", f"/v1/alerts/{uuid.uuid4()}", *(["/v1/me"] if granted is NONE else [])):
+            detail = (await client.get(path)).json()["detail"]
+            assert detail.startswith("This requires a token with the scope alerts:")
+            assert detail.endswith(f". This one grants {granted}.")
