@@ -6,7 +6,6 @@ The lists of columns follow from the fields of ``AlertRecord`` and ``Event``, th
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -15,11 +14,11 @@ from sqlalchemy.dialects import postgresql
 
 from service.alerts.alert_record import FIELDS, IMMUTABLE, AlertRecord
 from service.alerts.dedup import NO_GROUPS, DedupIdentity, KeyOfSource
-from service.alerts.fields import INTEGER_MAX
 from service.alerts.late_posts import Resolution
 from service.alerts.queue_items import Stored
 from service.alerts.tables import alerts, idempotency_keys, resolutions
 from service.alerts.unit_of_work import FirstAnswer, UnitOfWork
+from service.database import json_numbers
 from service.events.hash_chain import digest
 from service.events.log import EVENTS_CHANNEL, Event
 from service.events.position import Position
@@ -48,7 +47,6 @@ WITH recorded AS (INSERT INTO commit_attempts (id, committed, at) VALUES ($1, tr
 SELECT seq, id FROM log_head
 """
 
-_MANY_DIGITS = re.compile(rf"\d{{{len(str(INTEGER_MAX))}}}")
 _UNRESOLVED = "status IN ('open', 'acknowledged')"
 # The driver would ask the database what an enum is.
 _COLUMNS = ", ".join(f"{name}::text" if isinstance(alerts.c[name].type, postgresql.ENUM) else name for name in FIELDS)
@@ -236,32 +234,8 @@ def _json(rows: Iterable[dict[str, Any]]) -> str:
 def _alert(row: asyncpg.Record) -> AlertRecord:
     state = dict(row)
     state["id"] = _uuid(state["id"])
-    state["attributes"], state["links"] = _read_attributes(state["attributes"]), orjson.loads(state["links"])
+    state["attributes"], state["links"] = json_numbers.loads(state["attributes"]), orjson.loads(state["links"])
     return AlertRecord(**state)
-
-
-def _read_attributes(text: str) -> dict[str, Any]:
-    """Read attributes with the numbers that were posted, so that they take as many bytes in every event.
-
-    Numbers of ``jsonb`` have no exponent: it writes 1e19 out in 20 digits, which would be read as an
-    integer. No integer of so many digits was posted (``fields.py``).
-    """
-    attributes: dict[str, Any] = orjson.loads(text)
-    if _MANY_DIGITS.search(text) is not None:
-        attributes = _without_long_integers(attributes)
-    return attributes
-
-
-def _without_long_integers(value: Any) -> Any:
-    match value:
-        case dict():
-            return {name: _without_long_integers(member) for name, member in value.items()}
-        case list():
-            return [_without_long_integers(item) for item in value]
-        case int() if abs(value) > INTEGER_MAX:
-            return float(value)
-        case _:
-            return value
 
 
 def _event_row(event: Event) -> dict[str, Any]:

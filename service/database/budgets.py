@@ -27,9 +27,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import orjson
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from service.database import json_numbers
 from service.database.durability import CommitUnconfirmed
 from service.database.failures import (
     UNCONFIRMED,
@@ -155,7 +155,7 @@ class Budget:
             max_overflow=0,
             pool_pre_ping=True,
             pool_recycle=RECYCLE_SECONDS,
-            json_deserializer=orjson.loads,  # jsonb writes 1e300 in digits, which json would read as an int
+            json_deserializer=json_numbers.loads,
         )
 
     @asynccontextmanager

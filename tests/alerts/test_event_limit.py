@@ -72,6 +72,19 @@ async def test_numbers_that_postgres_writes_out_take_no_more_room_in_a_later_eve
     assert first["alert"]["attributes"] == second["alert"]["attributes"] == numbers
 
 
+async def test_numbers_are_answered_as_they_were_posted_though_postgres_writes_their_digits_out(node: Node) -> None:
+    numbers = {"n": 2.26797932753915e17, "deep": [{"n": -1e19}], "integer": 2**53 - 1}
+    posted = await node.post(attributes=numbers)
+    async with node.http("ann", MANAGE) as client:
+        acknowledged = (await client.post(f"/v1/alerts/{posted['id']}/acknowledge")).json()
+        listed = (await client.get("/v1/alerts")).json()["alerts"]
+        found = (await client.get(f"/v1/alerts/{posted['id']}")).json()
+    for alert in (posted, acknowledged, found, *listed):
+        assert repr(alert["attributes"]["n"]) == "2.26797932753915e+17"
+        assert repr(alert["attributes"]["deep"]) == "[{'n': -1e+19}]"
+        assert repr(alert["attributes"]["integer"]) == f"{2**53 - 1}"
+
+
 MEDIUM = '語"\\\n' * 1_700
 """A body that an alert may have, and attributes, but not both in one alert."""
 LONG = 3 * MEDIUM
