@@ -23,8 +23,8 @@ all of them    ``attributes``: ``labels``, ``annotations``, ``starts_at``, ``rec
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from service.alerts.batch_request import require_items
@@ -36,13 +36,14 @@ from service.integrations import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from service.alerts.ingest import RoomForAlert
     from service.settings import IntegrationSettings
     from service.severity import Severity
 
 LABELS_MAX = 1_000
-"""Of one alert, and annotations; further ones are left out."""
+"""Of one alert, and annotations; further ones are not kept."""
 _LINKS = (("Runbook", "runbook_url"), ("Dashboard", "dashboard_url"))
 
 
@@ -104,12 +105,12 @@ def _read_alert(alert: dict[str, Any], receiver: Any, settings: IntegrationSetti
     links = [source]
     links += [sanitize.link(name, annotations.get(annotation)) for name, annotation in _LINKS]
     described = {
-        "labels": labels,
-        "annotations": annotations,
+        "labels": dict(islice(labels.items(), LABELS_MAX)),
+        "annotations": dict(islice(annotations.items(), LABELS_MAX)),
         "starts_at": alert.get("startsAt"),
         "receiver": receiver,
         "generator_url": alert.get("generatorURL") if source is None else None,
-        "truncated": any(_has_too_many(alert.get(name)) for name in ("labels", "annotations")),
+        "truncated": max(len(labels), len(annotations)) > LABELS_MAX,
     }
     key = _dedup_key(alert.get("fingerprint"), labels)
     started_at = sanitize.time(alert.get("startsAt"))
@@ -131,20 +132,14 @@ def _read_alert(alert: dict[str, Any], receiver: Any, settings: IntegrationSetti
 
 
 def _end(started_at: datetime | None, ended_at: datetime | None) -> datetime | None:
-    """Return when an alert ended: after its start, also where the end is not given."""
-    if started_at is None or (ended_at is not None and ended_at > started_at):
-        return ended_at
-    return started_at + timedelta(microseconds=1)
-
-
-def _has_too_many(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) > LABELS_MAX
+    """Return when an alert ended, None where that is not given, or is not after its start."""
+    return None if ended_at is not None and started_at is not None and ended_at <= started_at else ended_at
 
 
 def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
-    return {name: _text(text) for name, text in list(value.items())[:LABELS_MAX]}
+    return {name: _text(text) for name, text in value.items()}
 
 
 def _text(value: Any) -> str:

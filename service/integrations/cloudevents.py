@@ -18,7 +18,7 @@ the event              ``attributes.cloudevent``: the whole, as its JSON format 
 Attributes hold 16 KiB, 8 levels deep. Data that is deeper, or has numbers that JSON readers differ
 on, is kept as the text ``data_json``. Data that is larger, or for which an alert has no room beside
 its body, is left out, and ``data_omitted`` has its length and SHA-256: the event is stored all the
-same.
+same. Extensions that are too large are cut, and then what identifies the event.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 STRUCTURED = "application/cloudevents+json"
 BATCHED = "application/cloudevents-batch+json"
 REQUIRED = ("id", "source", "type")
+_IDENTIFYING = frozenset({"specversion", *REQUIRED, "time", "subject", "data_omitted"})
+"""What is cut last of an event that does not fit."""
 MEMBERS_MAX = 1_000
 """Attributes of an event, its extensions included."""
 _PREFIX = "ce-"
@@ -180,4 +182,18 @@ def _without_data(event: dict[str, Any], max_bytes: int) -> dict[str, Any]:
         if _fits(as_text, max_bytes):
             return {"cloudevent": as_text}
         context["data_omitted"] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    return sanitize.attributes({"cloudevent": context}, max_bytes)
+    whole = sanitize.attributes({"cloudevent": context}, max_bytes)
+    return whole if "truncated" not in whole else _without_extensions(context, max_bytes)
+
+
+def _without_extensions(context: dict[str, Any], max_bytes: int) -> dict[str, Any]:
+    """Return attributes for a context that does not fit: what identifies the event, then what fits of the rest."""
+    parts: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+    for name, value in context.items():
+        parts[name not in _IDENTIFYING][name] = value
+    cut: dict[str, Any] = {}
+    for part in parts:
+        room = max_bytes - len(sanitize.encoded({"cloudevent": cut, "truncated": True}))
+        cut |= sanitize.attributes(part, room)
+        cut.pop("truncated", None)
+    return {"cloudevent": cut, "truncated": True}

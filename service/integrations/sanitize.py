@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -33,7 +34,6 @@ from service.topics import TOPIC_CHARACTERS, TOPIC_MAX, is_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from service.alerts.ingest import RoomForAlert
     from service.alerts.schemas import AlertIn
@@ -44,6 +44,9 @@ VALUES_MAX = 2_000
 _LENGTHS = (4096, 1024, 256, 64)
 _ATTRIBUTES_KEPT = 4096
 """Bytes of attributes that are kept before links and the body are cut."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AHEAD_MAX = timedelta(days=1)
+"""How far the clock of a source may be ahead."""
 _TIME = TypeAdapter[Any](Time)
 LINE_MAX = ATTRIBUTES_MAX_BYTES
 """Characters of which a line is made."""
@@ -123,18 +126,22 @@ def link(name: str, url: object) -> AlertLink | None:
 
 
 def time(value: object) -> datetime | None:
-    """Return a time of RFC 3339, None where it is none. Go writes one that is not known as the year 1."""
+    """Return a time of RFC 3339, None where it is none that anything occurred at.
+
+    Those who do not know a time write the first or the last one of their calendar.
+    """
     try:
         read: datetime = _TIME.validate_python(value)
     except ValidationError:
         return None
-    return read if read.year > 1 else None
+    return read if _EPOCH <= read <= datetime.now(UTC) + _AHEAD_MAX else None
 
 
 def fit(alert: AlertIn, room: RoomForAlert, shorter: Callable[[int], dict[str, Any]]) -> AlertIn:
     """Return an alert cut to what the service stores: its attributes first, then its links, then its body.
 
-    ``shorter`` returns attributes of at most so many bytes of JSON; they keep ``_ATTRIBUTES_KEPT``.
+    ``shorter`` returns attributes of at most so many bytes of JSON; they keep ``_ATTRIBUTES_KEPT``, and
+    say ``truncated`` where they or the links were cut.
     """
     if (excess := room.excess(alert)) <= 0:
         return alert
@@ -142,7 +149,8 @@ def fit(alert: AlertIn, room: RoomForAlert, shorter: Callable[[int], dict[str, A
     if size > _ATTRIBUTES_KEPT:
         alert = alert.model_copy(update={"attributes": shorter(max(_ATTRIBUTES_KEPT, size - excess))})
     while alert.links and room.excess(alert) > 0:
-        alert = alert.model_copy(update={"links": alert.links[:-1]})
+        attributes = {**alert.attributes, "truncated": True}
+        alert = alert.model_copy(update={"links": alert.links[:-1], "attributes": attributes})
     if alert.body is not None and (excess := room.excess(alert)) > 0:
         alert = alert.model_copy(update={"body": _cut_json(alert.body, excess)})
     return alert

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.alerts.ingest import RoomForAlert
 from service.errors import InvalidRequest, MalformedRequest, UnsupportedMedia
-from service.integrations import alertmanager, apprise, cloudevents
-from service.settings import IntegrationSettings
+from service.integrations import alertmanager, apprise, cloudevents, sanitize
+from service.settings import EVENT_MAX_BYTES, IntegrationSettings
 from service.severity import Severity
 from tests.integrations.test_sanitize import trees
 
@@ -111,6 +112,26 @@ def test_the_settings_say_which_labels_are_topic_and_severity_and_what_their_val
         ("ops", "warning"),
         ("ops", "error"),
     ]
+
+
+def test_all_labels_count_though_not_all_are_kept() -> None:
+    many = {f"l{number}": "" for number in range(1_200)}
+    [one, other] = notified(
+        firing(fingerprint="", labels={**many, "topic": "last", "severity": "critical"}),
+        firing(fingerprint="", labels={**many, "topic": "last", "severity": "critical", "instance": "db2"}),
+    )
+    assert (one.alert.topic, one.alert.severity, one.alert.attributes["truncated"]) == ("last", "critical", True)
+    assert one.dedup_key != other.dedup_key
+
+
+def test_a_link_for_which_there_is_no_room_is_said() -> None:
+    url = "http://prometheus.example/" + "u" * 1_900
+    [one] = notified(firing(generatorURL=url, annotations={"description": "d", "runbook_url": url}))
+    long = one.alert.model_copy(update={"body": '"' * 10_500})
+    assert len(sanitize.encoded(long.attributes)) < 4_096, "they are not cut"
+    cut = sanitize.fit(long, RoomForAlert("x", EVENT_MAX_BYTES), lambda _: long.attributes)
+    assert ([link.title for link in cut.links], cut.body) == (["Source"], long.body)
+    assert cut.attributes == {**long.attributes, "truncated": True}
 
 
 @pytest.mark.parametrize("payload", [[], None, "alerts", {}, {"alerts": {}}, {"alerts": None}])
@@ -298,6 +319,31 @@ def test_data_that_attributes_cannot_hold_does_not_keep_the_event_out() -> None:
     wide = alert_of(wire(subject="s" * 30_000, other="o" * 30_000, data=1)).attributes
     assert (wide["truncated"], wide["cloudevent"]["source"]) == (True, "/s")
     assert alert_of(wire(data_base64="A" * 20_000)).attributes["cloudevent"]["data_omitted"]["bytes"] == 20_002
+
+
+@pytest.mark.parametrize(
+    ("extensions", "message"),
+    [
+        ({f"a{number}": "v" * 130 for number in range(200)}, "m"),
+        ({f"a{number}": "v" for number in range(80)}, '"' * 16_000),
+        ({f"a{number}": '"' * 300 for number in range(990)}, '"' * 16_000),
+        ({"a" * 9_000: "v" * 9_000}, "m" * 16_000),
+    ],
+)
+def test_what_identifies_an_event_is_kept_and_extensions_are_cut_first(
+    extensions: dict[str, Any], message: str
+) -> None:
+    identity = {"id": "i" * 300, "source": "/" + "s" * 300, "time": "2026-11-21T09:41:07Z", "subject": "order 17"}
+    event = wire(**identity, **extensions, data={"message": message, "log": "x" * 20_000})
+    alert = alert_of(event)
+    fitted = cloudevents.fit(alert, event, RoomForAlert("x", EVENT_MAX_BYTES))
+    for attributes in (alert.attributes, fitted.attributes):
+        kept = attributes["cloudevent"]
+        assert {name: kept[name] for name in wire(**identity)} == wire(**identity)
+        assert kept["data_omitted"]["bytes"] > 20_000
+        assert ("truncated" in attributes) is not (extensions.items() <= kept.items())
+        assert all(kept[name] == value for name, value in extensions.items() if name in kept and len(value) < 65)
+    assert alert_of(wire(source='"' * 9_000, id="😀" * 9_000, data="x" * 20_000)).attributes["truncated"]
 
 
 @pytest.mark.parametrize(
