@@ -140,7 +140,7 @@ def create_alerts() -> None:
         Column(
             "occurred_at",
             TIME,
-            comment="when what it says occurred, by the source's clock; null: the source does not say",
+            comment="the latest occurrence, by the source's clock; null: the source does not say",
         ),
         Column("status", STATUS, nullable=False, server_default=text("'open'::alert_status")),
         Column(
@@ -165,7 +165,11 @@ def create_alerts() -> None:
         Column(
             "due_at",
             TIME,
-            Computed("least(expires_at, escalate_at, repeat_event_due_at)", persisted=True),
+            Computed(
+                "CASE WHEN status = ANY (ARRAY['open'::alert_status, 'acknowledged'::alert_status])"
+                " THEN least(expires_at, escalate_at, repeat_event_due_at) ELSE repeat_event_due_at END",
+                persisted=True,
+            ),
             comment="when the service must process it next",
         ),
         Index("ix_alerts_topic_seq", "topic", "seq"),
@@ -180,7 +184,7 @@ def create_alerts() -> None:
             postgresql_where=text(f"{UNRESOLVED} AND dedup_key IS NOT NULL"),
         ),
         Index("ix_alerts_created_at", "created_at", **BRIN),
-        Index("ix_alerts_due_at", "due_at", postgresql_where=text(f"{UNRESOLVED} AND due_at IS NOT NULL")),
+        Index("ix_alerts_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
         comment="The current state of each alert.",
     )
 
@@ -232,7 +236,7 @@ def create_search_attempts_and_keys() -> None:
         Column("dedup_audience", Text, primary_key=True),
         Column("alert_id", Uuid, comment="the alert that was resolved; null: there was none"),
         Column("resolved_at", TIME, nullable=False),
-        Column("ended_at", TIME, comment="by the source's clock; null: it did not say"),
+        Column("ended_at", TIME, comment="by the source's clock; null: only people resolved it"),
         Index("ix_resolutions_resolved_at", "resolved_at"),
         comment="The last resolution of a dedup key, kept for a day: see service/alerts/late_posts.py.",
     )

@@ -32,9 +32,9 @@ UNRESOLVED: tuple[Status, ...] = ("open", "acknowledged")
 class AlertRecord:
     """An alert, as a row of the table ``alerts`` holds it.
 
-    ``escalate_after`` is in seconds; ``occurred_at`` is when what its content says occurred, by the
-    source's clock, where the source said so; ``dedup_audience`` stands for the recipients with which it was
-    posted, where it has a dedup key (``dedup.py``).
+    ``escalate_after`` is in seconds; ``occurred_at`` is the latest time at which what was posted
+    occurred, or began, by the source's clock, where the source said so; ``dedup_audience`` stands for
+    the recipients with which it was posted, where it has a dedup key (``dedup.py``).
     """
 
     id: UUID
@@ -76,8 +76,8 @@ class AlertRecord:
 
     def is_due(self, at: datetime) -> bool:
         """Say whether the passing of time changes it by ``at``."""
-        times = (self.expires_at, self.escalate_at, self.repeat_event_due_at)
-        return self.is_unresolved and any(time is not None and time <= at for time in times)
+        of_unresolved = (self.expires_at, self.escalate_at) if self.is_unresolved else ()
+        return any(time is not None and time <= at for time in (self.repeat_event_due_at, *of_unresolved))
 
     def wire(self) -> bytes:
         """Return the alert as JSON, without its ``seq``, which stands beside it in a frame."""

@@ -9,6 +9,7 @@ are decided here, under the log's lock: whether the bearer may act on the alert 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import orjson
@@ -16,7 +17,7 @@ import orjson
 from service.alerts import lifecycle
 from service.alerts.dedup import EVERYBODY, DedupIdentity, KeyOfSource
 from service.alerts.event_size import require_comment
-from service.alerts.late_posts import Occurrence, Resolution, is_late
+from service.alerts.late_posts import INSTANT, Occurrence, Resolution, is_late, is_outdated, precedes
 from service.alerts.lifecycle import Action, Transition
 from service.alerts.queue_items import DueProcessed, KeyResolved, QueueItem, Stored
 from service.alerts.shown import summary
@@ -26,7 +27,7 @@ from service.errors import ActionConflict, RequestRefused
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -105,27 +106,32 @@ class PostAlert(Command):
         if (first := unit.first_answer(self.actor, self.key)) is not None:
             return first
         posted = self.alert
-        if (holder := unit.holder(posted)) is not None:
-            alert = unit.record(lifecycle.repeat(holder, posted, self.at), self.actor, self.at)
-        elif (resolution := self._resolution_before(unit)) is not None:
+        if (resolution := self._resolution_of_it(unit)) is not None:
             alert = self._store_late(unit, resolution)
+        elif (holder := unit.holder(posted)) is not None:
+            is_news = not is_outdated(self.occurrence, holder)
+            alert = unit.record(lifecycle.repeat(holder, posted, self.at, is_news=is_news), self.actor, self.at)
         else:
             alert = unit.record(Transition(posted, "alert.created"), self.actor, self.at)
         stored = _stored(alert, repeated=alert.id != posted.id)
         unit.keep_answer(self.actor, self.key, stored, self.at)
         return stored
 
-    def _resolution_before(self, unit: UnitOfWork) -> Resolution | None:
-        """Return the resolution of what it is about, if it is late."""
+    def _resolution_of_it(self, unit: UnitOfWork) -> Resolution | None:
+        """Return the resolution of what it is about, if it is late. What was reopened since counts as open."""
         if self.occurrence is None or (identity := self.alert.dedup_identity) is None:
             return None
-        resolution = unit.last_resolution(identity)
-        return resolution if resolution is not None and is_late(self.occurrence, resolution, self.at) else None
+        for resolution in unit.last_resolutions(identity):
+            resolved = unit.find(resolution.alert_id)
+            is_open = resolved is not None and resolved.is_unresolved
+            if not is_open and is_late(self.occurrence, resolution, resolved, self.at):
+                return resolution
+        return None
 
     def _store_late(self, unit: UnitOfWork, resolution: Resolution) -> AlertRecord:
         """Count it on the alert that was resolved; where there is none, store it as one that is resolved."""
-        if resolution.alert_id is not None and (resolved := unit.find(resolution.alert_id)) is not None:
-            return unit.record(lifecycle.repeat_late(resolved, self.alert, self.at), self.actor, self.at)
+        if (resolved := unit.find(resolution.alert_id)) is not None:
+            return unit.record(lifecycle.count(resolved, self.at), self.actor, self.at)
         created = unit.record(Transition(self.alert, "alert.created"), self.actor, self.at)
         unit.keep_resolution(resolution._replace(alert_id=created.id))
         return unit.record(_resolving(created, self.actor, self.at), self.actor, self.at)
@@ -166,50 +172,54 @@ class ChangeStatus(Command):
 class ResolveByDedupKey(Command):
     """The resolution of the alerts that a source, or its group, knows by a dedup key.
 
-    ``ended_at`` is when that ended, by the clock of the source, if it says so. What began later is
-    not resolved: the command is late.
+    ``began_at`` and ``ended_at`` are when that began and ended, by the clock of the source, if it says
+    so. What began after its end is not resolved: the command is late (``late_posts.precedes``).
     """
 
     topic: str
     dedup_key: str
+    began_at: datetime | None = None
     ended_at: datetime | None = None
+    replica_skew: timedelta = timedelta()
 
     @property
     def _key(self) -> KeyOfSource:
         return KeyOfSource(self.actor, self.topic, self.dedup_key)
 
+    @property
+    def _identity(self) -> DedupIdentity:
+        return DedupIdentity(self._key, EVERYBODY)
+
     def lookup(self) -> Lookup:
         """Ask for the unresolved alerts with the key, whoever their recipients are."""
-        resolved = (DedupIdentity(self._key, EVERYBODY),) if self.ended_at is not None else ()
-        return Lookup(keys=[self._key], resolved=resolved)
+        return Lookup(keys=[self._key], resolved=[self._identity])
 
     def apply(self, unit: UnitOfWork) -> KeyResolved:
         """Resolve those that were read."""
         own_sources = unit.groups.sharing(self.actor)
+        before = unit.last_resolutions(self._identity)
+        known_end = max((one.ended_at for one in before if one.ended_at is not None), default=None)
         alerts = [
             alert
             for alert in unit.with_key(self._key)
             if refusal(self.principal, Operation.RESOLVE, alert, own_sources=own_sources) is None
-            and not self._precedes(alert)
+            and not (self.ended_at is not None and precedes(self.ended_at, alert, known_end, self.replica_skew))
         ]
         for alert in alerts:
             unit.record(_resolving(alert, self.actor, self.at), self.actor, self.at)
-            if self.ended_at is not None and alert.dedup_identity is not None:
-                unit.keep_resolution(Resolution(alert.dedup_identity, alert.id, self.at, self.ended_at))
-        if self.ended_at is not None and not alerts:
-            self._keep_for_late_posts(unit, self.ended_at)
-        return KeyResolved(len(alerts), has_more=unit.is_partial and bool(alerts))
+            if alert.dedup_identity is not None:
+                ended_at = self.ended_at or alert.occurred_at or self.at
+                unit.keep_resolution(Resolution(alert.dedup_identity, alert.id, self.at, ended_at))
+        if not (alerts or unit.is_partial):
+            self._keep_for_late_posts(unit, before, known_end)
+        return KeyResolved(len(alerts), has_more=unit.is_partial)
 
-    def _precedes(self, alert: AlertRecord) -> bool:
-        return self.ended_at is not None and alert.occurred_at is not None and self.ended_at <= alert.occurred_at
-
-    def _keep_for_late_posts(self, unit: UnitOfWork, ended_at: datetime) -> None:
+    def _keep_for_late_posts(self, unit: UnitOfWork, before: Sequence[Resolution], known_end: datetime | None) -> None:
         """Keep when it ended, unless that is known: what it resolves may still be on its way."""
-        identity = DedupIdentity(self._key, EVERYBODY)
-        known = unit.last_resolution(identity)
-        if known is None or known.ended_at is None or known.ended_at < ended_at:
-            alert_id = known.alert_id if known is not None else None
-            unit.keep_resolution(Resolution(identity, alert_id, self.at, ended_at))
+        ended_at = self.ended_at or (self.began_at + INSTANT if self.began_at is not None else None)
+        if known_end is None or (ended_at is not None and known_end < ended_at):
+            alert_id = before[0].alert_id if before else None
+            unit.keep_resolution(Resolution(self._identity, alert_id, self.at, ended_at or self.at))
 
 
 @dataclass(slots=True)

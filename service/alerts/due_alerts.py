@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, select
 
-from service.alerts.alert_record import UNRESOLVED
 from service.alerts.commands import ProcessDue
 from service.alerts.lifecycle import SERVICE
 from service.alerts.queue_items import DueProcessed
@@ -49,7 +48,7 @@ class DueAlerts:
             pass
 
     async def _is_due(self) -> bool:
-        due = exists().where(alerts.c.status.in_(UNRESOLVED), alerts.c.due_at <= datetime.now(UTC))
+        due = exists().where(alerts.c.due_at <= datetime.now(UTC))
         async with self._database.transaction() as tx:
             return bool(await tx.scalar(select(due)))
 

@@ -49,7 +49,7 @@ def accept(
     if (seconds := alert.escalate_after) is not None:
         fields["escalate_at"] = at + timedelta(seconds=seconds)
     audience = audience_of(alert.recipients) if alert.dedup_key is not None else None
-    occurred_at = min(occurrence.at, at) if occurrence is not None else None
+    occurred_at = occurrence.at if occurrence is not None else None
     record = AlertRecord(seq=0, escalate_after=seconds, dedup_audience=audience, occurred_at=occurred_at, **fields)
     return PostAlert(principal, at, record, key, occurrence, bearer=principal)
 

@@ -16,10 +16,11 @@ has changes nothing when the same actor repeats it, and is a conflict when someb
 of two admins who acknowledge at once, one succeeds, and the other is answered with who was first.
 
 While an alert is open or acknowledged, another with its ``dedup_key`` in its topic repeats it: the
-occurrence is counted, its title, body, attributes and links are shown from then on, unless it
-occurred before what is shown, and it raises the severity if it is more severe. The severity does not
-fall while the alert is unresolved: who filters by it, or acknowledged it, would not see the next
-rise. The log gets at most one event of repetitions a second; each holds the whole count.
+occurrence is counted, its title, body, attributes and links are shown from then on, unless something
+newer is known, and it raises the severity if it is more severe. The severity does not fall while the
+alert is unresolved: who filters by it, or acknowledged it, would not see the next rise. One that is
+late is counted on the alert that was resolved. The log gets at most one event of repetitions a
+second; each holds the whole count.
 """
 
 from __future__ import annotations
@@ -105,56 +106,34 @@ def _describe_status(alert: AlertRecord) -> str:
     return f"{alert.status_by} {did} the alert at {rfc3339(alert.status_at)}."
 
 
-def repeat(alert: AlertRecord, repeated: AlertRecord, at: datetime) -> Transition:
+def repeat(alert: AlertRecord, repeated: AlertRecord, at: datetime, *, is_news: bool = True) -> Transition:
     """Return the transition of an unresolved alert when ``repeated`` is posted with the same key.
 
     A more severe one is an event at once, and reopens an acknowledged alert: what somebody
-    acknowledged was less severe.
+    acknowledged was less severe. ``is_news``: it says what to show from then on.
     """
     is_more_severe = RANK[repeated.severity] > RANK[alert.severity]
-    is_older = _occurred_before(repeated, alert)
     expiries = (alert.expires_at, repeated.expires_at)
     changed = replace(
-        alert if is_older else _with_content(alert, repeated),
-        occurrences=alert.occurrences + 1,
-        updated_at=at,
+        alert,
+        **({name: getattr(repeated, name) for name in CONTENT} if is_news else {}),
+        occurred_at=max(filter(None, (alert.occurred_at, repeated.occurred_at)), default=None),
         severity=repeated.severity if is_more_severe else alert.severity,
         expires_at=max(filter(None, expiries)) if all(expiries) else None,
     )
     if is_more_severe and alert.status == "acknowledged":
         escalate_at = at + timedelta(seconds=alert.escalate_after) if alert.escalate_after is not None else None
         changed = replace(changed, status="open", status_by=repeated.source, status_at=at, escalate_at=escalate_at)
-    due_at = _next_repeat_event(alert, at)
-    if is_more_severe or due_at == at:
+    return count(changed, at, at_once=is_more_severe)
+
+
+def count(alert: AlertRecord, at: datetime, *, at_once: bool = False) -> Transition:
+    """Return the transition of an alert, resolved or not, when one more occurrence is counted."""
+    changed = replace(alert, occurrences=alert.occurrences + 1, updated_at=at)
+    due_at = at if at_once or alert.last_repeat_event_at is None else alert.last_repeat_event_at + REPEAT_INTERVAL
+    if due_at <= at:
         return Transition(replace(changed, last_repeat_event_at=at, repeat_event_due_at=None), "alert.repeated")
     return Transition(replace(changed, repeat_event_due_at=alert.repeat_event_due_at or due_at), None)
-
-
-def repeat_late(alert: AlertRecord, repeated: AlertRecord, at: datetime) -> Transition:
-    """Return the transition of an alert that is over when ``repeated``, of before its end, arrives.
-
-    The occurrence is counted, and the alert stays what it is. Its content is replaced by what is
-    known to be newer.
-    """
-    shown = _with_content(alert, repeated) if _occurred_before(alert, repeated) else alert
-    changed = replace(shown, occurrences=alert.occurrences + 1, updated_at=at)
-    if _next_repeat_event(alert, at) == at:
-        return Transition(replace(changed, last_repeat_event_at=at), "alert.repeated")
-    return Transition(changed, None)
-
-
-def _next_repeat_event(alert: AlertRecord, at: datetime) -> datetime:
-    """Return when a repetition at ``at`` may be an event."""
-    return at if alert.last_repeat_event_at is None else max(at, alert.last_repeat_event_at + REPEAT_INTERVAL)
-
-
-def _with_content(alert: AlertRecord, newer: AlertRecord) -> AlertRecord:
-    return replace(alert, occurred_at=newer.occurred_at, **{name: getattr(newer, name) for name in CONTENT})
-
-
-def _occurred_before(one: AlertRecord, other: AlertRecord) -> bool:
-    """Say whether ``one`` is known to have occurred before ``other``."""
-    return one.occurred_at is not None and other.occurred_at is not None and one.occurred_at < other.occurred_at
 
 
 def comment(alert: AlertRecord, at: datetime) -> Transition:
@@ -163,10 +142,12 @@ def comment(alert: AlertRecord, at: datetime) -> Transition:
 
 
 def process_due(alert: AlertRecord, at: datetime) -> Iterator[Transition]:
-    """Yield the transitions due at ``at``: pending repeat event, escalation or expiry."""
+    """Yield the transitions due at ``at``: pending repeat event, and of an unresolved alert escalation or expiry."""
     if alert.repeat_event_due_at is not None and alert.repeat_event_due_at <= at:
         alert = replace(alert, last_repeat_event_at=at, repeat_event_due_at=None)
         yield Transition(alert, "alert.repeated")
+    if not alert.is_unresolved:
+        return
     if alert.expires_at is not None and alert.expires_at <= at:
         changed = replace(alert, status="expired", status_by=SERVICE, status_at=at, escalate_at=None)
         yield Transition(_with_event(changed, at), "alert.expired")

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 DUE_MAX = 500
 """The most due alerts that one transaction processes."""
 KEYS_MAX = 500
-"""The most alerts that one transaction resolves by their keys."""
+"""The most alerts that one transaction reads by their keys, and for each further key one more.
+
+So some of them are resolved, and asking again comes to an end: of those with one key, at most one has
+a time by which a resolution may be late (``late_posts.precedes``).
+"""
 
 _BEGIN = "SELECT lock_log($1), set_config('idle_in_transaction_session_timeout', $2, true)"
 # The attempt is recorded whatever the commands do: a transaction that writes nothing is not confirmed by synchronous
@@ -76,14 +80,14 @@ SELECT {_COLUMNS} FROM alerts WHERE id IN (
                    AS k (source, topic, dedup_key, dedup_audience)
     JOIN alerts USING (source, topic, dedup_key, dedup_audience) WHERE {_UNRESOLVED}
     UNION ALL
-    (SELECT id FROM alerts WHERE {_UNRESOLVED} AND due_at <= $8 ORDER BY due_at LIMIT {DUE_MAX})
+    (SELECT id FROM alerts WHERE due_at <= $8 ORDER BY due_at LIMIT {DUE_MAX})
 ) FOR NO KEY UPDATE OF alerts
 """  # noqa: S608 - constant
 
 _READ_KEYS = f"""
 SELECT {_COLUMNS} FROM alerts WHERE id IN (
     SELECT id FROM unnest($1::text[], $2::text[], $3::text[]) AS k (source, topic, dedup_key)
-    JOIN alerts USING (source, topic, dedup_key) WHERE {_UNRESOLVED} LIMIT {KEYS_MAX}
+    JOIN alerts USING (source, topic, dedup_key) WHERE {_UNRESOLVED} LIMIT $4
 ) FOR NO KEY UPDATE OF alerts
 """  # noqa: S608 - constant
 
@@ -123,7 +127,9 @@ WITH changed AS (
 ), resolved AS (
     {_insert(resolutions, resolutions.c.keys(), 8)}
     ON CONFLICT (source, topic, dedup_key, dedup_audience) DO UPDATE
-    SET alert_id = excluded.alert_id, resolved_at = excluded.resolved_at, ended_at = excluded.ended_at
+    SET alert_id = excluded.alert_id, ended_at = coalesce(excluded.ended_at, resolutions.ended_at),
+        resolved_at = CASE WHEN excluded.ended_at IS NULL AND resolutions.ended_at IS NOT NULL
+                           THEN resolutions.resolved_at ELSE excluded.resolved_at END
 ), reworded AS (
     INSERT INTO search_changes (seq) SELECT unnest($9::bigint[])
 )
@@ -153,8 +159,9 @@ async def load_unit_of_work(
     answers, is_partial = {}, False
     if lookup.keys:
         keys = {key for one in lookup.keys for key in groups.keys(one)}
-        with_keys = await connection.fetch(_READ_KEYS, *_arrays(keys, 3))
-        rows, is_partial = [*rows, *with_keys], len(with_keys) == KEYS_MAX
+        most = KEYS_MAX - 1 + len(keys)
+        with_keys = await connection.fetch(_READ_KEYS, *_arrays(keys, 3), most)
+        rows, is_partial = [*rows, *with_keys], len(with_keys) == most
     if lookup.idempotency:
         for source, key, content, seq, body in await connection.fetch(_READ_ANSWERS, *_arrays(lookup.idempotency, 2)):
             answers[source, key] = FirstAnswer(content, Stored.first(seq, body.encode()))

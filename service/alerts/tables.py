@@ -42,7 +42,7 @@ alerts = Table(
     Column(
         "occurred_at",
         DateTime(timezone=True),
-        comment="when what it says occurred, by the source's clock; null: the source does not say",
+        comment="the latest occurrence, by the source's clock; null: the source does not say",
     ),
     Column("status", status_type, nullable=False, server_default=text("'open'::alert_status")),
     Column(
@@ -71,7 +71,11 @@ alerts = Table(
     Column(
         "due_at",
         DateTime(timezone=True),
-        Computed("least(expires_at, escalate_at, repeat_event_due_at)", persisted=True),
+        Computed(
+            "CASE WHEN status = ANY (ARRAY['open'::alert_status, 'acknowledged'::alert_status])"
+            " THEN least(expires_at, escalate_at, repeat_event_due_at) ELSE repeat_event_due_at END",
+            persisted=True,
+        ),
         comment="when the service must process it next",
     ),
     Index("ix_alerts_topic_seq", "topic", "seq"),
@@ -91,7 +95,7 @@ alerts = Table(
         postgresql_using="brin",
         postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
     ),
-    Index("ix_alerts_due_at", "due_at", postgresql_where=text(f"{_UNRESOLVED} AND due_at IS NOT NULL")),
+    Index("ix_alerts_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     comment="The current state of each alert.",
 )
 
@@ -135,7 +139,7 @@ resolutions = Table(
     Column("dedup_audience", Text, primary_key=True),
     Column("alert_id", Uuid, comment="the alert that was resolved; null: there was none"),
     Column("resolved_at", DateTime(timezone=True), nullable=False),
-    Column("ended_at", DateTime(timezone=True), comment="by the source's clock; null: it did not say"),
+    Column("ended_at", DateTime(timezone=True), comment="by the source's clock; null: only people resolved it"),
     Index("ix_resolutions_resolved_at", "resolved_at"),
     comment="The last resolution of a dedup key, kept for a day: see service/alerts/late_posts.py.",
 )

@@ -116,9 +116,9 @@ class UnitOfWork:
         """The last ``seq`` of the log once this is written."""
         return self.start.seq + len(self.events)
 
-    def find(self, alert_id: UUID) -> AlertRecord | None:
+    def find(self, alert_id: UUID | None) -> AlertRecord | None:
         """Return an alert that commands have asked for."""
-        return self.alerts.get(alert_id)
+        return self.alerts.get(alert_id) if alert_id is not None else None
 
     def holder(self, posted: AlertRecord) -> AlertRecord | None:
         """Return the unresolved alert that ``posted`` repeats, if any."""
@@ -131,15 +131,16 @@ class UnitOfWork:
         """Return the unresolved alerts with a key, of its source or its group."""
         return [self.alerts[alert_id] for one in self.groups.keys(key) for alert_id in self._holders[one].values()]
 
-    def last_resolution(self, identity: DedupIdentity) -> Resolution | None:
-        """Return the last resolution of what repeats what, by any source of the group."""
+    def last_resolutions(self, identity: DedupIdentity) -> list[Resolution]:
+        """Return the last resolutions of what repeats what, of each source of the group, the newest first."""
         identities = (identity._replace(key=key) for key in self.groups.keys(identity.key))
         found = [self.resolutions[one] for one in identities if one in self.resolutions]
-        return max(found, key=lambda resolution: resolution.resolved_at, default=None)
+        return sorted(found, key=lambda resolution: resolution.resolved_at, reverse=True)
 
     def keep_resolution(self, resolution: Resolution) -> None:
         """Keep the last resolution of what repeats what."""
-        self.resolutions[resolution.identity] = self.new_resolutions[resolution.identity] = resolution
+        kept = resolution.after(self.resolutions.get(resolution.identity))
+        self.resolutions[kept.identity] = self.new_resolutions[kept.identity] = kept
 
     def _keep_holder(self, alert: AlertRecord) -> None:
         if (identity := alert.dedup_identity) is None:

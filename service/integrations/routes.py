@@ -235,8 +235,8 @@ def _item(
     if one.firing:
         occurrence = Occurrence(one.started_at, late_within) if one.started_at is not None else None
         return accept(one.alert, principal, now, occurrence=occurrence)
-    ended_at = min(one.ended_at, now) if one.ended_at is not None else None
-    return ResolveByDedupKey(principal, now, one.alert.topic, one.dedup_key, ended_at, bearer=principal)
+    topic, key = one.alert.topic, one.dedup_key
+    return ResolveByDedupKey(principal, now, topic, key, one.started_at, one.ended_at, late_within, bearer=principal)
 
 
 def _kind(outcome: Outcome) -> str:

@@ -367,10 +367,11 @@ class IntegrationSettings(_Group):
     defaults."""
     alertmanager_default_severity: Severity = "warning"
     """The severity of alerts without that label, or with any other value."""
-    alertmanager_late_seconds: Seconds = 240
+    alertmanager_late_seconds: Seconds = 30
     """For how long after a ``resolved`` a ``firing`` that began before its end counts as late, and opens no
-    alert. Keep it below Alertmanager's ``group_interval``: an alert that it sends again later fires
-    again."""
+    alert; and by how much its replicas may differ in their times. Longer than an Alertmanager waits for its
+    peers, 15 seconds each. An alert that it sends again within this time, though it goes on, is not
+    opened."""
 
 
 class ConsoleSettings(_Group):

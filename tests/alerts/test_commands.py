@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -262,7 +263,8 @@ def test_a_key_that_nobody_holds_resolves_nothing(topic: str) -> None:
     unit = unit_of(stored(dedup_key="k", status="resolved"), stored(dedup_key="l"))
     assert command.apply(unit) == KeyResolved(0, has_more=False)
     assert untouched(unit)
-    assert command.lookup() == Lookup(keys=[KeyOfSource("billing", topic, "k")])
+    key = KeyOfSource("billing", topic, "k")
+    assert command.lookup() == Lookup(keys=[key], resolved=[DedupIdentity(key, EVERYBODY)])
 
 
 def test_an_alert_repeats_only_one_of_its_source_or_group_for_the_same_recipients() -> None:
@@ -308,6 +310,14 @@ def test_a_key_resolves_nothing_for_a_token_that_may_not(bound: Principal) -> No
     unit = unit_of(stored(dedup_key="k", recipients=["ann"]))
     assert ResolveByDedupKey(bound, LATER, "default", "k").apply(unit) == KeyResolved(0, has_more=False)
     assert untouched(unit)
+
+
+def test_while_some_alerts_with_the_keys_were_not_read_a_key_is_asked_for_again() -> None:
+    unit = unit_of(stored(dedup_key="l"))
+    unit.is_partial = True
+    assert ResolveByDedupKey(BILLING, LATER, "default", "l").apply(unit) == KeyResolved(1, has_more=True)
+    assert ResolveByDedupKey(BILLING, LATER, "default", "k").apply(unit) == KeyResolved(0, has_more=True)
+    assert {resolution.identity.key.key for resolution in unit.new_resolutions.values()} == {"l"}
 
 
 # AddComment.
@@ -367,12 +377,14 @@ def test_due_alerts_are_brought_up_to_date_and_others_left_alone() -> None:
     escalated = stored(escalate_after=1, escalate_at=NOW, recipients=["ann"])
     repeated = stored(last_repeat_event_at=NOW, repeat_event_due_at=NOW + timedelta(seconds=1), occurrences=5)
     others = [stored(expires_at=LATER + timedelta(seconds=1)), stored(status="resolved", expires_at=NOW), stored()]
-    unit = unit_of(expired, escalated, repeated, *others)
+    late = replace(repeated, id=uuid7(), status="resolved", expires_at=NOW, escalate_at=NOW)
+    unit = unit_of(expired, escalated, repeated, late, *others)
     command = ProcessDue(bearer(SERVICE), LATER)
-    assert command.apply(unit) == DueProcessed(3)
-    assert kinds(unit) == ["expired", "escalated", "repeated"]
+    assert command.apply(unit) == DueProcessed(4)
+    assert kinds(unit) == ["expired", "escalated", "repeated", "repeated"]
     assert {event.actor for event in unit.events} == {SERVICE}
-    assert set(unit.changed) == {expired.id, escalated.id, repeated.id}
+    assert set(unit.changed) == {expired.id, escalated.id, repeated.id, late.id}
+    assert unit.changed[late.id] == replace(late, last_repeat_event_at=LATER, repeat_event_due_at=None)
     assert unit.events[1].recipients is None
     assert unit.holder(stored(dedup_key="k")) is None
     assert command.apply(unit) == DueProcessed(0)

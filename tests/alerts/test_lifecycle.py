@@ -176,35 +176,34 @@ def test_an_alert_escalates_to_all_who_may_see_its_topic_once() -> None:
 NEWS = {"title": "97 %", "body": "Nearly full.", "attributes": {"full": 97}, "links": [{"title": "t", "url": "u"}]}
 
 
+@pytest.mark.parametrize("is_news", [True, False])
 @pytest.mark.parametrize(
-    ("shown", "posted", "is_shown"),
-    [
-        (None, None, True),
-        (NOW, None, True),
-        (None, NOW, True),
-        (NOW, NOW, True),
-        (NOW, LATER, True),
-        (LATER, NOW, False),
-    ],
+    ("known", "posted", "latest"),
+    [(None, None, None), (NOW, None, NOW), (None, NOW, NOW), (NOW, LATER, LATER), (LATER, NOW, LATER)],
 )
-def test_a_repetition_replaces_what_the_alert_says_unless_it_occurred_before(
-    shown: datetime | None, posted: datetime | None, *, is_shown: bool
+def test_a_repetition_replaces_what_the_alert_says_if_it_is_news_and_keeps_the_latest_occurrence(
+    known: datetime | None, posted: datetime | None, latest: datetime | None, *, is_news: bool
 ) -> None:
-    alert = stored(title="80 %", occurred_at=shown, recipients=["ann"], source="other")
-    changed = lifecycle.repeat(alert, stored(**NEWS, occurred_at=posted), LATER).alert
-    assert ({name: getattr(changed, name) for name in NEWS} == NEWS) is is_shown
-    assert changed.occurred_at == (posted if is_shown else shown)
+    alert = stored(title="80 %", occurred_at=known, recipients=["ann"], source="other")
+    changed = lifecycle.repeat(alert, stored(**NEWS, occurred_at=posted), LATER, is_news=is_news).alert
+    assert ({name: getattr(changed, name) for name in NEWS} == NEWS) is is_news
+    assert changed.occurred_at == latest
     assert (changed.occurrences, changed.source, changed.recipients) == (2, "other", ["ann"])
 
 
-def test_a_late_repetition_is_counted_and_changes_the_status_of_nothing() -> None:
-    alert = stored(title="80 %", status="resolved", occurred_at=NOW, expires_at=NOW)
-    first = lifecycle.repeat_late(alert, stored(title="80 %", occurred_at=NOW, severity="critical"), LATER)
+def test_what_is_counted_on_an_alert_that_is_over_reaches_its_log_and_changes_nothing_else() -> None:
+    alert = stored(status="resolved", occurred_at=NOW, expires_at=NOW, escalate_after=1)
+    first = lifecycle.count(alert, LATER)
     counted = replace(alert, occurrences=2, updated_at=LATER, last_repeat_event_at=LATER)
     assert first == Transition(counted, "alert.repeated")
-    second = lifecycle.repeat_late(first.alert, stored(title="97 %", occurred_at=LATER), LATER)
-    assert (second.kind, second.alert.occurrences, second.alert.title) == (None, 3, "97 %")
-    assert not second.alert.is_due(LATER + timedelta(days=1))
+    second = lifecycle.count(first.alert, LATER)
+    due_at = LATER + REPEAT_INTERVAL
+    assert second == Transition(replace(counted, occurrences=3, repeat_event_due_at=due_at), None)
+    assert not second.alert.is_due(LATER)
+    assert second.alert.is_due(due_at)
+    last = replace(second.alert, last_repeat_event_at=due_at, repeat_event_due_at=None)
+    assert list(lifecycle.process_due(second.alert, due_at)) == [Transition(last, "alert.repeated")]
+    assert not last.is_due(LATER + timedelta(days=1))
 
 
 def test_a_pending_repeat_event_comes_before_the_expiry() -> None:
@@ -243,10 +242,12 @@ def follow(alert: AlertRecord, command: object, at: datetime) -> list[Transition
         case (severity, expires_after) if alert.is_unresolved:
             expires_at = at + expires_after * SECOND if isinstance(expires_after, int) else None
             return [lifecycle.repeat(alert, stored(severity=severity, expires_at=expires_at), at)]
+        case (_, _):
+            return [lifecycle.count(alert, at)]  # it is late
         case "comment":
             return [lifecycle.comment(alert, at)]
         case _:
-            return list(lifecycle.process_due(alert, at)) if alert.is_unresolved else []
+            return list(lifecycle.process_due(alert, at))
 
 
 @given(st.sampled_from(list(RANK)), st.none() | st.integers(1, 20), st.none() | st.integers(1, 20), commands)

@@ -178,8 +178,9 @@ async def test_a_lookup_finds_holders_of_keys_and_due_alerts(connection: asyncpg
     new, other = stored(seq=2, dedup_key="k"), stored(seq=3, dedup_key="k", topic="another")
     due, later = stored(seq=4, expires_at=NOW), stored(seq=5, expires_at=LATER)
     over, older = stored(seq=6, expires_at=NOW, status="resolved"), stored(seq=7, dedup_key="k", status="expired")
+    late = stored(seq=10, repeat_event_due_at=NOW, expires_at=LATER, status="resolved")
     named, peers = stored(seq=8, dedup_key="k", recipients=["ann"]), stored(seq=9, dedup_key="k", source="shop")
-    alerts = {alert.id: alert for alert in (old, new, other, due, later, over, older, named, peers)}
+    alerts = {alert.id: alert for alert in (old, new, other, due, later, over, older, named, peers, late)}
     async with connection.transaction():
         await write_unit_of_work(connection, UnitOfWork(ORIGIN, changed=alerts))
 
@@ -199,8 +200,8 @@ async def test_a_lookup_finds_holders_of_keys_and_due_alerts(connection: asyncpg
     assert await found(Lookup(ids=[old.id])) == {1, 2}  # who holds its key, in case it is to be reopened
     assert await found(Lookup(ids=[old.id]), shared) == {1, 2, 9}
     assert await found(Lookup(ids=[other.id, uuid7()])) == {3}
-    assert await found(Lookup(due_at=NOW)) == {4}
-    assert await found(Lookup(due_at=LATER, ids=[due.id])) == {4, 5}
+    assert await found(Lookup(due_at=NOW)) == {4, 10}
+    assert await found(Lookup(due_at=LATER, ids=[due.id])) == {4, 5, 10}
 
 
 async def test_one_transaction_reads_a_bounded_number_of_due_alerts(connection: asyncpg.Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from scripts.system_packages import alertmanager
+from service.alerts import statements
 from service.alerts.batch_request import ITEMS_MAX
 from service.alerts.statements import KEYS_MAX
 from service.settings import LimitSettings, Settings, StorageSettings
@@ -230,6 +232,22 @@ async def test_more_alerts_with_one_key_than_a_transaction_resolves_are_resolved
     answer = await post(node, {"status": "resolved", "fingerprint": "k"})
     assert answer.json()["resolved"] == len(many)
     assert {alert["status"] for alert in await alerts(node)} == {"resolved"}
+
+
+async def test_more_alerts_than_a_transaction_reads_are_resolved_whatever_their_keys(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "KEYS_MAX", 3)
+    keys, recipients = [f"{number}" for number in range(6)], [f"{number}" for number in range(5)]
+    many = [{"title": "t", "dedup_key": key, "recipients": [one]} for key in keys for one in recipients]
+    async with node.http() as client:
+        await client.post("/v1/alerts/batch", json=many)
+    newer = [firing(key, labels={}, startsAt="2026-11-21T09:41:07Z") for key in keys]
+    assert (await post(node, *newer)).json()["stored"] == len(newer)
+    over = {"status": "resolved", "startsAt": "2026-11-21T07:41:07Z", "endsAt": "2026-11-21T08:41:07Z"}
+    answer = await post(node, *({**over, "fingerprint": key} for key in keys))
+    assert answer.json()["resolved"] == len(many)
+    assert Counter(alert["status"] for alert in await alerts(node)) == {"resolved": len(many), "open": len(newer)}
 
 
 async def test_what_finds_no_room_is_to_be_sent_again_whole(database_url: str) -> None:
