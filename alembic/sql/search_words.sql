@@ -11,7 +11,7 @@ RETURN '[\u0e00-\u11ff\u1780-\u17ff\u20a0-\u2bff\u2e80-\ud7ff\uf900-\ufaff\U0001
 
 -- Punctuation separates words. They are broken after 64 characters, because an index bounds its keys. The unit
 -- separator, which no alert contains, stays.
-CREATE FUNCTION search_words(content text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+CREATE FUNCTION search_words(content text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN regexp_replace(
     CASE WHEN content !~ '[^\x01-\x7f]' THEN regexp_replace(' ' || lower(content) || ' ', '[^a-z0-9\x1f]+', ' ', 'g')
     ELSE regexp_replace(
@@ -42,7 +42,7 @@ RETURN replace(
 
 -- What the index holds of words, in their order. Two lone characters in a row are indexed as a pair, because one of
 -- Chinese is in too many alerts. The cost keeps the planner from computing them for every row instead.
-CREATE FUNCTION word_lexemes(words text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 1000
+CREATE FUNCTION word_lexemes(words text) RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000
 RETURN CASE WHEN words !~ '[^\x01-\x7f]' THEN array_remove(string_to_array(words, ' '), '')
 ELSE (
     SELECT array_agg(CASE WHEN pair ~ ('^' || lone_character() || '{2}$') THEN pair ELSE word END ORDER BY number)
