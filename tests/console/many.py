@@ -27,7 +27,7 @@ def loaded(many: int) -> str:
         created_at: new Date(day - 1000 * ({many} - number)).toISOString(),
     }});
     window.fetch = async (path, options) => {{
-        if (!String(path).startsWith("/v1/alerts?")) return real(path, options);
+        if (!String(path).startsWith("v1/alerts?")) return real(path, options);
         const query = new URLSearchParams(path.split("?")[1]);
         if (query.has("severity")) return new Response(JSON.stringify({{ alerts: [], next: null, head: 0 }}));
         const last = Number(query.get("cursor") ?? {many + 1});

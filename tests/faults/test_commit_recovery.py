@@ -213,7 +213,7 @@ async def test_nothing_is_answered_as_stored_that_no_synchronous_standby_has(
         again = await eventually(lambda: stored(node, "new", "second"))
         assert again[1]["seq"] == 4
         titles = await node.sql("SELECT title FROM alerts ORDER BY seq")
-        assert [row[0] for row in titles] == ["asynchronous", "to be acknowledged", "new"]
+        assert [row[0] for row in titles] == ["asynchronous", "repeated", "new"]
 
 
 async def stored(node: Node, title: str, key: str) -> Answer | None:
