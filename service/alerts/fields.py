@@ -13,6 +13,7 @@ out in digits, does not turn into megabytes.
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ import orjson
 from fastapi import Path, Query
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, TypeAdapter
 
+from service.alerts.search import parse
 from service.auth.principal import SUBJECT_MAX, is_subject
 from service.errors import InvalidRequest
 from service.topics import PATTERN_REGEX, TOPIC_MAX, TOPIC_REGEX, is_topic, is_topic_pattern
@@ -38,8 +40,8 @@ ESCALATE_MAX = 7 * 86_400
 TIME_MAX = 64
 WORDS_MAX = 200
 """Characters of the words of a search."""
-HYPHENS_MAX = 20
-"""In the words of a search: each may exclude, and an index does not help to exclude."""
+EXCLUDED_MAX = 20
+"""Terms of a search that exclude, with which an index does not help."""
 LISTED_MAX = 100
 """Values of one parameter that may be repeated, such as topics."""
 NUMBER_MIN, NUMBER_MAX = 1e-30, 1e30
@@ -92,8 +94,10 @@ def _text(value: str) -> str:
 
 
 def _words(value: str) -> str:
-    if value.count("-") > HYPHENS_MAX:
-        raise ValueError(f"must have at most {HYPHENS_MAX} hyphens")
+    if len(unicodedata.normalize("NFKC", value)) > WORDS_MAX:
+        raise ValueError(f"must have at most {WORDS_MAX} characters when ligatures and the like are written out")
+    if sum(term.is_excluded for group in parse(value) for term in group) > EXCLUDED_MAX:
+        raise ValueError(f"must exclude at most {EXCLUDED_MAX} terms")
     return value
 
 

@@ -172,7 +172,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
         Words | None,
         Query(
             description="words, beginnings of words, and parts of names, in title, body, source, topic, id and the"
-            ' values of attributes: a b, "a b", a or b, -a; at most 20 hyphens',
+            ' values of attributes: a b, "a b", a or b, -a (at most 20 times)',
         ),
     ] = None,
     attributes: Annotated[
