@@ -70,6 +70,11 @@ FANOUT_SEQ = Gauge("tocsin_fanout_seq", "The last event that this node has fanne
 HISTORY_CHANGES = Counter(
     "tocsin_history_changes", "Times that this node found another history in the log than the one it followed."
 )
+SEARCH_LAG = Gauge(
+    "tocsin_search_lag_events",
+    "Positions of the log by which the search index was behind the last alert when this node last looked.",
+    multiprocess_mode="livemax",
+)
 LOG_READS = Counter("tocsin_log_reads", "Reads of the log, for the fan-out and for connections that resume.")
 LEDGER_FLUSH_SECONDS = Histogram("tocsin_ledger_flush_seconds", "Time of one flush of the ledger.")
 LEDGER_PENDING_RECORDS = Gauge(

@@ -35,6 +35,7 @@ from service.alerts.fields import (
     URL_MAX,
     WORDS_MAX,
 )
+from service.alerts.search_index import SPLIT_ALERT_BYTES, SPLIT_BYTES
 from service.app import create_app
 from service.auth.issuers import load_keyring
 from service.auth.principal import SUBJECT_MAX
@@ -176,6 +177,10 @@ def limits() -> str:
         ("a batch, a notification of Alertmanager", f"{ITEMS_MAX} alerts"),
         ("NDJSON", f"{LINES_MAX} lines, blank ones included"),
         ("`q`", f"{WORDS_MAX} characters, {EXCLUDED_MAX} terms that exclude"),
+        (
+            "alerts that a search by words reads beside its index",
+            f"the newest {SPLIT_BYTES // 1024**2} MiB, each counted as its text and {SPLIT_ALERT_BYTES} bytes",
+        ),
         ("a query parameter that is repeated", f"{LISTED_MAX} items"),
         ("the path of an address", f"{PATH_MAX_BYTES} bytes"),
         ("the query of an address", f"{QUERY_MAX_BYTES} bytes, {PARAMETERS_MAX} parameters"),

@@ -25,7 +25,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Text, and_, any_, cast, false, func, literal, not_, or_, select, union_all
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 
-from service.alerts.search_index import LEXEMES, current_words, unindexed
+from service.alerts.search_index import LEXEMES, current_words, split_from, unindexed
 from service.alerts.tables import alert_search, alerts
 from service.database.pages import read_page
 
@@ -106,7 +106,8 @@ async def read_found(
     groups = await _sought_groups(tx, parse(query))
     if not groups:
         return [], False
-    current = current_words()
+    first_split = await split_from(tx)
+    current = current_words(first_split)
     has_terms = _has_terms(groups, lambda term: or_(term.is_in(current.c.words), term.is_id))
     matching = listed.where(select(literal(1)).select_from(current).where(has_terms).exists())
     newest = await _read(tx, matching.where(alerts.c.seq >= end - FEW), limit)
@@ -114,11 +115,11 @@ async def read_found(
         return newest
     indexed, passing = _indexed(groups), listed.with_only_columns(alerts.c.seq)
     if (few := await _few(tx, indexed)) is not None:
-        is_candidate = _is_candidate(groups, select(func.unnest(few)))
+        is_candidate = _is_candidate(groups, select(func.unnest(few)), first_split)
     elif (few := await _few(tx, passing)) is not None:
         is_candidate = alerts.c.seq == any_(few)
     else:
-        is_candidate = _is_candidate(groups, indexed)
+        is_candidate = _is_candidate(groups, indexed, first_split)
     return await _read(tx, matching.where(is_candidate), limit)
 
 
@@ -161,7 +162,10 @@ def _indexed(groups: list[list[_SoughtTerm]]) -> Select[tuple[int]]:
     return indexed.where(LEXEMES.bool_op("@@")(cast(query, TSQUERY)))
 
 
-def _is_candidate(groups: list[list[_SoughtTerm]], indexed: Select[tuple[int]]) -> ColumnElement[bool]:
-    """Return the condition that an alert is ``indexed``, has an id of the groups, or is not indexed as it is now."""
+def _is_candidate(
+    groups: list[list[_SoughtTerm]], indexed: Select[tuple[int]], first_split: int
+) -> ColumnElement[bool]:
+    """Return the condition that an alert is ``indexed``, has an id of the groups, or is split by the search."""
     named = select(alerts.c.seq).where(or_(*(term.is_id for group in groups for term in group)))
-    return alerts.c.seq == any_(func.array(union_all(indexed, *unindexed(), named).scalar_subquery()))
+    split = unindexed(first_seq=first_split)
+    return alerts.c.seq == any_(func.array(union_all(indexed, *split, named).scalar_subquery()))

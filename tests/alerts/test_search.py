@@ -11,8 +11,9 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
-from service.alerts import search
+from service.alerts import search, search_index
 from service.alerts.queries import AlertQuery, list_alerts
 from service.alerts.search import Term, parse
 from service.alerts.search_index import SearchIndexer
@@ -134,6 +135,14 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await opened.close()
 
 
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    opened = await asyncpg.connect(database_url)
+    await opened.execute(HEAD, ALERTS)
+    yield opened
+    await opened.close()
+
+
 async def found(database: Database, principal: Principal, query: str, limit: int = ALERTS) -> set[int]:
     """Return the alerts of all pages."""
     seqs: set[int] = set()
@@ -156,12 +165,10 @@ async def insert(connection: asyncpg.Connection, alerts: list[Alert]) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_search_finds_what_its_definition_says_and_the_bearer_may_see(
-    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, seed: int
+    database: Database, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Alerts that are indexed, that are not yet, and that changed since, each found in every way."""
     chance = Chance(seed)
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(HEAD, ALERTS)
     alerts = [chance.alert(seq) for seq in range(1, ALERTS + 1)]
     await insert(connection, alerts[: ALERTS // 2])
     await SearchIndexer(database).advance()
@@ -179,7 +186,6 @@ async def test_a_search_finds_what_its_definition_says_and_the_bearer_may_see(
         query = rendered(groups)
         assert await found(database, principal, query, chance.choice((7, ALERTS))) == expected, (query, groups)
         hits += 0 < len(expected) < ALERTS // 3
-    await connection.close()
     assert hits > QUERIES // 3  # the queries tell alerts apart
 
 
@@ -203,3 +209,80 @@ def test_a_query_is_read_as_people_write_it(query: str, groups: list[list[str]])
         return "-" * term.is_excluded + (f'"{term.text}"' if term.is_quoted else term.text)
 
     assert [[text(term) for term in group] for group in parse(query)] == groups
+
+
+CHINESE = "数据库错" * 1_300
+"""As many bytes as a body may have, of which each character is a word."""
+
+
+def large(seq: int) -> Alert:
+    return Alert(
+        seq, f"n{seq}", CHINESE, "a1", "aa.b", {"a": "", "nested": {"list": ["", ""]}}, None, UUID(int=seq << 96)
+    )
+
+
+async def test_a_batch_of_the_indexer_is_bounded_by_its_text(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    """A statement that reached its time-out would be tried again with the same batch."""
+    bounded = search_index.BATCH_BYTES // len(CHINESE.encode()) + 1
+    alerts = [large(seq) for seq in range(1, 2 * bounded)]
+    await insert(connection, alerts)
+    indexer = SearchIndexer(database)
+    assert [await indexer.advance() for _ in range(3)] == [bounded, bounded - 1, 0]
+    for alert in alerts:
+        await connection.execute(CHANGE, "changed", "{}", alert.seq)
+    assert [await indexer.advance() for _ in range(3)] == [bounded, bounded - 1, 0]
+    changed = "SELECT count(*) FROM alert_search WHERE words LIKE ' changed %'"
+    assert await connection.fetchval(changed) == len(alerts)
+
+
+async def test_an_alert_that_is_larger_than_a_batch_is_indexed(
+    database: Database, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_index, "BATCH_BYTES", 1)
+    await insert(connection, [large(1), large(2)])
+    assert [await SearchIndexer(database).advance() for _ in range(3)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("few", [0, 5_000])
+async def test_a_search_splits_a_bounded_amount_of_text_itself(
+    database: Database, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """Alerts that are not indexed are found from the newest back to the bound; the others when they are indexed."""
+    monkeypatch.setattr(search, "FEW", few)
+    monkeypatch.setattr(search_index, "SPLIT_BYTES", 3 * 17_000)
+    everyone = PRINCIPALS[0]
+    await insert(connection, [large(seq) for seq in (1, 2)])
+    await SearchIndexer(database).advance()
+    await insert(connection, [large(seq) for seq in range(3, 8)])
+    await connection.execute(CHANGE, "changed", "{}", 1)
+    assert await found(database, everyone, "数据库") == {1, 2, 5, 6, 7}
+    assert await found(database, everyone, "-n6") == {1, 2, 5, 7}
+    assert await found(database, everyone, "n1 or n4 or changed") == {1}  # as it was when it was indexed
+    assert await found(database, everyone, "00000003 or 00000001") == {1, 3}  # ids need no words
+    await SearchIndexer(database).advance()
+    assert await found(database, everyone, "数据库") == set(range(1, 8))
+    assert await found(database, everyone, "n1 or n4 or changed") == {1, 4}
+    await connection.execute(CHANGE, "again", "{}", 2)
+    assert await found(database, everyone, "n2 or again") == {2}
+    assert await found(database, everyone, "n2") == set()
+
+
+async def test_a_search_splits_a_bounded_number_of_alerts_itself(
+    database: Database, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_index, "SPLIT_BYTES", 10 * search_index.SPLIT_ALERT_BYTES)
+    chance = Chance(3)
+    await insert(connection, [chance.alert(seq) for seq in range(1, 31)])
+    number = len(await found(database, PRINCIPALS[0], "a or -a"))
+    assert 0 < number < 10
+
+
+async def test_the_lag_of_the_index_is_measured(database: Database, connection: asyncpg.Connection) -> None:
+    await insert(connection, [large(seq) for seq in (1, 7)])
+    lags = []
+    for _ in range(2):
+        await SearchIndexer(database).advance()
+        lags.append(REGISTRY.get_sample_value("tocsin_search_lag_events"))
+    assert lags == [7, 0]
