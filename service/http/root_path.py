@@ -29,7 +29,8 @@ class RootPath:
         """Serve one request."""
         path = scope.get("path", "")
         if path == self._path and scope["type"] == "http":
-            await RedirectResponse(f"{path}/", 308)(scope, receive, send)
+            query = scope["query_string"].decode("latin-1")
+            await RedirectResponse(f"{path}/{'?' if query else ''}{query}", 308)(scope, receive, send)
             return
         if path.startswith(f"{self._path}/"):
             scope = {**scope, "path": path.removeprefix(self._path)}

@@ -109,6 +109,8 @@ async def test_the_path_without_a_slash_leads_to_the_console(shared_url: str) ->
             answer = await client.get(UNDER)
             assert (answer.status_code, answer.headers["location"]) == (308, f"{UNDER}/")
             assert answer.headers["x-content-type-options"] == "nosniff"
+            asked = "?x=%C3%A9+%26&y=%2F&z"
+            assert (await client.get(UNDER + asked)).headers["location"] == f"{UNDER}/{asked}"
             assert (await client.get(f"{UNDER}x")).status_code == 404
             for path in ("/healthz", f"{UNDER}/healthz"):
                 assert (await client.get(path)).status_code == 200
