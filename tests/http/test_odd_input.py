@@ -12,7 +12,7 @@ import pytest
 
 from service.http.openapi import operations
 from service.settings import LimitSettings, Settings
-from tests.harness import PLAIN, serving, token
+from tests.harness import PLAIN, ROOT, serving, token
 from tests.http.test_edge import asked, exchange, head_of, port_of
 from tests.test_bounds import document
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tests.harness import Node
 
+OTHER_LANGUAGES = (ROOT / "docs" / "other-languages.md").read_text()
 EVERYTHING = "alerts:read alerts:write alerts:manage audit:read admin"
 SOME_ID = "01a1fd87-65c3-71a6-ba06-3929d3197295"
 EVENT = b'{"specversion":"1.0","source":"/s","type":"t","id":"%b","data":%b}'
@@ -144,6 +145,7 @@ def test_another_charset_is_refused(rest: httpx2.Client, entrance: str, charset:
 def test_a_compressed_body_is_refused(rest: httpx2.Client, entrance: str) -> None:
     status, detail = posted(rest, entrance, b'{"title":"t"}', headers={"Content-Encoding": "gzip"})
     assert (status, detail) == (415, "Compressed bodies are not read: send it without Content-Encoding.")
+    assert "compressed request body is refused (415 `unsupported_media_type`)" in OTHER_LANGUAGES
     assert posted(rest, entrance, b'{"title":"t"}', headers={"Content-Encoding": "identity"})[0] in (200, 201)
 
 
