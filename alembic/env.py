@@ -18,6 +18,7 @@ from alembic import context
 from service.database.base import metadata
 from service.database.engine import migration_engine
 from service.database.locks import CREATE_MIGRATION_LOCK, TableLock
+from service.errors import CommandFailed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -37,6 +38,8 @@ def run(connection: Connection) -> None:
         compare_server_default=True,
     )
     with context.begin_transaction():
+        if connection.scalar(text("SELECT pg_is_in_recovery()")):
+            raise CommandFailed("PostgreSQL is a standby: give the address of the primary")
         connection.execute(text("SET LOCAL synchronous_commit = on"))
         connection.execute(text(CREATE_MIGRATION_LOCK))
         connection.execute(text(TableLock.MIGRATION.lock))

@@ -11,7 +11,7 @@ from service.database.durability import POOLER, encoding_refusal, leads_to_poole
 from service.database.embedded import embedded_postgres
 from service.database.engine import parse_url, shown_address, verify
 from service.database.failures import Failure, classify, driver_error, is_database_error
-from service.database.libpq import connect
+from service.database.libpq import connect, within
 from service.database.migrate import is_current
 from service.errors import CommandFailed
 
@@ -55,8 +55,8 @@ def probed_url(address: SecretStr, setting: str, storage: StorageSettings) -> It
         CommandFailed: it cannot be reached, or something in the block failed there.
 
     """
-    url = parse_url(address.get_secret_value(), setting)
-    asyncio.run(_probe(url, setting, storage.database_connect_timeout_seconds))
+    url = within(parse_url(address.get_secret_value(), setting), storage.database_connect_timeout_seconds)
+    asyncio.run(_probe(url, setting))
     with _said_in_one_line():
         yield url
 
@@ -124,19 +124,20 @@ def serving_url(settings: Settings, direct_url: URL) -> URL:
     return url
 
 
-async def _probe(url: URL, setting: str, timeout_seconds: float) -> None:
+async def _probe(url: URL, setting: str) -> None:
     try:
-        connection = await connect(url, timeout=timeout_seconds, statement_cache_size=0)
+        connection = await connect(url, statement_cache_size=0)
     except Exception as error:  # noqa: BLE001 - what asyncpg cannot read in the address raises anything, and quotes it
         is_known = is_database_error(error) or isinstance(error, OSError)  # such as a socket that is not there
         why = (is_known and " ".join(str(error).split())) or type(error).__name__
         raise CommandFailed(
             f"the database {shown_address(url)} cannot be used: {why}; check {setting} and that PostgreSQL runs"
         ) from None
-    try:
-        if await leads_to_pooler(connection):
-            raise CommandFailed(POOLER)
-        if (refusal := encoding_refusal(await connection.fetchval("SELECT getdatabaseencoding()"))) is not None:
-            raise CommandFailed(refusal)
-    finally:
-        await connection.close()
+    with _said_in_one_line():
+        try:
+            if await leads_to_pooler(connection):
+                raise CommandFailed(POOLER)
+            if (refusal := encoding_refusal(await connection.fetchval("SELECT getdatabaseencoding()"))) is not None:
+                raise CommandFailed(refusal)
+        finally:
+            await connection.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ import typer
 from service.cli.environment import database_url, probed_url
 from service.cli.invocation import suggest
 from service.database.embedded import BINARIES
-from service.database.libpq import command_line_address, connect
+from service.database.libpq import SYSTEM, TLS_REQUIRED, command_line_address, connect, for_psql
 from service.database.privileges import AUDITOR
 from service.errors import CommandFailed
 from service.settings import PREFIX, load
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 PSQL = BINARIES / "psql"
 _ONLY_READS = "-c default_transaction_read_only=on -c search_path=audit"
-_TLS_REQUIRED = ("require", "verify-ca", "verify-full")
+_NEEDED = {("sslrootcert", SYSTEM): 16, ("sslnegotiation", "direct"): 17}
+"""The first version of psql that knows a value."""
 _ROLE = "SELECT FROM pg_roles WHERE rolname = $1"
 _MAY_MORE = "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = 'audit.deliveries'::regclass"
 
@@ -60,7 +62,7 @@ def sql(
 
 def _run(settings: Settings, command: str | None) -> int:
     with database_url(settings) as url:
-        return _psql(url, command, ["-X"], dict(os.environ))
+        return _psql(asyncio.run(_for_psql(url)), command, ["-X"], dict(os.environ))
 
 
 def _run_as_auditor(settings: Settings, command: str | None) -> int:
@@ -87,14 +89,12 @@ def _auditor_url(settings: Settings) -> Iterator[URL]:
     """
     if settings.storage.auditor_url is not None:
         with probed_url(settings.storage.auditor_url, "TOCSIN_AUDITOR_URL", settings.storage) as url:
-            asyncio.run(_check_login(url))
-            yield url
+            yield asyncio.run(_check_login(url))
     else:
         with database_url(settings) as owner:
             asyncio.run(_check_role(owner))
             url = owner.set(username=AUDITOR)._replace(password=None)
-            asyncio.run(_check_login(url))
-            yield url
+            yield asyncio.run(_check_login(url))
 
 
 def _psql(url: URL, command: str | None, options: list[str], environment: dict[str, str]) -> int:
@@ -111,10 +111,10 @@ def _program(url: URL, *, restricted: bool) -> str:
     """Return the path of psql: the wheel's, which has no TLS, or where that is required, the machine's.
 
     Raises:
-        CommandFailed: there is none, or it is to be ``restricted`` and has no such mode.
+        CommandFailed: there is none, or it is too old: for the address, or to be ``restricted``.
 
     """
-    if PSQL.exists() and url.query.get("sslmode") not in _TLS_REQUIRED:
+    if PSQL.exists() and url.query.get("sslmode") not in TLS_REQUIRED:
         return str(PSQL)
     found = shutil.which("psql")
     if found is None:
@@ -125,7 +125,23 @@ def _program(url: URL, *, restricted: bool) -> str:
         help_text = subprocess.run([found, "--help=commands"], check=False, capture_output=True, text=True).stdout  # noqa: S603 - no shell
         if "\\restrict" not in help_text:
             raise CommandFailed(f"{found} has no restricted mode: install a newer minor version of it")
+    for (name, value), version in _NEEDED.items():
+        if url.query.get(name) == value and _version(found) < version:
+            raise CommandFailed(f"{name}={value} needs psql {version}, and {found} is older: install a newer one")
     return found
+
+
+def _version(program: str) -> int:
+    shown = subprocess.run([program, "--version"], check=False, capture_output=True, text=True).stdout  # noqa: S603 - no shell
+    return int(found[0]) if (found := re.search(r"\d+", shown)) is not None else 0
+
+
+async def _for_psql(url: URL) -> URL:
+    connection = await connect(url, statement_cache_size=0)
+    try:
+        return for_psql(url, connection)
+    finally:
+        await connection.close()
 
 
 async def _check_role(owner: URL) -> None:
@@ -145,8 +161,8 @@ async def _check_role(owner: URL) -> None:
         await connection.close()
 
 
-async def _check_login(url: URL) -> None:
-    """Log in as psql will, because psql cannot say what to set.
+async def _check_login(url: URL) -> URL:
+    """Log in as psql will, because psql cannot say what to set, and return the address for it.
 
     Raises:
         CommandFailed: PostgreSQL refuses the login, or the login may do more than read.
@@ -162,5 +178,6 @@ async def _check_login(url: URL) -> None:
     try:
         if await connection.fetchval(_MAY_MORE):
             raise CommandFailed(f"{url.username} may do more than read: set TOCSIN_AUDITOR_URL to an auditor's login")
+        return for_psql(url, connection)
     finally:
         await connection.close()

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 
+from service.database.libpq import NO_TRANSACTION_TIMEOUT
 from service.errors import TocsinError
 from service.logs import get_logger
 
@@ -46,6 +47,7 @@ set itself."""
 
 _SECURE = f"""
 SELECT {DURABLE_COMMIT.format(local="false")} AS synchronous_commit,
+       {NO_TRANSACTION_TIMEOUT.format(local="false")},
        pg_backend_pid() AS pid,
        pg_is_in_recovery() AS is_standby,
        current_setting('default_transaction_isolation') AS isolation,

@@ -32,7 +32,7 @@ from service.database.durability import (
     secure,
 )
 from service.database.failures import Failure, classify
-from service.database.libpq import SESSION, checked, connect, connect_session
+from service.database.libpq import SESSION, checked, connect, connect_session, within
 from service.database.pooler import PoolerConnection, beginning
 from service.database.write_check import WriteCheck
 from service.errors import ConfigurationError
@@ -49,6 +49,7 @@ AUDITS_PER_CONNECTION = 8
 
 
 _HOSTS = re.compile(r"(?P<before>[\w+]+://(?:[^@]*@)?+)(?P<hosts>[^/?#@]*,[^/?#@]*)(?P<after>[/?#].*)?")
+_QUERY = re.compile(r"(?P<before>[\w+]+://(?:[^:/]*(?::[^@]*)?@)?+[^?]*\?)(?P<query>.*)")
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>.*))?")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?|/.*")
 """A name, an IPv6 address, or the folder of a socket."""
@@ -70,7 +71,7 @@ def parse_url(address: str, setting: str = "TOCSIN_DATABASE_URL") -> URL:
 
     """
     try:
-        url = make_url(_hosts_in_query(address))
+        url = make_url(_with_plus(_hosts_in_query(address)), keep_blank_values=True)
         urlsplit(address_of(url))  # as asyncpg will
     except Exception:  # noqa: BLE001 - there are several kinds, and each quotes the URL with its password
         url = None
@@ -88,9 +89,16 @@ def parse_url(address: str, setting: str = "TOCSIN_DATABASE_URL") -> URL:
 
 
 def _in_their_places(url: URL) -> URL:
-    given = {name: value for name, value in url.query.items() if name in _PLACES and isinstance(value, str)}
+    given = {name: value for name, value in url.query.items() if name in _PLACES and value and isinstance(value, str)}
     placed: dict[str, Any] = {_PLACES[name]: value for name, value in given.items()}
     return url.difference_update_query(given).set(**placed)
+
+
+def _with_plus(address: str) -> str:
+    """Escape each ``+`` of the query: libpq reads it as itself, and SQLAlchemy as a blank."""
+    if (found := _QUERY.fullmatch(address)) is None:
+        return address
+    return found["before"] + found["query"].replace("+", "%2B")
 
 
 def _can_be_shown(url: URL) -> bool:
@@ -130,7 +138,7 @@ def migration_engine(url: URL) -> AsyncEngine:
     """Return an engine for migrations and the schema, without the service's limits, nor those of the role."""
     return create_async_engine(
         _DIALECT,
-        async_creator=lambda: connect_session(url, server_settings={"statement_timeout": "0"}),
+        async_creator=lambda: connect_session(url),
         poolclass=NullPool,
         isolation_level="READ COMMITTED",  # a migration that waited for another has to see what that one did
     )
@@ -147,9 +155,12 @@ class Database:
 
     def __init__(self, url: URL, settings: StorageSettings) -> None:
         listen_url = settings.listen_url
-        self.url = url
+        seconds = settings.database_connect_timeout_seconds
+        self.url = within(url, seconds)
         self.direct_url = (
-            parse_url(listen_url.get_secret_value(), "TOCSIN_LISTEN_URL") if listen_url is not None else url
+            within(parse_url(listen_url.get_secret_value(), "TOCSIN_LISTEN_URL"), seconds)
+            if listen_url is not None
+            else self.url
         )
         self.write_check = WriteCheck(self)
         self._has_pooler = listen_url is not None
@@ -224,7 +235,6 @@ class Database:
         try:
             connection: WatchedConnection = await connect(
                 url,
-                timeout=self._settings.database_connect_timeout_seconds,
                 command_timeout=statement_timeout or self._settings.database_timeout_seconds,
                 **{"connection_class": WatchedConnection, **options},
             )

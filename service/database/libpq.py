@@ -10,11 +10,13 @@ Reference: PostgreSQL's documentation, "Database Connection Control Functions", 
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
 import socket
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode
 
@@ -33,17 +35,24 @@ SYSTEM = "system"
 SESSION = {
     "client_min_messages": "warning",  # says that a commit did not wait for its standby
     "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "search_path": "public",
     "standard_conforming_strings": "on",
+    "statement_timeout": "0",  # how long a statement may take is measured here
     "timezone": "UTC",
 }
 """What a session sets, whatever the defaults of the role, of the database and of the server are."""
+NO_TRANSACTION_TIMEOUT = """
+CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL
+     THEN set_config('transaction_timeout', '0', {local}) END
+"""
+"""The expression that sets it, too, where the server has it (PostgreSQL 17); see ``DURABLE_COMMIT``."""
 
-_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _OF_ASYNCPG = (
     *("sslmode", "sslnegotiation", "sslpassword", "ssl_min_protocol_version", "ssl_max_protocol_version"),
-    *("passfile", "service", "krbsrvname", "gsslib", *_FILES),
+    *("krbsrvname", "gsslib", *_FILES),
 )
 _TEXT = r"[^\0]*"
 _NUMBER = r"-?\d{1,9}"
@@ -72,9 +81,14 @@ _HONOURED = {
 }
 """Each parameter, and the values of it that are honoured."""
 
+TLS_REQUIRED = ("require", "verify-ca", "verify-full")
+_NOT_FOR_PSQL = ("load_balance_hosts", "max_protocol_version", "min_protocol_version", "sslcertmode")
+"""Parameters that psql before PostgreSQL 18 does not know; it connects with their defaults."""
+
 _BY_CERTIFICATE = "write sslmode=verify-full&sslrootcert=system instead, which verifies the server by its certificate"
 _IN_PUBLIC = "is not supported: remove it, as the tables are in the schema public"
 _WITH_OPTIONS = "write options=-c%20name%3Dvalue for a setting of the server"
+_NO_SERVICE_FILE = "is not supported: write the host, the user and all else into the address"
 _INSTEAD = {
     "channel_binding": f"cannot be required: {_BY_CERTIFICATE}",
     "client_encoding": "must be UTF8",
@@ -83,7 +97,6 @@ _INSTEAD = {
     "replication": "must be off",
     "require_auth": f"is not supported: {_BY_CERTIFICATE}",
     "requiressl": "is not supported: write sslmode=require",
-    "servicefile": "is not supported: set PGSERVICEFILE",
     "ssl": "must be true: write sslmode",
     "sslcertmode": "must be allow",
     "sslcrldir": "is not supported: write sslcrl",
@@ -92,7 +105,8 @@ _INSTEAD = {
     "pgbouncer": "is not supported: remove it, and set TOCSIN_LISTEN_URL to PostgreSQL's own address",
     "schema": _IN_PUBLIC,
     "search_path": _IN_PUBLIC,
-    "statement_timeout": f"is not supported: {_WITH_OPTIONS}",
+    "statement_timeout": "is not supported: set TOCSIN_DATABASE_TIMEOUT_SECONDS",
+    **dict.fromkeys(("service", "servicefile"), _NO_SERVICE_FILE),
     **dict.fromkeys(("connection_limit", "pool_timeout", "requirepeer", "sslsni"), "is not supported: remove it"),
 }
 """What to write instead of a value that is not honoured, or of the parameter."""
@@ -107,6 +121,8 @@ def checked(url: URL, setting: str, *, stores: bool) -> URL:
         ConfigurationError: a parameter is not. With ``stores``, also where it asks for a standby.
 
     """
+    if os.environ.get("PGSERVICE"):  # which psql would read, and asyncpg does not
+        raise ConfigurationError(f"PGSERVICE {_NO_SERVICE_FILE} in {setting}, and unset it")
     query = dict(url.query)
     for number, (name, value) in enumerate(query.items(), 1):
         if (why := _refusal(name, value)) is not None:
@@ -129,6 +145,8 @@ def _refusal(name: str, value: str | tuple[str, ...]) -> str | None:
     """Return why a parameter is not honoured, and what to do; None: it is."""
     if not isinstance(value, str):
         return "is there more than once: remove all but one"
+    if not value:
+        return "has no value: write one, or remove it"
     if name == "ssl" and value == "true":
         return None
     if name not in _HONOURED:
@@ -141,8 +159,12 @@ def _refusal(name: str, value: str | tuple[str, ...]) -> str | None:
 def _refusal_of_value(name: str, value: str) -> str | None:
     if name in _FILES and not (name == "sslrootcert" and value == SYSTEM) and not os.access(value, os.R_OK):
         return "names a file that cannot be read"
-    if name == "options" and "search_path" in value:
-        return "sets search_path: remove that, as the tables are in the schema public"
+    if name == "passfile" and Path(value).stat().st_mode & 0o077:  # libpq and asyncpg would ignore it
+        return "names a file that others may read: run chmod 600 on it"
+    if name == "options":
+        for setting in SESSION:
+            if re.search(rf"\b{setting}\b", value, re.IGNORECASE):
+                return f"sets {setting}: remove that, as the service sets it itself"
     return None
 
 
@@ -165,7 +187,22 @@ _NEXT_HOST = (
 
 async def connect_session(address: URL | str, **options: Any) -> Any:
     """Connect to PostgreSQL itself, not to a pooler, with the settings that the service needs."""
-    return await connect(address, **{**options, "server_settings": {**SESSION, **options.get("server_settings", {})}})
+    settings = {**SESSION, **options.get("server_settings", {})}
+    connection = await connect(address, **{**options, "server_settings": settings})
+    try:
+        await connection.execute(f"SELECT {NO_TRANSACTION_TIMEOUT.format(local='false')}")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+def within(url: URL, seconds: float) -> URL:
+    """Return an address whose hosts are tried within so many seconds, all together, unless it says otherwise."""
+    query: dict[str, Any] = dict(url.query)
+    if float(query.get("connect_timeout", 0)) > 0:
+        return url
+    return url.update_query_dict({"connect_timeout": str(seconds / len(list(_attempts(url, query))))})
 
 
 async def connect(address: URL | str, *, timeout: float = 60, **options: Any) -> Any:  # noqa: ASYNC109 - asyncpg's
@@ -173,12 +210,12 @@ async def connect(address: URL | str, *, timeout: float = 60, **options: Any) ->
 
     asyncpg has one time limit for all hosts together, so one that is switched off would hide those
     after it. Here ``timeout`` (seconds) is shared out, unless ``connect_timeout`` of the address says
-    how long each host may take. ``options`` are asyncpg's.
+    how long each host may take (``within``). ``options`` are asyncpg's.
     """
     url = make_url(address)
     query: dict[str, Any] = dict(url.query)
     attempts = list(_attempts(url, query))
-    limit = int(query.get("connect_timeout", 0))
+    limit = float(query.get("connect_timeout", 0))
     seconds = limit if limit > 0 else timeout / len(attempts)
     failure: Exception | None = None
     for host, port, attributes in attempts:
@@ -275,6 +312,24 @@ def _set_keepalives(connected: socket.socket, query: Mapping[str, str]) -> None:
     ):
         if (value := int(query.get(name, 0))) > 0 and hasattr(socket, option):  # 0: the system's
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def for_psql(url: URL, connection: Any) -> URL:
+    """Return the address for psql: in terms that versions before PostgreSQL 18 know, and with TLS where it had it.
+
+    ``connection`` is one to the address. Without a requirement, a psql that has no TLS does without.
+    """
+    query: dict[str, Any] = {name: value for name, value in url.query.items() if name not in _NOT_FOR_PSQL}
+    has_tls = connection._transport.get_extra_info("ssl_object") is not None  # noqa: SLF001 - asyncpg hides it
+    if has_tls and query.get("sslmode") not in TLS_REQUIRED:
+        query["sslmode"] = "require"
+    if query.get("sslrootcert") == SYSTEM and (authorities := ssl.get_default_verify_paths().cafile) is not None:
+        query["sslrootcert"] = authorities
+    if query.get("sslnegotiation") == "postgres":  # its default
+        del query["sslnegotiation"]
+    if "connect_timeout" in query:
+        query["connect_timeout"] = str(math.ceil(float(query["connect_timeout"])))
+    return url.set(query=query)
 
 
 def command_line_address(url: URL) -> str:

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from service.database.engine import Database
     from service.database.locks import TableLock
 
-# PostgreSQL 17 has a timeout of whole transactions, too.
-_NO_TRANSACTION_TIMEOUT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'"
-
 
 @asynccontextmanager
 async def hold(database: Database, lock: TableLock) -> AsyncIterator[bool]:
@@ -39,7 +36,6 @@ async def hold(database: Database, lock: TableLock) -> AsyncIterator[bool]:
     """
     connection = await database.connect()
     try:
-        await connection.execute(_NO_TRANSACTION_TIMEOUT)
         await connection.execute("BEGIN")
         if not await connection.fetchval(lock.try_lock):
             yield False

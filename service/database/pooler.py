@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from service.database.durability import DURABLE_COMMIT, WatchedConnection
+from service.database.libpq import NO_TRANSACTION_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,11 +24,12 @@ _BEGIN = "BEGIN"
 def beginning(identity: str, idle_timeout_seconds: float) -> str:
     """Return what a transaction executes first: it raises unless it is at the server ``identity``."""
     return (
-        f"SELECT {DURABLE_COMMIT.format(local='true')};"
+        f"SELECT {DURABLE_COMMIT.format(local='true')}, {NO_TRANSACTION_TIMEOUT.format(local='true')};"
         " SET LOCAL search_path = public;"
         " SET LOCAL TimeZone = 'UTC';"
         " SET LOCAL client_min_messages = warning;"
         " SET LOCAL standard_conforming_strings = on;"
+        " SET LOCAL statement_timeout = 0;"
         f" SET LOCAL idle_in_transaction_session_timeout = {idle_timeout_seconds * 1000:.0f};"
         f" SELECT require_server('{identity}');"
     )

@@ -16,7 +16,7 @@ import pytest
 
 from service.database import libpq
 from service.database.engine import Database, parse_url
-from service.database.libpq import SESSION, command_line_address, connect, connect_session
+from service.database.libpq import SESSION, command_line_address, connect, connect_session, for_psql, within
 from service.errors import ConfigurationError
 from service.settings import StorageSettings
 from tests.fixtures.postgres_cluster import Server, own, wheel
@@ -24,6 +24,8 @@ from tests.harness import memory_folder, with_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from sqlalchemy import URL
 
 AT = "postgresql://tocsin:hunter2@db/tocsin?"
 PASTED = {
@@ -58,6 +60,16 @@ REFUSED = {
     "ssl=false": "ssl must be true: write sslmode",
     "sslmode=require&hunter2=on": "parameter 2 of its query is not supported",
     "password=a&hunter2=hunter2": "parameter 1 of its query is not supported",
+    "service=hunter2": "service is not supported: write the host, the user and all else into the address",
+    "servicefile=/hunter2": "servicefile is not supported: write the host",
+    "passfile=/nowhere/hunter2": "passfile names a file that cannot be read",
+    "passfile=/etc/passwd": "passfile names a file that others may read: run chmod 600",
+    "pgbouncer": "pgbouncer has no value: write one, or remove it",
+    "sslmode=require&channel_binding=": "channel_binding has no value",
+    "sslmode=require&hunter2": "parameter 2 of its query has no value",
+    "password=": "parameter 1 of its query has no value",
+    "statement_timeout=5s": "statement_timeout is not supported: set TOCSIN_DATABASE_TIMEOUT_SECONDS",
+    "options=-c%20Statement_Timeout%3D5s": "options sets statement_timeout: remove that",
 }
 
 
@@ -75,6 +87,26 @@ def test_what_is_not_honoured_is_refused_in_a_line_that_says_what_to_write(query
     assert str(raised.value).startswith(f"TOCSIN_DATABASE_URL: {REFUSED[query]}")
     assert "hunter2" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.unit
+def test_a_service_file_of_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSERVICE", "hunter2")
+    with pytest.raises(ConfigurationError, match=r"^PGSERVICE is not supported: .* in TOCSIN_DATABASE_URL, and unset"):
+        parse_url("postgresql://db/tocsin")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("address", "password"),
+    [
+        ("postgresql://db/tocsin?password=a+b%2Bc%20d", "a+b+c d"),
+        ("postgresql://one,two/tocsin?password=a+b", "a+b"),
+        ("postgresql+asyncpg://u:a?b+c@db/tocsin?application_name=x", "a?b+c"),
+    ],
+)
+def test_a_plus_is_read_as_itself(address: str, password: str) -> None:
+    assert parse_url(address).password == password
 
 
 @pytest.mark.unit
@@ -135,8 +167,8 @@ def server() -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def connected(url: str, **options: float) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect(parse_url(url), **options)
+async def connected(url: str | URL, **options: float) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(parse_url(url) if isinstance(url, str) else url, **options)
     try:
         yield connection
     finally:
@@ -168,6 +200,29 @@ async def test_a_host_that_closes_at_once_does_not_hide_the_next(server: Server,
     hosts = f"127.0.0.1:{closing.sockets[0].getsockname()[1]},127.0.0.1:{server.port}"
     async with closing, connected(f"postgresql://tocsin@{hosts}/postgres{query}") as connection:
         assert await connection.fetchval("SELECT inet_server_port()") == server.port
+
+
+@pytest.mark.parametrize(
+    ("query", "limit"),
+    [("", 1.5), ("?target_session_attrs=prefer-standby", 0.75), ("?connect_timeout=0", 1.5), ("?connect_timeout=7", 7)],
+)
+def test_the_hosts_share_the_limit_unless_the_address_has_one(query: str, limit: float) -> None:
+    url = within(parse_url(f"postgresql://one,two/tocsin{query}", "TOCSIN_AUDITOR_URL"), 3)
+    assert float(str(url.query["connect_timeout"])) == limit
+    assert within(url, 60) == url
+
+
+async def test_a_session_begins_within_the_limit_of_its_address(server: Server, silent: int) -> None:
+    url = within(parse_url(f"postgresql://tocsin@127.0.0.1:{silent},127.0.0.1:{server.port}/postgres"), 2)
+    async with asyncio.timeout(20):
+        await (await connect_session(url)).close()
+
+
+async def test_psql_is_given_what_each_version_knows(at: str) -> None:
+    new = "load_balance_hosts=random&max_protocol_version=latest&min_protocol_version=3.0&sslcertmode=allow"
+    url = within(parse_url(f"{at}?{new}&application_name=x"), 1.5)
+    async with connected(url) as connection:
+        assert dict(for_psql(url, connection).query) == {"application_name": "x", "connect_timeout": "2"}
 
 
 async def test_where_no_host_answers_the_last_error_is_raised(silent: int) -> None:
@@ -203,16 +258,24 @@ async def test_names_options_and_keepalives_of_the_address_count(at: str) -> Non
 
 
 async def test_a_session_has_its_settings_whatever_the_role_has(at: str) -> None:
-    weak = "ALTER ROLE tocsin SET search_path = 'nowhere'; ALTER ROLE tocsin SET standard_conforming_strings = off"
+    weak = {"search_path": "nowhere", "standard_conforming_strings": "off", "idle_in_transaction_session_timeout": "9s"}
+    weak |= {"statement_timeout": "9s", "transaction_timeout": "9s"}
     async with connected(at) as connection:
-        await connection.execute(weak)
+        for name, value in weak.items():
+            await connection.execute(f"ALTER ROLE tocsin SET {name} = '{value}'")
     session = await connect_session(parse_url(at))
+    database = Database(parse_url(at), StorageSettings(database_timeout_seconds=10))
+    node = await database.connect()
+    expected = {**SESSION, "statement_timeout": "0", "transaction_timeout": "0"}
     try:
-        for name, value in SESSION.items():
-            assert await session.fetchval("SELECT current_setting($1)", name) == value
+        for connection, idle in ((session, "0"), (node, "10s")):
+            for name, value in {**expected, "idle_in_transaction_session_timeout": idle}.items():
+                assert await connection.fetchval("SELECT current_setting($1)", name) == value, name
     finally:
         await session.execute("ALTER ROLE tocsin RESET ALL")
         await session.close()
+        await node.close()
+        await database.close()
 
 
 async def test_a_node_is_known_by_the_name_in_the_address(at: str) -> None:

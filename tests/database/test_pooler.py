@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from service.database.durability import UnsafeServer
 from service.database.engine import Database, parse_url
+from service.database.libpq import connect
 from service.database.locks import TableLock
 from service.retention.runner import Retention
 from service.settings import RetentionSettings, StorageSettings
@@ -57,14 +58,14 @@ async def database(database_url: str) -> AsyncIterator[Database]:
         await database.close()
 
 
-async def test_nothing_of_a_transaction_is_left_in_the_session(database: Database) -> None:
+async def test_nothing_of_a_transaction_is_left_in_the_session(database: Database, database_url: str) -> None:
     settings = (
         "synchronous_commit",
         "TimeZone",
         "idle_in_transaction_session_timeout",
         "default_transaction_isolation",
     )
-    direct = await asyncpg.connect(str(database.direct_url.set(drivername="postgresql")))
+    direct = await asyncpg.connect(database_url)
     before = [await direct.fetchval(f"SHOW {name}") for name in settings]
     await direct.close()
     async with database.transaction(snapshot=True) as tx:
@@ -75,10 +76,21 @@ async def test_nothing_of_a_transaction_is_left_in_the_session(database: Databas
     assert await connection.fetchval("SELECT 'info'::severity::text") == "info"
     assert await connection.execute("SELECT 1; SELECT 2") == "SELECT 1"
     await connection.close()
-    stranger = await asyncpg.connect(str(database.url.set(drivername="postgresql")), statement_cache_size=0)
+    stranger = await connect(database.url, statement_cache_size=0)
     assert [await stranger.fetchval(f"SHOW {name}") for name in settings] == before
     assert await stranger.fetchval("SELECT count(*) FROM pg_prepared_statements") == 0
     await stranger.close()
+
+
+async def test_a_transaction_has_no_limit_of_the_role(database: Database) -> None:
+    direct = await database.connect()
+    name = await direct.fetchval("SELECT current_database()")
+    for setting in ("statement_timeout", "transaction_timeout"):
+        await direct.execute(f"ALTER DATABASE \"{name}\" SET {setting} = '90s'")
+    await direct.close()
+    async with database.transaction() as tx:
+        for setting in ("statement_timeout", "transaction_timeout"):
+            assert await tx.scalar(text(f"SHOW {setting}")) == "0"
 
 
 async def test_one_retention_run_at_a_time(database: Database, database_url: str) -> None:

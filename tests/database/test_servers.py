@@ -80,6 +80,7 @@ SETTINGS = (
     "default_transaction_deferrable = on",
     "default_transaction_isolation = 'serializable'",
     "extra_float_digits = -15",
+    "idle_in_transaction_session_timeout = '300ms'",
     "idle_session_timeout = '300ms'",
     "IntervalStyle = 'sql_standard'",
     "lc_numeric = 'C'",

@@ -127,8 +127,9 @@ async def held(service: Service, statement: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def tables_locked_with(service: Service, setting: str) -> AsyncIterator[None]:
-    async with with_setting(service, setting, "100ms"), held(service, f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE"):
+async def tables_locked(service: Service) -> AsyncIterator[None]:
+    lock = f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE"
+    async with with_setting(service, "lock_timeout", "100ms"), held(service, lock):
         yield
 
 
@@ -163,8 +164,7 @@ async def no_login(service: Service) -> AsyncIterator[None]:
 
 
 FAULTS: dict[str, tuple[Callable[[Service], Any], set[str]]] = {
-    "lock_timeout": (partial(tables_locked_with, setting="lock_timeout"), {"lock_timeout"}),
-    "statement_timeout": (partial(tables_locked_with, setting="statement_timeout"), {"timeout"}),
+    "lock_timeout": (tables_locked, {"lock_timeout"}),
     "read_only": (partial(with_setting, setting="default_transaction_read_only", value="on"), {"read_only"}),
     "restore": (restored, {"schema_missing"}),
     "too_many_connections": (no_connection_left, {"too_many_connections"}),
