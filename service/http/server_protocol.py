@@ -18,7 +18,8 @@ written is in the kernel, or the socket reports that it is full, as with WebSock
 
     headers ──► body ──► response ──► (the next request)
        │          │         │
-       │          │         └ not read within twice the timeout: aborted; no request is parsed before it is
+       │          │         └ not read within twice the timeout: aborted; no request is parsed before it is;
+       │          │           the last one of a client that ended its side: closed
        │          └ much too large, trailers included: aborted; not complete within twice the timeout: closed
        └ over 32 KiB: 431; not complete within the timeout: 408
 """
@@ -57,6 +58,8 @@ refused."""
 DROPPED_MAX_BYTES = 64 * 1024 * 1024
 """What is read and dropped of a body of known length that was refused: a client that still sends when
 the connection is closed may not get the answer (RFC 9112, section 9.6)."""
+HALF_CLOSED_READ_SECONDS = 2.0
+"""How long a read goes on for a client that ended its side: most of them have closed the other side, too."""
 _END = b"\r\n\r\n"
 """Where headers end, and a chunked body with its trailers."""
 
@@ -128,6 +131,9 @@ class HttpServerProtocol(UpgradeOffers):
         self._body_timer: asyncio.TimerHandle | None = None
         self._listener: Listener | None = None
         self._streams = False
+        self._is_half_closed = False
+        """Whether the client has ended its side of the connection, and reads on."""
+        self._half_closed_timer: asyncio.TimerHandle | None = None
         self._is_lost = False
         # Weak: what a client sent must not stay in memory until a garbage collection once the
         # client has disconnected.
@@ -152,6 +158,8 @@ class HttpServerProtocol(UpgradeOffers):
         if self._is_lost:
             self.loop.call_soon(listener.disconnected)
             return
+        if self._is_half_closed:
+            self.loop.call_soon(self.transport.close)
         if streams:  # a pipelined request behind this one gets no response, and has no timeout
             self._headers_arrived()
             self._body_arrived()
@@ -244,6 +252,9 @@ class HttpServerProtocol(UpgradeOffers):
         super().on_response_complete()
         if self._waiting:
             self._unset_keepalive_if_required()
+        elif self._is_half_closed:
+            self.transport.close()
+            self.abort_after(2 * self.config.request_timeout)
         elif not self.transport.is_closing():
             self.config.sockets.idle(self.transport)
 
@@ -255,6 +266,24 @@ class HttpServerProtocol(UpgradeOffers):
             self._wait(data)
         else:
             self._parse(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Return whether to keep a connection whose client sends no more: until its request is answered.
+
+        The client may have closed the whole connection, which looks the same until something is
+        written: so a read gets little time, and a stream none.
+        """
+        cycle = self.cycle
+        self._is_half_closed = (
+            cycle is not None and not cycle.response_complete and not self._receiving and self._listener is None
+        )
+        if self._is_half_closed and self._half_closed_timer is None and cycle.scope["method"] in {"GET", "HEAD"}:
+            self._half_closed_timer = self.loop.call_later(HALF_CLOSED_READ_SECONDS, self._close_unless_started)
+        return self._is_half_closed
+
+    def _close_unless_started(self) -> None:
+        if not self.cycle.response_started:
+            self.transport.close()
 
     def parse_later(self) -> bool:
         """Parse in the next turn of the event loop, and return whether any data waits."""
@@ -356,6 +385,8 @@ class HttpServerProtocol(UpgradeOffers):
         self._headers_arrived()
         self._body_arrived()
         self._response_flushed()
+        if self._half_closed_timer is not None:
+            self._half_closed_timer.cancel()
         self._drop_waiting()
         self.config.sockets.busy(self.transport)
         super().connection_lost(exc)

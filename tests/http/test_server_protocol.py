@@ -149,6 +149,14 @@ async def read_until(client: socket.socket, end: bytes) -> bytes:
     return answer
 
 
+async def read_all(client: socket.socket) -> bytes:
+    answer = b""
+    async with asyncio.timeout(PATIENCE):
+        while chunk := await asyncio.get_running_loop().sock_recv(client, 65536):
+            answer += chunk
+    return answer
+
+
 # Pipelining.
 
 
@@ -280,6 +288,78 @@ async def test_what_waits_on_all_connections_is_bounded(server: Server, monkeypa
     assert len(server.connections) < 6
     for client in clients:
         client.close()
+
+
+# Clients that end their side, and read on.
+
+
+@pytest.mark.parametrize("path", ["/a", "/large"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_client_that_ends_its_side_is_answered_and_then_hung_up(server: Server, method: str, path: str) -> None:
+    server.may_answer.clear()
+    with await server.connect() as client:
+        await send_all(client, asked("Content-Length: 4", method=method, path=path, close=False) + b"body")
+        client.shutdown(socket.SHUT_WR)
+        await eventually(lambda: server.served == [path] and server.connections[0]._is_half_closed)
+        server.may_answer.set()
+        answer = await read_all(client)
+    assert answer.endswith(BODY if path == "/large" else b"/a;")
+    await eventually(lambda: not server.connections)
+
+
+async def test_pipelined_requests_before_the_end_are_answered(server: Server) -> None:
+    with await server.connect() as client:
+        await send_all(client, gets(5) + gets(1, "/last"))
+        client.shutdown(socket.SHUT_WR)
+        answer = await read_all(client)
+    assert (answer.count(b"HTTP/1.1 200"), answer[-6:]) == (6, b"/last;")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HT",
+        asked("Content-Length: 4", method="POST", path="/a", close=False) + b"bod",
+        asked("Transfer-Encoding: chunked", method="POST", path="/a", close=False) + b"1\r\nx\r\n",
+    ],
+)
+async def test_a_client_that_ends_its_side_within_a_request_is_hung_up_at_once(server: Server, sent: bytes) -> None:
+    with await server.connect() as client:
+        await eventually(lambda: server.connections)
+        await send_all(client, sent)
+        client.shutdown(socket.SHUT_WR)
+        assert await read_all(client) == b""
+
+
+async def test_a_client_that_ends_its_side_after_an_answer_is_hung_up_at_once(server: Server) -> None:
+    with await server.connect() as client:
+        await send_all(client, gets(1, "/a"))
+        await read_until(client, b"/a;")
+        client.shutdown(socket.SHUT_WR)
+        assert await read_all(client) == b""
+
+
+async def test_a_read_for_a_client_that_ended_its_side_is_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_protocol, "HALF_CLOSED_READ_SECONDS", 0.05)
+    server.may_answer.clear()
+    with await server.connect() as client:
+        await send_all(client, gets(1, "/a"))
+        client.shutdown(socket.SHUT_WR)
+        assert await read_all(client) == b""
+    await eventually(lambda: not server.connections)
+
+
+async def test_a_client_that_ends_its_side_and_does_not_read_holds_a_connection_for_a_time(server: Server) -> None:
+    server.config.request_timeout = 0.2
+    with await server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await send_all(client, gets(100, "/large"))
+        client.shutdown(socket.SHUT_WR)
+        await eventually(lambda: server.served)
+        await eventually(lambda: not server.connections)
 
 
 # Sockets.
