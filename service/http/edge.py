@@ -40,6 +40,7 @@ SINGLE_HEADERS = frozenset(
         b"if-match",
         b"last-event-id",
         b"origin",
+        b"webhook-request-origin",
         _TRANSFER_ENCODING,
     }
 )

@@ -2,24 +2,28 @@
 
 ``title`` and ``message`` become title and body; without a title, the first line of the message is
 the title. ``type`` is the severity: ``info`` and ``success`` are ``info``, ``warning`` is
-``warning``, ``failure`` is ``error``. Of attachments the name, type and size are kept, not the
-content. A member that an Apprise URL adds with ``:name=value`` sets ``topic``, ``severity`` or
-``dedup_key`` where it has that name, and is an attribute otherwise.
+``warning``, ``failure`` is ``error``. Of an attachment the size is kept, not the content. A member
+that an Apprise URL adds with ``:name=value`` sets ``topic``, ``severity`` or ``dedup_key`` where it
+has that name, and is an attribute otherwise.
+
+A member with one of these names from which nothing can be read, such as a severity that is none or
+a title that is no text, is an attribute, too.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any
 
 from service.alerts.schemas import AlertIn
 from service.errors import InvalidRequest
 from service.integrations import sanitize
-from service.severity import Severity
+
+if TYPE_CHECKING:
+    from service.severity import Severity
 
 _SEVERITY_OF_TYPE: dict[str, Severity] = {"info": "info", "success": "info", "warning": "warning", "failure": "error"}
-TYPE_MAX = 20
-"""Characters of a type that are looked at."""
-_MEMBERS = {"title", "message", "type", "version", "attachments", "topic", "severity", "dedup_key"}
+_VERSION = "1.0"
+"""Of the format, and so of no interest."""
 
 
 def read(payload: Any) -> AlertIn:
@@ -31,42 +35,54 @@ def read(payload: Any) -> AlertIn:
     """
     if not isinstance(payload, dict):
         raise InvalidRequest("The body must be an Apprise notification: an object with a title and a message.")
-    message, key = payload.get("message"), payload.get("dedup_key")
-    title = payload.get("title")
-    if not (_visible(title) or _visible(message)):
+    title, message, key, kind = (_text(payload.get(name)) for name in ("title", "message", "dedup_key", "type"))
+    if title is None and message is None:
         raise InvalidRequest("The notification has neither a title nor a message.")
-    first = message.strip().partition("\n")[0] if isinstance(message, str) else None
-    extras = {name: value for name, value in payload.items() if name not in _MEMBERS}
-    files = _files(payload.get("attachments"))
+    of_type = _SEVERITY_OF_TYPE.get(sanitize.line(kind).lower()) if kind is not None else None
+    severity = sanitize.severity(payload.get("severity"))
+    topic = sanitize.topic(payload.get("topic"), "default")
+    known = {
+        "title": title,
+        "message": message,
+        "dedup_key": key,
+        "type": of_type,
+        "severity": severity,
+        "topic": topic,
+    }
+    known |= {"version": _VERSION if payload.get("version") == _VERSION else None, "attachments": None}
+    rest = {
+        name: value
+        for name, value in payload.items()
+        if name not in known or (known[name] is None and not _is_empty(value))
+    }
+    if "attachments" in rest:
+        rest["attachments"] = _described(rest["attachments"])
     return AlertIn(
-        topic=sanitize.topic(payload.get("topic"), "default"),
-        severity=_severity(payload),
-        title=sanitize.title(title, first),
+        topic=topic,
+        severity=severity or of_type or "info",
+        title=sanitize.title(title, message and message.strip().partition("\n")[0]),
         body=sanitize.body(message),
-        attributes=sanitize.attributes({**extras, **({"attachments": files} if files else {})}),
-        dedup_key=sanitize.key(key) if isinstance(key, str) else None,
+        attributes=sanitize.attributes(rest),
+        dedup_key=sanitize.key(key) if key is not None else None,
     )
 
 
-def _visible(value: Any) -> str:
-    return sanitize.line(value) if isinstance(value, str) else ""
+def _text(value: Any) -> str | None:
+    """Return a text that is not blank."""
+    return value if isinstance(value, str) and sanitize.line(value) else None
 
 
-def _severity(payload: dict[str, Any]) -> Severity:
-    if (severity := payload.get("severity")) in get_args(Severity):
-        return cast("Severity", severity)
-    kind = payload.get("type")
-    return _SEVERITY_OF_TYPE.get(kind[:TYPE_MAX].lower(), "info") if isinstance(kind, str) else "info"
+def _is_empty(value: Any) -> bool:
+    return not sanitize.line(value) if isinstance(value, str) else value in (None, [], {})
 
 
-def _files(attachments: Any) -> list[dict[str, Any]]:
-    """Return the names, types and sizes of attachments; their content comes in base64."""
-    return [
-        {"filename": file.get("filename"), "mimetype": file.get("mimetype"), "bytes": _size(file.get("base64"))}
-        for file in (attachments if isinstance(attachments, list) else ())
-        if isinstance(file, dict)
-    ]
-
-
-def _size(base64: Any) -> int:
-    return len(base64.rstrip("=")) * 3 // 4 if isinstance(base64, str) else 0
+def _described(attachments: Any) -> Any:
+    """Return attachments with their sizes in place of their content, which comes in base64."""
+    match attachments:
+        case list():
+            return [_described(one) if isinstance(one, dict) else one for one in attachments]
+        case {"base64": str(content)}:
+            size = len(content.rstrip("=")) * 3 // 4
+            return {name: value for name, value in attachments.items() if name != "base64"} | {"bytes": size}
+        case _:
+            return attachments

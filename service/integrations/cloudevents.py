@@ -26,19 +26,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, cast, get_args
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from pydantic import ValidationError
 
 from service.alerts.fields import ATTRIBUTES_MAX_BYTES
 from service.alerts.late_posts import Occurrence
 from service.alerts.schemas import AlertIn
-from service.errors import InvalidRequest, MalformedRequest, UnsupportedMedia
+from service.errors import InvalidRequest, UnsupportedMedia
 from service.events.idempotency import IdempotencyKey, content_hash
+from service.http.header_text import header_text
 from service.http.request_body import BATCH_VALUES_MAX, decoded, parse_json
 from service.integrations import sanitize
-from service.severity import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +54,7 @@ MEMBERS_MAX = 1_000
 """Attributes of an event, its extensions included."""
 _PREFIX = "ce-"
 _NAME = re.compile(r"[a-z0-9]+")
+BASE64_PATTERN = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _IN_QUOTES = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
@@ -71,7 +72,7 @@ def read_binary(headers: Mapping[str, str], media: str, body: bytes) -> dict[str
     if not event:
         raise UnsupportedMedia(f"Send {STRUCTURED}, {BATCHED}, or the headers ce-id, ce-source, ce-type.")
     if media:
-        event["datacontenttype"] = headers["content-type"]
+        event["datacontenttype"] = header_text("content-type", headers["content-type"])
     if not body:
         return event
     if media == "application/json" or media.endswith("+json"):
@@ -87,15 +88,12 @@ def _header(name: str, value: str) -> str:
     """Decode a header (section 3.1.3.2): quotes first, then percent-encoded UTF-8, or UTF-8 as it is.
 
     Raises:
-        MalformedRequest: it is neither. With replacement characters, two ids might be one.
+        MalformedRequest: it is neither.
 
     """
     if quoted := _IN_QUOTES.fullmatch(value):
         value = re.sub(r"\\(.)", r"\1", quoted[1])
-    try:
-        return unquote_to_bytes(value.encode("latin-1")).decode()
-    except UnicodeDecodeError:
-        raise MalformedRequest(f"The header {sanitize.cut(name, 100)} is not percent-encoded UTF-8.") from None
+    return header_text(name, unquote(value, "latin-1"))
 
 
 def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
@@ -110,10 +108,9 @@ def alert_of(event: Any) -> tuple[AlertIn, IdempotencyKey]:
     fields = data if isinstance(data, dict) else {}
     subject = f"{event['type']}: {event['subject']}" if event.get("subject") else event["type"]
     key = event.get("dedupkey")
-    severity = event.get("severity")
     alert = AlertIn(
         topic=sanitize.topic(event.get("topic"), "") or sanitize.topic(event["type"], "default"),
-        severity=cast("Severity", severity) if severity in get_args(Severity) else "info",
+        severity=sanitize.severity(event.get("severity")) or "info",
         title=sanitize.title(fields.get("title"), subject),
         body=sanitize.body(fields.get("body"), fields.get("message"), data),
         attributes={"cloudevent": event} if _fits(event) else _without_data(event, ATTRIBUTES_MAX_BYTES),
@@ -154,9 +151,18 @@ def _validate(value: Any) -> dict[str, Any]:
             raise InvalidRequest(
                 f"The attribute {sanitize.cut(name, 100)} must be text, a boolean or an integer of 32 bits."
             )
-    if "data" in event and "data_base64" in event:
-        raise InvalidRequest("A CloudEvent has data or data_base64, not both.")
+    if "data_base64" in event:
+        _require_base64(event)
     return event
+
+
+def _require_base64(event: dict[str, Any]) -> None:
+    if "data" in event:
+        raise InvalidRequest("A CloudEvent has data or data_base64, not both.")
+    try:
+        base64.b64decode(event["data_base64"], validate=True)
+    except (TypeError, ValueError):
+        raise InvalidRequest("data_base64 must be text in base64 with its padding (RFC 4648, section 4).") from None
 
 
 def _is_integer(value: Any) -> bool:

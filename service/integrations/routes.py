@@ -269,7 +269,11 @@ _EVENT = named(
             "specversion": {"type": "string", "enum": ["1.0"]},
             **{name: {"type": "string", "pattern": VISIBLE_PATTERN} for name in cloudevents.REQUIRED},
             "data": {"description": "any JSON; not together with `data_base64`"},
-            "data_base64": {"type": "string", "description": "binary data"},
+            "data_base64": {
+                "type": "string",
+                "pattern": cloudevents.BASE64_PATTERN,
+                "description": "binary data, in base64",
+            },
         },
         "additionalProperties": True,
         "description": (

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -30,10 +31,11 @@ from service.alerts.fields import (
 from service.alerts.schemas import AlertLink
 from service.errors import InvalidRequest
 from service.events.idempotency import content_hash
+from service.severity import Severity
 from service.topics import TOPIC_CHARACTERS, TOPIC_MAX, is_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from service.alerts.ingest import RoomForAlert
     from service.alerts.schemas import AlertIn
@@ -113,6 +115,12 @@ def topic(value: object, otherwise: str) -> str:
         f"{cut(str(value), TOPIC_MAX)!r} is no topic: send dot-separated parts of a-z, 0-9, _ and -,"
         f" at most {TOPIC_MAX} characters."
     )
+
+
+def severity(value: object) -> Severity | None:
+    """Return the severity that ``value`` names in any case, if it names one."""
+    named = line(value).lower() if isinstance(value, str) else None
+    return cast("Severity", named) if named in get_args(Severity) else None
 
 
 def link(name: str, url: object) -> AlertLink | None:
@@ -232,13 +240,12 @@ def _without_largest(value: dict[str, Any], shortest: dict[str, Any], max_bytes:
     """Leave out the largest members of ``value``, until what is ``shortest`` of it fits."""
     excess = len(encoded(shortest)) - max_bytes
     left_out: set[str] = set()
-    for name in sorted(value, key=lambda name: len(encoded(value[name])), reverse=True):
+    names = zip(value, shortest, strict=False)  # in the same order; ``truncated`` may be the last one
+    for _, short in sorted(names, key=lambda pair: len(encoded(value[pair[0]])), reverse=True):
         if excess <= 0:
             break
-        short = cut(name, _LENGTHS[-1])
-        if short not in left_out:
-            left_out.add(short)
-            excess -= len(encoded({short: shortest[short]})) - 1  # braces of two bytes, a comma of one
+        left_out.add(short)
+        excess -= len(encoded({short: shortest[short]})) - 1  # braces of two bytes, a comma of one
     return {name: member for name, member in shortest.items() if name not in left_out} | {"truncated": True}
 
 
@@ -246,10 +253,30 @@ def _shorten(value: Any, length: int) -> Any:
     if isinstance(value, str):
         return cut(value, length)
     if isinstance(value, dict):
-        return {cut(name, length): _shorten(item, length) for name, item in value.items()}
+        names = _renamed(value, lambda name: cut(name, length))
+        return {name: _shorten(item, length) for name, item in zip(names, value.values(), strict=True)}
     if isinstance(value, list):
         return [_shorten(item, length) for item in value]
     return value
+
+
+def _renamed(names: Iterable[str], rename: Callable[[str], str]) -> Iterable[str]:
+    """Return new names, with numbers where two would be one: ``a``, ``a (2)``. Who keeps a name has it first."""
+    renamed = {name: rename(name) for name in names}
+    if len(set(renamed.values())) == len(renamed):
+        return renamed.values()
+    taken = {name for name, new in renamed.items() if name == new}
+    collisions: Counter[str] = Counter()
+    for name, new in renamed.items():
+        if name == new:
+            continue
+        numbered = new
+        while numbered in taken:
+            collisions[new] += 1
+            numbered = f"{new} ({collisions[new] + 1})".lstrip()
+        taken.add(numbered)
+        renamed[name] = numbered
+    return renamed.values()
 
 
 def _clean(value: Any, depth: int) -> Any:
@@ -260,7 +287,8 @@ def _clean(value: Any, depth: int) -> Any:
         case dict() | list() if depth == 0:
             return cut(NOT_IN_TEXT.sub(" ", encoded(value).decode()), _LENGTHS[0])
         case dict():
-            return {line(name): _clean(item, depth - 1) for name, item in value.items()}
+            names = _renamed(value, line)
+            return {name: _clean(item, depth - 1) for name, item in zip(names, value.values(), strict=True)}
         case list():
             return [_clean(item, depth - 1) for item in value]
         case _:

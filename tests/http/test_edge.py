@@ -171,6 +171,7 @@ TWICE = [
     ["Last-Event-ID: 1", "Last-Event-ID: 2"],
     ["Origin: http://node", "Origin: http://node"],
     ["ce-id: 1", "CE-ID: 2"],
+    ["WebHook-Request-Origin: a.example", "WebHook-Request-Origin: b.example"],
 ]
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import socket
+import time
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -12,7 +16,7 @@ import pytest
 
 from service.http.openapi import operations
 from service.settings import LimitSettings, Settings
-from tests.harness import PLAIN, ROOT, serving, token
+from tests.harness import PATIENCE, PLAIN, ROOT, eventually, serving, token
 from tests.http.test_edge import asked, exchange, head_of, port_of
 from tests.test_bounds import document
 
@@ -154,8 +158,13 @@ def test_a_compressed_body_is_refused(rest: httpx2.Client, entrance: str) -> Non
     [
         ("ce-subject", "m%C3%BCnchen", 201, "t: münchen"),
         ("ce-subject", "münchen".encode(), 201, "t: münchen"),
-        ("ce-subject", b"m\xfcnchen", 400, "The header ce-subject is not percent-encoded UTF-8."),
-        ("ce-id", "a%FF", 400, "The header ce-id is not percent-encoded UTF-8."),
+        (
+            "ce-subject",
+            b"m\xfcnchen",
+            400,
+            "The header ce-subject is not UTF-8: it has the byte 0xFC. Send it as UTF-8.",
+        ),
+        ("ce-id", "a%FF", 400, "The header ce-id is not UTF-8: it has the byte 0xFF. Send it as UTF-8."),
     ],
 )
 def test_a_header_of_an_event_is_utf_8(
@@ -216,6 +225,56 @@ def test_an_address_that_is_not_encoded_is_refused_with_what_to_do(lenient: Node
     answer = exchange(port_of(lenient), b"GET /v1/alerts?q=m\xc3\xbcnchen HTTP/1.1\r\nHost: node\r\n\r\n")
     assert head_of(answer)[0] == 400
     assert b"percent-encode its address as UTF-8." in answer
+
+
+# Connections.
+
+
+def half_closed(node: Node, request: bytes, first: bytes = b"") -> bytes:
+    """Send a request, read until ``first`` has come, end this side, and return all that comes."""
+    with closing(socket.create_connection(("127.0.0.1", port_of(node)), timeout=PATIENCE)) as client:
+        client.sendall(request)
+        answer = b""
+        while first not in answer:
+            chunk = client.recv(65536)
+            assert chunk, answer
+            answer += chunk
+        client.shutdown(socket.SHUT_WR)
+        ends_at = time.monotonic() + PATIENCE
+        while chunk := client.recv(65536):
+            assert time.monotonic() < ends_at
+            answer += chunk
+    return answer
+
+
+def test_a_client_that_ends_its_side_after_a_request_is_answered(lenient: Node) -> None:
+    bearer = f"Authorization: Bearer {token('billing', EVERYTHING)}"
+    body = b'{"title":"nc -N"}'
+    lines = (bearer, "Content-Type: application/json", f"Content-Length: {len(body)}")
+    posting = asked(*lines, method="POST", path="/v1/alerts", close=False) + body
+    assert head_of(half_closed(lenient, posting))[0] == 201
+    assert head_of(half_closed(lenient, asked(bearer, path="/v1/alerts?limit=1", close=False)))[0] == 200
+
+
+@pytest.mark.parametrize("first", [b"", b"welcome"])
+async def test_a_stream_whose_client_ends_its_side_ends(lenient: Node, first: bytes) -> None:
+    bearer = f"Authorization: Bearer {token('dave', EVERYTHING)}"
+    request = asked(bearer, "Accept: text/event-stream", path="/v1/events", close=False)
+    answer = await asyncio.to_thread(half_closed, lenient, request, first)
+    assert not answer or head_of(answer)[0] == 200
+    await eventually(lambda: _has_no_stream(lenient, "dave"))
+
+
+async def test_a_poll_whose_client_ends_its_side_ends(lenient: Node) -> None:
+    request = asked(f"Authorization: Bearer {token('dave', EVERYTHING)}", path="/v1/events?wait=60&after=latest")
+    begun = time.monotonic()
+    assert await asyncio.to_thread(half_closed, lenient, request) == b""
+    assert time.monotonic() - begun < PATIENCE
+
+
+async def _has_no_stream(node: Node, recipient: str) -> bool:
+    opened = "SELECT 1 FROM connections WHERE recipient = $1 AND transport = 'sse' AND closed_at IS NULL"
+    return not await node.sql(opened, recipient)
 
 
 # Methods.

@@ -10,6 +10,8 @@ from urllib.parse import quote, urlsplit
 import apprise
 import pytest
 
+from service.errors import InvalidRequest
+from service.integrations.apprise import read
 from tests.harness import WRITE, Node, token
 
 if TYPE_CHECKING:
@@ -68,3 +70,48 @@ async def test_what_is_no_notification_is_refused(lenient: Node) -> None:
         for body, status in ((b"{", 400), (b"{}", 422)):
             answer = await client.post(PATH, content=body, headers={"Content-Type": "application/json"})
             assert answer.status_code == status
+
+
+# What Apprise does not send, and others do.
+
+TEXTS = {"title": "Backup failed", "message": "x"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "becomes"),
+    [
+        ({"severity": "CRITICAL", "type": "warning"}, {"severity": "critical", "attributes": {}}),
+        ({"type": "Failure"}, {"severity": "error", "attributes": {}}),
+        ({"severity": "urgent", "type": "warning"}, {"severity": "warning", "attributes": {"severity": "urgent"}}),
+        ({"severity": 5}, {"severity": "info", "attributes": {"severity": 5}}),
+        ({"type": "fatal"}, {"severity": "info", "attributes": {"type": "fatal"}}),
+        ({"type": ["info"]}, {"severity": "info", "attributes": {"type": ["info"]}}),
+        ({"dedup_key": 5}, {"dedup_key": None, "attributes": {"dedup_key": 5}}),
+        ({"dedup_key": False}, {"dedup_key": None, "attributes": {"dedup_key": False}}),
+        ({"message": {"a": 1}}, {"body": None, "attributes": {"message": {"a": 1}}}),
+        ({"title": 7}, {"title": "x", "attributes": {"title": 7}}),
+        ({"version": "2.0"}, {"attributes": {"version": "2.0"}}),
+        ({"attachments": ["a.log"]}, {"attributes": {"attachments": ["a.log"]}}),
+        ({"attachments": "a.log"}, {"attributes": {"attachments": "a.log"}}),
+        ({"attachments": {"url": "a.log"}}, {"attributes": {"attachments": {"url": "a.log"}}}),
+        (
+            {"attachments": {"filename": "a.log", "base64": "eHh4", "sha": "x"}},
+            {"attributes": {"attachments": {"filename": "a.log", "bytes": 3, "sha": "x"}}},
+        ),
+        ({"attachments": [7, {"base64": 7}]}, {"attributes": {"attachments": [7, {"base64": 7}]}}),
+        (
+            {"version": "1.0", "attachments": [], "dedup_key": " ", "severity": None, "type": ""},
+            {"severity": "info", "dedup_key": None, "attributes": {}},
+        ),
+        ({"a b": 1, "a  b": 2, "a\u0001b": 3}, {"attributes": {"a b": 1, "a b (2)": 2, "a b (3)": 3}}),
+    ],
+)
+def test_what_a_member_says_is_read_or_kept(sent: dict[str, Any], becomes: dict[str, Any]) -> None:
+    alert = read({**TEXTS, **sent}).model_dump()
+    assert {name: alert[name] for name in becomes} == becomes
+
+
+def test_a_title_or_a_message_must_be_text() -> None:
+    for payload in ({"title": 7}, {"message": {"a": 1}}, {"title": " ", "message": "\u0001"}):
+        with pytest.raises(InvalidRequest, match="neither a title nor a message"):
+            read(payload)

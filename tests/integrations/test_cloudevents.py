@@ -7,6 +7,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
@@ -96,6 +97,19 @@ async def test_each_event_of_a_batch_is_answered_by_itself(lenient: Node) -> Non
     assert answer["results"][4] == {**answer["results"][0], "replayed": True}
     assert answer["results"][2]["seq"] == answer["results"][0]["seq"] + 1
     assert (await structured(lenient, [], 200, "application/cloudevents-batch+json"))["results"] == []
+
+
+@pytest.mark.parametrize("data", [5, "!!!", "YQ", "YQ=", "YQ==\n", "Y-_=", "é", ["YQ=="], {}, False])
+async def test_binary_data_that_is_not_base64_is_refused(lenient: Node, data: Any) -> None:
+    refused = await structured(lenient, wire(data_base64=data), 422)
+    assert refused["detail"] == "data_base64 must be text in base64 with its padding (RFC 4648, section 4)."
+
+
+async def test_binary_data_is_kept_as_it_is_and_a_severity_read_in_any_case(lenient: Node) -> None:
+    for data in ("", "YQ==", "++//"):
+        alert = await structured(lenient, wire(data_base64=data, severity="CRITICAL"))
+        assert alert["attributes"]["cloudevent"]["data_base64"] == data
+        assert (alert["severity"], alert["attributes"]["cloudevent"]["severity"]) == ("critical", "CRITICAL")
 
 
 async def test_what_cannot_be_read_is_refused(lenient: Node) -> None:

@@ -194,7 +194,7 @@ def test_the_type_of_a_notification_is_the_severity_unless_it_says_one(payload: 
         ({"message": "\nDisk full.\nTwice."}, "Disk full.", "\nDisk full.\nTwice."),
         ({"title": " ", "message": "Disk full."}, "Disk full.", "Disk full."),
         ({"title": "Backup failed"}, "Backup failed", None),
-        ({"title": "t" * 500, "message": 7}, "t" * 199 + "…", None),
+        ({"title": "t" * 500, "message": " "}, "t" * 199 + "…", None),
     ],
 )
 def test_a_notification_has_a_title_and_a_body(payload: dict[str, Any], title: str, body: str | None) -> None:
@@ -218,14 +218,10 @@ def test_a_member_that_the_address_adds_is_a_field_or_an_attribute() -> None:
 
 
 def test_of_an_attachment_its_name_type_and_size_are_kept() -> None:
-    files = [{"filename": "a.log", "mimetype": "text/plain", "base64": "YWJjZA=="}, {"filename": "b"}, "odd"]
+    files = [{"filename": "a.log", "mimetype": "text/plain", "base64": "YWJjZA=="}, {"filename": "b"}]
     assert apprise.read({"title": "a", "attachments": files}).attributes == {
-        "attachments": [
-            {"filename": "a.log", "mimetype": "text/plain", "bytes": 4},
-            {"filename": "b", "mimetype": None, "bytes": 0},
-        ]
+        "attachments": [{"filename": "a.log", "mimetype": "text/plain", "bytes": 4}, {"filename": "b"}]
     }
-    assert apprise.read({"title": "a", "attachments": "odd"}).attributes == {}
 
 
 @pytest.mark.parametrize("payload", [[], None, {}, {"title": "", "message": " "}, {"title": 7, "type": "info"}])
@@ -399,7 +395,7 @@ def test_headers_of_a_binary_event_are_percent_decoded_and_unquoted() -> None:
 
 @pytest.mark.parametrize("value", ["%FF", "\xff", "%ED%A0%80"])
 def test_a_header_that_is_not_utf_8_is_refused(value: str) -> None:
-    with pytest.raises(MalformedRequest, match="The header ce-id is not percent-encoded UTF-8"):
+    with pytest.raises(MalformedRequest, match="The header ce-id is not UTF-8"):
         cloudevents.read_binary({**BINARY, "ce-id": value}, "", b"")
 
 

@@ -108,6 +108,33 @@ def test_attributes_that_no_alert_may_have_become_text(value: dict[str, Any], ke
     assert sanitize.attributes(value) == kept
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ({"a b": 1, "a  b": 2, "a\x01b": 3}, {"a b": 1, "a b (2)": 2, "a b (3)": 3}),
+        ({"a  b": 1, "a\tb": 2}, {"a b": 1, "a b (2)": 2}),
+        ({"a  b": 1, "a b": 2}, {"a b (2)": 1, "a b": 2}),
+        ({"a  b": 1, "a b": 2, "a b (2)": 3}, {"a b (3)": 1, "a b": 2, "a b (2)": 3}),
+        ({"labels": {"a": 1, " a": 2}}, {"labels": {"a": 1, "a (2)": 2}}),
+        ({"l": [{"a": 1, "a ": 2}]}, {"l": [{"a": 1, "a (2)": 2}]}),
+    ],
+)
+def test_names_that_would_be_one_are_numbered(value: dict[str, Any], kept: dict[str, Any]) -> None:
+    assert sanitize.attributes(value) == kept
+
+
+def test_long_names_that_would_be_cut_to_one_are_numbered() -> None:
+    value = {"x" * 5000 + str(number): number for number in range(3)} | {"y": "y" * 20_000}
+    kept = sanitize.attributes(value)
+    assert sorted(item for name, item in kept.items() if name.startswith("x")) == [0, 1, 2]
+
+
+def test_of_names_that_would_be_cut_to_one_the_largest_are_left_out() -> None:
+    value = {"x" * 100 + str(number): ["y" * 40] * (number * 50 + 1) for number in range(5)}
+    kept = sanitize.attributes(value, 4096)
+    assert [len(item) for name, item in kept.items() if name != "truncated"] == [1, 51]
+
+
 def test_attributes_that_are_too_deep_are_text_from_there_on() -> None:
     value: Any = 1
     for level in range(9, 0, -1):
