@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID  # noqa: TC003 - as below
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
+from pydantic import BeforeValidator
 
 from service.alerts import schemas, shown
 from service.alerts.commands import AddComment, ChangeStatus
@@ -22,6 +24,7 @@ from service.database.ids import uuid7
 from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded
 from service.events.idempotency import IdempotencyKey
 from service.http.authentication import Bearer, MayRead
+from service.http.header_text import header_text
 from service.http.openapi import headers, json_operation, refusals
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import provided
@@ -34,6 +37,7 @@ Manager = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, limit="write"
 Resolver = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.ALERTS_WRITE, limit="write"))]
 ProvidedCommitter = Annotated[Committer, Depends(provided(Committer))]
 
+_key_text = partial(header_text, "idempotency-key")
 _ACTING = refusals(NotFound, ActionConflict, Overloaded, OutcomeUnknown)
 
 
@@ -74,7 +78,9 @@ async def post_comment(
     principal: Manager,
     alert_id: AlertId,
     body: Annotated[schemas.CommentIn, Depends(json_body(schemas.CommentIn))],
-    idempotency_key: Annotated[Name | None, Header(description="makes a retry safe, for 24 hours")] = None,
+    idempotency_key: Annotated[
+        Name | None, BeforeValidator(_key_text), Header(description="makes a retry safe, for 24 hours")
+    ] = None,
 ) -> Response:
     """Comment on an alert, whatever its status; 413 where the alert leaves too little room in an event."""
     key = IdempotencyKey.of(idempotency_key, [str(alert_id), body.text]) if idempotency_key is not None else None

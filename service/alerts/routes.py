@@ -35,6 +35,7 @@ from service.errors import (
 )
 from service.http.authentication import Bearer, MayRead
 from service.http.fast_route import FastRoute
+from service.http.header_text import header_text
 from service.http.openapi import fast_operation, headers, refusals, schema_of
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import part
@@ -64,7 +65,7 @@ async def post_alert(request: Request) -> Response:
     principal = await _writer(request)
     alert = await read_model(request, schemas.AlertIn)
     key = request.headers.get("idempotency-key")
-    if key is not None and not is_subject(key):
+    if key is not None and not is_subject(key := header_text("idempotency-key", key)):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
     item = accept(alert, principal, datetime.now(UTC), idempotency_key(key, alert))
     return created(principal, await part(request, Committer).store(item), alert)

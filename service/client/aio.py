@@ -127,7 +127,7 @@ class AsyncClient:
         return RetryingPost(self._retry, self._send, asyncio.sleep, refreshable=callable(self._token))
 
     async def _send(self, call: Call) -> Reply | Unreachable:
-        headers = {**call.headers, "Authorization": authorization(await self._bearer())}
+        headers = httpx2.Headers({**call.headers, "Authorization": authorization(await self._bearer())}, "utf-8")
         try:
             async with asyncio.timeout(call.seconds):
                 response = await self._http.post(call.path, content=call.content, headers=headers, timeout=call.seconds)

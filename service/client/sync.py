@@ -121,7 +121,7 @@ class Client:
         return RetryingPost(self._retry, self._send, _sleep, refreshable=callable(self._token))
 
     async def _send(self, call: Call) -> Reply | Unreachable:
-        headers = {**call.headers, "Authorization": authorization(await self._bearer())}
+        headers = httpx2.Headers({**call.headers, "Authorization": authorization(await self._bearer())}, "utf-8")
         try:
             response = self._http.post(call.path, content=call.content, headers=headers, timeout=call.seconds)
         except httpx2.RequestError as error:

@@ -196,7 +196,7 @@ async def test_of_many_who_acknowledge_at_once_one_has_it(team: Team) -> None:
 
 
 def comment(client: httpx2.Client, alert: dict[str, Any], text: object, key: str | None = None) -> httpx2.Response:
-    headers = {"Idempotency-Key": key} if key else {}
+    headers = {b"Idempotency-Key": key.encode()} if key else {}
     return client.post(f"/v1/alerts/{alert['id']}/comments", json={"text": text}, headers=headers)
 
 
@@ -212,13 +212,20 @@ def test_a_comment_is_kept_whatever_became_of_the_alert(team: Team) -> None:
 
 
 def test_a_comment_that_is_sent_again_with_its_key_is_made_once(team: Team) -> None:
-    alert, key = team.post(), uuid.uuid4().hex
+    alert, key = team.post(), uuid.uuid4().hex + "ü" * 150
     first = comment(team.ann, alert, "Looking.", key)
     again = comment(team.ann, alert, "Looking.", key)
     assert (again.status_code, again.content, again.headers["idempotency-replayed"]) == (201, first.content, "true")
     assert comment(team.ann, alert, "Something else.", key).json()["code"] == "idempotency_mismatch"
     assert comment(team.bob, alert, "Looking.", key).status_code == 201
     assert team.kinds(alert) == ["created", "commented", "commented"]
+
+
+def test_the_key_of_a_comment_is_utf_8_too(team: Team) -> None:
+    path = f"/v1/alerts/{team.post()['id']}/comments"
+    answer = team.ann.post(path, json={"text": "Looking."}, headers=[(b"Idempotency-Key", b"schl\xfcssel")])
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    assert "idempotency-key is not UTF-8" in answer.json()["detail"]
 
 
 def test_a_comment_that_cannot_be_shown_is_refused(team: Team) -> None:

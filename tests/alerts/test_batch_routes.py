@@ -68,9 +68,10 @@ def test_an_item_is_answered_as_a_single_post_would_be(rest: httpx2.Client) -> N
         assert found[1:3] == [rest.post("/v1/alerts", json=alert).json() for alert in alerts[1:3]]
 
 
-def test_an_idempotency_key_means_the_same_in_a_batch_and_alone(rest: httpx2.Client) -> None:
-    key = uuid.uuid4().hex
-    alone = rest.post("/v1/alerts", json={"title": "once"}, headers={"Idempotency-Key": key}).json()
+@pytest.mark.parametrize("text", ["a", "schlüssel-1", "Ä", "数据库", "a%20b"])
+def test_an_idempotency_key_means_the_same_in_a_batch_and_alone(rest: httpx2.Client, text: str) -> None:
+    key = uuid.uuid4().hex + text
+    alone = rest.post("/v1/alerts", json={"title": "once"}, headers={b"Idempotency-Key": key.encode()}).json()
     batch = [
         {"title": "once", "idempotency_key": key},
         {"title": "other", "idempotency_key": key},
@@ -83,7 +84,7 @@ def test_an_idempotency_key_means_the_same_in_a_batch_and_alone(rest: httpx2.Cli
     assert first[3] == first[2] | {"replayed": True}
     again = results(rest.post(BATCH, content=lines(*batch), headers=NDJSON))
     assert again[2:] == [first[3], first[3]]
-    posted = rest.post("/v1/alerts", json={"title": "new"}, headers={"Idempotency-Key": key + "'"})
+    posted = rest.post("/v1/alerts", json={"title": "new"}, headers={b"Idempotency-Key": f"{key}'".encode()})
     assert (posted.json()["id"], posted.headers["idempotency-replayed"]) == (first[2]["id"], "true")
 
 

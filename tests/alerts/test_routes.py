@@ -281,14 +281,21 @@ async def test_of_many_at_once_with_one_key_and_two_alerts_one_alert_is_stored(l
 
 
 def test_a_key_is_a_printable_name(rest: httpx2.Client) -> None:
-    for key in ("", "x" * 201, "a\tb", "a\x85b"):
-        answer = rest.post("/v1/alerts", json=ALERT, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
+    for key in ("", "x" * 201, "a\tb", "a\x85b", "é" * 201):
+        answer = rest.post("/v1/alerts", json=ALERT, headers=[(b"Idempotency-Key", key.encode())])
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
         assert "Idempotency-Key" in answer.json()["detail"]
 
 
-def test_a_key_may_be_200_characters_long(rest: httpx2.Client) -> None:
-    key = {"Idempotency-Key": uuid.uuid4().hex.ljust(200, "x")}
+def test_a_key_that_is_not_utf_8_is_refused_with_what_to_do(rest: httpx2.Client) -> None:
+    answer = rest.post("/v1/alerts", json=ALERT, headers=[(b"Idempotency-Key", b"schl\xfcssel")])
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    assert answer.json()["detail"] == "The header idempotency-key is not UTF-8: it has the byte 0xFC. Send it as UTF-8."
+
+
+@pytest.mark.parametrize("character", ["x", "é", "Ä", "数"])
+def test_a_key_may_be_200_characters_long(rest: httpx2.Client, character: str) -> None:
+    key = {b"Idempotency-Key": uuid.uuid4().hex.ljust(200, character).encode()}
     first = rest.post("/v1/alerts", json=ALERT, headers=key)
     assert rest.post("/v1/alerts", json=ALERT, headers=key).content == first.content
 

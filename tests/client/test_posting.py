@@ -216,8 +216,8 @@ async def test_a_batch_that_breaks_off_says_what_was_stored(proxy: FlakyProxy) -
 
 
 async def test_a_key_that_the_user_chose_holds_across_clients(lenient: Node) -> None:
-    first = await post(lenient.base, "Job failed", idempotency_key="job-1")
-    again = await post(lenient.base, "Job failed", idempotency_key="job-1")
+    first = await post(lenient.base, "Job failed", idempotency_key="größe-数-1")
+    again = await post(lenient.base, "Job failed", idempotency_key="größe-数-1")
     assert (again.seq, first.replayed, again.replayed) == (first.seq, False, True)
 
 

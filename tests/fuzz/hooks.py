@@ -141,7 +141,9 @@ def before_load_schema(_context: HookContext, raw_schema: dict[str, Any]) -> Non
 
 @schemathesis.hook
 def before_call(_context: HookContext, case: Case[Any], _kwargs: dict[str, Any]) -> None:
-    """Poll for a moment only."""
+    """Poll for a moment only, and send a key as UTF-8: headers are sent as Latin-1 otherwise."""
+    if isinstance(key := case.headers.get("Idempotency-Key"), str):
+        case.headers["Idempotency-Key"] = key.encode().decode("latin-1")
     declared = {parameter.name for parameter in case.operation.query}
     if "wait" in declared:
         case.query["wait"] = _soon(case.query.get("wait", 0))
