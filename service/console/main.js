@@ -71,7 +71,7 @@ const signIn = new SignIn({
   },
   onBegin: (subject) => {
     askForNames(async (subjects) => (await signIn.session?.names(subjects)) ?? {});
-    page.who.replaceChildren(person("", subject));
+    page.who.textContent = subject; // The server may refuse the token, and then its names, too.
   },
   onEnd: clear,
   onToken: (token, renewal) => {
