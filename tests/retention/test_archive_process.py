@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from service.database.engine import address_of, parse_url
+from service.database.engine import parse_url
+from service.database.libpq import connect_session
 from service.errors import ArchiveDamaged, ArchiveFailed
 from service.retention import runner
 from service.retention.archive_file import ArchivedEvent, find_archives, open_archive
@@ -71,7 +72,7 @@ def archives_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let retention archive without a child, which has the lowest priority, and waits for a busy machine."""
 
     async def archive(url: URL, first_seq: int, last_seq: int, folder: Path) -> Path:
-        connection = await asyncpg.connect(address_of(url))
+        connection = await connect_session(url)
         try:
             return await write_archive(connection, first_seq, last_seq, folder)
         finally:
