@@ -31,6 +31,7 @@ from service.auth.jwks import UnknownKeyId
 from service.auth.keys import ALGORITHMS
 from service.auth.principal import Scope
 from service.errors import TokenInvalid, TokenRevoked
+from service.settings.parsing import unique
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -195,7 +196,7 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     try:
         header, claims, _signature = map(_decoded, token.split("."))
-        read = [json.loads(part.decode(), object_pairs_hook=_unique) for part in (header, claims)]
+        read = [json.loads(part.decode(), object_pairs_hook=unique) for part in (header, claims)]
     except (ValueError, RecursionError):  # what json and base64 raise for hostile input
         read = []
     match read:
@@ -211,13 +212,6 @@ def _decoded(part: str) -> bytes:
     if base64url_encode(decoded) != part.encode():
         raise ValueError("another spelling of the same bytes")
     return decoded
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a duplicate name")
-    return fields
 
 
 def _verified(token: str, issuer: Issuer, kid: str | None, alg: object) -> dict[str, Any]:

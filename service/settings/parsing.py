@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -89,7 +90,7 @@ def _json_list(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        read = json.loads(value, object_pairs_hook=_unique)
+        read = json.loads(value, object_pairs_hook=unique)
     except _Duplicate:
         raise
     except (ValueError, RecursionError):
@@ -103,12 +104,12 @@ class _Duplicate(ValueError):
     """A name is there twice, and only one of its values could count."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the values by name. A name that is there twice is refused, because one value would be ignored."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Duplicate(f"{next(name for name in names if names.count(name) > 1)} is there twice")
+        counts = Counter(name for name, _ in pairs)
+        raise _Duplicate(f"{next(name for name in counts if counts[name] > 1)} is there twice")
     return values
 
 
@@ -116,7 +117,7 @@ def _pairs(value: str, example: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
     if not all(name.strip() and equals for name, equals, _ in pairs):
         raise ValueError(f"write pairs such as {example}")
-    return _unique([(name.strip(), text.strip()) for name, _, text in pairs])
+    return unique([(name.strip(), text.strip()) for name, _, text in pairs])
 
 
 def _filled(value: _T) -> _T:
@@ -131,7 +132,7 @@ def _severity_map(value: object) -> object:
     if not isinstance(value, str):
         return value
     named = _pairs(value, "ticket=warning, p1=critical")
-    return {**DEFAULT_SEVERITY_MAP, **_unique([(name.lower(), severity) for name, severity in named.items()])}
+    return {**DEFAULT_SEVERITY_MAP, **unique([(name.lower(), severity) for name, severity in named.items()])}
 
 
 def _parameters(value: object) -> object:
