@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytest_plugins = [
     "tests.tiers",
     "tests.fixtures.recorded_database",
+    "tests.fixtures.nothing_set",
     "tests.fixtures.notifications",
     "tests.fixtures.small_log",
     "tests.fixtures.open_ledger",

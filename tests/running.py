@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+FIRST_EVENTS = [
+    "event 1 alert.created Backup failed",
+    "event 2 alert.created Disk is 91 % full",
+    "event 3 alert.created Disk is 97 % full",
+    "event 4 alert.acknowledged Backup failed",
+]
+"""What a client of the service prints of the stream, once it has posted, and acknowledged the first alert."""
+
 
 @asynccontextmanager
 async def started(command: list[str], errors: Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +14,7 @@ from service.settings import PREFIX, AuthSettings, IssuerSettings, groups, load,
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("nothing_set")]
 
 SECRET = "bX2uV9rKq4Lw7NzT1cYh8GmPd5SjF0ae"
 ISSUERS = json.dumps([{"issuer": "a", "audience": "b", "secret": SECRET}])
@@ -27,14 +26,6 @@ VALUES = {
     "auditor_url": "postgresql://auditor:hunter2@db/tocsin",
     "issuers": ISSUERS,
 }
-
-
-@pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.upper().startswith(PREFIX):
-            monkeypatch.delenv(name)
 
 
 def plain(value: Any) -> Any:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,21 +7,12 @@ from limits import parse_many
 from pydantic import ValidationError
 
 from service.errors import ConfigurationError
-from service.settings import PREFIX, LimitSettings, Settings, groups, load, unknown_variables
+from service.settings import LimitSettings, Settings, groups, load, unknown_variables
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Start from an empty folder and from no variable of ours."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.upper().startswith(PREFIX):
-            monkeypatch.delenv(name)
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("nothing_set")]
 
 
 def refusal() -> str:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,17 +18,9 @@ from tests.fixtures.revocations import KnownRevocations
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("nothing_set")]
 
 NEW, OLD, OTHER = (f"the {name} secret, of more than 32 bytes" for name in ("new", "old", "other"))
-
-
-@pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.upper().startswith(PREFIX):
-            monkeypatch.delenv(name)
 
 
 def verifier_of(settings: AuthSettings) -> TokenVerifier:

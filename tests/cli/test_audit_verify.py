@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from service.cli.invocation import suggest
+from tests.fixtures.weak_servers import execute
 from tests.harness import ROOT, eventually
 
 if TYPE_CHECKING:
@@ -27,12 +28,6 @@ def verified(tocsin: Tocsin, url: str, *options: str, code: int = 0) -> dict[str
     answer: dict[str, Any] = json.loads(run.stdout)
     assert answer["ok"] is (code == 0)
     return answer
-
-
-async def execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute(statement)
-    await connection.close()
 
 
 async def test_both_heads_are_printed_where_all_fits(tocsin: Tocsin, copy_url: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.fixtures.postgres_cluster import DATABASE, Server, own, programs
+from tests.fixtures.weak_servers import execute
 from tests.fixtures.whole_life import live_through
 from tests.harness import memory_folder, new_database, with_database
 from tests.requirements import missing
@@ -53,15 +54,6 @@ def old_server_url(request: pytest.FixtureRequest) -> Iterator[str]:
             yield server.url
         finally:
             server.stop()
-
-
-async def execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 async def test_each_supported_version_serves_whatever_the_locale(old_server_url: str, tmp_path: Path) -> None:

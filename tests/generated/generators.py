@@ -55,8 +55,9 @@ async def install(*command: str, folder: Path) -> None:
 async def go(generator: Generator, folder: Path, _: Path) -> list[str]:
     """Build a client with the versions of ``go.mod``."""
     require("go", "gofmt")
-    assert await run("gofmt", "-l", generator.program, folder=folder) == ""
-    for path in (HERE / "go" / "go.mod", HERE / "go" / "go.sum", generator.program):
+    retried = HERE / "go" / "retried.go"
+    assert await run("gofmt", "-l", retried, generator.program, folder=folder) == ""
+    for path in (HERE / "go" / "go.mod", HERE / "go" / "go.sum", retried, generator.program):
         shutil.copy(path, folder)
     (folder / "tocsin").mkdir()
     await install("go", "mod", "download", folder=folder)
@@ -110,7 +111,7 @@ async def typescript(generator: Generator, folder: Path, shared: Path) -> list[s
         shutil.copytree(HERE / "typescript", modules.parent)
         await install("npm", "ci", "--loglevel=error", folder=modules.parent)
     (folder / "node_modules").symlink_to(modules)
-    for name in ("package.json", "tsconfig.json"):
+    for name in ("package.json", "tsconfig.json", "retried.ts"):
         shutil.copy(HERE / "typescript" / name, folder)
     shutil.copy(generator.program, folder / "main.ts")
     await generator.generate(folder, "npx", "--no-install")

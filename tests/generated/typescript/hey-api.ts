@@ -1,5 +1,6 @@
 /** Uses the client that hey-api makes. */
 
+import { retried } from "./retried.js";
 import { client } from "./tocsin/client.gen.js";
 import {
   acknowledgeAlert,
@@ -12,19 +13,6 @@ import {
 } from "./tocsin/index.js";
 
 const TOPIC = "jobs.backup";
-
-/** Calls until an answer arrives: the connection may break, and a request has its key. */
-async function retried<T>(call: () => Promise<T>): Promise<T> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await call();
-    } catch (error) {
-      if (attempt === 5) throw error;
-      console.error(error);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }
-}
 
 client.setConfig({ baseUrl: process.env.TOCSIN_URL ?? "", auth: process.env.TOCSIN_TOKEN });
 

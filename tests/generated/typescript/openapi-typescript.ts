@@ -1,22 +1,10 @@
 /** Uses the types that openapi-typescript makes, with openapi-fetch. */
 
 import createClient from "openapi-fetch";
+import { retried } from "./retried.js";
 import type { components, paths } from "./tocsin.js";
 
 const TOPIC = "jobs.backup";
-
-/** Calls until an answer arrives: the connection may break, and a request has its key. */
-async function retried<T>(call: () => Promise<T>): Promise<T> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await call();
-    } catch (error) {
-      if (attempt === 5) throw error;
-      console.error(error);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }
-}
 
 /** Returns the data of an answer that is no problem. */
 function data<T>(answer: { data?: T; error?: components["schemas"]["Problem"] }): T {

@@ -1,5 +1,6 @@
 /** Uses the functions that orval makes, which call `fetch` with a path. */
 
+import { retried } from "./retried.js";
 import {
   acknowledgeAlert,
   type EventKind,
@@ -11,19 +12,6 @@ import {
 } from "./tocsin.js";
 
 const TOPIC = "jobs.backup";
-
-/** Calls until an answer arrives: the connection may break, and a request has its key. */
-async function retried<T>(call: () => Promise<T>): Promise<T> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await call();
-    } catch (error) {
-      if (attempt === 5) throw error;
-      console.error(error);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }
-}
 
 const send = globalThis.fetch;
 globalThis.fetch = (path, options) => {

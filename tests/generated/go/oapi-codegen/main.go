@@ -7,26 +7,11 @@ import (
 	"log"
 	"net/http"
 	"os"
-	"time"
 
 	"example/tocsin-client/tocsin"
 )
 
 const topic = "jobs.backup"
-
-// Retried calls until an answer arrives: the connection may break, and a request has its key.
-func retried[T any](call func() (T, error)) T {
-	for range 5 {
-		answer, err := call()
-		if err == nil {
-			return answer
-		}
-		log.Print(err)
-		time.Sleep(100 * time.Millisecond)
-	}
-	log.Fatal("no answer")
-	panic("unreachable")
-}
 
 func set[T any](value T) *T { return &value }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"time"
 
 	"example/tocsin-client/tocsin"
 )
@@ -17,20 +16,6 @@ type bearer struct{}
 
 func (bearer) Bearer(context.Context, tocsin.OperationName) (tocsin.Bearer, error) {
 	return tocsin.Bearer{Token: os.Getenv("TOCSIN_TOKEN")}, nil
-}
-
-// Retried calls until an answer arrives: the connection may break, and a request has its key.
-func retried[T any](call func() (T, error)) T {
-	for range 5 {
-		answer, err := call()
-		if err == nil {
-			return answer
-		}
-		log.Print(err)
-		time.Sleep(100 * time.Millisecond)
-	}
-	log.Fatal("no answer")
-	panic("unreachable")
 }
 
 // Expected returns the answer if it is the one that is meant, and not a problem.
