@@ -69,7 +69,7 @@ async def diverse(server_url: str, diverse_template: str) -> AsyncIterator[Log]:
 
 @pytest.fixture
 def archives_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let retention archive without a child, which has the lowest priority, and waits for a busy machine."""
+    """Let retention archive without a child, which has a low priority, and waits for a busy machine."""
 
     async def archive(url: URL, first_seq: int, last_seq: int, folder: Path) -> Path:
         connection = await connect_session(url)

@@ -18,7 +18,7 @@ from service.database.locks import TableLock
 from service.integrity import verifier
 from service.integrity.chain_sources import LEDGER, LOG
 from tests.fixtures.small_log import SIZE, log_head
-from tests.harness import ROOT, eventually
+from tests.harness import PATIENCE, ROOT, eventually
 from tests.retention.test_archive_process import verified
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ async def test_a_killed_purge_is_finished_by_the_next_and_recorded_once(
     await mixed.fill(SIZE + 5)
     blocker = await block(mixed.url, point)
     process = start_purge(mixed.url, old, tmp_path)
-    await eventually(lambda: mixed.value(WAITS))
+    await eventually(lambda: mixed.value(WAITS), 4 * PATIENCE)  # the archive process yields to everything else
     process.send_signal(signal.SIGKILL)
     process.communicate()
     if ends == "its backend ended as well":
