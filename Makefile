@@ -17,16 +17,16 @@ demo: $(VENV)/.run  ## see the whole path at work: two admins, a backend, a drop
 
 # Otherwise each of some hundred processes compiles the service, and pytest the tests, for itself.
 unit test test-long coverage: export PYTHONDONTWRITEBYTECODE :=
-PARALLEL := --numprocesses 5 --dist loadfile --no-loadscope-reorder
+PARALLEL := --dist loadfile --no-loadscope-reorder
 
 unit: $(VENV)/.dev  ## run the tests that need no database, browser, network or node
 	@$(BIN)/python -m pytest -q -m unit $(ARGS)
 
 test: check tools  ## run all checks, and all tests that do not take minutes
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 5 $(PARALLEL) -m "not long" $(ARGS)
 
 test-long: tools  ## run the tests that take minutes: faults, fuzzing, endurance, generated clients
-	@$(BIN)/python -m pytest $(PARALLEL) -m long $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 $(PARALLEL) -m long $(ARGS)
 
 # On its small disk there is no room for what coverage itself writes.
 NOT_MEASURED := --deselect \
@@ -34,7 +34,7 @@ NOT_MEASURED := --deselect \
 
 coverage: tools  ## measure which lines and branches of the service `make test` covers, in all its processes
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m coverage run -m pytest $(PARALLEL) -m "not long" $(NOT_MEASURED) $(ARGS)
+	@$(BIN)/python -m coverage run -m pytest --numprocesses 5 $(PARALLEL) -m "not long" $(NOT_MEASURED) $(ARGS)
 	@$(BIN)/python -m coverage combine -q
 	@$(BIN)/python -m coverage report
 

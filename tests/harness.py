@@ -49,13 +49,20 @@ if TYPE_CHECKING:
 SECRET = "a secret of the tests, of more than 32 bytes"
 READ = "alerts:read"
 WRITE = "alerts:write"
-PATIENCE = 30.0
+PATIENCE = 75.0
 HOUR = 3600
 """In how many seconds is due what ``Node.an_hour_passes`` makes due now."""
 MEMORY_FOLDER_BYTES = 8 * 1024**3
 """Free space that the databases and the write-ahead logs of all workers of a run may need."""
-PLAIN: dict[str, Any] = {"timeout": 30, "trust_env": False, "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
+PLAIN: dict[str, Any] = {"timeout": PATIENCE, "trust_env": False, "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
 """Of a client of a node: no proxy, and none of the certificates, which take 25 ms to load."""
+WEBSOCKET: dict[str, Any] = {
+    "proxy": None,
+    "open_timeout": PATIENCE,
+    "ping_timeout": PATIENCE,
+    "close_timeout": PATIENCE,
+}
+"""Of a WebSocket to a node."""
 BODY = AlertShown.model_json_schema()["examples"][0]
 """What an event holds that a test puts into the log by hand."""
 ROOT = Path(__file__).parent.parent
@@ -219,7 +226,7 @@ class Node:
             await connect(
                 address,
                 subprotocols=[Subprotocol("tocsin.v1"), Subprotocol(bearer)],
-                **{"proxy": None, "max_size": None, **(options or {})},
+                **{**WEBSOCKET, "max_size": None, **(options or {})},
             )
         )
 

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from service.errors import DatabaseUnavailable, NotFound, OutcomeUnknown, Overloaded
 from service.periodic import PeriodicTask, TaskName
+from tests.harness import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,7 +38,7 @@ class Work:
         return outcome
 
     async def has_run(self, times: int) -> None:
-        async with asyncio.timeout(10), self._ran:
+        async with asyncio.timeout(PATIENCE), self._ran:
             await self._ran.wait_for(lambda: self.runs >= times)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness import READ, ROOT, WRITE, Node, eventually, token
+from tests.harness import PATIENCE, READ, ROOT, WRITE, Node, eventually, token
 from tests.integrations.test_alertmanager import manager, needs_alertmanager, prometheus_alert
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def run(language: str, text: str, node: Node, path: str, folder: Path) -> 
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -62,11 +62,9 @@ async def test_a_deactivated_recipient_is_refused_whatever_the_token_until_the_r
     old = token(subject, f"{READ} {WRITE}")
     streams = [await node.live(subject) for node in nodes]
     await eventually(lambda: nodes[0].sql("SELECT FROM recipients WHERE id = $1", subject))
-    started = time.monotonic()
     state = await set_active(nodes[0], subject, "deactivate", reason="left the company")
     for stream in streams:
         assert await stream.closed() == (1008, "token_revoked")
-    assert time.monotonic() - started < 10  # within a second on a quiet machine
     assert (state["id"], state["deactivated_by"], state["reason"]) == (subject, "root", "left the company")
     for bearer in (old, token(subject, f"{READ} {WRITE}"), token(subject, ADMIN, jti=unique())):
         for node in nodes:

@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from service.auth import revocation_feed
 from service.auth.revocation_feed import RevocationFeed
 from service.settings import AuthSettings, LedgerSettings, Settings
-from tests.harness import PATIENCE, READ, Node, Stream, eventually, serving, token
+from tests.harness import PATIENCE, READ, WEBSOCKET, Node, Stream, eventually, serving, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ async def refused(node: Node, bearer: str) -> bool:
 
 
 async def handshake(node: Node, bearer: str) -> Stream:
-    return Stream(await connect(node.ws, additional_headers={"Authorization": f"Bearer {bearer}"}, proxy=None))
+    return Stream(await connect(node.ws, additional_headers={"Authorization": f"Bearer {bearer}"}, **WEBSOCKET))
 
 
 # Tokens.

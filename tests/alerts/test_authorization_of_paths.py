@@ -361,7 +361,9 @@ class Trial:
     def live(self, bearer: Token) -> Iterator[ClientConnection]:
         """Open a stream that is sent the events as they happen."""
         headers = {"Authorization": f"Bearer {self.bearer_tokens[bearer]}"}
-        with connect(f"{self.node.ws}?after=latest", additional_headers=headers, proxy=None) as stream:
+        with connect(
+            f"{self.node.ws}?after=latest", additional_headers=headers, proxy=None, open_timeout=PATIENCE
+        ) as stream:
             while json.loads(stream.recv())["type"] != "caught_up":
                 pass
             yield stream

@@ -28,7 +28,7 @@ from service.metrics import LOG_READS
 from service.retention.runner import Retention
 from service.settings import LedgerSettings, RetentionSettings, Settings, StorageSettings
 from tests.fixtures.postgres_cluster import DEBIAN, Server, own, wheel
-from tests.harness import READ, ROOT, Node, eventually, memory_folder, serving, with_database
+from tests.harness import PATIENCE, READ, ROOT, Node, eventually, memory_folder, serving, with_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -180,7 +180,7 @@ async def test_the_service_works_while_it_holds_all_that_it_can_lock(url: str, n
         assert {mode for _, mode in taken} == {"ACCESS SHARE"}
         assert all(name.startswith("audit.") for name, _ in taken)
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await node.sql("INSERT INTO commit_attempts VALUES (1, true, now() - interval '2 h')")
             alert = await node.post("plain")
             keyed = await node.post("keyed", dedup_key="k")  # by a transaction of commands, not by the append

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from service.settings import LedgerSettings, LimitSettings, Settings, StorageSettings
-from tests.harness import READ, eventually, serving
+from tests.harness import PATIENCE, PLAIN, READ, eventually, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -57,9 +57,9 @@ async def test_sixteen_slow_audits_delay_no_post_no_stream_no_lease_and_no_other
         await node.live("alice") as alice,
         node.http("mallory", AUDIT) as mallory,
         node.http("trent", f"{READ} {AUDIT}") as trent,
-        httpx2.AsyncClient(base_url=node.base, trust_env=False) as anybody,
+        httpx2.AsyncClient(base_url=node.base, **PLAIN) as anybody,
     ):
-        audits = [asyncio.create_task(mallory.get(UNRECEIVED, timeout=30)) for _ in range(16)]
+        audits = [asyncio.create_task(mallory.get(UNRECEIVED, timeout=PATIENCE)) for _ in range(16)]
         await eventually(lambda: node.sql(UNDER_WAY))
         begun = time.monotonic()
         while not all(audit.done() for audit in audits):
@@ -93,7 +93,7 @@ async def test_a_handshake_that_finds_no_connection_is_closed_overloaded_and_kee
 
 async def test_a_query_that_takes_too_long_is_canceled_and_its_answer_says_what_to_do(node: Node) -> None:
     async with slow_audits(node), node.http("trent", AUDIT) as trent:
-        answer = await trent.get(UNRECEIVED, timeout=30)
+        answer = await trent.get(UNRECEIVED, timeout=PATIENCE)
         assert (answer.status_code, answer.json()["code"]) == (503, "query_timeout")
         assert "shorter period" in answer.json()["detail"]
         await eventually(lambda: _nothing_waits(node))
@@ -104,7 +104,7 @@ async def test_a_query_that_takes_too_long_is_canceled_and_its_answer_says_what_
 async def test_a_query_whose_client_has_gone_is_canceled(node: Node) -> None:
     async with slow_audits(node):
         async with node.http("trent", AUDIT) as trent:
-            asked = asyncio.create_task(trent.get(UNRECEIVED, timeout=30))
+            asked = asyncio.create_task(trent.get(UNRECEIVED, timeout=PATIENCE))
             await eventually(lambda: node.sql(UNDER_WAY))
             asked.cancel()
             await asyncio.wait([asked])

@@ -14,6 +14,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
+from tests.harness import PATIENCE
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
@@ -74,7 +76,7 @@ def publishing(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Pub
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             publisher.requests += 1
-            publisher.gate.wait(30)
+            publisher.gate.wait(PATIENCE)
             self.send_response(publisher.status)
             for name, value in publisher.headers.items():
                 self.send_header(name, value)

@@ -20,7 +20,7 @@ import pytest
 
 from service.cli.tail import _Notices, line
 from service.client import Alert, AlertEvent, Connected, Gap, Reset
-from tests.harness import BODY, ROOT, WRITE, Node, Process, eventually, token
+from tests.harness import BODY, PATIENCE, ROOT, WRITE, Node, Process, eventually, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class Tail:
 
     @property
     def code(self) -> int:
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
 
 @contextmanager
@@ -202,7 +202,7 @@ async def test_a_reader_that_leaves_ends_it_quietly_though_nothing_more_may_come
         cwd=tmp_path,
         env=environment,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert (process.returncode, process.stderr) == (0, b"")
@@ -213,7 +213,7 @@ def _in_a_terminal(folder: Path, head: int, environment: dict[str, Any]) -> str:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "service", "tail", "--after", str(head), "--count", "1"]
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs) as process:
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
     shown = os.read(ours, 10_000).decode()
     os.close(ours)
     os.close(theirs)

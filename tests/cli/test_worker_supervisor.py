@@ -18,7 +18,7 @@ from service.cli import main
 from service.cli.worker_supervisor import Workers
 from service.errors import CommandFailed
 from tests.faults.load import UNLIMITED, Admin, Backend, Load, assert_ledger_within, received_all
-from tests.harness import PATIENCE, ROOT, SECRET, Process, eventually
+from tests.harness import PATIENCE, PLAIN, ROOT, SECRET, Process, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,7 +136,7 @@ async def post_one_by_one(node: Process, count: int) -> list[int]:
 
 def metrics(node: Process, times: int = 1) -> list[dict[str, float]]:
     """Ask for the metrics so many times, each on a connection of its own."""
-    with httpx2.Client(base_url=node.base, headers={"Connection": "close"}, trust_env=False) as client:
+    with httpx2.Client(base_url=node.base, headers={"Connection": "close"}, **PLAIN) as client:
         answers = [client.get("/metrics").text for _ in range(times)]
     samples = [[line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")] for text in answers]
     return [{name: float(value) for name, value in lines} for lines in samples]

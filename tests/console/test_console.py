@@ -20,7 +20,7 @@ from service.auth.shared_secret import mint
 from service.settings import AuthSettings
 from tests.console.proxy import Proxy
 from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE, Tab, received_at
-from tests.harness import PATIENCE, READ, WRITE, Node, Process, eventually, new_database, token
+from tests.harness import PATIENCE, PLAIN, READ, WRITE, Node, Process, eventually, new_database, token
 from tests.integrations.test_alertmanager import eager, manager, needs_alertmanager, prometheus_alert
 from tests.integrations.test_apprise import notify
 from tests.integrations.test_cloudevents import PATH as EVENTS_PATH
@@ -474,7 +474,7 @@ async def test_the_websocket_is_tried_again_and_taken_once_it_opens(own_node: No
 
 
 async def test_each_file_has_its_media_type_and_the_policy(node: Node) -> None:
-    async with httpx2.AsyncClient(base_url=node.base, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=node.base, **PLAIN) as client:
         for path in (
             "/",
             *(f"/console/{file.relative_to(CONSOLE).as_posix()}" for file in CONSOLE.rglob("*") if file.is_file()),

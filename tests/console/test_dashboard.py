@@ -13,7 +13,7 @@ from playwright.async_api import expect
 from service.settings import LedgerSettings, Settings
 from tests.console.axe import axe
 from tests.console.tab import OWN_PAGE, REFUSED, UNREACHABLE, Tab
-from tests.harness import Node, Process, eventually, serving
+from tests.harness import PATIENCE, Node, Process, eventually, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -128,7 +128,7 @@ async def test_a_table_holds_the_numbers_of_its_chart(node: Node, tab: Tab) -> N
     cells = [await row.inner_text() for row in await rows.all()]
     assert [cell.split("\t")[2] for cell in cells].count("0.2/s") == 1  # twelve in a minute
     assert [cell.split("\t")[1] for cell in cells] == ["0/s"] * 61
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await node.post(severity="critical")
         while not re.search(r"now\t(?!0/s)", await rows.first.inner_text()):
             await node.post(severity="critical")

@@ -24,7 +24,7 @@ from scripts.node_tools import INSTALL, tool
 from tests.console.axe import axe
 from tests.console.conftest import opened
 from tests.console.tab import Tab
-from tests.harness import ROOT, Node, Process, eventually, start_process
+from tests.harness import PLAIN, ROOT, Node, Process, eventually, start_process
 from tests.requirements import missing
 
 if TYPE_CHECKING:
@@ -601,7 +601,7 @@ async def test_signing_out_ends_the_session_at_the_provider_too(provider: Provid
 
 
 def policy(node: Node) -> dict[str, str]:
-    answer = httpx2.get(f"{node.base}/", trust_env=False)
+    answer = httpx2.get(f"{node.base}/", **PLAIN)
     parts = answer.headers["content-security-policy"].split("; ")
     return {name: value for name, _, value in (part.partition(" ") for part in parts)}
 
@@ -613,7 +613,7 @@ async def test_the_page_may_talk_to_its_provider_and_to_no_other(provider: Provi
 
 
 async def test_the_page_learns_how_to_sign_in_and_no_secret(provider: Provider, node: Node) -> None:
-    answer = httpx2.get(f"{provider.node.base}/console/settings.json", trust_env=False)
+    answer = httpx2.get(f"{provider.node.base}/console/settings.json", **PLAIN)
     assert answer.json() == {
         "oidc": {
             "issuer": provider.issuer,
@@ -624,4 +624,4 @@ async def test_the_page_learns_how_to_sign_in_and_no_secret(provider: Provider, 
         }
     }
     assert re.fullmatch("no-cache", answer.headers["cache-control"])
-    assert httpx2.get(f"{node.base}/console/settings.json", trust_env=False).json() == {"oidc": None}
+    assert httpx2.get(f"{node.base}/console/settings.json", **PLAIN).json() == {"oidc": None}

@@ -15,6 +15,7 @@ from service.dashboard.subscribers import Dashboard, StreamSubscriber
 from service.errors import CloseReason, ConnectionLimit, Overloaded, TokenRevoked
 from service.settings import StreamSettings
 from service.stream.frames import FrameBatch
+from tests.harness import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -87,7 +88,7 @@ class FakeSocket:
 
     async def has(self, count: int) -> list[str]:
         """Return the types of the frames once there are ``count``."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(self.batches) < count:  # noqa: ASYNC110 - nothing tells of a write
                 await asyncio.sleep(0)
         return [orjson.loads(frame.payload)["type"] for batch in self.batches for frame in batch.frames]
@@ -140,7 +141,7 @@ async def test_sampling_starts_with_the_first_subscriber_and_stops_with_the_last
     [only] = FakeSampler.made
     assert not only.is_closed
     bob.subscriber.disconnected(1006, "")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not only.is_closed:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
     samples = only.samples
@@ -156,7 +157,7 @@ async def test_a_sampler_that_fails_ends_all_subscribers_who_may_come_back(
     alice = await subscribe(dashboard)
     await alice.has(2)
     monkeypatch.setattr(FakeSampler, "fails", True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while alice.closed is None:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
     assert alice.closed is CloseReason.INTERNAL_ERROR
@@ -210,7 +211,7 @@ async def test_samples_go_on_while_the_last_hour_cannot_be_read(
 
 async def test_the_last_hour_alone_is_a_request_and_leaves_no_sampler_behind(dashboard: Dashboard) -> None:
     assert orjson.loads(await dashboard.history(bearer())) == {"type": "history", "number": 1}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not FakeSampler.made[0].is_closed:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
 
@@ -243,7 +244,7 @@ async def test_subscribers_are_limited_by_subject_and_by_node(dashboard: Dashboa
 async def test_a_subscriber_whose_token_expires_is_ended(dashboard: Dashboard) -> None:
     alice = await subscribe(dashboard, bearer(seconds=0.05))
     bob = await subscribe(dashboard, bearer("bob"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while alice.closed is None:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
     assert alice.closed is CloseReason.TOKEN_EXPIRED
@@ -284,7 +285,7 @@ async def test_a_subscriber_that_does_not_read_misses_samples_and_is_ended(dashb
     slow.subscriber.drained()
     await slow.has(count + 2)
     slow.is_full = True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while slow.closed is None:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
     assert (slow.closed, quick.closed) == (CloseReason.SLOW_CONSUMER, None)

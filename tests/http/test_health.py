@@ -10,7 +10,7 @@ from service.app import create_app
 from service.auth.issuers import load_keyring
 from service.database.engine import parse_url
 from service.settings import Settings
-from tests.harness import SECRET
+from tests.harness import PLAIN, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def values(rest: httpx2.Client) -> dict[str, float]:
 
 def test_a_node_that_serves_is_healthy_and_ready(lenient: Node) -> None:
     for path, status in (("/healthz", "ok"), ("/readyz", "ready")):
-        answer = httpx2.get(lenient.base + path, trust_env=False)
+        answer = httpx2.get(lenient.base + path, **PLAIN)
         assert (answer.status_code, answer.json()) == (200, {"status": status})
 
 

@@ -372,7 +372,7 @@ def test_a_limit_of_a_parameter_is_said_with_its_unit(rest: httpx2.Client, targe
 def test_whoever_sends_far_too_much_gets_the_answer(lenient: Node) -> None:
     # http.client reads only after it has sent all, as requests does, and with it Apprise.
     for size in (300_000, 6_000_000):
-        connection = http.client.HTTPConnection("127.0.0.1", port_of(lenient), timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(lenient), timeout=PATIENCE)
         headers = {"Authorization": f"Bearer {token('billing', EVERYTHING)}", "Content-Type": "application/json"}
         connection.request("POST", "/v1/alerts", json.dumps({"title": "t", "body": "x" * size}), headers)
         answer = connection.getresponse()

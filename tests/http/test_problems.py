@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from service.errors import InvalidRequest, RequestRefused
 from service.http import problems
 from service.http.problems import DETAIL_MAX, FAULTS_MAX, SHOWN_MAX, refusal_of_faults
-from tests.harness import token
+from tests.harness import PLAIN, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +117,7 @@ def test_no_refusal_repeats_more_than_a_little_of_what_was_sent(
     content = json.dumps(sent, ensure_ascii=False).encode() if sent is not None else None
     if "Content-Type" not in headers:
         headers["Content-Type"] = "application/json"
-    answer = httpx2.request(method, lenient.base + path, content=content, headers=headers, trust_env=False)
+    answer = httpx2.request(method, lenient.base + path, content=content, headers=headers, **PLAIN)
     assert 400 <= answer.status_code < 500
     fields = answer.json()
     texts = [fields["detail"], *(text for fault in fields.get("errors", ()) for text in fault.values())]
@@ -175,7 +175,7 @@ def test_a_wrong_method_is_answered_with_all_the_right_ones(
 )
 def test_a_bearer_who_is_not_known_is_challenged(lenient: Node, authorization: str | None, challenge: str) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    answer = httpx2.get(f"{lenient.base}/v1/alerts", headers=headers, trust_env=False)
+    answer = httpx2.get(f"{lenient.base}/v1/alerts", headers=headers, **PLAIN)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == challenge
     document(answer, 401, answer.json()["code"])
@@ -191,12 +191,12 @@ def test_a_bearer_without_the_scope_learns_so(lenient: Node) -> None:
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_the_scheme_is_read_in_any_case(lenient: Node, scheme: str) -> None:
     headers = {"Authorization": f"{scheme} {token('alice')}"}
-    assert httpx2.get(f"{lenient.base}/v1/alerts", headers=headers, trust_env=False).status_code == 200
+    assert httpx2.get(f"{lenient.base}/v1/alerts", headers=headers, **PLAIN).status_code == 200
 
 
 def test_rest_takes_no_token_from_the_address(lenient: Node) -> None:
     for name in ("token", "access_token"):
-        answer = httpx2.get(f"{lenient.base}/v1/alerts?{name}={token('alice')}", trust_env=False)
+        answer = httpx2.get(f"{lenient.base}/v1/alerts?{name}={token('alice')}", **PLAIN)
         document(answer, 401, "token_missing")
 
 

@@ -9,7 +9,7 @@ import pytest
 from service.errors import RateLimited
 from service.http.rate_limits import ConnectionLimits, RestLimits
 from service.settings import LimitSettings, Settings, StreamSettings
-from tests.harness import eventually, serving, token
+from tests.harness import PLAIN, eventually, serving, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def test_a_request_that_is_refused_later_counts_too(strict: Node) -> None:
 
 def test_bad_tokens_are_counted_by_address_and_a_good_one_still_serves(strict: Node) -> None:
     bad = [{}, {"Authorization": "Bearer a.b.c"}, {"Authorization": f"Bearer {token('eve', ttl_seconds=-1)}"}] * 2
-    answers = [httpx2.get(f"{strict.base}/v1/alerts", headers=headers, trust_env=False) for headers in bad]
+    answers = [httpx2.get(f"{strict.base}/v1/alerts", headers=headers, **PLAIN) for headers in bad]
     assert [answer.status_code for answer in answers] == [401] * 4 + [429] * 2
     assert answers[-1].headers["x-ratelimit-limit"] == "4"
     with strict.rest() as client:
@@ -71,7 +71,7 @@ def test_bad_tokens_are_counted_by_address_and_a_good_one_still_serves(strict: N
 
 
 def test_health_and_metrics_are_not_limited(strict: Node) -> None:
-    with httpx2.Client(base_url=strict.base, trust_env=False) as client:
+    with httpx2.Client(base_url=strict.base, **PLAIN) as client:
         for path in ("/healthz", "/readyz", "/metrics"):
             assert {client.get(path).status_code for _ in range(10)} == {200}
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from service.errors import InvalidRequest, MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
 from service.http.request_body import json_body, media_type, read_body, read_json, read_model
 from service.settings import ServerSettings, Settings
-from tests.harness import PATIENCE, WRITE, serving, token
+from tests.harness import PATIENCE, PLAIN, WRITE, serving, token
 from tests.http.requests import request
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def test_headers_over_32_kib_are_refused(lenient: Node, chunks: list[bytes]) -> 
 
 
 def test_headers_under_32_kib_are_taken_again_and_again(lenient: Node) -> None:
-    with httpx2.Client(base_url=lenient.base, trust_env=False) as client:
+    with httpx2.Client(base_url=lenient.base, **PLAIN) as client:
         for _ in range(5):
             assert client.get("/healthz", headers={"X": "x" * 30_000}).status_code == 200
 

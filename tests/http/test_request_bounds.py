@@ -18,7 +18,7 @@ from service.http.request_bounds import HEADERS_MAX, PARAMETERS_MAX
 from service.http.static_document import StaticDocument
 from service.logs import ARGUMENT_MAX
 from service.settings import LimitSettings, Settings
-from tests.harness import PLAIN, WRITE, serving, token
+from tests.harness import PLAIN, WEBSOCKET, WRITE, serving, token
 from tests.test_bounds import document
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def test_a_target_that_is_too_long_is_refused(lenient: Node, target: str) -> Non
 
 @pytest.mark.parametrize("more", ["&a" * PARAMETERS_MAX, "&topics=" + "a," * 101, "&topics=" + "a" * 101])
 async def test_a_handshake_with_too_much_is_rejected(lenient: Node, more: str) -> None:
-    async with connect(f"{lenient.ws}?token={token('alice')}{more}", proxy=None) as stream:
+    async with connect(f"{lenient.ws}?token={token('alice')}{more}", **WEBSOCKET) as stream:
         with pytest.raises(ConnectionClosed):
             await stream.recv()
         assert (stream.close_code, stream.close_reason) == (1008, "bad_message")
@@ -101,7 +101,7 @@ async def test_a_handshake_with_too_much_is_rejected(lenient: Node, more: str) -
 
 async def test_a_handshake_that_is_longer_than_a_line_may_be_is_refused(lenient: Node) -> None:
     with pytest.raises(InvalidStatus, match="HTTP 431"):
-        await connect(f"{lenient.ws}?token={token('alice')}" + "&topics=a" * 2_400, proxy=None)
+        await connect(f"{lenient.ws}?token={token('alice')}" + "&topics=a" * 2_400, **WEBSOCKET)
 
 
 def test_a_path_is_not_answered_in_full(lenient: Node) -> None:

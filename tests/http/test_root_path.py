@@ -17,7 +17,7 @@ from scripts.system_packages import nginx as nginx_program
 from service.client import AsyncClient
 from service.settings import ServerSettings, Settings, StreamSettings
 from tests.fixtures.reverse_proxies import caddy, documented, nginx
-from tests.harness import PLAIN, READ, WRITE, Node, serving, token
+from tests.harness import PLAIN, READ, WEBSOCKET, WRITE, Node, serving, token
 from tests.requirements import missing
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def test_everything_works_at_the_address_of_the_site(site: Node) -> None:
         bearer = Subprotocol(f"bearer.{token('alice')}")
         subprotocols = [Subprotocol("tocsin.v1"), bearer]
         async with (
-            connect(f"{site.ws}?after=latest", subprotocols=subprotocols, origin=Origin(origin), proxy=None) as stream,
+            connect(f"{site.ws}?after=latest", subprotocols=subprotocols, origin=Origin(origin), **WEBSOCKET) as stream,
             client.stream("GET", f"{site.base}/v1/events", headers={"Accept": "text/event-stream"}) as events,
         ):
             assert json.loads(await stream.recv())["type"] == "welcome"
@@ -135,6 +135,6 @@ async def _closed(base: str, origin: str | None = None) -> tuple[int, str]:
     """Open a stream with a bad token as a page of a site, and return how it is closed."""
     subprotocols = [Subprotocol("tocsin.v1"), Subprotocol("bearer.bad")]
     address = base.replace("http", "ws") + "/v1/ws"
-    async with connect(address, origin=Origin(origin or base), subprotocols=subprotocols, proxy=None) as stream:
+    async with connect(address, origin=Origin(origin or base), subprotocols=subprotocols, **WEBSOCKET) as stream:
         await stream.wait_closed()
         return stream.close_code or 0, stream.close_reason or ""

@@ -20,7 +20,7 @@ from service.alerts.batch_request import ITEMS_MAX
 from service.alerts.statements import KEYS_MAX
 from service.settings import LimitSettings, Settings, StorageSettings
 from tests.client.flaky_proxy import FlakyProxy, answer
-from tests.harness import WRITE, Node, eventually, serving, token
+from tests.harness import PLAIN, WRITE, Node, eventually, serving, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,12 +39,12 @@ class Manager:
 
     async def post(self, *alerts: dict[str, Any]) -> None:
         """Tell it what Prometheus would."""
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        async with httpx2.AsyncClient(**PLAIN) as client:
             (await client.post(f"{self.api}/api/v2/alerts", json=list(alerts))).raise_for_status()
 
     async def metric(self, name: str) -> float:
         """Return the sum of one of its metrics for webhooks."""
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        async with httpx2.AsyncClient(**PLAIN) as client:
             lines = (await client.get(f"{self.api}/metrics")).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and '"webhook"' in line)
 

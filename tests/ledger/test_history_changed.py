@@ -11,7 +11,7 @@ from service.events.position import ORIGIN, HistoryChanged, Position
 from service.ledger.flusher import LeaseLost
 from tests.fixtures.audit_verify import assert_untampered
 from tests.fixtures.small_log import fill
-from tests.harness import eventually
+from tests.harness import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -213,7 +213,7 @@ async def test_the_task_reports_a_change_of_the_history_and_keeps_what_waits(ope
     changed = asyncio.Event()
     running = asyncio.create_task(opened.flusher.task(lambda: dropped.append(None), changed.set).run())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await changed.wait()
         await start_over(opened, common)
         await eventually(lambda: opened.ledger.may_send)

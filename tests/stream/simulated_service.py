@@ -26,7 +26,7 @@ from service.stream.cursor_check import CursorCheck
 from service.stream.fanout import Fanout
 from service.stream.hub import Hub
 from tests.fixtures.revocations import KnownRevocations
-from tests.harness import BODY
+from tests.harness import BODY, PATIENCE
 from tests.stream.fakes import AT, NoLimits, principal
 from tests.stream.simulated_database import Primary, Tables, Wrong, turns
 
@@ -432,5 +432,5 @@ class Service:
 
 async def trial(seed: int, steps: int = 80) -> None:
     """Run one trial."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await Service(seed).run(steps)

@@ -21,6 +21,7 @@ from service.stream.frames import FrameBatch
 from service.stream.protocol import Phase
 from service.stream.replay_reader import Chunk
 from tests.fixtures.revocations import KnownRevocations
+from tests.harness import PATIENCE
 from tests.stream.fakes import FakeLedger, NoLimits, at, connect, fake_hub, phase_of, prepared
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Case:
 
     async def turn(self, phase: Phase) -> None:
         """Let the replay go on until the connection is in ``phase``."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while phase_of(self.connection) is not phase:  # noqa: ASYNC110 - nothing tells of a phase
                 await asyncio.sleep(0)
 
@@ -173,7 +174,7 @@ async def test_a_connection_whose_history_ended_while_it_was_opened_does_not_go_
     script = Script(HistoryChanged(start))
     connection, transport = connect(fake_hub(StreamSettings(), position=10), after=start, replays=script)
     connection.open(FrameBatch())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while transport.closed is None:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
     assert (transport.types(), script.positions) == ([], [start])

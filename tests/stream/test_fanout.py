@@ -19,7 +19,7 @@ from service.settings import StreamSettings
 from service.stream import fanout as fanout_module
 from service.stream.fanout import HINT_REST_SECONDS, PASS_BYTES, Fanout
 from tests.fixtures.revocations import KnownRevocations
-from tests.harness import eventually
+from tests.harness import PATIENCE, eventually
 from tests.stream.fakes import FakeFlusher, FakeLedger, FakeLog, FakeTransport, at, event, fake_hub, live
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Node:
 
     async def sent(self, seq: int) -> list[int]:
         """Return what the connection was sent once the position is ``seq``."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while self.hub.position.seq < seq:
                 await self.fanout._advanced.wait()
         return self.transport.seqs
@@ -298,7 +298,7 @@ async def test_whatever_arrives_in_whatever_order_every_event_is_sent_once_and_i
 
 async def settled(node: Node) -> None:
     """Wait until the node is at the head of its log."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while node.hub.position != node.log.position:
             await node.fanout._advanced.wait()
 

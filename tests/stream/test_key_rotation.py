@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from service.settings import AuthSettings, LimitSettings, Settings
 from tests.auth.issuer import P256, Publisher, publishing, signed
-from tests.harness import PLAIN, Node, Stream, eventually, serving
+from tests.harness import PLAIN, WEBSOCKET, Node, Stream, eventually, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ async def answers(node: Node, token: str, status: int) -> bool:
 
 
 async def opened(node: Node, token: str) -> Stream:
-    return Stream(await connect(node.ws, additional_headers={"Authorization": f"Bearer {token}"}, proxy=None))
+    return Stream(await connect(node.ws, additional_headers={"Authorization": f"Bearer {token}"}, **WEBSOCKET))
 
 
 async def test_a_new_key_is_believed_and_a_withdrawn_one_is_not_without_a_restart(

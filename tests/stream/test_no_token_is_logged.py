@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.harness import READ, WRITE, Process, token
+from tests.harness import PLAIN, READ, WEBSOCKET, WRITE, Process, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ async def converse(process: Process, request: str) -> None:
 
 
 async def open_and_close(address: str, **options: object) -> None:
-    async with connect(address, proxy=None, **options) as stream:  # type: ignore[arg-type]
+    async with connect(address, **{**WEBSOCKET, **options}) as stream:
         with contextlib.suppress(ConnectionClosed):
             await stream.recv()
 
@@ -76,7 +76,7 @@ async def test_no_token_reaches_the_log_whatever_way_it_comes(start: Callable[..
         await stream.closed()
 
     # REST.
-    async with httpx2.AsyncClient(base_url=process.base, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=process.base, **PLAIN) as client:
         for make in (fresh, broken):
             await client.get("/v1/alerts", headers={"Authorization": f"Bearer {make()}"})
             await client.post("/v1/alerts", headers={"Authorization": f"bearer {make()}"}, json={"title": "t"})

@@ -29,7 +29,7 @@ from websockets.exceptions import InvalidStatus
 from service.settings import AuthSettings, LimitSettings, Settings, StreamSettings
 from tests.auth.issuer import ED25519, P256, RSA, Publisher, claims, jwk_set, public_jwk, publishing
 from tests.auth.test_tokens import ABSENT, encoded, forge, pem, signed
-from tests.harness import PLAIN, Node, Stream, serving, token
+from tests.harness import PLAIN, WEBSOCKET, Node, Stream, serving, token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -323,7 +323,7 @@ async def test_an_attack_is_refused_over_rest(attacked: Attacked, attack: str | 
 async def test_an_attack_is_refused_at_the_handshake(attacked: Attacked, attack: str | Callable[[str], str]) -> None:
     headers = {"Authorization": f"Bearer {attacked.token(attack)}"}
     try:
-        connection = await connect(attacked.node.ws, additional_headers=headers, proxy=None)
+        connection = await connect(attacked.node.ws, additional_headers=headers, **WEBSOCKET)
     except InvalidStatus as refused:
         assert refused.response.status_code == 431  # noqa: PT017 - of a handshake, the server reads 8 KiB a header
         return

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.settings import LedgerSettings, LimitSettings, Settings, StreamSettings
-from tests.harness import Node, Stream, eventually, serving
+from tests.harness import PATIENCE, Node, Stream, eventually, serving
 from tests.http_streams import EventSource, Poller
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class OverWebSocket(Receiver):
         if self.stream is None:
             self.stream = await self.node.stream(self.subject, after=self.after, topics=TOPIC)
             self.connection = (await self.stream.next())["connection"]
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             self.take(await self.stream.connection.recv(decode=False), self.connection)
 
     async def drop(self) -> None:

@@ -19,6 +19,7 @@ from service.stream.protocol import Phase, Timing
 from service.stream.replay_reader import Chunk
 from service.stream.transports import longpoll
 from service.stream.transports.longpoll import Identity, Poll, PollResponse, PollSession, PollSessions
+from tests.harness import PATIENCE
 from tests.stream.fakes import FakeLedger, at, connect, fake_hub, phase_of, prepared
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Client:
 
 
 async def answer(poll: Poll) -> dict[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         read: dict[str, Any] = orjson.loads(await poll.answer)
     return read
 

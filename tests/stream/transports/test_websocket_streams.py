@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from service.settings import LimitSettings, Settings, StreamSettings
-from tests.harness import WRITE, Node, Stream, eventually, serving, token
+from tests.harness import WEBSOCKET, WRITE, Node, Stream, eventually, serving, token
 from tests.stream.conftest import post_and_fan_out
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def bearer(subject: str = "alice", scope: str = "alerts:read", **claims: Any) ->
 
 async def attempt(node: Node, *subprotocols: str, query: str = "", **options: Any) -> Stream:
     offered: Any = subprotocols or None
-    return Stream(await connect(f"{node.ws}?{query}", subprotocols=offered, proxy=None, **options))
+    return Stream(await connect(f"{node.ws}?{query}", subprotocols=offered, **{**WEBSOCKET, **options}))
 
 
 async def recipient_of(stream: Stream) -> str:
