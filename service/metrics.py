@@ -63,6 +63,9 @@ CONNECTIONS_LAGGING = Gauge(
 HANDSHAKES_REJECTED = Counter("tocsin_handshakes_rejected", "Streams that were rejected at the handshake.", ["reason"])
 STREAM_CLOSES = Counter("tocsin_stream_closes", "Streams that this service closed.", ["reason"])
 DELIVERIES = Counter("tocsin_deliveries", "Events that were written to a socket.")
+REPLAYED_DELIVERIES = Counter(
+    "tocsin_replayed_deliveries", "Events that were written to a socket while its stream first caught up."
+)
 RECEIPTS = Counter("tocsin_receipts", "Receipts from clients.")
 SIGHTINGS = Counter("tocsin_sightings", "Alerts that clients reported as seen, again or not.")
 FANOUT_PASSES = Counter("tocsin_fanout_passes", "Fan-out passes.")

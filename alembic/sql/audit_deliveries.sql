@@ -10,7 +10,7 @@
 CREATE VIEW audit.deliveries AS
 SELECT e.seq, e.alert_id, e.kind, e.topic, e.severity, c.recipient, c.id AS connection, c.node_id AS node,
        e.occurred_at, times.sent_at, times.received_at, times.received_at - times.sent_at AS latency,
-       sighting.seen_at
+       sighting.seen_at, e.seq <= coalesce(c.live_seq, e.seq) AS replayed
 FROM connections c
 JOIN nodes n ON n.id = c.node_id AND coalesce(c.sent_seq, n.sent_seq) > c.after_seq
 CROSS JOIN LATERAL (
@@ -64,3 +64,6 @@ COMMENT ON COLUMN audit.deliveries.latency IS 'from sent_at to received_at';
 COMMENT ON COLUMN audit.deliveries.seen_at IS
     'when the client first reported that the admin saw the alert, if the event had happened by then'
     ' (audit.sightings has them all)';
+COMMENT ON COLUMN audit.deliveries.replayed IS
+    'whether it was sent while the connection caught up, after it was opened: the admin was away when the event'
+    ' happened, and the time until sent_at says nothing about the service';

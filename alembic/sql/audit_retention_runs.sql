@@ -2,8 +2,8 @@
 
 CREATE VIEW audit.retention_runs AS
 SELECT id AS run, at, first_seq, last_seq, older_than, events, alerts, unresolved_alerts, connections,
-       dispatches, receipts, sightings, rejections, idempotency_keys, source_hours, log_hash,
-       ledger_link_id, ledger_hash, archive, dropped_at
+       dispatches, receipts, sightings, rejections, rejection_hours, idempotency_keys, source_hours,
+       log_hash, ledger_link_id, ledger_hash, archive, dropped_at
 FROM retention_runs;
 
 COMMENT ON VIEW audit.retention_runs IS
@@ -26,7 +26,10 @@ COMMENT ON COLUMN audit.retention_runs.dispatches IS
 COMMENT ON COLUMN audit.retention_runs.receipts IS 'the number of deleted receipts';
 COMMENT ON COLUMN audit.retention_runs.sightings IS
     'the number of deleted sightings (audit.sightings)';
-COMMENT ON COLUMN audit.retention_runs.rejections IS 'the number of deleted rejected handshakes';
+COMMENT ON COLUMN audit.retention_runs.rejections IS
+    'the number of deleted rejected handshakes (audit.rejections)';
+COMMENT ON COLUMN audit.retention_runs.rejection_hours IS
+    'the number of deleted hourly counts of rejected handshakes (audit.rejection_counts)';
 COMMENT ON COLUMN audit.retention_runs.idempotency_keys IS
     'the number of idempotency keys deleted with the event that they answered with';
 COMMENT ON COLUMN audit.retention_runs.source_hours IS

@@ -12,7 +12,7 @@ FROM (
            delivery.details
     FROM audit.deliveries d
     CROSS JOIN LATERAL (VALUES
-        (2, 'sent', d.sent_at, json_build_object('node', d.node)),
+        (2, 'sent', d.sent_at, json_build_object('node', d.node, 'replayed', d.replayed)),
         (3, 'received', d.received_at, json_build_object('latency', extract(epoch FROM d.latency)))
     ) AS delivery (rank, action, at, details)
     WHERE delivery.at IS NOT NULL
@@ -37,4 +37,4 @@ COMMENT ON COLUMN audit.timeline.connection IS
     'of sent and received: the connection; null of an event and of seen';
 COMMENT ON COLUMN audit.timeline.details IS
     'of an event: severity, status and recipients of the alert since then, and what the kind adds,'
-    ' such as a comment; of sent: the node; of received: the latency in seconds';
+    ' such as a comment; of sent: the node, and whether it was replayed; of received: the latency in seconds';

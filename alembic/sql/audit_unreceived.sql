@@ -33,17 +33,19 @@ FROM (
         GROUP BY c.recipient, c.min_severity, c.topics
     ), received AS (
         -- The same for each topic, by the severity of the event; and who may see the topic.
-        SELECT topic AS of_topic, recipient, bool_or(covered) AS covered,
+        SELECT topic AS of_topic, recipient, bool_or(covered) AS covered, min(first_seen_at) AS first_seen_at,
                range_agg(seqs) FILTER (WHERE min_severity <= 'info') AS info,
                range_agg(seqs) FILTER (WHERE min_severity <= 'warning') AS warning,
                range_agg(seqs) FILTER (WHERE min_severity <= 'error') AS error,
                range_agg(seqs) FILTER (WHERE min_severity <= 'critical') AS critical
         FROM (
-            SELECT topic, id AS recipient, true AS covered, NULL::severity AS min_severity, NULL::int8multirange AS seqs
+            SELECT topic, id AS recipient, true AS covered, first_seen_at,
+                   NULL::severity AS min_severity, NULL::int8multirange AS seqs
             FROM topics
-            JOIN (SELECT id, topic_likes(topics) AS likes FROM recipients OFFSET 0) AS admin ON topic LIKE ANY (likes)
+            JOIN (SELECT id, first_seen_at, topic_likes(topics) AS likes FROM recipients OFFSET 0) AS admin
+              ON topic LIKE ANY (likes)
             UNION ALL
-            SELECT topic, recipient, false, min_severity, seqs FROM topics JOIN filter_ranges ON topic LIKE ANY (likes)
+            SELECT topic, recipient, false, NULL, min_severity, seqs FROM topics JOIN filter_ranges ON topic LIKE ANY (likes)
         ) AS by_filter
         GROUP BY topic, recipient
     ), alert AS NOT MATERIALIZED (
@@ -60,10 +62,10 @@ FROM (
         GROUP BY a.id
     ), addressed AS NOT MATERIALIZED (
         SELECT a.*, r.*
-        FROM alert a JOIN received r ON r.of_topic = a.topic AND r.covered
+        FROM alert a JOIN received r ON r.of_topic = a.topic AND r.covered AND r.first_seen_at <= a.created_at
         WHERE a.recipients IS NULL
         UNION ALL
-        SELECT a.*, a.topic, admin.name, r.covered, r.info, r.warning, r.error, r.critical
+        SELECT a.*, a.topic, admin.name, r.covered, r.first_seen_at, r.info, r.warning, r.error, r.critical
         FROM alert a
         CROSS JOIN LATERAL (SELECT DISTINCT unnest(a.recipients)) AS admin (name)
         LEFT JOIN received r ON r.of_topic = a.topic AND r.recipient = admin.name
@@ -85,8 +87,9 @@ FROM (
 COMMENT ON VIEW audit.unreceived IS
     'One row for each alert and each admin who may see it and has confirmed the receipt of no event'
     ' of it. Where an alert names admins, it is for these, whether they ever connected or not;'
-    ' otherwise it is for every admin who ever connected and whose last token covers its topic.'
-    ' Nobody is listed while they are deactivated.';
+    ' otherwise it is for every admin whose last token covers its topic and who had connected before'
+    ' it was created, with whatever token. Nobody is listed while they are deactivated; once they are'
+    ' reactivated, what they have missed is listed.';
 COMMENT ON COLUMN audit.unreceived.alert_id IS 'the alert';
 COMMENT ON COLUMN audit.unreceived.seq IS 'position of its first event in the log';
 COMMENT ON COLUMN audit.unreceived.topic IS 'its topic';

@@ -10,7 +10,7 @@ DROP FUNCTION append_alerts, closing_line, dispatch_line, end_nodes, ensure_even
 DROP VIEW log_head, deactivated_recipients;
 DROP FUNCTION require_durability, require_server, server_identity;
 DROP TABLE alert_search, alerts, commit_attempts, connections, dispatches, events, handshake_rejections,
-    idempotency_keys, ledger_chain, log_chain, message_key, nodes, receipts, recipients, resolutions, retention_runs,
+    idempotency_keys, ledger_chain, log_chain, message_key, nodes, receipts, recipients, rejection_hours, resolutions, retention_runs,
     revocations, search_changes, sightings, source_hours, subject_names;
 DROP FUNCTION lock_revocations, notify_revocations;
 DROP FUNCTION alert_words, search_words, word_lexemes, lone_character;

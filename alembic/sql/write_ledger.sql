@@ -9,7 +9,7 @@
 CREATE FUNCTION closing_line(c connections) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 RETURN json_build_array('closing', c.id, c.node_id, c.recipient, c.transport, c.topics, c.min_severity, c.remote_addr,
     c.user_agent, c.jti, microseconds(c.token_expires_at), microseconds(c.opened_at), c.after_seq, c.sent_seq,
-    microseconds(c.closed_at), c.close_code, c.close_reason)::text;
+    c.live_seq, microseconds(c.closed_at), c.close_code, c.close_reason)::text;
 
 CREATE FUNCTION dispatch_line(d dispatches) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 RETURN json_build_array('dispatch', d.node_id, d.connection_id, d.after_seq, d.up_to_seq, microseconds(d.at))::text;
@@ -48,7 +48,7 @@ BEGIN
                              jsonb_populate_record(given, next_link) AS linked
         ON CONFLICT (id) DO UPDATE SET
             jti = excluded.jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq,
-            closed_at = excluded.closed_at, close_code = excluded.close_code, close_reason = excluded.close_reason,
+            live_seq = excluded.live_seq, closed_at = excluded.closed_at, close_code = excluded.close_code, close_reason = excluded.close_reason,
             ledger_link_id = excluded.ledger_link_id
         WHERE stored.closed_at IS NULL
         RETURNING closing_line(stored) AS line

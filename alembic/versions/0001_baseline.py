@@ -38,7 +38,7 @@ FILES = (  # in the order of their dependencies
     *("append_alerts", "search_words", "write_ledger", "serving_nodes", "revocations"),
     *("audit_schema", "audit_sightings", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency"),
     *("audit_connections", "audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources"),
-    *("audit_names", "audit_deactivations", "audit_log_gaps", "audit_retention_runs", "grant_audit"),
+    *("audit_alerts", "audit_names", "audit_deactivations", "audit_log_gaps", "audit_retention_runs", "grant_audit"),
 )
 
 SEVERITY = ENUM("info", "warning", "error", "critical", name="severity", create_type=False)
@@ -307,6 +307,9 @@ def create_connections() -> None:
         Column("opened_at", TIME, nullable=False),
         Column("after_seq", BigInteger, nullable=False, comment="the position after which it began"),
         Column("sent_seq", BigInteger, comment="null while it keeps up with its node: the node's counts"),
+        Column(
+            "live_seq", BigInteger, comment="where it had caught up first: what it was sent up to there was replayed"
+        ),
         Column("closed_at", TIME),
         Column("close_code", Integer),
         Column("close_reason", Text),
@@ -400,7 +403,17 @@ def create_recipients() -> None:
         Column("origin", Text),
         Column("user_agent", Text),
         Index("ix_handshake_rejections_at", "at"),
-        comment="Streams that were rejected at the handshake.",
+        comment="Streams that were rejected at the handshake: a sample, see rejection_hours.",
+    )
+    op.create_table(
+        "rejection_hours",
+        Column("node_id", Uuid, primary_key=True),
+        Column("hour", TIME, primary_key=True, comment="the start of the hour, in UTC"),
+        Column("reason", Text, primary_key=True),
+        Column("rejections", BigInteger, nullable=False),
+        Index("ix_rejection_hours_hour", "hour"),
+        comment="How many streams a node rejected at the handshake, by hour and reason;"
+        " only some have a row of their own.",
     )
     op.create_table(
         "source_hours",
@@ -484,6 +497,7 @@ def create_retention() -> None:
         count_of("receipts"),
         count_of("sightings"),
         count_of("rejections"),
+        count_of("rejection_hours"),
         count_of("idempotency_keys"),
         count_of("source_hours"),
         comment="What retention deleted: one row per partition, and one per run that deleted something else.",

@@ -150,6 +150,15 @@ LISTS = {
 """The paged lists, by the name that they have in the answer."""
 
 
+async def rejection_counts(tx: AsyncConnection, times: TimeRange, reason: str | None) -> list[Row]:
+    """Return how many streams were rejected for each reason, in all hours that the period touches."""
+    view = views.rejection_counts.c
+    total = cast(func.sum(view.rejections), BigInteger)
+    conditions = times.of_whole_hours().contains(view.hour) + ([view.reason == reason] if reason is not None else [])
+    statement = select(view.reason, total.label("rejections")).where(*conditions).group_by(view.reason)
+    return [dict(row) for row in (await tx.execute(statement.order_by(total.desc(), view.reason))).mappings()]
+
+
 # An alert: what it is about, its recipients, and its timeline.
 
 TIMELINE_KEYSET = (datetime, int, int, str, UUID)

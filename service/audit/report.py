@@ -75,8 +75,9 @@ _CLOSES = _query(
 
 _REJECTIONS = _query(
     """
-    SELECT reason, count(*) AS rejections FROM audit.rejections WHERE at >= :since AND at < :until
-    GROUP BY reason ORDER BY count(*) DESC, reason
+    SELECT reason, sum(rejections)::bigint AS rejections FROM audit.rejection_counts
+    WHERE hour >= :since AND hour < :until
+    GROUP BY reason ORDER BY sum(rejection_counts.rejections) DESC, reason
     """
 )
 
@@ -93,7 +94,7 @@ _LOG_GAPS = _query("SELECT after_seq, before_seq, missing FROM audit.log_gaps OR
 
 
 async def report(tx: AsyncConnection, since: datetime, until: datetime) -> dict[str, Any]:
-    """Return the report of a period; sources are counted in all hours that it touches."""
+    """Return the report of a period; sources and rejections are counted in all hours that it touches."""
     parameters = {"since": since, "until": until, "top": TOP}
 
     async def rows(query: TextClause, **changed: Any) -> list[dict[str, Any]]:
@@ -110,7 +111,7 @@ async def report(tx: AsyncConnection, since: datetime, until: datetime) -> dict[
         "unreceived": await rows(_UNRECEIVED),
         "connections": connections,
         "closes": await rows(_CLOSES),
-        "rejections": await rows(_REJECTIONS),
+        "rejections": await rows(_REJECTIONS, since=hour_of(since)),
         "sources": await rows(_SOURCES, since=hour_of(since)),
         "log_gaps": await rows(_LOG_GAPS),
     }

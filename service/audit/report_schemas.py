@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from service.audit.schemas import SourceCounts
+from service.audit.schemas import RejectionCount, SourceCounts
 from service.severity import Severity
 
 
@@ -59,13 +59,6 @@ class CloseCount(BaseModel):
     connections: int
 
 
-class RejectionCount(BaseModel):
-    """How many streams were rejected at the handshake for a reason."""
-
-    reason: str
-    rejections: int
-
-
 class LogGap(BaseModel):
     """A gap in the log: proof of damage."""
 
@@ -117,6 +110,6 @@ class AuditReport(BaseModel):
     )
     connections: ConnectionCounts
     closes: list[CloseCount] = Field(description="connections that ended in the period")
-    rejections: list[RejectionCount]
+    rejections: list[RejectionCount] = Field(description="in all hours that the period touches")
     sources: list[SourceCounts] = Field(description="in all hours that the period touches")
     log_gaps: list[LogGap] = Field(description="of the whole log; empty, or something is wrong")

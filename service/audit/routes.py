@@ -183,8 +183,13 @@ async def get_rejections(  # noqa: PLR0913, PLR0917 - the filters of the query s
     cursor: Annotated[str | None, _cursor("rejection")] = None,
     limit: Limit = 200,
 ) -> schemas.RejectionPage:
-    """List the streams that were rejected at the handshake, the newest first."""
-    page = await _page(database, "rejections", TimeRange(since, until), cursor, limit, {"reason": reason})
+    """Count the streams that were rejected at the handshake, and list a sample, the newest first."""
+    times = TimeRange(since, until)
+    [after] = decode_cursor(cursor, LISTS["rejections"].keyset)
+    async with database.transaction(snapshot=True) as tx:
+        counts = await queries.rejection_counts(tx, times, reason)
+        rows, more = await LISTS["rejections"].page(tx, times, PageRequest(limit, after), {"reason": reason})
+    page = {"counts": counts, "rejections": rows, "next": encode_cursor(more)}
     return schemas.RejectionPage.model_validate(page)
 
 

@@ -161,6 +161,7 @@ class RecipientDelivery(BaseModel):
     seen_at: AwareDatetime | None = Field(
         description="when they first saw the alert, if the event had happened by then; null: not as far as is known"
     )
+    replayed: bool = Field(description="sent while the connection caught up: the recipient was away when it happened")
 
 
 class RecipientAudit(BaseModel):
@@ -184,6 +185,7 @@ class RecipientAudit(BaseModel):
                 "received_at": _RECEIVED,
                 "latency": 0.017333,
                 "seen_at": _SEEN,
+                "replayed": False,
             }
         ],
         next=_NEXT,
@@ -311,10 +313,18 @@ class AuditedRejection(BaseModel):
     user_agent: str | None
 
 
+class RejectionCount(BaseModel):
+    """How many streams were rejected at the handshake for a reason."""
+
+    reason: str
+    rejections: int
+
+
 class RejectionPage(BaseModel):
-    """A page of rejected streams, the newest first."""
+    """A page of rejected streams, the newest first, and how many were rejected."""
 
     model_config = _example(
+        counts=[{"reason": "scope_missing", "rejections": 3006}],
         rejections=[
             {
                 "at": "2026-11-21T09:40:00.000123Z",
@@ -330,7 +340,10 @@ class RejectionPage(BaseModel):
         next=_NEXT,
     )
 
-    rejections: list[AuditedRejection]
+    counts: list[RejectionCount] = Field(description="of all that were rejected, in all hours that the period touches")
+    rejections: list[AuditedRejection] = Field(
+        description="a sample: of one address, as many as its limit of failed requests"
+    )
     next: str | None = _more()
 
 

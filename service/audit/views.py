@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, JSON, BigInteger, DateTime, Integer, Interval, Text, Uuid, table
+from sqlalchemy import ARRAY, JSON, BigInteger, Boolean, DateTime, Integer, Interval, Text, Uuid, table
 from sqlalchemy.sql import column
 
 from service.database.base import severity_type, status_type
@@ -35,6 +35,7 @@ deliveries = _view(
     received_at=_TIME,
     latency=Interval,
     seen_at=_TIME,
+    replayed=Boolean,
 )
 
 sightings = _view("sightings", alert_id=Uuid, seq=BigInteger, recipient=Text, seen_at=_TIME)
@@ -93,6 +94,8 @@ rejections = _view(
     origin=Text,
     user_agent=Text,
 )
+
+rejection_counts = _view("rejection_counts", hour=_TIME, reason=Text, rejections=BigInteger)
 
 sources = _view(
     "sources",

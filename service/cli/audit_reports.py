@@ -87,7 +87,7 @@ def _tables(report: AuditReport) -> list[ResultTable]:
         ResultTable("Slowest topics", f"topic {_LATENCIES}", report.slowest_topics),
         ResultTable("Not received, by admin", "recipient alerts max_severity waiting", report.unreceived, everybody),
         ResultTable(closes, "code reason connections", report.closes),
-        ResultTable("Rejected streams", "reason rejections", report.rejections),
+        ResultTable("Rejected streams, by whole hours", "reason rejections", report.rejections),
         ResultTable("Sources, by whole hours", "source alerts repeated replayed refused", report.sources),
         ResultTable("Holes in the log", "after_seq before_seq missing", report.log_gaps, "none"),
     ]

@@ -82,7 +82,7 @@ def _latency(group: str) -> str:
                    AS sent,
                percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM latency)) AS received
         FROM audit.deliveries
-        WHERE seq = ANY ($1::bigint[]) AND connection = ANY ($2::uuid[])
+        WHERE seq = ANY ($1::bigint[]) AND connection = ANY ($2::uuid[]) AND NOT replayed
         GROUP BY 1
     """  # noqa: S608 - constants
 
@@ -109,7 +109,7 @@ class CountedAlerts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds from the event to the socket, and from there to the receipt, if any."""
+    """Seconds from the event to the socket, and from there to the receipt, if any; of what was not replayed."""
 
     deliveries: int
     sent_p50: float | None

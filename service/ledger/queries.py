@@ -27,10 +27,10 @@ _DELIVERIES = text(
     """
     WITH delivery AS (
         SELECT seq, kind, recipient, connection, node, sent_at, received_at,
-               extract(epoch FROM latency)::float8 AS latency, seen_at
+               extract(epoch FROM latency)::float8 AS latency, seen_at, replayed
         FROM audit.deliveries WHERE alert_id = :alert_id
         UNION ALL
-        SELECT seq, NULL, recipient, NULL, NULL, NULL, NULL, NULL, seen_at
+        SELECT seq, NULL, recipient, NULL, NULL, NULL, NULL, NULL, seen_at, NULL
         FROM audit.sightings s
         WHERE alert_id = :alert_id AND NOT EXISTS (
             SELECT FROM audit.deliveries d

@@ -27,7 +27,15 @@ from service.database.ids import uuid7
 from service.events.position import ORIGIN, HistoryChanged
 from service.ledger import statements
 from service.ledger.lease import Lease
-from service.ledger.records import Dispatch, PendingRecords, Receipt, Sighting, SubjectName, printable
+from service.ledger.records import (
+    Dispatch,
+    PendingRecords,
+    Receipt,
+    RejectionHour,
+    Sighting,
+    SubjectName,
+    printable,
+)
 from service.ledger.source_stats import SourceStats
 from service.metrics import RECEIPTS, SIGHTINGS
 
@@ -89,6 +97,8 @@ class LedgerRecorder:
         self.in_flight = self._no_records()
         """What a flush is writing now."""
         self.source_stats = SourceStats(settings.source_stats_max)
+        self._rejection_hours: dict[tuple[datetime, str], RejectionHour] = {}
+        """How many handshakes this node has rejected in the present hour, by hour and reason."""
         self.left_behind: LeftBehind | None = None
         """Until the node is registered under its new id."""
         self.become(uuid7(), ORIGIN)
@@ -142,6 +152,8 @@ class LedgerRecorder:
 
     def record_live(self, entry: ConnectionEntry) -> None:
         """Record that the connection keeps up: the node's ``sent_seq`` counts for it."""
+        if entry.live_seq is None:
+            entry.live_seq = self.position.seq
         self._set_sent(entry, None)
 
     def record_position(self, entry: ConnectionEntry, sent_seq: int) -> None:
@@ -181,6 +193,16 @@ class LedgerRecorder:
         """Record a rejected handshake; dropped while the recorder is full."""
         rejection.node_id = self.node_id
         self.pending.add_rejection(rejection)
+
+    def count_rejection(self, reason: str) -> None:
+        """Count a rejected handshake, of which ``record_rejection`` may keep no record."""
+        key = datetime.now(UTC).replace(minute=0, second=0, microsecond=0), reason
+        counted = self._rejection_hours.get(key)
+        if counted is None:
+            self._rejection_hours = {known: each for known, each in self._rejection_hours.items() if known[0] == key[0]}
+            counted = self._rejection_hours[key] = RejectionHour(self.node_id, *key)
+        counted.rejections += 1
+        self.pending.rejection_hours[key] = counted
 
     def _set_sent(self, entry: ConnectionEntry, sent_seq: int | None) -> None:
         if entry.closed_at is None:  # what was closed never changes again
@@ -268,6 +290,7 @@ class LedgerRecorder:
         self.node_id, self.position = node_id, position
         self.lease = Lease(self._settings.node_lease_seconds)
         self.pending = self._no_records()
+        self._rejection_hours = {}
         self.left_behind = None
 
     def leave_history(self, node_id: UUID, position: Position, common: Position | None, flush: int) -> None:

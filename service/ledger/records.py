@@ -43,6 +43,8 @@ class ConnectionEntry:
     token_expires_at: datetime
     after_seq: int
     sent_seq: int | None
+    live_seq: int | None = None
+    """Where it had caught up for the first time: what it was sent up to there was replayed."""
     id: UUID = field(default_factory=uuid7)
     opened_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     received_seq: int = 0
@@ -95,6 +97,19 @@ class Rejection:
 
 
 @dataclass(slots=True)
+class RejectionHour:
+    """How many handshakes the node has rejected in an hour for a reason, in total: it may be written again and again.
+
+    The fields are the columns.
+    """
+
+    node_id: UUID
+    hour: datetime
+    reason: str
+    rejections: int = 0
+
+
+@dataclass(slots=True)
 class SubjectName:
     """What the newest token of a subject says that it is shown by."""
 
@@ -135,6 +150,8 @@ class PendingRecords:
     receipts: list[Receipt] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    rejection_hours: dict[tuple[datetime, str], RejectionHour] = field(default_factory=dict)
+    """By hour and reason, which is one of a closed set, so these have no limit."""
     sightings: dict[tuple[UUID, str], Sighting] = field(default_factory=dict)
     """By alert and recipient: the first counts."""
     names: dict[str, SubjectName] = field(default_factory=dict)
@@ -143,12 +160,12 @@ class PendingRecords:
 
     def __len__(self) -> int:
         lists = (self.changed, self.receipts, self.dispatches, self.rejections, self.sightings, self.names)
-        return sum(map(len, lists))
+        return sum(map(len, lists)) + len(self.rejection_hours)
 
     @property
     def is_full(self) -> bool:
         """Whether too many records wait to accept another connection."""
-        return len(self) - len(self.sightings) - len(self.rejections) - len(self.names) >= self.limit
+        return len(self.changed) + len(self.receipts) + len(self.dispatches) >= self.limit
 
     def add_dispatch(self, node_id: UUID, after_seq: int, up_to_seq: int) -> None:
         """Add a dispatch to all connections that keep up; at the limit, merge it into the last.
@@ -205,6 +222,7 @@ class PendingRecords:
         self.receipts[:0] = older.receipts
         self.dispatches[:0] = older.dispatches
         self.rejections[:0] = older.rejections
+        self.rejection_hours = older.rejection_hours | self.rejection_hours
         self.sightings = older.sightings | {
             key: new for key, new in self.sightings.items() if key not in older.sightings
         }
@@ -223,6 +241,8 @@ class PendingRecords:
             entry.received_seq = min(entry.received_seq, seq)
             if entry.sent_seq is not None:
                 entry.sent_seq = min(entry.sent_seq, seq)
+            if entry.live_seq is not None:
+                entry.live_seq = min(entry.live_seq, seq)
         self.dispatches = [dispatch for dispatch in self.dispatches if dispatch.after_seq < seq]
         for dispatch in self.dispatches:
             dispatch.up_to_seq = min(dispatch.up_to_seq, seq)
@@ -237,6 +257,7 @@ class PendingRecords:
             "connections": [_connection_row(entry) for entry in self.changed if entry.closed_at is None],
             "recipients": self._recipient_rows(),
             "handshake_rejections": self.rejections,
+            "rejection_hours": list(self.rejection_hours.values()),
             # Sorted, as the recipients.
             "subject_names": [self.names[subject] for subject in sorted(self.names)],
         }
@@ -262,7 +283,7 @@ class PendingRecords:
                 "id": entry.recipient,
                 "topics": entry.token_topics,
                 "topics_at": None,
-                "first_seen_at": now,
+                "first_seen_at": min(row.get("first_seen_at", entry.opened_at), entry.opened_at),
                 "last_seen_at": now,
             }
         # The token of the last opening counts, whatever the clocks say: in the order of the flushes, and of this list.
@@ -286,6 +307,7 @@ def _connection_row(entry: ConnectionEntry) -> dict[str, Any]:
         "opened_at": entry.opened_at,
         "after_seq": entry.after_seq,
         "sent_seq": entry.sent_seq,
+        "live_seq": entry.live_seq,
         "closed_at": entry.closed_at,
         "close_code": entry.close_code,
         "close_reason": entry.close_reason,

@@ -48,6 +48,9 @@ class DeliveryOut(BaseModel):
         description="when the recipient first saw the alert, if the event had happened by then; null: not as far as is"
         " known"
     )
+    replayed: bool | None = Field(
+        description="sent while the connection caught up: the recipient was away when it happened; null: not sent"
+    )
 
 
 class DeliveryPage(BaseModel):
@@ -68,6 +71,7 @@ class DeliveryPage(BaseModel):
                             "received_at": "2026-11-21T09:41:07.142345Z",
                             "latency": 0.017333,
                             "seen_at": "2026-11-21T09:41:09.204711Z",
+                            "replayed": False,
                         }
                     ],
                     "next": "W1s0NzExLCIwMWExZmQ3ZC0wYjdjLTdlMWEtOWQ0My01ZDhmMWYxYzJiM2EiLCJhbGljZSJdXQ",

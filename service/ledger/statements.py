@@ -82,7 +82,8 @@ UPSERTS = {
     "connections": _upsert(
         "connections",
         """(id) DO UPDATE SET
-            jti = excluded.jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq
+            jti = excluded.jti, token_expires_at = excluded.token_expires_at, sent_seq = excluded.sent_seq,
+            live_seq = excluded.live_seq
         WHERE known.closed_at IS NULL""",
     ),
     "recipients": _upsert(
@@ -90,6 +91,7 @@ UPSERTS = {
         """(id) DO UPDATE SET
             topics = CASE WHEN excluded.topics_at IS NULL THEN known.topics ELSE excluded.topics END,
             topics_at = coalesce(excluded.topics_at, known.topics_at),
+            first_seen_at = least(known.first_seen_at, excluded.first_seen_at),
             last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
             received_seq = greatest(known.received_seq, excluded.received_seq)""",
     ),
@@ -100,6 +102,11 @@ UPSERTS = {
         WHERE known.issued_at <= excluded.issued_at""",
     ),
     "handshake_rejections": _upsert("handshake_rejections", "DO NOTHING"),
+    # Totals, which can be written again: those of a node only rise.
+    "rejection_hours": _upsert(
+        "rejection_hours",
+        """(node_id, hour, reason) DO UPDATE SET rejections = greatest(known.rejections, excluded.rejections)""",
+    ),
     # Counts add up, so these rows alone must not be written twice.
     "source_hours": _upsert(
         "source_hours",

@@ -73,6 +73,7 @@ connections = Table(
     Column("opened_at", DateTime(timezone=True), nullable=False),
     Column("after_seq", BigInteger, nullable=False, comment="the position after which it began"),
     Column("sent_seq", BigInteger, comment="null while it keeps up with its node: the node's counts"),
+    Column("live_seq", BigInteger, comment="where it had caught up first: what it was sent up to there was replayed"),
     Column("closed_at", DateTime(timezone=True)),
     Column("close_code", Integer),
     Column("close_reason", Text),
@@ -187,7 +188,18 @@ handshake_rejections = Table(
     Column("origin", Text),
     Column("user_agent", Text),
     Index("ix_handshake_rejections_at", "at"),
-    comment="Streams that were rejected at the handshake.",
+    comment="Streams that were rejected at the handshake: a sample, see rejection_hours.",
+)
+
+rejection_hours = Table(
+    "rejection_hours",
+    metadata,
+    Column("node_id", Uuid, primary_key=True),
+    Column("hour", DateTime(timezone=True), primary_key=True, comment="the start of the hour, in UTC"),
+    Column("reason", Text, primary_key=True),
+    Column("rejections", BigInteger, nullable=False),
+    Index("ix_rejection_hours_hour", "hour"),
+    comment="How many streams a node rejected at the handshake, by hour and reason; only some have a row of their own.",
 )
 
 source_hours = Table(

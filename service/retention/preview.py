@@ -27,6 +27,7 @@ SELECT (SELECT count(*) FROM events WHERE seq <= $1) AS events,
        (SELECT count(*) FROM receipts WHERE ledger_link_id <= $3) AS receipts,
        (SELECT count(*) FROM sightings WHERE ledger_link_id <= $3) AS sightings,
        (SELECT count(*) FROM handshake_rejections WHERE at < $2) AS rejections,
+       (SELECT count(*) FROM rejection_hours WHERE hour < $2) AS "hours of rejections",
        (SELECT count(*) FROM idempotency_keys WHERE answer IS NULL AND seq <= $1) AS "idempotency keys",
        (SELECT count(*) FROM source_hours WHERE hour < $2) AS "hours of sources"
 """

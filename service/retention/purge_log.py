@@ -24,7 +24,8 @@ _ADD_COUNTS = """
 UPDATE retention_runs
 SET alerts = alerts + $2, unresolved_alerts = unresolved_alerts + $3, connections = connections + $4,
     dispatches = dispatches + $5, receipts = receipts + $6, sightings = sightings + $7,
-    rejections = rejections + $8, idempotency_keys = idempotency_keys + $9, source_hours = source_hours + $10
+    rejections = rejections + $8, rejection_hours = rejection_hours + $9, idempotency_keys = idempotency_keys + $10,
+    source_hours = source_hours + $11
 WHERE id = $1
 """
 _NEXT_UNFINISHED = """
@@ -53,6 +54,7 @@ class PurgedCounts(NamedTuple):
     receipts: int = 0
     sightings: int = 0
     rejections: int = 0
+    rejection_hours: int = 0
     idempotency_keys: int = 0
     source_hours: int = 0
 

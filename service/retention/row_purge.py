@@ -123,6 +123,11 @@ DELETE FROM handshake_rejections WHERE id IN (
     SELECT id FROM handshake_rejections WHERE at < $1 ORDER BY at LIMIT {ROWS_BATCH}
 )
 """  # noqa: S608 - constant
+_DELETE_REJECTION_HOURS = f"""
+DELETE FROM rejection_hours WHERE (node_id, hour, reason) IN (
+    SELECT node_id, hour, reason FROM rejection_hours WHERE hour < $1 ORDER BY hour LIMIT {ROWS_BATCH}
+)
+"""  # noqa: S608 - constant
 _DELETE_SOURCE_HOURS = f"""
 DELETE FROM source_hours WHERE (source, hour) IN (
     SELECT source, hour FROM source_hours WHERE hour < $1 ORDER BY hour LIMIT {ROWS_BATCH}
@@ -245,9 +250,11 @@ async def delete_nodes(connection: asyncpg.Connection, older_than: datetime) -> 
 
 
 async def delete_rejections(connection: asyncpg.Connection, purge_log: PurgeLog, older_than: datetime) -> None:
-    """Delete old rejected handshakes."""
+    """Delete old rejected handshakes, and the hourly counts of them."""
     async for deleted in _delete_by_age(connection, _DELETE_REJECTIONS, ROWS_BATCH, older_than):
         await purge_log.add_counts(PurgedCounts(rejections=deleted))
+    async for deleted in _delete_by_age(connection, _DELETE_REJECTION_HOURS, ROWS_BATCH, older_than):
+        await purge_log.add_counts(PurgedCounts(rejection_hours=deleted))
 
 
 async def delete_source_hours(connection: asyncpg.Connection, purge_log: PurgeLog, older_than: datetime) -> None:

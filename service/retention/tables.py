@@ -38,6 +38,7 @@ retention_runs = Table(
     _count("receipts"),
     _count("sightings"),
     _count("rejections"),
+    _count("rejection_hours"),
     _count("idempotency_keys"),
     _count("source_hours"),
     comment="What retention deleted: one row per partition, and one per run that deleted something else.",

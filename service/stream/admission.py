@@ -242,12 +242,13 @@ class Admission:
     ) -> bool:
         """Record a rejected handshake, in the ledger and in the service's log.
 
-        One address gets no more rows and lines than its limit, so it fills neither. Returns whether
-        it was within the limit.
+        Each is counted, but one address gets no more rows and lines than its limit, so it fills
+        neither. Returns whether it was within the limit.
 
         ``counted``: the rejection counts against the limit of the address already.
         """
         HANDSHAKES_REJECTED.labels(reason).inc()
+        self._ledger.count_rejection(reason)
         try:
             self._rest_limits.hit("auth_failure", client.remote_addr or "unknown", cost=0 if counted else 1)
         except RateLimited:

@@ -17,7 +17,7 @@ from service.database.failures import unavailable
 from service.errors import CloseReason, DatabaseUnavailable, RequestRefused
 from service.events.position import HistoryChanged
 from service.logs import get_logger
-from service.metrics import STREAM_CLOSES
+from service.metrics import REPLAYED_DELIVERIES, STREAM_CLOSES
 from service.stream import frames
 from service.stream.frames import FrameBatch
 from service.stream.protocol import (
@@ -328,6 +328,8 @@ class Connection:
         else:
             self.stalled(self._protocol.sent, chunk.up_to)
         self._hub.count_deliveries(chunk.events)
+        if self._entry.live_seq is None:
+            REPLAYED_DELIVERIES.inc(chunk.events)
 
     def _go_live(self) -> None:
         self._protocol.joined()

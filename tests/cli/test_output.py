@@ -27,7 +27,7 @@ def test_nothing_that_somebody_said_commands_the_terminal(capsys: pytest.Capture
     rejection = schemas.AuditedRejection(
         at=datetime.now(UTC), node=uuid.uuid4(), path=HOSTILE, reason="x", remote_addr="x", **dict.fromkeys(NAMES)
     )
-    page = schemas.RejectionPage(rejections=[rejection], next=None)
+    page = schemas.RejectionPage(counts=[], rejections=[rejection], next=None)
     table = ResultTable(HOSTILE, "path", page.rejections)
     show(QueryResult(page, [HOSTILE], [table], (), []), "table")
     printed = capsys.readouterr().out
@@ -76,7 +76,7 @@ TEXTS = [
 
 
 def printed_csv(capsys: pytest.CaptureFixture[str], header: list[str], *rows: list[Any]) -> list[list[str]]:
-    page = schemas.RejectionPage(rejections=[], next=None)
+    page = schemas.ConnectionPage(connections=[], next=None)
     show(QueryResult(page, [], [], header, rows), "csv")
     return list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))
 
@@ -99,7 +99,7 @@ SEPARATORS = [",", ";", "\t", "|"]
 def test_no_formula_leaves_where_the_list_separator_is_another(
     capsys: pytest.CaptureFixture[str], delimiter: str, inner: str, formula: str, wrap: Callable[[str], Any]
 ) -> None:
-    page = schemas.RejectionPage(rejections=[], next=None)
+    page = schemas.ConnectionPage(connections=[], next=None)
     show(QueryResult(page, [], [], ["a", "b"], [["x", wrap(f"x{inner}{formula}")]]), "csv")
     printed = capsys.readouterr().out
     cells = [cell for row in csv.reader(io.StringIO(printed, newline=""), delimiter=delimiter) for cell in row]
@@ -109,7 +109,7 @@ def test_no_formula_leaves_where_the_list_separator_is_another(
 def test_text_is_quoted_and_a_line_break_in_it_begins_no_row(capsys: pytest.CaptureFixture[str]) -> None:
     texts = ["a\r", "a\r\nb", "a\nb", 'a"\rb', "a,=1+1", "a;b"]
     assert printed_csv(capsys, ["a"], *([text] for text in texts)) == [["a"], *([text] for text in texts)]
-    page = schemas.RejectionPage(rejections=[], next=None)
+    page = schemas.ConnectionPage(connections=[], next=None)
     show(QueryResult(page, [], [], ["a", "b"], [["x;y", 1]]), "csv")
     assert capsys.readouterr().out == '"a","b"\n"x;y",1\n'
 

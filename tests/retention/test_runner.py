@@ -340,6 +340,10 @@ async def test_rejections_hours_of_sources_and_ended_nodes_are_deleted_by_age(
         " now(), now() FROM generate_series(1, 1300) AS n"
     )
     await log.connection.execute(
+        "INSERT INTO rejection_hours SELECT gen_random_uuid(), date_trunc('hour', now()) - make_interval(hours => n),"
+        " 'token_expired', 7 FROM generate_series(1, 1300) AS n"
+    )
+    await log.connection.execute(
         "INSERT INTO subject_names SELECT 's' || n, 'Alice', now(), now() - make_interval(hours => n)"
         " FROM generate_series(1, 2500) AS n"
     )
@@ -360,10 +364,11 @@ async def test_rejections_hours_of_sources_and_ended_nodes_are_deleted_by_age(
         await log.value("SELECT count(*) FROM source_hours WHERE hour < $1", old - timedelta(hours=100, minutes=30))
         == 0
     )
-    [(rejections, source_hours, *others)] = await log.rows(
-        "SELECT rejections, source_hours, alerts, last_seq FROM audit.retention_runs"
+    [(rejections, rejection_hours, source_hours, *others)] = await log.rows(
+        "SELECT rejections, rejection_hours, source_hours, alerts, last_seq FROM audit.retention_runs"
     )
     assert (rejections, others) == (2400, [0, None])
+    assert rejection_hours == 1300 - await log.value("SELECT count(*) FROM rejection_hours") >= 1199
     assert source_hours == 1300 - await log.value("SELECT count(*) FROM source_hours") >= 1199
     await log.purge(old)
     kept = {row[0] for row in await log.rows("SELECT id FROM nodes")}

@@ -7,7 +7,12 @@ import socket
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.harness import eventually
+import orjson
+
+from service.ledger import statements
+from service.metrics import HANDSHAKES_REJECTED
+from service.settings import LimitSettings, Settings
+from tests.harness import eventually, serving
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -170,3 +175,52 @@ async def test_a_revocation_of_a_subject_covers_its_tokens_that_were_issued_befo
     assert all((row["revoked_at"] is None) == (row["reason"] is None) for row in rows.values())
     for stream in (fresh, of_another):
         await stream.close()
+
+
+async def test_every_rejection_is_counted_and_of_one_address_only_some_have_a_row_of_their_own(
+    database_url: str,
+) -> None:
+    settings = Settings(limits=LimitSettings(auth_failure_limit="3/hour"))
+    with serving(database_url, settings) as node:
+        rejected = HANDSHAKES_REJECTED.labels("scope_missing")
+        before = rejected._value.get()
+        for _ in range(20):
+            await (await node.stream("alice", scope="alerts:write")).closed()
+        counts = "SELECT sum(rejections) FROM audit.rejection_counts WHERE reason = 'scope_missing'"
+        await eventually(lambda: _is(node, counts, 20))
+        assert rejected._value.get() - before == 20
+        assert len(await node.sql("SELECT FROM audit.rejections")) == 3
+        async with node.http("auditor", "audit:read") as auditor:
+            report = (await auditor.get("/v1/audit/report")).json()
+            page = (await auditor.get("/v1/audit/rejections")).json()
+        assert report["rejections"] == page["counts"] == [{"reason": "scope_missing", "rejections": 20}]
+        assert len(page["rejections"]) == 3
+
+
+async def _is(node: Node, query: str, value: int) -> bool:
+    return bool((await node.sql(query))[0][0] == value)
+
+
+async def test_the_counts_of_rejections_survive_flushes_that_fail_or_are_repeated(
+    open_ledger: Callable[..., Awaitable[OpenLedger]],
+) -> None:
+    first, second = await open_ledger(), await open_ledger()
+    query = "SELECT reason, sum(rejections)::int FROM audit.rejection_counts GROUP BY reason ORDER BY reason"
+    for _ in range(5_000):
+        first.ledger.count_rejection("token_expired")
+    for node in (first, second):
+        node.ledger.count_rejection("scope_missing")
+        await node.flusher.flush()
+    first.ledger.count_rejection("token_expired")
+    async with first.locked():
+        await first.time_out(first.flusher.flush())
+    first.ledger.count_rejection("token_expired")
+    # The outcome of a commit is unknown: what was written is put back, and written again.
+    pending = first.ledger.begin_flush()
+    rows = pending.rows()["rejection_hours"]
+    upsert = statements.UPSERTS["rejection_hours"]
+    async with first.pool.ledger.transaction() as tx:
+        await tx.execute(upsert, {"rows": orjson.dumps(rows).decode()})
+    first.ledger.end_flush(written=False)
+    await first.flusher.flush()
+    assert await first.rows(query) == [("scope_missing", 2), ("token_expired", 5_002)]

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from tests.harness import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.fixtures.open_ledger import OpenLedger
     from tests.harness import Node
 
 
@@ -21,7 +24,7 @@ async def test_every_view_of_the_audit_schema_and_each_of_its_columns_is_comment
     )
     assert {
         *("deliveries", "unreceived", "timeline", "latency", "connections", "presence", "rejections", "tokens"),
-        *("revocations", "log_gaps"),
+        *("revocations", "log_gaps", "alerts", "rejection_counts"),
     } <= {row["relname"] for row in rows}
     assert [row for row in rows if not row["of_column"] or not row["of_view"]] == []
 
@@ -71,3 +74,44 @@ async def test_what_was_missed_is_delivered_when_its_admin_comes_back(node: Node
         rows = await eventually(lambda: node.sql("SELECT connection, sent_at FROM audit.deliveries"))
     assert [str(row["connection"]) for row in rows] == [second.seen[0]["connection"]]
     assert rows[0]["sent_at"] >= came_back
+
+
+async def test_what_is_sent_while_a_connection_catches_up_is_replayed_and_what_comes_after_it_is_not(
+    node: Node,
+) -> None:
+    for title in ("missed", "missed, too"):
+        await node.post(title)
+    async with await node.live("alice", after=0) as alice, await node.live("bob") as bob:
+        live = await node.post("live")
+        await alice.events(1)
+        await bob.events(1)
+        await node.flushed(live["seq"])
+        query = "SELECT recipient, seq, replayed FROM audit.deliveries ORDER BY recipient, seq"
+        rows = await node.sql(query)
+        latency = await node.sql("SELECT sum(deliveries), sum(replayed), max(sent_p99) FROM audit.latency")
+    assert [tuple(row) for row in rows] == [
+        ("alice", 1, True),
+        ("alice", 2, True),
+        ("alice", 3, False),
+        ("bob", 3, False),
+    ]
+    (slowest,) = await node.sql("SELECT max(sent_at - occurred_at) FROM audit.deliveries WHERE NOT replayed")
+    assert tuple(latency[0]) == (4, 2, slowest[0].total_seconds())
+    await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL OFFSET 1"))
+    assert await node.sql(query) == rows, "what was once sent is of the same kind for good"
+
+
+async def test_what_a_slow_reader_is_sent_late_is_live(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
+    opened = await open_ledger()
+    entry = opened.connection("alice", sent_seq=0, live_seq=None)
+    opened.ledger.record_dispatch_to(entry, 0, 2)
+    await opened.dispatch(0, 4)
+    opened.ledger.record_dispatch_to(entry, 2, 4)
+    opened.ledger.record_live(entry)
+    opened.ledger.record_position(entry, 4)  # its socket is full
+    await opened.dispatch(4, 6)
+    opened.ledger.record_dispatch_to(entry, 4, 6)
+    opened.ledger.record_live(entry)
+    await opened.flusher.flush()
+    rows = await opened.rows("SELECT seq, replayed FROM audit.deliveries ORDER BY seq")
+    assert rows == [(1, True), (2, True), (3, True), (4, True), (5, False), (6, False)]

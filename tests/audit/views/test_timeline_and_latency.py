@@ -56,7 +56,7 @@ async def test_the_timeline_of_an_alert_is_in_order(node: Node) -> None:
     assert commented == {**created, "comment": {"id": commented["comment"]["id"], "text": "I look into it."}}
     assert details[3, "alert.resolved"]["status"] == "resolved"
     (node_row,) = await node.sql("SELECT id FROM nodes")
-    assert details[1, "sent"] == {"node": str(node_row["id"])}
+    assert details[1, "sent"] == {"node": str(node_row["id"]), "replayed": False}
     took = {row["action"]: row["at"] for row in rows if row["seq"] == 1}
     assert details[1, "received"]["latency"] == (took["received"] - took["sent"]).total_seconds()
 

@@ -156,3 +156,20 @@ async def test_what_lies_between_two_connections_is_not_received(node: Node) -> 
         await second.events(1)
         await acknowledged(node, second, after["seq"])
     assert [sorted(await unreceived(node, alert)) for alert in (before, missed, after)] == [[], ["alice"], []]
+
+
+async def test_what_was_created_before_an_admin_was_first_seen_waits_for_them_only_if_it_names_them(node: Node) -> None:
+    before = await node.post()
+    named = await node.post(recipients=["alice"])
+    async with await node.live("alice", after="latest") as alice:
+        during = await node.post()
+        await alice.events(1)
+        await node.flushed(during["seq"])
+    await seen_before(node, "alice", topics=["search"])  # whatever the token covers: she was seen before
+    await eventually(lambda: node.sql("SELECT FROM recipients WHERE topics = '{search}'"))
+    since = await node.post(topic="search")
+    listed = [sorted(await unreceived(node, alert)) for alert in (before, named, since)]
+    assert listed == [[], ["alice"], ["alice"]]
+    async with await node.live("alice", after="latest"):
+        await eventually(lambda: node.sql("SELECT FROM recipients WHERE topics = '{*}'"))
+        assert sorted(await unreceived(node, during)) == ["alice"]
