@@ -22,7 +22,7 @@ from service.http.pagination import START
 from service.topics import EVERY_TOPIC
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from pydantic import BaseModel
     from sqlalchemy import ColumnElement, FromClause, Select, Subquery, TableClause
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+STREAMED_ROWS = 1_000
+"""Rows of an export that are in memory at a time."""
 ALERTS_IN_A_PART = 500
 """Alerts that are queried first for a page of a list in parts. Each further part is four times as long."""
 
@@ -106,20 +108,44 @@ class AuditList:
         """
         if page.after is None:
             return [], None
-        names = dict.fromkeys([*self.row.model_fields, *self.order])
-        columns = [seconds(c) if isinstance(c.type, Interval) else c for c in (self.view.c[name] for name in names)]
-        times = times.of_whole_hours() if self.by_hour else times
-        filters = {name: value for name, value in filters.items() if value not in (None, [], ())}
-        conditions = [*times.contains(self.view.c[self.time]), *_matching(self.view, filters)]
-        if self.of_alerts and tuple(topics) != EVERY_TOPIC:
-            conditions.append(any_topic(self.view.c.topic, topics))
-        statement = select(*columns).where(*conditions)
+        statement = self._rows(times, filters, topics)
         keys = [self.view.c[name] for name in self.order]
         if not self.in_parts:
             return await _page(tx, statement, keys, page)
-        of_alerts = {name: value for name, value in filters.items() if name in alerts.c}
+        of_alerts = {name: value for name, value in _given(filters).items() if name in alerts.c}
         newest = select(alerts.c.seq).where(*times.contains(alerts.c.created_at), *_matching(alerts, of_alerts))
         return await _page_in_parts(tx, statement, keys, page, newest.order_by(alerts.c.seq.desc()))
+
+    async def all_rows(
+        self, tx: AsyncConnection, times: TimeRange, filters: Mapping[str, Any], limit: int | None = None
+    ) -> AsyncIterator[Row]:
+        """Yield all rows, or the first ``limit``, the newest first; few are in memory at a time."""
+        if not self.in_parts:
+            keys = [self.view.c[name] for name in self.order]
+            async for row in stream_rows(tx, self._rows(times, filters), keys, limit):
+                yield row
+            return
+        after: Keyset = START
+        while after is not None and limit != 0:
+            length = STREAMED_ROWS if limit is None else min(limit, STREAMED_ROWS)
+            rows, after = await self.page(tx, times, PageRequest(length, after, None), filters)
+            for row in rows:
+                yield row
+            limit = None if limit is None else limit - len(rows)
+
+    def _rows(self, times: TimeRange, filters: Mapping[str, Any], topics: Sequence[str] = EVERY_TOPIC) -> Select[Any]:
+        names = dict.fromkeys([*self.row.model_fields, *self.order])
+        columns = [seconds(c) if isinstance(c.type, Interval) else c for c in (self.view.c[name] for name in names)]
+        times = times.of_whole_hours() if self.by_hour else times
+        conditions = [*times.contains(self.view.c[self.time]), *_matching(self.view, _given(filters))]
+        if self.of_alerts and tuple(topics) != EVERY_TOPIC:
+            conditions.append(any_topic(self.view.c.topic, topics))
+        return select(*columns).where(*conditions)
+
+
+def _given(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the filters that are one."""
+    return {name: value for name, value in filters.items() if value not in (None, [], ())}
 
 
 def _matching(table: FromClause, filters: Mapping[str, Any]) -> list[ColumnElement[bool]]:
@@ -174,18 +200,33 @@ async def alert_head(tx: AsyncConnection, alert_id: UUID) -> Row | None:
 
 async def timeline(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[list[Row], Keyset]:
     """Return a page of an alert's events, dispatches, receipts and sightings, the oldest first."""
+    statement, keys = _timeline_of(alert_id)
+    return await _page(tx, statement, keys, page, newest_first=False)
+
+
+def all_of_timeline(tx: AsyncConnection, alert_id: UUID, limit: int | None) -> AsyncIterator[Row]:
+    """Yield all of an alert's timeline, or the first ``limit`` rows, the oldest first."""
+    return stream_rows(tx, *_timeline_of(alert_id), limit, newest_first=False)
+
+
+def _timeline_of(alert_id: UUID) -> tuple[Select[Any], Sequence[KeyedColumnElement[Any]]]:
     view = views.timeline
     phase = cast(case({"sent": 2, "received": 3, "seen": 4}, value=view.c.action, else_=1), BigInteger).label("phase")
     connection = func.coalesce(view.c.connection, literal(UUID(int=0), Uuid)).label("connection_or_zero")
     keys = (view.c.at, view.c.seq, phase, view.c.actor, connection)
-    statement = select(*view.c, phase, connection).where(view.c.alert_id == alert_id)
-    return await _page(tx, statement, keys, page, newest_first=False)
+    return select(*view.c, phase, connection).where(view.c.alert_id == alert_id), keys
 
 
 async def alert_recipients(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[list[Row], Keyset]:
     """Return a page of those who were sent an alert, saw it, or may see it, by name."""
     recipients = _recipients_of(alert_id)
     return await _page(tx, select(recipients), (recipients.c.recipient,), page, newest_first=False)
+
+
+def all_alert_recipients(tx: AsyncConnection, alert_id: UUID, limit: int | None) -> AsyncIterator[Row]:
+    """Yield all of those who were sent an alert, saw it, or may see it, or the first ``limit``, by name."""
+    recipients = _recipients_of(alert_id)
+    return stream_rows(tx, select(recipients), (recipients.c.recipient,), limit, newest_first=False)
 
 
 async def recipient_counts(tx: AsyncConnection, alert_id: UUID) -> Row:
@@ -237,6 +278,21 @@ def _recipients_of(alert_id: UUID) -> Subquery:
 def seconds(interval: KeyedColumnElement[Any]) -> ColumnElement[float]:
     """Return an interval in seconds, under its own name."""
     return cast(extract("epoch", interval), Double).label(interval.key)
+
+
+async def stream_rows(
+    tx: AsyncConnection,
+    statement: Select[Any],
+    keys: Sequence[KeyedColumnElement[Any]],
+    limit: int | None,
+    *,
+    newest_first: bool = True,
+) -> AsyncIterator[Row]:
+    """Yield the rows in the order of ``keys``, from a cursor of the database."""
+    order = [key.desc() if newest_first else key for key in keys]
+    found = await tx.stream(statement.order_by(*order).limit(limit).execution_options(yield_per=STREAMED_ROWS))
+    async for row in found.mappings():
+        yield dict(row)
 
 
 async def _page(

@@ -1,15 +1,20 @@
 """The ``tocsin`` command.
 
-Every command exits 0 on success, 2 on wrong usage, and 1 on failure with one line on standard error
-that says what to do. A command imports only what it needs: ``tocsin send`` waits for no web
-framework and no database driver.
+Every command exits 0 on success, 2 on wrong usage, and 1 on failure, with one line on standard
+error that says what to do. A command whose reader leaves the pipe has done its work. Only ``serve``,
+``migrate`` and ``demo`` make a database. A command imports only what it needs: ``tocsin send``
+waits for no web framework and no database driver.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
+
+from typer.exceptions import TyperException
 
 from service.cli.lazy_group import LazyGroup
+from service.cli.standard_output import ReaderLeft, written_out
 from service.errors import TocsinError
 
 app = LazyGroup(
@@ -33,8 +38,30 @@ app = LazyGroup(
 
 def main() -> None:
     """Run the command line."""
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        app()
+        code = app(prog_name="tocsin", standalone_mode=False)
+        if sys.stdout is not None:
+            with written_out():
+                pass
+    except ReaderLeft:
+        return 0
+    except TyperException as error:
+        print(usage_error(error), file=sys.stderr)
+        return error.exit_code
     except TocsinError as error:
         print(f"tocsin: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def usage_error(error: Any) -> str:
+    """Return what is wrong with a command line, in one line; or the help, where that was asked for."""
+    message = error.format_message().strip()
+    if "\n" in message:
+        return str(message)
+    command = error.ctx.command_path if getattr(error, "ctx", None) is not None else "tocsin"
+    return f"tocsin: {message} (see {command} --help)"

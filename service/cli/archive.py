@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.environment import database_url
+from service.cli.environment import current_database_url
 from service.cli.time_options import moment
 from service.database.libpq import connect_session
 from service.errors import CommandFailed
@@ -48,7 +48,7 @@ def archive(
     if verify is not None:
         _verify(verify)
     elif restore_file is not None:
-        with database_url(settings) as url:
+        with current_database_url(settings) as url:
             rows = asyncio.run(_restore(url, restore_file))
         print(f"{rows:,} events were restored into archive.events; the log is as it was.")
     else:
@@ -59,7 +59,7 @@ def archive(
         if older_than is None:
             _list(archives)
         else:
-            with database_url(settings) as url:
+            with current_database_url(settings) as url:
                 asyncio.run(_archive(url, older_than, archives))
 
 

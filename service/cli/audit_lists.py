@@ -2,69 +2,99 @@
 
 A command is declared by a function: its keyword-only parameters are the command's filters, its
 docstring is the command's help. ``audit_list`` adds the period, the limit and the form, and queries
-the list of that name in ``audit/queries.py``.
+the list of that name in ``audit/queries.py``. A table ends somewhere; an export has all rows.
 """
 
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.audit import schemas
-from service.audit.queries import LISTS, PageRequest, TimeRange
+from service.audit.queries import LISTS, PageRequest, TimeRange, rejection_counts
 from service.cli.database_query import ask
+from service.cli.export import export_csv, export_json
 from service.cli.option_checks import one_of, subject, topics
-from service.cli.output import AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, records, show, utc
+from service.cli.output import TABLE_ROWS, AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, show, utc
 from service.cli.time_options import Since, Until, day, period
 from service.database.base import STATUSES
 from service.severity import SEVERITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from pydantic import BaseModel
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from service.audit.queries import Row
+    from service.cli.output import Form
+
+    _Command = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-def audit_list(  # noqa: PLR0913 - all that the lists differ in
-    name: str,
-    title: str,
-    page: type[BaseModel],
-    fields: str,
-    *,
-    empty: str = "nothing",
-    of_a_day: bool = False,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command that shows the list ``name``, whose answer over REST is a ``page``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sheet:
+    """How a list is shown: its ``name`` in ``audit/queries.py``, and the ``page`` that REST answers with.
 
     ``of_a_day``: without ``--since`` and ``--until`` it is about the last 24 hours, and not about
-    all that is kept.
+    all that is kept. ``counts`` queries what the page counts beside the list.
     """
-    source = LISTS[name]
+
+    name: str
+    title: str
+    page: type[BaseModel]
+    fields: str
+    empty: str = "nothing"
+    of_a_day: bool = False
+    counts: Callable[..., Awaitable[list[Row]]] | None = None
+
+    async def answer(
+        self, tx: AsyncConnection, times: TimeRange, filters: Mapping[str, Any], limit: int | None, form: Form
+    ) -> QueryResult | None:
+        """Return the table to show, or export the list and return None."""
+        source = LISTS[self.name]
+        if form == "csv":
+            await export_csv(source.row, source.all_rows(tx, times, filters, limit))
+            return None
+        given = {**filters, "since": times.since, "until": times.until, self.name: [], "next": None}
+        if self.counts is not None:
+            given["counts"] = await self.counts(tx, times, **filters)
+        if form == "json":
+            head = self.page.model_validate(given).model_dump(mode="json", exclude={self.name, "next"})
+            await export_json(head, {self.name: (source.row, source.all_rows(tx, times, filters, limit))})
+            return None
+        rows, more = await source.page(tx, times, PageRequest(limit or TABLE_ROWS, max_bytes=None), filters)
+        document: Any = self.page.model_validate({**given, self.name: rows})
+        bounds = "".join(f" {word} {utc(at)}" for word, at in (("from", times.since), ("until", times.until)) if at)
+        listed = ResultTable(
+            f"{self.title.format(**filters)}{bounds} (UTC)", self.fields, getattr(document, self.name), self.empty
+        )
+        counted = [ResultTable("How many, by whole hours", "reason rejections", document.counts)] if self.counts else []
+        return QueryResult(document, [], [*counted, listed], (), (), more=more is not None)
+
+
+def audit_list(name: str, title: str, page: type[BaseModel], fields: str, **others: Any) -> _Command:
+    """Make a command that shows the list ``name`` as a ``_Sheet`` says."""
+    sheet = _Sheet(name=name, title=title, page=page, fields=fields, **others)
 
     def command(declaration: Callable[..., None]) -> Callable[..., None]:
         def run(
             *,
             since: Since = None,
             until: Until = None,
-            limit: Limit = 200,
+            limit: Limit = None,
             as_json: AsJson = False,
             as_csv: AsCsv = False,
             **filters: Any,
         ) -> None:
             form = form_of(as_json=as_json, as_csv=as_csv)
-            start, end = (day if of_a_day else period)(since, until)
-            rows, more = ask(
-                lambda tx: source.page(tx, TimeRange(start, end), PageRequest(limit, max_bytes=None), filters)
-            )
-            bounds = {"since": start, "until": end}
-            document = page.model_validate({**filters, **bounds, name: rows, "next": None})
-            times = "".join(f" {word} {utc(at)}" for word, at in (("from", start), ("until", end)) if at is not None)
-            heading = f"{title.format(**filters)}{times} (UTC)"
-            table = ResultTable(heading, fields, getattr(document, name), empty)
-            csv = records(table.rows)
-            show(QueryResult(document, [], [table], list(source.row.model_fields), csv, more=more is not None), form)
+            times = TimeRange(*(day if sheet.of_a_day else period)(since, until))
+            result = ask(lambda tx: sheet.answer(tx, times, filters, limit, form))
+            if result is not None:
+                show(result, form)
 
         filters, options = (inspect.signature(of, eval_str=True).parameters.values() for of in (declaration, run))
         kept = [one for one in (*filters, *options) if one.kind is one.KEYWORD_ONLY]
@@ -131,12 +161,17 @@ def connections(*, recipient: Recipient = None, is_open: IsOpen = None) -> None:
 
 @audit_list(
     "rejections",
-    "Rejected streams, newest first",
+    "Rejected streams, a sample, newest first",
     schemas.RejectionPage,
     "at reason subject remote_addr path origin user_agent",
+    counts=rejection_counts,
 )
 def rejections(*, reason: Reason = None) -> None:
-    """List the streams that were rejected at the handshake."""
+    """Count the streams that were rejected at the handshake, and list some.
+
+    All are counted, by whole hours. The list has no more of one address than its limit of failed
+    requests; --csv exports the list.
+    """
 
 
 @audit_list(

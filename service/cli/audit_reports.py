@@ -12,8 +12,9 @@ from service.audit.queries import PageRequest
 from service.audit.report import report as query_report
 from service.audit.report_schemas import AuditReport
 from service.cli.database_query import ask
+from service.cli.export import export_csv, export_json
 from service.cli.invocation import suggest
-from service.cli.output import AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, records, show, utc
+from service.cli.output import TABLE_ROWS, AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, show, utc
 from service.cli.time_options import Since, Until, day
 from service.errors import CommandFailed
 
@@ -22,20 +23,21 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from service.cli.output import Form
+
 
 def alert(
     alert_id: Annotated[UUID, typer.Argument(help="The alert's id.", metavar="ID")],
     *,
-    limit: Limit = 200,
+    limit: Limit = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
     """Show who was sent an alert, who received or saw it, and what happened to it."""
     form = form_of(as_json=as_json, as_csv=as_csv)
-    found = ask(lambda tx: _read_alert(tx, alert_id, PageRequest(limit, max_bytes=None)))
-    if found is None:
-        raise CommandFailed(f"there is no alert {alert_id}; {suggest('audit unreceived')} and GET /v1/alerts list ids")
-    audit, more = found
+    audit, more = ask(lambda tx: _read_alert(tx, alert_id, limit, form))
+    if form != "table":
+        return
     head, counts = audit.alert, audit.counts
     reached = f"sent to {counts.sent_to}, received by {counts.received_by}, seen by {counts.seen_by}"
     lines = [
@@ -50,19 +52,36 @@ def alert(
         ResultTable("Recipients", recipients, audit.recipients, "nobody may see it"),
         ResultTable("Timeline (UTC)", "at seq action actor connection details", audit.timeline),
     ]
-    header = list(schemas.TimelineEntry.model_fields)
-    show(QueryResult(audit, lines, tables, header, records(audit.timeline), more=more), form)
+    show(QueryResult(audit, lines, tables, (), (), more=more), form)
 
 
-async def _read_alert(tx: AsyncConnection, alert_id: UUID, page: PageRequest) -> tuple[schemas.AlertAudit, bool] | None:
-    """Return the audit of an alert, and whether there is more; None where there is no alert."""
+async def _read_alert(
+    tx: AsyncConnection, alert_id: UUID, limit: int | None, form: Form
+) -> tuple[schemas.AlertAudit, bool]:
+    """Return the audit of an alert, and whether there is more; or export it, and return its head.
+
+    Raises:
+        CommandFailed: there is no such alert.
+
+    """
     if (head := await queries.alert_head(tx, alert_id)) is None:
-        return None
-    recipients, more_recipients = await queries.alert_recipients(tx, alert_id, page)
-    timeline, more_timeline = await queries.timeline(tx, alert_id, page)
-    counts = await queries.recipient_counts(tx, alert_id)
-    fields = {"alert": head, "counts": counts, "recipients": recipients, "timeline": timeline, "next": None}
-    return schemas.AlertAudit.model_validate(fields), bool(more_recipients or more_timeline)
+        raise CommandFailed(f"there is no alert {alert_id}; {suggest('audit unreceived')} and GET /v1/alerts list ids")
+    fields = {"alert": head, "counts": await queries.recipient_counts(tx, alert_id), "next": None}
+    if form == "table":
+        page = PageRequest(limit or TABLE_ROWS, max_bytes=None)
+        recipients, more_recipients = await queries.alert_recipients(tx, alert_id, page)
+        timeline, more_timeline = await queries.timeline(tx, alert_id, page)
+        audit = schemas.AlertAudit.model_validate({**fields, "recipients": recipients, "timeline": timeline})
+        return audit, bool(more_recipients or more_timeline)
+    audit = schemas.AlertAudit.model_validate({**fields, "recipients": [], "timeline": []})
+    steps = schemas.TimelineEntry, queries.all_of_timeline(tx, alert_id, limit)
+    if form == "csv":
+        await export_csv(*steps)
+    else:
+        recipients_of = schemas.AlertRecipient, queries.all_alert_recipients(tx, alert_id, limit)
+        head_fields = audit.model_dump(mode="json", include={"alert", "counts"})
+        await export_json(head_fields, {"recipients": recipients_of, "timeline": steps})
+    return audit, False
 
 
 def report(*, since: Since = None, until: Until = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.cli.environment import database_url
+from service.cli.environment import database_url, say_database
 from service.cli.invocation import suggest
 from service.database.engine import address_of
 from service.errors import CommandFailed
@@ -79,6 +79,7 @@ def verify(
     print(json.dumps(_as_json(results, found)) if as_json else _as_text(results, found))
     if failure := _failure(results, found):
         raise CommandFailed(failure)
+    say_database(settings, url)
 
 
 def _run(address: str, checkpoint: Checkpoint, expected: Sequence[bytes], jobs: int) -> list[Verification]:

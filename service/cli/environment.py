@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from service.cli.invocation import suggest
 from service.database.durability import POOLER, encoding_refusal, leads_to_pooler
-from service.database.embedded import embedded_postgres
+from service.database.embedded import embedded_postgres, has_data
 from service.database.engine import parse_url, shown_address, verify
 from service.database.failures import Failure, classify, driver_error, is_database_error
 from service.database.libpq import connect, within
-from service.database.migrate import is_current
+from service.database.migrate import SchemaState, migrate, schema_state
 from service.errors import CommandFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pydantic import SecretStr
     from sqlalchemy import URL
@@ -25,26 +27,58 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def database_url(settings: Settings, *, restart: bool = False) -> Iterator[URL]:
+def database_url(settings: Settings, *, create: bool = False, restart: bool = False) -> Iterator[URL]:
     """Yield the address of the configured database, or of the embedded one, which runs meanwhile.
 
-    With ``restart`` the embedded one is started again whenever it was killed. The address leads to
-    PostgreSQL itself, and not through a pooler.
+    With ``create`` the embedded one is made where there is none; with ``restart`` it is started again
+    whenever it was killed. The address leads to PostgreSQL itself, and not through a pooler.
 
     Raises:
-        CommandFailed: the configured database cannot be reached, or something in the block failed there.
+        CommandFailed: there is no database, it cannot be reached, or something in the block failed there.
 
     """
     storage = settings.storage
     if storage.database_url is None:
         if storage.listen_url is not None:
             raise CommandFailed("TOCSIN_LISTEN_URL needs TOCSIN_DATABASE_URL, the address of the pooler")
+        if not create:
+            _check_data(settings.server.data_dir)
         with embedded_postgres(settings.server.data_dir, restart=restart) as url, _said_in_one_line():
             yield parse_url(url.render_as_string(hide_password=False))
         return
     setting = "TOCSIN_DATABASE_URL" if storage.listen_url is None else "TOCSIN_LISTEN_URL"
     with probed_url(storage.listen_url or storage.database_url, setting, storage) as url:
         yield url
+
+
+def _check_data(folder: Path) -> None:
+    """Check that the data folder has a database, which a command that reads must not make.
+
+    Raises:
+        CommandFailed: it has none.
+
+    """
+    shown = folder.resolve()
+    try:
+        has_database = has_data(folder)
+    except OSError as error:
+        raise CommandFailed(
+            f"the data folder {shown} cannot be read: {error.strerror}; run the command as the user of the service"
+        ) from None
+    if not has_database:
+        raise CommandFailed(
+            f"there is no database in the data folder {shown}: run the command where the service runs, or set"
+            f" TOCSIN_DATA_DIR or TOCSIN_DATABASE_URL; {suggest('serve --dev')} makes a new one"
+        )
+
+
+def say_database(settings: Settings, url: URL) -> None:
+    """Say on standard error which database has answered."""
+    if settings.storage.database_url is None:
+        name = f"the embedded database in {settings.server.data_dir.resolve()}"
+    else:
+        name = shown_address(url)
+    print(f"tocsin: from {name}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -100,8 +134,29 @@ def check_schema(url: URL) -> None:
         CommandFailed: it has another.
 
     """
-    if not is_current(url):
-        raise CommandFailed(f"the database has another schema than this version needs: run {suggest('migrate')}")
+    name, run_migrate = shown_address(url), f"run {suggest('migrate')}"
+    match schema_state(url):
+        case SchemaState.MISSING:
+            raise CommandFailed(f"the database {name} has no schema of Tocsin: check the address, or {run_migrate}")
+        case SchemaState.OLDER:
+            raise CommandFailed(f"the database {name} has an older schema than this version needs: {run_migrate}")
+        case SchemaState.UNKNOWN:
+            raise CommandFailed(
+                f"the database {name} has the schema of a newer version of Tocsin, or of another program:"
+                " check the address, or install that version"
+            )
+
+
+def migrate_schema(url: URL) -> None:
+    """Bring the database to the schema of this version.
+
+    Raises:
+        CommandFailed: it has the schema of a newer version, or of another program.
+
+    """
+    if schema_state(url) is SchemaState.UNKNOWN:
+        check_schema(url)
+    migrate(url)
 
 
 def serving_url(settings: Settings, direct_url: URL) -> URL:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import re
 import sys
 import unicodedata
@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.client_options import printable
+from service.cli.standard_output import written_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,7 +31,12 @@ AsCsv = Annotated[
     bool,
     typer.Option("--csv", help="Print CSV, with all columns; text that a spreadsheet would compute has ' before it."),
 ]
-Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="How many at most.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="How many at most; default: 200 in a table, and all in --json and --csv.")
+]
+
+TABLE_ROWS = 200
+"""How many rows a table has at most where ``--limit`` does not say it."""
 
 Form: TypeAlias = Literal["table", "json", "csv"]
 
@@ -86,11 +92,6 @@ class QueryResult:
     more: bool = False
 
 
-def records(rows: Iterable[BaseModel]) -> list[list[Any]]:
-    """Return all fields of the rows, for CSV."""
-    return [list(row.model_dump(mode="json").values()) for row in rows]
-
-
 def form_of(*, as_json: bool, as_csv: bool) -> Form:
     """Return the form that the options ask for.
 
@@ -105,30 +106,25 @@ def form_of(*, as_json: bool, as_csv: bool) -> Form:
 
 def show(result: QueryResult, form: Form) -> None:
     """Print a result, and say on standard error if there is more."""
-    try:
+    with written_out():
         if form == "json":
             print(result.document.model_dump_json(indent=2, exclude={"next"}))
         elif form == "csv":
-            _print_csv(result)
+            sys.stdout.write(csv_text([result.header, *result.records]))
         else:
             _print_tables(result)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        leave_pipe()
     if result.more:
-        print("tocsin: there is more; raise --limit", file=sys.stderr)
+        print("tocsin: there is more: raise --limit, or have all of it with --csv or --json", file=sys.stderr)
 
 
-def leave_pipe() -> None:
-    """Discard further output after the reader of the pipe has ended: Python flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _print_csv(result: QueryResult) -> None:
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as CSV."""
+    text = io.StringIO()
     # All text is quoted: the csv module alone does not quote what other programs end a cell or a row at.
-    writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    for record in (result.header, *result.records):
-        writer.writerow([_csv_value(value) for value in record])
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    for row in rows:
+        writer.writerow([_csv_value(value) for value in row])
+    return text.getvalue()
 
 
 def _csv_value(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service import logs
-from service.cli.environment import database_url
+from service.cli.environment import current_database_url, say_database
 from service.cli.time_options import moment
 from service.database.engine import Database, close_quietly
 from service.errors import CommandFailed
@@ -42,8 +42,10 @@ def purge(
             raise typer.BadParameter("give --before, or set TOCSIN_RETENTION_DAYS")
         older_than = datetime.now(UTC) - timedelta(days=settings.retention.retention_days)
     logs.configure(settings.server.log_level, settings.server.log_format)
-    with database_url(settings) as url:
+    with current_database_url(settings) as url:
         asyncio.run((_preview if dry_run else _purge)(settings, url, older_than))
+        if dry_run:
+            say_database(settings, url)
 
 
 async def _purge(settings: Settings, url: URL, older_than: datetime) -> None:

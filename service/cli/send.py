@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import typer
@@ -19,11 +20,23 @@ from service.settings import load
 from service.severity import CHOICES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
     from service.client import NewAlert
 
 STDIN_MAX_BYTES = 32 * 1024 * 1024
 TITLE_MAX = 200
+_BEGINS_OBJECT = re.compile(r'[\ufeff\s]*\{\s*("|$)')
+"""Text that is meant as JSON, and not a title such as ``{host} is down``."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class Item(NamedTuple):
+    """An alert, and where in stdin it is."""
+
+    where: str
+    alert: Any
 
 
 def send(  # noqa: PLR0913 - the fields of an alert
@@ -38,6 +51,10 @@ def send(  # noqa: PLR0913 - the fields of an alert
     recipient: Annotated[list[str] | None, typer.Option(help="These admins only; repeat for several.")] = None,
     dedup_key: Annotated[str | None, typer.Option(help="Repeats the unresolved alert with this key.")] = None,
     expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="90, 15m, 2h or 1d.")] = None,
+    escalate_after: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Then it is for all who may see its topic, unless acknowledged."),
+    ] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="A second post with this key stores nothing.")] = None,
     url: Url = None,
     token: Token = None,
@@ -48,7 +65,8 @@ def send(  # noqa: PLR0913 - the fields of an alert
 
     It is stored when the command returns. With - the alerts come from stdin: a JSON object, an
     array or NDJSON with the fields of the reference, or text, whose first line is the title.
-    Options are the defaults of missing fields.
+    Options are the defaults of missing fields. If a line cannot be read, none is sent; if the service
+    refuses some, the others are stored.
     """
     if stdin not in (None, "-"):
         raise typer.BadParameter("takes only -, which reads stdin; the title goes in --title", param_hint="[-]")
@@ -62,44 +80,59 @@ def send(  # noqa: PLR0913 - the fields of an alert
         "recipients": recipient,
         "dedup_key": dedup_key,
         "expires_at": _expiry(expires_in),
+        "escalate_after": _seconds(escalate_after, "--escalate-after"),
         "idempotency_key": idempotency_key,
     }
     fields = {name: value for name, value in given.items() if value}
-    alerts = _from_stdin(fields) if stdin else [fields]
-    if any("title" not in alert for alert in alerts):
-        raise typer.BadParameter("an alert needs a title", param_hint="--title")
-    _require_characters(alerts)
+    items = _from_stdin(fields) if stdin else [Item("", fields)]
+    for where, alert in items:
+        if "title" not in alert:
+            if not stdin:
+                raise typer.BadParameter("an alert needs a title", param_hint="--title")
+            raise CommandFailed(f"{where or 'the alert'} has no title, and nothing was sent: add one, or give --title")
+    _require_characters(items)
     settings = load().client
     address = url or settings.url
     with explained(address), Client(address, bearer(settings, token, token_file)) as client:
-        _post(client, alerts, as_json=as_json)
+        _post(client, items, as_json=as_json)
 
 
-def _require_characters(alerts: list[dict[str, Any]]) -> None:
+def _require_characters(items: list[Item]) -> None:
     """Refuse bytes of the command line that are not UTF-8, and halves of surrogate pairs in JSON."""
-    try:
-        json.dumps(alerts, ensure_ascii=False, default=str).encode()
-    except UnicodeEncodeError as error:
-        found = f"U+{ord(error.object[error.start]):04X}"
-        raise CommandFailed(f"an alert has {found}, which is no character, and nothing was sent: use UTF-8") from None
-
-
-def _post(client: Client, alerts: list[dict[str, Any]], *, as_json: bool) -> None:
-    results: list[Posted | ClientError]
-    refused: BatchRefused | None = None
-    if len(alerts) == 1:
-        alert = alerts[0]
-        results = [client.post(alert.pop("title"), **alert)]
-    else:
+    for where, alert in items:
         try:
-            results = list(client.post_batch(cast("list[NewAlert]", alerts)))
-        except BatchRefused as error:
-            refused, results = error, list(error.results)
+            json.dumps(alert, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as error:
+            found = f"U+{ord(error.object[error.start]):04X}"
+            raise CommandFailed(
+                f"{where or 'an alert'} has {found}, which is no character, and nothing was sent: use UTF-8"
+            ) from None
+
+
+def _post(client: Client, items: list[Item], *, as_json: bool) -> None:
+    """Post the alerts, and print where each stands in the log.
+
+    Raises:
+        CommandFailed: the service refused some; the others are stored.
+
+    """
+    if len(items) == 1:
+        alert = items[0].alert
+        print(_shown(client.post(alert.pop("title"), **alert), as_json=as_json))
+        return
+    try:
+        results: Sequence[Posted | ClientError] = client.post_batch([cast("NewAlert", item.alert) for item in items])
+    except BatchRefused as error:
+        results = error.results
+    refused = [
+        (item.where, result) for item, result in zip(items, results, strict=True) if not isinstance(result, Posted)
+    ]
     for result in results:
         if isinstance(result, Posted):
             print(_shown(result, as_json=as_json))
-    if refused is not None:
-        raise refused
+    if refused:
+        where, first = refused[0]
+        raise CommandFailed(f"{len(refused)} of {len(items)} alerts were not stored; the first, {where}: {first}")
 
 
 def _shown(posted: Posted, *, as_json: bool) -> str:
@@ -109,19 +142,22 @@ def _shown(posted: Posted, *, as_json: bool) -> str:
     return json.dumps(answer)
 
 
-def _from_stdin(fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _from_stdin(fields: dict[str, Any]) -> list[Item]:
     """Read alerts; ``fields`` are the defaults of their missing fields."""
     data = sys.stdin.buffer.read(STDIN_MAX_BYTES + 1)
     if len(data) > STDIN_MAX_BYTES:
         raise CommandFailed(f"stdin holds more than {STDIN_MAX_BYTES} bytes: send it in parts")
-    text = decoded(data).strip()
-    if not text:
+    text = decoded(data)
+    if not text.strip():
         raise CommandFailed("stdin is empty: nothing was sent")
-    if (alerts := _parsed(text)) is not None:
-        if not alerts:
-            raise CommandFailed("stdin holds an empty list: nothing was sent")
-        return [{**fields, **alert} for alert in alerts]
-    return [_from_text(text, fields)]
+    if (items := _parsed(text)) is None:
+        return [Item("", _from_text(text.strip(), fields))]
+    if not items:
+        raise CommandFailed("stdin holds an empty list: nothing was sent")
+    for where, value in items:
+        if not isinstance(value, dict):
+            raise CommandFailed(f"{where} is no JSON object, and nothing was sent: correct it")
+    return [Item(where, {**fields, **alert}) for where, alert in items]
 
 
 def decoded(data: bytes) -> str:
@@ -134,23 +170,36 @@ def decoded(data: bytes) -> str:
         ) from None
 
 
-def _parsed(text: str) -> list[dict[str, Any]] | None:
-    """Return the alerts of JSON or NDJSON; None where it is text."""
+def _parsed(text: str) -> list[Item] | None:
+    """Return the values of JSON or NDJSON, and where each is; None where it is text."""
+    # Only line feeds end a line: JSON may hold all else that splitlines() takes for an end.
+    lines = [Item(f"line {number}", line.strip("\ufeff \t\r")) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [line for line in lines if line.alert]
     try:
         value = json.loads(text)
+    except ValueError as error:
+        if not any(_is_object(line.alert) for line in lines):
+            if not _BEGINS_OBJECT.match(text):
+                return None
+            raise CommandFailed(f"stdin is no JSON, and nothing was sent: {error}") from None
+        return [Item(where, _loaded(where, line)) for where, line in lines]
+    if isinstance(value, list):
+        return [Item(f"number {number}", item) for number, item in enumerate(value, 1)]
+    return [Item("", value)] if isinstance(value, dict) else None
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return line.startswith("{") and isinstance(json.loads(line), dict)
     except ValueError:
-        # Only line feeds end a line: JSON may hold all else that splitlines() takes for an end.
-        lines = [line for line in (line.strip("\ufeff \t\r") for line in text.split("\n")) if line]
-        if not all(line.startswith("{") for line in lines):
-            return None
-        try:
-            value = [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise CommandFailed(f"stdin looks like JSON and cannot be read: {error}") from None
-    if isinstance(value, list) and not all(isinstance(alert, dict) for alert in value):
-        raise CommandFailed("stdin holds a list in which not every item is an object, and nothing was sent")
-    alerts = value if isinstance(value, list) else [value]
-    return alerts if all(isinstance(alert, dict) for alert in alerts) else None
+        return False
+
+
+def _loaded(where: str, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise CommandFailed(f"{where} is no JSON, and nothing was sent: {error}") from None
 
 
 def _from_text(text: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -179,11 +228,24 @@ def _link(item: str) -> dict[str, str]:
 
 
 def _expiry(text: str | None) -> datetime | None:
-    if text is None:
-        return None
     try:
-        if not (lasts := duration(text)):
-            raise typer.BadParameter("must be a duration such as 90, 15m, 2h or 1d", param_hint="--expires-in")
-        return datetime.now(UTC) + lasts
+        lasts = _duration(text, "--expires-in")
+        return None if lasts is None else datetime.now(UTC) + lasts
     except OverflowError:
         raise typer.BadParameter("is beyond the year 9999", param_hint="--expires-in") from None
+
+
+def _seconds(text: str | None, option: str) -> int | None:
+    try:
+        lasts = _duration(text, option)
+    except OverflowError:
+        raise typer.BadParameter("is too long", param_hint=option) from None
+    return None if lasts is None else max(1, round(lasts.total_seconds()))
+
+
+def _duration(text: str | None, option: str) -> timedelta | None:
+    if text is None:
+        return None
+    if not (lasts := duration(text)):
+        raise typer.BadParameter("must be a duration such as 90, 15m, 2h or 1d", param_hint=option)
+    return lasts

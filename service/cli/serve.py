@@ -27,11 +27,10 @@ from service import logs
 from service.app import NodeTasks, create_app
 from service.auth.issuers import load_keyring
 from service.auth.shared_secret import mint
-from service.cli.environment import check_schema, database_url, serving_url
+from service.cli.environment import check_schema, database_url, migrate_schema, serving_url
 from service.cli.invocation import suggest
 from service.cli.signing_secret import signing_secret
 from service.cli.worker_supervisor import Workers
-from service.database.migrate import migrate
 from service.errors import CommandFailed
 from service.http.edge import Edge
 from service.http.fast_route import FastRoutes
@@ -82,9 +81,9 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed
     reserve = _listeners if workers == 1 else _reservation
-    with reserve(settings.server) as sockets, database_url(settings, restart=True) as direct_url:
+    with reserve(settings.server) as sockets, database_url(settings, create=True, restart=True) as direct_url:
         if settings.storage.database_url is None:
-            migrate(direct_url)
+            migrate_schema(direct_url)
         else:
             check_schema(direct_url)
         url = serving_url(settings, direct_url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.client_options import Token, TokenFile, Url, bearer, explained, printable
+from service.cli.standard_output import LineWriter, ReaderLeft, written_out
 from service.client import Client, ClientError, Connected, Disconnected, Gap, Reset
 from service.client.validation import start_of
 from service.settings import load
@@ -36,7 +38,7 @@ def tail(  # noqa: PLR0913 - the options of a stream
     ] = None,
     topic: Annotated[list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.")] = None,
     min_severity: Annotated[str | None, typer.Option(help=f"{CHOICES}.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Leave after so many events.")] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Leave after so many events.")] = None,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
@@ -44,8 +46,9 @@ def tail(  # noqa: PLR0913 - the options of a stream
 ) -> None:
     """Print events as they happen, until Ctrl-C.
 
-    What was printed counts as received. When the service restarts or the network breaks, the
-    command reconnects and continues without a gap.
+    What was written out is acknowledged: what a file or the terminal has, or what the reader of a pipe has
+    read, if it takes no longer than a second for a line. When the service restarts or the network
+    breaks, the command reconnects and continues without a gap.
     """
     try:
         start_of(after)
@@ -55,7 +58,8 @@ def tail(  # noqa: PLR0913 - the options of a stream
         raise typer.BadParameter(f"must be {CHOICES}", param_hint="--min-severity")
     settings = load().client
     address = url or settings.url
-    threading.Thread(target=_leave_with_the_reader, daemon=True).start()
+    with written_out():  # nothing yet, but it must be possible
+        _end_with_the_reader()
     try:
         with explained(address), Client(address, bearer(settings, token, token_file)) as client:
             stream = client.stream(
@@ -67,10 +71,14 @@ def tail(  # noqa: PLR0913 - the options of a stream
             )
             with stream as events:
                 _print(events, count, as_json=as_json)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ReaderLeft):
         return
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
+
+
+def _end_with_the_reader() -> None:
+    """End like on Ctrl-C when the process is to terminate, and when the reader of the pipe ends."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_leave_with_the_reader, daemon=True).start()
 
 
 def _leave_with_the_reader() -> None:
@@ -84,8 +92,9 @@ def _leave_with_the_reader() -> None:
 
 def _print(events: Iterable[AlertEvent], count: int | None, *, as_json: bool) -> None:
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")  # no-color.org; it is no setting of ours
+    output = LineWriter()
     for number, event in enumerate(events, 1):
-        print(json.dumps(event.raw, ensure_ascii=False) if as_json else line(event, colours=colours), flush=True)
+        output.write(json.dumps(event.raw, ensure_ascii=False) if as_json else line(event, colours=colours))
         if number == count:
             return
 

@@ -72,6 +72,16 @@ _REASON = re.compile(r"(?:FATAL|PANIC):\s+(?!the database system is )(.+)")
 """Why a server ended, in its log; what it tells those who connect meanwhile does not count."""
 
 
+def has_data(data_dir: Path) -> bool:
+    """Return whether the embedded server has its database in ``data_dir``.
+
+    Raises:
+        OSError: the folder cannot be read.
+
+    """
+    return (data_dir / "postgres" / "PG_VERSION").exists()
+
+
 @contextmanager
 def embedded_postgres(data_dir: Path, *, restart: bool = False) -> Iterator[URL]:
     """Start the embedded server, or use the running one; yield the URL of its database ``postgres``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,28 @@ async def _revision(url: URL) -> str | None:
         await engine.dispose()
 
 
+class SchemaState(Enum):
+    """What the schema of a database is, beside the one that this version needs."""
+
+    CURRENT = "current"
+    MISSING = "missing"
+    OLDER = "older"
+    UNKNOWN = "unknown"
+    """Of a newer version, or of another program that uses Alembic."""
+
+
+def schema_state(url: URL) -> SchemaState:
+    """Return the state of the schema of the database at ``url``."""
+    found = asyncio.run(_revision(url))
+    scripts = ScriptDirectory.from_config(configuration(url))
+    if found is None:
+        return SchemaState.MISSING
+    if found == scripts.get_current_head():
+        return SchemaState.CURRENT
+    is_known = any(script.revision == found for script in scripts.walk_revisions())
+    return SchemaState.OLDER if is_known else SchemaState.UNKNOWN
+
+
 def is_current(url: URL) -> bool:
     """Return whether the database at ``url`` has the newest schema."""
-    return asyncio.run(_revision(url)) == ScriptDirectory.from_config(configuration(url)).get_current_head()
+    return schema_state(url) is SchemaState.CURRENT

@@ -60,6 +60,7 @@ async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
         ["0", "receipts"],
         ["0", "sightings"],
         ["0", "rejections"],
+        ["0", "hours of rejections"],
         ["0", "idempotency keys"],
         ["0", "hours of sources"],
     ]

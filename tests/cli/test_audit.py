@@ -3,6 +3,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,11 +14,12 @@ import pytest
 import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
-from tests.harness import WRITE, eventually
+from service.database.engine import parse_url, shown_address
+from tests.harness import ROOT, WRITE, eventually
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from tests.harness import Node
 
@@ -66,7 +70,10 @@ def audit(tocsin: Tocsin, incident: Incident) -> Callable[..., str]:
     def run(*arguments: str, more: bool = False) -> str:
         run = tocsin("audit", *arguments, TOCSIN_DATABASE_URL=incident.node.database_url)
         assert run.returncode == 0, run
-        assert run.stderr == ("tocsin: there is more; raise --limit\n" if more else "")
+        from_where, *others = run.stderr.splitlines()
+        assert from_where == f"tocsin: from {shown_address(parse_url(incident.node.database_url))}"
+        said = ["tocsin: there is more: raise --limit, or have all of it with --csv or --json"]
+        assert others == (said if more else [])
         return run.stdout
 
     return run
@@ -159,12 +166,14 @@ def test_connections_are_listed(audit: Callable[..., str], incident: Incident) -
 
 def test_refused_streams_are_listed(audit: Callable[..., str]) -> None:
     page = audit("rejections")
-    (line,) = [line for line in page.splitlines() if "scope_missing" in line]
+    counted, line = [line for line in page.splitlines() if "scope_missing" in line]
+    assert counted.split() == ["scope_missing", "1"]
     assert "carol" in line
     assert "curl [red]" in line
     (row,) = rows(audit("rejections", "--csv", "--reason", "scope_missing"))
     assert (row["subject"], row["path"], row["origin"]) == ("carol", "/v1/ws", "")
-    assert json.loads(audit("rejections", "--reason", "token_expired", "--json")) == {"rejections": []}
+    nothing = json.loads(audit("rejections", "--reason", "token_expired", "--json"))
+    assert nothing == {"counts": [], "rejections": []}
 
 
 def test_sources_are_listed(audit: Callable[..., str]) -> None:
@@ -179,7 +188,13 @@ def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
     lines = page.splitlines()
     assert lines[0].startswith("From 2")
     assert lines[0].endswith(" UTC")
-    for title in ("Alerts", "Deliveries", "Slowest topics", "Not received, by admin", "Rejected streams"):
+    for title in (
+        "Alerts",
+        "Deliveries",
+        "Slowest topics",
+        "Not received, by admin",
+        "Rejected streams, by whole hours",
+    ):
         assert title in lines
     assert "Connections: 1 opened, 0 open now; why others ended" in lines
     assert lines[-1].strip() == "none"  # no hole in the log
@@ -196,7 +211,7 @@ def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
 
 def test_the_command_answers_in_a_pipe(tocsin_process: Tocsin, incident: Incident) -> None:
     run = tocsin_process("audit", "connections", TOCSIN_DATABASE_URL=incident.node.database_url)
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (run.returncode, run.stderr.count("\n")) == (0, 1)
     assert incident.connection in run.stdout
 
 
@@ -256,3 +271,65 @@ async def test_who_may_not_read_the_views_learns_so(refused: Callable[..., str],
     finally:
         await incident.node.sql(f"REVOKE ALL ON alembic_version FROM {role}")
         await incident.node.sql(f"DROP ROLE {role}")
+
+
+MANY = 2_345
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def long_lists(lenient: Node, incident: Incident) -> AsyncIterator[Node]:
+    """Lists that are longer than a table, and than what an export holds in memory."""
+    await incident.node.sql(
+        "INSERT INTO handshake_rejections (id, at, node_id, path, reason)"
+        " SELECT gen_random_uuid(), now() - make_interval(secs => n), gen_random_uuid(), '/v1/ws', 'flood'"
+        f" FROM generate_series(1, {MANY}) AS n"
+    )
+    await incident.node.sql(
+        "INSERT INTO recipients (id, topics, first_seen_at, last_seen_at)"
+        f" SELECT 'admin ' || n, '{{search}}', now() - interval '1 day', now() FROM generate_series(1, {MANY}) AS n"
+    )
+    await lenient.post("Found by nobody", topic="search")
+    yield incident.node
+    await incident.node.sql("DELETE FROM handshake_rejections WHERE reason = 'flood'")
+    await incident.node.sql("DELETE FROM recipients WHERE id LIKE 'admin %'")
+
+
+@pytest.mark.parametrize(
+    ("question", "name", "number"),
+    [("rejections --reason flood", "rejections", MANY), ("unreceived --topic search", "unreceived", MANY + 1)],
+)
+def test_an_export_is_whole_and_a_table_says_where_it_is_cut(
+    audit: Callable[..., str], long_lists: Node, question: str, name: str, number: int
+) -> None:
+    command = question.split()
+    exported = rows(audit(*command, "--csv"))
+    assert len(exported) == number
+    document = json.loads(audit(*command, "--json"))[name]
+    assert [list(map(str, row.values()))[:2] for row in document] == [list(row.values())[:2] for row in exported]
+    for form in ("--csv", "--json"):
+        assert audit(*command, form, "--limit", "1001") != audit(*command, form)
+    assert len(rows(audit(*command, "--csv", "--limit", "1001"))) == 1001
+    table = audit(*command, more=True)
+    assert table.count("flood" if name == "rejections" else "Found by nobody") == 200
+
+
+def test_an_alert_is_exported_whole(audit: Callable[..., str], long_lists: Node) -> None:
+    (alert,) = {row["alert_id"] for row in rows(audit("unreceived", "--topic", "search", "--csv"))}
+    document = json.loads(audit("alert", alert, "--json"))
+    assert (len(document["recipients"]), document["counts"]["recipients"]) == (MANY + 1, MANY + 1)
+    assert len(rows(audit("alert", alert, "--csv"))) == len(document["timeline"]) == 1
+    audit("alert", alert, more=True)
+
+
+def test_an_export_that_cannot_be_written_fails(long_lists: Node, tmp_path: Path) -> None:
+    script = f"{sys.executable} -m service audit rejections --csv > /dev/full"
+    variables = {"PYTHONPATH": str(ROOT), "TOCSIN_DATABASE_URL": long_lists.database_url}
+    run = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (1, "tocsin: standard output cannot be written: No space left on device\n")

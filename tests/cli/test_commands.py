@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 
 from service.cli import app
@@ -64,3 +66,82 @@ def test_a_suggested_command_is_the_shortest_that_works_in_the_working_folder(
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.chdir("/")
     assert suggest("migrate") == f"{script.relative_to('/')} migrate"
+
+
+READS = (
+    "audit unreceived",
+    "audit report",
+    "audit alert 01a1fd87-65c3-71a6-ba06-3929d3197295",
+    "audit verify",
+    "sql -c SELECT",
+    "sql --auditor -c SELECT",
+    "purge --before 1d",
+    "purge --before 1d --dry-run",
+    "archive --before 1d --dir archives",
+)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("command", READS)
+def test_a_command_that_reads_makes_no_database_and_says_what_to_do(
+    refused: Callable[..., str], tmp_path: Path, command: str
+) -> None:
+    said = refused(*command.split())
+    assert f"there is no database in the data folder {tmp_path.resolve() / '.tocsin'}" in said
+    assert "TOCSIN_DATABASE_URL" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.unit
+def test_a_data_folder_that_is_something_else_is_left_as_it_is(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    assert "there is no database" in refused("audit", "report", TOCSIN_DATA_DIR="photos")
+    (tmp_path / "file").touch()
+    assert "there is no database" in refused("audit", "report", TOCSIN_DATA_DIR="file")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "photos"]
+
+
+@pytest.mark.parametrize(
+    "command", [*(each for each in READS if each.startswith(("audit r", "purge", "archive"))), "migrate"]
+)
+async def test_a_schema_of_a_newer_version_or_of_another_program_is_said_to_be_one(
+    refused: Callable[..., str], empty_url: str, command: str
+) -> None:
+    connection = await asyncpg.connect(empty_url)
+    await connection.execute("CREATE TABLE alembic_version (version_num text)")
+    await connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+    await connection.close()
+    said = await asyncio.to_thread(refused, *command.split(), TOCSIN_DATABASE_URL=empty_url)
+    assert "has the schema of a newer version of Tocsin, or of another program" in said
+
+
+USAGE = (
+    *((name, "--no-such-option") for group, name in COMMANDS if group is app and name not in ("audit", "people")),
+    *(("audit", name, "--no-such-option") for group, name in COMMANDS if group is audit),
+    *(("people", name, "--no-such-option") for name in ("deactivate", "reactivate")),
+    ("send", "--title"),
+    ("token",),
+    ("token", "--sub", "a", "--scope", "admin", "--ttl", "soon"),
+    ("purge", "--before", "soon"),
+    ("archive", "--before", "soon"),
+    ("tail", "--count", "many"),
+    ("audit", "alert", "4711"),
+)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("arguments", USAGE, ids=" ".join)
+def test_wrong_usage_is_said_in_one_line(
+    tocsin: Callable[..., subprocess.CompletedProcess[str]], arguments: tuple[str, ...]
+) -> None:
+    run = tocsin(*arguments)
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1), run
+    assert run.stderr.startswith("tocsin: ")
+    assert " --help)" in run.stderr
+
+
+@pytest.mark.unit
+def test_a_misspelt_option_is_refused_with_those_that_it_resembles(
+    tocsin: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    assert "--escalate-after" in tocsin("send", "--escalate-aftre", "1h").stderr

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from service.alerts.schemas import AlertIn
 from service.cli.send import decoded
+from service.cli.send import send as send_command
 from service.errors import CommandFailed
 from tests.harness import WRITE, Node, token
 
@@ -44,7 +47,7 @@ async def test_the_options_are_the_fields_of_the_alert(lenient: Node, send: Call
         *("--title", "Card acceptance below 80 %", "--topic", "payments.eu", "--severity", "critical"),
         *("--body", "More.", "--attribute", "acquirer=X", "--attribute", "a=b=c", "--link", "https://x.example/?a=b"),
         *("--link", "Runbook=https://runbooks.example/x", "--recipient", "alice", "--recipient", "bob"),
-        *("--dedup-key", "acceptance/X", "--expires-in", "2h"),
+        *("--dedup-key", "acceptance/X", "--expires-in", "2h", "--escalate-after", "15m"),
     )
     alert = await stored(lenient, run)
     assert (alert["title"], alert["topic"], alert["severity"]) == (
@@ -55,6 +58,7 @@ async def test_the_options_are_the_fields_of_the_alert(lenient: Node, send: Call
     assert json.loads(alert["attributes"]) == {"acquirer": "X", "a": "b=c"}
     assert [link["title"] for link in json.loads(alert["links"])] == ["x.example", "Runbook"]
     assert (alert["recipients"], alert["dedup_key"], alert["body"]) == (["alice", "bob"], "acceptance/X", "More.")
+    assert alert["escalate_after"] == 900
     assert 7100 < (alert["expires_at"] - alert["created_at"]).total_seconds() <= 7200
 
 
@@ -164,7 +168,7 @@ def test_stdin_that_cannot_be_decoded_is_not_sent(data: bytes, said: str) -> Non
     [
         (("--title", "a\udcff"), "", "an alert has U+DCFF, which is no character, and nothing was sent: use UTF-8"),
         (("-",), '{"title": "a\\ud800"}', "an alert has U+D800, which is no character"),
-        (("-",), '[{"title": "a"}, 5]', "a list in which not every item is an object, and nothing was sent"),
+        (("-",), '[{"title": "a"}, 5]', "number 2 is no JSON object, and nothing was sent"),
         (("--title", "x", "--topic", "支付"), "", "correct /topic: must be dot-separated parts of a-z"),
     ],
 )
@@ -183,9 +187,60 @@ def test_what_would_not_be_stored_as_meant_is_not_sent(
         ("--attribute", "novalue", "--title", "x"),
         ("--expires-in", "soon", "--title", "x"),
         ("--link", "nothing", "--title", "x"),
+        ("--escalate-after", "soon", "--title", "x"),
+        ("--escalate-after", "0", "--title", "x"),
+        ("--escalate-after", "99999999999999w", "--title", "x"),
         ("title",),
         ("--unknown",),
     ],
 )
 def test_wrong_usage_exits_2(send: Callable[..., Run], arguments: tuple[str, ...]) -> None:
     assert send(*arguments).returncode == 2
+
+
+@pytest.mark.unit
+def test_every_field_of_an_alert_has_an_option() -> None:
+    singular = {"attribute": "attributes", "link": "links", "recipient": "recipients", "expires_in": "expires_at"}
+    others = {"stdin", "url", "token", "token_file", "as_json", "idempotency_key"}
+    options = {singular.get(name, name) for name in inspect.signature(send_command).parameters} - others
+    assert options == set(AlertIn.model_fields)
+
+
+GOOD, BAD = '{"title": "Good"}', '{"title": "Bad'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{GOOD}\n\n{BAD}\n{GOOD}\n", "line 3 is no JSON, and nothing was sent: "),
+        (f"{BAD}\n{GOOD}\n", "line 1 is no JSON"),
+        (f"{GOOD}\noops\n{GOOD}\n", "line 2 is no JSON"),
+        (f"{GOOD}\n[{GOOD}]\n", "line 2 is no JSON object"),
+        (f"{GOOD}\n5\n", "line 2 is no JSON object"),
+        (f'{GOOD}\n{{"topic": "a"}}\n', "line 2 has no title"),
+        (f'{GOOD}\n{{"title": "a\\ud800"}}\n', "line 2 has U+D800"),
+        ('{\n  "title": "One",\n}\n', "stdin is no JSON, and nothing was sent: "),
+        ('[{"title": "One"}, 5]', "number 2 is no JSON object"),
+    ],
+)
+async def test_a_line_that_cannot_be_read_is_named_and_none_is_sent(
+    lenient: Node, send: Callable[..., Run], text: str, said: str
+) -> None:
+    before = await lenient.sql("SELECT count(*) FROM alerts")
+    run = send("-", text=text)
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
+    assert said in run.stderr
+    assert await lenient.sql("SELECT count(*) FROM alerts") == before
+
+
+async def test_a_line_that_the_service_refuses_is_named_and_the_others_are_stored(send: Callable[..., Run]) -> None:
+    run = send(
+        "-", text=f'{GOOD}\n\n{{"title": "Bad", "topic": "No Topic"}}\n{GOOD}\n{{"titel": "Bad", "title": "x"}}\n'
+    )
+    assert (run.returncode, run.stdout.count("\n"), run.stderr.count("\n")) == (1, 2, 1)
+    assert "2 of 4 alerts were not stored; the first, line 3: /topic: " in run.stderr
+
+
+async def test_text_in_braces_is_no_json(lenient: Node, send: Callable[..., Run]) -> None:
+    alert = await stored(lenient, send("-", text="{db1} is down\nsince noon"))
+    assert (alert["title"], alert["body"]) == ("{db1} is down", "since noon")

@@ -76,7 +76,7 @@ def tail(base: str, folder: Path, *arguments: str, **variables: str) -> Iterator
 def here(tocsin: Here, lenient: Node, monkeypatch: pytest.MonkeyPatch) -> Here:
     """Run ``tocsin tail`` in this process, which must outlive it."""
     module = import_module("service.cli.tail")
-    monkeypatch.setattr(module, "_leave_with_the_reader", lambda: None)
+    monkeypatch.setattr(module, "_end_with_the_reader", lambda: None)
     monkeypatch.setattr(module, "FIRST_CONNECTION_SECONDS", 0.2)
     defaults = {"TOCSIN_URL": lenient.base, "TOCSIN_TOKEN": token("alice")}
     return lambda *arguments, **variables: tocsin("tail", *arguments, **{**defaults, **variables})
@@ -260,3 +260,63 @@ def test_wrong_usage_exits_2(
     tocsin: Callable[..., subprocess.CompletedProcess[str]], arguments: tuple[str, ...]
 ) -> None:
     assert tocsin("tail", *arguments).returncode == 2
+
+
+def piped(base: str, folder: Path, script: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a shell script, in which $TAIL is ``tocsin tail``."""
+    ours = {"PYTHONPATH": str(ROOT), "TOCSIN_URL": base, "TOCSIN_TOKEN": token("alice")}
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", script],
+        cwd=folder,
+        env={**os.environ, **ours, "TAIL": f"{sys.executable} -m service tail", **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+async def test_a_reader_that_leaves_has_acknowledged_what_it_read_and_no_more(
+    lenient: Node, tmp_path: Path, head: int, options: str
+) -> None:
+    await lenient.post_all([{}] * 100)
+    run = await asyncio.to_thread(piped, lenient.base, tmp_path, f"$TAIL --after {head} {options} | head -n 3")
+    assert (run.returncode, run.stderr, run.stdout.count(b"\n")) == (0, b"", 3)
+    await eventually(lambda: received(lenient, head + 3))
+    await eventually(lambda: lenient.sql("SELECT FROM connections WHERE recipient = 'alice' AND closed_at IS NOT NULL"))
+    assert await received(lenient, head + 3)
+
+
+async def test_a_slow_reader_of_a_pipe_gets_every_line(lenient: Node, tmp_path: Path, head: int) -> None:
+    await lenient.post_all([{}] * 20)
+    script = f"$TAIL --after {head} -n 20 | (sleep 2; cat)"  # longer than a line is waited for
+    run = await asyncio.to_thread(piped, lenient.base, tmp_path, script)
+    assert (run.returncode, run.stderr, run.stdout.count(b"\n")) == (0, b"", 20)
+    await eventually(lambda: received(lenient, head + 20))
+
+
+async def test_sigterm_ends_it_as_ctrl_c_does(lenient: Node, tmp_path: Path, head: int) -> None:
+    await lenient.post_all([{}] * 30)
+    with tail(lenient.base, tmp_path, "--after", str(head)) as running:
+        await eventually(lambda: len(running.lines) == 30)
+        running.process.send_signal(signal.SIGTERM)
+        assert (running.code, running.said) == (0, "")
+    await eventually(lambda: received(lenient, head + 30))
+
+
+@pytest.mark.parametrize(("where", "said"), [("> /dev/full", b"cannot be written: No space"), (">&-", b"is closed")])
+async def test_what_could_not_be_written_is_not_acknowledged(
+    lenient: Node, tmp_path: Path, head: int, where: str, said: bytes
+) -> None:
+    await lenient.post_all([{}] * 5)
+    known = await lenient.sql("SELECT count(*) FROM receipts")
+    run = await asyncio.to_thread(piped, lenient.base, tmp_path, f"$TAIL --after {head} {where}")
+    assert (run.returncode, run.stdout, run.stderr.count(b"\n")) == (1, b"", 1)
+    assert said in run.stderr
+    await eventually(lambda: _all_closed(lenient))
+    assert await lenient.sql("SELECT count(*) FROM receipts") == known
+
+
+async def _all_closed(node: Node) -> bool:
+    return not await node.sql("SELECT FROM connections WHERE recipient = 'alice' AND closed_at IS NULL")
