@@ -21,6 +21,7 @@ class DeliveryStats(BaseModel):
 
     sent: int = Field(description="one for each event and connection")
     received: int
+    replayed: int = Field(description="of those sent, to connections that caught up: these are not measured")
     sent_p50: float | None = Field(description="from the event until it had gone to the socket")
     sent_p95: float | None
     sent_p99: float | None
@@ -87,8 +88,9 @@ class AuditReport(BaseModel):
                     "since": "2026-11-20T10:00:00Z",
                     "until": "2026-11-21T10:00:00Z",
                     "alerts": [{"severity": "critical", "alerts": 3, "unresolved": 1}],
-                    "deliveries": {"sent": 120, "received": 118, **_TIMES},
-                    "slowest_topics": [{"topic": "payments.eu", "sent": 40, "received": 39, **_TIMES}],
+                    "measured_every": 1,
+                    "deliveries": {"sent": 120, "received": 118, "replayed": 7, **_TIMES},
+                    "slowest_topics": [{"topic": "payments.eu", "sent": 40, "received": 39, "replayed": 0, **_TIMES}],
                     "unreceived": [{"recipient": "bob", "alerts": 2, "max_severity": "critical", "waiting": 3611.5}],
                     "connections": {"opened": 14, "open_now": 3},
                     "closes": [{"reason": "token_expired", "code": 1008, "connections": 5}],
@@ -103,6 +105,7 @@ class AuditReport(BaseModel):
     since: AwareDatetime
     until: AwareDatetime
     alerts: list[SeverityCount]
+    measured_every: int = Field(description="the latencies are those of every so-manieth event; 1: of all")
     deliveries: DeliveryStats
     slowest_topics: list[TopicDeliveryStats] = Field(description="by their sent_p95")
     unreceived: list[UnreceivedCount] = Field(

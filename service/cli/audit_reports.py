@@ -9,6 +9,7 @@ import typer
 
 from service.audit import queries, schemas
 from service.audit.queries import PageRequest
+from service.audit.report import TOP
 from service.audit.report import report as query_report
 from service.audit.report_schemas import AuditReport
 from service.cli.database_query import ask
@@ -89,11 +90,19 @@ def report(*, since: Since = None, until: Until = None, as_json: AsJson = False,
     form = form_of(as_json=as_json, as_csv=as_csv)
     start, end = day(since, until)
     audit = AuditReport.model_validate(ask(lambda tx: query_report(tx, start, end)))
-    lines = [f"From {utc(start)} to {utc(end)} UTC"]
+    lines = [
+        f"From {utc(start)} to {utc(end)} UTC; rejected streams and sources: of all hours that this touches",
+        f"Lists end after {TOP} rows: tocsin audit unreceived, sources and the views of the schema audit have all",
+        f"Times are those of live deliveries, {_measured(audit.measured_every)}",
+    ]
     show(QueryResult(audit, lines, _tables(audit), ("section", "name", "figure", "value"), list(_figures(audit))), form)
 
 
-_LATENCIES = "sent received sent_p50 sent_p95 sent_p99 received_p50 received_p95 received_p99"
+def _measured(every: int) -> str:
+    return "and what was replayed is counted only" if every == 1 else f"of one event in {every}"
+
+
+_LATENCIES = "sent received replayed sent_p50 sent_p95 sent_p99 received_p50 received_p95 received_p99"
 
 
 def _tables(report: AuditReport) -> list[ResultTable]:
@@ -106,7 +115,7 @@ def _tables(report: AuditReport) -> list[ResultTable]:
         ResultTable("Slowest topics", f"topic {_LATENCIES}", report.slowest_topics),
         ResultTable("Not received, by admin", "recipient alerts max_severity waiting", report.unreceived, everybody),
         ResultTable(closes, "code reason connections", report.closes),
-        ResultTable("Rejected streams, by whole hours", "reason rejections", report.rejections),
+        ResultTable("Rejected streams", "reason rejections", report.rejections),
         ResultTable("Sources, by whole hours", "source alerts repeated replayed refused", report.sources),
         ResultTable("Holes in the log", "after_seq before_seq missing", report.log_gaps, "none"),
     ]

@@ -349,6 +349,35 @@ async def test_pages_lose_nothing_and_repeat_nothing(lenient: Node, what: str, l
 # The report.
 
 
+async def test_the_report_counts_all_and_measures_live_deliveries_or_some_of_them(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.post_all([{"topic": "a" if number % 2 else "b"} for number in range(40)])
+    async with await node.live("alice", after=0) as alice, await node.live("bob") as bob:
+        await node.post_all([{"topic": "a" if number % 2 else "b"} for number in range(60)])
+        await alice.events(60)
+        await bob.events(60)
+        await alice.ack(70)
+        await eventually(lambda: node.sql("SELECT FROM receipts WHERE seq = 70"))
+        await node.flushed(100)
+        live = "SELECT max(sent_at - occurred_at) FROM audit.deliveries WHERE NOT replayed"
+        (slowest,) = await node.sql(live)
+        (sampled,) = await node.sql(f"{live} AND seq % 3 = 0")
+        async with node.http("auditor", AUDIT) as client:
+            whole = await asked(client, "report")
+            monkeypatch.setattr("service.audit.report.MEASURED_DELIVERIES", 40)
+            part = await asked(client, "report")
+    for report, every, most in ((whole, 1, slowest[0]), (part, 3, sampled[0])):
+        deliveries = report["deliveries"]
+        assert report["measured_every"] == every
+        assert [deliveries[name] for name in ("sent", "replayed", "received")] == [160, 40, 70]
+        assert sorted((topic["topic"], topic["sent"], topic["replayed"]) for topic in report["slowest_topics"]) == [
+            ("a", 80, 20),
+            ("b", 80, 20),
+        ]
+        assert 0 < deliveries["sent_p99"] <= most.total_seconds()
+
+
 async def test_the_report_sums_up_a_period(node: Node) -> None:
     await node.sql(
         "INSERT INTO recipients (id, topics, first_seen_at, last_seen_at)"
@@ -397,7 +426,7 @@ async def test_the_report_sums_up_a_period(node: Node) -> None:
     assert report["sources"] == [{"source": "billing", "alerts": 3, "repeated": 0, "replayed": 0, "refused": 1}]
     assert report["log_gaps"] == []
     assert earlier["alerts"] == earlier["slowest_topics"] == earlier["unreceived"] == earlier["sources"] == []
-    assert earlier["deliveries"] == dict.fromkeys(deliveries) | {"sent": 0, "received": 0}
+    assert earlier["deliveries"] == dict.fromkeys(deliveries) | {"sent": 0, "received": 0, "replayed": 0}
 
 
 async def test_a_period_may_end_when_time_began(lenient: Node) -> None:

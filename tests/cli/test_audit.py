@@ -187,13 +187,13 @@ def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
     page = audit("report", "--since", "24h")
     lines = page.splitlines()
     assert lines[0].startswith("From 2")
-    assert lines[0].endswith(" UTC")
+    assert " UTC; " in lines[0]
     for title in (
         "Alerts",
         "Deliveries",
         "Slowest topics",
         "Not received, by admin",
-        "Rejected streams, by whole hours",
+        "Rejected streams",
     ):
         assert title in lines
     assert "Connections: 1 opened, 0 open now; why others ended" in lines
