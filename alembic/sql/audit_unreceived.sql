@@ -33,16 +33,16 @@ FROM (
         GROUP BY c.recipient, c.min_severity, c.topics
     ), received AS (
         -- The same for each topic, by the severity of the event; and who may see the topic.
-        SELECT topic AS of_topic, recipient, bool_or(covered) AS covered, min(first_seen_at) AS first_seen_at,
+        SELECT topic AS of_topic, recipient, bool_or(covered) AS covered, min(first_seen_seq) AS first_seen_seq,
                range_agg(seqs) FILTER (WHERE min_severity <= 'info') AS info,
                range_agg(seqs) FILTER (WHERE min_severity <= 'warning') AS warning,
                range_agg(seqs) FILTER (WHERE min_severity <= 'error') AS error,
                range_agg(seqs) FILTER (WHERE min_severity <= 'critical') AS critical
         FROM (
-            SELECT topic, id AS recipient, true AS covered, first_seen_at,
+            SELECT topic, id AS recipient, true AS covered, first_seen_seq,
                    NULL::severity AS min_severity, NULL::int8multirange AS seqs
             FROM topics
-            JOIN (SELECT id, first_seen_at, topic_likes(topics) AS likes FROM recipients OFFSET 0) AS admin
+            JOIN (SELECT id, first_seen_seq, topic_likes(topics) AS likes FROM recipients OFFSET 0) AS admin
               ON topic LIKE ANY (likes)
             UNION ALL
             SELECT topic, recipient, false, NULL, min_severity, seqs FROM topics JOIN filter_ranges ON topic LIKE ANY (likes)
@@ -62,10 +62,10 @@ FROM (
         GROUP BY a.id
     ), addressed AS NOT MATERIALIZED (
         SELECT a.*, r.*
-        FROM alert a JOIN received r ON r.of_topic = a.topic AND r.covered AND r.first_seen_at <= a.created_at
+        FROM alert a JOIN received r ON r.of_topic = a.topic AND r.covered AND r.first_seen_seq < a.seq
         WHERE a.recipients IS NULL
         UNION ALL
-        SELECT a.*, a.topic, admin.name, r.covered, r.first_seen_at, r.info, r.warning, r.error, r.critical
+        SELECT a.*, a.topic, admin.name, r.covered, r.first_seen_seq, r.info, r.warning, r.error, r.critical
         FROM alert a
         CROSS JOIN LATERAL (SELECT DISTINCT unnest(a.recipients)) AS admin (name)
         LEFT JOIN received r ON r.of_topic = a.topic AND r.recipient = admin.name

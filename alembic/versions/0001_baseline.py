@@ -380,6 +380,13 @@ def create_recipients() -> None:
         Column("last_seen_at", TIME, nullable=False),
         Column("received_seq", BigInteger, comment="the last receipt on any connection, or where they began"),
         Column("topics_at", TIME, comment="when the connection with that token was opened"),
+        Column(
+            "first_seen_seq",
+            BigInteger,
+            nullable=False,
+            server_default=text("0"),
+            comment="where the log ended when they were first seen; they wait for what was created after it",
+        ),
         comment="Every admin who ever connected, and their cursor.",
     )
     op.create_table(

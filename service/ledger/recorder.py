@@ -121,6 +121,7 @@ class LedgerRecorder:
 
     def record_opening(self, entry: ConnectionEntry) -> None:
         """Record a connection that was accepted."""
+        entry.head_seq = self.position.seq
         self.pending.opened.append(entry)
         self.pending.changed.add(entry)
         self.pending.presence_changed = True

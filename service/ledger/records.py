@@ -45,6 +45,8 @@ class ConnectionEntry:
     sent_seq: int | None
     live_seq: int | None = None
     """Where it had caught up for the first time: what it was sent up to there was replayed."""
+    head_seq: int = 0
+    """How far the node had fanned out when it was opened."""
     id: UUID = field(default_factory=uuid7)
     opened_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     received_seq: int = 0
@@ -238,6 +240,7 @@ class PendingRecords:
         """
         for entry in self.changed | self.confirmed:
             entry.after_seq = min(entry.after_seq, seq)
+            entry.head_seq = min(entry.head_seq, seq)
             entry.received_seq = min(entry.received_seq, seq)
             if entry.sent_seq is not None:
                 entry.sent_seq = min(entry.sent_seq, seq)
@@ -283,7 +286,8 @@ class PendingRecords:
                 "id": entry.recipient,
                 "topics": entry.token_topics,
                 "topics_at": None,
-                "first_seen_at": min(row.get("first_seen_at", entry.opened_at), entry.opened_at),
+                "first_seen_at": now,
+                "first_seen_seq": min(row.get("first_seen_seq", entry.head_seq), entry.head_seq),
                 "last_seen_at": now,
             }
         # The token of the last opening counts, whatever the clocks say: in the order of the flushes, and of this list.

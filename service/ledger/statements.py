@@ -43,8 +43,8 @@ END_NODES = text("SELECT end_nodes(cast(:ids AS uuid[]), :reason)")
 # Stores and returns nothing where the log does not hold the node's position: what it knows is of another history.
 BEGIN_RECIPIENT = text(
     """
-    INSERT INTO recipients AS known (id, topics, first_seen_at, last_seen_at, received_seq)
-    SELECT :id, :topics, clock_timestamp(), clock_timestamp(), cast(:begin AS bigint)
+    INSERT INTO recipients AS known (id, topics, first_seen_at, first_seen_seq, last_seen_at, received_seq)
+    SELECT :id, :topics, clock_timestamp(), :head_seq, clock_timestamp(), cast(:begin AS bigint)
     WHERE log_holds(:head_seq, :head_id)
     ON CONFLICT (id) DO UPDATE SET received_seq = coalesce(known.received_seq, excluded.received_seq)
     RETURNING received_seq
@@ -91,7 +91,7 @@ UPSERTS = {
         """(id) DO UPDATE SET
             topics = CASE WHEN excluded.topics_at IS NULL THEN known.topics ELSE excluded.topics END,
             topics_at = coalesce(excluded.topics_at, known.topics_at),
-            first_seen_at = least(known.first_seen_at, excluded.first_seen_at),
+            first_seen_seq = least(known.first_seen_seq, excluded.first_seen_seq),
             last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
             received_seq = greatest(known.received_seq, excluded.received_seq)""",
     ),

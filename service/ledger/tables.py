@@ -159,6 +159,13 @@ recipients = Table(
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
     Column("received_seq", BigInteger, comment="the last receipt on any connection, or where they began"),
     Column("topics_at", DateTime(timezone=True), comment="when the connection with that token was opened"),
+    Column(
+        "first_seen_seq",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="where the log ended when they were first seen; they wait for what was created after it",
+    ),
     comment="Every admin who ever connected, and their cursor.",
 )
 

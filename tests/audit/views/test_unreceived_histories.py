@@ -35,7 +35,9 @@ SELECT a.id AS alert_id, a.seq, a.topic, a.severity, a.title, a.status, admin.re
 FROM alerts a
 CROSS JOIN LATERAL (
     SELECT DISTINCT unnest(coalesce(
-        a.recipients, ARRAY(SELECT id FROM recipients WHERE a.topic LIKE ANY (topic_likes(topics)))
+        a.recipients, ARRAY(
+            SELECT id FROM recipients WHERE a.topic LIKE ANY (topic_likes(topics)) AND first_seen_seq < a.seq
+        )
     ))
 ) AS admin (recipient)
 CROSS JOIN LATERAL (
@@ -67,7 +69,7 @@ class History:
         self.chance.shuffle(self.rows["alerts"])
         self.rows["nodes"].append((self.node, "host", 1, BEGUN, BEGUN, self.chance.randint(0, self.head)))
         for name in self.chance.sample(NAMES, self.chance.randint(1, len(NAMES))):
-            self.rows["recipients"].append((name, self._topics(), BEGUN, BEGUN))
+            self.rows["recipients"].append((name, self._topics(), BEGUN, BEGUN, self._first_seen()))
             for _ in range(self.chance.randint(0, 6)):
                 self._connection(name)
         for alert in self.chance.sample(self.rows["alerts"], min(3, len(self.rows["alerts"]))):
@@ -78,6 +80,9 @@ class History:
 
     def _topics(self) -> list[str]:
         return self.chance.sample(PATTERNS, self.chance.randint(1, 2))
+
+    def _first_seen(self) -> int:
+        return self.chance.choice((0, self.chance.randint(0, self.head)))
 
     def _alert(self) -> None:
         """Create an alert, and let some more happen to it: it may become more severe, or escalate to everybody."""
@@ -119,7 +124,7 @@ class History:
 
 _COLUMNS: Mapping[str, str] = {
     "nodes": "id host pid started_at seen_at sent_seq",
-    "recipients": "id topics first_seen_at last_seen_at",
+    "recipients": "id topics first_seen_at last_seen_at first_seen_seq",
     "alerts": "id seq source topic severity title attributes links recipients status status_by status_at created_at"
     " updated_at",
     "events": "seq id alert_id kind topic severity recipients actor occurred_at body",
