@@ -8,7 +8,7 @@ the list of that name in ``audit/queries.py``. A table ends somewhere; an export
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,11 +16,13 @@ import typer
 from service.audit import schemas
 from service.audit.queries import LISTS, PageRequest, TimeRange, rejection_counts
 from service.cli.database_query import ask
+from service.cli.environment import database_name, say_database
 from service.cli.export import export_csv, export_json
 from service.cli.option_checks import one_of, subject, topics
 from service.cli.output import TABLE_ROWS, AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, show, utc
 from service.cli.time_options import Since, Until, day, period
 from service.database.base import STATUSES
+from service.settings import load
 from service.severity import SEVERITIES
 
 if TYPE_CHECKING:
@@ -90,11 +92,13 @@ def audit_list(name: str, title: str, page: type[BaseModel], fields: str, **othe
             as_csv: AsCsv = False,
             **filters: Any,
         ) -> None:
-            form = form_of(as_json=as_json, as_csv=as_csv)
+            form, settings = form_of(as_json=as_json, as_csv=as_csv), load()
             times = TimeRange(*(day if sheet.of_a_day else period)(since, until))
             result = ask(lambda tx: sheet.answer(tx, times, filters, limit, form))
-            if result is not None:
-                show(result, form)
+            if result is None:
+                say_database(settings)
+            else:
+                show(replace(result, lines=[f"Database: {database_name(settings)}"]), form)
 
         filters, options = (inspect.signature(of, eval_str=True).parameters.values() for of in (declaration, run))
         kept = [one for one in (*filters, *options) if one.kind is one.KEYWORD_ONLY]

@@ -13,11 +13,13 @@ from service.audit.report import TOP
 from service.audit.report import report as query_report
 from service.audit.report_schemas import AuditReport
 from service.cli.database_query import ask
+from service.cli.environment import database_name, say_database
 from service.cli.export import export_csv, export_json
 from service.cli.invocation import suggest
 from service.cli.output import TABLE_ROWS, AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, show, utc
 from service.cli.time_options import Since, Until, day
 from service.errors import CommandFailed
+from service.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +37,10 @@ def alert(
     as_csv: AsCsv = False,
 ) -> None:
     """Show who was sent an alert, who received or saw it, and what happened to it."""
-    form = form_of(as_json=as_json, as_csv=as_csv)
+    form, settings = form_of(as_json=as_json, as_csv=as_csv), load()
     audit, more = ask(lambda tx: _read_alert(tx, alert_id, limit, form))
     if form != "table":
+        say_database(settings)
         return
     head, counts = audit.alert, audit.counts
     reached = f"sent to {counts.sent_to}, received by {counts.received_by}, seen by {counts.seen_by}"
@@ -47,6 +50,7 @@ def alert(
         f"posted by {head.source} at {utc(head.created_at)} UTC",
         f"{head.status} since {utc(head.status_at)} UTC by {head.status_by}, {head.occurrences} times",
         f"For {counts.recipients} admins: {reached}",
+        f"Database: {database_name(settings)}",
     ]
     recipients = "recipient sent received first_sent_at first_received_at seen_at waiting"
     tables = [
@@ -87,14 +91,18 @@ async def _read_alert(
 
 def report(*, since: Since = None, until: Until = None, as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """Sum up a period on one page; by default the last 24 hours."""
-    form = form_of(as_json=as_json, as_csv=as_csv)
+    form, settings = form_of(as_json=as_json, as_csv=as_csv), load()
     start, end = day(since, until)
     audit = AuditReport.model_validate(ask(lambda tx: query_report(tx, start, end)))
     lines = [
-        f"From {utc(start)} to {utc(end)} UTC; rejected streams and sources: of all hours that this touches",
+        f"From {utc(start)} to {utc(end)} UTC",
+        f"Database: {database_name(settings)}",
+        "Rejected streams and sources are those of all hours that this touches",
         f"Lists end after {TOP} rows: tocsin audit unreceived, sources and the views of the schema audit have all",
         f"Times are those of live deliveries, {_measured(audit.measured_every)}",
     ]
+    if form != "table":
+        say_database(settings)
     show(QueryResult(audit, lines, _tables(audit), ("section", "name", "figure", "value"), list(_figures(audit))), form)
 
 

@@ -79,7 +79,7 @@ def verify(
     print(json.dumps(_as_json(results, found)) if as_json else _as_text(results, found))
     if failure := _failure(results, found):
         raise CommandFailed(failure)
-    say_database(settings, url)
+    say_database(settings)
 
 
 def _run(address: str, checkpoint: Checkpoint, expected: Sequence[bytes], jobs: int) -> list[Verification]:

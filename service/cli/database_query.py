@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from service.cli.environment import current_database_url, say_database
+from service.cli.environment import current_database_url
 from service.database.engine import migration_engine
 from service.settings import load
 
@@ -19,17 +19,14 @@ T = TypeVar("T")
 
 
 def ask(query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Run a query, all its statements in one snapshot and without a time-out, and say who answered it.
+    """Run a query, all its statements in one snapshot and without a time-out.
 
     Raises:
         CommandFailed: the database cannot answer.
 
     """
-    settings = load()
-    with current_database_url(settings) as url:
-        answer = asyncio.run(_ask(url, query))
-        say_database(settings, url)
-    return answer
+    with current_database_url(load()) as url:
+        return asyncio.run(_ask(url, query))
 
 
 async def _ask(url: URL, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:

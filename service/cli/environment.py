@@ -72,13 +72,19 @@ def _check_data(folder: Path) -> None:
         )
 
 
-def say_database(settings: Settings, url: URL) -> None:
-    """Say on standard error which database has answered."""
-    if settings.storage.database_url is None:
-        name = f"the embedded database in {settings.server.data_dir.resolve()}"
-    else:
-        name = shown_address(url)
-    print(f"tocsin: from {name}", file=sys.stderr, flush=True)
+def database_name(settings: Settings) -> str:
+    """Return the name of the database in use, without what may be a secret."""
+    storage = settings.storage
+    address = storage.listen_url or storage.database_url
+    if address is None:
+        return f"the embedded one in {settings.server.data_dir.resolve()}"
+    return shown_address(parse_url(address.get_secret_value()))
+
+
+def say_database(settings: Settings) -> None:
+    """Say on standard error which database has answered, where a person reads it."""
+    if sys.stderr.isatty():
+        print(f"tocsin: the database is {database_name(settings)}", file=sys.stderr)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def purge(
     with current_database_url(settings) as url:
         asyncio.run((_preview if dry_run else _purge)(settings, url, older_than))
         if dry_run:
-            say_database(settings, url)
+            say_database(settings)
 
 
 async def _purge(settings: Settings, url: URL, older_than: datetime) -> None:

@@ -353,6 +353,7 @@ async def test_the_report_counts_all_and_measures_live_deliveries_or_some_of_the
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await node.post_all([{"topic": "a" if number % 2 else "b"} for number in range(40)])
+    await node.flushed(40)
     async with await node.live("alice", after=0) as alice, await node.live("bob") as bob:
         await node.post_all([{"topic": "a" if number % 2 else "b"} for number in range(60)])
         await alice.events(60)

@@ -33,7 +33,7 @@ def verified(tocsin: Tocsin, url: str, *options: str, code: int = 0) -> dict[str
 async def test_both_heads_are_printed_where_all_fits(tocsin: Tocsin, copy_url: str) -> None:
     answer = verified(tocsin, copy_url)
     run = tocsin("audit", "verify", TOCSIN_DATABASE_URL=copy_url)
-    assert (run.returncode, run.stderr.count("\n")) == (0, 1)
+    assert (run.returncode, run.stderr) == (0, "")
     log, ledger = answer["log"]["head"], answer["ledger"]["head"]
     assert f"log     OK       {log['position']} events up to {log['position']} fit" in run.stdout
     assert f"head {log['hash']}, linked {log['linked_at']}" in run.stdout
@@ -152,6 +152,6 @@ def test_the_embedded_database_is_verified_too(tocsin: Tocsin, tocsin_process: T
     folder = str(tmp_path / "data")
     assert tocsin_process("migrate", TOCSIN_DATA_DIR=folder).returncode == 0
     run = tocsin("audit", "verify", TOCSIN_DATA_DIR=folder)
-    assert (run.returncode, run.stderr.count("\n")) == (0, 1)
+    assert (run.returncode, run.stderr) == (0, "")
     assert "log     OK       0 events" in run.stdout
     assert Path(folder, "audit-verify.json").exists()

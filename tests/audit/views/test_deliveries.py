@@ -81,6 +81,7 @@ async def test_what_is_sent_while_a_connection_catches_up_is_replayed_and_what_c
 ) -> None:
     for title in ("missed", "missed, too"):
         await node.post(title)
+    await node.flushed(2)
     async with await node.live("alice", after=0) as alice, await node.live("bob") as bob:
         live = await node.post("live")
         await alice.events(1)
