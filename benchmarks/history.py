@@ -42,7 +42,7 @@ _COLUMNS = {
     " created_at updated_at",
     "recipients": "id topics first_seen_at last_seen_at received_seq",
     "connections": "id node_id recipient transport topics min_severity remote_addr user_agent jti"
-    " token_expires_at opened_at after_seq sent_seq closed_at close_code close_reason",
+    " token_expires_at opened_at after_seq sent_seq closed_at close_code close_reason live_seq",
     "dispatches": "node_id connection_id after_seq up_to_seq at ledger_link_id",
     "receipts": "connection_id seq received_at ledger_link_id",
 }

@@ -264,7 +264,7 @@ class _Life:
         expires_at = clock(int((closed + timedelta(hours=1)).timestamp() * 1e6))
         self.made.connections.append(
             f"{identity}\t{node}\t{self.admin}\twebsocket\t{{{','.join(topics)}}}\t{min_severity}\t10.0.{self.number}.7\t"
-            f"Mozilla/5.0\ttoken-{identity}\t{expires_at}\t{clock(opened_at)}\t{after}\t{ending}\n"
+            f"Mozilla/5.0\ttoken-{identity}\t{expires_at}\t{clock(opened_at)}\t{after}\t{ending}\t{head}\n"
         )
         for step, begin in enumerate(range(after, head, CHUNK)):
             up_to, at = min(begin + CHUNK, head), clock(opened_at + 20_000 + step * 5_000)

@@ -18,7 +18,9 @@ from tests.harness import READ, WRITE, Node, eventually, serving
 from tests.http_streams import EventSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from tests.fixtures.open_ledger import OpenLedger
 
 
 PATH = "/v1/dashboard"
@@ -170,6 +172,21 @@ async def test_the_stats_are_those_of_the_log_and_of_the_ledger(node: Node) -> N
         assert database["reachable"]
         assert database["log_events"] == len(severities)
         assert database["log_bytes"] > 0
+
+
+async def test_what_was_replayed_is_in_no_latency(open_ledger: Callable[..., Awaitable[OpenLedger]]) -> None:
+    opened = await open_ledger()
+    entry = opened.connection(sent_seq=0, live_seq=None)
+    await opened.dispatch(0, 4)
+    opened.ledger.record_dispatch_to(entry, 0, 4)
+    await opened.flusher.flush()
+    assert await database_stats.latency(opened.database, 0, 4) is None
+    opened.ledger.record_live(entry)
+    await opened.dispatch(4, 6)
+    await opened.flusher.flush()
+    measured = await database_stats.latency(opened.database, 0, 6)
+    assert measured is not None
+    assert measured.deliveries == 2
 
 
 async def test_the_last_hour_is_sent_by_minute(node: Node) -> None:
