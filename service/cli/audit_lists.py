@@ -17,7 +17,7 @@ from service.audit import schemas
 from service.audit.queries import LISTS, PageRequest, TimeRange, rejection_counts
 from service.cli.database_query import ask
 from service.cli.environment import database_name, say_database
-from service.cli.export import export_csv, export_json
+from service.cli.export import export_csv, export_json, limited
 from service.cli.option_checks import one_of, subject, topics
 from service.cli.output import TABLE_ROWS, AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, show, utc
 from service.cli.time_options import Since, Until, day, period
@@ -58,15 +58,16 @@ class _Sheet:
     ) -> QueryResult | None:
         """Return the table to show, or export the list and return None."""
         source = LISTS[self.name]
+        exported = limited(lambda most: source.all_rows(tx, times, filters, most), limit)
         if form == "csv":
-            await export_csv(source.row, source.all_rows(tx, times, filters, limit))
+            await export_csv(source.row, exported)
             return None
         given = {**filters, "since": times.since, "until": times.until, self.name: [], "next": None}
         if self.counts is not None:
             given["counts"] = await self.counts(tx, times, **filters)
         if form == "json":
             head = self.page.model_validate(given).model_dump(mode="json", exclude={self.name, "next"})
-            await export_json(head, {self.name: (source.row, source.all_rows(tx, times, filters, limit))})
+            await export_json(head, {self.name: (source.row, exported)})
             return None
         rows, more = await source.page(tx, times, PageRequest(limit or TABLE_ROWS, max_bytes=None), filters)
         document: Any = self.page.model_validate({**given, self.name: rows})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID  # noqa: TC003 - typer evaluates the annotations
 
@@ -14,7 +15,7 @@ from service.audit.report import report as query_report
 from service.audit.report_schemas import AuditReport
 from service.cli.database_query import ask
 from service.cli.environment import database_name, say_database
-from service.cli.export import export_csv, export_json
+from service.cli.export import export_csv, export_json, limited
 from service.cli.invocation import suggest
 from service.cli.output import TABLE_ROWS, AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, show, utc
 from service.cli.time_options import Since, Until, day
@@ -79,11 +80,11 @@ async def _read_alert(
         audit = schemas.AlertAudit.model_validate({**fields, "recipients": recipients, "timeline": timeline})
         return audit, bool(more_recipients or more_timeline)
     audit = schemas.AlertAudit.model_validate({**fields, "recipients": [], "timeline": []})
-    steps = schemas.TimelineEntry, queries.all_of_timeline(tx, alert_id, limit)
+    steps = schemas.TimelineEntry, limited(partial(queries.all_of_timeline, tx, alert_id), limit)
     if form == "csv":
         await export_csv(*steps)
     else:
-        recipients_of = schemas.AlertRecipient, queries.all_alert_recipients(tx, alert_id, limit)
+        recipients_of = schemas.AlertRecipient, limited(partial(queries.all_alert_recipients, tx, alert_id), limit)
         head_fields = audit.model_dump(mode="json", include={"alert", "counts"})
         await export_json(head_fields, {"recipients": recipients_of, "timeline": steps})
     return audit, False

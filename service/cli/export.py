@@ -6,11 +6,11 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from service.cli.output import csv_text
+from service.cli.output import csv_text, say_more
 from service.cli.standard_output import written_out
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from pydantic import BaseModel
 
@@ -46,6 +46,20 @@ async def export_json(
         _write("]")
         separator = ",\n"
     _write("\n}\n")
+
+
+async def limited(rows: Callable[[int | None], AsyncIterator[Row]], limit: int | None) -> AsyncIterator[Row]:
+    """Yield all rows, or the first ``limit``, and then say if there are more.
+
+    ``rows`` returns so many rows, or all.
+    """
+    number = 0
+    async for row in rows(None if limit is None else limit + 1):
+        if number == limit:
+            say_more("leave out --limit to have all of it")
+            return
+        yield row
+        number += 1
 
 
 async def _batches(rows: AsyncIterator[Row]) -> AsyncIterator[list[Row]]:

@@ -114,7 +114,12 @@ def show(result: QueryResult, form: Form) -> None:
         else:
             _print_tables(result)
     if result.more:
-        print("tocsin: there is more: raise --limit, or have all of it with --csv or --json", file=sys.stderr)
+        say_more("raise --limit, or have all of it with --csv or --json")
+
+
+def say_more(advice: str) -> None:
+    """Say on standard error that what was printed is not all."""
+    print(f"tocsin: there is more: {advice}", file=sys.stderr)
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

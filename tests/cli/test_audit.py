@@ -70,9 +70,13 @@ def audit(tocsin: Tocsin, incident: Incident) -> Callable[..., str]:
     def run(*arguments: str, more: bool = False) -> str:
         run = tocsin("audit", *arguments, TOCSIN_DATABASE_URL=incident.node.database_url)
         assert run.returncode == 0, run
-        said = "tocsin: there is more: raise --limit, or have all of it with --csv or --json\n"
-        assert run.stderr == (said if more else "")
-        if "--csv" not in arguments and "--json" not in arguments:
+        is_table = "--csv" not in arguments and "--json" not in arguments
+        advice = (
+            "raise --limit, or have all of it with --csv or --json" if is_table else "leave out --limit to have all"
+        )
+        assert run.stderr.startswith(f"tocsin: there is more: {advice}" if more else "")
+        assert run.stderr.count("\n") == more
+        if is_table:
             assert f"Database: {shown_address(parse_url(incident.node.database_url))}" in run.stdout.splitlines()
         return run.stdout
 
@@ -307,8 +311,9 @@ def test_an_export_is_whole_and_a_table_says_where_it_is_cut(
     document = json.loads(audit(*command, "--json"))[name]
     assert [list(map(str, row.values()))[:2] for row in document] == [list(row.values())[:2] for row in exported]
     for form in ("--csv", "--json"):
-        assert audit(*command, form, "--limit", "1001") != audit(*command, form)
-    assert len(rows(audit(*command, "--csv", "--limit", "1001"))) == 1001
+        assert audit(*command, form, "--limit", "1001", more=True) != audit(*command, form)
+    assert len(rows(audit(*command, "--csv", "--limit", "1001", more=True))) == 1001
+    assert len(rows(audit(*command, "--csv", "--limit", str(number)))) == number
     table = audit(*command, more=True)
     assert table.count("flood" if name == "rejections" else "Found by nobody") == 200
 
