@@ -63,12 +63,14 @@ class RequestRefused(TocsinError):
     ``detail`` is shown to the client: what was wrong with *this* request, and never anything
     internal. ``retry_after`` is in seconds; ``errors`` lists single faults, each ``{"pointer": …,
     "detail": …}`` (RFC 6901); ``members`` are further members of the document (RFC 9457, section
-    3.2).
+    3.2). ``costs``: the request counts against its rate limit all the same, because its work was
+    done before it was refused.
     """
 
     status: ClassVar[int]
     code: ClassVar[str]
     title: ClassVar[str]
+    costs: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -145,6 +147,7 @@ class NotFound(RequestRefused):
     """There is no such resource, or the token may not see it."""
 
     status, code, title = 404, "not_found", "Not found"
+    costs = True
 
 
 class MethodNotAllowed(RequestRefused):
@@ -187,12 +190,14 @@ class ActionConflict(RequestRefused):
     """The action is not allowed in the alert's current status, or somebody else acted first."""
 
     status, code, title = 409, "action_conflict", "The action is not allowed in the alert's current status"
+    costs = True
 
 
 class IdempotencyMismatch(RequestRefused):
     """The ``Idempotency-Key`` was already used for a different request."""
 
     status, code, title = 422, "idempotency_mismatch", "The Idempotency-Key was used for a different request"
+    costs = True
 
 
 class RateLimited(RequestRefused):
@@ -211,6 +216,7 @@ class InternalError(RequestRefused):
     """Unexpected server error."""
 
     status, code, title = 500, "internal_error", "Internal error"
+    costs = True
 
 
 class Overloaded(RequestRefused):
@@ -247,6 +253,7 @@ class QueryTimeout(DatabaseUnavailable):
     """The query took too long and was canceled. Ask for less at once, such as a shorter period."""
 
     status, code, title = 503, "query_timeout", "The query took too long"
+    costs = True
 
 
 ClosePolicy: TypeAlias = Literal["refresh", "stop", "retry", "retry_later"]

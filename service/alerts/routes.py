@@ -34,13 +34,13 @@ from service.errors import (
     TopicReserved,
 )
 from service.http.authentication import Bearer, MayRead
+from service.http.charges import charge, settle
 from service.http.fast_route import FastRoute
 from service.http.header_text import header_text
 from service.http.openapi import fast_operation, headers, refusals, schema_of
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import part
 from service.http.queries import Reads
-from service.http.rate_limits import RestLimits
 from service.http.request_body import media_type, read_body, read_model, require_json, require_utf_8
 from service.http.source_requests import count_refused
 from service.settings import ServerSettings
@@ -49,6 +49,7 @@ from service.severity import Severity
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
+_batch_writer = Bearer(Scope.ALERTS_WRITE, limit="write", largest=batch_request.ITEMS_MAX)
 
 
 async def post_alert(request: Request) -> Response:
@@ -84,19 +85,21 @@ async def post_batch(request: Request) -> Response:
     """Store up to 1,000 alerts, each answered by itself, in order. A refused one fails alone.
 
     The body is a JSON array, or NDJSON. An item may carry an ``idempotency_key``, which does what
-    the header of a single POST does. Each alert counts against the write limit.
+    the header of a single POST does. Each alert counts against the write limit, except those that are
+    refused.
     """
-    principal = await _writer(request)
+    principal = await _batch_writer(request)
     if lines := media_type(request) in batch_request.NDJSON_TYPES:
         require_utf_8(request)
     else:
         require_json(request)
     body = await read_body(request, max_bytes=part(request, ServerSettings).batch_max_bytes)
     items = batch_request.split(body, lines=lines)
-    part(request, RestLimits).hit("write", principal.subject, len(items) - 1)  # the first was counted with the request
+    charge(request, "write", principal.subject, len(items))
     read = partial(batch_request.read_item, principal=principal, now=datetime.now(UTC))
     answer = await batch_request.store(items, read, part(request, Committer).store_all)
     count_refused(request, answer.refused)
+    settle(request, answer.refused)
     return Response(answer.body, media_type="application/json")
 
 

@@ -3,7 +3,8 @@
 ``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the
 ``Authorization`` header (RFC 6750, section 2.1), requires one of the scopes, and counts the request
 against the subject's rate limit. A request without a valid token counts against the limit of its
-address.
+address. An endpoint whose requests cost more, or nothing, names the ``largest`` cost and counts
+itself; there, only a request is refused for which nothing at all is left.
 
 What is read takes time, and the token may be revoked meanwhile: no answer to a GET leaves before
 ``StillValid`` has checked again. What is written is checked before its commit, by whoever commits.
@@ -22,6 +23,7 @@ from service.auth.authorization import scope_missing
 from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
 from service.errors import DatabaseUnavailable, KeysUnavailable, RequestRefused, TokenMissing
+from service.http.charges import charge
 from service.http.problems import problem_response
 from service.http.provided import part
 from service.http.query import require_single_parameters, single_parameters
@@ -40,12 +42,13 @@ _REFUSALS = 400
 class Bearer(HTTPBearer):
     """A dependency that yields the principal of a request, or refuses the request."""
 
-    def __init__(self, *scopes: Scope, limit: RestLimit) -> None:
+    def __init__(self, *scopes: Scope, limit: RestLimit, largest: int | None = None) -> None:
         super().__init__(
             scheme_name="bearer", bearerFormat="JWT", description="A token with the scope of the operation."
         )
         self.scopes = scopes
         self.limit = limit
+        self.largest = largest
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base returns the raw header
         """Return the principal of ``request``."""
@@ -58,7 +61,10 @@ class Bearer(HTTPBearer):
             limits.hit("auth_failure", client_address(request))
             raise
         request.state.principal = principal  # for verified_principal()
-        limits.hit(self.limit, principal.subject)
+        if self.largest is None:
+            charge(request, self.limit, principal.subject)
+        elif self.largest:
+            limits.require(self.limit, principal.subject, self.largest)
         if not any(map(principal.may, self.scopes)):
             raise scope_missing(principal, self.scopes)
         if request.scope["query_string"]:

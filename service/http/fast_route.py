@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 
+from service.http.charges import refund
 from service.http.openapi import operation_id
 from service.http.problems import EXPECTED, response_to
 from service.http.request_bounds import require_bounds
@@ -43,6 +44,7 @@ class FastRoute(APIRoute):
                 response = await endpoint(request)
             except Exception as error:
                 count_refused(request)
+                refund(request, error)
                 await response_to(error)(scope, receive, send)
                 if not isinstance(error, EXPECTED):
                     raise  # to be logged

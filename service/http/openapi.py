@@ -74,17 +74,17 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "example": 1,
     },
     "X-RateLimit-Limit": {
-        "description": "Requests that the window allows.",
+        "description": "What the limit allows at once, in alerts or requests.",
         "schema": {"type": "integer"},
-        "example": 1000,
+        "example": 5000,
     },
     "X-RateLimit-Remaining": {
-        "description": "Requests that are left in the window.",
+        "description": "What is left of it.",
         "schema": {"type": "integer"},
         "example": 0,
     },
     "X-RateLimit-Reset": {
-        "description": "When the window ends, in seconds since the epoch.",
+        "description": "When this request would be admitted, in seconds since the epoch.",
         "schema": {"type": "integer"},
         "example": 1795253000,
     },
@@ -139,6 +139,11 @@ _MEMBERS = {
         "enum": list(get_args(UnavailableReason)),
         "description": f"Of `{DatabaseUnavailable.code}`: what fails.",
     },
+    "limit": {
+        "type": "integer",
+        "description": f"Of `{RateLimited.code}`: what the limit allows at once, in alerts or requests.",
+    },
+    "remaining": {"type": "integer", "description": f"Of `{RateLimited.code}`: what is left of it."},
 }
 """Further members of a problem document, each of one code."""
 

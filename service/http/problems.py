@@ -29,6 +29,7 @@ from service.errors import (
     TokenMissing,
     TokenRevoked,
 )
+from service.http.charges import refund
 from service.metrics import HTTP_ERRORS
 
 if TYPE_CHECKING:
@@ -132,13 +133,14 @@ def response_to(error: Exception) -> Response:
     return problem_response(InternalError(detail, headers={"Connection": "close"}))
 
 
-async def _failed(_request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
+    refund(request, error)
     return response_to(error)
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - narrows the handler's argument
-    return problem_response(refusal_of_faults(error.errors()))
+    return await _failed(request, refusal_of_faults(error.errors()))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

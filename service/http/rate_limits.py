@@ -4,6 +4,10 @@ slowapi's ``Limiter`` owns the storage and the strategy. Its route decorator is 
 limits when a module is imported, runs before the settings exist, and took a third of a bare
 request's rate; a dependency asks the same limiter after the bearer is known
 (``docs/decisions/0006-rate-limits.md``).
+
+What is refused costs nothing. A request over a limit takes nothing, from none of several limits; and
+what a request took is given back if it is refused for another reason before its work was done
+(``RequestRefused.costs``).
 """
 
 from __future__ import annotations
@@ -13,104 +17,161 @@ import time
 from typing import TYPE_CHECKING, Literal, cast
 
 from limits import RateLimitItem, parse_many
-from limits.strategies import FixedWindowRateLimiter
+from limits.strategies import MovingWindowRateLimiter, RateLimiter
 from slowapi import Limiter
 from slowapi.util import get_remote_address
 
 from service.errors import RateLimited
-from service.http.rate_limit_storage import SCHEME, FixedWindowStorage
+from service.http.token_buckets import SCHEME, TokenBucketStorage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from service.settings import LimitSettings, StreamSettings
 
-RestLimit = Literal["write", "read", "auth_failure", "anonymous"]
+RestLimit = Literal["write", "read", "auth_failure", "anonymous", "connect", "rejection"]
+
+_COUNTED: dict[RestLimit, str] = {
+    "write": "alerts and actions on alerts",
+    "read": "queries",
+    "auth_failure": "requests without a valid token",
+    "anonymous": "requests",
+    "connect": "new streams",
+    "rejection": "rejected handshakes",
+}
+"""What each limit counts, in words."""
+
+
+class _Buckets:
+    """The buckets of limits that hold at the same time: a cost is taken from each, or from none."""
+
+    def __init__(self, strategy: RateLimiter, kind: str, rates: str) -> None:
+        self._strategy = strategy
+        self._storage = cast("TokenBucketStorage", strategy.storage)
+        self._kind = kind
+        self.items: Sequence[RateLimitItem] = parse_many(rates)
+
+    def take(self, key: str, cost: int = 1) -> bool:
+        """Take ``cost`` from all, and return whether each had enough."""
+        for number, item in enumerate(self.items):
+            if not self._strategy.hit(item, self._kind, key, cost=cost):
+                self._give_back(self.items[:number], key, cost)
+                return False
+        return True
+
+    def give_back(self, key: str, cost: int) -> None:
+        """Give back what was taken."""
+        self._give_back(self.items, key, cost)
+
+    def _give_back(self, items: Sequence[RateLimitItem], key: str, cost: int) -> None:
+        for item in items:
+            self._storage.give_back(item.key_for(self._kind, key), item.amount, item.get_expiry(), cost)
+
+    def has(self, key: str) -> bool:
+        """Return whether each has one left; nothing is taken."""
+        return all(self._strategy.test(item, self._kind, key) for item in self.items)
+
+    def remaining(self, item: RateLimitItem, key: str) -> int:
+        """Return how much is left in the bucket of one limit."""
+        return max(0, self._strategy.get_window_stats(item, self._kind, key).remaining)
+
+    def longest_wait(self, key: str, cost: int) -> tuple[float, RateLimitItem]:
+        """Return in how many seconds ``cost`` can be taken, and the limit that has it wait for so long."""
+        waits = [
+            self._storage.seconds_until(item.key_for(self._kind, key), item.amount, item.get_expiry(), cost)
+            for item in self.items
+        ]
+        longest = max(range(len(waits)), key=waits.__getitem__)
+        return waits[longest], self.items[longest]
+
+    def clear(self, key: str) -> None:
+        """Fill all."""
+        for item in self.items:
+            self._strategy.clear(item, self._kind, key)
 
 
 class RestLimits:
     """The limits of REST: by subject, and for requests without a valid token by address."""
 
     def __init__(self, settings: LimitSettings) -> None:
-        self._limiter = Limiter(key_func=get_remote_address, strategy="fixed-window", storage_uri=f"{SCHEME}://")
-        self._storage = cast("FixedWindowStorage", self._limiter.limiter.storage)
-        self._items: dict[RestLimit, list[RateLimitItem]] = {
-            "write": parse_many(settings.write_limit),
-            "read": parse_many(settings.read_limit),
-            "auth_failure": parse_many(settings.auth_failure_limit),
-            "anonymous": parse_many(settings.anonymous_limit),
+        strategy = Limiter(key_func=get_remote_address, strategy="moving-window", storage_uri=f"{SCHEME}://").limiter
+        rates: dict[RestLimit, str] = {
+            "write": settings.write_limit,
+            "read": settings.read_limit,
+            "auth_failure": settings.auth_failure_limit,
+            "anonymous": settings.anonymous_limit,
+            "connect": settings.connect_limit,
+            "rejection": settings.auth_failure_limit,
         }
+        self._buckets = {limit: _Buckets(strategy, limit, text) for limit, text in rates.items()}
 
     def hit(self, limit: RestLimit, key: str, cost: int = 1) -> None:
-        """Count ``cost`` requests of ``key``, a subject or an address.
+        """Take ``cost`` from the limit of ``key``, a subject or an address.
 
         Raises:
-            RateLimited: a window of the limit is full.
+            RateLimited: too little is left, and nothing was taken.
 
         """
-        for item in self._items[limit]:
-            self._hit(item, limit, key, cost)
+        if not self._buckets[limit].take(key, cost):
+            raise self._refusal(limit, key, cost, f"this request has {cost}")
 
-    def charge(self, limit: RestLimit, key: str, cost: int) -> None:
-        """Charge ``cost`` additional requests, also where they are more than a window holds.
-
-        Such a request succeeds in a window in which nothing else was counted; the window then lasts
-        as long as so many single requests would have taken.
+    def require(self, limit: RestLimit, key: str, largest: int = 1) -> None:
+        """Refuse a request that costs one or more, at most ``largest``, where not even one is left.
 
         Raises:
-            RateLimited: a window of the limit is full.
+            RateLimited: until the largest request is admitted.
 
         """
-        for item in self._items[limit]:
-            counted = min(cost, item.amount - 1)  # the request itself was counted before
-            self._hit(item, limit, key, counted)
-            self._storage.extend(item.key_for(limit, key), item.get_expiry() * (cost - counted) / item.amount)
+        if self.is_exhausted(limit, key):
+            raise self._refusal(limit, key, largest, f"this request may have {largest}")
 
-    def _hit(self, item: RateLimitItem, limit: RestLimit, key: str, cost: int) -> None:
-        strategy = self._limiter.limiter
-        if not strategy.hit(item, limit, key, cost=cost):
-            raise _refusal(item, strategy.get_window_stats(item, limit, key).reset_time)
+    def give_back(self, limit: RestLimit, key: str, cost: int) -> None:
+        """Give back what was taken by a request that was refused, or by a part of it."""
+        self._buckets[limit].give_back(key, cost)
 
     def per_minute(self, limit: RestLimit) -> int:
         """Return how many requests a minute the limit allows, at least 1."""
-        return max(1, min(60 * item.amount // item.get_expiry() for item in self._items[limit]))
+        return max(1, min(60 * item.amount // item.get_expiry() for item in self._buckets[limit].items))
 
     def is_exhausted(self, limit: RestLimit, key: str) -> bool:
         """Return whether the next request of ``key`` would be refused; nothing is counted."""
-        return not all(self._limiter.limiter.test(item, limit, key) for item in self._items[limit])
+        return not self._buckets[limit].has(key)
 
-
-def _refusal(item: RateLimitItem, reset_time: float) -> RateLimited:
-    """Return the refusal until ``reset_time``, on the clock of the storage."""
-    wait = max(1, math.ceil(reset_time - time.monotonic()))
-    return RateLimited(
-        f"More than {item.amount} requests in {item.get_expiry()} s; come back in {wait} s.",
-        retry_after=wait,
-        headers={
-            "X-RateLimit-Limit": str(item.amount),
-            "X-RateLimit-Remaining": "0",
-            "X-RateLimit-Reset": str(math.ceil(time.time() + wait)),
-        },
-    )
+    def _refusal(self, limit: RestLimit, key: str, cost: int, asked: str) -> RateLimited:
+        wait, item = self._buckets[limit].longest_wait(key, cost)
+        seconds = max(1, math.ceil(wait))
+        remaining = self._buckets[limit].remaining(item, key)
+        return RateLimited(
+            f"The limit is {item.amount} {_COUNTED[limit]} in {item.get_expiry()} s; {remaining} are left, and {asked}."
+            f" Send it again in {seconds} s.",
+            retry_after=seconds,
+            members={"limit": item.amount, "remaining": remaining},
+            headers={
+                "X-RateLimit-Limit": str(item.amount),
+                "X-RateLimit-Remaining": str(remaining),
+                "X-RateLimit-Reset": str(math.ceil(time.time() + wait)),
+            },
+        )
 
 
 class ConnectionLimits:
     """The limits of a connection: messages, and violations (messages over that limit)."""
 
     def __init__(self, settings: StreamSettings) -> None:
-        self._storage = FixedWindowStorage()
-        self._strategy = FixedWindowRateLimiter(self._storage)
-        self._messages = parse_many(settings.message_limit)
-        self._violations = parse_many(settings.message_violation_limit)
+        self._storage = TokenBucketStorage()
+        strategy = MovingWindowRateLimiter(self._storage)
+        self._messages = _Buckets(strategy, "message", settings.message_limit)
+        self._violations = _Buckets(strategy, "violation", settings.message_violation_limit)
 
     def count_message(self, connection: str) -> bool:
         """Count a message, and return whether it is within the limit."""
-        return all(self._strategy.hit(item, "message", connection) for item in self._messages)
+        return self._messages.take(connection)
 
     def count_violation(self, connection: str) -> bool:
         """Count a violation, and return whether the connection may stay open."""
-        return all(self._strategy.hit(item, "violation", connection) for item in self._violations)
+        return self._violations.take(connection)
 
     def drop(self, connection: str) -> None:
         """Drop the counters of a connection that closed."""
-        for kind, items in (("message", self._messages), ("violation", self._violations)):
-            for item in items:
-                self._storage.clear(item.key_for(kind, connection))
+        self._messages.clear(connection)
+        self._violations.clear(connection)

@@ -35,6 +35,7 @@ from service.errors import (
     UnsupportedMedia,
 )
 from service.http.authentication import Bearer, client_address
+from service.http.charges import charge, settle
 from service.http.fast_route import FastRoute
 from service.http.openapi import fast_operation, headers, named, refusals
 from service.http.provided import part
@@ -54,6 +55,7 @@ ALERTS_AT_ONCE = 100
 _OUTCOMES = ("stored", "repeated", "resolved", "refused")
 """What may become of an alert of Alertmanager."""
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
+_batch_writer = Bearer(Scope.ALERTS_WRITE, limit="write", largest=batch_request.ITEMS_MAX)
 
 
 def _room(request: Request, principal: Principal) -> RoomForAlert:
@@ -75,8 +77,8 @@ async def post_cloudevents(request: Request) -> Response:
     /v1/alerts/batch`; a 5xx means that not all of it was stored, and that the same may be sent
     again.
     """
-    principal = await _writer(request)
     media = media_type(request)
+    principal = await (_batch_writer if media == cloudevents.BATCHED else _writer)(request)
     if media.startswith("text/") or media.endswith("json"):
         require_utf_8(request)
     body = await read_body(request, max_bytes=_max_bytes(request))
@@ -98,11 +100,11 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     if not isinstance(events, list):
         raise InvalidRequest("A batch must be a JSON array of CloudEvents.")
     batch_request.require_items(len(events))
-    if len(events) > 1:
-        part(request, RestLimits).hit("write", principal.subject, len(events) - 1)
+    charge(request, "write", principal.subject, max(1, len(events)))
     read = partial(_accept_event, principal=principal, now=datetime.now(UTC), room=_room(request, principal))
     answer = await batch_request.store(events, read, part(request, Committer).store_all)
     count_refused(request, answer.refused)
+    settle(request, answer.refused)
     if answer.defect is not None:  # a sender of batches looks at the status only
         raise answer.defect
     return Response(answer.body, media_type="application/json")
@@ -154,14 +156,14 @@ async def post_alertmanager(request: Request) -> Response:
     A late `firing` is counted on the alert that its `resolved` ended, and opens none. Labels and
     annotations that are longer than alerts may be are cut, not refused. A 5xx means that
     not all of it was done, and that the same may be sent again. More than 1,000 alerts at a time are
-    refused: set `max_alerts` of the receiver. Each counts against the write limit.
+    refused: set `max_alerts` of the receiver. Each counts against the write limit, except those that are
+    refused.
     """
     try:
-        principal = await _writer(request)
+        principal = await _batch_writer(request)
         payload = await read_json(request, max_bytes=_max_bytes(request), values_max=BATCH_VALUES_MAX)
         notification = alertmanager.read(payload, part(request, IntegrationSettings))
-        if len(notification) > 1:
-            part(request, RestLimits).charge("write", principal.subject, len(notification) - 1)
+        charge(request, "write", principal.subject, max(1, len(notification)))
     except RateLimited as limited:
         raise Overloaded(limited.detail, retry_after=limited.retry_after) from None
     refused: dict[str, RequestRefused] = {}
@@ -183,7 +185,9 @@ async def post_alertmanager(request: Request) -> Response:
             refused[one.alert.topic] = problem
     late_within = timedelta(seconds=part(request, IntegrationSettings).alertmanager_late_seconds)
     counts = await _store(allowed, principal, part(request, Committer), late_within)
-    if defects := counts["refused"]:
+    defects = counts["refused"]
+    settle(request, len(notification) - len(allowed) + defects)
+    if defects:
         count_refused(request, defects)
         raise InternalError(
             f"{defects} of {len(allowed)} alerts could not be stored. The service's log has the details."

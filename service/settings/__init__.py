@@ -87,6 +87,10 @@ class ServerSettings(_Group):
     subject, but at least one body; a request beyond is answered 503 ``overloaded``."""
     request_timeout_seconds: Seconds = 30
     """How long a request's headers, and then its body, may take to arrive."""
+    keep_alive_seconds: Seconds = 75
+    """How long a connection is kept for the next request. Longer than clients and proxies keep theirs,
+    usually up to 60 seconds, so that none sends a request just when the service closes. A node that
+    has no socket left closes those first that have been idle for longest."""
 
 
 class StorageSettings(_Group):
@@ -247,12 +251,18 @@ class AuthSettings(_Group):
 class LimitSettings(_Group):
     """Rate limits of REST, per subject, in the notation of the ``limits`` library."""
 
-    write_limit: Rate = "1000/second; 30000/minute"
-    """Alerts that one subject may post."""
-    read_limit: Rate = "50/second; 1500/minute"
+    write_limit: Rate = "5000/second; 30000/minute"
+    """Alerts that one subject may post, and actions on alerts: as many at once, and then as many in a
+    second (or a minute). What is refused does not count. A batch of more than the limit is stored
+    while nine tenths of the limit are left; the subject then waits until what it owes has passed."""
+    read_limit: Rate = "500/second; 6000/minute"
     """Queries, revocations and closed connections of one subject."""
     auth_failure_limit: Rate = "100/minute"
-    """Requests and handshakes without a valid token, per address."""
+    """Requests and handshakes without a valid token, per address; and rejected handshakes of an address
+    that are recorded one by one."""
+    connect_limit: Rate = "100/10 seconds; 300/minute"
+    """Streams that one subject may open on one node; one beyond is rejected ``rate_limited``, or with 429.
+    After a restart of the service each stream of a subject may come back several times."""
     anonymous_limit: Rate = "500/second; 15000/minute"
     """Requests of paths that need no token (the console, the documentation, ``/metrics``, and paths
     that do not exist), per address. A page of the console loads about 100 files."""
@@ -274,7 +284,9 @@ class StreamSettings(_Group):
     """The largest message that a client may send; a larger one closes the stream with 1009."""
     message_limit: Rate = "200/second; 3000/minute"
     """Messages that one connection may send: a burst, and a sustained rate. On a WebSocket every frame
-    counts, also pings, unsolicited pongs and each fragment; answers to the service's pings do not."""
+    counts, also pings, unsolicited pongs and each fragment. Answers to the service's pings do not, nor
+    does what a client sends as often as it is sent events: an ``ack``, or a poll, that acknowledges
+    more than the last, and a ``seen`` with no more alerts, in all, than there were events."""
     message_violation_limit: Rate = "20/minute"
     """How many messages over the limit a connection may send before it is closed
     ``rate_limited``."""
@@ -283,9 +295,11 @@ class StreamSettings(_Group):
     ping_interval_seconds: Seconds = 20
     """How often a protocol ping is sent (RFC 6455, section 5.5.2)."""
     ping_timeout_seconds: Seconds = 20
-    """How long the pong may take before the stream is closed ``heartbeat_timeout``."""
+    """How long the pong may take before the stream is closed ``heartbeat_timeout``. A client that still
+    reads what it was sent before the ping, or sends anything, has longer."""
     slow_consumer_seconds: Seconds = 30
-    """How long a socket may stay full before the stream is closed ``slow_consumer``."""
+    """How long a client whose socket is full may take nothing before the stream is closed
+    ``slow_consumer``."""
     longpoll_idle_timeout_seconds: Seconds = 60
     """How long a long-poll client may stay away between two polls before its connection is closed
     ``poll_timeout``."""

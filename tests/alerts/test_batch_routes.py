@@ -103,7 +103,7 @@ def test_a_batch_needs_json_and_the_scope(lenient: Node, rest: httpx2.Client) ->
 
 def test_a_batch_beyond_a_limit_is_refused_whole(database_url: str) -> None:
     settings = Settings(
-        limits=LimitSettings(write_limit="20/hour"),
+        limits=LimitSettings(write_limit="6/hour"),
         server=ServerSettings(batch_max_bytes=2000, request_max_bytes=100_000),
         storage=StorageSettings(commit_queue_size=5),
     )
@@ -113,10 +113,10 @@ def test_a_batch_beyond_a_limit_is_refused_whole(database_url: str) -> None:
         full = client.post(BATCH, json=[{"title": "t"}] * 6)
         assert (full.status_code, full.json()["code"], full.headers["retry-after"]) == (503, "overloaded", "1")
         assert [result["seq"] for result in results(client.post(BATCH, json=[{"title": "t"}] * 5))] == [1, 2, 3, 4, 5]
-        # Twelve were counted, the request that was too large as one: eight are left.
-        limited = client.post(BATCH, json=[{"title": "t"}] * 9)
+        limited = client.post(BATCH, json=[{"title": "t"}] * 2)  # one is left: what was refused costs nothing
         assert (limited.status_code, limited.json()["code"]) == (429, "rate_limited")
-        assert "retry-after" in limited.headers
+        assert (limited.json()["remaining"], 500 < int(limited.headers["retry-after"]) <= 600) == (1, True)
+        assert len(results(client.post(BATCH, json=[{"title": "t"}]))) == 1
 
 
 async def test_a_batch_larger_than_a_commit_is_stored_in_several(database_url: str) -> None:

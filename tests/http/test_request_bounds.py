@@ -194,7 +194,7 @@ def test_requests_that_need_no_token_are_limited_by_address(strict: Node) -> Non
         for path in paths:
             answer = anonymous.get(path)
             assert refused(answer) == (429, "rate_limited")
-            assert 3_500 < int(answer.headers["retry-after"]) <= 3_600
+            assert 500 < int(answer.headers["retry-after"]) <= 600  # six an hour
         assert {anonymous.get(path).status_code for path in ("/healthz", "/readyz") for _ in range(10)} == {200}
         assert refused(anonymous.get("/v1/nothing")) == (429, "rate_limited")
         assert refused(anonymous.delete("/v1/alerts")) == (429, "rate_limited")
