@@ -106,9 +106,8 @@ async def shared_url(server_url: str, template: str) -> AsyncIterator[str]:
 def lenient(shared_url: str) -> Iterator[Node]:
     """A node without rate limits, shared by those tests of a module that look only at what they made."""
     every = "1000000/second"
-    with serving(
-        shared_url, Settings(limits=LimitSettings(write_limit=every, read_limit=every, auth_failure_limit=every))
-    ) as running:
+    limits = LimitSettings(write_limit=every, read_limit=every, auth_failure_limit=every, connect_limit=every)
+    with serving(shared_url, Settings(limits=limits)) as running:
         yield running
 
 

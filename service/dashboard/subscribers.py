@@ -243,15 +243,22 @@ class StreamSubscriber:
         self._transport = transport
         self._slow_seconds = slow_seconds
         self._full_since: float | None = None
+        self._taken_before = 0
 
     def send(self, batch: FrameBatch) -> None:
         """Write ``batch``, unless the last one has not gone yet."""
         if self._full_since is None and not self._transport.write_frames(batch):
             self._full_since = time.monotonic()
+            self._taken_before = self._transport.taken_bytes()
 
     def is_stuck(self, now: float) -> bool:
-        """Return whether the socket has been full for too long."""
-        return self._full_since is not None and now - self._full_since >= self._slow_seconds
+        """Return whether the socket has been full, and nothing was taken from it, for too long."""
+        if self._full_since is None or now - self._full_since < self._slow_seconds:
+            return False
+        if (taken := self._transport.taken_bytes()) == self._taken_before:
+            return True
+        self._taken_before, self._full_since = taken, now
+        return False
 
     def end(self, reason: CloseReason) -> None:
         """Send the reason, and hang up."""

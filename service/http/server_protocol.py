@@ -18,14 +18,15 @@ written is in the kernel, or the socket reports that it is full, as with WebSock
 
     headers ──► body ──► response ──► (the next request)
        │          │         │
-       │          │         └ not read within twice the timeout: aborted; no request is parsed before it is;
-       │          │           the last one of a client that ended its side: closed
+       │          │         └ nothing of it read for twice the timeout: aborted; no request is parsed before all
+       │          │           of it is; the last one of a client that ended its side: closed
        │          └ much too large, trailers included: aborted; not complete within twice the timeout: closed
        └ over 32 KiB: 431; not complete within the timeout: 408
 """
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,11 +40,10 @@ from service.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from service.http.problems import MEDIA_TYPE, problem_document
 from service.http.response_headers import LINES
 from service.http.sockets import Sockets, sockets_max
+from service.http.tcp_progress import TcpProgress
 from service.http.upgrades import UpgradeOffers
 
 if TYPE_CHECKING:
-    import asyncio
-
     from starlette.types import Scope
 
     from service.errors import RequestRefused
@@ -177,10 +177,21 @@ class HttpServerProtocol(UpgradeOffers):
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return self._is_flushed()
 
-    async def flushed(self) -> bool:
-        """Wait until the kernel has taken all; return False if the socket closed before."""
-        if self.transport.get_write_buffer_size():
-            await self.flow.drain()
+    async def flushed(self, slow_seconds: float) -> bool:
+        """Wait until the kernel has taken all; return False if the socket closed before.
+
+        Raises:
+            TimeoutError: the client took nothing for ``slow_seconds``.
+
+        """
+        while self.transport.get_write_buffer_size():
+            before = TcpProgress.of(self.transport).taken
+            try:
+                async with asyncio.timeout(slow_seconds):
+                    await self.flow.drain()
+            except TimeoutError:
+                if TcpProgress.of(self.transport).taken == before:
+                    raise
         return self._is_flushed()
 
     def abort_after(self, seconds: float) -> None:
@@ -405,7 +416,17 @@ class HttpServerProtocol(UpgradeOffers):
         """Give a client that reads slowly a limited time."""
         super().pause_writing()
         if self._drain_timer is None and not self._streams:
-            self._drain_timer = self.loop.call_later(2 * self.config.request_timeout, self.transport.abort)
+            self._watch_drain()
+
+    def _watch_drain(self) -> None:
+        taken = TcpProgress.of(self.transport).taken
+        self._drain_timer = self.loop.call_later(2 * self.config.request_timeout, self._drain_overdue, taken)
+
+    def _drain_overdue(self, taken_before: int) -> None:
+        if TcpProgress.of(self.transport).taken > taken_before:
+            self._watch_drain()
+        else:
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         """Continue with a client that has read."""

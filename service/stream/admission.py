@@ -159,6 +159,15 @@ class Admission:
             except HistoryChanged:
                 await self._fanout.leave(head)
 
+    def check_pace(self, principal: Principal) -> None:
+        """Check that a stream may be opened now; ``connection`` counts it.
+
+        Raises:
+            RateLimited: the subject has opened too many.
+
+        """
+        self._rest_limits.require("connect", principal.subject)
+
     def check_not_revoked(self, principal: Principal) -> None:
         """Check again the token of a stream that was being opened or resumed.
 
@@ -183,9 +192,11 @@ class Admission:
 
         Raises:
             TokenRevoked: the token was revoked while the stream was being opened.
+            RateLimited: the subject has opened too many streams meanwhile.
 
         """
         self.check_not_revoked(principal)
+        self._rest_limits.hit("connect", principal.subject)
         entry = ConnectionEntry(
             node_id=self._ledger.node_id,
             recipient=principal.subject,
@@ -207,6 +218,7 @@ class Admission:
             now=time.monotonic(),
             may_send=lambda: self._limits.count_message(connection_id),
             may_stay=lambda: self._limits.count_violation(connection_id),
+            taken=transport.taken_bytes,
         )
         connection = Connection(
             transport,
@@ -237,20 +249,16 @@ class Admission:
         )
         return FrameBatch(welcome) if start.reset is None else FrameBatch(welcome, start.reset)
 
-    def record_rejection(
-        self, reason: str, path: str, client: ClientInfo, subject: str | None, *, counted: bool = False
-    ) -> bool:
+    def record_rejection(self, reason: str, path: str, client: ClientInfo, subject: str | None) -> bool:
         """Record a rejected handshake, in the ledger and in the service's log.
 
         Each is counted, but one address gets no more rows and lines than its limit, so it fills
         neither. Returns whether it was within the limit.
-
-        ``counted``: the rejection counts against the limit of the address already.
         """
         HANDSHAKES_REJECTED.labels(reason).inc()
         self._ledger.count_rejection(reason)
         try:
-            self._rest_limits.hit("auth_failure", client.remote_addr or "unknown", cost=0 if counted else 1)
+            self._rest_limits.hit("rejection", client.remote_addr or "unknown")
         except RateLimited:
             return False
         log.info("handshake rejected", reason=reason, client=client.remote_addr, subject=subject)

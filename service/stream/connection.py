@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 RETRY_READ_SECONDS = 1
+LATE_MAX_BYTES = 64 * 1024
+"""Of answers that wait until a full socket drains; further ones are dropped."""
 _REASON_OF_ABNORMAL_CODE = {1005: "no_code", 1006: "connection_lost"}
 
 
@@ -63,6 +65,7 @@ class Connection:
         "_catching_up",
         "_entry",
         "_hub",
+        "_late",
         "_ledger",
         "_limits",
         "_protocol",
@@ -100,6 +103,7 @@ class Connection:
         self._limits = limits
         self._catching_up: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._late: list[Frame] = []
         self.id: UUID = entry.id
         self.principal = principal
         # The hub reads these of every connection for every event: fields cost no call.
@@ -143,8 +147,16 @@ class Connection:
     # Sending.
 
     def send(self, frame: Frame) -> None:
-        """Send a frame that carries no event."""
-        self.send_batch(FrameBatch(frame))
+        """Send a frame that carries no event; if the socket is full, as soon as it drains."""
+        if self._protocol.phase is not Phase.LAGGING:
+            self.send_batch(FrameBatch(frame))
+        elif sum(len(late.payload) for late in self._late) < LATE_MAX_BYTES:
+            self._late.append(frame)
+
+    def _send_late(self) -> None:
+        late, self._late = self._late, []
+        if late:
+            self.send_batch(FrameBatch(*late))
 
     def send_batch(self, batch: FrameBatch) -> None:
         """Send frames that carry no event, unless the socket is full."""
@@ -171,11 +183,18 @@ class Connection:
 
     def drained(self) -> None:
         """The socket was full and has taken everything."""
-        self._perform(self._protocol.drained())
+        for action in self._protocol.drained():
+            if isinstance(action, CatchUp):
+                self._send_late()
+            self._perform([action])
 
     def flushed(self) -> None:
         """Everything that was written has gone, and no more can follow for now."""
         self._perform(self._protocol.flushed(time.monotonic()))
+
+    def advances(self, seq: int) -> bool:
+        """Return whether an ack of ``seq`` would acknowledge anything."""
+        return self._protocol.advances(min(seq, self._written().seq))
 
     def acknowledge(self, seq: int) -> int:
         """Handle an ack from a separate request, and return how far the client has acknowledged."""

@@ -25,9 +25,13 @@
 A client may send ``ack`` (cumulative, never beyond what was written to the connection), ``seen``
 (which moves no cursor and is no receipt), ``authenticate`` and ``ping``. A message over the rate
 limit is dropped with an ``error`` frame and counts as a violation; too many violations close the
-stream. WebSocket frames that are not messages count, too (pings, unsolicited pongs, fragments). A
-message that is no JSON object of a known type closes the stream at once: a client that sends one is
-broken.
+stream. WebSocket frames that are not messages count, too (pings, unsolicited pongs, fragments).
+What a client sends at the pace at which it is sent events does not count: an ``ack`` that advances,
+and a ``seen`` with no more alerts, in all, than there were events. A message that is no JSON object
+of a known type closes the stream at once: a client that sends one is broken.
+
+A connection is slow if its socket is full and the client takes nothing for a while. One that takes
+a few bytes now and then is slow, too, but alive, and is sent everything.
 """
 
 from __future__ import annotations
@@ -132,7 +136,7 @@ class StreamProtocol:
 
     ``now`` is seconds on a monotonic clock, ``wall`` seconds since the epoch. ``may_send`` counts a
     message and ``may_stay`` a violation; each returns whether the connection is still within the
-    limit.
+    limit. ``taken`` returns how many bytes the client's side has taken since the connection began.
     """
 
     __slots__ = (
@@ -140,6 +144,9 @@ class StreamProtocol:
         "_may_send",
         "_may_stay",
         "_next_heartbeat",
+        "_reportable",
+        "_taken",
+        "_taken_before",
         "_timing",
         "acknowledged",
         "phase",
@@ -157,6 +164,7 @@ class StreamProtocol:
         now: float,
         may_send: Callable[[], bool],
         may_stay: Callable[[], bool],
+        taken: Callable[[], int],
     ) -> None:
         self.phase = Phase.REPLAYING
         self.sent = start.seq
@@ -166,6 +174,10 @@ class StreamProtocol:
         self._timing = timing
         self._may_send = may_send
         self._may_stay = may_stay
+        self._taken = taken
+        self._taken_before = 0
+        self._reportable = -start.seq
+        """Added to a seq: how many alerts ``seen`` may name up to there without being counted."""
         self._next_heartbeat = now + timing.heartbeat
         self._lagging_since = now
 
@@ -188,6 +200,7 @@ class StreamProtocol:
             self.sent = sent
             self.written = written
             self._lagging_since = now
+            self._taken_before = self._taken()
 
     def drained(self) -> list[Action]:
         """The socket was full and has taken everything."""
@@ -219,12 +232,19 @@ class StreamProtocol:
         if wall >= self.token_expires_at:
             return [CloseStream(CloseReason.TOKEN_EXPIRED)]
         if self.phase is Phase.LAGGING:
-            stuck = now - self._lagging_since >= self._timing.slow_consumer
-            return [CloseStream(self._timing.slow_reason)] if stuck else []
+            return [CloseStream(self._timing.slow_reason)] if self._is_stuck(now) else []
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + self._timing.heartbeat
             return [SendHeartbeat()]
         return []
+
+    def _is_stuck(self, now: float) -> bool:
+        if now - self._lagging_since < self._timing.slow_consumer:
+            return False
+        if (taken := self._taken()) == self._taken_before:
+            return True
+        self._taken_before, self._lagging_since = taken, now
+        return False
 
     # The receiving side.
 
@@ -236,13 +256,28 @@ class StreamProtocol:
         """Handle a text message; ``written`` is the last seq that was written to the connection."""
         if self.phase is Phase.CLOSED:
             return []
-        if not self._may_send():
-            return self._refuse_message("rate_limited", "Too many messages; this one was dropped.", retry_after=1)
         try:
             message = from_json(text, allow_inf_nan=False)  # orjson makes floats of integers beyond 64 bits
         except ValueError:
             message = None
+        if not self._is_paced(message, written) and not self._may_send():
+            return self._refuse_message("rate_limited", "Too many messages; this one was dropped.", retry_after=1)
         return self._receive(message, written)
+
+    def _is_paced(self, message: Any, written: int) -> bool:
+        """Return whether the client cannot send more of these than it is sent events, and so none too many."""
+        match message:
+            case {"type": "ack", "seq": int(seq)}:
+                return self.advances(seq) and seq <= written
+            case {"type": "seen", "alerts": [_, *_] as alerts} if len(alerts) <= written + self._reportable:
+                self._reportable -= len(alerts)
+                return True
+            case _:
+                return False
+
+    def advances(self, seq: int) -> bool:
+        """Return whether the client has not acknowledged ``seq`` yet."""
+        return seq > self.acknowledged
 
     def count_frame(self) -> list[Action]:
         """Count a WebSocket frame that is not a message against the same limit; one over it is a violation."""
@@ -278,7 +313,7 @@ class StreamProtocol:
     def _ack(self, seq: int, written: int) -> list[Action]:
         if seq > written:
             return self._refuse_message("ack_ahead", f"Only {written} was sent.")
-        if seq <= self.acknowledged:
+        if not self.advances(seq):
             return []
         self.acknowledged = seq
         actions: list[Action] = []

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's annotations.
 
+from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -16,13 +17,12 @@ from service.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
-    RateLimited,
     RequestRefused,
-    ScopeMissing,
     TopicForbidden,
 )
 from service.events.position import CURSOR_MAX, CURSOR_PATTERN
 from service.http.authentication import Bearer, MayRead, verified_principal
+from service.http.charges import charge
 from service.http.edge import is_head
 from service.http.openapi import json_operation, refusals
 from service.http.provided import part, provided
@@ -54,16 +54,14 @@ class StreamBearer(Bearer):
         """Return the bearer of ``request``."""
         try:
             return await super().__call__(request)
-        except RateLimited:
-            raise
         except RequestRefused as error:
-            counted = not isinstance(error, ScopeMissing)
             principal = verified_principal(request)
-            part(request, HttpEndpoint).record_rejection(request, error, principal, counted=counted)
+            part(request, HttpEndpoint).record_rejection(request, error, principal)
             raise
 
 
-StreamRecipient = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read"))]
+StreamRecipient = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read", largest=0))]
+MayAcknowledge = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read", largest=0))]
 ProvidedEndpoint = Annotated[HttpEndpoint, Depends(provided(HttpEndpoint))]
 
 _FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` first."
@@ -228,13 +226,18 @@ async def get_events(  # noqa: PLR0913 - its parameters
     openapi_extra=json_operation(AckIn),
 )
 async def post_ack(
-    endpoint: ProvidedEndpoint, principal: MayRead, ack: Annotated[AckIn, Depends(json_body(AckIn))]
+    request: Request,
+    endpoint: ProvidedEndpoint,
+    principal: MayAcknowledge,
+    ack: Annotated[AckIn, Depends(json_body(AckIn))],
 ) -> AckOut:
     """Acknowledge what came by server-sent events, while they go on.
 
-    It counts for the connection that it names, and never beyond what that was sent.
+    It counts for the connection that it names, and never beyond what that was sent. One that
+    acknowledges more than the last counts against no rate limit.
     """
-    return AckOut(connection=ack.connection, seq=await endpoint.acknowledge(principal, ack.connection, ack.seq))
+    count = partial(charge, request, "read", principal.subject)
+    return AckOut(connection=ack.connection, seq=await endpoint.acknowledge(principal, ack.connection, ack.seq, count))
 
 
 @router.post(

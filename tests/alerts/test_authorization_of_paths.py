@@ -53,7 +53,7 @@ def random_token(chance: random.Random) -> Token:
 def grouped(shared_url: str) -> Iterator[Node]:
     """A node with a group of sources, and without limits."""
     every = "1000000/second"
-    limits = LimitSettings(write_limit=every, read_limit=every, auth_failure_limit=every)
+    limits = LimitSettings(write_limit=every, read_limit=every, auth_failure_limit=every, connect_limit=every)
     streams = StreamSettings(connections_per_recipient=10_000)
     alerts = AlertSettings(dedup_groups=GROUPS)
     with serving(shared_url, Settings(limits=limits, stream=streams, alerts=alerts)) as running:

@@ -68,6 +68,7 @@ class FakeSocket:
     def __init__(self) -> None:
         self.batches: list[FrameBatch] = []
         self.is_full = False
+        self.taken = 0
         self.closed: CloseReason | None = None
         self.subscriber: StreamSubscriber
 
@@ -76,6 +77,9 @@ class FakeSocket:
 
     def begin(self, *_: Any) -> None:
         """Do nothing."""
+
+    def taken_bytes(self) -> int:
+        return self.taken
 
     def write_frames(self, batch: FrameBatch) -> bool:
         self.batches.append(batch)

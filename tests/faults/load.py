@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.harness import Node, Process
 
-UNLIMITED = {"TOCSIN_WRITE_LIMIT": "1000000/second", "TOCSIN_AUTH_FAILURE_LIMIT": "1000000/second"}
+UNLIMITED = {f"TOCSIN_{limit}_LIMIT": "1000000/second" for limit in ("WRITE", "AUTH_FAILURE", "CONNECT")}
 TOPICS = ("payments.eu", "payments.us", "search", "default")
 
 

@@ -17,6 +17,7 @@ from service.http import server_protocol, sockets
 from service.http.body_budget import UNCOUNTED_BYTES
 from service.http.server_protocol import SLICE_BYTES, HttpServerProtocol, ServerConfig
 from service.http.sockets import FILES_RESERVED, IDLE_SOCKETS, Sockets, raise_file_limit, sockets_max
+from service.http.tcp_progress import TcpProgress
 from service.settings import ServerSettings, Settings
 from tests.harness import PATIENCE, WRITE, eventually, serving, token
 from tests.http.test_edge import KEY, WEBSOCKET, asked, chunked, exchange, head_of, port_of
@@ -288,6 +289,48 @@ async def test_what_waits_on_all_connections_is_bounded(server: Server, monkeypa
     assert len(server.connections) < 6
     for client in clients:
         client.close()
+
+
+# Clients that read slowly.
+
+
+class Taken:
+    """What a client has taken, as the kernel says it: ever more, until it stops."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, stops_at: int) -> None:
+        self.asked = 0
+        self._stops_at = stops_at
+        monkeypatch.setattr(server_protocol, "TcpProgress", self)
+
+    def of(self, _transport: object) -> TcpProgress:
+        self.asked += 1
+        return TcpProgress(min(self.asked, self._stops_at), 1000, waits=True, in_flight=False)
+
+
+async def test_a_client_that_takes_nothing_of_an_answer_is_hung_up_and_one_that_takes_anything_is_not(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.config.request_timeout = 0.01
+    taken = Taken(monkeypatch, stops_at=20)
+    with await server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await flood(client, gets(MANY, "/large"))
+        await eventually(lambda: server.connections and server.connections[0].flow.write_paused)
+        await eventually(lambda: not server.connections)
+    assert taken.asked > 20
+
+
+async def test_whoever_waits_until_an_answer_is_read_waits_as_long_as_anything_is_taken(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with await server.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await flood(client, gets(MANY, "/large"))
+        await eventually(lambda: server.connections and server.connections[0].flow.write_paused)
+        taken = Taken(monkeypatch, stops_at=20)
+        with pytest.raises(TimeoutError):
+            await server.connections[0].flushed(0.001)
+    assert taken.asked > 20
 
 
 # Clients that end their side, and read on.

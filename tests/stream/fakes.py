@@ -84,9 +84,13 @@ class FakeTransport:
     listener: StreamListener | None = None
     closed: CloseReason | None = None
     hint: str | None = None
+    taken: int = 0
 
     def attach(self, listener: StreamListener) -> None:
         self.listener = listener
+
+    def taken_bytes(self) -> int:
+        return self.taken
 
     def write_frames(self, batch: FrameBatch) -> bool:
         self.batches.append(batch)
@@ -204,6 +208,7 @@ def connect(
         now=0,
         may_send=lambda: True,
         may_stay=lambda: True,
+        taken=transport.taken_bytes,
     )
     connection = Connection(
         transport,

@@ -18,9 +18,10 @@ from service.client.stream_state import Reset, StreamState, seq_of
 from service.errors import CloseReason, DatabaseUnavailable
 from service.events.filter import EventFilter
 from service.events.log import Event
+from service.http.rate_limits import RestLimits
 from service.ledger.flusher import LedgerFlusher
 from service.ledger.recorder import LedgerRecorder
-from service.settings import LedgerSettings, StreamSettings
+from service.settings import LedgerSettings, LimitSettings, StreamSettings
 from service.stream.admission import Admission, ClientInfo, StreamRequest
 from service.stream.cursor_check import CursorCheck
 from service.stream.fanout import Fanout
@@ -79,6 +80,10 @@ class Socket:
     def attach(self, listener: StreamListener) -> None:
         """Do nothing: the client knows its connection."""
 
+    def taken_bytes(self) -> int:
+        """Return 0: nobody is slow here."""
+        return 0
+
     def write_frames(self, batch: FrameBatch) -> bool:
         """Take frames; now and then nothing more until ``drained``."""
         for frame in batch.frames:
@@ -114,7 +119,7 @@ class Node:
             cursor_check=CursorCheck(database, self.hub, self.fanout),
             ledger=self.recorder,
             verifier=cast("Any", _NoRevocations()),
-            rest_limits=cast("Any", None),
+            rest_limits=RestLimits(LimitSettings(connect_limit="1000000/second")),
             limits=cast("Any", NoLimits()),
             settings=settings,
         )

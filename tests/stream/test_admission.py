@@ -11,7 +11,8 @@ import pytest
 from service.errors import InvalidRequest, RateLimited, TokenRevoked, TopicForbidden
 from service.events.filter import EventFilter
 from service.events.position import Cursor, HistoryChanged
-from service.settings import StreamSettings
+from service.http.rate_limits import RestLimits
+from service.settings import LimitSettings, StreamSettings
 from service.stream import frames
 from service.stream.admission import PATTERNS_MAX, Admission, ClientInfo, StreamRequest
 from service.stream.cursor_check import Start
@@ -128,19 +129,6 @@ class Revoking:
             raise TokenRevoked("The token was revoked.")
 
 
-class Counting:
-    """REST limits that let so many rejections of an address be recorded."""
-
-    def __init__(self, limit: int) -> None:
-        self.left = limit
-
-    def hit(self, kind: str, who: str, cost: int = 1) -> None:
-        assert (kind, who) == ("auth_failure", "192.0.2.1")
-        self.left -= cost
-        if self.left < 0:
-            raise RateLimited("too many")
-
-
 class Log:
     """A fan-out, and a check of cursors that finds each of them in the log, which ends at 20."""
 
@@ -175,7 +163,7 @@ class StoredCursor(FakeLedger):
 
 
 def admission(
-    *stored: int | HistoryChanged, revoked: tuple[str, ...] = (), limit: int = 10
+    *stored: int | HistoryChanged, revoked: tuple[str, ...] = (), rejections: int = 10, connects: int = 10
 ) -> tuple[Admission, StoredCursor]:
     settings = StreamSettings()
     ledger = StoredCursor(list(stored))
@@ -186,7 +174,9 @@ def admission(
         cursor_check=cast("Any", log),
         ledger=cast("Any", ledger),
         verifier=cast("Any", Revoking(*revoked)),
-        rest_limits=cast("Any", Counting(limit)),
+        rest_limits=RestLimits(
+            LimitSettings(auth_failure_limit=f"{rejections}/minute", connect_limit=f"{connects}/minute")
+        ),
         limits=cast("Any", None),
         settings=settings,
     )
@@ -221,7 +211,10 @@ async def test_a_resume_point_is_asked_for_again_once_the_node_has_left_a_histor
 
 
 def greeted(start: Start) -> list[dict[str, Any]]:
-    made, _ = admission()
+    return greeted_by(admission()[0], start)
+
+
+def greeted_by(made: Admission, start: Start) -> list[dict[str, Any]]:
     _, welcome = made.connection(
         FakeTransport(), "websocket", CLIENT, principal(), event_filter=EventFilter(), start=start
     )
@@ -250,11 +243,23 @@ def test_a_token_that_was_revoked_meanwhile_opens_nothing() -> None:
 
 
 def test_rejections_of_an_address_are_recorded_up_to_its_limit() -> None:
-    made, ledger = admission(limit=2)
-    for _ in range(3):  # against the limit they count already
-        made.record_rejection("token_invalid", "/v1/ws", CLIENT, None, counted=True)
+    made, ledger = admission(rejections=2)
     for _ in range(4):
         made.record_rejection("token_invalid", "/v1/ws", CLIENT, None)
-    assert len(ledger.of("record_rejection")) == 3 + 2
+    assert len(ledger.of("record_rejection")) == 2
     [rejection] = ledger.of("record_rejection")[0]
     assert (rejection.reason, rejection.path, rejection.remote_addr) == ("token_invalid", "/v1/ws", "192.0.2.1")
+
+
+def test_a_subject_may_open_so_many_streams_and_then_has_to_wait() -> None:
+    made, ledger = admission(connects=3)
+    for _ in range(3):
+        made.check_pace(principal())
+        greeted_by(made, Start(at(7)))
+    with pytest.raises(RateLimited) as refused:
+        made.check_pace(principal())
+    assert 1 <= (refused.value.retry_after or 0) <= 20
+    with pytest.raises(RateLimited):
+        greeted_by(made, Start(at(7)))
+    made.check_pace(principal("bob"))
+    assert not ledger.calls

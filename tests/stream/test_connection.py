@@ -102,6 +102,48 @@ async def test_a_connection_replays_chunk_by_chunk_and_then_goes_live() -> None:
     assert case.hub.delivered == 4
 
 
+async def test_answers_to_a_client_whose_socket_is_full_wait_until_it_drains_within_a_bound() -> None:
+    case = Case(chunk(2, up_to=10), chunk(11, up_to=11))
+    case.open()
+    await case.turn(Phase.LIVE)
+    case.transport.is_full = True
+    case.hub.broadcast([prepared(11)])
+    assert phase_of(case.connection) is Phase.LAGGING
+    before = len(case.transport.batches)
+    for number in range(20):
+        case.connection.receive(json.dumps({"type": "ping", "data": f"{number:10000}"}))
+    assert len(case.transport.batches) == before
+    case.transport.is_full = False
+    case.connection.drained()
+    answers = [frame for frame in case.transport.frames if frame["type"] == "pong" and "data" in frame]
+    kept = [int(frame["data"]) for frame in answers if frame["data"] != "welcome"]
+    assert kept == list(range(7))  # 64 KiB of them
+    assert case.transport.types()[-2:] == ["pong", "caught_up"]
+    case.transport.is_full = True
+    case.hub.broadcast([prepared(12)])
+    case.transport.is_full = False
+    case.connection.drained()
+    assert len([frame for frame in case.transport.frames if frame["type"] == "pong"]) == 1 + 7
+
+
+async def test_answers_that_fill_the_socket_again_wait_no_longer_and_the_stream_goes_on() -> None:
+    case = Case(chunk(2, up_to=10))
+    case.open()
+    await case.turn(Phase.LIVE)
+    case.transport.is_full = True
+    case.hub.broadcast([prepared(11)])
+    case.connection.receive(json.dumps({"type": "ping", "data": 1}))
+    case.connection.drained()  # the answer fills it
+    await asyncio.sleep(0)
+    assert phase_of(case.connection) is Phase.LAGGING
+    case.transport.is_full = False
+    case.connection.drained()
+    await case.turn(Phase.LIVE)
+    case.hub.broadcast([prepared(12)])
+    assert case.transport.seqs == [2, 11, 12]
+    assert case.ranges == [(0, 10), (10, 11)]
+
+
 async def test_a_replay_waits_while_the_node_holds_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "RETRY_READ_SECONDS", 0.5)
     case = Case(chunk(2, 4, up_to=5), chunk(2, 4, up_to=5), chunk(9, up_to=10))

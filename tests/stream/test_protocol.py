@@ -48,6 +48,7 @@ def begin(
     *,
     may_send: Callable[[], bool] = lambda: True,
     may_stay: Callable[[], bool] = lambda: True,
+    taken: Callable[[], int] = lambda: 0,
 ) -> StreamProtocol:
     return StreamProtocol(
         position(cursor),
@@ -56,6 +57,7 @@ def begin(
         now=0,
         may_send=may_send,
         may_stay=may_stay,
+        taken=taken,
     )
 
 
@@ -332,9 +334,64 @@ def test_whatever_json_is_pinged_comes_back_or_closes_the_stream(data: Any) -> N
 
 def test_a_message_over_the_limit_is_dropped_with_an_error() -> None:
     protocol = begin(may_send=lambda: False)
-    [error] = frames_of(protocol.receive_text(text(type="ack", seq=15), written=20))
+    [error] = frames_of(protocol.receive_text(text(type="ping"), written=20))
     assert (error["code"], error["retry_after"]) == ("rate_limited", 1)
-    assert protocol.acknowledged == CURSOR
+
+
+class Counted:
+    """A limit that no message exceeds."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+
+    def __call__(self) -> bool:
+        self.messages += 1
+        return True
+
+
+def test_an_ack_that_advances_is_not_counted_as_a_message_and_any_other_is() -> None:
+    counted = Counted()
+    protocol = begin(may_send=counted)
+    for seq in range(CURSOR + 1, CURSOR + 1001):
+        assert protocol.receive_text(text(type="ack", seq=seq), written=CURSOR + 1000) == [RecordReceipt(seq)]
+    assert counted.messages == 0
+    for seq in (protocol.acknowledged, CURSOR, 0, CURSOR + 1001):
+        protocol.receive_text(text(type="ack", seq=seq), written=CURSOR + 1000)
+    assert counted.messages == 4
+
+
+@pytest.mark.parametrize("seq", [True, -1, 2**63, 20.0, "20", None])
+def test_what_is_no_ack_is_counted(seq: Any) -> None:
+    protocol = begin(may_send=lambda: False)
+    assert isinstance(protocol.receive_text(text(type="ack", seq=seq), written=100)[0], SendFrame)
+
+
+def test_as_many_alerts_may_be_reported_as_seen_as_there_were_events_without_being_counted() -> None:
+    counted = Counted()
+    protocol = begin(may_send=counted)
+
+    def report(alerts: int, written: int) -> int:
+        counted.messages = 0
+        message = text(type="seen", alerts=[str(uuid4()) for _ in range(alerts)])
+        assert isinstance(protocol.receive_text(message, written)[0], RecordSightings)
+        return counted.messages
+
+    assert [report(1, CURSOR + 3) for _ in range(4)] == [0, 0, 0, 1]
+    assert report(2, CURSOR + 5) == 0
+    assert report(0, CURSOR + 9) == 1
+    assert report(5, CURSOR + 9) == 1
+    assert report(4, CURSOR + 9) == 0
+
+
+def test_a_client_that_takes_anything_is_not_stuck() -> None:
+    taken = [0]
+    protocol = begin(taken=lambda: taken[0])
+    protocol.stalled(CURSOR, position(PENDING), now=100)
+    for now in range(130, 1000, 30):
+        taken[0] += 1
+        assert protocol.tick(now, wall=0) == []
+    assert protocol.tick(now + 29, wall=0) == []
+    assert protocol.tick(now + 30, wall=0) == [CloseStream(CloseReason.SLOW_CONSUMER)]
 
 
 def test_too_many_strikes_close_the_stream() -> None:

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from service.errors import CloseReason, DatabaseUnavailable, NotFound, RateLimited, RequestRefused, TokenRevoked
+from service.http.charges import charge
 from service.http.server_protocol import HttpServerProtocol
 from service.stream.admission import Admission, ClientInfo, StreamRequest
 from service.stream.protocol import Timing
@@ -78,7 +79,9 @@ class HttpEndpoint:
         """Reserve room for a stream of server-sent events, and yield what opens it."""
         with self.rejections_recorded(request, principal):
             requested = StreamRequest.of(query, principal)
+            charge(request, "read", principal.subject)
             with self._hub.reserve(principal.subject):
+                self._admission.check_pace(principal)
                 start = await self._admission.start_of(principal, requested)
                 self._resume(principal, connection, start)
 
@@ -87,8 +90,8 @@ class HttpEndpoint:
                         opened, welcome = self._admission.connection(
                             transport, "sse", _client(request), principal, event_filter=requested.filter, start=start
                         )
-                    except TokenRevoked:  # the head was sent
-                        transport.end(CloseReason.TOKEN_REVOKED)
+                    except (TokenRevoked, RateLimited) as refusal:  # the head was sent
+                        transport.end(CloseReason.named(refusal.code))
                         return
                     transport.begin(opened.id, self._silence_seconds)
                     opened.open(welcome)
@@ -102,14 +105,18 @@ class HttpEndpoint:
         http = HttpServerProtocol.of(request.scope)
         with self.rejections_recorded(request, principal):
             requested = StreamRequest.of(query, principal)
-            start = await self._admission.start_of(principal, requested)
             client = _client(request)
             identity = Identity(principal.subject, requested.filter, client.remote_addr, client.user_agent)
+            is_paced = self._sessions.is_paced(identity, connection, query.get("after"))
+            if not is_paced:
+                charge(request, "read", principal.subject)
+            start = await self._admission.start_of(principal, requested)
             follows = start.position if start.received is not None and start.reset is None else None
             session = self._sessions.following(identity, connection, follows)
             if session is not None:
                 self._admission.check_not_revoked(principal)
-                self._count_message(session.connection.id)
+                if not is_paced:
+                    self._count_message(session.connection.id)
                 session.connection.renewed(principal)
                 poll = session.begin(http, wait, with_welcome=connection is None)
                 session.acknowledge_answer()
@@ -133,8 +140,12 @@ class HttpEndpoint:
         await poll.answer
         return PollResponse(session, poll, self._slow_seconds)
 
-    async def acknowledge(self, principal: Principal, connection: UUID, seq: int) -> int:
+    async def acknowledge(
+        self, principal: Principal, connection: UUID, seq: int, count: Callable[[], None] = lambda: None
+    ) -> int:
         """Handle an acknowledgement, and return up to where it counts.
+
+        ``count`` is called with one that does not advance: it counts against the limit of reads.
 
         Raises:
             NotFound: the bearer has no such connection, or its token does not cover what that was sent.
@@ -144,8 +155,11 @@ class HttpEndpoint:
         """
         opened = self._hub.find(connection, principal)
         if opened is not None:
-            self._count_message(connection)
+            if not opened.advances(seq):
+                count()
+                self._count_message(connection)
             return opened.acknowledge(seq)
+        count()
         for pause in (*RETRY_SECONDS, None):
             up_to = await self._ledger.record_late_receipt(connection, principal, seq)
             if pause is None or (up_to is not None and up_to >= seq):
@@ -161,21 +175,17 @@ class HttpEndpoint:
 
     @contextmanager
     def rejections_recorded(self, request: Request, principal: Principal | None = None) -> Iterator[None]:
-        """Record refusals within the block in the ledger, those over a rate limit aside."""
+        """Record refusals within the block in the ledger."""
         try:
             yield
-        except RateLimited:
-            raise
         except RequestRefused as refusal:
-            self.record_rejection(request, refusal, principal, counted=False)
+            self.record_rejection(request, refusal, principal)
             raise
 
-    def record_rejection(
-        self, request: Request, refusal: RequestRefused, principal: Principal | None, *, counted: bool
-    ) -> None:
-        """Record a refusal in the ledger; ``counted`` against the limit of the address already."""
+    def record_rejection(self, request: Request, refusal: RequestRefused, principal: Principal | None) -> None:
+        """Record a refusal in the ledger."""
         subject = principal.subject if principal is not None else None
-        self._admission.record_rejection(refusal.code, PATH, _client(request), subject, counted=counted)
+        self._admission.record_rejection(refusal.code, PATH, _client(request), subject)
 
     def _resume(self, principal: Principal, connection: UUID | None, start: Start) -> None:
         """Acknowledge what the client has received on the connection that is resumed, in the background."""

@@ -18,6 +18,9 @@ class StreamTransport(Protocol):
     def write_frames(self, batch: FrameBatch) -> bool:
         """Write frames, and return whether the kernel took all of them, so that more can follow."""
 
+    def taken_bytes(self) -> int:
+        """Return how many bytes the client's side has taken in all, 0 where nobody counts them."""
+
     def close_stream(self, reason: CloseReason) -> bool:
         """Send the client the reason, and return whether there was anything to close."""
 

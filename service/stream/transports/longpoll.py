@@ -153,6 +153,10 @@ class PollSession:
             return False
         return True
 
+    def taken_bytes(self) -> int:
+        """Return 0: a client takes nothing between two polls."""
+        return 0
+
     def close_stream(self, reason: CloseReason) -> bool:
         """Answer the poll that waits with the reason."""
         poll = self._end()
@@ -246,22 +250,33 @@ class PollSessions:
         if self._by_identity.get(session.identity) is session:
             del self._by_identity[session.identity]
 
+    def is_paced(self, identity: Identity, connection: UUID | None, after: str | None) -> bool:
+        """Return whether a poll acknowledges events: there cannot be more such polls than answers with events."""
+        session = self._find(identity, connection)
+        return (
+            session is not None
+            and after in {session.cursor.cursor, str(session.cursor.seq)}
+            and session.connection.advances(session.cursor.seq)
+        )
+
     def following(self, identity: Identity, connection: UUID | None, after: Position | None) -> PollSession | None:
         """Return the session that a poll continues; ``after`` is the position that the poll named.
 
         A session that the poll shows to be abandoned ends.
         """
-        session = self._by_id.get(connection) if connection is not None else None
-        if session is None:
-            session = self._by_identity.get(identity)
-            if session is None or not session.is_idle:
-                return None
-        elif session.identity.recipient != identity.recipient or session.identity.filter != identity.filter:
-            return None
-        if session.cursor == after:
+        session = self._find(identity, connection)
+        if session is None or session.cursor == after:
             return session
         session.abandon()
         return None
+
+    def _find(self, identity: Identity, connection: UUID | None) -> PollSession | None:
+        session = self._by_id.get(connection) if connection is not None else None
+        if session is None:
+            session = self._by_identity.get(identity)
+            return session if session is not None and session.is_idle else None
+        is_same = session.identity.recipient == identity.recipient and session.identity.filter == identity.filter
+        return session if is_same else None
 
 
 class PollResponse(Response):
@@ -281,8 +296,7 @@ class PollResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         try:
-            async with asyncio.timeout(self._slow_seconds):
-                flushed = await http.flushed()
+            flushed = await http.flushed(self._slow_seconds)
         except TimeoutError:
             self._session.response_ended(self._poll, flushed=False)
             http.transport.abort()

@@ -27,6 +27,7 @@ from service.errors import CloseReason
 from service.events.position import CURSOR_MAX, CURSOR_PATTERN
 from service.http.edge import is_head
 from service.http.server_protocol import HttpServerProtocol
+from service.http.tcp_progress import TcpProgress
 from service.stream import frames
 from service.stream.frames import FrameBatch
 from service.stream.transports.websocket import CLOSE_SECONDS
@@ -89,6 +90,10 @@ class SseTransport:
     def write_frames(self, batch: FrameBatch) -> bool:
         """Write frames as events, and return whether the kernel took all of them."""
         return not self._is_over and self._http.write_chunk(self._connection.join(batch.event_stream))
+
+    def taken_bytes(self) -> int:
+        """Return how many bytes the client's side has confirmed."""
+        return TcpProgress.of(self._http.transport).taken
 
     def close_stream(self, reason: CloseReason) -> bool:
         """Write a ``close`` frame, and return whether the stream was open.

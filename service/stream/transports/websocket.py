@@ -24,6 +24,11 @@ read, and a client decides how much is parsed at once:
                      └ nothing is parsed; ``EARLY_BYTES`` are read
 
 Work is counted in slices of what was read and in frames: one for each.
+
+A client that reads slowly finds a ping only once it has read everything before it, which may have
+long left this process. So a pong is overdue only where nothing shows that the client is at work:
+nothing came from it, its side took none of what waits, and what was written before the ping should
+have been read.
 """
 
 from __future__ import annotations
@@ -41,6 +46,7 @@ from service.errors import CloseReason, InternalError, MalformedRequest, NotFoun
 from service.http.problems import MEDIA_TYPE, problem_document
 from service.http.response_headers import DEFAULTS
 from service.http.server_protocol import headers_too_large, refuse
+from service.http.tcp_progress import TcpProgress
 from service.logs import get_logger
 
 if TYPE_CHECKING:
@@ -77,9 +83,13 @@ EARLY_BYTES = 4096
 CLOSING_WORK = 256
 """Slices and frames after our close frame: a client may have sent so much before it read that."""
 
+SLOWEST_READER = 1024
+"""Bytes a second that a client may be reading of what has reached its side: no sign of that is seen here."""
+
 CUT_SECONDS = 1
 """How long a client that went on sending may take to read our close frame; nothing more is read."""
 
+_NOTHING = TcpProgress(0, 0, waits=False, in_flight=False)
 _REASON_OF_PROTOCOL_ERROR = {1007: CloseReason.INVALID_UTF8.reason, 1009: CloseReason.MESSAGE_TOO_BIG.reason}
 
 
@@ -131,6 +141,13 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
         self._unread = b""
         self._turn: asyncio.Handle | None = None
         self._closing_work = CLOSING_WORK
+        self._late_pong = b""
+        self._has_sent = False
+        """Whether anything came from the client since its life was last checked."""
+        self._at_check = _NOTHING
+        self._written_at_ping = 0
+        self._read_for_sure = 0
+        """Bytes before the last ping that was answered."""
 
     # What the endpoint uses.
 
@@ -156,6 +173,10 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
             return False
         transport.write(batch.text_messages)
         return not (transport.get_write_buffer_size() or transport.is_closing())
+
+    def taken_bytes(self) -> int:
+        """Return how many bytes the client's side has confirmed."""
+        return TcpProgress.of(self.transport).taken
 
     def close_stream(self, reason: CloseReason, hint: str | None = None) -> bool:
         """Send a close frame, and return whether there was anything to close.
@@ -189,6 +210,7 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         """Read the handshake, which uvicorn passes whole, then frames; answer one that the core gave up on."""
         if self.handshake_initiated:
+            self._has_sent = True
             self._unread += data
             if self._turn is None:
                 self._read()
@@ -266,16 +288,22 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
             self.listener.count_frame()
 
     def handle_ping(self) -> None:
-        """Answer a ping, unless we have closed or the socket is full: the pongs would pile up."""
+        """Answer a ping, unless we have closed; where the socket is full, the last one once it drains.
+
+        All pongs would pile up, and without any the client would take the service for dead.
+        """
         self._count_frame()
-        if self.writable.is_set() and not self.close_sent:
+        if self.close_sent:
+            self.conn.data_to_send()
+        elif self.writable.is_set():
             super().handle_ping()
         else:
-            self.conn.data_to_send()
+            self._late_pong = b"".join(self.conn.data_to_send())
 
     def handle_pong(self, event: Any) -> None:
         """Take the pong to our ping; any other counts."""
         if bytes(event.data) == self.pending_ping_payload:
+            self._read_for_sure = self._written_at_ping
             super().handle_pong(event)
         else:
             self._count_frame()
@@ -325,16 +353,41 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
             del self.queue
 
     def resume_writing(self) -> None:
-        """Tell the stream that its socket has drained."""
+        """Tell the stream that its socket has drained; a pong goes before what the stream writes next."""
         super().resume_writing()
-        if self.listener is not None:
+        pong, self._late_pong = self._late_pong, b""
+        if pong and not self.close_sent:
+            self.transport.write(pong)
+        if self.listener is not None and self.writable.is_set():
             self.listener.drained()
 
+    def send_keepalive_ping(self) -> None:
+        """Send a ping, and note what the client has to read before it."""
+        self._has_sent = False
+        self._at_check = TcpProgress.of(self.transport)
+        self._written_at_ping = self._at_check.written
+        super().send_keepalive_ping()
+
     def keepalive_timeout(self) -> None:
-        """Close a connection whose pong did not come; nobody is there to answer the close."""
+        """Close a connection whose pong did not come and which shows no life; nobody is there to answer the close."""
         self.pong_timer = None
+        if self._is_alive():
+            self.pong_timer = self.loop.call_later(cast("float", self.ping_timeout), self.keepalive_timeout)
+            return
         if self.close_stream(CloseReason.HEARTBEAT_TIMEOUT):
             self.transport.close()
+
+    def _is_alive(self) -> bool:
+        """Return whether the client has shown life since the last check, or may be reading what it has."""
+        before, self._at_check = self._at_check, TcpProgress.of(self.transport)
+        has_sent, self._has_sent = self._has_sent, False
+        has_taken = before.waits and self._at_check.taken > before.taken
+        if has_sent or has_taken or not self.writable.is_set():  # the stream judges a full socket as a slow consumer
+            return True
+        if before.in_flight:  # no kernel is there any more
+            return False
+        reading_seconds = (self._written_at_ping - self._read_for_sure) / SLOWEST_READER
+        return self.loop.time() < self.ping_sent_at + reading_seconds
 
     def shutdown(self) -> None:
         """Close with 1012 and a reason when the server stops."""

@@ -6,8 +6,9 @@ rejected connection, and the ledger records the rejection.
 
 Checked are, in this order: that nothing is there twice of which there can be one, the Origin, the
 token (and, where it is bad, whether this address has sent too many such), its scope, the query, the
-topics, the room. The token comes from the ``Authorization`` header, a ``bearer.<token>`` subprotocol
-or, unless a setting forbids it, ``?token=``.
+topics, the room, whether the subject opens streams too often. The token comes from the
+``Authorization`` header, a ``bearer.<token>`` subprotocol or, unless a setting forbids it,
+``?token=``.
 
 The page's origin must be that of this service: the scheme of the request and its ``Host``. Where a
 proxy passes on ``Host`` without the port, or is not trusted to say ``https``, no origin fits; so the
@@ -169,7 +170,8 @@ class WebSocketEndpoint:
             principal = await self._authenticate(handshake)
             await self._open(transport, handshake, principal)
         except RequestRefused as refusal:
-            self._reject(transport, handshake, _close_reason(refusal), principal)
+            hint = f"wait {refusal.retry_after} s" if isinstance(refusal, RateLimited) and principal else None
+            self._reject(transport, handshake, _close_reason(refusal), principal, hint=hint)
 
     async def _authenticate(self, handshake: Handshake) -> Principal:
         try:
@@ -178,8 +180,10 @@ class WebSocketEndpoint:
             raise  # no fault of the client
         except RequestRefused:
             # Only now: bad tokens of one client must not lock out good ones of the same address.
-            if self._limits.is_exhausted("auth_failure", handshake.client.remote_addr or "unknown"):
+            address = handshake.client.remote_addr or "unknown"
+            if self._limits.is_exhausted("auth_failure", address):
                 raise RateLimited("Too many bad tokens came from this address.") from None
+            self._limits.hit("auth_failure", address)
             raise
 
     async def _open(self, transport: WebSocketTransport, handshake: Handshake, principal: Principal) -> None:
@@ -187,6 +191,7 @@ class WebSocketEndpoint:
             raise ScopeMissing(f"The stream needs a token with the scope {Scope.ALERTS_READ}.")
         request = StreamRequest.of(handshake.query, principal)
         with self._hub.reserve(principal.subject):
+            self._admission.check_pace(principal)
             start = await self._admission.start_of(principal, request)
             connection, welcome = self._admission.connection(
                 transport, "websocket", handshake.client, principal, event_filter=request.filter, start=start
@@ -205,7 +210,7 @@ class WebSocketEndpoint:
         transport.close_stream(reason, hint)
         subject = principal.subject if principal is not None else None
         is_logged = self._admission.record_rejection(reason.reason, PATH, handshake.client, subject)
-        if is_logged and hint is not None:
+        if is_logged and hint is not None and reason is CloseReason.ORIGIN_FORBIDDEN:
             log.warning("origin forbidden", origin=handshake.client.origin, host=handshake.headers["host"], hint=hint)
 
 

@@ -27,7 +27,7 @@ examples = itertools.count()
 @pytest.fixture(scope="module")
 def frugal(shared_url: str) -> Iterator[Node]:
     """A node that remembers little and replays in small chunks, so that a resume is served from memory and the log."""
-    limits = LimitSettings(write_limit=EVERY, read_limit=EVERY)
+    limits = LimitSettings(write_limit=EVERY, read_limit=EVERY, connect_limit=EVERY)
     stream = StreamSettings(
         heartbeat_seconds=0.1,
         replay_cache_events=6,

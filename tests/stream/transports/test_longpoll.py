@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import orjson
 import pytest
@@ -55,9 +55,10 @@ class FakeHttp:
     def abort(self) -> None:
         self.is_aborted = True
 
-    async def flushed(self) -> bool:
+    async def flushed(self, slow_seconds: float) -> bool:
+        assert slow_seconds == SLOW
         if not self._flushes:
-            await asyncio.Event().wait()
+            raise TimeoutError
         return True
 
     @property
@@ -314,7 +315,7 @@ async def test_a_poll_goes_on_with_the_connection_that_it_names() -> None:
 
 async def test_a_poll_that_names_none_goes_on_with_that_of_the_same_client_if_it_is_idle() -> None:
     client = await idle()
-    for connection in (None, uuid.UUID(int=5)):
+    for connection in (None, UUID(int=5)):
         assert client.sessions.following(ALICE, connection, at(START)) is client.session
     for another in OTHERS:
         assert client.sessions.following(another, None, at(START)) is None
@@ -335,14 +336,17 @@ async def test_a_poll_that_does_not_follow_on_the_last_answer_ends_the_connectio
 # The response.
 
 
-async def respond(client: Client, poll: Poll, http: FakeHttp, slow_seconds: float = 60) -> list[dict[str, Any]]:
+SLOW = 30
+
+
+async def respond(client: Client, poll: Poll, http: FakeHttp) -> list[dict[str, Any]]:
     sent: list[dict[str, Any]] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     scope: Any = {"type": "http", "extensions": {EXTENSION: {"transport": lambda: http}}}
-    await PollResponse(client.session, poll, slow_seconds)(scope, cast("Any", None), send)
+    await PollResponse(client.session, poll, SLOW)(scope, cast("Any", None), send)
     return sent
 
 
@@ -363,7 +367,7 @@ async def test_a_client_that_does_not_read_its_answer_is_closed_and_nothing_coun
     client.hub.broadcast([prepared(11)])
     await answer(poll)
     http = FakeHttp(flushes=False)
-    await respond(client, poll, http, slow_seconds=SHORT)
+    await respond(client, poll, http)
     assert http.is_aborted
     assert client.ledger.of("record_dispatch_to") == []
     assert [call[1:] for call in client.ledger.of("record_closing")] == [(1013, "slow_consumer")]
@@ -379,3 +383,22 @@ async def test_an_old_response_that_is_flushed_late_counts_for_nothing() -> None
     client.flush(old)
     client.session.response_ended(old, flushed=False)
     assert client.ledger.of("record_dispatch_to") == client.ledger.of("record_closing") == []
+
+
+# Polls at the pace at which the client is sent events.
+
+
+async def test_a_poll_that_acknowledges_events_is_paced_and_no_other() -> None:
+    client = Client()
+    poll = client.first()
+    assert not client.sessions.is_paced(ALICE, client.connection.id, at(START).cursor)  # it waits
+    client.hub.broadcast([prepared(11)])
+    client.flush(poll)
+    for connection in (client.connection.id, None, UUID(int=7)):
+        assert client.sessions.is_paced(ALICE, connection, at(11).cursor)
+        assert client.sessions.is_paced(ALICE, connection, "11")
+        for after in (None, "latest", at(START).cursor, at(11, history=1).cursor, "12"):
+            assert not client.sessions.is_paced(ALICE, connection, after)
+    assert not client.sessions.is_paced(ALICE._replace(recipient="bob"), client.connection.id, at(11).cursor)
+    client.session.acknowledge_answer()
+    assert not client.sessions.is_paced(ALICE, client.connection.id, at(11).cursor)

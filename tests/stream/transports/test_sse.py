@@ -47,6 +47,12 @@ class FakeHttp:
         self.socket = FakeSocket()
         self.transport = self
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return True  # the kernel is not asked
+
     def get_extra_info(self, _name: str) -> FakeSocket:
         return self.socket
 

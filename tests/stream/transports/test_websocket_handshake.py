@@ -11,7 +11,7 @@ import pytest
 from service.auth.issuers import load_keyring
 from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
-from service.errors import CloseReason, DatabaseUnavailable, KeysUnavailable
+from service.errors import CloseReason, DatabaseUnavailable, KeysUnavailable, RateLimited
 from service.events.position import ORIGIN
 from service.settings import AuthSettings, StreamSettings
 from service.stream.admission import Admission
@@ -33,6 +33,7 @@ VERIFIER = TokenVerifier(load_keyring(AUTH, SECRET), AUTH, KnownRevocations())
 V1 = "tocsin.v1"
 HOST = "tocsin.example:8000"
 ELSEWHERE = "https://elsewhere.example"
+HASTY = "hasty"
 
 
 def token(subject: str = "alice", scope: str = "alerts:read", **claims: Any) -> str:
@@ -67,10 +68,15 @@ class Log:
 
 
 class Limits:
-    """REST limits, of an address that has sent too many bad tokens or not."""
+    """REST limits, of an address that has sent too many bad tokens or not, and of a subject that opens too often."""
 
     def __init__(self, *, is_over: bool) -> None:
         self._is_over = is_over
+
+    def require(self, kind: str, who: str) -> None:
+        assert kind == "connect"
+        if who == HASTY:
+            raise RateLimited("Too often.", retry_after=7)
 
     def is_exhausted(self, kind: str, who: str) -> bool:
         assert (kind, who) == ("auth_failure", "192.0.2.1")
@@ -258,6 +264,7 @@ REJECTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     ),
     "a bad token after many": ("rate_limited", None, {"offers": ["bearer.x"], "is_over": True}),
     "no token after many bad ones": ("rate_limited", None, {"is_over": True}),
+    "a subject that opens too many streams": ("rate_limited", HASTY, {"offers": [bearer(HASTY)]}),
     "a database that is away": ("overloaded", "alice", {"offers": [bearer()], "is_reachable": False}),
     "no room": (
         "overloaded",
@@ -320,6 +327,11 @@ def test_every_reason_of_1008_is_shown_in_a_test() -> None:
     elsewhere = {"token_revoked", "kicked"}
     at_the_handshake = {reason for reason, _, _ in REJECTED.values() if CloseReason.named(reason).code == 1008}
     assert at_the_handshake | elsewhere == {reason.reason for reason in CloseReason if reason.code == 1008}
+
+
+async def test_a_subject_that_opens_too_many_streams_learns_how_long_to_wait() -> None:
+    assert (await handshake(V1, bearer(HASTY))).transport.hint == "wait 7 s"
+    assert (await handshake(V1, "bearer.x", is_over=True)).transport.hint is None
 
 
 async def test_a_good_token_is_accepted_after_many_bad_ones_of_its_address() -> None:
