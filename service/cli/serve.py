@@ -242,6 +242,7 @@ def server_config(settings: Settings, app: FastAPI) -> ServerConfig:
         access_log=server.access_log,
         server_header=False,
         proxy_headers=False,  # the edge reads them
+        timeout_keep_alive=server.keep_alive_seconds,
         timeout_graceful_shutdown=server.shutdown_timeout_seconds,
     )
     config.request_timeout = server.request_timeout_seconds
