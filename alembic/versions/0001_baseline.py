@@ -174,6 +174,7 @@ def create_alerts() -> None:
         ),
         Index("ix_alerts_topic_seq", "topic", "seq"),
         Index("ix_alerts_unresolved", "seq", postgresql_where=text(UNRESOLVED)),
+        Index("ix_alerts_dedup_key", "dedup_key", "seq", postgresql_where=text("dedup_key IS NOT NULL")),
         Index(
             "uq_alerts_dedup_key",
             "source",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID  # noqa: TC003 - as below
 
 import orjson
@@ -21,7 +21,16 @@ from service.alerts.queries import find_alert, find_timeline
 from service.auth.authorization import Operation, authorize
 from service.auth.principal import Principal, Scope
 from service.database.ids import uuid7
-from service.errors import ActionConflict, IdempotencyMismatch, NotFound, OutcomeUnknown, Overloaded
+from service.errors import (
+    ActionConflict,
+    IdempotencyMismatch,
+    MalformedRequest,
+    NotFound,
+    OutcomeUnknown,
+    Overloaded,
+    RequestTooLarge,
+    UnsupportedMedia,
+)
 from service.events.idempotency import IdempotencyKey
 from service.http.authentication import Bearer, MayRead
 from service.http.header_text import header_text
@@ -29,20 +38,29 @@ from service.http.openapi import headers, json_operation, refusals
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import provided
 from service.http.queries import Reads  # noqa: TC001 - as above
-from service.http.request_body import json_body
+from service.http.request_body import json_body, require_no_fields
 
 router = APIRouter(prefix="/v1/alerts/{alert_id:uuid}", tags=["alerts"])
 
 Manager = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, limit="write"))]
 Resolver = Annotated[Principal, Depends(Bearer(Scope.ALERTS_MANAGE, Scope.ALERTS_WRITE, limit="write"))]
 ProvidedCommitter = Annotated[Committer, Depends(provided(Committer))]
+NoFields = Annotated[None, Depends(require_no_fields)]
+"""Stands after the principal: no body is read for whoever may not act."""
 
 _key_text = partial(header_text, "idempotency-key")
-_ACTING = refusals(NotFound, ActionConflict, Overloaded, OutcomeUnknown)
+_ACTING: dict[str, Any] = {
+    "response_model": schemas.AlertAnswer,
+    "responses": refusals(
+        NotFound, ActionConflict, Overloaded, OutcomeUnknown, MalformedRequest, RequestTooLarge, UnsupportedMedia
+    ),
+}
 
 
-@router.post("/acknowledge", response_model=schemas.AlertAnswer, responses=_ACTING)
-async def acknowledge_alert(committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
+@router.post("/acknowledge", **_ACTING)
+async def acknowledge_alert(
+    committer: ProvidedCommitter, principal: Manager, _body: NoFields, alert_id: AlertId
+) -> Response:
     """Acknowledge an open alert. Only the first request succeeds; others get 409 with who was first.
 
     An admin who repeats an action, here and below, gets the alert as it is, and changes nothing. A
@@ -51,14 +69,18 @@ async def acknowledge_alert(committer: ProvidedCommitter, principal: Manager, al
     return await _act(committer, principal, alert_id, Action.ACKNOWLEDGE)
 
 
-@router.post("/resolve", response_model=schemas.AlertAnswer, responses=_ACTING)
-async def resolve_alert(committer: ProvidedCommitter, principal: Resolver, alert_id: AlertId) -> Response:
+@router.post("/resolve", **_ACTING)
+async def resolve_alert(
+    committer: ProvidedCommitter, principal: Resolver, _body: NoFields, alert_id: AlertId
+) -> Response:
     """Resolve an alert. Its source may do so, too."""
     return await _act(committer, principal, alert_id, Action.RESOLVE)
 
 
-@router.post("/reopen", response_model=schemas.AlertAnswer, responses=_ACTING)
-async def reopen_alert(committer: ProvidedCommitter, principal: Manager, alert_id: AlertId) -> Response:
+@router.post("/reopen", **_ACTING)
+async def reopen_alert(
+    committer: ProvidedCommitter, principal: Manager, _body: NoFields, alert_id: AlertId
+) -> Response:
     """Reopen an alert that was resolved or has expired, or give up one that was acknowledged."""
     return await _act(committer, principal, alert_id, Action.REOPEN)
 

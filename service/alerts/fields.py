@@ -25,7 +25,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Type
 
 from service.alerts.search import parse
 from service.auth.principal import SUBJECT_MAX, is_subject
-from service.errors import InvalidRequest
+from service.http.query import invalid_parameter
 from service.topics import PATTERN_REGEX, TOPIC_MAX, TOPIC_REGEX, is_topic, is_topic_pattern
 
 TITLE_MAX = 200
@@ -276,5 +276,8 @@ def topic_patterns(values: list[str]) -> list[str]:
     """
     for value in values:
         if not is_topic_pattern(value):
-            raise InvalidRequest(f"/topic: {value[:TOPIC_MAX]!r} is no topic and no pattern such as payments.* or *.")
+            several = "; for several, repeat topic" if "," in value else ""
+            raise invalid_parameter(
+                "topic", f"{value[:TOPIC_MAX]!r} is no topic and no pattern such as payments.* or *{several}"
+            )
     return values

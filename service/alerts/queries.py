@@ -48,6 +48,8 @@ class AlertQuery:
     min_severity: str | None = None
     statuses: Sequence[str] = ()
     sources: Sequence[str] = ()
+    dedup_keys: Sequence[str] = ()
+    ids: Sequence[UUID] = ()
     words: str | None = None
     attributes: dict[str, Any] | None = None
     since: datetime | None = None
@@ -97,14 +99,17 @@ def _listed(principal: Principal, query: AlertQuery) -> Select[Any]:
     statement = select(*_COLUMNS).where(visible_to(principal))
     if query.topics and "*" not in query.topics:
         statement = statement.where(any_topic(alerts.c.topic, query.topics))
-    if query.severities:
-        statement = statement.where(alerts.c.severity.in_(query.severities))
+    for name, values in (
+        ("severity", query.severities),
+        ("status", query.statuses),
+        ("source", query.sources),
+        ("dedup_key", query.dedup_keys),
+        ("id", query.ids),
+    ):
+        if values:
+            statement = statement.where(alerts.c[name].in_(values))
     if query.min_severity:
         statement = statement.where(alerts.c.severity >= cast(query.min_severity, severity_type))
-    if query.statuses:
-        statement = statement.where(alerts.c.status.in_(query.statuses))
-    if query.sources:
-        statement = statement.where(alerts.c.source.in_(query.sources))
     if query.since is not None:
         statement = statement.where(alerts.c.created_at >= query.since)
     if query.until is not None:

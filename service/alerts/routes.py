@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
+from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Query, Request
@@ -18,7 +19,17 @@ from pydantic import Field, ValidationError
 from service.alerts import batch_request, schemas, shown
 from service.alerts.alert_record import Status
 from service.alerts.committer import Committer
-from service.alerts.fields import SEARCHED_ATTRIBUTES, AlertId, Name, Time, TopicPattern, Words, listed, topic_patterns
+from service.alerts.fields import (
+    SEARCHED_ATTRIBUTES,
+    AlertId,
+    Key,
+    Name,
+    Time,
+    TopicPattern,
+    Words,
+    listed,
+    topic_patterns,
+)
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queries import AlertQuery, find_alert, list_alerts
 from service.alerts.queue_items import Stored
@@ -41,6 +52,7 @@ from service.http.openapi import fast_operation, headers, refusals, schema_of
 from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import part
 from service.http.queries import Reads
+from service.http.query import invalid_parameter
 from service.http.request_body import media_type, read_body, read_model, require_json, require_utf_8
 from service.http.source_requests import count_refused
 from service.settings import ServerSettings
@@ -160,7 +172,7 @@ def _attributes(value: str) -> dict[str, Any]:
         return SEARCHED_ATTRIBUTES.validate_json(value)
     except ValidationError as error:
         detail = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise InvalidRequest(f'/query/attributes: {detail}; it takes a JSON object such as {{"rate": 1}}.') from None
+        raise invalid_parameter("attributes", f'{detail}; it takes a JSON object such as {{"rate": 1}}') from None
 
 
 @router.get("/alerts", response_model=schemas.AlertPage)
@@ -172,6 +184,8 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     min_severity: Annotated[Severity | None, Query(description="this severity or a more severe one")] = None,
     status: Annotated[list[Status], listed("repeat for several")] = [],  # noqa: B006
     source: Annotated[list[Name], listed("who posted it; repeat for several")] = [],  # noqa: B006
+    dedup_key: Annotated[list[Key], listed("with this dedup_key; repeat for several")] = [],  # noqa: B006
+    alert_id: Annotated[list[UUID], listed("with this id; repeat for several")] = [],  # noqa: B006
     q: Annotated[
         Words | None,
         Query(
@@ -192,7 +206,10 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=200, description="how many at most")] = 50,
 ) -> Response:
-    """List the alerts that the bearer may see and that match all filters, newest first."""
+    """List the alerts that the bearer may see and that match all filters, newest first.
+
+    `severity` is exact, `min_severity` a lower bound. Of several values of one filter, one must match.
+    """
     [before] = decode_cursor(cursor, (int,))
     query = AlertQuery(
         topics=topic_patterns(topic),
@@ -200,6 +217,8 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
         min_severity=min_severity,
         statuses=status,
         sources=source,
+        dedup_keys=dedup_key,
+        ids=alert_id,
         words=q,
         attributes=_attributes(attributes) if attributes is not None else None,
         since=since,

@@ -80,6 +80,7 @@ alerts = Table(
     ),
     Index("ix_alerts_topic_seq", "topic", "seq"),
     Index("ix_alerts_unresolved", "seq", postgresql_where=text(_UNRESOLVED)),
+    Index("ix_alerts_dedup_key", "dedup_key", "seq", postgresql_where=text("dedup_key IS NOT NULL")),
     Index(
         "uq_alerts_dedup_key",
         "source",

@@ -1,10 +1,11 @@
 """Authentication of a request by its bearer token.
 
 ``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the
-``Authorization`` header (RFC 6750, section 2.1), requires one of the scopes, and counts the request
-against the subject's rate limit. A request without a valid token counts against the limit of its
-address. An endpoint whose requests cost more, or nothing, names the ``largest`` cost and counts
-itself; there, only a request is refused for which nothing at all is left.
+``Authorization`` header (RFC 6750, section 2.1), requires one of the scopes, counts the request
+against the subject's rate limit, and refuses query parameters that the operation does not declare
+(``query.py``). A request without a valid token counts against the limit of its address. An endpoint
+whose requests cost more, or nothing, names the ``largest`` cost and counts itself; there, only a
+request is refused for which nothing at all is left.
 
 What is read takes time, and the token may be revoked meanwhile: no answer to a GET leaves before
 ``StillValid`` has checked again. What is written is checked before its commit, by whoever commits.
@@ -26,7 +27,7 @@ from service.errors import DatabaseUnavailable, KeysUnavailable, RequestRefused,
 from service.http.charges import charge
 from service.http.problems import problem_response
 from service.http.provided import part
-from service.http.query import require_single_parameters, single_parameters
+from service.http.query import parameters_of, require_known_parameters
 from service.http.rate_limits import RestLimit, RestLimits
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Bearer(HTTPBearer):
         if not any(map(principal.may, self.scopes)):
             raise scope_missing(principal, self.scopes)
         if request.scope["query_string"]:
-            require_single_parameters(request.query_params, single_parameters(request.scope.get("route")))
+            require_known_parameters(request.query_params, parameters_of(request.scope.get("route")))
         return principal
 
 

@@ -1,4 +1,8 @@
-"""Liveness, readiness and metrics: ``/healthz``, ``/readyz``, ``/metrics``."""
+"""Liveness, readiness and metrics: ``/healthz``, ``/readyz``, ``/metrics``.
+
+The two probes take any query: some load balancers add one, and a probe that is refused takes the node
+out of service.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from service.database.engine import Database
-from service.errors import DatabaseUnavailable
+from service.errors import DatabaseUnavailable, InvalidRequest
 from service.http.openapi import refusals
 from service.http.provided import provided
+from service.http.query import require_no_parameters
 from service.metrics import exposition
 
 _METRICS = """\
@@ -50,11 +55,13 @@ async def get_readiness(database: Annotated[Database, Depends(provided(Database)
 @router.get(
     "/metrics",
     response_class=Response,
+    dependencies=[Depends(require_no_parameters)],
     responses={
         200: {
             "description": "The metrics.",
             "content": {"text/plain": {"schema": {"type": "string"}, "example": _METRICS}},
-        }
+        },
+        **refusals(InvalidRequest),
     },
 )
 async def get_metrics() -> Response:

@@ -268,8 +268,7 @@ def _implied(operation: dict[str, Any]) -> Iterator[type[RequestRefused]]:
     if "security" in operation:
         yield from (kind for kind in all_refusals() if kind.status == HTTPStatus.UNAUTHORIZED)
         yield from (ScopeMissing, RateLimited, DatabaseUnavailable, TooManyQueries, QueryTimeout, KeysUnavailable)
-    if any(parameter["in"] != "path" for parameter in operation.get("parameters", ())):
-        yield InvalidRequest  # not for a path: one whose parameter is no UUID matches no route, 404
+        yield InvalidRequest  # a query parameter that does not exist
     if "requestBody" in operation:
         yield from _BODY_REFUSALS
 

@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 from fastapi import Query
 
-from service.errors import InvalidRequest
+from service.http.query import invalid_parameter
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def decode_cursor(cursor: str | None, *kinds: Sequence[type]) -> list[Keyset]:
     except (TypeError, ValueError, OverflowError):
         keysets = []
     if all(keyset is None for keyset in keysets):
-        raise InvalidRequest("/cursor: send the `next` of the page before, as it was.")
+        raise invalid_parameter("cursor", "send the `next` of the page before, as it was")
     return keysets
 
 

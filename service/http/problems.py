@@ -67,7 +67,7 @@ def problem_document(refusal: RequestRefused) -> dict[str, Any]:
         "title": refusal.title,
         "status": refusal.status,
         "code": refusal.code,
-        "detail": _shown(refusal.detail, DETAIL_MAX),
+        "detail": shortened(refusal.detail, DETAIL_MAX),
         **refusal.members,
     }
     if refusal.errors:
@@ -75,7 +75,7 @@ def problem_document(refusal: RequestRefused) -> dict[str, Any]:
     return fields
 
 
-def _shown(text: str, most: int = SHOWN_MAX) -> str:
+def shortened(text: str, most: int = SHOWN_MAX) -> str:
     """Return a text that may repeat what was sent, whatever its length: the beginning of it."""
     return text if len(text) <= most else text[:most] + "…"
 
@@ -101,8 +101,10 @@ def refusal_of_faults(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
     """Return the refusal for errors of pydantic, each with its JSON pointer (RFC 6901)."""
     faults = [
         {
-            "pointer": _shown("".join(f"/{_escape(part)}" for part in error["loc"])),
-            "detail": _shown(str(error["msg"]).removeprefix("Value error, ")),  # pydantic marks those of validators so
+            "pointer": shortened("".join(f"/{_escape(part)}" for part in error["loc"])),
+            "detail": shortened(
+                str(error["msg"]).removeprefix("Value error, ")
+            ),  # pydantic marks those of validators so
         }
         for error in errors[:FAULTS_MAX]
     ]
@@ -145,7 +147,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the handler's argument
-    path = _shown(request.scope["path"])  # the URL would begin with the Host that the client names
+    path = shortened(request.scope["path"])  # the URL would begin with the Host that the client names
     if error.status_code == MethodNotAllowed.status:
         allowed = ", ".join(_methods(request))
         if request.method == "OPTIONS":

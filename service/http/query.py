@@ -1,40 +1,112 @@
-"""Query parameters: one that takes one value is there once.
+"""Query parameters: those that an operation declares, and each of them once, unless it may be repeated.
 
-Of two values, two programs on the way of a request might each read another one.
+A parameter that is ignored is worse than one that is refused: a script that filters by a name that
+does not exist acts on all alerts. And of two values, two programs on the way of a request might each
+read another one. So both are refused, with the names that exist.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, get_origin
+from difflib import get_close_matches
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, get_origin
 
+from fastapi import Request  # noqa: TC002 - FastAPI reads the annotation of a dependency
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Query
 from fastapi.routing import APIRoute
 
 from service.errors import InvalidRequest
+from service.http.problems import FAULTS_MAX, SHOWN_MAX, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
 
     from starlette.datastructures import QueryParams
 
+_USUAL_NAMES = {
+    "alert": "alert_id",
+    "before": "until",
+    "count": "limit",
+    "end": "until",
+    "from": "since",
+    "id": "alert_id",
+    "ids": "alert_id",
+    "key": "dedup_key",
+    "level": "severity",
+    "per_page": "limit",
+    "priority": "severity",
+    "query": "q",
+    "search": "q",
+    "size": "limit",
+    "start": "since",
+    "state": "status",
+    "to": "until",
+}
+"""What other services call a parameter that exists here under another name."""
+_PAGES = frozenset({"page", "offset", "skip"})
+_BY_CURSOR = "pages have no numbers: send the `next` of one answer as `cursor` for the next"
 
-def require_single_parameters(query: QueryParams, names: Collection[str]) -> None:
-    """Refuse a query in which one of the parameters ``names`` is repeated.
+
+class QueryParameters(NamedTuple):
+    """The query parameters that exist, in the order of the documentation, and those that may be repeated."""
+
+    names: tuple[str, ...]
+    repeatable: frozenset[str] = frozenset()
+
+
+def require_known_parameters(query: QueryParams, parameters: QueryParameters) -> None:
+    """Refuse a query with a parameter that does not exist, or that is repeated and takes one value.
 
     Raises:
-        InvalidRequest: one is.
+        InvalidRequest: it has one. The refusal names it, and those that exist.
 
     """
     counts = Counter(name for name, _ in query.multi_items())
-    if repeated := [name for name in names if counts[name] > 1]:
-        faults = [{"pointer": f"/query/{name}", "detail": "this takes one value"} for name in repeated]
-        raise InvalidRequest(f"The query has {repeated[0]} more than once.", errors=faults)
+    faults = {name: _unknown(name, parameters.names) for name in counts if name not in parameters.names}
+    faults |= {
+        name: "this takes one value"
+        for name in parameters.names
+        if counts[name] > 1 and name not in parameters.repeatable
+    }
+    if not faults:
+        return
+    shown = {shortened(name): detail for name, detail in islice(faults.items(), FAULTS_MAX)}
+    name, detail = next(iter(shown.items()))
+    exist = f"The parameters are: {', '.join(parameters.names)}." if parameters.names else "It takes no parameters."
+    raise InvalidRequest(
+        f"/query/{name}: {detail}. {exist}",
+        errors=[{"pointer": f"/query/{name}", "detail": detail} for name, detail in shown.items()],
+    )
 
 
-def single_parameters(route: object) -> list[str]:
-    """Return the query parameters of a route that take one value."""
-    parameters = get_flat_params(route.dependant) if isinstance(route, APIRoute) else ()
-    query = (one for one in parameters if isinstance(one.field_info, Query))
-    return [one.alias for one in query if get_origin(one.field_info.annotation) is not list]
+def _unknown(name: str, names: Sequence[str]) -> str:
+    if name in _PAGES and "cursor" in names:
+        return _BY_CURSOR
+    usual = _USUAL_NAMES.get(name.lower(), "")
+    near = [usual] if usual in names else get_close_matches(name[:SHOWN_MAX].lower().replace("-", "_"), names, 1)
+    return f"there is no such parameter; did you mean {near[0]}" if near else "there is no such parameter"
+
+
+def invalid_parameter(name: str, detail: str) -> InvalidRequest:
+    """Return the refusal of a query parameter whose value is not valid."""
+    return InvalidRequest(f"/query/{name}: {detail}.", errors=[{"pointer": f"/query/{name}", "detail": detail}])
+
+
+def parameters_of(route: object) -> QueryParameters:
+    """Return the query parameters of a route."""
+    declared = get_flat_params(route.dependant) if isinstance(route, APIRoute) else ()
+    query = [one for one in declared if isinstance(one.field_info, Query)]
+    repeatable = frozenset(one.alias for one in query if get_origin(one.field_info.annotation) is list)
+    return QueryParameters(tuple(one.alias for one in query), repeatable)
+
+
+async def require_no_parameters(request: Request) -> None:
+    """Refuse any query: a dependency of an operation without a token, which has no parameters.
+
+    Raises:
+        InvalidRequest: there is one.
+
+    """
+    require_known_parameters(request.query_params, QueryParameters(()))

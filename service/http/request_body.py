@@ -31,7 +31,7 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
 from service.auth.tokens import TokenVerifier
-from service.errors import MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
+from service.errors import InvalidRequest, MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
 from service.http.authentication import verified_principal
 from service.http.body_budget import UNCOUNTED_BYTES, BodyBudget, HeldBody
 from service.http.problems import validation_refusal
@@ -68,15 +68,27 @@ def json_body(
     """
 
     async def dependency(request: Request) -> Model:
-        if optional and request.headers.get("content-length", "0") == "0" and not _is_chunked(request):
+        if optional and _is_empty(request):
             return model()
         return await read_model(request, model, max_bytes=max_bytes)
 
     return dependency
 
 
-def _is_chunked(request: Request) -> bool:
-    return "transfer-encoding" in request.headers
+def _is_empty(request: Request) -> bool:
+    return request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers
+
+
+async def require_no_fields(request: Request) -> None:
+    """Refuse a body with anything in it: a dependency of an operation that needs none.
+
+    Raises:
+        InvalidRequest: it is neither empty nor an empty JSON object, which some clients send.
+        RequestTooLarge, RequestTimeout, MalformedRequest, UnsupportedMedia: as ``read_body``.
+
+    """
+    if not _is_empty(request) and (await read_body(request)).strip() not in {b"", b"{}"}:
+        raise InvalidRequest("This takes no body, and nothing was changed: send it without one.")
 
 
 async def read_model(request: Request, model: type[Model], *, max_bytes: int | None = None) -> Model:

@@ -125,7 +125,9 @@ class PollOut(BaseModel):
 class AckIn(BaseModel):
     """An acknowledgement."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"connection": _CONNECTION, "seq": 4711}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"connection": _CONNECTION, "seq": 4711}]}
+    )
 
     connection: UUID = Field(description="that of the `welcome` frame, or of the answer to a poll")
     seq: Annotated[int, Field(ge=0, le=INTEGER_MAX), WHOLE] = Field(
@@ -145,7 +147,9 @@ class AckOut(BaseModel):
 class SeenIn(BaseModel):
     """Alerts that somebody saw."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"alerts": ["01a1fd87-65c3-71a6-ba06-3929d3197295"]}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"alerts": ["01a1fd87-65c3-71a6-ba06-3929d3197295"]}]}
+    )
 
     alerts: list[UUID] = Field(max_length=SEEN_MAX, description="their ids")
 

@@ -34,6 +34,8 @@ EXAMPLE_OF = {
     "source": "billing",
     "recipient": "alice",
     "subject": "alice",
+    "dedup_key": "backup",
+    "alert_id": "01a1fd87-65c3-71a6-ba06-3929d3197295",
 }
 LISTS = [
     (path, parameter["name"])

@@ -38,7 +38,7 @@ from service.errors import (
 )
 from service.http.authentication import bearer_token
 from service.http.edge import check_headers
-from service.http.query import require_single_parameters
+from service.http.query import QueryParameters, require_known_parameters
 from service.http.request_bounds import require_query
 from service.logs import get_logger
 from service.origins import Origin
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PATH = "/v1/ws"
-PARAMETERS = ("after", "topics", "min_severity", "token")
+PARAMETERS = QueryParameters(("after", "topics", "min_severity", "token"))
 _BEARER = "bearer."
 _PROXY_HINT = "set TOCSIN_ALLOWED_ORIGINS to the page's origin, or pass Host and X-Forwarded-Proto on"
 """What to do where the host of a page is that of the service, and its scheme or port is not."""
@@ -101,7 +101,7 @@ class Handshake:
 
         """
         check_headers(self.headers.raw)
-        require_single_parameters(self.query, PARAMETERS)
+        require_known_parameters(self.query, PARAMETERS)
         if sum(subprotocol.startswith(_BEARER) for subprotocol in self.subprotocols) > 1:
             raise MalformedRequest("Send one bearer subprotocol.")
 
