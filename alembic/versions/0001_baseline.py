@@ -246,8 +246,10 @@ def create_search_attempts_and_keys() -> None:
         Column("source", Text, primary_key=True, comment="keys of different sources are separate"),
         Column("key", Text, primary_key=True),
         Column("request_hash", LargeBinary, nullable=False, comment="SHA-256 of the canonical request"),
-        Column("seq", BigInteger, nullable=False, comment="the event whose body is the first answer"),
-        Column("answer", JSON, comment="the first answer where it is not the body of that event"),
+        Column("seq", BigInteger, comment="the event whose body is the first answer; null: of a batch"),
+        Column(
+            "answer", JSON, comment="the first answer where it is not the body of that event; null: not yet answered"
+        ),
         Column("created_at", TIME, nullable=False),
         Index("ix_idempotency_keys_created_at", "created_at"),
         comment="Requests with an Idempotency-Key, kept for a day.",

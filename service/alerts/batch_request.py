@@ -4,14 +4,19 @@ A batch is a JSON array or NDJSON. An alert that is not valid is refused alone. 
 not valid, because its JSON cannot be read or the batch is too long, is refused whole, and nothing
 of it is stored.
 
-What may succeed when it is sent again must not be lost by a sender that looks at the status only.
-So where an alert could not be stored for now, the whole batch is refused 503, provided that those
-that were stored are found again by their keys, and not stored twice. Where one of them has no key,
-each alert is answered by itself.
+Some senders look at the status only. So a batch of which no alert was stored is refused, too: with
+what all of them were refused with, or else 422, and with the result of each. NDJSON of which no
+line is JSON is a file whose line breaks were removed, or something else: its refusal says so.
+
+What may succeed when it is sent again must not be lost by such a sender either. So where an alert
+could not be stored for now, the whole batch is refused 503, provided that those that were stored are
+found again by their keys, and not stored twice. Where one of them has no key, each alert is answered
+by itself.
 """
 
 from __future__ import annotations
 
+import codecs
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import orjson
@@ -21,9 +26,17 @@ from pydantic_core import from_json
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
-from service.errors import InternalError, InvalidRequest, OutcomeUnknown, Overloaded, RequestRefused, TokenRevoked
+from service.errors import (
+    InternalError,
+    InvalidRequest,
+    MalformedRequest,
+    OutcomeUnknown,
+    Overloaded,
+    RequestRefused,
+    TokenRevoked,
+)
 from service.http.problems import problem_document, validation_refusal
-from service.http.request_body import BATCH_VALUES_MAX, parse_json, require_values, validated
+from service.http.request_body import BATCH_VALUES_MAX, parse_json, require_text, require_values, validated
 from service.http.turns import Turn
 
 if TYPE_CHECKING:
@@ -32,6 +45,7 @@ if TYPE_CHECKING:
 
     from service.alerts.queue_items import Outcome
     from service.auth.principal import Principal
+    from service.events.idempotency import IdempotencyKey
 
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 """The media types of NDJSON; none is registered, the first is the usual one."""
@@ -42,16 +56,27 @@ FAULTS_MAX = ITEMS_MAX
 LINES_MAX = 10 * ITEMS_MAX
 """Of NDJSON, blank ones included."""
 
+_NO_LINES = (
+    "NDJSON has one JSON object a line: curl keeps the line breaks of a file with --data-binary, and not with -d. For a"
+    " JSON array use Content-Type: application/json."
+)
+
 StoreAll: TypeAlias = "Callable[[Sequence[QueueItem]], Awaitable[list[Outcome]]]"
 """``Committer.store_all``."""
 
 
 class BatchResponse(NamedTuple):
-    """The answer to a batch, as JSON, how many of its items were refused, and the first 500 of them."""
+    """The answer to a batch, as JSON, how many of its items were refused, and the first 500 of them.
+
+    ``refusal`` is what the batch is refused with if none of its items was stored; ``is_replayed``: it
+    stored nothing, and all that was not refused was stored before.
+    """
 
     body: bytes
     refused: int
     defect: InternalError | None
+    refusal: RequestRefused | None
+    is_replayed: bool
 
 
 def split(body: bytes, *, lines: bool) -> Sequence[Any]:
@@ -63,17 +88,22 @@ def split(body: bytes, *, lines: bool) -> Sequence[Any]:
         InvalidRequest: it is no array, is empty, or holds more than ``ITEMS_MAX``.
 
     """
-    if not lines:
-        items = _array(body)
-    elif body.count(b"\n") > LINES_MAX:
-        raise InvalidRequest(f"The batch has more than {LINES_MAX} lines; send at most {ITEMS_MAX} alerts at a time.")
-    else:
-        require_values(body, BATCH_VALUES_MAX)
-        items = [line for line in body.split(b"\n") if line.strip()]
+    body = body.removeprefix(codecs.BOM_UTF8)
+    items = _lines(body) if lines else _array(body)
     if not items:
         raise InvalidRequest("The batch is empty.")
     require_items(len(items))
     return items
+
+
+def _lines(body: bytes) -> list[bytes]:
+    require_text(body)
+    if body.lstrip().startswith(b"["):  # also one of several lines, of which some are alerts
+        raise MalformedRequest("The body is a JSON array, and not NDJSON: send it with Content-Type: application/json.")
+    if body.count(b"\n") > LINES_MAX:
+        raise InvalidRequest(f"The batch has more than {LINES_MAX} lines; send at most {ITEMS_MAX} alerts at a time.")
+    require_values(body, BATCH_VALUES_MAX)
+    return [line for line in body.split(b"\n") if line.strip()]
 
 
 def require_items(number: int) -> None:
@@ -88,15 +118,24 @@ def require_items(number: int) -> None:
 
 
 def _array(body: bytes) -> list[Any]:
-    # The parser of a single alert, so that numbers mean the same.
-    items = parse_json(body, from_json, values_max=BATCH_VALUES_MAX)
+    try:
+        # The parser of a single alert, so that numbers mean the same.
+        items = parse_json(body, from_json, values_max=BATCH_VALUES_MAX)
+    except MalformedRequest as refusal:
+        if body.lstrip().startswith(b"{"):
+            raise MalformedRequest(
+                f"{refusal.detail} A batch is a JSON array; NDJSON is sent with Content-Type: {NDJSON_TYPES[0]}."
+            ) from None
+        raise
     if not isinstance(items, list):
         raise InvalidRequest("The body must be a JSON array of alerts; POST a single one to /v1/alerts.")
     return items
 
 
-def read_item(item: Any, principal: Principal, now: datetime) -> QueueItem:
+def read_item(item: Any, principal: Principal, now: datetime, key: IdempotencyKey | None = None) -> QueueItem:
     """Return an item that ``principal`` posted, bytes or a value, as an item of the queue.
+
+    ``key`` is that of an item that has none of its own.
 
     Raises:
         RequestRefused: it is not valid, or the token may not post it.
@@ -106,7 +145,7 @@ def read_item(item: Any, principal: Principal, now: datetime) -> QueueItem:
         alert = validated(BatchItem, item) if isinstance(item, bytes) else BatchItem.model_validate(item)
     except ValidationError as error:
         raise validation_refusal(error) from None
-    return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert))
+    return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert) or key)
 
 
 async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_all: StoreAll) -> BatchResponse:
@@ -141,7 +180,24 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
         answers.append(_answer(outcome))
     refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
     defect = next((outcome for outcome in outcomes if isinstance(outcome, InternalError)), None)
-    return BatchResponse(b'{"results":[%b]}' % b",".join(answers), refused, defect)
+    body = b'{"results":[%b]}' % b",".join(answers)
+    is_replayed = all(outcome.replayed for outcome in outcomes if isinstance(outcome, Stored))
+    return BatchResponse(body, refused, defect, _refusal_of_every(each, answers), is_replayed=is_replayed)
+
+
+def _refusal_of_every(outcomes: Sequence[Outcome], answers: Sequence[bytes]) -> RequestRefused | None:
+    """Return what a batch is refused with of which every item was, None where one was not."""
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, RequestRefused)]
+    if not refusals or len(refusals) < len(outcomes):
+        return None
+    first, hint = refusals[0], ""
+    kinds = {type(refusal) for refusal in refusals}
+    kind = kinds.pop() if len(kinds) == 1 else InvalidRequest
+    if any(isinstance(refusal, MalformedRequest) for refusal in refusals):
+        kind, hint = MalformedRequest, f" {_NO_LINES}"
+    what = f"None of the {len(outcomes)} alerts is stored. The first: " if len(outcomes) > 1 else ""
+    results = [orjson.Fragment(answer) for answer in answers]
+    return kind(f"{what}{first.detail}{hint}", members={"results": results})
 
 
 def _refusal_of_all(items: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> RequestRefused | None:

@@ -6,6 +6,7 @@ from bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from service.alerts import batch_request, schemas, shown
 from service.alerts.alert_record import Status
+from service.alerts.batch_key import BatchKey
 from service.alerts.committer import Committer
 from service.alerts.fields import (
     SEARCHED_ATTRIBUTES,
@@ -32,9 +34,10 @@ from service.alerts.fields import (
 )
 from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queries import AlertQuery, find_alert, list_alerts
-from service.alerts.queue_items import Stored
+from service.alerts.queue_items import QueueItem, Stored
 from service.auth.authorization import Operation, authorize
 from service.auth.principal import Principal, Scope, is_subject
+from service.database.engine import Database
 from service.errors import (
     IdempotencyMismatch,
     InvalidRequest,
@@ -43,6 +46,7 @@ from service.errors import (
     Overloaded,
     TopicForbidden,
     TopicReserved,
+    UnsupportedMedia,
 )
 from service.http.authentication import Bearer, MayRead
 from service.http.charges import charge, settle
@@ -53,7 +57,7 @@ from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import part
 from service.http.queries import Reads
 from service.http.query import invalid_parameter
-from service.http.request_body import media_type, read_body, read_model, require_json, require_utf_8
+from service.http.request_body import is_json, media_type, read_body, read_model, require_utf_8
 from service.http.source_requests import count_refused
 from service.settings import ServerSettings
 from service.severity import Severity
@@ -62,6 +66,7 @@ router = APIRouter(prefix="/v1", tags=["alerts"])
 
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 _batch_writer = Bearer(Scope.ALERTS_WRITE, limit="write", largest=batch_request.ITEMS_MAX)
+_REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 async def post_alert(request: Request) -> Response:
@@ -77,18 +82,22 @@ async def post_alert(request: Request) -> Response:
     """
     principal = await _writer(request)
     alert = await read_model(request, schemas.AlertIn)
+    item = accept(alert, principal, datetime.now(UTC), idempotency_key(_key_of(request), alert))
+    return created(principal, await part(request, Committer).store(item), alert)
+
+
+def _key_of(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not is_subject(key := header_text("idempotency-key", key)):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
-    item = accept(alert, principal, datetime.now(UTC), idempotency_key(key, alert))
-    return created(principal, await part(request, Committer).store(item), alert)
+    return key
 
 
 def created(principal: Principal, stored: Stored, sent: schemas.AlertIn) -> Response:
     """Answer that an alert is stored, with as much of it as the token may read."""
     headers = {"Location": f"/v1/alerts/{stored.id}"}
     if stored.replayed:
-        headers["Idempotency-Replayed"] = "true"
+        headers |= _REPLAYED
     status = 200 if stored.repeated else 201
     return Response(shown.posted(principal, stored, sent), status, headers, "application/json")
 
@@ -96,23 +105,75 @@ def created(principal: Principal, stored: Stored, sent: schemas.AlertIn) -> Resp
 async def post_batch(request: Request) -> Response:
     """Store up to 1,000 alerts, each answered by itself, in order. A refused one fails alone.
 
-    The body is a JSON array, or NDJSON. An item may carry an ``idempotency_key``, which does what
-    the header of a single POST does. Each alert counts against the write limit, except those that are
-    refused.
+    The body is a JSON array, or NDJSON. One that cannot be read is refused whole. A batch of which
+    no alert is stored is refused with what all of them were refused with, or else 422, with the
+    `results`. With an ``Idempotency-Key`` a retry is answered as the first request was, with
+    ``Idempotency-Replayed: true``, and stores nothing. An item may carry an ``idempotency_key``,
+    which does what the header of a single POST does. Each alert counts against the write limit,
+    except those that are refused.
     """
     principal = await _batch_writer(request)
-    if lines := media_type(request) in batch_request.NDJSON_TYPES:
-        require_utf_8(request)
-    else:
-        require_json(request)
+    lines = _is_ndjson(request)
+    key = _key_of(request)
     body = await read_body(request, max_bytes=part(request, ServerSettings).batch_max_bytes)
     items = batch_request.split(body, lines=lines)
     charge(request, "write", principal.subject, len(items))
     read = partial(batch_request.read_item, principal=principal, now=datetime.now(UTC))
-    answer = await batch_request.store(items, read, part(request, Committer).store_all)
+    if key is not None:
+        return await _post_once(request, BatchKey.of(principal.subject, key, body), items, read)
+    return batch_response(request, await batch_request.store(items, read, part(request, Committer).store_all))
+
+
+def _is_ndjson(request: Request) -> bool:
+    """Say whether a batch is NDJSON, or else a JSON array.
+
+    Raises:
+        UnsupportedMedia: it is announced as neither.
+
+    """
+    if media_type(request) in batch_request.NDJSON_TYPES:
+        require_utf_8(request)
+        return True
+    if not is_json(request):
+        raise UnsupportedMedia(
+            "Send a JSON array with the header Content-Type: application/json, or one object a line with"
+            f" {batch_request.NDJSON_TYPES[0]} (curl: --data-binary @FILE, as -d removes the line breaks)."
+        )
+    require_utf_8(request)
+    return False
+
+
+async def _post_once(request: Request, key: BatchKey, items: Sequence[Any], read: Callable[..., QueueItem]) -> Response:
+    """Store a batch with a key, or answer as it was answered before."""
+    database = part(request, Database)
+    if (first := await key.claim(database)) is not None:
+        return Response(first, headers=_REPLAYED, media_type="application/json")
+    keys = map(key.of_item, range(len(items)))
+    answer = await batch_request.store(
+        items, lambda item: read(item, key=next(keys)), part(request, Committer).store_all
+    )
+    if answer.refusal is None:
+        await key.keep(database, answer.body)
+    else:
+        await key.release(database)
+    return batch_response(request, answer, _REPLAYED if answer.is_replayed else None)
+
+
+def batch_response(
+    request: Request, answer: batch_request.BatchResponse, headers: dict[str, str] | None = None
+) -> Response:
+    """Answer a batch, and count what was refused of it.
+
+    Raises:
+        RequestRefused: no alert of it is stored.
+
+    """
+    if answer.refusal is not None:
+        count_refused(request, answer.refused - 1)  # the request itself counts as one
+        raise answer.refusal
     count_refused(request, answer.refused)
     settle(request, answer.refused)
-    return Response(answer.body, media_type="application/json")
+    return Response(answer.body, headers=headers, media_type="application/json")
 
 
 _BATCH = Annotated[list[schemas.BatchItem], Field(min_length=1, max_length=batch_request.ITEMS_MAX)]
@@ -153,7 +214,10 @@ fast_routes = [
         methods=["POST"],
         tags=["alerts"],
         response_model=schemas.BatchAnswer,
-        responses=refusals(Overloaded, OutcomeUnknown),
+        responses={
+            200: {"description": "The result of each alert.", "headers": headers("Idempotency-Replayed")},
+            **refusals(*_STORING),
+        },
         openapi_extra=fast_operation(
             {
                 "application/json": {"schema": schema_of(_BATCH)},
@@ -161,7 +225,8 @@ fast_routes = [
                     "schema": {"type": "string", "format": "alerts"},
                     "example": _BATCH_LINES,
                 },
-            }
+            },
+            parameters=[_IDEMPOTENCY_KEY],
         ),
     ),
 ]

@@ -2,8 +2,8 @@
 
 - The client is the one behind trusted proxies (``proxies.py``).
 - A request that has a header twice of which there can be one is refused with 400: two programs on
-  its way might each read another one. So are a transfer coding other than chunked and a content
-  coding, which nothing here would undo.
+  its way might each read another one. So is a transfer coding other than chunked; a content coding
+  other than gzip is refused with 415. ``request_body.py`` undoes gzip.
 - A HEAD is served as the GET of its path; uvicorn leaves the body out.
 - Every answer carries the headers of ``response_headers.py``, those of errors and redirects too.
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _TRANSFER_ENCODING = b"transfer-encoding"
 _CONTENT_ENCODING = b"content-encoding"
 _CODINGS = {_TRANSFER_ENCODING, _CONTENT_ENCODING}
+_CONTENT_CODINGS = {b"identity", b"gzip", b"x-gzip"}
+"""x-gzip is gzip (RFC 9110, section 8.4.1.3)."""
 SINGLE_HEADERS = frozenset(
     {
         b"authorization",
@@ -97,7 +99,7 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
     Raises:
         MalformedRequest: they cannot. The connection is closed, as where the request ends may be disputed, too.
-        UnsupportedMedia: the body is compressed (RFC 9110, section 12.5.3).
+        UnsupportedMedia: the body is encoded otherwise than with gzip, or twice (RFC 9110, section 12.5.3).
 
     """
     seen: set[bytes] = set()
@@ -106,9 +108,9 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
             raise MalformedRequest(f"Send the header {name.decode('latin-1')} once.", headers=_CLOSE)
         if name == _TRANSFER_ENCODING and value.lower() != b"chunked":
             raise MalformedRequest("The only transfer coding that is read is chunked.", headers=_CLOSE)
-        if name == _CONTENT_ENCODING and value.lower() != b"identity":
+        if name == _CONTENT_ENCODING and (name in seen or value.lower() not in _CONTENT_CODINGS):
             raise UnsupportedMedia(
-                "Compressed bodies are not read: send it without Content-Encoding.",
-                headers={"Accept-Encoding": "identity"},
+                "The only content coding that is read is gzip, once: send the body so, or without Content-Encoding.",
+                headers={"Accept-Encoding": "gzip, identity"},
             )
         seen.add(name)

@@ -134,6 +134,11 @@ _MEMBERS = {
         "$ref": f"{SCHEMAS}AlertAnswer",
         "description": f"Of `{ActionConflict.code}`: the alert in its current state, as far as the token may read it.",
     },
+    "results": {
+        "type": "array",
+        "items": {"$ref": f"{SCHEMAS}BatchResult"},
+        "description": "Of a batch of which no alert is stored: the result of each.",
+    },
     "reason": {
         "type": "string",
         "enum": list(get_args(UnavailableReason)),

@@ -3,7 +3,8 @@
 ``read_model`` is for endpoints behind a ``FastRoute``, the dependency ``json_body`` for operations
 of FastAPI. Both refuse alike: 415 where the body is not announced as JSON, 413 where it is too
 large, 408 where it does not arrive in time, 400 where it is not JSON, 422 where a field is not
-valid. ``read_json`` returns the JSON of others, unvalidated.
+valid. ``read_json`` returns the JSON of others, unvalidated. A body that is announced as gzip is
+decompressed (``gzip_body.py``); the limit of its bytes holds before and after.
 
 JSON is UTF-8 (RFC 8259, section 8.1). A byte order mark before it is ignored; a body that is
 announced in another charset is refused with 415, one that is in another with 400, which says so.
@@ -22,7 +23,7 @@ import asyncio
 import codecs
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -34,8 +35,10 @@ from service.auth.tokens import TokenVerifier
 from service.errors import InvalidRequest, MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
 from service.http.authentication import verified_principal
 from service.http.body_budget import UNCOUNTED_BYTES, BodyBudget, HeldBody
+from service.http.gzip_body import MAGIC, GzipBody
 from service.http.problems import validation_refusal
 from service.http.provided import part
+from service.http.turns import Turn
 from service.settings import ServerSettings
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -166,6 +169,19 @@ def parse_json(body: bytes, loads: Callable[[bytes], Any] = _finite, *, values_m
         raise _not_json(body, MalformedRequest(f"The body is not valid JSON: {error}.")) from None
 
 
+def require_text(body: bytes) -> None:
+    """Refuse a body whose first bytes show that it is compressed, or not UTF-8.
+
+    Raises:
+        MalformedRequest: they do.
+
+    """
+    if body.startswith(MAGIC):
+        raise MalformedRequest("The body is compressed with gzip: send the header Content-Encoding: gzip, once.")
+    if body.startswith(_UTF_16) or b"\0" in body[:4]:
+        raise MalformedRequest("The body is UTF-16 or UTF-32: send it as UTF-8.")
+
+
 def decoded(body: bytes) -> str:
     """Return the text of a body.
 
@@ -173,8 +189,7 @@ def decoded(body: bytes) -> str:
         MalformedRequest: it is not UTF-8.
 
     """
-    if body.startswith(_UTF_16) or b"\0" in body[:4]:
-        raise MalformedRequest("The body is UTF-16 or UTF-32: send it as UTF-8.")
+    require_text(body)
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -223,6 +238,12 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+def is_json(request: Request) -> bool:
+    """Say whether a body is announced as JSON."""
+    announced = media_type(request)
+    return announced == "application/json" or announced.endswith("+json")
+
+
 def require_json(request: Request) -> None:
     """Refuse a body that is not announced as JSON.
 
@@ -230,8 +251,7 @@ def require_json(request: Request) -> None:
         UnsupportedMedia: it is announced as something else, or as nothing.
 
     """
-    announced = media_type(request)
-    if announced != "application/json" and not announced.endswith("+json"):
+    if not is_json(request):
         raise UnsupportedMedia("Send the header Content-Type: application/json.")
     require_utf_8(request)
 
@@ -271,6 +291,31 @@ async def read_body(request: Request, *, max_bytes: int | None = None) -> bytes:
     return body
 
 
+def _decoded_stream(request: Request, limit: int) -> AsyncGenerator[bytes]:
+    """Return the bytes of a body as they arrive, decompressed if it is announced as gzip."""
+    coding = request.headers.get("content-encoding", "identity").lower()
+    return request.stream() if coding == "identity" else _decompressed(request, limit)
+
+
+async def _decompressed(request: Request, limit: int) -> AsyncGenerator[bytes]:
+    gzip = GzipBody()
+    turn = Turn()
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limit:  # which a body of empty members is, that becomes nothing
+            raise _too_large(limit)
+        for piece in gzip.pieces(chunk):
+            yield piece
+            if turn.is_over:
+                await turn.next()
+    gzip.require_end()
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is larger than {limit} bytes.")
+
+
 async def _read_bytes(request: Request, subject: str, *, max_bytes: int | None) -> bytes:
     settings = part(request, ServerSettings)
     limit = settings.request_max_bytes if max_bytes is None else max_bytes
@@ -282,7 +327,7 @@ async def _read_bytes(request: Request, subject: str, *, max_bytes: int | None) 
     if int(length) <= limit:
         try:
             async with asyncio.timeout(settings.request_timeout_seconds):
-                async for chunk in request.stream():
+                async for chunk in _decoded_stream(request, limit):
                     body += chunk
                     if len(body) > limit:
                         break
@@ -299,4 +344,4 @@ async def _read_bytes(request: Request, subject: str, *, max_bytes: int | None) 
         except ClientDisconnect:
             raise MalformedRequest("The body ended early.") from None
     # The connection stays open: one that is closed while the client sends is reset, and the answer lost.
-    raise RequestTooLarge(f"The body is larger than {limit} bytes.")
+    raise _too_large(limit)

@@ -19,7 +19,7 @@ from service.alerts.fields import VISIBLE_PATTERN
 from service.alerts.ingest import RoomForAlert, accept
 from service.alerts.late_posts import Occurrence
 from service.alerts.queue_items import KeyResolved, Outcome, PendingAlert, Stored
-from service.alerts.routes import created
+from service.alerts.routes import batch_response, created
 from service.auth.authorization import AlertFacts, Operation, refusal
 from service.auth.principal import Principal, Scope
 from service.errors import (
@@ -103,11 +103,10 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     charge(request, "write", principal.subject, max(1, len(events)))
     read = partial(_accept_event, principal=principal, now=datetime.now(UTC), room=_room(request, principal))
     answer = await batch_request.store(events, read, part(request, Committer).store_all)
-    count_refused(request, answer.refused)
-    settle(request, answer.refused)
+    response = batch_response(request, answer)
     if answer.defect is not None:  # a sender of batches looks at the status only
         raise answer.defect
-    return Response(answer.body, media_type="application/json")
+    return response
 
 
 async def permit_cloudevents(request: Request) -> Response:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -92,6 +94,204 @@ def test_a_body_that_is_no_batch_is_refused_whole(rest: httpx2.Client) -> None:
     for content, status, code in ((b"[{]", 400, "malformed_request"), (b"[]", 422, "invalid_request")):
         answer = rest.post(BATCH, content=content, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+LINES = b'{"title": "a"}\n{"title": "b"}\n'
+ARRAY = b'[{"title": "a"},\n{"title": "b"}\n]'
+
+
+@pytest.mark.parametrize(
+    ("media", "content", "status", "advice"),
+    [
+        ("application/x-ndjson", LINES.replace(b"\n", b""), 400, "--data-binary"),
+        ("application/x-ndjson", LINES.replace(b"\n", b"\r"), 400, "--data-binary"),
+        ("application/x-ndjson", b'{\n"title":\n"a"\n}\n', 400, "one JSON object a line"),
+        ("application/x-ndjson", ARRAY, 400, "Content-Type: application/json"),
+        ("application/x-ndjson", ARRAY.replace(b"\n", b""), 400, "Content-Type: application/json"),
+        ("application/x-ndjson", b"\xef\xbb\xbf \n" + ARRAY, 400, "Content-Type: application/json"),
+        ("application/x-ndjson", b"[]", 400, "Content-Type: application/json"),
+        ("application/x-ndjson", b"title,topic\na,b\n", 400, "one JSON object a line"),
+        ("application/x-ndjson", gzip.compress(LINES, mtime=0), 400, "Content-Encoding: gzip"),
+        ("application/x-ndjson", LINES.decode().encode("utf-16"), 400, "send it as UTF-8"),
+        ("application/x-ndjson", LINES.decode().encode("utf-16-le"), 400, "send it as UTF-8"),
+        ("application/x-ndjson", b"", 422, "empty"),
+        ("application/x-ndjson", b"\xef\xbb\xbf\n", 422, "empty"),
+        ("application/json", LINES, 400, "Content-Type: application/x-ndjson"),
+        ("application/json", LINES.replace(b"\n", b""), 400, "Content-Type: application/x-ndjson"),
+        ("application/json", b'{"title": "a"}', 422, "POST a single one to /v1/alerts"),
+        ("application/json", b'{"alerts": [{"title": "a"}]}', 422, "must be a JSON array"),
+        ("application/json", gzip.compress(ARRAY, mtime=0), 400, "Content-Encoding: gzip"),
+        ("application/json", ARRAY.decode().encode("utf-16"), 400, "send it as UTF-8"),
+        ("application/json", b"title,topic\na,b\n", 400, "not valid JSON"),
+        ("application/json", b"[]", 422, "empty"),
+        ("application/json", b"", 400, "not valid JSON"),
+        ("application/x-www-form-urlencoded", LINES, 415, "--data-binary"),
+        ("text/csv", b"title\na\n", 415, "application/x-ndjson"),
+        ("text/plain", ARRAY, 415, "application/json"),
+        ("application/gzip", gzip.compress(LINES, mtime=0), 415, "application/x-ndjson"),
+        ("", LINES, 415, "application/x-ndjson"),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_a_batch_that_cannot_be_read_is_refused_whole_with_what_to_write_instead(
+    rest: httpx2.Client, media: str, content: bytes, status: int, advice: str
+) -> None:
+    before = rest.get("/v1/alerts").json()["head"]
+    answer = rest.post(BATCH, content=content, headers={"Content-Type": media})
+    assert (answer.status_code, advice in answer.json()["detail"]) == (status, True), answer.text
+    assert rest.get("/v1/alerts").json()["head"] == before
+
+
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_before_a_batch_is_ignored(rest: httpx2.Client, before: bytes) -> None:
+    for content, media in ((LINES, NDJSON["Content-Type"]), (ARRAY, "application/json")):
+        answer = rest.post(BATCH, content=before + content, headers={"Content-Type": media})
+        assert [result["status"] for result in results(answer)] == [201, 201]
+
+
+@pytest.mark.parametrize(
+    ("batch", "status", "code"),
+    [
+        ([{"title": ""}, {"titel": "a"}], 422, "invalid_request"),
+        (["a", None, []], 422, "invalid_request"),
+        ([{"title": "a", "topic": "tocsin.x"}, {"title": "b", "topic": "tocsin.y"}], 403, "topic_reserved"),
+        ([{"title": "a", "topic": "tocsin.x"}, {"title": ""}], 422, "invalid_request"),
+        ([{"title": "a", "idempotency_key": "known"}] * 2, 422, "idempotency_mismatch"),
+        ([{"title": "a", "links": [{"title": "t" * 190, "url": "https://x/" + "u" * 1900}] * 14}] * 2, 413, None),
+    ],
+)
+def test_a_batch_in_which_every_alert_failed_is_no_success(
+    rest: httpx2.Client, batch: list[Any], status: int, code: str | None
+) -> None:
+    rest.post(BATCH, json=[{"title": "first", "idempotency_key": "known"}])
+    for body in ({"json": batch}, {"content": lines(*batch), "headers": NDJSON}):
+        answer = rest.post(BATCH, **body)
+        problem = answer.json()
+        assert (answer.status_code, problem["code"]) == (status, code or "request_too_large"), answer.text
+        assert len(problem["results"]) == len(batch)
+        assert all(result["status"] >= 400 and result["code"] for result in problem["results"])
+        assert problem["detail"].startswith(f"None of the {len(batch)} alerts is stored. The first: ")
+
+
+def test_a_batch_of_events_in_which_every_event_failed_is_no_success(rest: httpx2.Client) -> None:
+    media = {"Content-Type": "application/cloudevents-batch+json"}
+    answer = rest.post("/v1/integrations/cloudevents", content=b'[{"id": "1"}, 5]', headers=media)
+    assert (answer.status_code, len(answer.json()["results"])) == (422, 2)
+    assert rest.post("/v1/integrations/cloudevents", content=b"[]", headers=media).json() == {"results": []}
+
+
+def test_what_was_refused_is_counted_for_its_source_as_often_as_it_was(database_url: str) -> None:
+    with serving(database_url) as node, node.rest("shop") as client, node.rest("ann", "audit:read") as auditor:
+        client.post(BATCH, json=[{"title": ""}] * 3)
+
+        def refused() -> bool:
+            return any(one["refused"] == 3 for one in auditor.get("/v1/audit/sources").json()["sources"])
+
+        asyncio.run(eventually(refused))
+
+
+# A key of the batch.
+
+
+def keyed(key: str, **headers: str) -> dict[str, str]:
+    return {"Idempotency-Key": key, "Content-Type": "application/json", **headers}
+
+
+def test_a_batch_with_a_key_is_stored_once(rest: httpx2.Client) -> None:
+    key = uuid.uuid4().hex
+    batch = [{"title": "a"}, {"title": ""}, {"title": "b", "dedup_key": key}, {"title": "c", "idempotency_key": key}]
+    body = json.dumps(batch).encode()
+    first = rest.post(BATCH, content=body, headers=keyed(key))
+    assert [result["status"] for result in results(first)] == [201, 422, 201, 201]
+    assert "idempotency-replayed" not in first.headers
+    for headers, content in (
+        (keyed(key), body),
+        (keyed(key, **{"Content-Encoding": "gzip"}), gzip.compress(body)),
+    ):
+        again = rest.post(BATCH, content=content, headers=headers)
+        assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
+    head = rest.get("/v1/alerts").json()["head"]
+    assert head == first.json()["results"][3]["seq"] or head == first.json()["results"][2]["seq"]
+
+
+@pytest.mark.parametrize("other", [[{"title": "b"}], [{"title": "a"}, {"title": "b"}], [{"title": ""}]])
+def test_a_key_with_another_batch_is_refused_whole(rest: httpx2.Client, other: list[Any]) -> None:
+    key = uuid.uuid4().hex
+    results(rest.post(BATCH, json=[{"title": "a"}], headers={"Idempotency-Key": key}))
+    before = rest.get("/v1/alerts").json()["head"]
+    answer = rest.post(BATCH, json=other, headers={"Idempotency-Key": key})
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_mismatch")
+    assert rest.get("/v1/alerts").json()["head"] == before
+
+
+def test_the_keys_of_batches_single_posts_and_sources_are_separate(lenient: Node, rest: httpx2.Client) -> None:
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    stored = [rest.post("/v1/alerts", json={"title": "a"}, headers=key).json()["seq"]]
+    stored += [results(rest.post(BATCH, json=[{"title": "a"}], headers=key))[0]["seq"]]
+    with lenient.rest("shop") as shop:
+        stored += [results(shop.post(BATCH, json=[{"title": "a"}], headers=key))[0]["seq"]]
+    assert len(set(stored)) == 3
+
+
+def test_a_batch_of_which_nothing_was_stored_gives_its_key_back(rest: httpx2.Client) -> None:
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    assert rest.post(BATCH, json=[{"titel": "a"}], headers=key).status_code == 422
+    assert rest.post(BATCH, content=b"[", headers=keyed(key=key["Idempotency-Key"])).status_code == 400
+    assert [result["status"] for result in results(rest.post(BATCH, json=[{"title": "a"}], headers=key))] == [201]
+
+
+@pytest.mark.parametrize("key", ["", "a\x1fb", "x" * 201])
+def test_a_key_that_cannot_be_one_is_refused(rest: httpx2.Client, key: str) -> None:
+    answer = rest.post(BATCH, json=[{"title": "a"}], headers={"Idempotency-Key": key})
+    assert answer.status_code in {400, 422}
+
+
+async def test_a_batch_that_was_stored_in_part_before_a_crash_is_completed(lenient: Node, rest: httpx2.Client) -> None:
+    key = uuid.uuid4().hex
+    batch = [{"title": f"{key} {number}"} for number in range(5)]
+    first = results(rest.post(BATCH, json=batch, headers={"Idempotency-Key": key}))
+    # As if the node had crashed after it stored three of them: there are no answer and no keys of the others.
+    await lenient.sql("UPDATE idempotency_keys SET answer = NULL WHERE key = $1", f"\x1f{key}")
+    for number in (1, 4):
+        await lenient.sql("DELETE FROM idempotency_keys WHERE key = $1", f"\x1f{key}\x1f{number}")
+    other = rest.post(BATCH, json=[*batch, {"title": "more"}], headers={"Idempotency-Key": key})
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    again = rest.post(BATCH, json=batch, headers={"Idempotency-Key": key})
+    assert [
+        (result.get("replayed", False), result["id"] == before["id"])
+        for result, before in zip(results(again), first, strict=True)
+    ] == [(True, True), (False, False), (True, True), (True, True), (False, False)]
+    assert "idempotency-replayed" not in again.headers
+    third = rest.post(BATCH, json=batch, headers={"Idempotency-Key": key})
+    assert (third.content, third.headers["idempotency-replayed"]) == (again.content, "true")
+
+
+async def test_a_batch_whose_answer_was_not_kept_is_answered_by_what_it_stored(
+    lenient: Node, rest: httpx2.Client
+) -> None:
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    batch = [{"title": "a"}, {"title": "b", "dedup_key": key["Idempotency-Key"]}]
+    first = results(rest.post(BATCH, json=batch, headers=key))
+    await lenient.sql("UPDATE idempotency_keys SET answer = NULL WHERE key = $1", f"\x1f{key['Idempotency-Key']}")
+    again = rest.post(BATCH, json=batch, headers=key)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert results(again) == [result | {"replayed": True} for result in first]
+
+
+def test_the_same_batch_at_once_is_stored_once(lenient: Node) -> None:
+    key = uuid.uuid4().hex
+    batch = [{"title": "at once", "topic": f"at-once-{key[:8]}"} for _ in range(50)]
+
+    async def all_of_them() -> list[httpx2.Response]:
+        async with lenient.http("billing") as client:
+            posts = (client.post(BATCH, json=batch, headers={"Idempotency-Key": key}) for _ in range(8))
+            return await asyncio.gather(*posts)
+
+    answers = asyncio.run(all_of_them())
+    ids = [[result["id"] for result in results(answer)] for answer in answers]
+    assert all(one == ids[0] for one in ids)
+    with lenient.rest() as client:
+        assert len(client.get(f"/v1/alerts?limit=200&topic=at-once-{key[:8]}").json()["alerts"]) == 50
 
 
 def test_a_batch_needs_json_and_the_scope(lenient: Node, rest: httpx2.Client) -> None:

@@ -159,7 +159,8 @@ def test_an_action_takes_no_body(rest: httpx2.Client, action: str) -> None:
     answer = rest.post(path, json={"comment": "fixed"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert rest.get(f"/v1/alerts/{posted['id']}").json()["status"] == "open"
-    for body in ({}, {"json": {}}, {"content": b""}):
+    bodies: list[dict[str, Any]] = [{}, {"json": {}}, {"content": b""}]
+    for body in bodies:
         rest.post(f"/v1/alerts/{posted['id']}/acknowledge")
         assert rest.post(path, **body).status_code == 200
 
