@@ -16,13 +16,14 @@ from service import __version__
 from service.admin import recipient_routes
 from service.admin import routes as admin_routes
 from service.admin.revoker import Revoker
-from service.alerts import action_routes
+from service.alerts import action_routes, resolve_routes
 from service.alerts import routes as alert_routes
 from service.alerts.alert_record import Status
 from service.alerts.committer import Committer
 from service.alerts.dedup import DedupGroups
 from service.alerts.due_alerts import DueAlerts
 from service.alerts.lifecycle import EventKind
+from service.alerts.post_warnings import RecipientDirectory
 from service.alerts.search_index import SearchIndexer
 from service.audit import receipt_routes
 from service.audit import routes as audit_routes
@@ -49,6 +50,7 @@ from service.integrations import routes as integration_routes
 from service.ledger import name_routes
 from service.ledger import routes as ledger_routes
 from service.ledger.flusher import LedgerFlusher
+from service.ledger.recipient_directory import SeenRecipients
 from service.ledger.recorder import LedgerRecorder
 from service.ledger.statements import PRESENCE_CHANNEL
 from service.logs import get_logger
@@ -130,6 +132,7 @@ def _add_routes(app: FastAPI) -> None:
     for router in (
         alert_routes.router,
         action_routes.router,
+        resolve_routes.router,
         ledger_routes.router,
         name_routes.router,
         audit_routes.router,
@@ -187,14 +190,16 @@ class Node:
         self.node_stats = NodeStatsReporter(database, hub, ledger, MessageKey())
         self.dashboard = Dashboard(database, self.node_stats, self.verifier, settings.stream)
 
+        self.dedup_groups = DedupGroups(settings.alerts.dedup_groups)
         self.committer = Committer(
             database,
             settings.storage,
             self.fanout.enqueue_committed,
             ledger.source_stats,
             revocations,
-            DedupGroups(settings.alerts.dedup_groups),
+            self.dedup_groups,
         )
+        self.recipients = SeenRecipients(database, enabled=settings.alerts.warn_of_unknown_recipients)
         self.due_alerts = DueAlerts(database, self.committer)
         self.search_indexer = SearchIndexer(database)
         self.housekeeping = Housekeeping(database, self.flusher, settings)
@@ -232,6 +237,7 @@ class Node:
             self.verifier,
             self.limits,
             self.committer,
+            self.dedup_groups,
             self.hub,
             self.streams,
             self.dashboard,
@@ -240,6 +246,7 @@ class Node:
             *(getattr(self._settings, group) for group in type(self._settings).model_fields),
         )
         parts.add(SourceCounter, self.ledger.source_stats)
+        parts.add(RecipientDirectory, self.recipients)
         return parts
 
     @asynccontextmanager

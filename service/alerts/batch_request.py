@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from service.alerts.ingest import accept, idempotency_key
+from service.alerts.post_warnings import warnings_of
 from service.alerts.queue_items import QueueItem, Stored
 from service.alerts.schemas import BatchItem
 from service.errors import (
@@ -40,9 +41,10 @@ from service.http.request_body import BATCH_VALUES_MAX, parse_json, require_text
 from service.http.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from datetime import datetime
 
+    from service.alerts.post_warnings import RecipientDirectory
     from service.alerts.queue_items import Outcome
     from service.auth.principal import Principal
     from service.events.idempotency import IdempotencyKey
@@ -148,8 +150,13 @@ def read_item(item: Any, principal: Principal, now: datetime, key: IdempotencyKe
     return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert) or key)
 
 
-async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_all: StoreAll) -> BatchResponse:
-    """Store the valid ones of ``items``, and answer each.
+async def store(
+    items: Sequence[Any],
+    read: Callable[[Any], QueueItem],
+    store_all: StoreAll,
+    directory: RecipientDirectory | None = None,
+) -> BatchResponse:
+    """Store the valid ones of ``items``, and answer each; with a ``directory``, warn of unknown recipients.
 
     Raises:
         RequestRefused: the service could not store all of them; the whole batch may be sent again.
@@ -170,14 +177,17 @@ async def store(items: Sequence[Any], read: Callable[[Any], QueueItem], store_al
         raise refusal_of_all
     following, room = iter(outcomes), FAULTS_MAX
     each = [next(following) if isinstance(item, QueueItem) else item for item in checked]
+    unknown: Collection[str] = ()
+    if directory is not None:
+        unknown = await directory.unknown({name for item in valid if item.recipients for name in item.recipients})
     answers: list[bytes] = []
-    for outcome in each:
+    for item, outcome in zip(checked, each, strict=True):
         if turn.is_over:
             await turn.next()
         if isinstance(outcome, RequestRefused) and outcome.errors:
             room -= len(outcome.errors)
             outcome.errors = outcome.errors if room >= 0 else None
-        answers.append(_answer(outcome))
+        answers.append(_answer(item, outcome, unknown))
     refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
     defect = next((outcome for outcome in outcomes if isinstance(outcome, InternalError)), None)
     body = b'{"results":[%b]}' % b",".join(answers)
@@ -220,9 +230,13 @@ def _refusal_of_all(items: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> 
     return next((error for error in errors if isinstance(error, OutcomeUnknown)), errors[0])
 
 
-def _answer(outcome: Outcome) -> bytes:
+def _answer(item: QueueItem | RequestRefused, outcome: Outcome, unknown: Collection[str]) -> bytes:
     if isinstance(outcome, RequestRefused):
         return orjson.dumps(problem_document(outcome))
     assert isinstance(outcome, Stored)  # noqa: S101 - narrows: an item of a batch is a post
-    answer = {"status": 200 if outcome.repeated else 201, "id": outcome.id, "seq": outcome.seq}
-    return orjson.dumps({**answer, "replayed": True} if outcome.replayed else answer)
+    answer: dict[str, Any] = {"status": 200 if outcome.repeated else 201, "id": outcome.id, "seq": outcome.seq}
+    if outcome.replayed:
+        answer["replayed"] = True
+    if unknown and isinstance(item, QueueItem) and (warnings := warnings_of(item.recipients or (), unknown)):
+        answer["warnings"] = warnings
+    return orjson.dumps(answer)

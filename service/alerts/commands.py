@@ -92,6 +92,11 @@ class PostAlert(Command):
         """Whether the same request, sent again, stores nothing twice."""
         return self.key is not None or self.alert.dedup_key is not None
 
+    @property
+    def recipients(self) -> Sequence[str] | None:
+        """Those that it names."""
+        return self.alert.recipients
+
     def lookup(self) -> Lookup:
         """Ask for the alert that it may repeat."""
         identities = (identity,) if (identity := self.alert.dedup_identity) is not None else ()

@@ -1,4 +1,4 @@
-"""Reading alerts: one, or pages, newest first; only those that the bearer may see."""
+"""Reading alerts: one, or pages, newest first; only those that the bearer may look up."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from service.alerts.alert_record import FIELDS, AlertRecord
 from service.alerts.search import read_found
 from service.alerts.search_index import has_attributes
 from service.alerts.tables import alerts
+from service.auth.principal import Scope
 from service.database.base import severity_type
 from service.database.pages import read_page
 from service.events.log import read_head
@@ -72,17 +73,21 @@ def any_topic(topic: ColumnElement[str], patterns: Sequence[str]) -> ColumnEleme
 
 
 def visible_to(principal: Principal) -> ColumnElement[bool]:
-    """Return the condition that ``principal`` may see an alert: the twin of ``auth/authorization.py``."""
-    addressed = func.is_addressed(alerts.c.recipients, literal(principal.subject, Text))
-    return (
-        addressed if principal.topics == EVERY_TOPIC else and_(addressed, any_topic(alerts.c.topic, principal.topics))
-    )
+    """Return the condition that an alert is in the list of ``principal``: the twin of ``auth/authorization.py``.
+
+    With ``alerts:read`` those that it may READ, which are those of its stream; otherwise those that it
+    may LOOK_UP.
+    """
+    theirs: ColumnElement[bool] = alerts.c.source == principal.subject
+    if principal.may(Scope.ALERTS_READ):
+        theirs = func.is_addressed(alerts.c.recipients, literal(principal.subject, Text))
+    return theirs if principal.topics == EVERY_TOPIC else and_(theirs, any_topic(alerts.c.topic, principal.topics))
 
 
 async def list_alerts(
     tx: AsyncConnection, principal: Principal, query: AlertQuery
 ) -> tuple[list[AlertRecord], str | None, Position]:
-    """Return a page of alerts, the cursor of the next one, and the head of the log at that time."""
+    """Return a page of the list of ``principal``, the cursor of the next one, and the head of the log at that time."""
     listed = _listed(principal, query)
     head = await read_head(tx)
     if query.words is None:
@@ -95,7 +100,7 @@ async def list_alerts(
 
 
 def _listed(principal: Principal, query: AlertQuery) -> Select[Any]:
-    """Return the alerts that ``principal`` may see and that pass the filters, whatever their words."""
+    """Return the alerts of the list of ``principal`` that pass the filters, whatever their words."""
     statement = select(*_COLUMNS).where(visible_to(principal))
     if query.topics and "*" not in query.topics:
         statement = statement.where(any_topic(alerts.c.topic, query.topics))

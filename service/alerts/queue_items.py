@@ -18,6 +18,7 @@ from service.events.hash_chain import digest, event_line
 from service.events.log import Event
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from service.alerts.schemas import AlertIn
@@ -92,6 +93,11 @@ class QueueItem:
         """Whether the same request, sent again, stores nothing twice."""
         return True
 
+    @property
+    def recipients(self) -> Sequence[str] | None:
+        """Those that it names."""
+        return None
+
     def conclude(self, outcome: Outcome) -> None:
         """Set the outcome, unless there is one, and wake the request if this is its last item."""
         if self.outcome is not None:
@@ -123,6 +129,11 @@ class PendingAlert(QueueItem):
     def is_repeatable(self) -> bool:
         """Whether the same request, sent again, stores nothing twice."""
         return self.key is not None
+
+    @property
+    def recipients(self) -> Sequence[str] | None:
+        """Those that it names."""
+        return self.alert.recipients
 
     def digest(self, event_id: int) -> bytes:
         """Return the digest of its event in the hash chain."""

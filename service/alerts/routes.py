@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import Field, ValidationError
 
@@ -33,6 +33,7 @@ from service.alerts.fields import (
     topic_patterns,
 )
 from service.alerts.ingest import accept, idempotency_key
+from service.alerts.post_warnings import RecipientDirectory, warnings_of
 from service.alerts.queries import AlertQuery, find_alert, list_alerts
 from service.alerts.queue_items import QueueItem, Stored
 from service.auth.authorization import Operation, authorize
@@ -48,7 +49,7 @@ from service.errors import (
     TopicReserved,
     UnsupportedMedia,
 )
-from service.http.authentication import Bearer, MayRead
+from service.http.authentication import Bearer
 from service.http.charges import charge, settle
 from service.http.fast_route import FastRoute
 from service.http.header_text import header_text
@@ -66,6 +67,7 @@ router = APIRouter(prefix="/v1", tags=["alerts"])
 
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
 _batch_writer = Bearer(Scope.ALERTS_WRITE, limit="write", largest=batch_request.ITEMS_MAX)
+MayLookUp = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, Scope.ALERTS_WRITE, limit="read"))]
 _REPLAYED = {"Idempotency-Replayed": "true"}
 
 
@@ -78,12 +80,17 @@ async def post_alert(request: Request) -> Response:
     source in its group, repeats that one: it is counted there, replaces its title, body, attributes
     and links, and the answer is 200. An alert is refused with 413 if an event of it could be larger
     than `TOCSIN_EVENT_MAX_BYTES`. A token that may not read the alert is answered with its ``id``,
-    ``seq``, ``status`` and ``occurrences``, beside what was sent.
+    ``seq``, ``status`` and ``occurrences``, beside what was sent. Recipients who have never connected
+    are named in ``warnings``.
     """
     principal = await _writer(request)
     alert = await read_model(request, schemas.AlertIn)
     item = accept(alert, principal, datetime.now(UTC), idempotency_key(_key_of(request), alert))
-    return created(principal, await part(request, Committer).store(item), alert)
+    stored = await part(request, Committer).store(item)
+    if alert.recipients is None:
+        return created(principal, stored, alert)
+    unknown = await part(request, RecipientDirectory).unknown(alert.recipients)
+    return created(principal, stored, alert, warnings_of(alert.recipients, unknown))
 
 
 def _key_of(request: Request) -> str | None:
@@ -93,13 +100,18 @@ def _key_of(request: Request) -> str | None:
     return key
 
 
-def created(principal: Principal, stored: Stored, sent: schemas.AlertIn) -> Response:
+def created(
+    principal: Principal, stored: Stored, sent: schemas.AlertIn, warnings: Sequence[dict[str, Any]] = ()
+) -> Response:
     """Answer that an alert is stored, with as much of it as the token may read."""
     headers = {"Location": f"/v1/alerts/{stored.id}"}
     if stored.replayed:
         headers |= _REPLAYED
     status = 200 if stored.repeated else 201
-    return Response(shown.posted(principal, stored, sent), status, headers, "application/json")
+    answer = shown.posted(principal, stored, sent)
+    if warnings:
+        answer = b'%b,"warnings":%b}' % (answer[:-1], orjson.dumps(warnings))
+    return Response(answer, status, headers, "application/json")
 
 
 async def post_batch(request: Request) -> Response:
@@ -121,7 +133,14 @@ async def post_batch(request: Request) -> Response:
     read = partial(batch_request.read_item, principal=principal, now=datetime.now(UTC))
     if key is not None:
         return await _post_once(request, BatchKey.of(principal.subject, key, body), items, read)
-    return batch_response(request, await batch_request.store(items, read, part(request, Committer).store_all))
+    return batch_response(request, await _store(request, items, read))
+
+
+async def _store(
+    request: Request, items: Sequence[Any], read: Callable[[Any], QueueItem]
+) -> batch_request.BatchResponse:
+    store_all, directory = part(request, Committer).store_all, part(request, RecipientDirectory)
+    return await batch_request.store(items, read, store_all, directory)
 
 
 def _is_ndjson(request: Request) -> bool:
@@ -149,9 +168,7 @@ async def _post_once(request: Request, key: BatchKey, items: Sequence[Any], read
     if (first := await key.claim(database)) is not None:
         return Response(first, headers=_REPLAYED, media_type="application/json")
     keys = map(key.of_item, range(len(items)))
-    answer = await batch_request.store(
-        items, lambda item: read(item, key=next(keys)), part(request, Committer).store_all
-    )
+    answer = await _store(request, items, lambda item: read(item, key=next(keys)))
     if answer.refusal is None:
         await key.keep(database, answer.body)
     else:
@@ -243,7 +260,7 @@ def _attributes(value: str) -> dict[str, Any]:
 @router.get("/alerts", response_model=schemas.AlertPage)
 async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: Reads,
-    principal: MayRead,
+    principal: MayLookUp,
     topic: Annotated[list[TopicPattern], listed("topics or patterns; repeat for several")] = [],  # noqa: B006
     severity: Annotated[list[Severity], listed("repeat for several")] = [],  # noqa: B006 - FastAPI copies
     min_severity: Annotated[Severity | None, Query(description="this severity or a more severe one")] = None,
@@ -273,6 +290,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
 ) -> Response:
     """List the alerts that the bearer may see and that match all filters, newest first.
 
+    A token with `alerts:write` and without `alerts:read` lists the alerts that its subject posted.
     `severity` is exact, `min_severity` a lower bound. Of several values of one filter, one must match.
     """
     [before] = decode_cursor(cursor, (int,))
@@ -293,7 +311,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     )
     async with database.transaction(snapshot=True) as tx:
         page, more, head = await list_alerts(tx, principal, query)
-    alerts = [orjson.Fragment(alert.wire_with_seq()) for alert in page]
+    alerts = [orjson.Fragment(shown.looked_up(principal, alert)) for alert in page]
     return Response(
         orjson.dumps({"alerts": alerts, "next": more, "head": head.seq, "cursor": head.cursor}),
         media_type="application/json",
@@ -301,8 +319,11 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
 
 
 @router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertOut, responses=refusals(NotFound))
-async def get_alert(database: Reads, principal: MayRead, alert_id: AlertId) -> Response:
-    """Return one alert."""
+async def get_alert(database: Reads, principal: MayLookUp, alert_id: AlertId) -> Response:
+    """Return one alert that the bearer may see; or, with `alerts:write`, one that its subject posted.
+
+    A token that may not read the alert does not learn who changed its status.
+    """
     async with database.transaction() as tx:
-        alert = authorize(principal, Operation.READ, await find_alert(tx, alert_id))
-    return Response(alert.wire_with_seq(), media_type="application/json")
+        alert = authorize(principal, Operation.LOOK_UP, await find_alert(tx, alert_id))
+    return Response(shown.looked_up(principal, alert), media_type="application/json")

@@ -147,7 +147,20 @@ class AlertOut(AlertShown):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_ALERT, "seq": 4711}]})
 
+    status_by: str | None = Field(  # type: ignore[assignment] # null over REST only
+        description="who changed the status last; null: not for a source that may not read the alert"
+    )
     seq: int = Field(description="its position in the log: the event that created it")
+
+
+class PostWarning(BaseModel):
+    """Something about an alert that was stored, and may not be what its source meant."""
+
+    pointer: str = Field(description="the JSON pointer of what it is about, such as `/recipients/0`")
+    detail: str = Field(description="what it is, for people")
+
+
+_WARNINGS = "of a post: what may not be as it was meant, such as a recipient whom nobody knows; absent: nothing"
 
 
 def _requiring(*names: str, example: dict[str, Any]) -> ConfigDict:
@@ -168,6 +181,27 @@ class AlertAnswer(AlertOut):
     """
 
     model_config = _requiring("id", "seq", "status", "occurrences", example={**_ALERT, "seq": 4711})
+
+    warnings: list[PostWarning] = Field(default_factory=list, description=_WARNINGS)
+
+
+class ResolveIn(BaseModel):
+    """The alerts to resolve: those that the source, or its group, posted with this key."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"dedup_key": "acceptance/X", "topic": "payments.eu"}]}
+    )
+
+    dedup_key: Key
+    topic: Topic | None = Field(None, description="those of this topic; null: of every topic that the token covers")
+
+
+class ResolveOut(BaseModel):
+    """How many alerts were resolved."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"resolved": 1}]})
+
+    resolved: int = Field(description="0: none was unresolved")
 
 
 class CommentIn(BaseModel):
@@ -285,6 +319,7 @@ class BatchResult(BaseModel):
     seq: int | None = None
     replayed: bool = Field(default=False, description="the idempotency key was known: nothing new was stored")
     code: str | None = Field(None, description="why it is refused: the `code` of a problem")
+    warnings: list[PostWarning] = Field(default_factory=list, description=_WARNINGS)
 
 
 _BATCH_ANSWER: dict[str, Any] = {"results": [{"status": 201, "id": _ALERT["id"], "seq": 4711}]}

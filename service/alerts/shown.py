@@ -1,7 +1,8 @@
 """What an answer shows of an alert: all of it only to a token that may read it.
 
 Whoever may not is shown the ``id``, ``seq``, ``status`` and ``occurrences`` of an alert that it posted
-or acted on, beside what it sent itself.
+or acted on, beside what it sent itself. A source that looks up what it posted is shown all but who
+changed the status.
 """
 
 from __future__ import annotations
@@ -40,6 +41,13 @@ def posted(principal: Principal, stored: Stored, sent: AlertIn) -> bytes:
     if "links" in own:
         own["links"] = [vars(link) for link in sent.links]
     return encode({**own, **_summary_of(alert), "seq": stored.seq})
+
+
+def looked_up(principal: Principal, alert: AlertRecord) -> bytes:
+    """Return the JSON of an alert that ``principal`` may look up."""
+    if may_read(principal, alert) or alert.status_by == principal.subject:
+        return alert.wire_with_seq()
+    return encode({**orjson.loads(alert.wire_with_seq()), "status_by": None})
 
 
 def acted_on(principal: Principal, stored: Stored) -> bytes:

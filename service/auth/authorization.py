@@ -5,6 +5,8 @@ operation      allowed with                                  of the alerts
 =============  ============================================  ======================================
 POST           ``alerts:write``                              whose topic is not reserved
 READ           ``alerts:read``                               that the bearer may see
+LOOK_UP        ``alerts:read``                               that the bearer may see
+               ``alerts:write``                              that its subject posted
 MANAGE         ``alerts:manage``                             that the bearer may see
 RESOLVE        ``alerts:manage``                             that the bearer may see
                ``alerts:write``                              that its subject posted
@@ -15,6 +17,9 @@ AUDIT          ``audit:read``                                all
 
 Always only within the token's topics, also on what its own subject posted. The bearer may see an
 alert that is addressed to everybody, or to its subject among others.
+
+LOOK_UP is to read the alert itself, and READ also what people did about it: who changed its status, the
+comments, the stream. A source looks up what it posted, also where that is for others.
 
 A refusal does not say whether there is an alert that the token may not read. A token with neither
 ``alerts:read`` nor ``alerts:manage`` is answered the same for every alert that it may not resolve.
@@ -42,6 +47,7 @@ class Operation(Enum):
 
     POST = auto()
     READ = auto()
+    LOOK_UP = auto()
     MANAGE = auto()
     RESOLVE = auto()
     SEE_RECEIPTS = auto()
@@ -78,6 +84,7 @@ class AlertFacts(NamedTuple):
 _SUFFICIENT = {
     Operation.POST: (Scope.ALERTS_WRITE,),
     Operation.READ: (Scope.ALERTS_READ,),
+    Operation.LOOK_UP: (Scope.ALERTS_READ, Scope.ALERTS_WRITE),
     Operation.MANAGE: (Scope.ALERTS_MANAGE,),
     Operation.RESOLVE: (Scope.ALERTS_MANAGE, Scope.ALERTS_WRITE),
     Operation.SEE_RECEIPTS: (Scope.ALERTS_MANAGE, Scope.AUDIT_READ),
@@ -152,9 +159,11 @@ def _may(principal: Principal, operation: Operation, alert: Authorizable, own_so
     match operation:
         case Operation.RESOLVE if is_own and principal.may(Scope.ALERTS_WRITE):
             return True
+        case Operation.LOOK_UP if alert.source == principal.subject and principal.may(Scope.ALERTS_WRITE):
+            return True
         case Operation.SEE_RECEIPTS | Operation.AUDIT if principal.may(Scope.AUDIT_READ):
             return True
-        case Operation.READ:
+        case Operation.READ | Operation.LOOK_UP:
             scope = Scope.ALERTS_READ
         case Operation.MANAGE | Operation.RESOLVE | Operation.SEE_RECEIPTS:
             scope = Scope.ALERTS_MANAGE

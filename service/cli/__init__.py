@@ -25,6 +25,7 @@ app = LazyGroup(
         "migrate": ("service.cli.migrate", "Bring the schema of the database up to date."),
         "token": ("service.cli.token", "Print a token and nothing else."),
         "send": ("service.cli.send", "Post an alert and print its id and its seq."),
+        "resolve": ("service.cli.resolve", "Resolve what the token's subject sent with a dedup key."),
         "tail": ("service.cli.tail", "Print events as they happen, until Ctrl-C."),
         "people": ("service.cli.people", "Deactivate a recipient who leaves, or reactivate one who is back."),
         "sql": ("service.cli.sql", "Open psql on the database that the service uses."),

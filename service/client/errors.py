@@ -33,8 +33,8 @@ class ErrorResponse(ClientError):
     """The service answered with an error.
 
     ``code`` is stable, to program against; None means that the answer was not the service's.
-    ``errors`` lists single faults, each with ``pointer`` and ``detail``. ``retry_after`` is in
-    seconds.
+    ``errors`` lists single faults, each with ``pointer`` and ``detail``, ``results`` those of a batch
+    of which no alert was stored. ``retry_after`` is in seconds.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any], retry_after: float | None = None) -> None:
@@ -43,6 +43,7 @@ class ErrorResponse(ClientError):
         self.code = code if isinstance(code, str) else None
         self.detail = detail if isinstance(detail, str) else f"HTTP status {status}"
         self.errors: list[dict[str, str]] = problem.get("errors") or []
+        self.results: list[dict[str, Any]] = problem.get("results") or []
         self.retry_after = retry_after
         super().__init__(f"{self.detail} ({self.code or status})")
 

@@ -97,13 +97,21 @@ class Posted:
     """Where an alert stands in the log.
 
     ``replayed``: this post had been stored before. ``repeated``: it repeated an open alert with the
-    same ``dedup_key``, to which ``id`` belongs.
+    same ``dedup_key``, to which ``id`` belongs. ``warnings``: what may not be as it was meant, such as
+    a recipient who has never connected.
     """
 
     id: str
     seq: int
     replayed: bool = False
     repeated: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any], *, replayed: bool, repeated: bool) -> Posted:
+        """Read an answer of the service."""
+        warnings = tuple(f"{warning['pointer']}: {warning['detail']}" for warning in answer.get("warnings", ()))
+        return cls(answer["id"], answer["seq"], replayed=replayed, repeated=repeated, warnings=warnings)
 
 
 class RetryingPost:
@@ -140,7 +148,7 @@ class RetryingPost:
         reply = await self._call("/v1/alerts", _encode(alert), {"Idempotency-Key": key})
         answer = reply.json()
         replayed = reply.headers.get("idempotency-replayed") == "true"
-        return Posted(answer["id"], answer["seq"], replayed=replayed, repeated=reply.status == 200)  # noqa: PLR2004
+        return Posted.of(answer, replayed=replayed, repeated=reply.status == 200)  # noqa: PLR2004
 
     async def post_batch(self, alerts: Iterable[NewAlert]) -> list[Posted]:
         """Post many alerts in as many requests as they need, and retry those that were not stored.
@@ -164,6 +172,18 @@ class RetryingPost:
             raise BatchRefused([result for result in results if result is not None])
         return stored
 
+    async def resolve(self, dedup_key: str, topic: str | None) -> int:
+        """Resolve the alerts with a key, and return how many there were; it may be done any number of times.
+
+        Raises:
+            ErrorResponse: the service refused it, the last time.
+            Unreachable: no answer came in the time for retries.
+
+        """
+        fields = {"dedup_key": dedup_key, "topic": topic}
+        resolved: int = (await self._call("/v1/alerts/resolve", _encode(fields), {})).json()["resolved"]
+        return resolved
+
     async def change_recipient(self, recipient: str, action: str, fields: Mapping[str, Any]) -> Activation:
         """Deactivate or reactivate a recipient; it may be done any number of times.
 
@@ -182,9 +202,9 @@ class RetryingPost:
         failures = 0
         while chunk:
             body = b"[" + b",".join(items[index] for index in chunk) + b"]"
-            reply = await self._call("/v1/alerts/batch", body, {})
+            answers = await self._call_batch(body)
             again = []
-            for index, answer in zip(chunk, reply.json()["results"], strict=True):
+            for index, answer in zip(chunk, answers, strict=True):
                 results[index] = _read_result(answer)
                 if answer["status"] in TRANSIENT:
                     again.append(index)
@@ -195,6 +215,17 @@ class RetryingPost:
                 return
             if chunk:
                 await self._sleep(pause)
+
+    async def _call_batch(self, body: bytes) -> list[dict[str, Any]]:
+        """Post a batch, and return the result of each alert, also where none was stored."""
+        try:
+            reply = await self._call("/v1/alerts/batch", body, {})
+        except ErrorResponse as error:
+            if not error.results:
+                raise
+            return error.results
+        results: list[dict[str, Any]] = reply.json()["results"]
+        return results
 
     async def _call(self, path: str, content: bytes, headers: Mapping[str, str]) -> Reply:
         """Call until there is a successful reply, and return it."""
@@ -228,7 +259,7 @@ def _read_result(answer: dict[str, Any]) -> Posted | ErrorResponse:
     if "seq" not in answer:
         return ErrorResponse.of(answer["status"], answer)
     replayed = bool(answer.get("replayed"))
-    return Posted(answer["id"], answer["seq"], replayed=replayed, repeated=answer["status"] == 200)  # noqa: PLR2004
+    return Posted.of(answer, replayed=replayed, repeated=answer["status"] == 200)  # noqa: PLR2004
 
 
 def _chunks(items: Sequence[bytes]) -> Iterator[list[int]]:

@@ -74,6 +74,18 @@ class Client:
         """
         return run(self._new_post().post_batch(alerts))
 
+    def resolve(self, dedup_key: str, *, topic: str | None = None) -> int:
+        """Resolve what this source posted with a key, and return how many alerts that were.
+
+        Without a ``topic``, in every topic. It may be done any number of times.
+
+        Raises:
+            ErrorResponse: the service refused it, the last time.
+            Unreachable: no answer came in the time for retries.
+
+        """
+        return run(self._new_post().resolve(dedup_key, topic))
+
     def deactivate(self, recipient: str, *, reason: str | None = None, unknown: bool = False) -> Activation:
         """Deactivate a recipient who leaves; the token needs the scope ``admin``.
 

@@ -359,12 +359,15 @@ class RetentionSettings(_Group):
 
 
 class AlertSettings(_Group):
-    """How alerts repeat one another."""
+    """How alerts repeat one another, and what their sources learn."""
 
     dedup_groups: SourceGroups = {}
     """Groups of sources that share their dedup keys, such as ``payments=billing,checkout;
     infra=prometheus,blackbox``: a group is a name and the ``sub`` of each source, which is in one group
     at most. Any other source repeats, and resolves by key, its own alerts only."""
+    warn_of_unknown_recipients: bool = True
+    """Whether the answer to a post names those of its recipients who have never connected. So a token with
+    ``alerts:write`` alone learns whether a name that it sends exists here."""
 
 
 class IntegrationSettings(_Group):

@@ -67,6 +67,14 @@ class Model:
     def reads(self, token: Token, alert: ModelAlert) -> bool:
         return token.has("alerts:read") and self.sees(token, alert)
 
+    def looks_up(self, token: Token, alert: ModelAlert) -> bool:
+        """Say whether a token shows an alert to its bearer, who may be its source."""
+        is_own = token.has("alerts:write") and alert.source == token.subject and token.covers(alert.topic)
+        return is_own or self.reads(token, alert)
+
+    def lists(self, token: Token, alert: ModelAlert) -> bool:
+        return self.reads(token, alert) if token.has("alerts:read") else self.looks_up(token, alert)
+
     def share(self, source: str, other: str) -> bool:
         return source == other or any({source, other} <= group for group in self.groups)
 
@@ -99,6 +107,11 @@ class Model:
         if not token.has("alerts:read"):
             return 403
         return 200 if alert is not None and self.sees(token, alert) else 404
+
+    def look_up(self, token: Token, alert: ModelAlert | None) -> int:
+        if not token.has("alerts:read", "alerts:write"):
+            return 403
+        return 200 if alert is not None and self.looks_up(token, alert) else 404
 
     def receipts(self, token: Token, alert: ModelAlert | None) -> int:
         if not token.has("alerts:manage", "audit:read"):
@@ -151,13 +164,15 @@ class Model:
         posted = {"dedup_key": alert.key, "topic": alert.topic, "recipients": alert.recipients}
         return self.repeated_by(alert.source, posted) is not None
 
-    def resolve_key(self, token: Token, topic: str, key: str) -> int:
+    def resolve_key(self, token: Token, topic: str | None, key: str) -> int:
         """Resolve the alerts that the source, or its group, knows by a key, and return how many."""
         found = [
             alert
             for alert in self.alerts
             if alert.is_unresolved
-            and (alert.key, alert.topic) == (key, topic)
+            and alert.key == key
+            and topic in (None, alert.topic)
+            and token.covers(alert.topic)
             and self.share(alert.source, token.subject)
         ]
         for alert in found:

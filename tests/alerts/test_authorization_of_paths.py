@@ -129,6 +129,7 @@ class Trial:
         sent = repr(content)
         for alert in self.model.alerts:
             may_show = self.model.reads(bearer, alert) or (audits and bearer.covers(alert.topic)) or alert.title in sent
+            may_show = may_show or (method == "GET" and self.model.looks_up(bearer, alert))
             assert may_show or alert.title not in answer.text, (bearer, alert, path, answer.text)
         return answer
 
@@ -142,11 +143,15 @@ class Trial:
                     path=chance.choice(PATHS),
                     topic=chance.choice([*TOPICS[:3] * 3, *TOPICS[3:]]),
                     people=chance.choice(PEOPLE),
-                    key=chance.choice([None, "k", "l"]),
+                    key=chance.choice([None, f"{self.name}k", f"{self.name}l"]),
                     is_once=chance.random() < 0.3,
                 )
             case "resolve":
-                self.resolve_key(bearer, chance.choice(TOPICS), chance.choice(["k", "l", "m"]))
+                key, path = f"{self.name}{chance.choice('klm')}", chance.choice(["everywhere", "alertmanager", "topic"])
+                if path == "everywhere":
+                    self.resolve_key_everywhere(bearer, key)
+                else:
+                    self.resolve_key(bearer, chance.choice(TOPICS), key, of_alertmanager=path == "alertmanager")
             case "act":
                 self.act(bearer, chance.choice(["acknowledge", "resolve", "reopen"]), alert)
             case "comment":
@@ -170,7 +175,7 @@ class Trial:
         if people is not None and path in ("single", "batch"):
             sent["recipients"] = people
         if key is not None or path == "alertmanager":
-            sent["dedup_key"] = key or "m"
+            sent["dedup_key"] = key or f"{self.name}m"
         refused = self.model.post(bearer, sent["topic"])
         status, code, body = self.send(bearer, path, sent, once)
         if refused is not None:
@@ -270,15 +275,27 @@ class Trial:
         if not (first.was_created and bearer.covers(first.alert.topic)):
             self._check_shown(bearer, first.alert, body, {*sent, *CHOSEN})
 
-    def resolve_key(self, bearer: Token, topic: str, key: str) -> None:
+    def resolve_key(self, bearer: Token, topic: str, key: str, *, of_alertmanager: bool) -> None:
         """Resolve by a key."""
         topic = topic.format(self.name)
-        answer = self.notify(bearer, "resolved", topic, key)
+        if of_alertmanager:
+            answer = self.notify(bearer, "resolved", topic, key)
+        else:
+            answer = self.request(bearer, "POST", "/v1/alerts/resolve", json={"dedup_key": key, "topic": topic})
         if (refused := self.model.post(bearer, topic)) is not None:
             assert (answer.status_code, answer.json()["code"]) == (403, refused)
         else:
             resolved = self.model.resolve_key(bearer, topic, key)
             assert answer.json()["resolved"] == resolved, (bearer, topic, key, self.model.alerts)
+
+    def resolve_key_everywhere(self, bearer: Token, key: str) -> None:
+        """Resolve by a key, in all topics."""
+        answer = self.request(bearer, "POST", "/v1/alerts/resolve", json={"dedup_key": key})
+        if not bearer.has("alerts:write"):
+            assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+        else:
+            resolved = self.model.resolve_key(bearer, None, key)
+            assert answer.json() == {"resolved": resolved}, (bearer, key, self.model.alerts)
 
     # Acting and looking.
 
@@ -303,9 +320,22 @@ class Trial:
         """Read an alert, or what is known of it."""
         path = f"/v1/alerts/{alert.id if alert else uuid.uuid4()}"
         path = {"get": path, "audit": path.replace("/v1", "/v1/audit")}.get(what, f"{path}/{what}")
-        rule = {"deliveries": self.model.receipts, "receipts": self.model.receipts, "audit": self.model.audit}
+        rule = {
+            "get": self.model.look_up,
+            "deliveries": self.model.receipts,
+            "receipts": self.model.receipts,
+            "audit": self.model.audit,
+        }
         answer = self.request(bearer, "GET", path)
         assert answer.status_code == rule.get(what, self.model.read)(bearer, alert), (bearer, what, alert, answer.text)
+        if what == "get" and alert is not None and answer.status_code == 200:
+            self._check_looked_up(bearer, alert, answer.json())
+
+    def _check_looked_up(self, bearer: Token, alert: ModelAlert, shown: dict[str, Any]) -> None:
+        """Compare an alert with the model; who acted on it is not for a source that may not read it."""
+        is_shown = self.model.reads(bearer, alert) or alert.status_by == bearer.subject
+        assert (shown["id"], shown["title"], shown["status"]) == (alert.id, alert.title, alert.status), (bearer, alert)
+        assert shown["status_by"] == (alert.status_by if is_shown else None), (bearer, alert)
 
     def see(self, bearer: Token, alert: ModelAlert | None, *, on_stream: bool) -> None:
         """Report that an alert was seen."""
@@ -341,13 +371,16 @@ class Trial:
 
     def check_lists(self, bearer: Token) -> None:
         """Compare what lists show."""
-        expected = {alert.id for alert in self.model.alerts if self.model.sees(bearer, alert)}
+        expected = {alert.id: alert for alert in self.model.alerts if self.model.lists(bearer, alert)}
         for query in ({}, {"q": "secret"}, {"source": SUBJECTS}, {"topic": f"{self.name}.*"}):
             answer = self.request(bearer, "GET", "/v1/alerts", params={"limit": 200, **query})
-            if not bearer.has("alerts:read"):
+            if not bearer.has("alerts:read", "alerts:write"):
                 assert answer.status_code == 403
-            else:
-                assert self._own(alert["id"] for alert in answer.json()["alerts"]) == expected, (bearer, query)
+                continue
+            found = {alert["id"]: alert for alert in answer.json()["alerts"]}
+            assert self._own(found) == {*expected}, (bearer, query)
+            for alert_id, alert in expected.items():
+                self._check_looked_up(bearer, alert, found[alert_id])
         answer = self.request(bearer, "GET", "/v1/audit/unreceived", params={"topic": f"{self.name}.*"})
         assert answer.status_code == (200 if bearer.has("audit:read") else 403)
         answer = self.request(bearer, "GET", "/v1/audit/connections", params={"limit": 1})
