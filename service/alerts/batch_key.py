@@ -39,7 +39,12 @@ _CLAIM = text(
     RETURNING request_hash = :hash AS is_same, answer::text AS answer
     """
 )
-_KEEP = text("UPDATE idempotency_keys SET answer = CAST(:answer AS json) WHERE source = :source AND key = :key")
+_KEEP = text(
+    """
+    UPDATE idempotency_keys SET answer = CAST(:answer AS json)
+    WHERE source = :source AND key = :key AND answer IS NULL
+    """
+)
 _RELEASE = text("DELETE FROM idempotency_keys WHERE source = :source AND key = :key AND answer IS NULL")
 
 
@@ -72,7 +77,7 @@ class BatchKey(NamedTuple):
         return row.answer.encode() if row.answer is not None else None
 
     async def keep(self, database: Database, answer: bytes) -> None:
-        """Keep the answer, JSON."""
+        """Keep the answer, JSON, unless the same batch was answered meanwhile."""
         await self._execute(database, _KEEP, answer=answer.decode())
 
     async def release(self, database: Database) -> None:

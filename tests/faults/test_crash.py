@@ -62,3 +62,33 @@ async def test_a_node_killed_under_load_loses_nothing_and_its_ledger_claims_noth
 async def node_lost(node: Process) -> bool:
     rows = await node.sql("SELECT count(*) FROM nodes WHERE ended_at IS NOT NULL")
     return bool(rows[0][0])
+
+
+async def test_a_batch_that_a_crash_interrupts_is_stored_once_when_it_is_sent_again(
+    start: Callable[..., Process],
+) -> None:
+    settings = {**UNLIMITED, "TOCSIN_COMMIT_BATCH_SIZE": "2"}
+    node = start(**settings)
+    batch = [{"title": "repeated", "dedup_key": "k"}] * 300 + [{"title": f"alert {number}"} for number in range(600)]
+    key = {"Idempotency-Key": "nightly"}
+
+    async def stored() -> list[str]:
+        return [row[0] for row in await node.sql("SELECT title FROM alerts ORDER BY title")]
+
+    async with node.http() as client:
+        posting = asyncio.create_task(client.post("/v1/alerts/batch", json=batch, headers=key))
+        await eventually(stored)
+        node.kill()
+        await asyncio.gather(posting, return_exceptions=True)
+    await asyncio.to_thread(start, urlsplit(node.base).port, **settings)
+    async with node.http() as client:
+        first = await client.post("/v1/alerts/batch", json=batch, headers=key)
+        again = await client.post("/v1/alerts/batch", json=batch, headers=key)
+        other = await client.post("/v1/alerts/batch", json=batch[1:], headers=key)
+    assert {result["status"] for result in first.json()["results"]} <= {200, 201}
+    assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
+    assert other.status_code == 422
+    titles = await stored()
+    assert len(titles) == len(set(titles)) == 601
+    [[occurrences]] = await node.sql("SELECT occurrences FROM alerts WHERE dedup_key IS NOT NULL")
+    assert occurrences == 300
