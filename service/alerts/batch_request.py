@@ -71,7 +71,8 @@ class BatchResponse(NamedTuple):
     """The answer to a batch, as JSON, how many of its items were refused, and the first 500 of them.
 
     ``refusal`` is what the batch is refused with if none of its items was stored; ``is_replayed``: it
-    stored nothing, and all that was not refused was stored before.
+    stored nothing, and all that was not refused was stored before; ``is_final``: the same batch, sent
+    again, would not be answered otherwise for a reason that passes.
     """
 
     body: bytes
@@ -79,6 +80,7 @@ class BatchResponse(NamedTuple):
     defect: InternalError | None
     refusal: RequestRefused | None
     is_replayed: bool
+    is_final: bool
 
 
 def split(body: bytes, *, lines: bool) -> Sequence[Any]:
@@ -192,7 +194,9 @@ async def store(
     defect = next((outcome for outcome in outcomes if isinstance(outcome, InternalError)), None)
     body = b'{"results":[%b]}' % b",".join(answers)
     is_replayed = all(outcome.replayed for outcome in outcomes if isinstance(outcome, Stored))
-    return BatchResponse(body, refused, defect, _refusal_of_every(each, answers), is_replayed=is_replayed)
+    is_final = defect is None and not any(isinstance(outcome, TokenRevoked) for outcome in outcomes)
+    of_every = _refusal_of_every(each, answers)
+    return BatchResponse(body, refused, defect, of_every, is_replayed=is_replayed, is_final=is_final)
 
 
 def _refusal_of_every(outcomes: Sequence[Outcome], answers: Sequence[bytes]) -> RequestRefused | None:

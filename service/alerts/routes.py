@@ -85,7 +85,7 @@ async def post_alert(request: Request) -> Response:
     """
     principal = await _writer(request)
     alert = await read_model(request, schemas.AlertIn)
-    item = accept(alert, principal, datetime.now(UTC), idempotency_key(_key_of(request), alert))
+    item = accept(alert, principal, datetime.now(UTC), idempotency_key(key_of(request), alert))
     stored = await part(request, Committer).store(item)
     if alert.recipients is None:
         return created(principal, stored, alert)
@@ -93,7 +93,13 @@ async def post_alert(request: Request) -> Response:
     return created(principal, stored, alert, warnings_of(alert.recipients, unknown))
 
 
-def _key_of(request: Request) -> str | None:
+def key_of(request: Request) -> str | None:
+    """Return the ``Idempotency-Key`` of a request, if it has one.
+
+    Raises:
+        InvalidRequest, MalformedRequest: it cannot be one.
+
+    """
     key = request.headers.get("idempotency-key")
     if key is not None and not is_subject(key := header_text("idempotency-key", key)):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable characters.")
@@ -126,7 +132,7 @@ async def post_batch(request: Request) -> Response:
     """
     principal = await _batch_writer(request)
     lines = _is_ndjson(request)
-    key = _key_of(request)
+    key = key_of(request)
     body = await read_body(request, max_bytes=part(request, ServerSettings).batch_max_bytes)
     items = batch_request.split(body, lines=lines)
     charge(request, "write", principal.subject, len(items))
@@ -169,10 +175,10 @@ async def _post_once(request: Request, key: BatchKey, items: Sequence[Any], read
         return Response(first, headers=_REPLAYED, media_type="application/json")
     keys = map(key.of_item, range(len(items)))
     answer = await _store(request, items, lambda item: read(item, key=next(keys)))
-    if answer.refusal is None:
-        await key.keep(database, answer.body)
-    else:
+    if answer.refusal is not None:
         await key.release(database)
+    elif answer.is_final:
+        await key.keep(database, answer.body)
     return batch_response(request, answer, _REPLAYED if answer.is_replayed else None)
 
 
@@ -198,7 +204,7 @@ _BATCH_LINES = """\
 {"title": "Card acceptance below 80 %", "topic": "payments.eu", "idempotency_key": "acceptance-1"}
 {"title": "Disk is full", "severity": "error"}
 """
-_IDEMPOTENCY_KEY = {
+IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
@@ -222,7 +228,7 @@ fast_routes = [
             **refusals(*_STORING),
         },
         openapi_extra=fast_operation(
-            {"application/json": {"schema": schema_of(schemas.AlertIn)}}, parameters=[_IDEMPOTENCY_KEY]
+            {"application/json": {"schema": schema_of(schemas.AlertIn)}}, parameters=[IDEMPOTENCY_KEY]
         ),
     ),
     FastRoute(
@@ -243,7 +249,7 @@ fast_routes = [
                     "example": _BATCH_LINES,
                 },
             },
-            parameters=[_IDEMPOTENCY_KEY],
+            parameters=[IDEMPOTENCY_KEY],
         ),
     ),
 ]

@@ -22,7 +22,8 @@ LOOK_UP is to read the alert itself, and READ also what people did about it: who
 comments, the stream. A source looks up what it posted, also where that is for others.
 
 A refusal does not say whether there is an alert that the token may not read. A token with neither
-``alerts:read`` nor ``alerts:manage`` is answered the same for every alert that it may not resolve.
+``alerts:read`` nor ``alerts:manage`` is answered the same for every alert that it may not resolve, or
+look up.
 
 Where SQL decides, for lists and for what the ledger records, its twins are ``visible_to``
 (``alerts/queries.py``) and ``event_matches`` (``alembic/sql/event_filter.sql``); property tests
@@ -120,6 +121,8 @@ def refusal(
         return None
     if not any(map(principal.may, _SUFFICIENT[operation])):
         return scope_missing(principal, _SUFFICIENT[operation])
+    if operation is Operation.LOOK_UP and not principal.may(Scope.ALERTS_READ):
+        return scope_missing(principal, _SUFFICIENT[Operation.READ])
     may_know = not principal.may(Scope.ALERTS_READ) or (alert is not None and _sees(principal, alert))
     if operation is Operation.RESOLVE and not principal.may(Scope.ALERTS_MANAGE) and may_know:
         return ScopeMissing(

@@ -16,10 +16,10 @@ from service.alerts import batch_request, schemas
 from service.alerts.commands import PostAlert, ResolveByDedupKey
 from service.alerts.committer import Committer
 from service.alerts.fields import VISIBLE_PATTERN
-from service.alerts.ingest import RoomForAlert, accept
+from service.alerts.ingest import RoomForAlert, accept, idempotency_key
 from service.alerts.late_posts import Occurrence
 from service.alerts.queue_items import KeyResolved, Outcome, PendingAlert, Stored
-from service.alerts.routes import batch_response, created
+from service.alerts.routes import IDEMPOTENCY_KEY, batch_response, created, key_of
 from service.auth.authorization import AlertFacts, Operation, refusal
 from service.auth.principal import Principal, Scope
 from service.errors import (
@@ -132,11 +132,14 @@ def _accept_event(event: Any, principal: Principal, now: datetime, room: RoomFor
 
 
 async def post_apprise(request: Request) -> Response:
-    """Store what Apprise's `json://` and `jsons://` post as an alert, and push it."""
+    """Store what Apprise's `json://` and `jsons://` post as an alert, and push it.
+
+    An `Idempotency-Key` does what it does at `POST /v1/alerts`.
+    """
     principal = await _writer(request)
     alert = apprise.read(await read_json(request, max_bytes=_max_bytes(request)))
     alert = sanitize.fit(alert, _room(request, principal), partial(sanitize.attributes, alert.attributes))
-    item = accept(alert, principal, datetime.now(UTC))
+    item = accept(alert, principal, datetime.now(UTC), idempotency_key(key_of(request), alert))
     return created(principal, await part(request, Committer).store(item), alert)
 
 
@@ -375,11 +378,11 @@ fast_routes = [
         status_code=201,
         response_model=schemas.AlertAnswer,
         responses={
-            201: {"description": "It is stored.", "headers": headers("Location")},
+            201: {"description": "It is stored.", "headers": headers("Location", "Idempotency-Replayed")},
             200: {"description": "It repeated an alert.", "model": schemas.AlertAnswer},
-            **refusals(TopicForbidden, TopicReserved, Overloaded, OutcomeUnknown),
+            **refusals(TopicForbidden, TopicReserved, IdempotencyMismatch, Overloaded, OutcomeUnknown),
         },
-        openapi_extra=fast_operation({"application/json": _NOTIFICATION}),
+        openapi_extra=fast_operation({"application/json": _NOTIFICATION}, parameters=[IDEMPOTENCY_KEY]),
     ),
     FastRoute(
         "/v1/integrations/alertmanager",

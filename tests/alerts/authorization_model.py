@@ -109,9 +109,9 @@ class Model:
         return 200 if alert is not None and self.sees(token, alert) else 404
 
     def look_up(self, token: Token, alert: ModelAlert | None) -> int:
-        if not token.has("alerts:read", "alerts:write"):
-            return 403
-        return 200 if alert is not None and self.looks_up(token, alert) else 404
+        if alert is not None and self.looks_up(token, alert):
+            return 200
+        return 404 if token.has("alerts:read") else 403
 
     def receipts(self, token: Token, alert: ModelAlert | None) -> int:
         if not token.has("alerts:manage", "audit:read"):

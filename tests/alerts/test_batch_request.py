@@ -21,6 +21,7 @@ from service.errors import (
     OutcomeUnknown,
     RequestRefused,
     RequestTooLarge,
+    TokenRevoked,
 )
 from service.http import problems
 from service.http.request_body import BATCH_VALUES_MAX
@@ -258,3 +259,11 @@ async def test_an_alert_that_can_never_be_stored_does_not_hold_up_the_others() -
 
 async def test_a_batch_of_which_nothing_is_right_is_answered() -> None:
     assert [result["status"] for result in await answers([{"title": ""}])] == [422]
+
+
+async def test_a_batch_is_answered_for_good_unless_one_of_its_alerts_may_be_stored_later() -> None:
+    for refusal, is_final in ((InternalError("defect"), False), (TokenRevoked("revoked"), False), (None, True)):
+        outcomes: list[Outcome] = [Stored(uuid7(), 1, b"{}"), *([refusal] if refusal is not None else [])]
+        items = [{"title": "a"}, {"title": "b"}, {"title": ""}]
+        response = await batch_request.store(items, read, Committed(outcomes).store_all)
+        assert (response.is_final, response.refusal) == (is_final, None)

@@ -160,10 +160,11 @@ def test_a_source_looks_up_nothing_that_others_posted(lenient: Node, shop: httpx
         assert [alert["id"] for alert in depot.get(f"/v1/alerts?topic={key}").json()["alerts"]] == [other["id"]]
     for alert_id in (other["id"], "01a1fd87-65c3-71a6-ba06-3929d3197295"):
         answer = shop.get(f"/v1/alerts/{alert_id}")
-        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+        assert answer.json()["detail"].startswith("This requires a token with the scope alerts:read.")
     assert shop.get(f"/v1/alerts?topic={key}").json()["alerts"] == []
     with lenient.rest("depot", WRITE, topics=["elsewhere"]) as narrow:
-        assert narrow.get(f"/v1/alerts/{other['id']}").status_code == 404
+        assert narrow.get(f"/v1/alerts/{other['id']}").status_code == 403
 
 
 def test_a_source_that_reads_looks_up_what_it_posted_for_others_and_lists_what_is_for_it(

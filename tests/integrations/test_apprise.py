@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -115,3 +116,14 @@ def test_a_title_or_a_message_must_be_text() -> None:
     for payload in ({"title": 7}, {"message": {"a": 1}}, {"title": " ", "message": "\u0001"}):
         with pytest.raises(InvalidRequest, match="neither a title nor a message"):
             read(payload)
+
+
+async def test_a_notification_with_an_idempotency_key_is_stored_once(lenient: Node) -> None:
+    key = uuid.uuid4().hex
+    headers = {"Idempotency-Key": key}
+    async with lenient.http("apprise") as client:
+        first = await client.post(PATH, json={"title": "Backup failed"}, headers=headers)
+        again = await client.post(PATH, json={"title": "Backup failed"}, headers=headers)
+        other = await client.post(PATH, json={"title": "Restore failed"}, headers=headers)
+    assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
