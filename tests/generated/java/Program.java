@@ -36,7 +36,7 @@ public class Program {
         BatchAnswer batch = alerts.postBatch(List.of(
                 new BatchItem().title("Disk is 91 % full").topic(TOPIC).idempotencyKey("disk-91"),
                 new BatchItem().title("Disk is 97 % full").topic(TOPIC).idempotencyKey("disk-97"),
-                new BatchItem().title("").topic(TOPIC)));
+                new BatchItem().title("").topic(TOPIC)), "disks-2026-11-21");
         for (BatchResult result : batch.getResults()) {
             Object shown = result.getCode() != null ? result.getCode() : result.getSeq();
             System.out.println("batch " + result.getStatus() + " " + shown);
@@ -44,7 +44,8 @@ public class Program {
 
         String cursor = null;
         do {
-            AlertPage page = alerts.getAlerts(List.of(TOPIC), null, null, null, null, null, null, null, null, cursor, 2);
+            AlertPage page = alerts.getAlerts(
+                    List.of(TOPIC), null, null, null, null, null, null, null, null, null, null, cursor, 2);
             page.getAlerts().forEach(alert -> System.out.println("listed " + alert.getTitle()));
             cursor = page.getNext();
         } while (cursor != null);

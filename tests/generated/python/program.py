@@ -66,7 +66,7 @@ def main() -> None:
         BatchItem(title="Disk is 97 % full", topic=TOPIC, idempotency_key="disk-97"),
         BatchItem(title="", topic=TOPIC),
     ]
-    for result in post_batch.sync(client=client, body=batch).results:
+    for result in post_batch.sync(client=client, body=batch, idempotency_key="disks-2026-11-21").results:
         print("batch", result.status, result.code or result.seq)
 
     cursor: str | None = None

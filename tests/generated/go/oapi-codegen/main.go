@@ -32,7 +32,8 @@ func main() {
 	posted := retried(post).JSON201
 	fmt.Println("posted", posted.Seq, *posted.Severity)
 
-	batch, err := client.PostBatchWithResponse(ctx, []tocsin.BatchItem{
+	nightly := tocsin.PostBatchParams{IdempotencyKey: set("disks-2026-11-21")}
+	batch, err := client.PostBatchWithResponse(ctx, &nightly, []tocsin.BatchItem{
 		{Title: "Disk is 91 % full", Topic: set(topic), IdempotencyKey: set("disk-91")},
 		{Title: "Disk is 97 % full", Topic: set(topic), IdempotencyKey: set("disk-97")},
 		{Title: "", Topic: set(topic)},

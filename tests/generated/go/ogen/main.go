@@ -48,8 +48,8 @@ func main() {
 		{Title: "Disk is 91 % full", Topic: in, IdempotencyKey: tocsin.NewOptNilString("disk-91")},
 		{Title: "Disk is 97 % full", Topic: in, IdempotencyKey: tocsin.NewOptNilString("disk-97")},
 		{Title: "", Topic: in},
-	})
-	for _, result := range expected[*tocsin.BatchAnswer](batch, err).Results {
+	}, tocsin.PostBatchParams{IdempotencyKey: text("disks-2026-11-21")})
+	for _, result := range expected[*tocsin.BatchAnswerHeaders](batch, err).Response.Results {
 		if result.Code.Set {
 			fmt.Println("batch", result.Status, result.Code.Value)
 		} else {

@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let batch =
         vec![item("Disk is 91 % full", Some("disk-91")), item("Disk is 97 % full", Some("disk-97")), item("", None)];
-    for result in post_batch(&tocsin, batch).await?.results {
+    for result in post_batch(&tocsin, batch, Some("disks-2026-11-21")).await?.results {
         match result.code.flatten() {
             Some(code) => println!("batch {} {code}", result.status),
             None => println!("batch {} {}", result.status, result.seq.flatten().unwrap()),
@@ -62,7 +62,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     loop {
         let topics = Some(vec![TOPIC.to_owned()]);
         let after = cursor.as_deref();
-        let page = get_alerts(&tocsin, topics, None, None, None, None, None, None, None, None, after, Some(2)).await?;
+        let page =
+            get_alerts(&tocsin, topics, None, None, None, None, None, None, None, None, None, None, after, Some(2))
+                .await?;
         for alert in page.alerts {
             println!("listed {}", alert.title);
         }
