@@ -17,6 +17,7 @@ by itself.
 from __future__ import annotations
 
 import codecs
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import orjson
@@ -121,6 +122,16 @@ def require_items(number: int) -> None:
         raise InvalidRequest(f"The request has {number} alerts; send at most {ITEMS_MAX} at a time.")
 
 
+def _is_document(lines: Sequence[bytes]) -> bool:
+    """Say whether lines, not all of which are JSON, are it together, or are the items of an array without brackets."""
+    text = b"\n".join(lines)
+    for document in (text, b"[%b]" % text.rstrip(b", \t\r\n")):
+        with suppress(ValueError):
+            from_json(document)
+            return True
+    return False
+
+
 def _array(body: bytes) -> list[Any]:
     try:
         # The parser of a single alert, so that numbers mean the same.
@@ -161,6 +172,7 @@ async def store(
     """Store the valid ones of ``items``, and answer each; with a ``directory``, warn of unknown recipients.
 
     Raises:
+        MalformedRequest: they are the lines of something else than NDJSON; nothing is stored.
         RequestRefused: the service could not store all of them; the whole batch may be sent again.
 
     """
@@ -173,6 +185,8 @@ async def store(
             checked.append(read(item))
         except RequestRefused as refusal:
             checked.append(refusal)
+    if any(isinstance(one, MalformedRequest) for one in checked) and _is_document(items):
+        raise MalformedRequest(f"The body is one JSON document of several lines, and not NDJSON. {_NO_LINES}")
     valid = [item for item in checked if isinstance(item, QueueItem)]
     outcomes = await store_all(valid)
     if refusal_of_all := _refusal_of_all(valid, outcomes):

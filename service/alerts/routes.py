@@ -36,7 +36,7 @@ from service.alerts.ingest import accept, idempotency_key
 from service.alerts.post_warnings import RecipientDirectory, warnings_of
 from service.alerts.queries import AlertQuery, find_alert, list_alerts
 from service.alerts.queue_items import QueueItem, Stored
-from service.auth.authorization import Operation, authorize
+from service.auth.authorization import Operation, authorize, scope_missing
 from service.auth.principal import Principal, Scope, is_subject
 from service.database.engine import Database
 from service.errors import (
@@ -296,9 +296,13 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
 ) -> Response:
     """List the alerts that the bearer may see and that match all filters, newest first.
 
-    A token with `alerts:write` and without `alerts:read` lists the alerts that its subject posted.
+    A token with `alerts:write` and without `alerts:read` lists the alerts that its subject posted, and
+    says so: with its subject as the only `source`.
     `severity` is exact, `min_severity` a lower bound. Of several values of one filter, one must match.
     """
+    if not principal.may(Scope.ALERTS_READ) and source != [principal.subject]:
+        instead = f", or source={principal.subject} in the query, for what its subject posted"
+        raise scope_missing(principal, [Scope.ALERTS_READ], instead)
     [before] = decode_cursor(cursor, (int,))
     query = AlertQuery(
         topics=topic_patterns(topic),

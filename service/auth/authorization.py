@@ -93,11 +93,11 @@ _SUFFICIENT = {
 }
 
 
-def scope_missing(principal: Principal, scopes: Iterable[Scope]) -> ScopeMissing:
-    """Return the refusal of a token that grants none of ``scopes``."""
+def scope_missing(principal: Principal, scopes: Iterable[Scope], instead: str = "") -> ScopeMissing:
+    """Return the refusal of a token that grants none of ``scopes``; ``instead``: what would do, too."""
     granted = ", ".join(scope for scope in Scope if principal.may(scope))
     return ScopeMissing(
-        f"This requires a token with the scope {' or '.join(scopes)}. This one grants"
+        f"This requires a token with the scope {' or '.join(scopes)}{instead}. This one grants"
         f" {granted or 'none: no value of its scope claims is a scope here, or mapped to one'}."
     )
 

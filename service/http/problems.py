@@ -101,7 +101,7 @@ def refusal_of_faults(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
     """Return the refusal for errors of pydantic, each with its JSON pointer (RFC 6901)."""
     faults = [
         {
-            "pointer": shortened("".join(f"/{_escape(part)}" for part in error["loc"])),
+            "pointer": shortened("".join(f"/{escaped(part)}" for part in error["loc"])),
             "detail": shortened(
                 str(error["msg"]).removeprefix("Value error, ")
             ),  # pydantic marks those of validators so
@@ -115,7 +115,8 @@ def refusal_of_faults(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
     return InvalidRequest(f"{first['pointer'] or 'The body'}: {first['detail']}{more}.", errors=faults)
 
 
-def _escape(part: object) -> str:
+def escaped(part: object) -> str:
+    """Return a part of a JSON pointer as it is written in one."""
     return str(part).replace("~", "~0").replace("/", "~1")
 
 

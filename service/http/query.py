@@ -18,7 +18,7 @@ from fastapi.params import Query
 from fastapi.routing import APIRoute
 
 from service.errors import InvalidRequest
-from service.http.problems import FAULTS_MAX, SHOWN_MAX, shortened
+from service.http.problems import FAULTS_MAX, SHOWN_MAX, escaped, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ def require_known_parameters(query: QueryParams, parameters: QueryParameters) ->
     exist = f"The parameters are: {', '.join(parameters.names)}." if parameters.names else "It takes no parameters."
     raise InvalidRequest(
         f"/query/{name}: {detail}. {exist}",
-        errors=[{"pointer": f"/query/{name}", "detail": detail} for name, detail in shown.items()],
+        errors=[{"pointer": f"/query/{escaped(name)}", "detail": detail} for name, detail in shown.items()],
     )
 
 

@@ -374,6 +374,10 @@ class Trial:
         expected = {alert.id: alert for alert in self.model.alerts if self.model.lists(bearer, alert)}
         for query in ({}, {"q": "secret"}, {"source": SUBJECTS}, {"topic": f"{self.name}.*"}):
             answer = self.request(bearer, "GET", "/v1/alerts", params={"limit": 200, **query})
+            if not bearer.has("alerts:read"):
+                assert answer.status_code == 403
+                own = {"limit": 200, **query, "source": bearer.subject}
+                answer = self.request(bearer, "GET", "/v1/alerts", params=own)
             if not bearer.has("alerts:read", "alerts:write"):
                 assert answer.status_code == 403
                 continue

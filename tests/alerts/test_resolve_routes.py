@@ -146,7 +146,7 @@ def test_a_source_looks_up_what_it_posted_and_does_not_learn_who_acted(
     assert shop.get(path).json() == {**posted, "status_by": "shop"}
     admin.post(f"{path}/acknowledge")
     admin.post(f"{path}/comments", json={"text": "On it."})
-    [listed] = shop.get("/v1/alerts", params={"topic": key}).json()["alerts"]
+    [listed] = shop.get("/v1/alerts", params={"topic": key, "source": "shop"}).json()["alerts"]
     assert listed == shop.get(path).json()
     assert (listed["status"], listed["status_by"]) == ("acknowledged", None)
     assert "ann" not in listed.values()
@@ -157,12 +157,17 @@ def test_a_source_looks_up_what_it_posted_and_does_not_learn_who_acted(
 def test_a_source_looks_up_nothing_that_others_posted(lenient: Node, shop: httpx2.Client, key: str) -> None:
     with lenient.rest("depot", WRITE) as depot:
         other = post(depot, topic=key)
-        assert [alert["id"] for alert in depot.get(f"/v1/alerts?topic={key}").json()["alerts"]] == [other["id"]]
+        listed = depot.get(f"/v1/alerts?topic={key}&source=depot").json()["alerts"]
+        assert [alert["id"] for alert in listed] == [other["id"]]
     for alert_id in (other["id"], "01a1fd87-65c3-71a6-ba06-3929d3197295"):
         answer = shop.get(f"/v1/alerts/{alert_id}")
         assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
         assert answer.json()["detail"].startswith("This requires a token with the scope alerts:read.")
-    assert shop.get(f"/v1/alerts?topic={key}").json()["alerts"] == []
+    assert shop.get(f"/v1/alerts?topic={key}&source=shop").json()["alerts"] == []
+    for query in ("", "?source=depot", "?source=depot&source=shop"):
+        answer = shop.get(f"/v1/alerts{query}")
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+        assert "source=shop in the query" in answer.json()["detail"]
     with lenient.rest("depot", WRITE, topics=["elsewhere"]) as narrow:
         assert narrow.get(f"/v1/alerts/{other['id']}").status_code == 403
 

@@ -170,7 +170,7 @@ NONE = "none: no value of its scope claims is a scope here, or mapped to one"
 
 @pytest.mark.parametrize(
     ("scope", "granted"),
-    [("openid", NONE), ("", NONE), ("alerts:raed <b>", NONE), ("x admin audit:read", "audit:read, admin")],
+    [("openid", NONE), ("", NONE), ("alerts:raed <b>", NONE), ("x admin alerts:write", "alerts:write, admin")],
 )
 async def test_a_refusal_for_want_of_a_scope_says_which_were_read(lenient: Node, scope: str, granted: str) -> None:
     async with http(lenient, "alice", scope) as client:
