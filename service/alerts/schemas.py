@@ -147,10 +147,15 @@ class AlertOut(AlertShown):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_ALERT, "seq": 4711}]})
 
-    status_by: str | None = Field(  # type: ignore[assignment] # null over REST only
+    seq: int = Field(description="its position in the log: the event that created it")
+
+
+class AlertFound(AlertOut):
+    """An alert as it is read, by its id or in a list."""
+
+    status_by: str | None = Field(  # type: ignore[assignment] # null here only
         description="who changed the status last; null: not for a source that may not read the alert"
     )
-    seq: int = Field(description="its position in the log: the event that created it")
 
 
 class PostWarning(BaseModel):
@@ -301,7 +306,7 @@ class AlertPage(BaseModel):
         }
     )
 
-    alerts: list[AlertOut]
+    alerts: list[AlertFound]
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
     head: int = Field(description="the seq at which the list was true")
     cursor: str = Field(description="the position at which the list was true: start the stream after it")
