@@ -328,7 +328,7 @@ async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query strin
     )
 
 
-@router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertFound, responses=refusals(NotFound))
+@router.get("/alerts/{alert_id:uuid}", response_model=schemas.AlertOut, responses=refusals(NotFound))
 async def get_alert(database: Reads, principal: MayLookUp, alert_id: AlertId) -> Response:
     """Return one alert that the bearer may see; or, with `alerts:write`, one that its subject posted.
 

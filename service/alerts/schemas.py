@@ -142,20 +142,18 @@ class AlertShown(BaseModel):
     escalate_at: AwareDatetime | None = Field(description="when it is sent to all who may see its topic")
 
 
+Seq = Annotated[int, Field(description="its position in the log: the event that created it")]
+
+
 class AlertOut(AlertShown):
     """An alert as REST shows it. In a frame, ``seq`` stands beside ``alert`` instead."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_ALERT, "seq": 4711}]})
 
-    seq: int = Field(description="its position in the log: the event that created it")
-
-
-class AlertFound(AlertOut):
-    """An alert as it is read, by its id or in a list."""
-
     status_by: str | None = Field(  # type: ignore[assignment] # null here only
         description="who changed the status last; null: not for a source that may not read the alert"
     )
+    seq: Seq
 
 
 class PostWarning(BaseModel):
@@ -178,7 +176,7 @@ def _requiring(*names: str, example: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra=extra)
 
 
-class AlertAnswer(AlertOut):
+class AlertAnswer(AlertShown):
     """An alert.
 
     A token that may not read it learns its `id`, `seq`, `status` and `occurrences`, beside what it
@@ -187,6 +185,7 @@ class AlertAnswer(AlertOut):
 
     model_config = _requiring("id", "seq", "status", "occurrences", example={**_ALERT, "seq": 4711})
 
+    seq: Seq
     warnings: list[PostWarning] = Field(default_factory=list, description=_WARNINGS)
 
 
@@ -306,7 +305,7 @@ class AlertPage(BaseModel):
         }
     )
 
-    alerts: list[AlertFound]
+    alerts: list[AlertOut]
     next: str | None = Field(description="send it as `cursor` for the next page; null: this was the last")
     head: int = Field(description="the seq at which the list was true")
     cursor: str = Field(description="the position at which the list was true: start the stream after it")

@@ -64,6 +64,7 @@ def test_an_alert_is_answered_with_its_place_and_its_address(rest: httpx2.Client
     assert abs(datetime.now(UTC) - datetime.fromisoformat(alert["created_at"])).total_seconds() < 60
     assert answer.headers["location"] == f"/v1/alerts/{alert['id']}"
     assert "idempotency-replayed" not in answer.headers
+    assert [warning["pointer"] for warning in alert.pop("warnings")] == ["/recipients/0", "/recipients/1"]
     assert rest.get(answer.headers["location"]).json() == alert
 
 
@@ -78,7 +79,7 @@ async def test_what_was_answered_is_stored(lenient: Node) -> None:
     alert = await lenient.post(**ALERT)
     (event,) = await lenient.sql("SELECT * FROM events WHERE seq = $1", alert["seq"])
     assert (str(event["alert_id"]), event["kind"], event["actor"]) == (alert["id"], "alert.created", "billing")
-    assert {**json.loads(event["body"]), "seq": alert["seq"]} == alert
+    assert {**json.loads(event["body"]), "seq": alert["seq"], "warnings": alert["warnings"]} == alert
     (row,) = await lenient.sql("SELECT * FROM alerts WHERE id = $1", uuid.UUID(alert["id"]))
     assert (row["seq"], row["title"], row["recipients"]) == (alert["seq"], alert["title"], alert["recipients"])
 
