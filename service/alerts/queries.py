@@ -75,12 +75,12 @@ def any_topic(topic: ColumnElement[str], patterns: Sequence[str]) -> ColumnEleme
 def visible_to(principal: Principal) -> ColumnElement[bool]:
     """Return the condition that an alert is in the list of ``principal``: the twin of ``auth/authorization.py``.
 
-    With ``alerts:read`` those that it may READ, which are those of its stream; otherwise those that it
-    may LOOK_UP.
+    With ``alerts:read`` those that it may READ, which are those of its stream; with ``alerts:write``
+    alone those that it may LOOK_UP.
     """
-    theirs: ColumnElement[bool] = alerts.c.source == principal.subject
-    if principal.may(Scope.ALERTS_READ):
-        theirs = func.is_addressed(alerts.c.recipients, literal(principal.subject, Text))
+    theirs: ColumnElement[bool] = func.is_addressed(alerts.c.recipients, literal(principal.subject, Text))
+    if principal.may(Scope.ALERTS_WRITE) and not principal.may(Scope.ALERTS_READ):
+        theirs = alerts.c.source == principal.subject
     return theirs if principal.topics == EVERY_TOPIC else and_(theirs, any_topic(alerts.c.topic, principal.topics))
 
 

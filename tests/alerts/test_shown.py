@@ -71,6 +71,7 @@ def test_a_repetition_shows_a_source_its_own_words_and_a_summary_and_no_words_of
             "occurrences": 2,
             "title": "It happened",
             **sent,
+            "warnings": [{"pointer": "/recipients/0", "detail": "nobody of the name 'ann' has ever connected"}],
         }
     assert answer.headers["idempotency-replayed"] == "true"
     with shared.rest("ann", READ) as ann:
