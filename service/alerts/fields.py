@@ -268,16 +268,18 @@ def listed(description: str) -> Any:
 
 
 def topic_patterns(values: list[str]) -> list[str]:
-    """Accept topics and patterns of topics.
+    """Return topics and patterns of topics, each a value or several with commas between, which no topic has.
 
     Raises:
-        InvalidRequest: one of them is neither.
+        InvalidRequest: one of them is neither, or there are more than ``LISTED_MAX``.
 
     """
-    for value in values:
-        if not is_topic_pattern(value):
-            several = "; for several, repeat topic" if "," in value else ""
+    patterns = [pattern for value in values for pattern in value.split(",")]
+    if len(patterns) > LISTED_MAX:
+        raise invalid_parameter("topic", f"this takes at most {LISTED_MAX} topics")
+    for pattern in patterns:
+        if not is_topic_pattern(pattern):
             raise invalid_parameter(
-                "topic", f"{value[:TOPIC_MAX]!r} is no topic and no pattern such as payments.* or *{several}"
+                "topic", f"{pattern[:TOPIC_MAX]!r} is no topic and no pattern such as payments.* or *"
             )
-    return values
+    return patterns

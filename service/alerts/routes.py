@@ -267,7 +267,7 @@ def _attributes(value: str) -> dict[str, Any]:
 async def get_alerts(  # noqa: PLR0913, PLR0917 - the filters of the query string
     database: Reads,
     principal: MayLookUp,
-    topic: Annotated[list[TopicPattern], listed("topics or patterns; repeat for several")] = [],  # noqa: B006
+    topic: Annotated[list[TopicPattern], listed("topics or patterns; repeat for several, or put commas between")] = [],  # noqa: B006
     severity: Annotated[list[Severity], listed("repeat for several")] = [],  # noqa: B006 - FastAPI copies
     min_severity: Annotated[Severity | None, Query(description="this severity or a more severe one")] = None,
     status: Annotated[list[Status], listed("repeat for several")] = [],  # noqa: B006

@@ -136,7 +136,7 @@ async def get_unreceived(  # noqa: PLR0913, PLR0917 - the filters of the query s
     principal: Auditor,
     since: SinceDay = None,
     until: UntilNow = None,
-    topic: Annotated[list[TopicPattern], listed("topics or patterns; repeat for several")] = [],  # noqa: B006
+    topic: Annotated[list[TopicPattern], listed("topics or patterns; repeat for several, or put commas between")] = [],  # noqa: B006
     severity: Annotated[list[Severity], listed("repeat for several")] = [],  # noqa: B006 - FastAPI copies
     status: Annotated[list[Status], listed("the status of the alert now; repeat for several")] = [],  # noqa: B006
     recipient: Annotated[list[Name], listed("who has not received it; repeat for several")] = [],  # noqa: B006
