@@ -40,7 +40,7 @@ _COLUMNS = {
     "events": "seq id alert_id kind topic severity recipients actor occurred_at body",
     "alerts": "id seq source topic severity title attributes links recipients status status_by status_at occurrences"
     " created_at updated_at",
-    "recipients": "id topics first_seen_at last_seen_at received_seq",
+    "recipients": "id topics first_seen_at last_seen_at",
     "connections": "id node_id recipient transport topics min_severity remote_addr user_agent jti"
     " token_expires_at opened_at after_seq sent_seq closed_at close_code close_reason live_seq",
     "dispatches": "node_id connection_id after_seq up_to_seq at ledger_link_id",

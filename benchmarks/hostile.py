@@ -137,7 +137,7 @@ def _p99(server: Server) -> float:
     bearer = {"Authorization": f"Bearer {token('victim', f'{READ} {WRITE}')}"}
     arrived: dict[str, float] = {}
     due: dict[str, float] = {}
-    address = f"ws://{server.address[0]}:{server.address[1]}/v1/ws?after=latest&topics=payments.eu"
+    address = f"ws://{server.address[0]}:{server.address[1]}/v1/ws?after=latest&topic=payments.eu"
     with connect(address, additional_headers=bearer, proxy=None) as stream:
 
         def receive() -> None:

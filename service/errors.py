@@ -13,11 +13,11 @@
     │   ├── ActionConflict      409  action_conflict         ├── RequestTooLarge     413  request_too_large
     │   ├── TargetTooLong       414  target_too_long         ├── UnsupportedMedia    415  unsupported_media_type
     │   ├── IdempotencyMismatch 422  idempotency_mismatch    ├── RateLimited         429  rate_limited
-    │   ├── ConnectionLimit     429  connection_limit        ├── HeadersTooLarge     431  headers_too_large
-    │   ├── InternalError       500  internal_error          ├── Overloaded          503  overloaded
-    │   ├── KeysUnavailable     503  keys_unavailable        ├── DatabaseUnavailable 503  database_unavailable
-    │   ├── OutcomeUnknown      503  outcome_unknown         ├── TooManyQueries      503  too_many_queries
-    │   └── QueryTimeout        503  query_timeout
+    │   ├── ConnectionLimit     429  connection_limit        ├── ConsumerLimit       429  consumer_limit
+    │   ├── HeadersTooLarge     431  headers_too_large       ├── InternalError       500  internal_error
+    │   ├── Overloaded          503  overloaded              ├── KeysUnavailable     503  keys_unavailable
+    │   ├── DatabaseUnavailable 503  database_unavailable    ├── OutcomeUnknown      503  outcome_unknown
+    │   ├── TooManyQueries      503  too_many_queries        └── QueryTimeout        503  query_timeout
     ├── ConfigurationError                a setting is missing or wrong: one line, exit code 1
     ├── CommandFailed                     a command could not do its work: one line, exit code 1
     ├── ArchiveFailed                     a part of the log was not archived, and so is not purged
@@ -206,6 +206,12 @@ class RateLimited(RequestRefused):
     status, code, title = 429, "rate_limited", "Too many requests"
 
 
+class ConsumerLimit(RequestRefused):
+    """The subject has as many resume points as one may have; a stream with `after` needs none."""
+
+    status, code, title = 429, "consumer_limit", "Too many resume points"
+
+
 class ConnectionLimit(RequestRefused):
     """The subject holds as many streams as it may."""
 
@@ -280,7 +286,9 @@ class CloseReason(Enum):
     ORIGIN_FORBIDDEN = ("origin_forbidden", 1008, "stop")
     RATE_LIMITED = ("rate_limited", 1008, "retry_later")
     CONNECTION_LIMIT = ("connection_limit", 1008, "retry_later")
+    CONSUMER_LIMIT = ("consumer_limit", 1008, "stop")
     KICKED = ("kicked", 1008, "stop")
+    INVALID_REQUEST = ("invalid_request", 1008, "stop")
     BAD_MESSAGE = ("bad_message", 1008, "stop")
     BINARY_MESSAGE = ("binary_message", 1003, "stop")
     INVALID_UTF8 = ("invalid_utf8", 1007, "stop")

@@ -1,7 +1,8 @@
 -- audit.connections: every connection, open or closed.
 
 CREATE VIEW audit.connections AS
-SELECT c.id AS connection, c.node_id AS node, n.host, c.recipient, c.transport, c.topics, c.min_severity,
+SELECT c.id AS connection, c.node_id AS node, n.host, c.recipient, c.transport,
+       nullif(c.consumer, '') AS consumer, c.topics, c.min_severity,
        c.remote_addr, c.user_agent, c.jti, c.token_expires_at, c.opened_at, c.closed_at,
        coalesce(c.closed_at, now()) - c.opened_at AS duration, c.close_code, c.close_reason, c.after_seq,
        coalesce(c.sent_seq, n.sent_seq) AS sent_seq,
@@ -17,6 +18,8 @@ COMMENT ON COLUMN audit.connections.host IS 'the machine or container that the n
 COMMENT ON COLUMN audit.connections.recipient IS
     'the admin: the subject of the token that opened it';
 COMMENT ON COLUMN audit.connections.transport IS 'its transport, such as websocket';
+COMMENT ON COLUMN audit.connections.consumer IS
+    'the name by which its client resumes; null: it gave none';
 COMMENT ON COLUMN audit.connections.topics IS
     'its filter: patterns of topics, narrowed to those that the token covers';
 COMMENT ON COLUMN audit.connections.min_severity IS 'its filter: nothing less severe than this';

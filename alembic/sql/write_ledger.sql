@@ -7,7 +7,7 @@
 -- What a link covers: one line per row. The verifier (service/integrity/link_checks.py) makes the same lines from
 -- built-in functions, because whoever can alter rows can alter these functions too.
 CREATE FUNCTION closing_line(c connections) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
-RETURN json_build_array('closing', c.id, c.node_id, c.recipient, c.transport, c.topics, c.min_severity, c.remote_addr,
+RETURN json_build_array('closing', c.id, c.node_id, c.recipient, c.transport, c.consumer, c.topics, c.min_severity, c.remote_addr,
     c.user_agent, c.jti, microseconds(c.token_expires_at), microseconds(c.opened_at), c.after_seq, c.sent_seq,
     c.live_seq, microseconds(c.closed_at), c.close_code, c.close_reason)::text;
 
@@ -105,6 +105,7 @@ BEGIN
     FROM connections c JOIN nodes n ON n.id = c.node_id
     WHERE n.id = ANY (ended) AND c.closed_at IS NULL;
     IF closed > 0 THEN
+        PERFORM advance_resume_points(closings, 0);
         PERFORM write_ledger(closings, '[]', '[]');
     END IF;
     RETURN closed;

@@ -35,9 +35,10 @@ SQL = Path(__file__).parent.parent / "sql"
 FILES = (  # in the order of their dependencies
     *("times", "locks", "durability", "notify_nodes"),
     *("event_filter", "log_blocks", "event_partitions", "positions", "commit_attempts", "link_log"),
-    *("append_alerts", "search_words", "write_ledger", "serving_nodes", "revocations"),
+    *("append_alerts", "search_words", "resume_points", "write_ledger", "serving_nodes", "revocations"),
     *("audit_schema", "audit_sightings", "audit_deliveries", "audit_unreceived", "audit_timeline", "audit_latency"),
-    *("audit_connections", "audit_presence", "audit_rejections", "audit_tokens", "audit_revocations", "audit_sources"),
+    *("audit_connections", "audit_resume_points", "audit_presence", "audit_rejections", "audit_tokens"),
+    *("audit_revocations", "audit_sources"),
     *("audit_alerts", "audit_names", "audit_deactivations", "audit_log_gaps", "audit_retention_runs", "grant_audit"),
 )
 
@@ -301,6 +302,13 @@ def create_connections() -> None:
         Column("node_id", Uuid, ForeignKey("nodes.id"), nullable=False),
         Column("recipient", Text, nullable=False),
         Column("transport", Text, nullable=False),
+        Column(
+            "consumer",
+            Text,
+            nullable=False,
+            server_default=text("''"),
+            comment="the name that the client gave; empty: none",
+        ),
         Column("topics", ARRAY(Text), nullable=False),
         Column("min_severity", SEVERITY, nullable=False),
         Column("remote_addr", Text),
@@ -381,7 +389,6 @@ def create_recipients() -> None:
         Column("topics", ARRAY(Text), nullable=False, comment="what the last token covered"),
         Column("first_seen_at", TIME, nullable=False),
         Column("last_seen_at", TIME, nullable=False),
-        Column("received_seq", BigInteger, comment="the last receipt on any connection, or where they began"),
         Column("topics_at", TIME, comment="when the connection with that token was opened"),
         Column(
             "first_seen_seq",
@@ -390,7 +397,30 @@ def create_recipients() -> None:
             server_default=text("0"),
             comment="where the log ended when they were first seen; they wait for what was created after it",
         ),
-        comment="Every admin who ever connected, and their cursor.",
+        comment="Every admin who ever connected.",
+    )
+    op.create_table(
+        "resume_points",
+        Column("recipient", Text, primary_key=True),
+        Column("consumer", Text, primary_key=True, comment="the name that the client gave; empty: none"),
+        Column("filter_key", LargeBinary, primary_key=True, comment="SHA-256 of topics and min_severity"),
+        Column("topics", ARRAY(Text), nullable=False),
+        Column("min_severity", SEVERITY, nullable=False),
+        Column(
+            "seq", BigInteger, nullable=False, comment="up to here everything was acknowledged, or before its beginning"
+        ),
+        Column("event_id", BigInteger, nullable=False, comment="the id of the event at seq; 0: not known"),
+        Column(
+            "sent_seq",
+            BigInteger,
+            nullable=False,
+            comment="up to here its streams were sent everything, without a hole after seq",
+        ),
+        Column("polled_on", Uuid, comment="the connection of the last answer to a poll without a cursor; null: none"),
+        Column("polled_seq", BigInteger, comment="the cursor of that answer, which the next such poll acknowledges"),
+        Column("created_at", TIME, nullable=False),
+        Column("used_at", TIME, nullable=False, comment="when a stream of it last opened, ended or acknowledged"),
+        comment="Where each filter of a recipient, or each consumer, resumes: see alembic/sql/resume_points.sql.",
     )
     op.create_table(
         "subject_names",

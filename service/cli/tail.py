@@ -16,7 +16,7 @@ import typer
 from service.cli.client_options import Token, TokenFile, Url, bearer, explained, printable
 from service.cli.standard_output import LineWriter, ReaderLeft, written_out
 from service.client import Client, ClientError, Connected, Disconnected, Gap, Reset
-from service.client.validation import start_of
+from service.client.validation import checked_consumer, start_of
 from service.settings import load
 from service.severity import CHOICES, SEVERITIES
 
@@ -34,10 +34,13 @@ _FAINT, _RESET = "\033[2m", "\033[0m"
 def tail(  # noqa: PLR0913 - the options of a stream
     *,
     after: Annotated[
-        str | None, typer.Option(help="A cursor, a seq, or latest; absent: after what you received last.")
+        str | None, typer.Option(help="A cursor, a seq, or latest; absent: where this filter ended.")
     ] = None,
     topic: Annotated[list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.")] = None,
     min_severity: Annotated[str | None, typer.Option(help=f"{CHOICES}.")] = None,
+    consumer: Annotated[
+        str | None, typer.Option(help="A name for this program: it resumes where that ended, whatever others do.")
+    ] = None,
     count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Leave after so many events.")] = None,
     url: Url = None,
     token: Token = None,
@@ -54,6 +57,10 @@ def tail(  # noqa: PLR0913 - the options of a stream
         start_of(after)
     except ClientError as error:
         raise typer.BadParameter(str(error), param_hint="--after") from None
+    try:
+        checked_consumer(consumer)
+    except ClientError as error:
+        raise typer.BadParameter(str(error), param_hint="--consumer") from None
     if min_severity not in (None, *SEVERITIES):
         raise typer.BadParameter(f"must be {CHOICES}", param_hint="--min-severity")
     settings = load().client
@@ -66,6 +73,7 @@ def tail(  # noqa: PLR0913 - the options of a stream
                 after=after,
                 topics=topic or (),
                 min_severity=min_severity,
+                consumer=consumer,
                 first_connection_seconds=FIRST_CONNECTION_SECONDS,
                 on_notice=_Notices(),
             )

@@ -111,24 +111,27 @@ class AsyncClient:
         """
         return await self._new_post().change_recipient(recipient, "reactivate", {"reason": reason})
 
-    def stream(
+    def stream(  # noqa: PLR0913 - the options of a stream
         self,
         *,
         after: int | str | None = None,
         topics: Sequence[str] = (),
         min_severity: Severity | None = None,
+        consumer: str | None = None,
         first_connection_seconds: float | None = None,
         on_notice: Callable[[Notice], None] | None = None,
     ) -> AsyncStream:
         """Follow the events: ``async with …stream() as events: async for event in events: …``.
 
         ``after`` is the cursor of an earlier stream, or a seq, which the service cannot check, or
-        ``latest``; without it the service continues after what this admin acknowledged last.
+        ``latest``; without it the service continues where ``consumer`` does, a name of this program's own, or
+        where this filter does: after what was acknowledged there last. Two programs that use the same filter need a
+        name each.
         ``on_notice`` is called with connections, drops, gaps and resets; without it they are
         logged. Once the service was reached, the stream reconnects without a limit; before, for
         ``first_connection_seconds`` (None: without a limit).
         """
-        state = StreamState(after, topics, min_severity, on_notice)
+        state = StreamState(after, topics, min_severity, on_notice, consumer=consumer)
         return AsyncStream(state, self._url, first_connection_seconds, self._bearer, trust_env=self._trust_env)
 
     async def _bearer(self) -> str:

@@ -29,7 +29,7 @@ from uuid import UUID
 
 from service.client.errors import StreamRejected
 from service.client.models import AlertEvent
-from service.client.validation import start_of
+from service.client.validation import checked_consumer, start_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -51,7 +51,17 @@ SEEN_WAITING_MAX = 5_000
 
 Policy = Literal["refresh", "stop", "retry", "retry_later"]
 REFRESH = frozenset({"token_missing", "token_invalid", "token_expired", "token_revoked"})
-STOP = frozenset({"scope_missing", "topic_forbidden", "origin_forbidden", "kicked", "bad_message"})
+STOP = frozenset(
+    {
+        "scope_missing",
+        "topic_forbidden",
+        "origin_forbidden",
+        "consumer_limit",
+        "kicked",
+        "invalid_request",
+        "bad_message",
+    }
+)
 POLICY_VIOLATION = 1008
 _CLIENT_FAULTS = frozenset({1003, 1007, 1009})
 _BACKOFF = {"retry": (0.5, 30.0), "refresh": (0.5, 30.0), "retry_later": (15.0, 120.0)}
@@ -130,13 +140,15 @@ def close_policy(code: int | None, reason: str) -> Policy:
 class StreamState:
     """The state of one stream over all its connections. ``cursor`` is where it would resume."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a stream
         self,
         after: int | str | None,
         topics: Sequence[str],
         min_severity: Severity | None,
         on_notice: Callable[[Notice], None] | None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        consumer: str | None = None,
     ) -> None:
         self._after = start_of(after)
         self.cursor: str | None = None if self._after == "latest" else self._after
@@ -144,6 +156,7 @@ class StreamState:
         self.connected_once = False
         self._topics = topics
         self._min_severity = min_severity
+        self._consumer = checked_consumer(consumer)
         self._on_notice = on_notice or _log
         self._clock = clock
         self._is_welcomed = False
@@ -156,16 +169,18 @@ class StreamState:
 
     def address(self, base: str) -> str:
         """Return the address of the stream from the cursor on, at the service at ``base``."""
-        query: dict[str, str] = {}
+        query: dict[str, str | Sequence[str]] = {}
         if start := self.cursor or self._after:
             query["after"] = start
         if self._topics:
-            query["topics"] = ",".join(self._topics)
+            query["topic"] = self._topics
         if self._min_severity:
             query["min_severity"] = self._min_severity
+        if self._consumer is not None:
+            query["consumer"] = self._consumer
         parts = urlsplit(base)
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-        return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/v1/ws", urlencode(query), ""))
+        return urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/v1/ws", urlencode(query, doseq=True), ""))
 
     def opened(self) -> None:
         """Start on a new connection. Nothing is acknowledged before its welcome; what was seen is reported again."""

@@ -110,12 +110,13 @@ class Client:
         """
         return run(self._new_post().change_recipient(recipient, "reactivate", {"reason": reason}))
 
-    def stream(
+    def stream(  # noqa: PLR0913 - the options of a stream
         self,
         *,
         after: int | str | None = None,
         topics: Sequence[str] = (),
         min_severity: Severity | None = None,
+        consumer: str | None = None,
         first_connection_seconds: float | None = None,
         on_notice: Callable[[Notice], None] | None = None,
     ) -> Stream:
@@ -123,7 +124,7 @@ class Client:
 
         The arguments are those of ``AsyncClient.stream``.
         """
-        state = StreamState(after, topics, min_severity, on_notice)
+        state = StreamState(after, topics, min_severity, on_notice, consumer=consumer)
         return Stream(state, self._url, first_connection_seconds, self._bearer, trust_env=self._trust_env)
 
     async def _bearer(self) -> str:

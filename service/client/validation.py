@@ -9,6 +9,7 @@ from service.client.errors import ClientError
 _ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?(?:/[^?#\s]*)?", re.IGNORECASE)
 _PORT_MAX = 65535
 _TOKEN = re.compile(r"[!-~]+")
+_CONSUMER = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _START = re.compile(r"latest|[0-9]{1,19}(-[0-9a-f]{8})?")
 
 
@@ -38,6 +39,18 @@ def authorization(token: str) -> str:
     if not _TOKEN.fullmatch(token):
         raise ClientError("the token is empty, or holds characters that no token has, such as a blank or a line break")
     return f"Bearer {token}"
+
+
+def checked_consumer(name: str | None) -> str | None:
+    """Return the name of a consumer; None: it has none.
+
+    Raises:
+        ClientError: it is not 1 to 100 of the characters that are allowed.
+
+    """
+    if name is not None and not _CONSUMER.fullmatch(name):
+        raise ClientError(f"{name!r} is no name of a consumer: 1 to 100 of a-z, A-Z, 0-9, dot, _ and -")
+    return name
 
 
 def start_of(after: int | str | None) -> str | None:

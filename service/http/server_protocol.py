@@ -44,6 +44,8 @@ from service.http.tcp_progress import TcpProgress
 from service.http.upgrades import UpgradeOffers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Scope
 
     from service.errors import RequestRefused
@@ -135,6 +137,8 @@ class HttpServerProtocol(UpgradeOffers):
         """Whether the client has ended its side of the connection, and reads on."""
         self._half_closed_timer: asyncio.TimerHandle | None = None
         self._is_lost = False
+        self.on_reset: Callable[[], None] | None = None
+        """Called if the client resets the connection before its next request: it may lack the last response."""
         # Weak: what a client sent must not stay in memory until a garbage collection once the
         # client has disconnected.
         self._reference = weakref.ref(self)
@@ -217,6 +221,7 @@ class HttpServerProtocol(UpgradeOffers):
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: {"transport": self._reference}}
         self._receiving = True
+        self.on_reset = None
         self._body_bytes = self._body_left = 0
         if self._header_timer is None:
             self._expect_headers()
@@ -402,6 +407,9 @@ class HttpServerProtocol(UpgradeOffers):
         self.config.sockets.busy(self.transport)
         super().connection_lost(exc)
         self._is_lost = True
+        if exc is not None and self.on_reset is not None:
+            self.on_reset()
+        self.on_reset = None
         if self._listener is not None:
             self._listener.disconnected()
             self._listener = None

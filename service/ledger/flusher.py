@@ -189,6 +189,7 @@ class LedgerFlusher:
         node_id, position, left_behind = recorder.node_id, recorder.position, recorder.left_behind
         records, counts = recorder.begin_flush(), recorder.source_stats.take()
         rows, final = {**records.rows(), "source_hours": counts}, records.final_rows()
+        streams = records.resume_rows(position.seq)
         written = committing = False
         self._attempted += 1
         try:
@@ -196,7 +197,7 @@ class LedgerFlusher:
                 if left_behind is not None:
                     await self._write_left_behind(tx, left_behind)
                 await self._hold_lease(tx, node_id, position)
-                await _write(tx, rows, final, presence_changed=records.presence_changed)
+                await self._write(tx, rows, streams, final, presence_changed=records.presence_changed)
                 committing = True
             written = True
             self._registered, self._confirmed = node_id, self._attempted
@@ -248,16 +249,25 @@ class LedgerFlusher:
             and await tx.scalar(statements.LOG_HOLDS, common._asdict())
             and await self._renew(tx, left.node_id, common, left.flush)
         ):
-            await _write(tx, left.records.rows(), left.records.final_rows(), presence_changed=True)
+            records = left.records
+            streams = records.resume_rows(common.seq)
+            await self._write(tx, records.rows(), streams, records.final_rows(), presence_changed=True)
         await tx.execute(statements.END_NODES, {"ids": [left.node_id], "reason": HISTORY_CHANGED})
 
-
-async def _write(
-    tx: AsyncConnection, rows: dict[str, Sequence[Any]], final: dict[str, Sequence[Any]], *, presence_changed: bool
-) -> None:
-    for name, statement in statements.UPSERTS.items():
-        if rows.get(name):
-            await tx.execute(statement, {"rows": orjson.dumps(rows[name]).decode()})
-    if presence_changed:
-        await tx.execute(statements.NOTIFY_PRESENCE)
-    await statements.write_final(tx, final)
+    async def _write(
+        self,
+        tx: AsyncConnection,
+        rows: dict[str, Sequence[Any]],
+        streams: Sequence[Any],
+        final: dict[str, Sequence[Any]],
+        *,
+        presence_changed: bool,
+    ) -> None:
+        for name, statement in statements.UPSERTS.items():
+            if rows.get(name):
+                await tx.execute(statement, {"rows": orjson.dumps(rows[name]).decode()})
+        if streams:
+            await statements.advance_resume_points(tx, streams, self._settings.resume_points_per_recipient)
+        if presence_changed:
+            await tx.execute(statements.NOTIFY_PRESENCE)
+        await statements.write_final(tx, final)

@@ -21,9 +21,11 @@ import itertools
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from service.database.ids import uuid7
+from service.errors import ConsumerLimit
 from service.events.position import ORIGIN, HistoryChanged
 from service.ledger import statements
 from service.ledger.lease import Lease
@@ -36,17 +38,21 @@ from service.ledger.records import (
     SubjectName,
     printable,
 )
+from service.ledger.resume_points import ResumePoint
 from service.ledger.source_stats import SourceStats
 from service.metrics import RECEIPTS, SIGHTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from uuid import UUID
+
+    from sqlalchemy import Row
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from service.auth.principal import Principal
     from service.database.engine import Database
     from service.events.position import Position
     from service.ledger.records import ConnectionEntry, Rejection
+    from service.ledger.resume_points import ResumeKey
     from service.settings import LedgerSettings
 
 
@@ -157,9 +163,20 @@ class LedgerRecorder:
             entry.live_seq = self.position.seq
         self._set_sent(entry, None)
 
-    def record_position(self, entry: ConnectionEntry, sent_seq: int) -> None:
-        """Record that the connection replays or lags, and was sent no further than ``sent_seq``."""
+    def record_position(self, entry: ConnectionEntry, sent_seq: int, written_seq: int = 0) -> None:
+        """Record that the connection replays or lags, and was sent no further than ``sent_seq``.
+
+        ``written_seq`` is up to where it was written: a client may have received that much before it was lost.
+        """
+        if entry.closed_at is None:
+            entry.written_seq = written_seq
         self._set_sent(entry, sent_seq)
+
+    def record_polled(self, entry: ConnectionEntry, seq: int) -> None:
+        """Record that an answer up to ``seq`` went to a poll without a cursor; 0: it was lost."""
+        if entry.polled_seq != seq:
+            entry.polled_seq = seq
+            self._changed(entry)
 
     def record_dispatch(self, after: Position, up_to: Position, *, to_anybody: bool) -> None:
         """Record that ``(after, up_to]`` was sent to all that keep up, if to anybody."""
@@ -216,38 +233,59 @@ class LedgerRecorder:
 
     # What the streams ask.
 
-    async def resume_seq(self, recipient: str, topics: tuple[str, ...], head: Position) -> int:
-        """Return where ``recipient`` resumes: after the last event confirmed on any connection.
+    async def resume_point(self, key: ResumeKey, token_topics: tuple[str, ...], head: Position) -> ResumePoint:
+        """Return where a stream resumes: after what was acknowledged on all streams of ``key``.
 
-        A new recipient begins at ``head``, which is stored before anything is sent, so that
-        whatever comes after it is sent again until it is confirmed, on whichever node.
+        A new point begins at ``head`` (of a consumer that has others, see ``resume_points.sql``). It is stored before
+        anything is sent, so that whatever comes after it is sent again until it is acknowledged, on whichever node.
 
         Raises:
+            ConsumerLimit: the recipient has as many points as one may have.
             DatabaseUnavailable: PostgreSQL cannot be reached.
             HistoryChanged: the log does not hold ``head``; nothing was stored.
 
         """
         # Read before the table: what a flush is writing now may be in neither afterwards.
-        confirmed = self.pending.confirmed | self.in_flight.confirmed
-        waiting = [
-            entry.received_seq for entry in confirmed if entry.recipient == recipient and entry.node_id == self.node_id
+        confirmed = [
+            (entry.after_seq, entry.received_seq)
+            for entry in self.pending.confirmed | self.in_flight.confirmed
+            if entry.recipient == key.recipient and entry.node_id == self.node_id and entry.resume_key == key
         ]
         parameters = {
-            "id": recipient,
-            "topics": list(topics),
-            "begin": max(waiting, default=head.seq),
+            **key.columns(),
+            "token_topics": list(token_topics),
+            "start": min((after for after, _ in confirmed), default=head.seq),
             "head_seq": head.seq,
             "head_id": head.id,
+            "points_max": self._settings.resume_points_per_recipient,
         }
-        # Many streams of one recipient may ask at once: were this node to freeze, each would keep
-        # the row locked against the flushes of the others for as long as a transaction may idle,
-        # one after the other.
-        stored: int | None = await self._database.reads.run(
-            lambda tx: tx.scalar(statements.BEGIN_RECIPIENT, parameters), autocommit=True, subject=recipient
-        )
+        # Autocommit: were this node to freeze within a transaction, the rows would stay locked against the flushes of
+        # the others for as long as a transaction may idle.
+
+        async def begin(tx: AsyncConnection) -> Row[Any] | None:
+            return (await tx.execute(statements.BEGIN_RESUME_POINT, parameters)).one_or_none()
+
+        stored = await self._database.reads.run(begin, autocommit=True, subject=key.recipient)
         if stored is None:
             raise HistoryChanged(head)
-        return max([*waiting, stored])
+        if stored.seq is None:
+            raise ConsumerLimit(
+                f"{key.recipient} has {parameters['points_max']} resume points: see audit.resume_points."
+            )
+        polled_on = UUID(stored.polled_on) if stored.polled_on else None
+        point = ResumePoint(stored.seq, stored.event_id, polled_on, stored.polled_seq)
+        return point.advanced(stored.sent_seq, confirmed)
+
+    async def move_resume_point(self, key: ResumeKey, void: ResumePoint, start: Position) -> None:
+        """Let ``key`` resume at ``start``, because the log does not hold ``void``, where it resumed.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+
+        """
+        parameters = {**key.columns(), **start._asdict(), "void_id": void.event_id}
+        async with self._database.reads.transaction(autocommit=True, subject=key.recipient) as tx:
+            await tx.execute(statements.MOVE_RESUME_POINT, parameters)
 
     async def record_late_receipt(self, connection: UUID, principal: Principal, seq: int) -> int | None:
         """Record a receipt for a connection that was closed, or is held by another node.
@@ -278,7 +316,8 @@ class LedgerRecorder:
             known = (await tx.execute(statements.FIND_CONFIRMED, parameters)).one_or_none()
             if known is None:
                 return None
-            await tx.execute(statements.ADVANCE_RECIPIENT, {"recipient": recipient, "seq": known.seq})
+            stream = {**known._asdict(), "received_seq": known.seq}
+            await statements.advance_resume_points(tx, [stream], self._settings.resume_points_per_recipient)
             if known.is_news:
                 receipt = Receipt(connection, known.seq, datetime.now(UTC), time.monotonic())
                 await statements.write_final(tx, {"receipts": [receipt]})

@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from service.database.ids import uuid7
+from service.ledger.resume_points import ResumeKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,12 @@ def printable(text: str | None) -> str | None:
 
 @dataclass(slots=True, eq=False)
 class ConnectionEntry:
-    """A connection. ``sent_seq`` is None while the connection keeps up with its node."""
+    """A connection. ``sent_seq`` is None while the connection keeps up with its node.
+
+    ``written_seq`` is up to where it was written, where its socket has not taken all of it. ``consumer`` is the name by
+    which the client resumes, empty where it gave none. ``polled_seq`` is the cursor of its last answer to a poll
+    without a cursor, 0 where there is none, or that was lost.
+    """
 
     node_id: UUID
     recipient: str
@@ -47,13 +53,21 @@ class ConnectionEntry:
     """Where it had caught up for the first time: what it was sent up to there was replayed."""
     head_seq: int = 0
     """How far the node had fanned out when it was opened."""
+    consumer: str = ""
     id: UUID = field(default_factory=uuid7)
     opened_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    written_seq: int = 0
+    polled_seq: int = 0
     received_seq: int = 0
     receipt: Receipt | None = None
     closed_at: datetime | None = None
     close_code: int | None = None
     close_reason: str | None = None
+
+    @property
+    def resume_key(self) -> ResumeKey:
+        """Whose resume point it moves."""
+        return ResumeKey(self.recipient, self.consumer, self.filter)
 
 
 @dataclass(slots=True)
@@ -241,7 +255,9 @@ class PendingRecords:
         for entry in self.changed | self.confirmed:
             entry.after_seq = min(entry.after_seq, seq)
             entry.head_seq = min(entry.head_seq, seq)
+            entry.written_seq = min(entry.written_seq, seq)
             entry.received_seq = min(entry.received_seq, seq)
+            entry.polled_seq = min(entry.polled_seq, seq)
             if entry.sent_seq is not None:
                 entry.sent_seq = min(entry.sent_seq, seq)
             if entry.live_seq is not None:
@@ -265,6 +281,25 @@ class PendingRecords:
             "subject_names": [self.names[subject] for subject in sorted(self.names)],
         }
 
+    def resume_rows(self, sent_seq: int) -> list[dict[str, Any]]:
+        """Return what moves resume points: a row per connection that changed; ``sent_seq`` is that of the node."""
+        opened = set(self.opened)
+        return [
+            {
+                "id": entry.id,
+                "recipient": entry.recipient,
+                "consumer": entry.consumer,
+                "topics": entry.filter.topics,
+                "min_severity": entry.filter.min_severity,
+                "after_seq": entry.after_seq,
+                "sent_seq": max(sent_seq if entry.sent_seq is None else entry.sent_seq, entry.written_seq),
+                "received_seq": entry.received_seq,
+                "polled_seq": entry.polled_seq,
+                "opened": entry in opened,
+            }
+            for entry in self.changed | self.confirmed
+        ]
+
     def final_rows(self) -> dict[str, Sequence[Any]]:
         """Return the rows that never change again, by the parameter of ``write_ledger``."""
         return {
@@ -279,9 +314,7 @@ class PendingRecords:
         rows: dict[str, dict[str, Any]] = {}
         now = datetime.now(UTC)
         for entry in sorted(self.changed | self.confirmed, key=attrgetter("opened_at")):
-            row = rows.setdefault(entry.recipient, {"received_seq": None})
-            if entry.received_seq:
-                row["received_seq"] = max(row["received_seq"] or 0, entry.received_seq)
+            row = rows.setdefault(entry.recipient, {})
             row |= {
                 "id": entry.recipient,
                 "topics": entry.token_topics,
@@ -302,6 +335,7 @@ def _connection_row(entry: ConnectionEntry) -> dict[str, Any]:
         "node_id": entry.node_id,
         "recipient": entry.recipient,
         "transport": entry.transport,
+        "consumer": entry.consumer,
         "topics": entry.filter.topics,
         "min_severity": entry.filter.min_severity,
         "remote_addr": entry.remote_addr,

@@ -40,14 +40,29 @@ RENEW_NODE = text(
 LOG_HOLDS = text("SELECT log_holds(:seq, :id)")
 END_NODES = text("SELECT end_nodes(cast(:ids AS uuid[]), :reason)")
 
-# Stores and returns nothing where the log does not hold the node's position: what it knows is of another history.
-BEGIN_RECIPIENT = text(
+# See alembic/sql/resume_points.sql.
+BEGIN_RESUME_POINT = text(
     """
-    INSERT INTO recipients AS known (id, topics, first_seen_at, first_seen_seq, last_seen_at, received_seq)
-    SELECT :id, :topics, clock_timestamp(), :head_seq, clock_timestamp(), cast(:begin AS bigint)
-    WHERE log_holds(:head_seq, :head_id)
-    ON CONFLICT (id) DO UPDATE SET received_seq = coalesce(known.received_seq, excluded.received_seq)
-    RETURNING received_seq
+    SELECT seq, event_id, sent_seq, cast(polled_on AS text), polled_seq
+    FROM begin_resume_point(:recipient, cast(:token_topics AS text[]), :consumer, cast(:topics AS text[]),
+                            cast(:min_severity AS severity), :start, :head_seq, :head_id, :points_max)
+    """
+)
+ADVANCE_RESUME_POINTS = text("SELECT advance_resume_points(cast(:streams AS json), :points_max)")
+# Where the history of the log changed under a point: its clients are sent a reset, and go on at another position.
+MOVE_RESUME_POINT = text(
+    """
+    UPDATE resume_points SET seq = :seq, event_id = :id, sent_seq = :seq
+    WHERE recipient = :recipient AND consumer = :consumer AND event_id = :void_id
+      AND filter_key = filter_key(cast(:topics AS text[]), cast(:min_severity AS severity))
+    """
+)
+DELETE_UNUSED_RESUME_POINTS = text(
+    """
+    DELETE FROM resume_points p
+    WHERE used_at < clock_timestamp() - make_interval(secs => :age) AND NOT EXISTS (
+        SELECT FROM connections c WHERE c.recipient = p.recipient AND c.consumer = p.consumer AND c.closed_at IS NULL
+    )
     """
 )
 
@@ -57,6 +72,8 @@ BEGIN_RECIPIENT = text(
 FIND_CONFIRMED = text(
     """
     SELECT least(:seq, coalesce(c.sent_seq, n.sent_seq)) AS seq,
+           cast(c.id AS text), c.recipient, c.consumer, c.topics, c.min_severity, c.after_seq,
+           coalesce(c.sent_seq, n.sent_seq) AS sent_seq,
            least(:seq, coalesce(c.sent_seq, n.sent_seq))
                > greatest(c.after_seq, (SELECT max(r.seq) FROM receipts r WHERE r.connection_id = c.id)) AS is_news
     FROM connections c JOIN nodes n ON n.id = c.node_id
@@ -65,7 +82,6 @@ FIND_CONFIRMED = text(
     )
     """
 )
-ADVANCE_RECIPIENT = text("UPDATE recipients SET received_seq = greatest(received_seq, :seq) WHERE id = :recipient")
 
 PRESENCE_CHANNEL = "tocsin_presence"
 NOTIFY_PRESENCE = text(f"SELECT notify_nodes('{PRESENCE_CHANNEL}', '')")
@@ -92,8 +108,7 @@ UPSERTS = {
             topics = CASE WHEN excluded.topics_at IS NULL THEN known.topics ELSE excluded.topics END,
             topics_at = coalesce(excluded.topics_at, known.topics_at),
             first_seen_seq = least(known.first_seen_seq, excluded.first_seen_seq),
-            last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at),
-            received_seq = greatest(known.received_seq, excluded.received_seq)""",
+            last_seen_at = greatest(known.last_seen_at, excluded.last_seen_at)""",
     ),
     "subject_names": _upsert(
         "subject_names",
@@ -122,6 +137,11 @@ UPSERTS = {
 # because it takes a lock.
 _FINAL = ("closings", "dispatches", "receipts", "sightings")
 WRITE_LEDGER = text(f"SELECT write_ledger({', '.join(f'cast(:{name} AS json)' for name in _FINAL)})")
+
+
+async def advance_resume_points(tx: AsyncConnection, streams: Sequence[Any], points_max: int) -> None:
+    """Move the resume points of these streams, as far as they were sent everything and it was acknowledged."""
+    await tx.execute(ADVANCE_RESUME_POINTS, {"streams": orjson.dumps(streams).decode(), "points_max": points_max})
 
 
 async def write_final(tx: AsyncConnection, rows: Mapping[str, Sequence[Any]]) -> None:

@@ -64,6 +64,13 @@ connections = Table(
     Column("node_id", ForeignKey(nodes.c.id), nullable=False),
     Column("recipient", Text, nullable=False),
     Column("transport", Text, nullable=False),
+    Column(
+        "consumer",
+        Text,
+        nullable=False,
+        server_default=text("''"),
+        comment="the name that the client gave; empty: none",
+    ),
     Column("topics", ARRAY(Text), nullable=False),
     Column("min_severity", severity_type, nullable=False),
     Column("remote_addr", Text),
@@ -157,7 +164,6 @@ recipients = Table(
     Column("topics", ARRAY(Text), nullable=False, comment="what the last token covered"),
     Column("first_seen_at", DateTime(timezone=True), nullable=False),
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
-    Column("received_seq", BigInteger, comment="the last receipt on any connection, or where they began"),
     Column("topics_at", DateTime(timezone=True), comment="when the connection with that token was opened"),
     Column(
         "first_seen_seq",
@@ -166,7 +172,37 @@ recipients = Table(
         server_default=text("0"),
         comment="where the log ended when they were first seen; they wait for what was created after it",
     ),
-    comment="Every admin who ever connected, and their cursor.",
+    comment="Every admin who ever connected.",
+)
+
+resume_points = Table(
+    "resume_points",
+    metadata,
+    Column("recipient", Text, primary_key=True),
+    Column("consumer", Text, primary_key=True, comment="the name that the client gave; empty: none"),
+    Column("filter_key", LargeBinary, primary_key=True, comment="SHA-256 of topics and min_severity"),
+    Column("topics", ARRAY(Text), nullable=False),
+    Column("min_severity", severity_type, nullable=False),
+    Column(
+        "seq", BigInteger, nullable=False, comment="up to here everything was acknowledged, or before its beginning"
+    ),
+    Column("event_id", BigInteger, nullable=False, comment="the id of the event at seq; 0: not known"),
+    Column(
+        "sent_seq",
+        BigInteger,
+        nullable=False,
+        comment="up to here its streams were sent everything, without a hole after seq",
+    ),
+    Column("polled_on", Uuid, comment="the connection of the last answer to a poll without a cursor; null: none"),
+    Column("polled_seq", BigInteger, comment="the cursor of that answer, which the next such poll acknowledges"),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column(
+        "used_at",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="when a stream of it last opened, ended or acknowledged",
+    ),
+    comment="Where each filter of a recipient, or each consumer, resumes: see alembic/sql/resume_points.sql.",
 )
 
 subject_names = Table(

@@ -1,7 +1,7 @@
 """Housekeeping: the periodic clean-up that one node does for all of them.
 
-It ends lost nodes, deletes expired idempotency keys, resolutions and revocations and old attempts to
-commit, and creates the partitions that the log needs next.
+It ends lost nodes, deletes expired idempotency keys, resolutions and revocations, old attempts to
+commit and unused resume points, and creates the partitions that the log needs next.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from service.auth.revocations import delete_expired as delete_expired_revocation
 from service.database.locks import TableLock
 from service.events.log import ensure_partitions
 from service.ledger.lost_nodes import LostNodes
+from service.ledger.statements import DELETE_UNUSED_RESUME_POINTS
 from service.periodic import PeriodicTask
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Housekeeping:
         self._database = database
         self._lost_nodes = LostNodes(flusher)
         self._key_age = settings.storage.idempotency_key_ttl_hours * 3600
+        self._point_age = settings.ledger.resume_point_days * 86_400
         self._partition_events = settings.retention.partition_events
         self.task = PeriodicTask("housekeeping", self.run_once, settings.ledger.housekeeping_interval_seconds)
 
@@ -55,5 +57,6 @@ class Housekeeping:
             await tx.execute(_DELETE_EXPIRED_KEYS, {"age": self._key_age})
             await tx.execute(_DELETE_EXPIRED_RESOLUTIONS, {"age": self._key_age})
             await tx.execute(_DELETE_OLD_ATTEMPTS, {"age": ATTEMPT_AGE_SECONDS})
+            await tx.execute(DELETE_UNUSED_RESUME_POINTS, {"age": self._point_age})
             await delete_expired_revocations(tx)
             await self._lost_nodes.end(tx)

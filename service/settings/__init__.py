@@ -331,6 +331,13 @@ class LedgerSettings(_Group):
     ledger_pending_max: int = Field(100_000, ge=1)
     """Records that may wait for the database; beyond it handshakes are answered 1013
     ``overloaded``."""
+    resume_points_per_recipient: int = Field(100, ge=1)
+    """Resume points of one recipient: one for each filter, and for each ``consumer`` and filter. A further
+    one takes the place of one without a name that was not used for a day, or is refused
+    ``consumer_limit``."""
+    resume_point_days: float = Field(90, gt=0)
+    """How long a resume point is kept that no stream uses. A consumer that comes back later begins at the
+    head of the log."""
     source_stats_max: int = Field(10_000, ge=1)
     """Sources that are counted separately between two flushes; all others are counted as one,
     without a name."""

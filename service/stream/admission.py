@@ -7,19 +7,21 @@ opened.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from service.errors import InvalidRequest, RateLimited, TopicForbidden
 from service.events.filter import EventFilter
 from service.events.position import Cursor, HistoryChanged
 from service.ledger.records import ConnectionEntry, Rejection, printable
+from service.ledger.resume_points import CONSUMER_MAX, CONSUMER_PATTERN, ResumeKey
 from service.logs import get_logger
 from service.metrics import HANDSHAKES_REJECTED
 from service.settings import EVENT_MAX_BYTES
-from service.severity import Severity
+from service.severity import CHOICES, SEVERITIES
 from service.stream import frames
 from service.stream.connection import Connection
 from service.stream.cursor_check import Start
@@ -28,12 +30,13 @@ from service.stream.protocol import StreamProtocol, Timing
 from service.topics import EVERY_TOPIC, TOPIC_MAX, disjoint, intersect, is_topic_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from service.auth.principal import Principal
     from service.auth.tokens import TokenVerifier
     from service.http.rate_limits import ConnectionLimits, RestLimits
     from service.ledger.recorder import LedgerRecorder
+    from service.ledger.resume_points import ResumePoint
     from service.settings import StreamSettings
     from service.stream.cursor_check import CursorCheck
     from service.stream.fanout import Fanout
@@ -44,7 +47,8 @@ log = get_logger(__name__)
 
 PATTERNS_MAX = 100
 TOPICS_MAX_LENGTH = PATTERNS_MAX * (TOPIC_MAX + 1)
-"""Characters of the list of them, with a comma after each."""
+"""Characters of one list of them, with a comma after each."""
+_CONSUMER = re.compile(CONSUMER_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,32 +71,40 @@ class ClientInfo:
 class StreamRequest:
     """The query of a stream.
 
-    ``after`` is None for the recipient's resume point.
+    ``after`` is None for the resume point of ``consumer``, or (where that is empty) of the filter.
     """
 
     after: Cursor | Literal["latest"] | None
     filter: EventFilter
+    consumer: str = ""
 
     @classmethod
-    def of(cls, query: Mapping[str, str], principal: Principal) -> StreamRequest:
-        """Read ``after``, ``topics`` and ``min_severity``.
+    def of(
+        cls,
+        principal: Principal,
+        *,
+        after: str | None = None,
+        topics: Sequence[str] = (),
+        min_severity: str | None = None,
+        consumer: str | None = None,
+    ) -> StreamRequest:
+        """Read the parameters; each of ``topics`` is one pattern, or several with commas between.
 
         Raises:
-            InvalidRequest: one of them cannot be read.
+            InvalidRequest: one of them cannot be read; it says which, and what is allowed.
             TopicForbidden: the token does not cover the topics.
 
         """
-        severity: Any = query.get("min_severity", "info")
-        if severity not in get_args(Severity):
-            raise _invalid_query()
-        listed = query.get("topics", "")
-        patterns = [pattern for pattern in listed[: TOPICS_MAX_LENGTH + 1].split(",") if pattern]
-        if len(listed) > TOPICS_MAX_LENGTH or len(patterns) > PATTERNS_MAX or not all(map(is_topic_pattern, patterns)):
-            raise _invalid_query()
-        topics = intersect(principal.topics, patterns or EVERY_TOPIC)
-        if not topics or disjoint(principal.topics, patterns):
+        severity: Any = min_severity or "info"
+        if severity not in SEVERITIES or min_severity == "":
+            raise _invalid("min_severity", f"must be {CHOICES}")
+        if consumer is not None and (len(consumer) > CONSUMER_MAX or _CONSUMER.fullmatch(consumer) is None):
+            raise _invalid("consumer", f"must be 1 to {CONSUMER_MAX} of a-z, A-Z, 0-9, dot, _ and -")
+        patterns = _read_topics(topics)
+        covered = intersect(principal.topics, patterns or EVERY_TOPIC)
+        if not covered or disjoint(principal.topics, patterns):
             raise TopicForbidden("The token does not cover these topics.")
-        return cls(_read_after(query.get("after")), EventFilter(topics, severity))
+        return cls(_read_after(after), EventFilter(covered, severity), consumer or "")
 
 
 def _read_after(text: str | None) -> Cursor | Literal["latest"] | None:
@@ -101,13 +113,23 @@ def _read_after(text: str | None) -> Cursor | Literal["latest"] | None:
     if text == "latest":
         return "latest"
     if (cursor := Cursor.parse(text)) is None:
-        raise _invalid_query()
+        raise _invalid("after", "must be a cursor such as 4711-9f3a2c1d, a seq, or latest")
     return cursor
 
 
-def _invalid_query() -> InvalidRequest:
-    fault = {"pointer": "/query", "detail": "after must be a cursor, a seq or latest, topics a list of patterns"}
-    return InvalidRequest("The query cannot be read.", errors=[fault])
+def _read_topics(values: Sequence[str]) -> list[str]:
+    patterns = [pattern for value in values for pattern in value[: TOPICS_MAX_LENGTH + 1].split(",")]
+    if len(patterns) > PATTERNS_MAX:
+        raise _invalid("topic", f"must be at most {PATTERNS_MAX} topics or patterns")
+    for pattern in patterns:
+        if not is_topic_pattern(pattern):
+            raise _invalid("topic", f"{pattern[:30]!r} is no topic, and no pattern such as payments.* or *")
+    return patterns
+
+
+def _invalid(parameter: str, detail: str) -> InvalidRequest:
+    fault = {"pointer": f"/query/{parameter}", "detail": detail}
+    return InvalidRequest(f"{parameter}: {detail}.", errors=[fault])
 
 
 class Admission:
@@ -137,10 +159,13 @@ class Admission:
         self._event_max_bytes = event_max_bytes
         self._timing = Timing(settings.heartbeat_seconds, settings.slow_consumer_seconds)
 
-    async def start_of(self, principal: Principal, request: StreamRequest) -> Start:
+    async def start_of(self, principal: Principal, request: StreamRequest, *, polls: bool = False) -> Start:
         """Return where a stream starts.
 
+        One that ``polls`` without a cursor acknowledges the last answer to such a poll.
+
         Raises:
+            ConsumerLimit: the recipient has too many resume points.
             DatabaseUnavailable: PostgreSQL cannot be reached.
 
         """
@@ -148,14 +173,22 @@ class Admission:
             return Start(self._hub.position)
         if request.after is not None:
             return await self._cursor_check.start_after(request.after, principal.subject)
-        resume_point = Cursor(await self._resume_seq(principal), None)
-        return Start((await self._cursor_check.start_after(resume_point, principal.subject)).position)
+        key = ResumeKey(principal.subject, request.consumer, request.filter)
+        point = await self._resume_point(key, principal)
+        if polls and point.polled_on is not None and (point.polled_seq or 0) > point.seq:
+            await self._ledger.record_late_receipt(point.polled_on, principal, point.polled_seq or 0)
+            point = await self._resume_point(key, principal)
+        start = await self._cursor_check.start_after(point.cursor, principal.subject)
+        if start.reset is None or not point.event_id:
+            return Start(start.position)
+        await self._ledger.move_resume_point(key, point, start.position)
+        return Start(start.position, reset=start.reset)
 
-    async def _resume_seq(self, principal: Principal) -> int:
+    async def _resume_point(self, key: ResumeKey, principal: Principal) -> ResumePoint:
         while True:
             head = self._hub.position
             try:
-                return await self._ledger.resume_seq(principal.subject, principal.topics, head)
+                return await self._ledger.resume_point(key, principal.topics, head)
             except HistoryChanged:
                 await self._fanout.leave(head)
 
@@ -184,7 +217,7 @@ class Admission:
         client: ClientInfo,
         principal: Principal,
         *,
-        event_filter: EventFilter,
+        request: StreamRequest,
         start: Start,
         timing: Timing | None = None,
     ) -> tuple[Connection, FrameBatch]:
@@ -201,7 +234,8 @@ class Admission:
             node_id=self._ledger.node_id,
             recipient=principal.subject,
             transport=kind,
-            filter=event_filter,
+            filter=request.filter,
+            consumer=request.consumer,
             token_topics=principal.topics,
             remote_addr=client.remote_addr,
             user_agent=client.user_agent,

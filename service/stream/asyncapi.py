@@ -13,7 +13,9 @@ from pydantic.json_schema import models_json_schema
 from service import __version__
 from service.errors import CloseReason
 from service.events.position import CURSOR_PATTERN
+from service.ledger.resume_points import CONSUMER_MAX, CONSUMER_PATTERN
 from service.severity import Severity
+from service.stream.admission import PATTERNS_MAX
 from service.stream.frame_schemas import (
     ClientFrame,
     EventFrame,
@@ -48,14 +50,24 @@ _QUERY = {
     "after": {
         "type": "string",
         "pattern": f"^(latest|{CURSOR_PATTERN})$",
-        "description": "Start after this cursor, or this seq; `latest`: only what comes; absent: after what this"
-        " admin last acknowledged on any connection, or the head for a new one.",
+        "description": "Start after this cursor, or this seq; `latest`: only what comes; absent: where this `consumer`,"
+        " or else this filter of this admin, resumes: after what was acknowledged there, or the head for a new one.",
         "examples": ["4711-9f3a2c1d"],
     },
-    "topics": {
+    "topic": {
+        "type": "array",
+        "items": {"type": "string"},
+        "maxItems": PATTERNS_MAX,
+        "description": "Topics or patterns that the token covers at least in part: repeat the parameter, or put commas"
+        " between them.",
+        "examples": [["payments.*", "disks"]],
+    },
+    "consumer": {
         "type": "string",
-        "description": "Topics or patterns, separated by commas, that the token covers at least in part.",
-        "examples": ["payments.*,disks"],
+        "pattern": f"^{CONSUMER_PATTERN}$",
+        "maxLength": CONSUMER_MAX,
+        "description": "A name of this client's own, by which it resumes, whatever other clients of this admin do.",
+        "examples": ["pager"],
     },
     "min_severity": {
         "type": "string",

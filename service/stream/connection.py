@@ -167,7 +167,7 @@ class Connection:
         """Leave the live group: ``(sent, written]`` was written and has not gone entirely."""
         self._hub.leave(self)
         self._protocol.stalled(sent, written, time.monotonic())
-        self._ledger.record_position(self._entry, sent)
+        self._ledger.record_position(self._entry, sent, written.seq)
 
     def pause(self) -> Position:
         """Write nothing more until ``drained``, and return up to where everything was written."""
@@ -200,6 +200,10 @@ class Connection:
         """Handle an ack from a separate request, and return how far the client has acknowledged."""
         self._perform(self._protocol.acknowledge(seq, self._written().seq))
         return self._protocol.acknowledged
+
+    def polled(self, seq: int) -> None:
+        """An answer up to ``seq`` went to a poll without a cursor; 0: it was lost."""
+        self._ledger.record_polled(self._entry, seq)
 
     def receive(self, text: str | None) -> None:
         """Handle a message; None stands for a binary one."""

@@ -14,6 +14,7 @@ from service.alerts.fields import INTEGER_MAX, WHOLE
 from service.auth.principal import Principal, Scope
 from service.errors import (
     ConnectionLimit,
+    ConsumerLimit,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -27,8 +28,9 @@ from service.http.edge import is_head
 from service.http.openapi import json_operation, refusals
 from service.http.provided import part, provided
 from service.http.request_body import json_body
+from service.ledger.resume_points import CONSUMER_MAX, CONSUMER_PATTERN
 from service.severity import Severity
-from service.stream.admission import TOPICS_MAX_LENGTH
+from service.stream.admission import PATTERNS_MAX, TOPICS_MAX_LENGTH
 from service.stream.frame_schemas import (
     AlertCreatedFrame,
     EventOut,
@@ -38,7 +40,7 @@ from service.stream.frame_schemas import (
     example_of,
 )
 from service.stream.protocol import SEEN_MAX
-from service.stream.transports.http_endpoint import HttpEndpoint
+from service.stream.transports.http_endpoint import HttpEndpoint, StreamQuery
 from service.stream.transports.sse import EVENT_ID_MAX, MEDIA_TYPE, read_event_id
 
 WAIT_SECONDS = 25
@@ -163,7 +165,7 @@ class SeenIn(BaseModel):
             "model": PollOut,
             "content": {MEDIA_TYPE: {"schema": {"type": "string", "description": _FRAME}, "example": _SSE_EXAMPLE}},
         },
-        **refusals(TopicForbidden, ConnectionLimit, Overloaded),
+        **refusals(TopicForbidden, ConnectionLimit, ConsumerLimit, Overloaded),
     },
 )
 async def get_events(  # noqa: PLR0913 - its parameters
@@ -176,17 +178,23 @@ async def get_events(  # noqa: PLR0913 - its parameters
         Query(
             max_length=CURSOR_MAX,
             pattern=f"^(latest|{CURSOR_PATTERN})$",
-            description="a cursor, a seq, or `latest`; absent: what this admin acknowledged last",
+            description="a cursor, a seq, or `latest`; absent: where this filter, or this consumer, resumes",
         ),
     ] = None,
-    topics: Annotated[
-        str,
+    topic: Annotated[
+        list[Annotated[str, Field(max_length=TOPICS_MAX_LENGTH, json_schema_extra={"format": "topics"})]],
         Query(
-            max_length=TOPICS_MAX_LENGTH,
-            description="topics or patterns, with commas between",
-            json_schema_extra={"format": "topics"},
+            max_length=PATTERNS_MAX, description="a topic or a pattern; repeat for several, or put commas between them"
         ),
-    ] = "",
+    ] = [],  # noqa: B006 - FastAPI copies
+    consumer: Annotated[
+        str | None,
+        Query(
+            max_length=CONSUMER_MAX,
+            pattern=f"^{CONSUMER_PATTERN}$",
+            description="a name of this client's own, by which it resumes; absent: it resumes by its filter",
+        ),
+    ] = None,
     min_severity: Annotated[Severity, Query(description="this severity or a more severe one")] = "info",
     wait: Annotated[
         float | None,
@@ -210,13 +218,11 @@ async def get_events(  # noqa: PLR0913 - its parameters
 
     A long poll is asked for with ``Accept: application/json`` or ``wait``.
     """
-    query = {"topics": topics, "min_severity": min_severity}
+    query: StreamQuery = {"after": after, "topics": topic, "min_severity": min_severity, "consumer": consumer}
     if last_event_id:
         if (resumed := read_event_id(last_event_id)) is None:
             raise InvalidRequest("Last-Event-ID is none of this stream's ids.")
         query["after"], connection = resumed[0], resumed[1] or connection
-    elif after is not None:
-        query["after"] = after
     if wait is not None or ("application/json" in accept and MEDIA_TYPE not in accept):
         if is_head(request.scope):  # nothing may count as sent
             return Response(media_type="application/json")

@@ -54,7 +54,7 @@ def test_each_alert_of_a_batch_is_stored_and_answered_in_order(rest: httpx2.Clie
 
 async def test_a_batch_reaches_a_stream_as_single_alerts_do(lenient: Node, rest: httpx2.Client) -> None:
     topic = f"batch-{uuid.uuid4().hex}"
-    async with await lenient.live("alice", topics=topic) as stream:
+    async with await lenient.live("alice", topic=topic) as stream:
         found = results(rest.post(BATCH, json=[{"title": f"{number}", "topic": topic} for number in range(30)]))
         events = await stream.events(30)
     assert [(event["seq"], event["alert"]["id"]) for event in events] == [(r["seq"], r["id"]) for r in found]

@@ -89,9 +89,9 @@ async def head(lenient: Node) -> int:
     return int(rows[0][0])
 
 
-async def received(node: Node, seq: int) -> bool:
-    rows = await node.sql("SELECT received_seq FROM recipients WHERE id = 'alice'")
-    return bool(rows and rows[0][0] == seq)
+async def received(node: Node, seq: int, who: str = "alice") -> bool:
+    rows = await node.sql("SELECT max(received_seq) FROM audit.connections WHERE recipient = $1", who)
+    return bool(rows[0][0] == seq)
 
 
 EVENT = AlertEvent(
@@ -183,11 +183,37 @@ async def test_it_goes_on_over_a_restart_of_the_service(start: Callable[..., Pro
 
 async def test_it_resumes_where_the_last_one_ended(lenient: Node, here: Here, head: int) -> None:
     await lenient.post_all([{}] * 4)
-    assert here("--after", str(head), "--count", "2").returncode == 0
-    await eventually(lambda: received(lenient, head + 2))
-    run = here("--count", "2", "--json")
+    bearer = {"TOCSIN_TOKEN": token("dave")}
+    assert here("--after", str(head), "--count", "2", **bearer).returncode == 0
+    await eventually(lambda: received(lenient, head + 2, "dave"))
+    run = here("--count", "2", "--json", **bearer)
     assert run.returncode == 0, run
     assert [json.loads(printed)["seq"] for printed in run.stdout.splitlines()] == [head + 3, head + 4]
+
+
+async def test_another_filter_or_consumer_resumes_where_it_ended_itself(lenient: Node, here: Here, head: int) -> None:
+    bearer = {"TOCSIN_TOKEN": token("erin")}
+    severities = ["info", "critical", "info", "critical"]
+    await lenient.post_all([{"severity": severity} for severity in severities], at_once=1)
+
+    def printed(*arguments: str) -> list[int]:
+        run = here(*arguments, "--json", **bearer)
+        assert run.returncode == 0, run
+        return [json.loads(event)["seq"] - head for event in run.stdout.splitlines()]
+
+    assert printed("--after", str(head), "--count", "1") == [1]
+    assert printed("--consumer", "pager", "--after", str(head), "--count", "2") == [1, 2]
+    assert printed("--min-severity", "critical", "--after", str(head), "--count", "2") == [2, 4]
+    await eventually(lambda: received(lenient, head + 4, "erin"))
+    assert printed("--count", "3") == [2, 3, 4]
+    assert printed("--consumer", "pager", "--count", "2") == [3, 4]
+
+
+@pytest.mark.parametrize("consumer", ["", "a b", "x" * 101])
+def test_a_consumer_has_a_plain_name(here: Here, consumer: str) -> None:
+    run = here("--consumer", consumer)
+    assert run.returncode == 2
+    assert "--consumer" in run.stderr
 
 
 @pytest.mark.parametrize("alerts", [1, 50])

@@ -71,7 +71,7 @@ def longest_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
             "latest",
             ["b", "c.*"],
             "error",
-            "wss://a/v1/ws?after=latest&topics=b%2Cc.%2A&min_severity=error",
+            "wss://a/v1/ws?after=latest&topic=b&topic=c.%2A&min_severity=error",
         ),
     ],
 )

@@ -46,7 +46,7 @@ def async_client(base: str, bearer: Any = None) -> AsyncClient:
 
 
 async def received(node: Node, who: str) -> int:
-    rows = await node.sql("SELECT coalesce(max(received_seq), 0) FROM recipients WHERE id = $1", who)
+    rows = await node.sql("SELECT coalesce(max(seq), 0) FROM resume_points WHERE recipient = $1", who)
     return int(rows[0][0])
 
 

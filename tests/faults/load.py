@@ -238,7 +238,7 @@ class Admin:
             self.subject,
             scope=READ,
             after=self.cursor,
-            topics=",".join(self.topics),
+            topic=",".join(self.topics),
             min_severity=self.min_severity,
             options={"ping_interval": None, **self.options},
         )

@@ -71,7 +71,7 @@ class SimulatedClient(ABC):
     def query(self, after: int | str | None) -> dict[str, Any]:
         """Return the query of the subscription."""
         query: dict[str, Any] = {
-            "topics": ",".join(self.subscription.topics),
+            "topic": ",".join(self.subscription.topics),
             "min_severity": self.subscription.min_severity,
         }
         return query if after is None else {"after": after, **query}

@@ -184,7 +184,7 @@ async def test_a_sparse_replay_of_a_long_log_gets_on(start: Callable[..., Proces
     )
     await process.sql("INSERT INTO log_chain VALUES (400000, 1, 400000, now(), '')")
     await process.post(topic="rare")  # it wakes the fan-out, whose position moves past what was put in by hand
-    async with await process.stream("alice", after=0, topics="rare") as stream:
+    async with await process.stream("alice", after=0, topic="rare") as stream:
         begun = time.monotonic()
         seqs = [event["seq"] for event in await stream.events(5, patience=60)]
     assert seqs == [100_000, 200_000, 300_000, 400_000, 400_001]

@@ -52,6 +52,7 @@ class Client:
     since: datetime
     acked: int = 0
     is_open: bool = True
+    resumed: bool = False
     missed_from: int | None = None
     final: list[int] = field(default_factory=list)
     claimed: dict[int, Any] = field(default_factory=dict)
@@ -108,7 +109,6 @@ class History(RuleBasedStateMachine):
         self.base = self.place.sql("SELECT coalesce(max(seq), 0) FROM events")[0][0]
         self.log: list[Published] = []
         self.clients: list[Client] = []
-        self.began: dict[str, int] = {}
 
     @property
     def head(self) -> int:
@@ -143,23 +143,34 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: len(self.open) < 5)
     def connect(self, name: int, topics: str, min_severity: str, after: str | int, small: bool) -> None:  # noqa: FBT001
         subject = self.names[name]
-        query: dict[str, Any] = {"topics": topics, "min_severity": min_severity}
-        cursors = [client.acked for client in self.clients if client.reader.subject == subject and client.acked]
+        query: dict[str, Any] = {"topic": topics, "min_severity": min_severity}
+        earlier = [
+            client
+            for client in self.clients
+            if (client.reader.subject, client.patterns, client.min_severity)
+            == (subject, topics.split(","), min_severity)
+        ]
         if after != "own":
             query["after"] = after if after == "latest" else max(self.base, self.head - int(after))
         since = datetime.now(UTC)
         reader = Reader(self.place.node, subject, small=small, **query)
-        if after == "own" and (cursors or subject in self.began):
-            assert reader.after == max(*cursors, self.began.get(subject, 0), 0)
+        if after == "own" and any(client.acked or client.resumed for client in earlier):
+            # What was sent beyond the acknowledged is more than this client knows: it may fill a hole, or not.
+            surely = min(client.reader.after for client in earlier)
+            for client in sorted(earlier, key=lambda client: client.reader.after):
+                if client.reader.after <= surely:
+                    surely = max(surely, client.acked)
+            furthest = max(max(client.acked, client.reader.after) for client in earlier)
+            assert surely <= reader.after <= furthest
+        elif earlier and after == "own":
+            assert min(client.reader.after for client in earlier) <= reader.after <= self.head
         elif after in ("own", "latest"):
             # An answered alert is stored; that it was fanned out already is not promised, unless somebody has it.
             fanned_out = max((client.reader.cursor for client in self.clients), default=0)
             assert fanned_out <= reader.after <= self.head
         else:
             assert reader.after == query["after"]
-        if after == "own":
-            self.began.setdefault(subject, reader.after)
-        self.clients.append(Client(reader, topics.split(","), min_severity, since))
+        self.clients.append(Client(reader, topics.split(","), min_severity, since, resumed=after == "own"))
 
     @rule(
         topic=st.sampled_from(TOPICS),

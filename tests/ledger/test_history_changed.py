@@ -96,7 +96,7 @@ async def test_what_waits_is_cut_at_the_last_position_in_common_and_the_node_goe
     ]
     assert await opened.rows(DISPATCHES) == [(0, 5), (5, COMMON)]
     assert await opened.rows(RECEIPTS) == [(COMMON,)]
-    assert await opened.rows("SELECT received_seq FROM recipients WHERE id = 'alice'") == [(COMMON,)]
+    assert await opened.rows("SELECT seq FROM resume_points WHERE recipient = 'alice'") == [(COMMON,)]
     nodes = "SELECT id = $1, sent_seq, ended_at IS NULL FROM nodes ORDER BY started_at"
     assert await opened.rows(nodes, old) == [(True, COMMON, False), (False, HEAD + 2, True)]
     await assert_untampered(opened.url)
@@ -192,9 +192,9 @@ async def test_a_recipient_begins_at_no_position_of_another_history(opened: Open
     await fail_over(opened)
     for recipient in ("alice", "carol"):
         with pytest.raises(HistoryChanged):
-            await opened.ledger.resume_seq(recipient, ("*",), void)
+            await opened.resumes(recipient, void)
     assert await opened.rows("SELECT id FROM recipients") == [("alice",)]
-    assert await opened.ledger.resume_seq("carol", ("*",), await head(opened)) == HEAD + 2
+    assert await opened.resumes("carol", await head(opened)) == HEAD + 2
 
 
 async def test_a_new_node_registers_at_no_position_of_another_history(opened: OpenLedger) -> None:

@@ -39,7 +39,7 @@ LAST_LINK = "(SELECT max(ledger_link_id) FROM ledger_chain)"
 KNOWN = """
 SELECT greatest(
     (SELECT max(sent_seq) FROM nodes), (SELECT max(greatest(after_seq, sent_seq)) FROM connections),
-    (SELECT max(up_to_seq) FROM dispatches), (SELECT max(seq) FROM receipts), (SELECT max(received_seq) FROM recipients)
+    (SELECT max(up_to_seq) FROM dispatches), (SELECT max(seq) FROM receipts), (SELECT max(seq) FROM resume_points)
 )
 """
 """The last seq that the ledger knows of."""

@@ -45,7 +45,7 @@ async def test_dispatches_grow_with_the_passes_and_not_with_the_connections(node
 
 
 async def test_alerts_that_nobody_may_see_leave_no_dispatch(node: Node) -> None:
-    async with await node.live(topics="search"):
+    async with await node.live(topic="search"):
         seq = (await node.post(topic="payments.eu"))["seq"]
         await node.flushed(seq)
         assert await node.sql("SELECT FROM dispatches") == []
@@ -88,7 +88,7 @@ async def test_acks_that_do_not_follow_closely_are_receipts_of_their_own(
         opened.ledger.record_receipt(connection, seq)
     await opened.flusher.flush()
     assert await opened.rows("SELECT seq FROM receipts ORDER BY 1") == [(3,), (5,), (9,)]
-    assert await opened.rows("SELECT received_seq FROM recipients WHERE id = 'alice'") == [(9,)]
+    assert await opened.rows("SELECT seq FROM resume_points WHERE recipient = 'alice'") == [(9,)]
 
 
 async def test_an_ack_for_a_connection_that_has_just_ended_counts_up_to_what_it_was_sent(
@@ -107,7 +107,7 @@ async def test_an_ack_for_a_connection_that_has_just_ended_counts_up_to_what_it_
     assert await opened.ledger.record_late_receipt(connection.id, narrow, 9) is None
     assert await opened.ledger.record_late_receipt(connection.id, bearer("alice"), 9) == 5
     assert await opened.rows("SELECT max(seq) FROM receipts") == [(5,)]
-    assert await opened.rows("SELECT received_seq FROM recipients") == [(5,)]
+    assert await opened.rows("SELECT seq FROM resume_points") == [(5,)]
 
 
 # When it is full.
@@ -213,23 +213,23 @@ async def test_a_cursor_counts_acks_that_are_not_yet_written_or_being_written(
     opened = await open_ledger()
     connection = opened.connection()
     opened.ledger.record_receipt(connection, 5)
-    assert await opened.ledger.resume_seq("alice", ("*",), await opened.position(9)) == 5
+    assert await opened.resumes("alice", await opened.position(9)) == 5
     opened.ledger.record_receipt(connection, 7)
     async with opened.locked():
         flush = asyncio.create_task(opened.flusher.flush())
         await eventually(lambda: len(opened.ledger.pending) == 0)
-        assert await opened.ledger.resume_seq("alice", ("*",), await opened.position(9)) == 7
+        assert await opened.resumes("alice", await opened.position(9)) == 7
         assert not flush.done()
     await flush
-    assert await opened.ledger.resume_seq("alice", ("*",), await opened.position(9)) == 7
+    assert await opened.resumes("alice", await opened.position(9)) == 7
 
 
 async def test_an_admin_who_never_acknowledged_goes_on_where_they_began(
     open_ledger: Callable[..., Awaitable[OpenLedger]],
 ) -> None:
     here, there = await open_ledger(), await open_ledger()
-    assert await here.ledger.resume_seq("bob", ("*",), await here.position(4)) == 4
-    assert await there.ledger.resume_seq("bob", ("*",), await there.position(9)) == 4
+    assert await here.resumes("bob", await here.position(4)) == 4
+    assert await there.resumes("bob", await there.position(9)) == 4
 
 
 # When the node was declared lost.
@@ -307,7 +307,7 @@ async def test_a_node_that_ends_signs_off_and_flushes(open_ledger: Callable[...,
 
 
 async def test_a_stream_says_in_the_ledger_who_opened_it_and_how_it_ended(node: Node) -> None:
-    stream = await node.live(claims={"jti": "token 1"}, min_severity="error", topics="payments.*,search")
+    stream = await node.live(claims={"jti": "token 1"}, min_severity="error", topic="payments.*,search")
     welcome = stream.seen[0]
     await stream.close()
     rows = await eventually(lambda: node.sql("SELECT * FROM connections WHERE closed_at IS NOT NULL"))

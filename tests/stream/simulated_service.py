@@ -10,7 +10,7 @@ import asyncio
 import random
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
@@ -184,7 +184,8 @@ class Client:
         """Resume from the cursor."""
         cursor = self._state.cursor or "0"
         bearer = principal(self._name)
-        request = StreamRequest.of(dict(parse_qsl(urlsplit(self._state.address("http://node")).query)), bearer)
+        query = parse_qs(urlsplit(self._state.address("http://node")).query)
+        request = StreamRequest.of(bearer, after=query["after"][0], topics=query.get("topic", []))
         try:
             start = await node.while_time_passes(node.admission.start_of(bearer, request))
         except DatabaseUnavailable:
@@ -194,7 +195,7 @@ class Client:
         await self._service.meanwhile(node)
         socket = Socket(self._service.choose, request.filter)
         connection, welcome = node.admission.connection(
-            socket, "websocket", ClientInfo(None, None, None), bearer, event_filter=request.filter, start=start
+            socket, "websocket", ClientInfo(None, None, None), bearer, request=request, start=start
         )
         self._service.sockets[str(connection.id)] = socket
         self.node, self.connection, self._socket = node, connection, socket

@@ -12,6 +12,7 @@ from service.errors import InvalidRequest, RateLimited, TokenRevoked, TopicForbi
 from service.events.filter import EventFilter
 from service.events.position import Cursor, HistoryChanged
 from service.http.rate_limits import RestLimits
+from service.ledger.resume_points import ResumePoint
 from service.settings import LimitSettings, StreamSettings
 from service.stream import frames
 from service.stream.admission import PATTERNS_MAX, Admission, ClientInfo, StreamRequest
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
+ANYTHING = StreamRequest(None, EventFilter())
 CLIENT = ClientInfo("192.0.2.1", "curl", None)
 
 
 def request(granted: tuple[str, ...] = ("*",), /, **query: str) -> StreamRequest:
-    return StreamRequest.of(query, principal(topics=granted))
+    topics = [query.pop("topic")] if "topic" in query else []
+    return StreamRequest.of(principal(topics=granted), topics=topics, **query)
 
 
 # The query.
@@ -43,9 +46,8 @@ def request(granted: tuple[str, ...] = ("*",), /, **query: str) -> StreamRequest
 def test_after_is_a_cursor_a_seq_or_latest(after: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         request(after=after)
-    assert refusal.value.errors == [
-        {"pointer": "/query", "detail": "after must be a cursor, a seq or latest, topics a list of patterns"}
-    ]
+    detail = "must be a cursor such as 4711-9f3a2c1d, a seq, or latest"
+    assert refusal.value.errors == [{"pointer": "/query/after", "detail": detail}]
 
 
 @pytest.mark.parametrize(
@@ -64,28 +66,47 @@ def test_after_is_read(after: str, read: Cursor | str) -> None:
 
 @pytest.mark.parametrize("severity", ["fatal", "", "Info", "info,error"])
 def test_min_severity_is_a_severity(severity: str) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest) as refusal:
         request(min_severity=severity)
+    detail = "must be info, warning, error or critical"
+    assert refusal.value.errors == [{"pointer": "/query/min_severity", "detail": detail}]
 
 
-@pytest.mark.parametrize("topics", ["A", "a..b", "a,*.b", "a" * 101, ",".join(["a"] * (PATTERNS_MAX + 1))])
-def test_topics_are_a_bounded_number_of_patterns(topics: str) -> None:
-    with pytest.raises(InvalidRequest):
-        request(topics=topics)
+@pytest.mark.parametrize(
+    "topic", ["", "A", "a..b", "a,*.b", ",a,", "a" * 101, "a" * 99_999, ",".join(["a"] * (PATTERNS_MAX + 1))]
+)
+def test_topics_are_a_bounded_number_of_patterns(topic: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        request(topic=topic)
+    [fault] = refusal.value.errors or []
+    assert fault["pointer"] == "/query/topic"
+    assert len(fault["detail"]) < 100
+
+
+def test_topics_are_repeated_or_listed() -> None:
+    of = StreamRequest.of(principal(), topics=["b,a.*", "c"])
+    assert of.filter.topics == ("a.*", "b", "c")
+
+
+@pytest.mark.parametrize("consumer", ["", "a b", "a/b", "\u00e4", "a" * 101, "a\n"])
+def test_a_consumer_has_a_short_plain_name(consumer: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        request(consumer=consumer)
+    detail = "must be 1 to 100 of a-z, A-Z, 0-9, dot, _ and -"
+    assert refusal.value.errors == [{"pointer": "/query/consumer", "detail": detail}]
+    assert request(consumer="Night.shift_2-b").consumer == "Night.shift_2-b"
 
 
 @pytest.mark.parametrize(
     ("granted", "topics", "covered"),
     [
-        (("*",), "", ("*",)),
-        (("*",), ",a,", ("a",)),
+        (("*",), "b,a,b", ("a", "b")),
         (("*",), ",".join(["a"] * PATTERNS_MAX), ("a",)),
-        (("a.*", "c"), "", ("a.*", "c")),
         (("a.*", "c"), "*", ("a.*", "c")),
         (("a.b",), "a.*", ("a.b",)),
         (("payments.*",), "billing", None),
         (("payments.*",), "payments.eu,billing", None),
-        ((), "", None),
+        ((), "a", None),
     ],
 )
 def test_the_filter_is_what_token_and_query_both_cover(
@@ -93,9 +114,9 @@ def test_the_filter_is_what_token_and_query_both_cover(
 ) -> None:
     if covered is None:
         with pytest.raises(TopicForbidden):
-            request(granted, topics=topics)
+            request(granted, topic=topics)
     else:
-        requested = request(granted, topics=topics, min_severity="error")
+        requested = request(granted, topic=topics, min_severity="error")
         assert set(requested.filter.topics) == set(covered)
         assert requested.filter.min_severity == "error"
         assert set(requested.filter.topics) == set(intersect(granted, requested.filter.topics))
@@ -155,11 +176,11 @@ class StoredCursor(FakeLedger):
         super().__init__()
         self.seqs = seqs
 
-    async def resume_seq(self, *_: Any) -> int:
+    async def resume_point(self, *_: Any) -> ResumePoint:
         seq = self.seqs.pop(0)
         if isinstance(seq, HistoryChanged):
             raise seq
-        return seq
+        return ResumePoint(seq, 0)
 
 
 def admission(
@@ -201,12 +222,12 @@ async def test_a_stream_without_a_cursor_starts_where_the_recipient_stopped_and_
     stored: int, starts: int
 ) -> None:
     made, _ = admission(stored)
-    assert await made.start_of(principal(), StreamRequest(None, EventFilter())) == Start(at(starts))
+    assert await made.start_of(principal(), ANYTHING) == Start(at(starts))
 
 
 async def test_a_resume_point_is_asked_for_again_once_the_node_has_left_a_history_that_the_log_does_not_hold() -> None:
     made, _ = admission(HistoryChanged(at(20)), 7)
-    assert await made.start_of(principal(), StreamRequest(None, EventFilter())) == Start(at(7))
+    assert await made.start_of(principal(), ANYTHING) == Start(at(7))
     assert cast("Log", made._fanout).left == [at(20)]
 
 
@@ -215,9 +236,7 @@ def greeted(start: Start) -> list[dict[str, Any]]:
 
 
 def greeted_by(made: Admission, start: Start) -> list[dict[str, Any]]:
-    _, welcome = made.connection(
-        FakeTransport(), "websocket", CLIENT, principal(), event_filter=EventFilter(), start=start
-    )
+    _, welcome = made.connection(FakeTransport(), "websocket", CLIENT, principal(), request=ANYTHING, start=start)
     return [orjson.loads(frame.payload) for frame in welcome.frames]
 
 
@@ -238,7 +257,7 @@ def test_a_reset_comes_right_after_the_welcome() -> None:
 def test_a_token_that_was_revoked_meanwhile_opens_nothing() -> None:
     made, ledger = admission(revoked=("alice",))
     with pytest.raises(TokenRevoked):
-        made.connection(FakeTransport(), "sse", CLIENT, principal(), event_filter=EventFilter(), start=Start(at(0)))
+        made.connection(FakeTransport(), "sse", CLIENT, principal(), request=ANYTHING, start=Start(at(0)))
     assert not ledger.calls
 
 

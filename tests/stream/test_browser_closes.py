@@ -44,8 +44,8 @@ CASES: dict[str, dict[str, Any]] = {
     "token_invalid": {"token": "x.y.z"},
     "token_expired": {"ttl_seconds": -1},
     "scope_missing": {"scope": WRITE},
-    "topic_forbidden": {"topics": ["payments.*"], "query": "?topics=billing"},
-    "bad_message": {"query": "?after=yesterday"},
+    "topic_forbidden": {"topics": ["payments.*"], "query": "?topic=billing"},
+    "invalid_request": {"query": "?after=yesterday"},
 }
 
 

@@ -164,7 +164,7 @@ async def test_a_full_socket_stops_the_replay_until_it_drains() -> None:
     case.transport.is_full = True
     await case.turn(Phase.LAGGING)
     assert case.ranges == []
-    assert case.ledger.of("record_position") == [(case.connection._entry, 0)]
+    assert case.ledger.of("record_position") == [(case.connection._entry, 0, 5)]
     case.transport.is_full = False
     case.connection.drained()
     await case.turn(Phase.LIVE)

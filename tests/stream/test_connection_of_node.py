@@ -96,7 +96,7 @@ async def test_an_ack_counts_for_all_before_it(shared: Node, subject: str) -> No
         await stream.next_of("pong")
         await stream.ack(seqs[2])
         await eventually(
-            lambda: shared.sql("SELECT FROM recipients WHERE id = $1 AND received_seq = $2", subject, seqs[2])
+            lambda: shared.sql("SELECT FROM resume_points WHERE recipient = $1 AND seq = $2", subject, seqs[2])
         )
         assert await receipts(shared, subject) == seqs[1:]
     rows = await shared.sql(
@@ -120,7 +120,7 @@ async def test_an_ack_of_what_was_not_sent_is_an_error_and_is_not_recorded(share
 
 
 async def test_heartbeats_move_the_cursor_over_what_was_not_for_the_stream(brisk: Node, subject: str) -> None:
-    async with await brisk.live(subject, topics="mine") as stream:
+    async with await brisk.live(subject, topic="mine") as stream:
         mine = (await brisk.post(topic="mine"))["seq"]
         last = [(await brisk.post(topic="other"))["seq"] for _ in range(3)][-1]
         while (beat := await stream.next_of("heartbeat"))["seq"] < last:
@@ -129,9 +129,11 @@ async def test_heartbeats_move_the_cursor_over_what_was_not_for_the_stream(brisk
         seqs = [frame["seq"] for frame in stream.seen if "seq" in frame]
         assert seqs == sorted(seqs)
         await stream.ack(last)
-        await eventually(lambda: brisk.sql("SELECT FROM recipients WHERE id = $1 AND received_seq = $2", subject, last))
+        await eventually(
+            lambda: brisk.sql("SELECT FROM resume_points WHERE recipient = $1 AND seq = $2", subject, last)
+        )
     assert [frame["seq"] for frame in stream.seen if frame["type"] == "event"] == [mine]
-    async with await brisk.stream(subject, topics="mine") as again:
+    async with await brisk.stream(subject, topic="mine") as again:
         assert (await again.next_of("welcome"))["after"] == last
 
 

@@ -48,7 +48,7 @@ async def test_an_alert_for_named_admins_goes_to_them_alone_and_in_its_place(sha
     to: list[list[str] | None] = [None, [alice], [bob, alice], None, [bob], None, [alice], [carol], None] * 3
     async with (
         await shared.live(alice) as first,
-        await shared.live(alice, topics="*,x") as second,
+        await shared.live(alice, topic="*,x") as second,
         await shared.live(bob) as third,
         await shared.live("nobody in particular") as fourth,
     ):

@@ -70,7 +70,7 @@ async def test_a_cursor_that_is_ahead_of_this_node_alone_is_of_this_log(node: No
 
 
 async def has_received(node: Node, name: str, seq: int) -> bool:
-    return bool(await node.sql("SELECT FROM recipients WHERE id = $1 AND received_seq = $2", name, seq))
+    return bool(await node.sql("SELECT FROM resume_points WHERE recipient = $1 AND seq = $2", name, seq))
 
 
 # Replay, from memory and from the log.
@@ -143,7 +143,7 @@ async def test_a_range_in_which_nothing_matches_is_passed_over(node: Node, datab
     chunked = Settings(stream=StreamSettings(replay_chunk_events=1))
     with serving(database_url, chunked) as fresh:
         for server in (node, fresh):
-            async with await server.stream(after=0, topics="mine") as stream:
+            async with await server.stream(after=0, topic="mine") as stream:
                 assert (await stream.next_of("caught_up"))["seq"] == 61
             assert seqs(stream) == [31]
 
@@ -270,7 +270,7 @@ async def test_each_client_gets_exactly_the_events_that_match_in_increasing_orde
         joins = min(client.joins, len(alerts))
         await eventually(lambda: stored >= joins)
         after = base + max(0, joins - client.back)
-        options = {"topics": ",".join(client.patterns), "min_severity": client.least, "after": after}
+        options = {"topic": ",".join(client.patterns), "min_severity": client.least, "after": after}
         async with await pair[client.node].stream(client.name, **options) as stream:
             assert (await stream.next())["after"] == after
             while (await stream.next_of("heartbeat"))["seq"] < last:

@@ -60,7 +60,7 @@ async def test_no_token_reaches_the_log_whatever_way_it_comes(start: Callable[..
         await open_and_close(process.ws, additional_headers={"Authorization": f"Bearer {make()}"})
         await open_and_close(process.ws, subprotocols=["tocsin.v1", f"bearer.{make()}"])
         await open_and_close(f"{process.ws}?token={make()}")
-        await open_and_close(f"{process.ws}?after=1&token={make()}&topics=a")
+        await open_and_close(f"{process.ws}?after=1&token={make()}&topic=a")
     for name in ("%74oken", "t%6Fken", "to%6ben", "tok%65n", "toke%6E", encoded("token"), "TOKEN", "access_token"):
         await open_and_close(f"{process.ws}?{name}={fresh()}")
         await open_and_close(f"{process.ws}?x=1&{name}=%65{fresh()[1:]}")

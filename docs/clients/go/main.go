@@ -183,7 +183,7 @@ func list(topic string) ([]Alert, error) {
 
 // Follow calls handle with each event after a cursor, over as many connections as it takes.
 func follow(topic, after string, handle func(Frame)) error {
-	query := url.Values{"topics": {topic}, "after": {after}}
+	query := url.Values{"topic": {topic}, "after": {after}}
 	for attempt := 0; ; attempt++ {
 		reached, err := followOnce(query, handle)
 		if refusal := (*Error)(nil); errors.As(err, &refusal) && slices.Contains(final, refusal.Code) {

@@ -199,7 +199,7 @@ public final class Client {
 
         void follow(String topic, String[] cursor, Consumer<JsonObject> handle)
                 throws Refused, IOException, InterruptedException {
-            String query = "?topics=" + encoded(topic) + "&after=" + encoded(cursor[0]);
+            String query = "?topic=" + encoded(topic) + "&after=" + encoded(cursor[0]);
             WebSocket socket = http.newWebSocketBuilder()
                     .connectTimeout(Duration.ofSeconds(10))
                     .header("Authorization", "Bearer " + token())

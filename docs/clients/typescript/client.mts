@@ -132,7 +132,7 @@ async function* list(topic: string): AsyncGenerator<Alert> {
 
 /** Calls `handle` with each event after a cursor, over as many connections as it takes. */
 async function follow(topic: string, after: string, handle: (event: AlertEvent) => void): Promise<never> {
-  const query = new URLSearchParams({ topics: topic, after });
+  const query = new URLSearchParams({ topic, after });
   for (let attempt = 0; ; attempt++) {
     const { isWelcome, reason } = await followOnce(query, handle);
     if (FINAL.has(reason)) throw new Refused(0, reason, "the stream was closed");

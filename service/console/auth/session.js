@@ -192,6 +192,7 @@ export class Session {
       share: viewOf(this.#token),
       url: new URL("v1/ws", location.href.replace("http", "ws")).href,
       after,
+      consumer: "console", // It keeps its cursor itself: what it acknowledges moves no other program's resume point.
       token: (refused) => this.#tokenFor(refused),
       onState: (status) => {
         if (this.#isEnded) return;

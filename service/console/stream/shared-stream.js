@@ -22,7 +22,7 @@
  *   earlier leader are ignored, so that nothing arrives out of order.
  * - A tab that cannot follow, because it is far behind or because the history of the log may have changed since it was
  *   there (it was frozen), has a stream of its own until it can: the server knows what its cursor is.
- * - Tabs share only where `share`, `url`, `topics` and `minSeverity` are equal. `share` has to name the admin and what their
+ * - Tabs share only where `share`, `url`, `topics`, `minSeverity` and `consumer` are equal. `share` has to name the admin and what their
  *   token lets them see: `viewOf` of jwt-claims.js does. Share only after the server accepted the tab's token (as by loading a
  *   list with it): the channel asks for none.
  * - What somebody saw in one tab, all tabs keep until the leader has reported it on a connection that lived on after, and they
@@ -71,9 +71,9 @@ export class SharedStream {
 
   /** @param {SharedOptions} options */
   constructor(options) {
-    const { share, url, topics = null, minSeverity = null, after } = options;
+    const { share, url, topics = null, minSeverity = null, consumer = null, after } = options;
     this.#options = options;
-    this.#name = `tocsin-stream-${PROTOCOL} ${JSON.stringify([share, url, topics, minSeverity])}`;
+    this.#name = `tocsin-stream-${PROTOCOL} ${JSON.stringify([share, url, topics, minSeverity, consumer])}`;
     this.#cursor = startOf(after);
     if (this.#cursor !== null) this.#buffer.reset(this.#cursor);
   }
@@ -186,10 +186,10 @@ export class SharedStream {
   #becomeLeader() {
     this.#followLeader(null);
     this.#endOwnStream();
-    const { topics, url, minSeverity, after, token, onDuplicate } = this.#options;
+    const { topics, url, minSeverity, consumer, after, token, onDuplicate } = this.#options;
     const from = this.#id;
     this.#leader = new Leader(
-      { topics, url, minSeverity, after, token, onDuplicate },
+      { topics, url, minSeverity, consumer, after, token, onDuplicate },
       {
         status: this.#status,
         cursor: this.#cursor,
@@ -219,7 +219,7 @@ export class SharedStream {
   /** Streams by itself until the leader knows the cursor. The leader acknowledges what it brings to other tabs. */
   #streamAlone() {
     if (this.#own) return;
-    const { url, topics, minSeverity, after, token, onDuplicate } = this.#options;
+    const { url, topics, minSeverity, consumer, after, token, onDuplicate } = this.#options;
     const pass = (/** @type {StreamCallback} */ callback) => {
       if (this.#own !== own) return;
       this.#dispatch(callback);
@@ -228,7 +228,7 @@ export class SharedStream {
       if (this.#liveSince < Infinity && !this.#isJoining) this.#sendJoin({ start: false });
     };
     const own = new StreamClient({
-      ...{ url, topics, minSeverity, token, onDuplicate, after: this.#cursor ?? after, acknowledge: "manual" },
+      ...{ url, topics, minSeverity, consumer, token, onDuplicate, after: this.#cursor ?? after, acknowledge: "manual" },
       onState: (value) => pass({ call: "onState", value }),
       onWelcome: (value) => pass({ call: "onWelcome", value }),
       onEvent: (value) => pass({ call: "onEvent", value }),

@@ -64,7 +64,8 @@ import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
  * @property {(refused: string | null) => string | null | Promise<string | null>} token
  *   Returns the token for the next connection. `refused` is null, or why the server refused the last token: then only a
  *   fresh one helps. Null, or the same token again, ends in `signed-out`; `start()` then goes on from the cursor.
- * @property {string | number} [after]  A cursor, a seq, or `latest`; absent: after what this admin acknowledged last.
+ * @property {string | number} [after]  A cursor, a seq, or `latest`; absent: where `consumer`, or this filter, resumes.
+ * @property {string} [consumer]  A name of this program's own, by which it resumes: 1 to 100 of a-z, A-Z, 0-9, dot, _ and -.
  * @property {string[]} [topics]
  * @property {Severity} [minSeverity]
  * @property {"shown" | "manual"} [acknowledge]  When an event is acknowledged: `shown` (the default) once `onEvent` returned.
@@ -230,12 +231,13 @@ export class StreamClient {
   }
 
   #query() {
-    const { after, topics, minSeverity } = this.#options;
+    const { after, topics, minSeverity, consumer } = this.#options;
     const query = new URLSearchParams();
     const start = this.#cursor ?? after;
     if (start !== undefined) query.set("after", String(start));
-    if (topics) query.set("topics", topics.join(","));
+    for (const topic of topics ?? []) query.append("topic", topic);
     if (minSeverity) query.set("min_severity", minSeverity);
+    if (consumer) query.set("consumer", consumer);
     return query;
   }
 
@@ -264,11 +266,11 @@ export class StreamClient {
 
   /** Changes back to the WebSocket once one can be opened; until then the stream goes on. */
   #tryWebSocket() {
-    const { url } = this.#options;
+    const { url, consumer } = this.#options;
     const token = this.#token ?? "";
     const attempt = this.#attempt;
     const probe = openWebSocket(
-      { url, query: new URLSearchParams({ after: "latest" }), token, resumed: null },
+      { url, query: new URLSearchParams({ after: "latest", ...(consumer && { consumer }) }), token, resumed: null },
       {
         onOpen: () => {},
         onFrame: () => {

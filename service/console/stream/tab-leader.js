@@ -58,6 +58,7 @@ export class Leader {
       url: options.url,
       topics: options.topics,
       minSeverity: options.minSeverity,
+      consumer: options.consumer,
       after: context.cursor ?? options.after,
       acknowledge: "manual",
       token: (refused) => this.#chooseToken(refused),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from service.errors import CloseReason, DatabaseUnavailable, NotFound, RateLimited, RequestRefused, TokenRevoked
 from service.http.charges import charge
@@ -26,7 +26,7 @@ from service.stream.transports.sse import SseResponse, SseTransport
 from service.stream.transports.websocket import CLOSE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from uuid import UUID
 
     from starlette.requests import Request
@@ -44,6 +44,15 @@ RETRY_SECONDS = (0.1, 0.3, 0.6)
 
 RESUMED_MAX = 100
 """How many acknowledgements of clients that resumed may be under way."""
+
+
+class StreamQuery(TypedDict):
+    """The query of a stream, as it was sent; see ``StreamRequest.of``."""
+
+    after: str | None
+    topics: Sequence[str]
+    min_severity: str
+    consumer: str | None
 
 
 class HttpEndpoint:
@@ -67,18 +76,18 @@ class HttpEndpoint:
         self._silence_seconds = max(alive, settings.slow_consumer_seconds + 2 * CLOSE_SECONDS)
 
     def stream(
-        self, request: Request, principal: Principal, query: dict[str, str], connection: UUID | None
+        self, request: Request, principal: Principal, query: StreamQuery, connection: UUID | None
     ) -> SseResponse:
         """Answer with server-sent events; ``connection`` is the one that they resume."""
         return SseResponse(self._reserved(request, principal, query, connection))
 
     @asynccontextmanager
     async def _reserved(
-        self, request: Request, principal: Principal, query: dict[str, str], connection: UUID | None
+        self, request: Request, principal: Principal, query: StreamQuery, connection: UUID | None
     ) -> AsyncIterator[Callable[[SseTransport], None]]:
         """Reserve room for a stream of server-sent events, and yield what opens it."""
         with self.rejections_recorded(request, principal):
-            requested = StreamRequest.of(query, principal)
+            requested = StreamRequest.of(principal, **query)
             charge(request, "read", principal.subject)
             with self._hub.reserve(principal.subject):
                 self._admission.check_pace(principal)
@@ -88,7 +97,7 @@ class HttpEndpoint:
                 def open_on(transport: SseTransport) -> None:
                     try:
                         opened, welcome = self._admission.connection(
-                            transport, "sse", _client(request), principal, event_filter=requested.filter, start=start
+                            transport, "sse", _client(request), principal, request=requested, start=start
                         )
                     except (TokenRevoked, RateLimited) as refusal:  # the head was sent
                         transport.end(CloseReason.named(refusal.code))
@@ -99,26 +108,32 @@ class HttpEndpoint:
                 yield open_on
 
     async def poll(
-        self, request: Request, principal: Principal, query: dict[str, str], connection: UUID | None, wait: float
+        self, request: Request, principal: Principal, query: StreamQuery, connection: UUID | None, wait: float
     ) -> PollResponse:
         """Answer with the next events, after at most ``wait`` seconds."""
         http = HttpServerProtocol.of(request.scope)
         with self.rejections_recorded(request, principal):
-            requested = StreamRequest.of(query, principal)
+            requested = StreamRequest.of(principal, **query)
             client = _client(request)
-            identity = Identity(principal.subject, requested.filter, client.remote_addr, client.user_agent)
-            is_paced = self._sessions.is_paced(identity, connection, query.get("after"))
+            identity = Identity(
+                principal.subject, requested.consumer, requested.filter, client.remote_addr, client.user_agent
+            )
+            has_cursor = requested.after is not None
+            if not has_cursor and (session := self._sessions.find(identity, connection)) is not None:
+                session.acknowledge_arrived()
+            is_paced = self._sessions.is_paced(identity, connection, query["after"])
             if not is_paced:
                 charge(request, "read", principal.subject)
-            start = await self._admission.start_of(principal, requested)
-            follows = start.position if start.received is not None and start.reset is None else None
+            start = await self._admission.start_of(principal, requested, polls=True)
+            is_known = start.received is not None or not has_cursor
+            follows = start.position if is_known and start.reset is None else None
             session = self._sessions.following(identity, connection, follows)
             if session is not None:
                 self._admission.check_not_revoked(principal)
                 if not is_paced:
                     self._count_message(session.connection.id)
                 session.connection.renewed(principal)
-                poll = session.begin(http, wait, with_welcome=connection is None)
+                poll = session.begin(http, wait, with_welcome=connection is None, has_cursor=has_cursor)
                 session.acknowledge_answer()
             else:
                 self._resume(principal, connection, start)
@@ -129,13 +144,13 @@ class HttpEndpoint:
                         "longpoll",
                         client,
                         principal,
-                        event_filter=requested.filter,
+                        request=requested,
                         start=start,
                         timing=self._idle_timing,
                     )
                     session.cursor = start.position
                     self._sessions.add(session)
-                    poll = session.begin(http, wait, with_welcome=True)
+                    poll = session.begin(http, wait, with_welcome=True, has_cursor=has_cursor)
                     session.connection.open(welcome)
         await poll.answer
         return PollResponse(session, poll, self._slow_seconds)

@@ -16,6 +16,11 @@ A poll that does not follow on the last answer, because that was lost or another
 since, begins a new connection, as after a dropped WebSocket: what a connection was sent is one
 range of the log. A poll that names no connection goes on with that of the same recipient, filter,
 address and user agent, if it follows on its last answer.
+
+A poll without a cursor starts at the resume point. It acknowledges the last answer to such a poll of
+the same filter or consumer, unless that was lost as far as the node can know: its client had gone
+before the kernel had all of it, or reset the connection. So a loop that asks for the same address
+again and again gets each event once, and what did not arrive again.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from starlette.responses import Response
 from service.errors import CloseReason
 from service.events.position import ORIGIN
 from service.http.server_protocol import HttpServerProtocol
+from service.ledger.resume_points import ResumeKey
 from service.stream import frames
 
 if TYPE_CHECKING:
@@ -51,17 +57,23 @@ class Identity(NamedTuple):
     """Polls that name no connection continue one another where these are the same."""
 
     recipient: str
+    consumer: str
     filter: EventFilter
     remote_addr: str | None
     user_agent: str | None
+
+    @property
+    def key(self) -> ResumeKey:
+        """Whose resume point the polls move."""
+        return ResumeKey(self.recipient, self.consumer, self.filter)
 
 
 class Poll:
     """One request that waits for its answer."""
 
-    def __init__(self, session: PollSession, http: HttpServerProtocol) -> None:
+    def __init__(self, session: PollSession, http: HttpServerProtocol, *, has_cursor: bool) -> None:
         self._session = session
-        self._http = http
+        self.has_cursor = has_cursor
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         http.attach(self, streams=False)
 
@@ -69,6 +81,10 @@ class Poll:
         """Answer."""
         if not self.answer.done():
             self.answer.set_result(answer)
+
+    def reset(self) -> None:
+        """The client reset the connection, by which the answer went."""
+        self._session.answer_lost(self)
 
     def drained(self) -> None:
         """Do nothing: the task of the request writes the answer and waits for the socket."""
@@ -96,6 +112,8 @@ class PollSession:
         self._sessions = sessions
         self._poll: Poll | None = None
         self._answered: Poll | None = None
+        self._has_arrived = False
+        """Whether the last answer went to a poll without a cursor, and arrived as far as the node knows."""
         self._welcome: Frame | None = None
         self._with_welcome = True
         self._overdue = False
@@ -106,14 +124,15 @@ class PollSession:
         """Whether no poll waits."""
         return self._poll is None
 
-    def begin(self, http: HttpServerProtocol, seconds: float, *, with_welcome: bool) -> Poll:
+    def begin(self, http: HttpServerProtocol, seconds: float, *, with_welcome: bool, has_cursor: bool) -> Poll:
         """Begin a poll of at most ``seconds``; ``with_welcome``, its answer has the welcome frame.
 
         A poll that still waits is answered empty, because its client has asked again.
         """
         if self._poll is not None:
             self._poll.settle(self._body(self.cursor))
-        self._poll, self._answered = Poll(self, http), None
+        self._poll, self._answered = Poll(self, http, has_cursor=has_cursor), None
+        self._has_arrived = False
         self._overdue = False
         self._with_welcome = with_welcome
         self._set_timer(seconds)
@@ -123,6 +142,11 @@ class PollSession:
         """Acknowledge the last answer, because the client asks for what follows it, and go on."""
         self.connection.acknowledge(self.cursor.seq)
         self.connection.drained()
+
+    def acknowledge_arrived(self) -> None:
+        """Acknowledge the last answer to a poll without a cursor, because the client polls again."""
+        if self._has_arrived:
+            self.connection.acknowledge(self.cursor.seq)
 
     def abandon(self) -> None:
         """End the connection, whose client goes on with another."""
@@ -171,8 +195,16 @@ class PollSession:
         if poll is self._answered:
             if flushed:
                 self.connection.flushed()
+                self._has_arrived = not poll.has_cursor
+                self.connection.polled(self.cursor.seq if self._has_arrived else 0)
             else:
                 self.connection.close(CloseReason.SLOW_CONSUMER)
+
+    def answer_lost(self, poll: Poll) -> None:
+        """The connection was reset by which the answer to a poll went. Ignored unless it is the last."""
+        if poll is self._answered and self._has_arrived:
+            self._has_arrived = False
+            self.connection.polled(0)
 
     def poll_disconnected(self, poll: Poll) -> None:
         """Wait for the next poll: the client of this one disconnected."""
@@ -252,7 +284,7 @@ class PollSessions:
 
     def is_paced(self, identity: Identity, connection: UUID | None, after: str | None) -> bool:
         """Return whether a poll acknowledges events: there cannot be more such polls than answers with events."""
-        session = self._find(identity, connection)
+        session = self.find(identity, connection)
         return (
             session is not None
             and after in {session.cursor.cursor, str(session.cursor.seq)}
@@ -260,23 +292,23 @@ class PollSessions:
         )
 
     def following(self, identity: Identity, connection: UUID | None, after: Position | None) -> PollSession | None:
-        """Return the session that a poll continues; ``after`` is the position that the poll named.
+        """Return the session that a poll continues, which starts at ``after``.
 
         A session that the poll shows to be abandoned ends.
         """
-        session = self._find(identity, connection)
+        session = self.find(identity, connection)
         if session is None or session.cursor == after:
             return session
         session.abandon()
         return None
 
-    def _find(self, identity: Identity, connection: UUID | None) -> PollSession | None:
+    def find(self, identity: Identity, connection: UUID | None) -> PollSession | None:
+        """Return the session of the client, by the ``connection`` that it names, or else by who it is."""
         session = self._by_id.get(connection) if connection is not None else None
         if session is None:
             session = self._by_identity.get(identity)
             return session if session is not None and session.is_idle else None
-        is_same = session.identity.recipient == identity.recipient and session.identity.filter == identity.filter
-        return session if is_same else None
+        return session if session.identity.key == identity.key else None
 
 
 class PollResponse(Response):
@@ -304,4 +336,5 @@ class PollResponse(Response):
         http.detach()
         if flushed:
             self._session.response_ended(self._poll, flushed=True)
+            http.on_reset = self._poll.reset
         await send({"type": "http.response.body", "body": b""})

@@ -85,6 +85,8 @@ CLOSING_WORK = 256
 
 SLOWEST_READER = 1024
 """Bytes a second that a client may be reading of what has reached its side: no sign of that is seen here."""
+REASON_MAX_BYTES = 123
+"""Of a close frame."""
 
 CUT_SECONDS = 1
 """How long a client that went on sending may take to read our close frame; nothing more is read."""
@@ -181,9 +183,11 @@ class WebSocketTransport(WebSocketsSansIOProtocol):
     def close_stream(self, reason: CloseReason, hint: str | None = None) -> bool:
         """Send a close frame, and return whether there was anything to close.
 
-        The client has ``close_timeout`` to answer. A ``hint`` for people follows the reason.
+        The client has ``close_timeout`` to answer. A ``hint`` for people follows the reason, as far as a close
+        frame has room (RFC 6455, section 5.5).
         """
-        return self._close(reason.code, f"{reason.reason}: {hint}" if hint else reason.reason)
+        text = f"{reason.reason}: {hint}" if hint else reason.reason
+        return self._close(reason.code, text.encode()[:REASON_MAX_BYTES].decode(errors="ignore"))
 
     def _close(self, code: int, reason: str) -> bool:
         # Unlike the ASGI message this does not wait for the socket to drain, which may never be.

@@ -25,6 +25,7 @@ from starlette.datastructures import Headers, QueryParams
 from service.auth.principal import Scope
 from service.errors import (
     CloseReason,
+    ConsumerLimit,
     DatabaseUnavailable,
     InvalidRequest,
     KeysUnavailable,
@@ -61,8 +62,9 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PATH = "/v1/ws"
-PARAMETERS = QueryParameters(("after", "topics", "min_severity", "token"))
+PARAMETERS = QueryParameters(("after", "topic", "min_severity", "consumer", "token"), frozenset({"topic"}))
 _BEARER = "bearer."
+_FAULTY = MalformedRequest | TargetTooLong | UnsupportedMedia
 _PROXY_HINT = "set TOCSIN_ALLOWED_ORIGINS to the page's origin, or pass Host and X-Forwarded-Proto on"
 """What to do where the host of a page is that of the service, and its scheme or port is not."""
 
@@ -170,8 +172,13 @@ class WebSocketEndpoint:
             principal = await self._authenticate(handshake)
             await self._open(transport, handshake, principal)
         except RequestRefused as refusal:
-            hint = f"wait {refusal.retry_after} s" if isinstance(refusal, RateLimited) and principal else None
-            self._reject(transport, handshake, _close_reason(refusal), principal, hint=hint)
+            self._reject(
+                transport,
+                handshake,
+                _close_reason(refusal),
+                principal,
+                hint=_hint(refusal, is_known=principal is not None),
+            )
 
     async def _authenticate(self, handshake: Handshake) -> Principal:
         try:
@@ -189,12 +196,19 @@ class WebSocketEndpoint:
     async def _open(self, transport: WebSocketTransport, handshake: Handshake, principal: Principal) -> None:
         if not principal.may(Scope.ALERTS_READ):
             raise ScopeMissing(f"The stream needs a token with the scope {Scope.ALERTS_READ}.")
-        request = StreamRequest.of(handshake.query, principal)
+        query = handshake.query
+        request = StreamRequest.of(
+            principal,
+            after=query.get("after"),
+            topics=query.getlist("topic"),
+            min_severity=query.get("min_severity"),
+            consumer=query.get("consumer"),
+        )
         with self._hub.reserve(principal.subject):
             self._admission.check_pace(principal)
             start = await self._admission.start_of(principal, request)
             connection, welcome = self._admission.connection(
-                transport, "websocket", handshake.client, principal, event_filter=request.filter, start=start
+                transport, "websocket", handshake.client, principal, request=request, start=start
             )
             connection.open(welcome)
 
@@ -214,8 +228,18 @@ class WebSocketEndpoint:
             log.warning("origin forbidden", origin=handshake.client.origin, host=handshake.headers["host"], hint=hint)
 
 
+def _hint(refusal: RequestRefused, *, is_known: bool) -> str | None:
+    """Return what is wrong with the handshake, of a parameter its name and what it takes; None: the reason says all."""
+    if isinstance(refusal, RateLimited) and is_known:
+        return f"wait {refusal.retry_after} s"
+    if isinstance(refusal, InvalidRequest) and refusal.errors:
+        fault = refusal.errors[0]
+        return f"{fault['pointer'].removeprefix('/query/')}: {fault['detail']}"
+    return refusal.detail if isinstance(refusal, _FAULTY | ConsumerLimit) else None
+
+
 def _close_reason(refusal: RequestRefused) -> CloseReason:
-    if isinstance(refusal, InvalidRequest | MalformedRequest | TargetTooLong | UnsupportedMedia):
+    if isinstance(refusal, _FAULTY):
         return CloseReason.BAD_MESSAGE
     if isinstance(refusal, DatabaseUnavailable):
         return CloseReason.OVERLOADED

@@ -73,7 +73,7 @@ def percentile(values: Sequence[float], fraction: float) -> float | None:
 
 
 async def test_the_percentiles_are_those_of_the_deliveries_of_each_minute_topic_and_severity(node: Node) -> None:
-    async with await node.live("alice") as alice, await node.live("bob", topics="payments.*") as bob:
+    async with await node.live("alice") as alice, await node.live("bob", topic="payments.*") as bob:
         topics, severities = ("payments.eu", "payments.us", "search"), ("info", "critical")
         alerts = [{"topic": topics[n % 3] if n < 50 else "late", "severity": severities[n % 2]} for n in range(60)]
         await node.post_all(alerts)

@@ -114,7 +114,7 @@ async def test_it_is_received_on_whichever_connection(node: Node) -> None:
 
 
 async def test_what_did_not_match_the_filter_is_not_received_by_an_ack_of_something_after_it(node: Node) -> None:
-    async with await node.live("alice", topics="search", min_severity="warning") as narrow:
+    async with await node.live("alice", topic="search", min_severity="warning") as narrow:
         elsewhere = await node.post(topic="payments.eu", severity="critical")
         too_mild = await node.post(topic="search", severity="info")
         for_others = await node.post(topic="search", severity="critical", recipients=["alice", "bob"])

@@ -94,7 +94,7 @@ class Recipient(ABC):
     def query(self, **more: Any) -> str:
         """Return the query of the subscription."""
         topics = ",".join(self.subscription.topics)
-        return urlencode({"topics": topics, "min_severity": self.subscription.min_severity, **more})
+        return urlencode({"topic": topics, "min_severity": self.subscription.min_severity, **more})
 
     @abstractmethod
     def frames(self, node: Node) -> AsyncGenerator[Frame]:

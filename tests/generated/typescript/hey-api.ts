@@ -48,7 +48,7 @@ console.log("status", taken.status, taken.status_by);
 const { error } = await postAlert({ body: { title: "A title", topic: "Not a topic" } });
 console.log("refused", error?.status, error?.code, error?.code === "invalid_request");
 
-const query: GetEventsData["query"] = { after: "0", topics: TOPIC, wait: 20 };
+const query: GetEventsData["query"] = { after: "0", topic: [TOPIC], wait: 20 };
 for (let kind: EventKind | undefined; kind !== "alert.resolved"; ) {
   const { data: answer } = await retried(() => getEvents({ query, throwOnError: true }));
   for (const event of answer.events) {

@@ -50,7 +50,7 @@ console.log("status", taken.status, taken.status_by);
 const { error } = await tocsin.POST("/v1/alerts", { body: { title: "A title", topic: "Not a topic" } });
 console.log("refused", error?.status, error?.code, error?.code === "invalid_request");
 
-const query: paths["/v1/events"]["get"]["parameters"]["query"] = { after: "0", topics: TOPIC, wait: 20 };
+const query: paths["/v1/events"]["get"]["parameters"]["query"] = { after: "0", topic: [TOPIC], wait: 20 };
 for (let kind: components["schemas"]["EventKind"] | undefined; kind !== "alert.resolved"; ) {
   const answer = data(await retried(() => tocsin.GET("/v1/events", { params: { query } })));
   for (const event of answer.events) {

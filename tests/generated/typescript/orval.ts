@@ -49,7 +49,7 @@ const refused = await postAlert({ title: "A title", topic: "Not a topic" });
 if (refused.status !== 422) throw new Error(`${refused.status}`);
 console.log("refused", refused.data.status, refused.data.code, refused.data.code === "invalid_request");
 
-const query: GetEventsParams = { after: "0", topics: TOPIC, wait: 20 };
+const query: GetEventsParams = { after: "0", topic: [TOPIC], wait: 20 };
 for (let kind: EventKind | undefined; kind !== "alert.resolved"; ) {
   const answer = await retried(() => getEvents(query));
   if (answer.status !== 200) throw new Error(answer.data.code);

@@ -86,7 +86,7 @@ class OverWebSocket(Receiver):
 
     async def read_once(self) -> None:
         if self.stream is None:
-            self.stream = await self.node.stream(self.subject, after=self.after, topics=TOPIC)
+            self.stream = await self.node.stream(self.subject, after=self.after, topic=TOPIC)
             self.connection = (await self.stream.next())["connection"]
         async with asyncio.timeout(PATIENCE):
             self.take(await self.stream.connection.recv(decode=False), self.connection)
@@ -108,9 +108,9 @@ class OverEvents(Receiver):
     async def read_once(self) -> None:
         if self.source is None:
             self.source = EventSource(self.node, self.subject)
-            await self.source.open(after=self.after, topics=TOPIC)
+            await self.source.open(after=self.after, topic=TOPIC)
         elif not self.is_open:
-            await self.source.open(last_id=self.source.last_id or self.after, topics=TOPIC)
+            await self.source.open(last_id=self.source.last_id or self.after, topic=TOPIC)
         self.is_open = True
         await self.source.next()
         self.take(self.source.texts[-1], self.source.connection)
@@ -133,14 +133,14 @@ class OverPolls(Receiver):
 
     async def read_once(self) -> None:
         known = len(self.poller.texts)
-        answer = await self.poller.poll(wait=0.05, topics=TOPIC)
+        answer = await self.poller.poll(wait=0.05, topic=TOPIC)
         for text in self.poller.texts[known:]:
             self.take(text, answer["connection"])
         self.cursor = max(self.cursor, int(answer["next"].partition("-")[0]))
 
     async def drop(self) -> None:
         before = self.poller.after, self.poller.connection, len(self.poller.texts)
-        await self.poller.poll(topics=TOPIC)
+        await self.poller.poll(topic=TOPIC)
         self.poller.after, self.poller.connection = before[:2]
         del self.poller.texts[before[2] :]
 

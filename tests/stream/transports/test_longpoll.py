@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 WELCOME = Frame("welcome", None, b'{"type":"welcome"}')
-ALICE = Identity("alice", EventFilter(), "192.0.2.1", "curl")
+ALICE = Identity("alice", "", EventFilter(), "192.0.2.1", "curl")
 START = 10
 SHORT = 0.01
 
@@ -98,13 +98,13 @@ class Client:
         self.session.cursor = at(START - behind)
         self.sessions.add(self.session)
 
-    def first(self, seconds: float = 60) -> Poll:
-        poll = self.session.begin(FakeHttp().protocol, seconds, with_welcome=True)
+    def first(self, seconds: float = 60, *, has_cursor: bool = True) -> Poll:
+        poll = self.session.begin(FakeHttp().protocol, seconds, with_welcome=True, has_cursor=has_cursor)
         self.connection.open(FrameBatch(WELCOME))
         return poll
 
-    def next(self, seconds: float = 60, *, with_welcome: bool = False) -> Poll:
-        poll = self.session.begin(FakeHttp().protocol, seconds, with_welcome=with_welcome)
+    def next(self, seconds: float = 60, *, with_welcome: bool = False, has_cursor: bool = True) -> Poll:
+        poll = self.session.begin(FakeHttp().protocol, seconds, with_welcome=with_welcome, has_cursor=has_cursor)
         self.session.acknowledge_answer()
         return poll
 
@@ -150,6 +150,38 @@ async def test_events_are_sent_when_the_answer_is_flushed_and_received_with_the_
     assert [call[1:] for call in client.ledger.of("record_receipt")] == [(11,)]
     client.hub.broadcast([prepared(12)])
     assert [event["seq"] for event in (await answer(following))["events"]] == [12]
+
+
+async def test_an_answer_to_a_poll_without_a_cursor_is_received_with_the_next_such_poll() -> None:
+    client = Client()
+    poll = client.first(has_cursor=False)
+    client.hub.broadcast([prepared(11)])
+    await answer(poll)
+    client.session.acknowledge_arrived()  # it has not gone to the socket yet
+    assert client.ledger.of("record_receipt") == []
+    client.flush(poll)
+    assert [call[1:] for call in client.ledger.of("record_polled")] == [(11,)]
+    client.session.acknowledge_arrived()
+    assert [call[1:] for call in client.ledger.of("record_receipt")] == [(11,)]
+
+
+async def test_an_answer_that_was_lost_or_went_to_a_poll_with_a_cursor_is_not_received() -> None:
+    client = Client()
+    poll = client.first(has_cursor=False)
+    client.hub.broadcast([prepared(11)])
+    await answer(poll)
+    client.flush(poll)
+    poll.reset()
+    client.session.acknowledge_arrived()
+    assert [call[1:] for call in client.ledger.of("record_polled")] == [(11,), (0,)]
+    following = client.next(has_cursor=True)
+    client.hub.broadcast([prepared(12)])
+    await answer(following)
+    client.flush(following)
+    poll.reset()  # of an answer before
+    client.session.acknowledge_arrived()
+    assert [call[1:] for call in client.ledger.of("record_receipt")] == [(11,)]  # by the cursor of `following`
+    assert [call[1:] for call in client.ledger.of("record_polled")] == [(11,), (0,), (0,)]
 
 
 async def test_only_the_first_answer_and_one_to_a_poll_without_a_connection_have_the_welcome() -> None:
@@ -225,7 +257,7 @@ async def test_a_gap_is_answered_with_the_cursor_behind_it(
 
 async def test_a_reset_is_answered_at_once_and_the_polls_go_on_from_where_it_says() -> None:
     client = Client(behind=5)
-    poll = client.session.begin(FakeHttp().protocol, 60, with_welcome=True)
+    poll = client.session.begin(FakeHttp().protocol, 60, with_welcome=True, has_cursor=True)
     client.connection.open(FrameBatch(WELCOME, frames.reset(at(START - 5), is_common=True)))
     got = await answer(poll)
     assert got["reset"] == {"type": "reset", "after": START - 5, "cursor": at(START - 5).cursor}

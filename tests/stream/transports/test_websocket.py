@@ -199,7 +199,7 @@ async def test_an_ack_just_before_the_close_counts(shared: Node, subject: str) -
         await client.reader.readuntil(b'{"type":"event","seq":%d,' % seq)
         await client.send(masked(TEXT, b'{"type":"ack","seq":%d}' % seq) + masked(CLOSE, b"\x03\xe8"))
         await client.rest()
-    await eventually(lambda: shared.sql("SELECT FROM recipients WHERE id = $1 AND received_seq = $2", subject, seq))
+    await eventually(lambda: shared.sql("SELECT FROM resume_points WHERE recipient = $1 AND seq = $2", subject, seq))
 
 
 async def test_nothing_follows_the_answer_of_a_refused_handshake_but_the_close(shared: Node) -> None:
@@ -302,7 +302,7 @@ async def test_a_node_that_is_stopped_closes_its_streams_and_says_why(
         assert await busy.closed() == (1012, "shutting_down")
     assert await closed_row(process, subject) == (1012, "shutting_down")
     [row] = await process.sql(
-        "SELECT sent_seq, received_seq FROM connections, recipients WHERE recipient = $1 AND recipients.id = $1",
+        "SELECT c.sent_seq, p.seq FROM connections c JOIN resume_points p USING (recipient) WHERE recipient = $1",
         subject,
     )
     assert tuple(row) == (alert["seq"], alert["seq"])

@@ -13,6 +13,7 @@ from service.auth.shared_secret import mint
 from service.auth.tokens import TokenVerifier
 from service.errors import CloseReason, DatabaseUnavailable, KeysUnavailable, RateLimited
 from service.events.position import ORIGIN
+from service.ledger.resume_points import ResumePoint
 from service.settings import AuthSettings, StreamSettings
 from service.stream.admission import Admission
 from service.stream.cursor_check import Start
@@ -24,6 +25,7 @@ from tests.stream.fakes import FakeLedger, FakeTransport, NoLimits
 
 if TYPE_CHECKING:
     from service.events.position import Cursor, Position
+    from service.ledger.resume_points import ResumeKey
 
 pytestmark = pytest.mark.unit
 
@@ -52,10 +54,10 @@ class Ledger(FakeLedger):
         self.node_id = uuid4()
         self._is_reachable = is_reachable
 
-    async def resume_seq(self, _recipient: str, _topics: tuple[str, ...], head: Position) -> int:
+    async def resume_point(self, _key: ResumeKey, _topics: tuple[str, ...], head: Position) -> ResumePoint:
         if not self._is_reachable:
             raise DatabaseUnavailable("away")
-        return head.seq
+        return ResumePoint(*head)
 
 
 class Log:
@@ -243,11 +245,11 @@ REJECTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "a token of another key": ("token_invalid", None, {"query": f"token={OTHER_KEY}"}),
     "a token that expired": ("token_expired", None, {"offers": [bearer(ttl_seconds=-1)]}),
     "another scope": ("scope_missing", "alice", {"offers": [bearer("alice", "alerts:write admin")]}),
-    "another topic": ("topic_forbidden", "alice", {"offers": [bearer(topics=["payments.*"])], "query": "topics=x"}),
+    "another topic": ("topic_forbidden", "alice", {"offers": [bearer(topics=["payments.*"])], "query": "topic=x"}),
     "one topic too many": (
         "topic_forbidden",
         "alice",
-        {"offers": [bearer(topics=["payments.*"])], "query": "topics=payments.eu,billing"},
+        {"offers": [bearer(topics=["payments.*"])], "query": "topic=payments.eu,billing"},
     ),
     "a token without topics": ("topic_forbidden", "alice", {"offers": [bearer(topics=[])]}),
     "a page of another site": ("origin_forbidden", None, {"offers": [bearer()], "Origin": ELSEWHERE}),
@@ -280,17 +282,21 @@ REJECTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "two hosts": ("bad_message", None, {"offers": [bearer()], "Host": f"{HOST}\nelsewhere.example"}),
     "two origins": ("bad_message", None, {"offers": [bearer()], "Origin": f"http://{HOST}\n{ELSEWHERE}"}),
     "two bearer subprotocols": ("bad_message", None, {"offers": [bearer(), bearer("bob")]}),
-    "two tokens in the query": ("bad_message", None, {"query": f"token={token()}&%74oken={token('bob')}"}),
-    "two cursors": ("bad_message", None, {"offers": [bearer()], "query": "after=1&after=2"}),
-    "topics twice": ("bad_message", None, {"offers": [bearer()], "query": "topics=a&topics=b"}),
-    "two severities": ("bad_message", None, {"offers": [bearer()], "query": "min_severity=info&min_severity=error"}),
+    "two tokens in the query": ("invalid_request", None, {"query": f"token={token()}&%74oken={token('bob')}"}),
+    "two cursors": ("invalid_request", None, {"offers": [bearer()], "query": "after=1&after=2"}),
+    "a parameter that does not exist": ("invalid_request", None, {"offers": [bearer()], "query": "topics=a"}),
+    "two severities": (
+        "invalid_request",
+        None,
+        {"offers": [bearer()], "query": "min_severity=info&min_severity=error"},
+    ),
     "a token in the query that a setting forbids": (
         "token_missing",
         None,
         {"query": f"token={token()}", "settings": StreamSettings(allow_query_token=False)},
     ),
     **{
-        f"the query {query:.40}": ("bad_message", "alice", {"offers": [bearer()], "query": query})
+        f"the query {query:.40}": ("invalid_request", "alice", {"offers": [bearer()], "query": query})
         for query in (
             "after=",
             "after=-1",
@@ -304,10 +310,13 @@ REJECTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
             "min_severity=fatal",
             "min_severity=",
             "min_severity=Info",
-            "topics=A",
-            "topics=a..b",
-            "topics=a,*.b",
-            "topics=" + "a" * 101,
+            "consumer=",
+            "consumer=a%20b",
+            "topic=",
+            "topic=A",
+            "topic=a..b",
+            "topic=a,*.b",
+            "topic=" + "a" * 101,
         )
     },
 }
@@ -324,7 +333,7 @@ async def test_a_rejected_handshake_is_accepted_and_closed_with_its_reason(case:
 
 
 def test_every_reason_of_1008_is_shown_in_a_test() -> None:
-    elsewhere = {"token_revoked", "kicked"}
+    elsewhere = {"token_revoked", "kicked", "consumer_limit"}
     at_the_handshake = {reason for reason, _, _ in REJECTED.values() if CloseReason.named(reason).code == 1008}
     assert at_the_handshake | elsewhere == {reason.reason for reason in CloseReason if reason.code == 1008}
 

@@ -77,7 +77,7 @@ REJECTED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "another scope": ("scope_missing", "alice", {"subprotocols": [bearer(scope=f"{WRITE} admin")]}),
     "a page of another site": ("origin_forbidden", None, {"subprotocols": [bearer()], "origin": ELSEWHERE}),
     "a query that cannot be read": (
-        "bad_message",
+        "invalid_request",
         "alice",
         {"subprotocols": [bearer()], "query": "after=" + "9" * 5000},
     ),
@@ -97,7 +97,8 @@ async def test_a_rejected_handshake_learns_why_and_nothing_else(shared: Node, ca
     others = {name: value for name, value in options.items() if name != "subprotocols"}
     async with await attempt(shared, V1, *subprotocols, user_agent_header=agent, **others) as stream:
         assert stream.connection.subprotocol == V1
-        assert await stream.closed() == (1008, reason)
+        code, said = await stream.closed()
+        assert (code, said.partition(":")[0]) == (1008, reason)
         assert stream.seen == []
     [row] = await eventually(lambda: rejections(shared, agent))
     assert row == {
@@ -219,7 +220,7 @@ async def test_an_admin_who_names_no_cursor_goes_on_after_what_they_acknowledged
         await one.ack(seqs[1])
         await other.ack(seqs[0])
         await eventually(
-            lambda: shared.sql("SELECT FROM recipients WHERE id = $1 AND received_seq = $2", subject, seqs[1])
+            lambda: shared.sql("SELECT FROM resume_points WHERE recipient = $1 AND seq = $2", subject, seqs[1])
         )
         await eventually(
             lambda: shared.sql(
@@ -273,9 +274,9 @@ async def test_a_cursor_before_the_first_event_that_is_kept_is_reported_in_a_gap
 @pytest.mark.parametrize(
     ("granted", "query", "seen"),
     [
-        (None, "topics=a,c", {"a", "c"}),
-        (["a.*", "c"], "topics=" + quote("*"), {"a.b", "a.b.c", "c"}),
-        (["a.b"], "topics=a.*", {"a.b"}),
+        (None, "topic=a,c", {"a", "c"}),
+        (["a.*", "c"], "topic=" + quote("*"), {"a.b", "a.b.c", "c"}),
+        (["a.b"], "topic=a.*", {"a.b"}),
     ],
 )
 async def test_a_stream_shows_the_topics_that_token_and_query_both_cover(
@@ -306,3 +307,28 @@ async def test_a_stream_shows_the_least_severity_that_it_asked_for_and_above(
     async with await shared.stream(min_severity=least, after=head) as replayed:
         await replayed.next_of("caught_up")
     assert [frame["alert"]["severity"] for frame in replayed.seen if frame["type"] == "event"] == shown
+
+
+# What a handshake says that is refused for its query.
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("topics=a&topics=b", "invalid_request: topics: there is no such parameter; did you mean topic"),
+        ("severity=error", "invalid_request: severity: there is no such parameter; did you mean min_severity"),
+        ("page=2", "invalid_request: page: there is no such parameter"),
+        ("after=1&after=2", "invalid_request: after: this takes one value"),
+        ("after=abc", "invalid_request: after: must be a cursor such as 4711-9f3a2c1d, a seq, or latest"),
+        ("min_severity=urgent", "invalid_request: min_severity: must be info, warning, error or critical"),
+        ("topic=A", "invalid_request: topic: 'A' is no topic, and no pattern such as payments.* or *"),
+        ("consumer=a/b", "invalid_request: consumer: must be 1 to 100 of a-z, A-Z, 0-9, dot, _ and -"),
+        (f"topic={quote('ä' * 100)}", "invalid_request: topic: '" + "ä" * 30 + "' is no topic, and no pattern"),
+    ],
+)
+async def test_the_reason_names_the_parameter_and_what_it_takes(shared: Node, query: str, reason: str) -> None:
+    async with await attempt(shared, V1, bearer(), query=query) as refused:
+        code, said = await refused.closed()
+    assert code == 1008
+    assert said.startswith(reason)
+    assert len(said.encode()) <= 123

@@ -155,7 +155,7 @@ impl Client {
         handle: &mut impl FnMut(&Value),
     ) -> Outcome<std::convert::Infallible> {
         let base = self.base.replacen("http", "ws", 1);
-        let mut request = format!("{base}/v1/ws?topics={topic}&after={cursor}").into_client_request()?;
+        let mut request = format!("{base}/v1/ws?topic={topic}&after={cursor}").into_client_request()?;
         request.headers_mut().insert("Authorization", format!("Bearer {}", self.token()).parse()?);
         request.headers_mut().insert("Sec-WebSocket-Protocol", "tocsin.v1".parse()?);
         let (mut socket, _) = tungstenite::connect(request)?;
