@@ -2,9 +2,10 @@
 -- its clients give, with the filter that it was used with.
 --
 -- A point is at `seq`: its streams were sent everything up to there that passes the filter, and their clients
--- acknowledged it. They were sent everything up to `sent_seq`, perhaps more. A stream that began no later than that
--- continues them, whichever cursor its client gave, so what it acknowledges moves the point. One that began later leaves
--- a hole: its acknowledgements count once another stream has filled it. So a point never passes what was not sent.
+-- acknowledged it. They were sent everything up to `sent_seq`, perhaps more. What a stream acknowledges moves the point
+-- if it began no later than the point; or no later than `sent_seq`, where its client stated a cursor, and so said that it
+-- had what was sent before. Any other stream leaves a hole: its acknowledgements count once another has filled it. So a
+-- point never passes what was not sent, nor what was sent and not acknowledged.
 
 -- The identity of a filter, whose topics are sorted and without redundancy.
 CREATE FUNCTION filter_key(topics text[], min_severity severity) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -87,7 +88,7 @@ BEGIN
         SELECT s.*, filter_key(s.topics, s.min_severity)
         FROM json_to_recordset(streams)
              AS s (id uuid, recipient text, consumer text, topics text[], min_severity severity, after_seq bigint,
-                   sent_seq bigint, received_seq bigint, polled_seq bigint)
+                   has_cursor boolean, sent_seq bigint, received_seq bigint, polled_seq bigint)
     ), point AS MATERIALIZED (  -- locked in an order, so that the flushes of two nodes cannot deadlock
         SELECT * FROM resume_points p
         WHERE (p.recipient, p.consumer, p.filter_key) IN (SELECT s.recipient, s.consumer, s.filter_key FROM stream s)
@@ -101,22 +102,28 @@ BEGIN
     ), reached AS (
         SELECT sent.recipient, sent.consumer, sent.filter_key, sent.seq, upper(piece) - 1 AS sent_seq
         FROM sent, unnest(sent.seqs) AS piece WHERE piece @> sent.sent_seq
-    ), moved AS (
-        SELECT recipient, consumer, filter_key, r.sent_seq,
-               greatest(r.seq, max(s.received_seq) FILTER (WHERE s.after_seq <= r.sent_seq)) AS seq,
+    ), acknowledged AS (
+        SELECT recipient, consumer, filter_key, r.seq, r.sent_seq,
+               int8multirange(int8range(NULL, r.seq, '(]'))
+                   + range_agg(int8range(
+                         CASE WHEN s.has_cursor AND s.after_seq <= r.sent_seq AND s.received_seq > s.after_seq THEN NULL
+                              ELSE s.after_seq END,
+                         greatest(s.after_seq, s.received_seq), '(]')) AS seqs,
                array_agg(s.id) AS streams,
                (array_agg(s.id ORDER BY s.polled_seq DESC) FILTER (WHERE s.polled_seq > 0))[1] AS polled_on,
                max(s.polled_seq) AS polled_seq
         FROM reached r JOIN stream s USING (recipient, consumer, filter_key)
         GROUP BY recipient, consumer, filter_key, r.seq, r.sent_seq
+    ), moved AS (
+        SELECT a.*, upper(piece) - 1 AS moved_seq FROM acknowledged a, unnest(a.seqs) AS piece WHERE piece @> a.seq
     )
     UPDATE resume_points p
-    SET seq = moved.seq, sent_seq = moved.sent_seq, used_at = clock_timestamp(),
+    SET seq = moved.moved_seq, sent_seq = moved.sent_seq, used_at = clock_timestamp(),
         (polled_on, polled_seq) = (SELECT CASE WHEN moved.polled_on IS NOT NULL THEN moved.polled_on
                                               WHEN p.polled_on <> ALL (moved.streams) THEN p.polled_on END,
                                           CASE WHEN moved.polled_on IS NOT NULL THEN moved.polled_seq
                                               WHEN p.polled_on <> ALL (moved.streams) THEN p.polled_seq END),
-        event_id = CASE moved.seq WHEN p.seq THEN p.event_id ELSE coalesce(event_id_at(moved.seq), 0) END
+        event_id = CASE moved.moved_seq WHEN p.seq THEN p.event_id ELSE coalesce(event_id_at(moved.moved_seq), 0) END
     FROM moved
     WHERE (p.recipient, p.consumer, p.filter_key) = (moved.recipient, moved.consumer, moved.filter_key);
 END $$;

@@ -8,7 +8,7 @@
 -- built-in functions, because whoever can alter rows can alter these functions too.
 CREATE FUNCTION closing_line(c connections) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 RETURN json_build_array('closing', c.id, c.node_id, c.recipient, c.transport, c.consumer, c.topics, c.min_severity, c.remote_addr,
-    c.user_agent, c.jti, microseconds(c.token_expires_at), microseconds(c.opened_at), c.after_seq, c.sent_seq,
+    c.user_agent, c.jti, microseconds(c.token_expires_at), microseconds(c.opened_at), c.after_seq, c.has_cursor, c.sent_seq,
     c.live_seq, microseconds(c.closed_at), c.close_code, c.close_reason)::text;
 
 CREATE FUNCTION dispatch_line(d dispatches) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE

@@ -317,6 +317,13 @@ def create_connections() -> None:
         Column("token_expires_at", TIME, nullable=False),
         Column("opened_at", TIME, nullable=False),
         Column("after_seq", BigInteger, nullable=False, comment="the position after which it began"),
+        Column(
+            "has_cursor",
+            Boolean,
+            nullable=False,
+            server_default=text("false"),
+            comment="its client stated that position, and so had everything up to there",
+        ),
         Column("sent_seq", BigInteger, comment="null while it keeps up with its node: the node's counts"),
         Column(
             "live_seq", BigInteger, comment="where it had caught up first: what it was sent up to there was replayed"

@@ -97,7 +97,7 @@ WHERE ledger_link_id > $1 AND ledger_link_id <= $2 ORDER BY ledger_link_id
 _LINES = f"""
 SELECT ledger_link_id, json_build_array(
     'closing', id, node_id, recipient, transport, consumer, topics, min_severity, remote_addr, user_agent, jti,
-    {_microseconds("token_expires_at")}, {_microseconds("opened_at")}, after_seq, sent_seq,
+    {_microseconds("token_expires_at")}, {_microseconds("opened_at")}, after_seq, has_cursor, sent_seq,
     live_seq, {_microseconds("closed_at")}, close_code, close_reason)::text
 FROM connections WHERE ledger_link_id > $1 AND ledger_link_id <= $2
 UNION ALL

@@ -247,14 +247,14 @@ class LedgerRecorder:
         """
         # Read before the table: what a flush is writing now may be in neither afterwards.
         confirmed = [
-            (entry.after_seq, entry.received_seq)
+            (entry.after_seq, entry.received_seq, entry.has_cursor)
             for entry in self.pending.confirmed | self.in_flight.confirmed
             if entry.recipient == key.recipient and entry.node_id == self.node_id and entry.resume_key == key
         ]
         parameters = {
             **key.columns(),
             "token_topics": list(token_topics),
-            "start": min((after for after, _ in confirmed), default=head.seq),
+            "start": min((after for after, *_ in confirmed), default=head.seq),
             "head_seq": head.seq,
             "head_id": head.id,
             "points_max": self._settings.resume_points_per_recipient,

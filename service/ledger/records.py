@@ -34,8 +34,9 @@ class ConnectionEntry:
     """A connection. ``sent_seq`` is None while the connection keeps up with its node.
 
     ``written_seq`` is up to where it was written, where its socket has not taken all of it. ``consumer`` is the name by
-    which the client resumes, empty where it gave none. ``polled_seq`` is the cursor of its last answer to a poll
-    without a cursor, 0 where there is none, or that was lost.
+    which the client resumes, empty where it gave none. ``has_cursor`` is whether the client stated ``after_seq``: then
+    it had everything up to there. ``polled_seq`` is the cursor of the last answer to a poll without a cursor, 0 where
+    there is none, or that was lost.
     """
 
     node_id: UUID
@@ -54,6 +55,7 @@ class ConnectionEntry:
     head_seq: int = 0
     """How far the node had fanned out when it was opened."""
     consumer: str = ""
+    has_cursor: bool = False
     id: UUID = field(default_factory=uuid7)
     opened_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     written_seq: int = 0
@@ -292,6 +294,7 @@ class PendingRecords:
                 "topics": entry.filter.topics,
                 "min_severity": entry.filter.min_severity,
                 "after_seq": entry.after_seq,
+                "has_cursor": entry.has_cursor,
                 "sent_seq": max(sent_seq if entry.sent_seq is None else entry.sent_seq, entry.written_seq),
                 "received_seq": entry.received_seq,
                 "polled_seq": entry.polled_seq,
@@ -344,6 +347,7 @@ def _connection_row(entry: ConnectionEntry) -> dict[str, Any]:
         "token_expires_at": entry.token_expires_at,
         "opened_at": entry.opened_at,
         "after_seq": entry.after_seq,
+        "has_cursor": entry.has_cursor,
         "sent_seq": entry.sent_seq,
         "live_seq": entry.live_seq,
         "closed_at": entry.closed_at,

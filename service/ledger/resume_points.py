@@ -56,13 +56,14 @@ class ResumePoint(NamedTuple):
         """The point as a cursor."""
         return Cursor(self.seq, Position(self.seq, self.event_id).mark if self.event_id else None)
 
-    def advanced(self, sent_seq: int, confirmed: Iterable[tuple[int, int]]) -> ResumePoint:
+    def advanced(self, sent_seq: int, confirmed: Iterable[tuple[int, int, bool]]) -> ResumePoint:
         """Return the point once streams count that began after the first, and were acknowledged up to the second seq.
 
-        ``sent_seq`` is up to where streams of it were sent everything.
+        The third says whether the client stated the first. ``sent_seq`` is up to where streams of it were sent
+        everything.
         """
         seq = self.seq
-        for after, received in sorted(confirmed):
-            if after <= sent_seq:
+        for after, received, has_cursor in sorted(confirmed):
+            if after <= (sent_seq if has_cursor else seq):
                 seq, sent_seq = max(seq, received), max(sent_seq, received)
         return self if seq == self.seq else self._replace(seq=seq, event_id=0)

@@ -72,7 +72,7 @@ DELETE_UNUSED_RESUME_POINTS = text(
 FIND_CONFIRMED = text(
     """
     SELECT least(:seq, coalesce(c.sent_seq, n.sent_seq)) AS seq,
-           cast(c.id AS text), c.recipient, c.consumer, c.topics, c.min_severity, c.after_seq,
+           cast(c.id AS text), c.recipient, c.consumer, c.topics, c.min_severity, c.after_seq, c.has_cursor,
            coalesce(c.sent_seq, n.sent_seq) AS sent_seq,
            least(:seq, coalesce(c.sent_seq, n.sent_seq))
                > greatest(c.after_seq, (SELECT max(r.seq) FROM receipts r WHERE r.connection_id = c.id)) AS is_news

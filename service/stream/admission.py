@@ -242,6 +242,7 @@ class Admission:
             jti=principal.jti,
             token_expires_at=datetime.fromtimestamp(principal.expires_at, UTC),
             after_seq=start.position.seq,
+            has_cursor=isinstance(request.after, Cursor),
             sent_seq=start.position.seq,
         )
         connection_id = str(entry.id)

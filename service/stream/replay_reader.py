@@ -61,12 +61,14 @@ class _Scan:
 
     events: list[PreparedEvent]
     up_to: Position
+    is_bounded: bool
+    """Whether it ends before the cache did: it stays the same while the cache grows."""
     for_all: Chunk | None
 
     @classmethod
-    def of(cls, events: list[PreparedEvent], up_to: Position) -> _Scan:
+    def of(cls, events: list[PreparedEvent], up_to: Position, *, is_bounded: bool) -> _Scan:
         open_to_all = all(event.recipients is None for event in events)
-        return cls(events, up_to, _chunk(events, up_to) if open_to_all else None)
+        return cls(events, up_to, is_bounded, _chunk(events, up_to) if open_to_all else None)
 
     def chunk(self, recipient: str) -> Chunk:
         """Return the chunk of ``recipient``."""
@@ -144,7 +146,7 @@ class ReplayReader:
 
     def _scan(self, position: Position, event_filter: EventFilter) -> _Scan:
         scan = self._scans.get((position, event_filter))
-        if scan is None:
+        if scan is None or not (scan.is_bounded or scan.up_to == self.cache.end):
             if len(self._scans) >= SCANS_MAX:
                 self._scans.clear()
             scan = self._scans[position, event_filter] = self._scan_cache(position, event_filter)
@@ -160,7 +162,7 @@ class ReplayReader:
             if event_filter.matches(event):
                 matching.append(event)
                 size += len(event.payload)
-        return _Scan.of(matching, position)
+        return _Scan.of(matching, position, is_bounded=position != self.cache.end)
 
     async def _chunk_from_log(self, position: Position, event_filter: EventFilter, recipient: str) -> Chunk:
         limit, max_bytes = self._settings.replay_chunk_events, self._settings.replay_chunk_bytes

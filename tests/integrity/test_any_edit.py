@@ -37,6 +37,7 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
 )
 VALUES: dict[str, st.SearchStrategy[str | None]] = {
+    "BOOLEAN": st.sampled_from(("true", "false")),
     "BIGINT": st.integers(-(2**63), 2**63 - 1).map(str) | st.integers(-2, 60).map(str),
     "INTEGER": st.integers(-(2**31), 2**31 - 1).map(str),
     "CHAR(32)": st.uuids().map(str),

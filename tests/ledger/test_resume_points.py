@@ -76,18 +76,25 @@ async def test_another_filter_of_a_consumer_begins_at_the_earliest_of_its_points
     ]
 
 
-STREAMS: dict[str, tuple[list[tuple[int, int, int]], int]] = {
-    # what each stream began after, was sent and acknowledged; where the point is, which begins at 2
-    "in one go": ([(2, 9, 7)], 7),
-    "nothing acknowledged": ([(2, 9, 0)], 2),
-    "a hole before it": ([(5, 9, 9)], 2),
-    "latest, one event after": ([(3, 9, 9)], 2),
-    "resumed by its cursor within what was sent": ([(2, 6, 3), (6, 9, 8)], 8),
-    "resumed by its cursor beyond what was sent": ([(2, 5, 3), (6, 9, 8)], 3),
-    "a hole that another stream has filled": ([(6, 9, 9), (2, 6, 4)], 9),
-    "twice at once": ([(2, 9, 4), (2, 9, 6)], 6),
-    "from before": ([(0, 9, 1)], 2),
-    "from before, and beyond": ([(0, 9, 8)], 8),
+CURSOR = True
+STREAMS: dict[str, tuple[list[tuple[int, int, int, bool]], int]] = {
+    # What each stream began after, was sent and acknowledged, and whether its client gave the cursor that it began at;
+    # then where the point is, which begins at 2.
+    "in one go": ([(2, 9, 7, False)], 7),
+    "nothing acknowledged": ([(2, 9, 0, False)], 2),
+    "a hole before it": ([(5, 9, 9, CURSOR)], 2),
+    "latest, one event after": ([(3, 9, 9, False)], 2),
+    "latest, at the point": ([(2, 9, 9, False)], 9),
+    "latest, within what was sent and not acknowledged": ([(2, 6, 3, False), (6, 9, 8, False)], 3),
+    "resumed by its cursor within what was sent": ([(2, 6, 3, False), (6, 9, 8, CURSOR)], 8),
+    "resumed by its cursor, nothing acknowledged since": ([(2, 6, 3, False), (5, 9, 0, CURSOR)], 3),
+    "resumed by its cursor beyond what was sent": ([(2, 5, 3, False), (6, 9, 8, CURSOR)], 3),
+    "a hole that another stream was sent": ([(6, 9, 9, CURSOR), (2, 6, 4, False)], 9),
+    "a hole that another stream has acknowledged": ([(6, 9, 9, False), (2, 6, 6, False)], 9),
+    "a hole that another stream was sent, after latest": ([(6, 9, 9, False), (2, 6, 4, False)], 4),
+    "twice at once": ([(2, 9, 4, False), (2, 9, 6, False)], 6),
+    "from before": ([(0, 9, 1, CURSOR)], 2),
+    "from before, and beyond": ([(0, 9, 8, CURSOR)], 8),
 }
 
 
@@ -100,9 +107,9 @@ async def test_a_point_follows_what_was_acknowledged_but_never_over_a_hole(
     opened = await open_ledger()
     nodes = [opened, await open_ledger()] if flushes == "two nodes" else [opened]
     assert await opened.resumes("alice", await opened.position(2)) == 2
-    for number, (after, sent, received) in enumerate(streams):
+    for number, (after, sent, received, has_cursor) in enumerate(streams):
         node = nodes[number % len(nodes)]
-        stream = node.connection(after_seq=after, sent_seq=sent)
+        stream = node.connection(after_seq=after, sent_seq=sent, has_cursor=has_cursor)
         if received:
             node.ledger.record_receipt(stream, received)
         if flushes != "one":
@@ -132,7 +139,9 @@ async def test_what_was_written_to_a_full_socket_may_have_arrived(open_ledger: O
     stuck = opened.connection()
     opened.ledger.record_position(stuck, 3, 8)
     opened.ledger.record_closing(stuck, 1013, "slow_consumer")
-    opened.ledger.record_receipt(opened.connection(after_seq=7, sent_seq=9), 9)  # its cursor is of what it received
+    opened.ledger.record_receipt(
+        opened.connection(after_seq=7, sent_seq=9, has_cursor=True), 9
+    )  # its cursor is of what it received
     assert await point(opened) == 9
 
 
@@ -155,7 +164,7 @@ async def test_the_streams_of_a_lost_node_were_sent_what_it_last_wrote(open_ledg
     await lost.dispatch(0, 6)
     await lost.flusher.flush()
     await opened.database.execute("SELECT end_nodes(ARRAY[$1::uuid], 'node_lost')", lost.ledger.node_id)
-    opened.ledger.record_receipt(opened.connection(after_seq=6, sent_seq=9), 9)
+    opened.ledger.record_receipt(opened.connection(after_seq=6, sent_seq=9, has_cursor=True), 9)
     assert await point(opened) == 9
 
 
@@ -234,8 +243,9 @@ async def test_streams_that_open_at_once_on_two_nodes_have_one_point(open_ledger
 def test_a_point_counts_what_is_not_written_yet() -> None:
     stored = ResumePoint(5, 77)
     assert stored.advanced(5, []) is stored
-    assert stored.advanced(5, [(6, 9)]) is stored
-    assert stored.advanced(6, [(6, 9)]) == ResumePoint(9, 0)
-    assert stored.advanced(5, [(8, 12), (5, 8)]) == ResumePoint(12, 0)
+    assert stored.advanced(5, [(6, 9, True)]) is stored
+    assert stored.advanced(6, [(6, 9, False)]) is stored
+    assert stored.advanced(6, [(6, 9, True)]) == ResumePoint(9, 0)
+    assert stored.advanced(5, [(8, 12, False), (5, 8, False)]) == ResumePoint(12, 0)
     assert stored.cursor.mark == Position(5, 77).mark
     assert ResumePoint(9, 0).cursor.mark is None

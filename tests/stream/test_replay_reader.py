@@ -14,7 +14,7 @@ from service.events.position import HistoryChanged, Position
 from service.settings import StreamSettings
 from service.stream import frames, replay_reader
 from service.stream.replay_reader import ReplayReader
-from tests.stream.fakes import FakeLog, at, event, fake_hub
+from tests.stream.fakes import FakeLog, at, event, fake_hub, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +101,13 @@ async def test_connections_with_the_same_cursor_and_filter_are_sent_the_same_chu
     assert seqs([one]) == [2, 3, 4]
     assert await node.chunk(at(2)) is not one
     assert node.log.read_count == 0
+
+
+async def test_a_later_replay_has_what_the_log_has_gained_since() -> None:
+    node = Node(FakeLog(*(event(seq) for seq in range(1, 5))), StreamSettings())
+    assert seqs([await node.chunk(at(1))]) == [2, 3, 4]
+    node.replays.cache.extend([prepared(5)])
+    assert seqs([await node.chunk(at(1))]) == [2, 3, 4, 5]
 
 
 async def test_what_was_purged_is_named_in_a_gap_and_replayed_no_longer() -> None:

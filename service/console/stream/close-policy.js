@@ -19,7 +19,8 @@ const BACKOFF = { retry: { base: 500, cap: 30_000 }, retry_later: { base: 15_000
  * @returns {ClosePolicy}
  */
 export function closePolicy(code, reason) {
-  if (Object.hasOwn(CLOSE_POLICIES, reason)) return CLOSE_POLICIES[reason];
+  const [name] = reason.split(":"); // What follows is for people.
+  if (Object.hasOwn(CLOSE_POLICIES, name)) return CLOSE_POLICIES[name];
   if ([1003, 1007, 1009].includes(code)) return "stop"; // The server would refuse the same message again.
   return code === 1008 ? "retry_later" : "retry";
 }
