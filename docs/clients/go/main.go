@@ -32,7 +32,7 @@ var (
 // Final are the reasons of a close after which reconnecting does not help.
 var final = []string{
 	"scope_missing", "topic_forbidden", "origin_forbidden", "kicked",
-	"bad_message", "binary_message", "invalid_utf8", "message_too_big",
+	"invalid_request", "bad_message", "binary_message", "invalid_utf8", "message_too_big",
 }
 
 // Error is a refusal: a problem document of RFC 9457.

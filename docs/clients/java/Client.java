@@ -33,7 +33,7 @@ public final class Client {
     /** The reasons of a close after which reconnecting does not help. */
     private static final Set<String> FINAL = Set.of(
             "scope_missing", "topic_forbidden", "origin_forbidden", "kicked",
-            "bad_message", "binary_message", "invalid_utf8", "message_too_big");
+            "invalid_request", "bad_message", "binary_message", "invalid_utf8", "message_too_big");
 
     private static final Set<Integer> TRANSIENT = Set.of(429, 502, 503, 504);
     private static final Gson GSON = new Gson();

@@ -11,6 +11,7 @@ const FINAL = new Set([
   "topic_forbidden",
   "origin_forbidden",
   "kicked",
+  "invalid_request",
   "bad_message",
   "binary_message",
   "invalid_utf8",

@@ -228,7 +228,8 @@ export class SharedStream {
       if (this.#liveSince < Infinity && !this.#isJoining) this.#sendJoin({ start: false });
     };
     const own = new StreamClient({
-      ...{ url, topics, minSeverity, consumer, token, onDuplicate, after: this.#cursor ?? after, acknowledge: "manual" },
+      ...{ url, topics, minSeverity, consumer, token, onDuplicate },
+      ...{ after: this.#cursor ?? after, acknowledge: "manual" },
       onState: (value) => pass({ call: "onState", value }),
       onWelcome: (value) => pass({ call: "onWelcome", value }),
       onEvent: (value) => pass({ call: "onEvent", value }),

@@ -17,6 +17,7 @@ test("an unknown close is retried, and an unknown refusal is retried later", () 
     assert.equal(closePolicy(code, ""), "retry");
   }
   assert.equal(closePolicy(1008, "a_reason_of_next_year"), "retry_later");
+  assert.equal(closePolicy(1008, "invalid_request: after: must be a cursor"), "stop");
   assert.equal(closePolicy(1008, "constructor"), "retry_later");
   for (const code of [1003, 1007, 1009]) assert.equal(closePolicy(code, ""), "stop");
 });

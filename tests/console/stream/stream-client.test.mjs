@@ -63,7 +63,7 @@ test("it connects with its token, says each state, and passes on what comes", as
   });
   const connection = await server.connections.next();
   assert.equal(connection.token, "t1");
-  assert.equal(connection.url.search, "?after=3&topics=a%2Cb.*&min_severity=error");
+  assert.equal(connection.url.search, "?after=3&topic=a&topic=b.*&min_severity=error");
   connection.welcome({ head: 5, after: 3, events: [4, 5] });
   assert.equal((await states.next()).state, "connecting");
   assert.equal((await states.next()).state, "catching-up");

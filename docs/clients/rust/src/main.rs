@@ -20,11 +20,12 @@ use tungstenite::{Message, WebSocket};
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// The reasons of a close after which reconnecting does not help.
-const FINAL: [&str; 8] = [
+const FINAL: [&str; 9] = [
     "scope_missing",
     "topic_forbidden",
     "origin_forbidden",
     "kicked",
+    "invalid_request",
     "bad_message",
     "binary_message",
     "invalid_utf8",
