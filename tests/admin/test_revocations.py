@@ -185,19 +185,19 @@ async def test_a_node_that_starts_knows_what_is_revoked(database_url: str, monke
 
 
 async def test_a_handshake_that_is_under_way_while_its_token_is_revoked_is_refused(nodes: tuple[Node, Node]) -> None:
-    """The handshake waits for a locked row, between its token's verification and its place among the streams."""
+    """The handshake waits for a row of another, between its token's verification and its place among the streams."""
     subject, jti = unique(), unique()
-    async with await nodes[1].live(subject) as stream:
-        await stream.close()
-    await eventually(lambda: nodes[1].sql("SELECT FROM recipients WHERE id = $1", subject))
     locked = await asyncpg.connect(nodes[1].database_url)
     try:
         async with locked.transaction():
-            await locked.execute("SELECT FROM recipients WHERE id = $1 FOR UPDATE", subject)
+            await locked.execute(
+                "INSERT INTO recipients (id, topics, first_seen_at, last_seen_at) VALUES ($1, '{*}', now(), now())",
+                subject,
+            )
             entering = await handshake(nodes[1], token(subject, jti=jti))
             await eventually(
                 lambda: nodes[1].sql(
-                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'recipients'"
+                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'begin_resume_point'"
                 )
             )
             await revoke(nodes[0], jti=jti)

@@ -31,7 +31,7 @@ async def test_a_connection_says_who_from_where_to_see_what_how_far_and_for_how_
     claims = {"jti": "jti 1", "topics": ["payments.*", "search"]}
     options = {"additional_headers": {"Origin": node.base}, "user_agent_header": "Mozilla/5.0 (test)"}
     opened = datetime.now(UTC)
-    alice = await node.live("alice", claims=claims, options=options, topics="payments.eu,search", min_severity="error")
+    alice = await node.live("alice", claims=claims, options=options, topic="payments.eu,search", min_severity="error")
     await node.post(topic="search", severity="critical")
     await node.post(topic="payments.us", severity="critical")
     await alice.events(1)
