@@ -96,7 +96,9 @@ BEGIN
     ), sent AS (
         SELECT recipient, consumer, filter_key, p.seq, p.sent_seq,
                int8multirange(int8range(NULL, p.sent_seq, '(]'))
-                   + range_agg(int8range(s.after_seq, greatest(s.after_seq, s.sent_seq), '(]')) AS seqs
+                   -- One that began at the head, beyond the point, is no continuation, nor is what continues it.
+                   + coalesce(range_agg(int8range(s.after_seq, greatest(s.after_seq, s.sent_seq), '(]'))
+                                  FILTER (WHERE s.has_cursor OR s.after_seq <= p.seq), '{}') AS seqs
         FROM point p JOIN stream s USING (recipient, consumer, filter_key)
         GROUP BY recipient, consumer, filter_key, p.seq, p.sent_seq
     ), reached AS (

@@ -212,7 +212,7 @@ def test_lists_may_be_on_several_lines(port: int) -> None:
         ("/v1/alerts?min_severity=info&min_severity=error", "min_severity"),
         ("/v1/events?after=1&after=2&wait=0", "after"),
         ("/v1/events?after=latest&wait=0&wait=60", "wait"),
-        ("/v1/events?topics=a&topics=b&wait=0", "topics"),
+        ("/v1/events?consumer=a&consumer=b&wait=0", "consumer"),
         ("/v1/audit/unreceived?limit=1&limit=2", "limit"),
         ("/v1/audit/connections?recipient=a&recipient=b", "recipient"),
     ],

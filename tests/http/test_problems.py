@@ -104,7 +104,7 @@ EVENT = {"specversion": "1.0", "id": "1", "source": "/a", "type": "t"}
         ("GET", "/v1/alerts?attributes=" + "A" * 4_000, None),
         ("GET", "/v1/alerts?cursor=" + "A" * 4_000, None),
         ("GET", "/v1/events?after=" + "A" * 4_000, None),
-        ("GET", "/v1/events?after=0&topics=" + "A" * 4_000, None),
+        ("GET", "/v1/events?after=0&topic=" + "A" * 4_000, None),
         ("GET", "/v1/" + "A" * 4_000, None),
         ("PUT", "/console/" + "A" * 4_000, None),
     ],

@@ -71,8 +71,9 @@ def test_there_are_lists_to_try() -> None:
 @pytest.mark.parametrize(("path", "name"), LISTS)
 def test_a_list_of_too_many_values_is_refused(rest: httpx2.Client, path: str, name: str) -> None:
     value = EXAMPLE_OF[name]
-    assert rest.get(path, params=[(name, value)] * LISTED_MAX).status_code == 200
-    answer = rest.get(path, params=[(name, value)] * (LISTED_MAX + 1))
+    at_once: list[Any] = [("wait", "0")] if path == "/v1/events" else []  # otherwise the stream would go on
+    assert rest.get(path, params=at_once + [(name, value)] * LISTED_MAX).status_code == 200
+    answer = rest.get(path, params=at_once + [(name, value)] * (LISTED_MAX + 1))
     assert refused(answer) == (422, "invalid_request")
     assert answer.json()["errors"][0]["pointer"] == f"/query/{name}"
     assert refused(rest.get(path, params=[(name, "a")] * 2_400)) == (414, "target_too_long")
@@ -93,17 +94,24 @@ def test_a_target_that_is_too_long_is_refused(lenient: Node, target: str) -> Non
         assert refused(anonymous.get(target)) == (414, "target_too_long")
 
 
-@pytest.mark.parametrize("more", ["&a" * PARAMETERS_MAX, "&topics=" + "a," * 101, "&topics=" + "a" * 101])
-async def test_a_handshake_with_too_much_is_rejected(lenient: Node, more: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("&a" * PARAMETERS_MAX, "bad_message"),
+        ("&topic=" + "a," * 101, "invalid_request"),
+        ("&topic=" + "a" * 101, "invalid_request"),
+    ],
+)
+async def test_a_handshake_with_too_much_is_rejected(lenient: Node, more: str, reason: str) -> None:
     async with connect(f"{lenient.ws}?token={token('alice')}{more}", **WEBSOCKET) as stream:
         with pytest.raises(ConnectionClosed):
             await stream.recv()
-        assert (stream.close_code, stream.close_reason) == (1008, "bad_message")
+        assert (stream.close_code, (stream.close_reason or "").partition(":")[0]) == (1008, reason)
 
 
 async def test_a_handshake_that_is_longer_than_a_line_may_be_is_refused(lenient: Node) -> None:
     with pytest.raises(InvalidStatus, match="HTTP 431"):
-        await connect(f"{lenient.ws}?token={token('alice')}" + "&topics=a" * 2_400, **WEBSOCKET)
+        await connect(f"{lenient.ws}?token={token('alice')}" + "&topic=a" * 2_400, **WEBSOCKET)
 
 
 def test_a_path_is_not_answered_in_full(lenient: Node) -> None:

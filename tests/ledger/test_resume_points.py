@@ -92,6 +92,7 @@ STREAMS: dict[str, tuple[list[tuple[int, int, int, bool]], int]] = {
     "a hole that another stream was sent": ([(6, 9, 9, CURSOR), (2, 6, 4, False)], 9),
     "a hole that another stream has acknowledged": ([(6, 9, 9, False), (2, 6, 6, False)], 9),
     "a hole that another stream was sent, after latest": ([(6, 9, 9, False), (2, 6, 4, False)], 4),
+    "resumed by its cursor after latest": ([(2, 6, 3, False), (6, 8, 7, False), (7, 9, 9, CURSOR)], 3),
     "twice at once": ([(2, 9, 4, False), (2, 9, 6, False)], 6),
     "from before": ([(0, 9, 1, CURSOR)], 2),
     "from before, and beyond": ([(0, 9, 8, CURSOR)], 8),

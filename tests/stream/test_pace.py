@@ -40,8 +40,8 @@ def subject() -> str:
 
 
 async def received(node: Node, subject: str) -> int | None:
-    rows = await node.sql("SELECT received_seq FROM recipients WHERE id = $1", subject)
-    return rows[0]["received_seq"] if rows else None
+    rows = await node.sql("SELECT seq FROM resume_points WHERE recipient = $1", subject)
+    return rows[0]["seq"] if rows else None
 
 
 async def storm(node: Node) -> None:
