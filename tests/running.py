@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
+import signal
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tests.harness import PATIENCE
@@ -23,22 +24,33 @@ FIRST_EVENTS = [
 
 
 @asynccontextmanager
-async def started(command: list[str], errors: Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a program; it is killed in the end if it still runs."""
-    with errors.open("wb") as log:
+async def started(
+    command: list[str], errors: Path, environment: dict[str, str], folder: Path | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program in ``folder``; in the end it is killed, with those that it started, if it still runs."""
+    with errors.open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *command, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE, stderr=log
+            *command,
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.communicate()
 
 
 async def lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
     """Return the next lines that a program prints."""
     assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
-        return [(await process.stdout.readline()).decode().rstrip() for _ in range(count)]
+    read = []
+    for _ in range(count):
+        async with asyncio.timeout(PATIENCE):
+            read.append((await process.stdout.readline()).decode().rstrip())
+    return read

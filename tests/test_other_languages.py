@@ -30,7 +30,7 @@ async def test_a_program_of_the_page_posts_lists_acknowledges_and_follows(
     with FlakyProxy(node.base).running() as proxy:
         proxy.faults = [Fault.ANSWER_LOST]  # the alert is stored, and the program posts it again
         settings = {"TOCSIN_URL": proxy.base, "TOCSIN_JWT_SECRET": SECRET, "PYTHONPATH": str(ROOT)}
-        async with started(command, errors, **settings) as program:
+        async with started(command, errors, settings) as program:
             assert await lines(program, 9) == [
                 "posted 1",
                 "batch 201",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -31,17 +32,25 @@ def answer(status: str, *headers: str) -> bytes:
 
 
 class FlakyProxy:
-    """Forwards to the node at ``target``. ``faults`` are those of the next connections; later ones work."""
+    """Forwards to the node at ``target``. ``faults`` are those of the next connections; later ones work.
+
+    ``connected_at`` has the time of each connection, on the monotonic clock.
+    """
 
     def __init__(self, target: str) -> None:
         self.faults: list[Fault | bytes] = []
-        self.connections = 0
+        self.connected_at: list[float] = []
         self._target = urlsplit(target)
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="flaky-proxy")
+
+    @property
+    def connections(self) -> int:
+        """How many there were."""
+        return len(self.connected_at)
 
     @property
     def base(self) -> str:
@@ -87,7 +96,7 @@ class FlakyProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        self.connected_at.append(time.monotonic())
         fault = self.faults.pop(0) if self.faults else Fault.NONE
         try:
             with suppress(OSError):

@@ -37,7 +37,7 @@ async def test_a_generated_client_posts_lists_acknowledges_and_follows(
     with FlakyProxy(node.base).running() as proxy:
         proxy.faults = [Fault.ANSWER_LOST]  # the alert is stored, and the program posts it again
         settings = {"TOCSIN_URL": proxy.base, "TOCSIN_TOKEN": token(name, SCOPE)}
-        async with started(command, errors, **settings) as program:
+        async with started(command, errors, settings) as program:
             assert await lines(program, 9) == [
                 "posted 1 error",
                 "batch 201 2",
