@@ -1,5 +1,5 @@
-"""Files that are generated from the code: tables of the reference, the commands and the programs of
-``docs/other-languages.md``, the contracts in ``openapi/``, console constants.
+"""Files that are generated from the code: tables of the reference, the commands in ``docs/other-languages.md``, the
+loops in ``docs/loops.md``, the contracts in ``openapi/``, console constants.
 
 ``python -m tests.reference`` (``make reference``) writes them; ``test_reference.py`` holds them equal.
 """
@@ -53,7 +53,7 @@ from service.stream.frames import FrameErrorCode
 from service.stream.protocol import SEEN_MAX
 from service.topics import PATTERN_REGEX, TOPIC_MAX, TOPIC_REGEX
 from tests.generated.generators import GENERATORS
-from tests.programs import SOURCES
+from tests.programs import LOOPS, snippet, snippets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference.md"
 PROGRAMS = ROOT / "docs" / "other-languages.md"
+LOOPS_PAGE = ROOT / "docs" / "loops.md"
 OPENAPI = ROOT / "openapi" / "openapi.yaml"
 ASYNCAPI = ROOT / "openapi" / "asyncapi.yaml"
 WIRE_CONSTANTS = ROOT / "service" / "console" / "stream" / "wire-constants.js"
@@ -212,12 +213,6 @@ def generators() -> str:
     return table(("language", "command"), rows)
 
 
-def fenced(language: str) -> str:
-    """Return a program as a block of Markdown that a page shows when it is opened."""
-    source = SOURCES[language].read_text().strip()
-    return f"<details><summary>The program</summary>\n\n```{language}\n{source}\n```\n\n</details>"
-
-
 SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
     PAGE: {
         "settings": settings,
@@ -227,7 +222,10 @@ SECTIONS: dict[Path, dict[str, Callable[[], str]]] = {
         "frame-errors": frame_errors,
         "metrics": metrics,
     },
-    PROGRAMS: {"generators": generators} | {language: partial(fenced, language) for language in SOURCES},
+    PROGRAMS: {"generators": generators},
+    LOOPS_PAGE: {
+        f"{name}-{program}": partial(snippet, program, name) for program in LOOPS for name in snippets(program)
+    },
 }
 """What is generated of each page."""
 

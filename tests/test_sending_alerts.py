@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import pytest
 
 from tests.harness import PATIENCE, READ, ROOT, WRITE, Node, eventually, token
 from tests.integrations.test_alertmanager import manager, needs_alertmanager, prometheus_alert
+from tests.programs import command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,11 +28,9 @@ def path(tmp_path: Path) -> str:
     """A ``PATH`` on which ``tocsin`` is this checkout and ``apprise`` that of the tests."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    python = shlex.quote(sys.executable)
-    for name, call in (("tocsin", "-m service"), ("apprise", "-c 'from apprise.cli import main; main()'")):
-        # The warning is of a module that Apprise imports and Python has deprecated.
-        (folder / name).write_text(f'#!/bin/sh\nexec {python} -W ignore {call} "$@"\n')
-        (folder / name).chmod(0o755)
+    command(folder / "tocsin", "-m service")
+    # The warning is of a module that Apprise imports and Python has deprecated.
+    command(folder / "apprise", "-W ignore -c 'from apprise.cli import main; main()'")
     return f"{folder}:{os.environ['PATH']}"
 
 

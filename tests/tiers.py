@@ -36,6 +36,7 @@ FOLDER_PREFIX = "tocsin-files-"
 WHOLLY_LONG = r"^pytestmark = \[?pytest\.mark\.long"
 SLOWEST_FIRST = (
     "generated/test_clients.py",
+    "test_loops.py",
     "console/test_feed.py",
     "cli/test_worker_supervisor.py",
     "console/test_console.py",

@@ -1,4 +1,8 @@
 // Posts alerts to Tocsin, handles them, and follows the stream. Only the standard library is needed.
+//
+//	client                                 shows each operation once, then follows
+//	client post                            posts an alert for each job that failed, a JSON object a line of standard input
+//	client follow CONSUMER TOPIC [AFTER]   handles the events of a topic
 package main
 
 import (
@@ -29,12 +33,6 @@ var (
 	stream = &http.Client{} // Its Timeout would end the stream: follow() has one of its own.
 )
 
-// Final are the reasons of a close after which reconnecting does not help.
-var final = []string{
-	"scope_missing", "topic_forbidden", "origin_forbidden", "kicked",
-	"invalid_request", "bad_message", "binary_message", "invalid_utf8", "message_too_big",
-}
-
 // Error is a refusal: a problem document of RFC 9457.
 type Error struct {
 	Status int
@@ -52,13 +50,24 @@ type Alert struct {
 	Title    string `json:"title"`
 	Topic    string `json:"topic"`
 	Severity string `json:"severity"`
+
+	Attributes struct {
+		Seconds float64 `json:"seconds"`
+	} `json:"attributes"`
 }
 
 type NewAlert struct {
 	Title          string `json:"title"`
 	Topic          string `json:"topic,omitempty"`
 	Severity       string `json:"severity,omitempty"`
+	Attributes     any    `json:"attributes,omitempty"`
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
+}
+
+// Failed is a job that failed: an item of the queue.
+type Failed struct {
+	Job string `json:"job"`
+	Run int    `json:"run"`
 }
 
 type Result struct {
@@ -93,13 +102,30 @@ func token() string {
 	return signed + "." + encode(mac.Sum(nil))
 }
 
-// BackOff waits for a random time that doubles with each attempt, up to 30 seconds.
-func backOff(attempt int) {
-	longest := min(time.Second<<min(attempt, 5), 30*time.Second)
-	time.Sleep(time.Duration(rand.Int63n(int64(longest))))
+// --8<-- [start:post]
+
+// PostAll posts an alert for each job that failed.
+func postAll(queue <-chan Failed) error {
+	for failed := range queue {
+		alert := NewAlert{
+			Title: failed.Job + " failed", Topic: "jobs." + failed.Job, Severity: "error", Attributes: failed,
+		}
+		key := fmt.Sprintf("%s/%d", failed.Job, failed.Run) // What happened; the same in each attempt.
+		var posted Alert
+		var refusal *Error
+		switch err := call("POST", "/v1/alerts", key, alert, &posted); {
+		case err == nil:
+			fmt.Println("stored", posted.Seq) // Now remove it from the queue.
+		case errors.As(err, &refusal) && refusal.Status != 401 && refusal.Status != 403:
+			fmt.Println("refused", refusal.Status, refusal.Code) // Put it aside.
+		default:
+			return err // The token is wrong, and no alert would be stored.
+		}
+	}
+	return nil
 }
 
-// Call sends a request and decodes the answer. For a minute it sends it again, which stores nothing twice: alerts have
+// Call sends a request until it is answered or refused, and decodes the answer. Nothing is stored twice: alerts have
 // their keys, and an action that is repeated changes nothing.
 func call(method, path, key string, body, answer any) error {
 	var content []byte
@@ -109,12 +135,12 @@ func call(method, path, key string, body, answer any) error {
 			return err
 		}
 	}
-	deadline := time.Now().Add(time.Minute)
 	for attempt := 0; ; attempt++ {
 		wait, err := send(method, path, key, content, answer)
-		if wait < 0 || time.Now().After(deadline) {
+		if wait < 0 {
 			return err
 		}
+		log.Print("again: ", err)
 		time.Sleep(wait)
 		backOff(attempt)
 	}
@@ -153,6 +179,14 @@ func send(method, path, key string, content []byte, answer any) (time.Duration, 
 	return time.Duration(seconds) * time.Second, refusal
 }
 
+// BackOff waits for a random time that doubles with each attempt, up to 30 seconds.
+func backOff(attempt int) {
+	longest := min(time.Second<<min(attempt, 5), 30*time.Second)
+	time.Sleep(time.Duration(rand.Int63n(int64(longest))))
+}
+
+// --8<-- [end:post]
+
 // Refused decodes a problem document; what a proxy answers in its stead has no code.
 func refused(response *http.Response, body []byte) *Error {
 	refusal := &Error{Detail: response.Status}
@@ -181,9 +215,21 @@ func list(topic string) ([]Alert, error) {
 	}
 }
 
-// Follow calls handle with each event after a cursor, over as many connections as it takes.
-func follow(topic, after string, handle func(Frame)) error {
-	query := url.Values{"topic": {topic}, "after": {after}}
+// --8<-- [start:follow]
+
+// Final are the reasons of a close after which reconnecting does not help.
+var final = []string{
+	"scope_missing", "topic_forbidden", "origin_forbidden", "consumer_limit", "kicked",
+	"invalid_request", "bad_message", "binary_message", "invalid_utf8", "message_too_big",
+}
+
+// Follow calls handle with each event of a topic, over as many connections as it takes. Without a cursor in after it
+// begins where the consumer ended.
+func follow(consumer, topic, after string, handle func(Frame)) error {
+	query := url.Values{"consumer": {consumer}, "topic": {topic}}
+	if after != "" {
+		query.Set("after", after)
+	}
 	for attempt := 0; ; attempt++ {
 		reached, err := followOnce(query, handle)
 		if refusal := (*Error)(nil); errors.As(err, &refusal) && slices.Contains(final, refusal.Code) {
@@ -223,11 +269,12 @@ func followOnce(query url.Values, handle func(Frame)) (bool, error) {
 	var handled, acknowledged int64
 	var at time.Time
 	for {
+		silent.Reset(silence)
 		line, err := lines.ReadString('\n')
+		silent.Stop() // The work may take longer.
 		if err != nil {
 			return connection != "", err
 		}
-		silent.Reset(silence)
 		data, found := strings.CutPrefix(line, "data: ")
 		if !found {
 			continue // An id, which is the cursor of the frame, or the empty line between frames.
@@ -244,7 +291,7 @@ func followOnce(query url.Values, handle func(Frame)) (bool, error) {
 			handle(frame)
 			handled = frame.Seq
 		case "gap", "reset":
-			log.Print("load the list again: ", frame.Type)
+			log.Print("load the list of alerts: ", data)
 		case "close":
 			return true, &Error{Code: frame.Reason, Detail: "the stream was closed"}
 		}
@@ -261,13 +308,49 @@ func followOnce(query url.Values, handle func(Frame)) (bool, error) {
 	}
 }
 
+// --8<-- [end:follow]
+
 func main() {
-	if err := run(); err != nil {
+	if err := run(os.Args[1:]); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run() error {
+func run(arguments []string) error {
+	switch {
+	case len(arguments) == 1 && arguments[0] == "post":
+		return postAll(failures(os.Stdin))
+	case len(arguments) >= 3 && arguments[0] == "follow":
+		return follow(arguments[1], arguments[2], strings.Join(arguments[3:], ""), work)
+	default:
+		return tour()
+	}
+}
+
+// Failures yields the jobs that failed.
+func failures(lines io.Reader) <-chan Failed {
+	queue := make(chan Failed)
+	go func() {
+		defer close(queue)
+		for decoder := json.NewDecoder(lines); ; {
+			var failed Failed
+			if err := decoder.Decode(&failed); err != nil {
+				return
+			}
+			queue <- failed
+		}
+	}()
+	return queue
+}
+
+// Work takes as long as the job says.
+func work(event Frame) {
+	time.Sleep(time.Duration(event.Alert.Attributes.Seconds * float64(time.Second)))
+	fmt.Println("event", event.Seq, event.Kind, event.Alert.Title)
+}
+
+// Tour shows each operation once.
+func tour() error {
 	// The key names what happened, so that a second run of the program does not post it again.
 	var posted Alert
 	alert := NewAlert{Title: "Backup failed", Topic: "jobs.backup", Severity: "error"}
@@ -312,7 +395,5 @@ func run() error {
 	}
 	fmt.Println("refused", refusal.Status, refusal.Code)
 
-	return follow("jobs.backup", "0", func(event Frame) {
-		fmt.Println("event", event.Seq, event.Kind, event.Alert.Title)
-	})
+	return follow("tour", "jobs.backup", "0", work)
 }

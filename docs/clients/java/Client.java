@@ -1,8 +1,11 @@
 import com.google.gson.Gson;
 import com.google.gson.JsonArray;
+import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonSyntaxException;
+import java.io.BufferedReader;
 import java.io.IOException;
+import java.io.InputStreamReader;
 import java.net.URI;
 import java.net.URLEncoder;
 import java.net.http.HttpClient;
@@ -25,17 +28,20 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
+import java.util.stream.Stream;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
-/** Posts alerts to Tocsin, handles them, and follows the stream. Java 11 and Gson are needed. */
+/**
+ * Posts alerts to Tocsin, handles them, and follows the stream. Java 11 and Gson are needed.
+ *
+ * <pre>
+ *   Client                                 shows each operation once, then follows
+ *   Client post                            posts an alert for each job that failed, a JSON object a line of standard input
+ *   Client follow CONSUMER TOPIC [AFTER]   handles the events of a topic
+ * </pre>
+ */
 public final class Client {
-    /** The reasons of a close after which reconnecting does not help. */
-    private static final Set<String> FINAL = Set.of(
-            "scope_missing", "topic_forbidden", "origin_forbidden", "kicked",
-            "invalid_request", "bad_message", "binary_message", "invalid_utf8", "message_too_big");
-
-    private static final Set<Integer> TRANSIENT = Set.of(429, 502, 503, 504);
     private static final Gson GSON = new Gson();
 
     private final HttpClient http = HttpClient.newBuilder().connectTimeout(Duration.ofSeconds(10)).build();
@@ -78,18 +84,34 @@ public final class Client {
         }
     }
 
-    /** Waits for a random time that doubles with each attempt, up to 30 seconds. */
-    private static void backOff(int attempt) throws InterruptedException {
-        Thread.sleep(ThreadLocalRandom.current().nextLong(Math.min(1000L << Math.min(attempt, 5), 30_000)));
+    // --8<-- [start:post]
+
+    private static final Set<Integer> TRANSIENT = Set.of(429, 502, 503, 504);
+
+    /** Posts an alert for each job that failed. */
+    private void postAll(Iterable<JsonObject> queue) throws Refused, InterruptedException {
+        for (JsonObject failed : queue) {
+            String job = failed.get("job").getAsString();
+            Map<String, ?> alert = Map.of(
+                    "title", job + " failed", "topic", "jobs." + job, "severity", "error", "attributes", failed);
+            String key = job + "/" + failed.get("run").getAsLong(); // What happened; the same in each attempt.
+            try {
+                JsonObject posted = call("POST", "/v1/alerts", key, alert);
+                System.out.println("stored " + posted.get("seq").getAsLong()); // Now remove it from the queue.
+            } catch (Refused refused) {
+                if (refused.status == 401 || refused.status == 403) {
+                    throw refused; // The token is wrong, and no alert would be stored.
+                }
+                System.out.println("refused " + refused.status + " " + refused.code); // Put it aside.
+            }
+        }
     }
 
     /**
-     * Sends a request and returns the answer. For a minute it is sent again, which stores nothing twice: alerts have
+     * Sends a request until it is answered or refused, and returns the answer. Nothing is stored twice: alerts have
      * their keys, and an action that is repeated changes nothing.
      */
-    private JsonObject call(String method, String path, String key, Object body)
-            throws Refused, IOException, InterruptedException {
-        Instant deadline = Instant.now().plusSeconds(60);
+    private JsonObject call(String method, String path, String key, Object body) throws Refused, InterruptedException {
         for (int attempt = 0; ; attempt++) {
             HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(base + path))
                     .timeout(Duration.ofSeconds(30))
@@ -108,18 +130,25 @@ public final class Client {
                 if (response.statusCode() < 300) {
                     return GSON.fromJson(response.body(), JsonObject.class);
                 }
-                if (!TRANSIENT.contains(response.statusCode()) || Instant.now().isAfter(deadline)) {
+                if (!TRANSIENT.contains(response.statusCode())) {
                     throw refusal(response);
                 }
-                Thread.sleep(1000 * response.headers().firstValueAsLong("Retry-After").orElse(0));
+                System.err.println("again: " + response);
+                String wait = response.headers().firstValue("Retry-After").orElse("0");
+                Thread.sleep(wait.matches("[0-9]{1,6}") ? 1000 * Long.parseLong(wait) : 0);
             } catch (IOException error) {
-                if (Instant.now().isAfter(deadline)) {
-                    throw error;
-                }
+                System.err.println("again: " + error);
             }
             backOff(attempt);
         }
     }
+
+    /** Waits for a random time that doubles with each attempt, up to 30 seconds. */
+    private static void backOff(int attempt) throws InterruptedException {
+        Thread.sleep(ThreadLocalRandom.current().nextLong(Math.min(1000L << Math.min(attempt, 5), 30_000)));
+    }
+
+    // --8<-- [end:post]
 
     /** Decodes a problem document; what a proxy answers in its stead has no code. */
     private static Refused refusal(HttpResponse<String> response) {
@@ -133,7 +162,7 @@ public final class Client {
     }
 
     /** Returns the alerts of a topic, newest first, over all pages. */
-    private List<JsonObject> list(String topic) throws Refused, IOException, InterruptedException {
+    private List<JsonObject> list(String topic) throws Refused, InterruptedException {
         List<JsonObject> alerts = new ArrayList<>();
         String query = "?limit=2&topic=" + encoded(topic);
         String cursor = "";
@@ -147,14 +176,25 @@ public final class Client {
         }
     }
 
-    /** Calls {@code handle} with each event after a cursor, over as many connections as it takes. */
-    private void follow(String topic, String after, Consumer<JsonObject> handle)
+    // --8<-- [start:follow]
+
+    /** The reasons of a close after which reconnecting does not help. */
+    private static final Set<String> FINAL = Set.of(
+            "scope_missing", "topic_forbidden", "origin_forbidden", "consumer_limit", "kicked",
+            "invalid_request", "bad_message", "binary_message", "invalid_utf8", "message_too_big");
+
+    /**
+     * Calls {@code handle} with each event of a topic, over as many connections as it takes. Without a cursor in
+     * {@code after} it begins where the consumer ended.
+     */
+    private void follow(String consumer, String topic, String after, Consumer<JsonObject> handle)
             throws Refused, InterruptedException {
+        String query = "?consumer=" + encoded(consumer) + "&topic=" + encoded(topic);
         String[] cursor = {after};
         for (int attempt = 0; ; attempt++) {
             Connection connection = new Connection();
             try {
-                connection.follow(topic, cursor, handle);
+                connection.follow(query, cursor, handle);
             } catch (IOException | CompletionException error) {
                 System.err.println("reconnecting: " + error);
             } catch (Refused refused) {
@@ -197,41 +237,34 @@ public final class Client {
             received.add(new IOException(error));
         }
 
-        void follow(String topic, String[] cursor, Consumer<JsonObject> handle)
+        void follow(String query, String[] cursor, Consumer<JsonObject> handle)
                 throws Refused, IOException, InterruptedException {
-            String query = "?topic=" + encoded(topic) + "&after=" + encoded(cursor[0]);
+            String after = cursor[0] == null ? "" : "&after=" + encoded(cursor[0]);
             WebSocket socket = http.newWebSocketBuilder()
                     .connectTimeout(Duration.ofSeconds(10))
                     .header("Authorization", "Bearer " + token())
                     .subprotocols("tocsin.v1")
-                    .buildAsync(URI.create(base.replaceFirst("http", "ws") + "/v1/ws" + query), this)
+                    .buildAsync(URI.create(base.replaceFirst("http", "ws") + "/v1/ws" + query + after), this)
                     .join();
             try {
                 long silence = 60_000;
-                long handled = 0;
-                long acknowledged = 0;
-                Instant at = Instant.EPOCH;
                 while (true) {
                     JsonObject frame = next(silence);
-                    socket.request(1);
+                    socket.request(1); // One more may arrive during the work, and no further ones.
                     String type = frame.get("type").getAsString();
                     if (type.equals("welcome")) {
                         isWelcome = true;
                         silence = (long) (2500 * frame.get("heartbeat_seconds").getAsDouble());
                     } else if (type.equals("event")) {
                         handle.accept(frame);
-                        handled = frame.get("seq").getAsLong();
                     } else if (type.equals("gap") || type.equals("reset")) {
-                        System.err.println("load the list again: " + frame);
+                        System.err.println("load the list of alerts: " + frame);
                     }
                     if (frame.has("cursor")) {
                         cursor[0] = frame.get("cursor").getAsString();
                     }
-                    if (handled > acknowledged && at.plusSeconds(1).isBefore(Instant.now())) {
-                        // The next heartbeat brings the rest.
-                        socket.sendText("{\"type\":\"ack\",\"seq\":" + handled + "}", true).join();
-                        acknowledged = handled;
-                        at = Instant.now();
+                    if (type.equals("event")) {
+                        socket.sendText("{\"type\":\"ack\",\"seq\":" + frame.get("seq") + "}", true).join();
                     }
                 }
             } finally {
@@ -252,6 +285,8 @@ public final class Client {
         }
     }
 
+    // --8<-- [end:follow]
+
     private static String encoded(String text) {
         return URLEncoder.encode(text, StandardCharsets.UTF_8);
     }
@@ -260,36 +295,59 @@ public final class Client {
         return Map.of("title", title, "topic", "jobs.backup", "severity", "warning", "idempotency_key", key);
     }
 
+    /** Takes as long as the job says. */
+    private static void work(JsonObject event) {
+        JsonObject alert = event.getAsJsonObject("alert");
+        JsonElement seconds = alert.getAsJsonObject("attributes").get("seconds");
+        try {
+            Thread.sleep(seconds == null ? 0 : (long) (1000 * seconds.getAsDouble()));
+        } catch (InterruptedException stopped) {
+            throw new IllegalStateException(stopped);
+        }
+        System.out.println("event " + event.get("seq").getAsLong() + " " + event.get("kind").getAsString() + " "
+                + alert.get("title").getAsString());
+    }
+
     public static void main(String[] arguments) throws Exception {
         Client tocsin = new Client(System.getenv("TOCSIN_URL"), System.getenv("TOCSIN_JWT_SECRET"));
+        if (arguments.length == 1 && arguments[0].equals("post")) {
+            Stream<String> lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8)).lines();
+            tocsin.postAll(lines.map(line -> GSON.fromJson(line, JsonObject.class))::iterator);
+        } else if (arguments.length >= 3 && arguments[0].equals("follow")) {
+            tocsin.follow(arguments[1], arguments[2], arguments.length > 3 ? arguments[3] : null, Client::work);
+        } else {
+            tocsin.tour();
+        }
+    }
 
+    /** Shows each operation once. */
+    private void tour() throws Exception {
         // The key names what happened, so that a second run of the program does not post it again.
         Map<String, String> failed = Map.of("title", "Backup failed", "topic", "jobs.backup", "severity", "error");
-        JsonObject posted = tocsin.call("POST", "/v1/alerts", "backup-2026-11-21", failed);
+        JsonObject posted = call("POST", "/v1/alerts", "backup-2026-11-21", failed);
         System.out.println("posted " + posted.get("seq").getAsLong());
 
         List<?> alerts = List.of(alert("Disk is 91 % full", "disk-91"), alert("Disk is 97 % full", "disk-97"), alert("", "none"));
-        JsonArray results = tocsin.call("POST", "/v1/alerts/batch", null, alerts).getAsJsonArray("results");
+        JsonArray results = call("POST", "/v1/alerts/batch", null, alerts).getAsJsonArray("results");
         for (int index = 0; index < results.size(); index++) {
             JsonObject result = results.get(index).getAsJsonObject();
             String code = result.has("code") ? " " + result.get("code").getAsString() : "";
             System.out.println("batch " + result.get("status").getAsInt() + code);
         }
 
-        for (JsonObject one : tocsin.list("jobs.backup")) {
+        for (JsonObject one : list("jobs.backup")) {
             System.out.println("listed " + one.get("title").getAsString());
         }
 
-        JsonObject taken = tocsin.call("POST", "/v1/alerts/" + posted.get("id").getAsString() + "/acknowledge", null, null);
+        JsonObject taken = call("POST", "/v1/alerts/" + posted.get("id").getAsString() + "/acknowledge", null, null);
         System.out.println("status " + taken.get("status").getAsString() + " " + taken.get("status_by").getAsString());
 
         try {
-            tocsin.call("POST", "/v1/alerts", "title-1", Map.of("title", "A title", "topic", "Not a topic"));
+            call("POST", "/v1/alerts", "title-1", Map.of("title", "A title", "topic", "Not a topic"));
         } catch (Refused refused) {
             System.out.println("refused " + refused.status + " " + refused.code);
         }
 
-        tocsin.follow("jobs.backup", "0", event -> System.out.println("event " + event.get("seq").getAsLong() + " "
-                + event.get("kind").getAsString() + " " + event.getAsJsonObject("alert").get("title").getAsString()));
+        follow("tour", "jobs.backup", "0", Client::work);
     }
 }

@@ -1,29 +1,30 @@
-/** Posts alerts to Tocsin, handles them, and follows the stream. Node 20 or newer is needed, and nothing else. */
+/**
+ * Posts alerts to Tocsin, handles them, and follows the stream. Node 20 or newer is needed, and nothing else.
+ *
+ *     client.mjs                                 shows each operation once, then follows
+ *     client.mjs post                            posts an alert for each job that failed, a JSON object a line of
+ *                                                standard input
+ *     client.mjs follow CONSUMER TOPIC [AFTER]   handles the events of a topic
+ */
 
 import { createHmac } from "node:crypto";
+import { createInterface } from "node:readline";
 
 const BASE = process.env.TOCSIN_URL ?? "";
 const SECRET = process.env.TOCSIN_JWT_SECRET ?? "";
-
-/** The reasons of a close after which reconnecting does not help. */
-const FINAL = new Set([
-  "scope_missing",
-  "topic_forbidden",
-  "origin_forbidden",
-  "kicked",
-  "invalid_request",
-  "bad_message",
-  "binary_message",
-  "invalid_utf8",
-  "message_too_big",
-]);
-const TRANSIENT = new Set([429, 502, 503, 504]);
 
 interface NewAlert {
   title: string;
   topic?: string;
   severity?: "info" | "warning" | "error" | "critical";
+  attributes?: object;
   idempotency_key?: string;
+}
+
+/** A job that failed: an item of the queue. */
+interface Failed {
+  job: string;
+  run: number;
 }
 
 interface Alert {
@@ -32,6 +33,7 @@ interface Alert {
   title: string;
   status: "open" | "acknowledged" | "resolved" | "expired";
   status_by: string;
+  attributes: { seconds?: number };
 }
 
 interface BatchResult {
@@ -65,8 +67,8 @@ class Refused extends Error {
   }
 }
 
-/** Mints a token that is valid for five minutes. */
-function token(): string {
+/** Mints a token that is valid for five minutes. A page fetches one from its own backend instead. */
+async function token(): Promise<string> {
   const now = Math.floor(Date.now() / 1000);
   const claims = {
     sub: "typescript",
@@ -81,33 +83,57 @@ function token(): string {
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
 
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+// --8<-- [start:post]
 
-/** Waits for a random time that doubles with each attempt, up to 30 seconds. */
-const backOff = (attempt: number) => sleep(Math.random() * Math.min(1000 * 2 ** attempt, 30_000));
+const TRANSIENT = new Set([429, 502, 503, 504]);
+
+/** Posts an alert for each job that failed. */
+async function postAll(queue: AsyncIterable<Failed>): Promise<void> {
+  for await (const failed of queue) {
+    const { job, run } = failed;
+    const alert = { title: `${job} failed`, topic: `jobs.${job}`, severity: "error", attributes: failed };
+    try {
+      // The key is what happened; the same in each attempt.
+      const posted = await call<Alert>("POST", "/v1/alerts", alert, `${job}/${run}`);
+      console.log("stored", posted.seq); // Now remove it from the queue.
+    } catch (error) {
+      // Where the token is wrong, no alert would be stored.
+      if (!(error instanceof Refused) || error.status === 401 || error.status === 403) throw error;
+      console.log("refused", error.status, error.code); // Put it aside.
+    }
+  }
+}
 
 /**
- * Sends a request and returns the answer. For a minute it is sent again, which stores nothing twice: alerts have their
+ * Sends a request until it is answered or refused, and returns the answer. Nothing is stored twice: alerts have their
  * keys, and an action that is repeated changes nothing.
  */
 async function call<T>(method: string, path: string, body?: unknown, key?: string): Promise<T> {
-  const deadline = Date.now() + 60_000;
   for (let attempt = 0; ; attempt++) {
-    const headers = new Headers({ Authorization: `Bearer ${token()}` });
+    const headers = new Headers({ Authorization: `Bearer ${await token()}` });
     if (body !== undefined) headers.set("Content-Type", "application/json");
     if (key !== undefined) headers.set("Idempotency-Key", key);
     try {
       const signal = AbortSignal.timeout(30_000);
       const response = await fetch(BASE + path, { method, headers, body: JSON.stringify(body), signal });
       if (response.ok) return (await response.json()) as T;
-      if (!TRANSIENT.has(response.status) || Date.now() > deadline) throw await refusal(response);
+      if (!TRANSIENT.has(response.status)) throw await refusal(response);
+      console.error("again:", response.status);
       await sleep(1000 * Number(response.headers.get("Retry-After") ?? 0));
     } catch (error) {
-      if (error instanceof Refused || Date.now() > deadline) throw error;
+      if (error instanceof Refused) throw error;
+      console.error("again:", error);
     }
     await backOff(attempt);
   }
 }
+
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Waits for a random time that doubles with each attempt, up to 30 seconds. */
+const backOff = (attempt: number) => sleep(Math.random() * Math.min(1000 * 2 ** attempt, 30_000));
+
+// --8<-- [end:post]
 
 /** Decodes a problem document; what a proxy answers in its stead has no code. */
 async function refusal(response: Response): Promise<Refused> {
@@ -131,83 +157,124 @@ async function* list(topic: string): AsyncGenerator<Alert> {
   }
 }
 
-/** Calls `handle` with each event after a cursor, over as many connections as it takes. */
-async function follow(topic: string, after: string, handle: (event: AlertEvent) => void): Promise<never> {
-  const query = new URLSearchParams({ topic, after });
+// --8<-- [start:follow]
+
+/** The reasons of a close after which reconnecting does not help. */
+const FINAL = new Set([
+  "scope_missing",
+  "topic_forbidden",
+  "origin_forbidden",
+  "consumer_limit",
+  "kicked",
+  "invalid_request",
+  "bad_message",
+  "binary_message",
+  "invalid_utf8",
+  "message_too_big",
+]);
+
+/**
+ * Calls `handle` with each event of a topic, over as many connections as it takes. Without a cursor in `after` it begins
+ * where the consumer ended.
+ */
+async function follow(
+  consumer: string,
+  topic: string,
+  handle: (event: AlertEvent) => Promise<void>,
+  after?: string,
+): Promise<never> {
+  const query = new URLSearchParams({ consumer, topic });
+  if (after !== undefined) query.set("after", after);
   for (let attempt = 0; ; attempt++) {
-    const { isWelcome, reason } = await followOnce(query, handle);
-    if (FINAL.has(reason)) throw new Refused(0, reason, "the stream was closed");
-    console.error("reconnecting:", reason || "the connection was lost");
-    if (isWelcome) attempt = 0;
+    const address = `${BASE.replace("http", "ws")}/v1/ws?${query}`;
+    const socket = new WebSocket(address, ["tocsin.v1", `bearer.${await token()}`]);
+    const frames = framesOf(socket);
+    try {
+      for (;;) {
+        const frame = await frames();
+        if (frame.type === "welcome") attempt = 0;
+        else if (frame.type === "event") await handle(frame);
+        else if (frame.type === "gap" || frame.type === "reset") console.error("load the list of alerts:", frame);
+        if (frame.cursor !== undefined) query.set("after", frame.cursor);
+        if (frame.type === "event") socket.send(JSON.stringify({ type: "ack", seq: frame.seq }));
+      }
+    } catch (error) {
+      if (!(error instanceof Refused) || FINAL.has(error.code)) throw error;
+      console.error("reconnecting:", error.code || "the connection was lost");
+    } finally {
+      socket.close();
+    }
     await backOff(attempt);
   }
 }
 
-/** Follows over one connection and keeps the cursor in `query`; returns whether it was opened, and why it ended. */
-function followOnce(
-  query: URLSearchParams,
-  handle: (event: AlertEvent) => void,
-): Promise<{ isWelcome: boolean; reason: string }> {
-  return new Promise((resolve) => {
-    const socket = new WebSocket(`${BASE.replace("http", "ws")}/v1/ws?${query}`, ["tocsin.v1", `bearer.${token()}`]);
-    let isWelcome = false;
+/** Returns a function that returns the next frame. Once the connection has ended it throws; what waited then comes again. */
+function framesOf(socket: WebSocket): () => Promise<Frame> {
+  const start = (waiting: ReadableStreamDefaultController<Frame>) => {
     let silence = 60_000;
-    let [handled, acknowledged, at] = [0, 0, 0];
     const end = (reason: string) => {
       clearTimeout(timer);
       socket.onmessage = null;
-      socket.close();
-      resolve({ isWelcome, reason });
+      waiting.error(new Refused(0, reason, "the stream was closed"));
     };
     let timer = setTimeout(end, silence, "nothing arrived");
     socket.onclose = ({ reason }) => end(reason.split(":")[0] ?? "");
-    socket.onerror = () => end("");
     socket.onmessage = ({ data }) => {
       const frame = JSON.parse(data as string) as Frame;
-      if (frame.type === "welcome") {
-        isWelcome = true;
-        silence = 2500 * frame.heartbeat_seconds;
-      } else if (frame.type === "event") {
-        handle(frame);
-        handled = frame.seq;
-      } else if (frame.type === "gap" || frame.type === "reset") {
-        console.error("load the list again:", frame);
-      }
-      if (frame.cursor !== undefined) query.set("after", frame.cursor);
-      if (handled > acknowledged && Date.now() - at > 1000) {
-        // The next heartbeat brings the rest.
-        socket.send(JSON.stringify({ type: "ack", seq: handled }));
-        [acknowledged, at] = [handled, Date.now()];
-      }
+      if (frame.type === "welcome") silence = 2500 * frame.heartbeat_seconds;
+      waiting.enqueue(frame);
       clearTimeout(timer);
       timer = setTimeout(end, silence, "nothing arrived");
     };
-  });
+  };
+  const reader = new ReadableStream({ start }).getReader();
+  return async () => (await reader.read()).value as Frame; // It never ends without an error.
 }
 
-// The key names what happened, so that a second run of the program does not post it again.
-const failed: NewAlert = { title: "Backup failed", topic: "jobs.backup", severity: "error" };
-const posted = await call<Alert>("POST", "/v1/alerts", failed, "backup-2026-11-21");
-console.log("posted", posted.seq);
+// --8<-- [end:follow]
 
-const alerts: NewAlert[] = [
-  { title: "Disk is 91 % full", topic: "jobs.backup", idempotency_key: "disk-91" },
-  { title: "Disk is 97 % full", topic: "jobs.backup", idempotency_key: "disk-97" },
-  { title: "", topic: "jobs.backup" },
-];
-const { results } = await call<{ results: BatchResult[] }>("POST", "/v1/alerts/batch", alerts);
-for (const { status, code } of results) console.log("batch", status, code ?? "");
-
-for await (const { title } of list("jobs.backup")) console.log("listed", title);
-
-const taken = await call<Alert>("POST", `/v1/alerts/${posted.id}/acknowledge`);
-console.log("status", taken.status, taken.status_by);
-
-try {
-  await call("POST", "/v1/alerts", { title: "A title", topic: "Not a topic" }, "title-1");
-} catch (error) {
-  if (!(error instanceof Refused)) throw error;
-  console.log("refused", error.status, error.code);
+/** Yields the jobs that failed. */
+async function* failures(): AsyncGenerator<Failed> {
+  for await (const line of createInterface({ input: process.stdin })) yield JSON.parse(line) as Failed;
 }
 
-await follow("jobs.backup", "0", ({ seq, kind, alert }) => console.log("event", seq, kind, alert.title));
+/** Takes as long as the job says. */
+async function work({ seq, kind, alert }: AlertEvent): Promise<void> {
+  await sleep(1000 * (alert.attributes.seconds ?? 0));
+  console.log("event", seq, kind, alert.title);
+}
+
+/** Shows each operation once. */
+async function tour(): Promise<never> {
+  // The key names what happened, so that a second run of the program does not post it again.
+  const failed: NewAlert = { title: "Backup failed", topic: "jobs.backup", severity: "error" };
+  const posted = await call<Alert>("POST", "/v1/alerts", failed, "backup-2026-11-21");
+  console.log("posted", posted.seq);
+
+  const alerts: NewAlert[] = [
+    { title: "Disk is 91 % full", topic: "jobs.backup", idempotency_key: "disk-91" },
+    { title: "Disk is 97 % full", topic: "jobs.backup", idempotency_key: "disk-97" },
+    { title: "", topic: "jobs.backup" },
+  ];
+  const { results } = await call<{ results: BatchResult[] }>("POST", "/v1/alerts/batch", alerts);
+  for (const { status, code } of results) console.log("batch", status, code ?? "");
+
+  for await (const { title } of list("jobs.backup")) console.log("listed", title);
+
+  const taken = await call<Alert>("POST", `/v1/alerts/${posted.id}/acknowledge`);
+  console.log("status", taken.status, taken.status_by);
+
+  try {
+    await call("POST", "/v1/alerts", { title: "A title", topic: "Not a topic" }, "title-1");
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    console.log("refused", error.status, error.code);
+  }
+
+  return follow("tour", "jobs.backup", work, "0");
+}
+
+const [command, ...rest] = process.argv.slice(2);
+if (command === "post") await postAll(failures());
+else if (command === "follow" && rest[0] && rest[1]) await follow(rest[0], rest[1], work, rest[2]);
+else await tour();

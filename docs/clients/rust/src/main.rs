@@ -1,13 +1,21 @@
 //! Posts alerts to Tocsin, handles them, and follows the stream.
+//!
+//! ```text
+//! tocsin-client                                 shows each operation once, then follows
+//! tocsin-client post                            posts an alert for each job that failed, a JSON object a line of
+//!                                               standard input
+//! tocsin-client follow CONSUMER TOPIC [AFTER]   handles the events of a topic
+//! ```
 
 use std::collections::hash_map::RandomState;
 use std::env;
 use std::error::Error;
 use std::fmt;
 use std::hash::BuildHasher;
+use std::io::stdin;
 use std::net::TcpStream;
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine;
@@ -18,20 +26,6 @@ use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// The reasons of a close after which reconnecting does not help.
-const FINAL: [&str; 9] = [
-    "scope_missing",
-    "topic_forbidden",
-    "origin_forbidden",
-    "kicked",
-    "invalid_request",
-    "bad_message",
-    "binary_message",
-    "invalid_utf8",
-    "message_too_big",
-];
-const TRANSIENT: [u16; 4] = [429, 502, 503, 504];
 
 /// A refusal: a problem document (RFC 9457), or a close of the stream, whose status is 0.
 #[derive(Debug)]
@@ -78,10 +72,34 @@ impl Client {
         format!("{signed}.{signature}")
     }
 
-    /// Sends a request and returns the answer. For a minute it is sent again, which stores nothing twice: alerts
-    /// have their keys, and an action that is repeated changes nothing.
+    // --8<-- [start:post]
+
+    /// Posts an alert for each job that failed.
+    fn post_all(&self, queue: impl Iterator<Item = Value>) -> Outcome<()> {
+        for failed in queue {
+            let job = text(&failed["job"]);
+            let key = format!("{job}/{}", failed["run"]); // What happened; the same in each attempt.
+            let alert = json!({
+                "title": format!("{job} failed"), "topic": format!("jobs.{job}"), "severity": "error",
+                "attributes": failed,
+            });
+            match self.call("POST", "/v1/alerts", Some(&key), Some(alert)) {
+                Ok(posted) => println!("stored {}", posted["seq"]), // Now remove it from the queue.
+                Err(error) => match error.downcast_ref::<Refused>() {
+                    Some(refused) if ![401, 403].contains(&refused.status) => {
+                        // Put it aside.
+                        println!("refused {} {}", refused.status, refused.code);
+                    }
+                    _ => return Err(error), // The token is wrong, and no alert would be stored.
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request until it is answered or refused, and returns the answer. Nothing is stored twice: alerts have
+    /// their keys, and an action that is repeated changes nothing.
     fn call(&self, method: &str, path: &str, key: Option<&str>, body: Option<Value>) -> Outcome<Value> {
-        let deadline = Instant::now() + Duration::from_secs(60);
         for attempt in 0.. {
             let mut request = ureq::http::Request::builder()
                 .method(method)
@@ -97,24 +115,28 @@ impl Client {
                 }
                 None => self.http.run(request.body(())?),
             };
-            let over = Instant::now() > deadline;
             match answer {
-                Ok(answer) if answer.status().is_success() => return Ok(answer.into_body().read_json()?),
-                Ok(answer) if over || !TRANSIENT.contains(&answer.status().as_u16()) => {
+                Ok(answer) if answer.status().is_success() => match answer.into_body().read_json() {
+                    Ok(value) => return Ok(value),
+                    Err(error) => eprintln!("again: {error}"), // It was cut.
+                },
+                Ok(answer) if ![429, 502, 503, 504].contains(&answer.status().as_u16()) => {
                     return Err(refusal(answer).into());
                 }
-                Err(error) if over => return Err(error.into()),
                 Ok(answer) => {
+                    eprintln!("again: {}", answer.status());
                     let header = answer.headers().get("Retry-After").and_then(|text| text.to_str().ok());
                     let seconds = header.and_then(|text| text.parse().ok()).unwrap_or(0);
                     sleep(Duration::from_secs(seconds));
                 }
-                Err(_) => {}
+                Err(error) => eprintln!("again: {error}"),
             }
             back_off(attempt);
         }
         unreachable!()
     }
+
+    // --8<-- [end:post]
 
     /// Returns the alerts of a topic, newest first, over all pages.
     fn list(&self, topic: &str) -> Outcome<Vec<Value>> {
@@ -131,13 +153,23 @@ impl Client {
         }
     }
 
-    /// Calls `handle` with each event after a cursor, over as many connections as it takes.
-    fn follow(&self, topic: &str, after: &str, mut handle: impl FnMut(&Value)) -> Outcome<()> {
-        let mut cursor = after.to_string();
+    // --8<-- [start:follow]
+
+    /// Calls `handle` with each event of a topic, over as many connections as it takes. Without a cursor in `after` it
+    /// begins where the consumer ended.
+    fn follow(
+        &self,
+        consumer: &str,
+        topic: &str,
+        after: Option<String>,
+        mut handle: impl FnMut(&Value),
+    ) -> Outcome<()> {
+        let query = format!("consumer={consumer}&topic={topic}");
+        let mut cursor = after;
         let mut attempt = 0;
         loop {
             let mut reached = false;
-            let Err(error) = self.follow_once(topic, &mut cursor, &mut reached, &mut handle);
+            let Err(error) = self.follow_once(&query, &mut cursor, &mut reached, &mut handle);
             if error.downcast_ref::<Refused>().is_some_and(|refused| FINAL.contains(&&*refused.code)) {
                 return Err(error);
             }
@@ -150,20 +182,18 @@ impl Client {
     /// Follows over one connection, keeps the cursor, and says whether the connection was `reached`.
     fn follow_once(
         &self,
-        topic: &str,
-        cursor: &mut String,
+        query: &str,
+        cursor: &mut Option<String>,
         reached: &mut bool,
         handle: &mut impl FnMut(&Value),
     ) -> Outcome<std::convert::Infallible> {
+        let after = cursor.as_ref().map(|cursor| format!("&after={cursor}")).unwrap_or_default();
         let base = self.base.replacen("http", "ws", 1);
-        let mut request = format!("{base}/v1/ws?topic={topic}&after={cursor}").into_client_request()?;
+        let mut request = format!("{base}/v1/ws?{query}{after}").into_client_request()?;
         request.headers_mut().insert("Authorization", format!("Bearer {}", self.token()).parse()?);
         request.headers_mut().insert("Sec-WebSocket-Protocol", "tocsin.v1".parse()?);
         let (mut socket, _) = tungstenite::connect(request)?;
         set_timeout(&mut socket, Duration::from_secs(60))?;
-
-        let (mut handled, mut acknowledged) = (0, 0);
-        let mut at: Option<Instant> = None;
         loop {
             let frame: Value = match socket.read()? {
                 Message::Text(text) => serde_json::from_str(&text)?,
@@ -176,25 +206,39 @@ impl Client {
                     let heartbeat = frame["heartbeat_seconds"].as_f64().ok_or("no heartbeat")?;
                     set_timeout(&mut socket, Duration::from_secs_f64(2.5 * heartbeat))?;
                 }
-                Some("event") => {
-                    handle(&frame);
-                    handled = frame["seq"].as_u64().ok_or("no seq")?;
-                }
-                Some("gap" | "reset") => eprintln!("load the list again: {frame}"),
+                Some("event") => handle(&frame),
+                Some("gap" | "reset") => eprintln!("load the list of alerts: {frame}"),
                 _ => {}
             }
             if let Some(position) = frame["cursor"].as_str() {
-                *cursor = position.to_string();
+                *cursor = Some(position.to_string());
             }
-            // The next heartbeat brings the rest.
-            if handled > acknowledged && at.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
-                socket.send(Message::text(json!({"type": "ack", "seq": handled}).to_string()))?;
-                acknowledged = handled;
-                at = Some(Instant::now());
+            if frame["type"] == "event" {
+                socket.send(Message::text(json!({"type": "ack", "seq": frame["seq"]}).to_string()))?;
             }
         }
     }
+
+    // --8<-- [end:follow]
 }
+
+// --8<-- [start:follow]
+
+/// The reasons of a close after which reconnecting does not help.
+const FINAL: [&str; 10] = [
+    "scope_missing",
+    "topic_forbidden",
+    "origin_forbidden",
+    "consumer_limit",
+    "kicked",
+    "invalid_request",
+    "bad_message",
+    "binary_message",
+    "invalid_utf8",
+    "message_too_big",
+];
+
+// --8<-- [end:follow]
 
 /// Decodes a problem document; what a proxy answers in its stead has no code.
 fn refusal(answer: ureq::http::Response<ureq::Body>) -> Refused {
@@ -224,15 +268,38 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
+// --8<-- [start:post]
+
 /// Waits for a random time that doubles with each attempt, up to 30 seconds.
 fn back_off(attempt: u32) {
     let longest = (1000 << attempt.min(5)).min(30_000);
     sleep(Duration::from_millis(RandomState::new().hash_one(attempt) % longest));
 }
 
+// --8<-- [end:post]
+
+/// Takes as long as the job says.
+fn work(event: &Value) {
+    let alert = &event["alert"];
+    sleep(Duration::from_secs_f64(alert["attributes"]["seconds"].as_f64().unwrap_or_default()));
+    println!("event {} {} {}", event["seq"], text(&event["kind"]), text(&alert["title"]));
+}
+
 fn main() -> Outcome<()> {
     let tocsin = Client::new(env::var("TOCSIN_URL")?, env::var("TOCSIN_JWT_SECRET")?);
+    let mut arguments = env::args().skip(1);
+    match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
+        (Some("post"), None, None) => {
+            let lines = stdin().lines().map_while(Result::ok);
+            tocsin.post_all(lines.map_while(|line| serde_json::from_str(&line).ok()))
+        }
+        (Some("follow"), Some(consumer), Some(topic)) => tocsin.follow(&consumer, &topic, arguments.next(), work),
+        _ => tour(&tocsin),
+    }
+}
 
+/// Shows each operation once.
+fn tour(tocsin: &Client) -> Outcome<()> {
     // The key names what happened, so that a second run of the program does not post it again.
     let failed = json!({"title": "Backup failed", "topic": "jobs.backup", "severity": "error"});
     let posted = tocsin.call("POST", "/v1/alerts", Some("backup-2026-11-21"), Some(failed))?;
@@ -265,7 +332,5 @@ fn main() -> Outcome<()> {
         Ok(_) => return Err("not refused".into()),
     }
 
-    tocsin.follow("jobs.backup", "0", |event| {
-        println!("event {} {} {}", event["seq"], text(&event["kind"]), text(&event["alert"]["title"]));
-    })
+    tocsin.follow("tour", "jobs.backup", Some("0".into()), work)
 }
