@@ -87,6 +87,8 @@ PACKAGES = (
     ("nginx", "the tests behind nginx", "nginx-light", nginx),
     ("Caddy", "the tests behind Caddy", "caddy", caddy),
     ("libfaketime", "the trials that set clocks", "faketime", libfaketime),
+    ("curl", "the tests of the shell programs", "curl", lambda: shutil.which("curl")),
+    ("jq", "the tests of the shell programs", "jq", lambda: shutil.which("jq")),
     ("Gson", "the tests of the Java program", "libgoogle-gson-java", gson),
 )
 """Name, what needs it, Debian package, and how to find it."""
