@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -68,16 +67,26 @@ class SseTransport:
         self._connection = b""
         self._listener: StreamListener | None = None
         self._is_over = False
+        self._silence_timer: asyncio.TimerHandle | None = None
         self.over = asyncio.Event()
         """Set when nothing more will be written."""
 
     def begin(self, connection: UUID, silence_seconds: float) -> None:
-        """Take over the socket. A peer that confirms no bytes for ``silence_seconds`` is gone."""
+        """Take over the socket. A peer that confirms nothing of what it is sent for ``silence_seconds`` is gone."""
         self._connection = str(connection).encode()
         self._http.attach(self, streams=True)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # there are no pings
-            sock = self._http.transport.get_extra_info("socket")
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_seconds * 1000))
+        self._check_silence(silence_seconds, taken_before=-1)
+
+    def _check_silence(self, seconds: float, taken_before: int) -> None:
+        """Abort if nothing of what is in flight was confirmed, for there are no pings.
+
+        ``TCP_USER_TIMEOUT`` also counts while the peer has no room, however much it has confirmed (tcp(7)).
+        """
+        progress = TcpProgress.of(self._http.transport)
+        if progress.in_flight and progress.taken == taken_before:
+            self._http.transport.abort()
+        else:
+            self._silence_timer = self._http.loop.call_later(seconds, self._check_silence, seconds, progress.taken)
 
     # What the connection uses.
 
@@ -104,9 +113,14 @@ class SseTransport:
             return False
         self._http.write_chunk(b"".join(FrameBatch(frames.close(reason.code, reason.reason)).event_stream))
         self._http.abort_after(CLOSE_SECONDS)
+        self._finish()
+        return True
+
+    def _finish(self) -> None:
         self._is_over = True
         self.over.set()
-        return True
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
 
     # What the socket reports.
 
@@ -117,8 +131,7 @@ class SseTransport:
 
     def disconnected(self) -> None:
         """The socket is gone."""
-        self._is_over = True
-        self.over.set()
+        self._finish()
         if self._listener is not None:
             self._listener.disconnected(1006, "")
 

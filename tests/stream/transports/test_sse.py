@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import pytest
 
 from service.errors import CloseReason, Overloaded
 from service.http.server_protocol import EXTENSION
+from service.http.tcp_progress import TcpProgress
 from service.settings import StreamSettings
 from service.stream import frames
 from service.stream.frames import Frame, FrameBatch
@@ -27,14 +28,6 @@ pytestmark = pytest.mark.unit
 CONNECTION = uuid.UUID("01a1fd87-65c3-71a6-ba06-3929d3197295")
 
 
-class FakeSocket:
-    def __init__(self) -> None:
-        self.options: list[tuple[int, int, int]] = []
-
-    def setsockopt(self, *option: int) -> None:
-        self.options.append(cast("tuple[int, int, int]", option))
-
-
 class FakeHttp:
     """The server's protocol of one connection; ``is_full`` says that the kernel did not take everything."""
 
@@ -44,8 +37,9 @@ class FakeHttp:
         self.listener: Any = None
         self.streams = False
         self.abort_seconds: float | None = None
-        self.socket = FakeSocket()
-        self.transport = self
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.cancelled = self.aborted = False
+        self.transport = self.loop = self
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -53,8 +47,15 @@ class FakeHttp:
     def is_closing(self) -> bool:
         return True  # the kernel is not asked
 
-    def get_extra_info(self, _name: str) -> FakeSocket:
-        return self.socket
+    def call_later(self, seconds: float, callback: Callable[..., None], *arguments: Any) -> Self:
+        self.timers.append((seconds, lambda: callback(*arguments)))
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def attach(self, listener: Any, *, streams: bool) -> None:
         self.listener, self.streams = listener, streams
@@ -190,9 +191,32 @@ def test_an_id_is_a_seq_and_a_connection(text: str, read: Any) -> None:
 # The transport.
 
 
-def test_the_socket_is_taken_over_and_bounded_in_its_silence(http: FakeHttp, transport: SseTransport) -> None:
+def test_the_socket_is_taken_over(http: FakeHttp, transport: SseTransport) -> None:
     assert (http.listener, http.streams) == (transport, True)
-    assert [option[2] for option in http.socket.options] == [50_000]
+
+
+@pytest.mark.parametrize(
+    ("taken", "in_flight", "is_gone"),
+    [((0, 100, 100), True, True), ((0, 100, 200), True, False), ((0, 100, 100), False, False), ((0, 0), True, True)],
+)
+def test_a_peer_is_gone_that_confirms_nothing_of_what_is_in_flight(
+    monkeypatch: pytest.MonkeyPatch, *, taken: tuple[int, ...], in_flight: bool, is_gone: bool
+) -> None:
+    """One that has no room is alive, and nothing is in flight to it: it is a slow consumer by another rule."""
+    known = iter(TcpProgress(bytes_taken, 1000, waits=True, in_flight=in_flight) for bytes_taken in taken)
+    monkeypatch.setattr(TcpProgress, "of", lambda _transport: next(known))
+    http = FakeHttp()
+    SseTransport(http.protocol).begin(CONNECTION, silence_seconds=50)
+    for number in range(len(taken) - 1):
+        seconds, check = http.timers[number]
+        assert (seconds, http.aborted) == (50, False)
+        check()
+    assert http.aborted == is_gone
+
+
+def test_the_silence_of_a_stream_that_is_over_is_not_checked(http: FakeHttp, transport: SseTransport) -> None:
+    transport.disconnected()
+    assert http.cancelled
 
 
 def test_a_socket_that_is_full_says_so_and_reports_when_it_has_drained(http: FakeHttp, transport: SseTransport) -> None:
