@@ -18,7 +18,7 @@ import pytest
 from service.auth import revocation_feed
 from service.stream.admission import Admission
 from tests.admin.test_revocations import unique
-from tests.harness import PLAIN, READ, WRITE, Node, eventually, serving, token
+from tests.harness import PATIENCE, PLAIN, READ, WRITE, Node, eventually, serving, token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -312,10 +312,10 @@ async def test_a_poll_that_was_under_way_does_not_go_on_with_a_revoked_token(
     began, may_go_on = threading.Event(), threading.Event()
     start_of = Admission.start_of
 
-    async def slow_start_of(*arguments: Any) -> Start:
+    async def slow_start_of(*arguments: Any, **options: Any) -> Start:
         began.set()
-        await asyncio.to_thread(may_go_on.wait)
-        return await start_of(*arguments)
+        await asyncio.to_thread(may_go_on.wait, PATIENCE)
+        return await start_of(*arguments, **options)
 
     async with (
         client_of(nodes[0], token(subject, READ)) as good,
@@ -325,7 +325,7 @@ async def test_a_poll_that_was_under_way_does_not_go_on_with_a_revoked_token(
         monkeypatch.setattr(Admission, "start_of", slow_start_of)
         query = {"connection": first["connection"], "after": first["next"], "wait": 5}
         poll = asyncio.create_task(stolen.get("/v1/events", params=query))
-        await asyncio.to_thread(began.wait)
+        assert await asyncio.to_thread(began.wait, PATIENCE)
         await revoke(nodes[1], jti=jti)
         may_go_on.set()
         assert code_of(await poll) == REVOKED
