@@ -246,6 +246,7 @@ class LedgerRecorder:
 
         """
         # Read before the table: what a flush is writing now may be in neither afterwards.
+        unwritten = (self.pending, self.in_flight)
         confirmed = [
             (entry.after_seq, entry.received_seq, entry.has_cursor)
             for entry in self.pending.confirmed | self.in_flight.confirmed
@@ -273,7 +274,10 @@ class LedgerRecorder:
                 f"{key.recipient} has {parameters['points_max']} resume points: see audit.resume_points."
             )
         polled_on = UUID(stored.polled_on) if stored.polled_on else None
-        point = ResumePoint(stored.seq, stored.event_id, polled_on, stored.polled_seq)
+        # What this node has not written may be that the answer was lost.
+        own = (entry for records in unwritten for entry in records.changed if entry.id == polled_on)
+        polled_seq = next((entry.polled_seq for entry in own), stored.polled_seq) if polled_on else None
+        point = ResumePoint(stored.seq, stored.event_id, polled_on, polled_seq)
         return point.advanced(stored.sent_seq, confirmed)
 
     async def move_resume_point(self, key: ResumeKey, void: ResumePoint, start: Position) -> None:
