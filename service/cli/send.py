@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 import sys
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 STDIN_MAX_BYTES = 32 * 1024 * 1024
 TITLE_MAX = 200
-_BEGINS_OBJECT = re.compile(r'[\ufeff\s]*\{\s*("|$)')
+_BEGINS_OBJECT = re.compile(r'[\ufeff\s]*(?P<array>\[\s*)?\{\s*("|$)')
 """Text that is meant as JSON, and not a title such as ``{host} is down``."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -107,6 +108,10 @@ def _require_characters(items: list[Item]) -> None:
             raise CommandFailed(
                 f"{where or 'an alert'} has {found}, which is no character, and nothing was sent: use UTF-8"
             ) from None
+        except RecursionError:
+            raise CommandFailed(
+                f"{where or 'the alert'} is nested too deeply, and nothing was sent: flatten it"
+            ) from None
 
 
 def _post(client: Client, items: list[Item], *, as_json: bool) -> None:
@@ -176,10 +181,11 @@ def _parsed(text: str) -> list[Item] | None:
     lines = [Item(f"line {number}", line.strip("\ufeff \t\r")) for number, line in enumerate(text.split("\n"), 1)]
     lines = [line for line in lines if line.alert]
     try:
-        value = json.loads(text)
+        value = _read_json("stdin", text)
     except ValueError as error:
-        if not any(_is_object(line.alert) for line in lines):
-            if not _BEGINS_OBJECT.match(text):
+        begin = _BEGINS_OBJECT.match(text)
+        if (begin and begin["array"]) or not any(_is_object(line.alert) for line in lines):
+            if not begin:
                 return None
             raise CommandFailed(f"stdin is no JSON, and nothing was sent: {error}") from None
         return [Item(where, _loaded(where, line)) for where, line in lines]
@@ -191,15 +197,37 @@ def _parsed(text: str) -> list[Item] | None:
 def _is_object(line: str) -> bool:
     try:
         return line.startswith("{") and isinstance(json.loads(line), dict)
+    except RecursionError:
+        return True
     except ValueError:
         return False
 
 
 def _loaded(where: str, line: str) -> Any:
     try:
-        return json.loads(line)
+        return _read_json(where, line)
     except ValueError as error:
         raise CommandFailed(f"{where} is no JSON, and nothing was sent: {error}") from None
+
+
+def _read_json(where: str, text: str) -> Any:
+    """Read JSON as RFC 8259 defines it, which has no NaN and no infinity.
+
+    Raises:
+        CommandFailed: it is nested too deeply.
+        ValueError: it is no JSON.
+
+    """
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise CommandFailed(f"{where} is nested too deeply, and nothing was sent: flatten it") from None
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no number of JSON, or too large")
+    return number
 
 
 def _from_text(text: str, fields: dict[str, Any]) -> dict[str, Any]:

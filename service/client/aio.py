@@ -55,7 +55,7 @@ class AsyncClient:
         """Close the connections of the posts. Streams are closed by their own blocks."""
         await self._http.aclose()
 
-    async def post(self, title: str, **fields: Unpack[AlertFields]) -> Posted:
+    async def post(self, /, title: str, **fields: Unpack[AlertFields]) -> Posted:
         """Post one alert, and return where it stands in the log: it is committed.
 
         Raises:

@@ -277,7 +277,10 @@ def _chunks(items: Sequence[bytes]) -> Iterator[list[int]]:
 
 
 def _encode(alert: Mapping[str, Any]) -> bytes:
-    return json.dumps(alert, default=_as_text, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        return json.dumps(alert, default=_as_text, separators=(",", ":"), allow_nan=False).encode()
+    except RecursionError:
+        raise ClientError("an alert is nested too deeply: flatten it") from None
 
 
 def _as_text(value: object) -> str:

@@ -54,7 +54,7 @@ class Client:
         """Close the connections of the posts. Streams are closed by their own blocks."""
         self._http.close()
 
-    def post(self, title: str, **fields: Unpack[AlertFields]) -> Posted:
+    def post(self, /, title: str, **fields: Unpack[AlertFields]) -> Posted:
         """Post one alert, and return where it stands in the log: it is committed.
 
         Raises:

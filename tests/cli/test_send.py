@@ -221,6 +221,16 @@ GOOD, BAD = '{"title": "Good"}', '{"title": "Bad'
         (f'{GOOD}\n{{"title": "a\\ud800"}}\n', "line 2 has U+D800"),
         ('{\n  "title": "One",\n}\n', "stdin is no JSON, and nothing was sent: "),
         ('[{"title": "One"}, 5]', "number 2 is no JSON object"),
+        ('[{"title": "One"},]', "stdin is no JSON"),
+        ('{"title": "a", "attributes": {"x": NaN}}', "line 1 is no JSON, and nothing was sent: NaN is no number"),
+        ('{"title": "a", "attributes": {"x": 1e999}}', "line 1 is no JSON, and nothing was sent: 1e999 is no number"),
+        (f'{GOOD}\n{{"title": "a", "attributes": {{"x": -Infinity}}}}\n', "line 2 is no JSON"),
+        ('[\n{"title": "a", "attributes": {"x": NaN}}\n]', "stdin is no JSON"),
+        ("[" * 20_000, "stdin is nested too deeply, and nothing was sent"),
+        (f'{GOOD}\n{{"title":{"[" * 20_000}', "line 2 is nested too deeply, and nothing was sent"),
+        ('{"title": "x", "self": 1}', "correct /self: "),
+        ('{"title": "x", "fields": 1}', "correct /fields: "),
+        ('{"title": 5}', "correct /title: "),
     ],
 )
 async def test_a_line_that_cannot_be_read_is_named_and_none_is_sent(
@@ -231,6 +241,12 @@ async def test_a_line_that_cannot_be_read_is_named_and_none_is_sent(
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
     assert said in run.stderr
     assert await lenient.sql("SELECT count(*) FROM alerts") == before
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 5))
+async def test_an_alert_that_is_nested_too_deeply_is_refused_in_one_line(send: Callable[..., Run], depth: int) -> None:
+    run = send("-", text=f'{{"title": "x", "attributes": {{"x": {"[" * depth}{"]" * depth}}}}}')
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
 
 
 async def test_a_line_that_the_service_refuses_is_named_and_the_others_are_stored(send: Callable[..., Run]) -> None:
