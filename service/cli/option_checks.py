@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def subject(value: Any) -> Any:
     """Accept what may be the subject of a token, or a list of such, or None."""
     if not all(map(is_subject, _listed(value))):
-        raise typer.BadParameter("must be 1 to 200 printable characters")
+        raise typer.BadParameter("must be 1 to 200 printable characters, without blanks at the ends")
     return value
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import typer
 
 from service.cli.client_options import Token, TokenFile, Url, bearer, explained
+from service.cli.option_checks import subject
 from service.cli.time_options import duration
 from service.client import BatchRefused, Client, ClientError, Posted
 from service.errors import CommandFailed
@@ -56,7 +57,9 @@ def send(  # noqa: PLR0913 - the fields of an alert
         str | None,
         typer.Option(metavar="DURATION", help="Then it is for all who may see its topic, unless acknowledged."),
     ] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="A second post with this key stores nothing.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A second post with this key stores nothing.", callback=subject)
+    ] = None,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,

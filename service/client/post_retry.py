@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from service.client.errors import BatchRefused, ClientError, ErrorResponse, Unreachable
 from service.client.models import Activation
+from service.client.validation import checked_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -141,10 +142,12 @@ class RetryingPost:
         Raises:
             ErrorResponse: the service refused it, the last time.
             Unreachable: no answer came in the time for retries.
+            ClientError: the idempotency key cannot be one.
 
         """
         alert: dict[str, Any] = {"title": title, **fields}
-        key = alert.pop("idempotency_key", None) or _new_key()
+        key = alert.pop("idempotency_key", None)
+        key = _new_key() if key is None else checked_key(key)
         reply = await self._call("/v1/alerts", _encode(alert), {"Idempotency-Key": key})
         answer = reply.json()
         replayed = reply.headers.get("idempotency-replayed") == "true"

@@ -1,4 +1,4 @@
-"""Checks before anything is sent: the address of the service, the token, and where a stream starts."""
+"""Checks before anything is sent: the service's address, the token, an idempotency key, and a stream's start."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ _ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?(?:/[
 _PORT_MAX = 65535
 _TOKEN = re.compile(r"[!-~]+")
 _CONSUMER = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_KEY_MAX = 200
 _START = re.compile(r"latest|[0-9]{1,19}(-[0-9a-f]{8})?")
 
 
@@ -51,6 +52,18 @@ def checked_consumer(name: str | None) -> str | None:
     if name is not None and not _CONSUMER.fullmatch(name):
         raise ClientError(f"{name!r} is no name of a consumer: 1 to 100 of a-z, A-Z, 0-9, dot, _ and -")
     return name
+
+
+def checked_key(key: object) -> str:
+    """Return the idempotency key of a post.
+
+    Raises:
+        ClientError: the service would refuse it, or a header cannot hold it.
+
+    """
+    if not isinstance(key, str) or not 0 < len(key) <= _KEY_MAX or not key.isprintable() or key != key.strip():
+        raise ClientError("idempotency_key must be text of 1 to 200 printable characters, without blanks at its ends")
+    return key
 
 
 def start_of(after: int | str | None) -> str | None:

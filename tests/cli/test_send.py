@@ -190,12 +190,15 @@ def test_what_would_not_be_stored_as_meant_is_not_sent(
         ("--escalate-after", "soon", "--title", "x"),
         ("--escalate-after", "0", "--title", "x"),
         ("--escalate-after", "99999999999999w", "--title", "x"),
+        ("--idempotency-key", "é\n", "--title", "x"),
+        ("--idempotency-key", "", "--title", "x"),
         ("title",),
         ("--unknown",),
     ],
 )
 def test_wrong_usage_exits_2(send: Callable[..., Run], arguments: tuple[str, ...]) -> None:
-    assert send(*arguments).returncode == 2
+    run = send(*arguments)
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.unit
@@ -228,6 +231,9 @@ GOOD, BAD = '{"title": "Good"}', '{"title": "Bad'
         ('[\n{"title": "a", "attributes": {"x": NaN}}\n]', "stdin is no JSON"),
         ("[" * 20_000, "stdin is nested too deeply, and nothing was sent"),
         (f'{GOOD}\n{{"title":{"[" * 20_000}', "line 2 is nested too deeply, and nothing was sent"),
+        ('{"title": "a", "idempotency_key": 5}', "idempotency_key must be text of 1 to 200 printable characters"),
+        ('{"title": "a", "idempotency_key": "é\\n"}', "idempotency_key must be text"),
+        ('{"title": "a", "idempotency_key": ""}', "idempotency_key must be text"),
         ('{"title": "x", "self": 1}', "correct /self: "),
         ('{"title": "x", "fields": 1}', "correct /fields: "),
         ('{"title": 5}', "correct /title: "),
