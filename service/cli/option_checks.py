@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from service.auth.principal import is_subject
-from service.topics import is_topic_pattern
+from service.topics import is_topic, is_topic_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +17,13 @@ def subject(value: Any) -> Any:
     """Accept what may be the subject of a token, or a list of such, or None."""
     if not all(map(is_subject, _listed(value))):
         raise typer.BadParameter("must be 1 to 200 printable characters, without blanks at the ends")
+    return value
+
+
+def topic(value: Any) -> Any:
+    """Accept a topic, or None."""
+    if not all(map(is_topic, _listed(value))):
+        raise typer.BadParameter("must be dot-separated parts of a-z, 0-9, _ and -, such as payments.eu")
     return value
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from service.cli import option_checks
 from service.cli.client_options import Token, TokenFile, Url, bearer, explained
 from service.client import Client
 from service.settings import load
@@ -14,7 +15,9 @@ from service.settings import load
 def resolve(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The --dedup-key that the alerts were sent with.")],
     *,
-    topic: Annotated[str | None, typer.Option(help="Those of this topic; default: of every topic.")] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Those of this topic; default: of every topic.", callback=option_checks.topic)
+    ] = None,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import typer
 
+from service.cli import option_checks
 from service.cli.client_options import Token, TokenFile, Url, bearer, explained
-from service.cli.option_checks import subject
 from service.cli.time_options import duration
 from service.client import BatchRefused, Client, ClientError, Posted
 from service.errors import CommandFailed
 from service.settings import load
-from service.severity import CHOICES
+from service.severity import CHOICES, SEVERITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,12 +45,18 @@ def send(  # noqa: PLR0913 - the fields of an alert
     *,
     stdin: Annotated[str | None, typer.Argument(metavar="[-]", help="- reads JSON, NDJSON or text from stdin.")] = None,
     title: Annotated[str | None, typer.Option(help="What happened, in one line.")] = None,
-    topic: Annotated[str | None, typer.Option(help="Such as payments.eu; default: default.")] = None,
-    severity: Annotated[str | None, typer.Option(help=f"{CHOICES}; default: info.")] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Such as payments.eu; default: default.", callback=option_checks.topic)
+    ] = None,
+    severity: Annotated[
+        str | None, typer.Option(help=f"{CHOICES}; default: info.", callback=option_checks.one_of(*SEVERITIES))
+    ] = None,
     body: Annotated[str | None, typer.Option(help="More text.")] = None,
     attribute: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Repeat for several.")] = None,
     link: Annotated[list[str] | None, typer.Option(metavar="[TITLE=]URL", help="Repeat for several.")] = None,
-    recipient: Annotated[list[str] | None, typer.Option(help="These admins only; repeat for several.")] = None,
+    recipient: Annotated[
+        list[str] | None, typer.Option(help="These admins only; repeat for several.", callback=option_checks.subject)
+    ] = None,
     dedup_key: Annotated[str | None, typer.Option(help="Repeats the unresolved alert with this key.")] = None,
     expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="90, 15m, 2h or 1d.")] = None,
     escalate_after: Annotated[
@@ -58,7 +64,7 @@ def send(  # noqa: PLR0913 - the fields of an alert
         typer.Option(metavar="DURATION", help="Then it is for all who may see its topic, unless acknowledged."),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="A second post with this key stores nothing.", callback=subject)
+        str | None, typer.Option(help="A second post with this key stores nothing.", callback=option_checks.subject)
     ] = None,
     url: Url = None,
     token: Token = None,

@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from service.cli.client_options import Token, TokenFile, Url, bearer, explained, printable
+from service.cli.option_checks import one_of, topics
 from service.cli.standard_output import LineWriter, ReaderLeft, written_out
 from service.client import Client, ClientError, Connected, Disconnected, Gap, Reset
 from service.client.validation import checked_consumer, start_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from service.client import AlertEvent, Notice
+    from service.severity import Severity
 
 FIRST_CONNECTION_SECONDS = 5
 LAST_ACK_SECONDS = 1
@@ -36,8 +38,10 @@ def tail(  # noqa: PLR0913 - the options of a stream
     after: Annotated[
         str | None, typer.Option(help="A cursor, a seq, or latest; absent: where this filter ended.")
     ] = None,
-    topic: Annotated[list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.")] = None,
-    min_severity: Annotated[str | None, typer.Option(help=f"{CHOICES}.")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(help="A topic or a pattern; repeat for several.", callback=topics)
+    ] = None,
+    min_severity: Annotated[str | None, typer.Option(help=f"{CHOICES}.", callback=one_of(*SEVERITIES))] = None,
     consumer: Annotated[
         str | None, typer.Option(help="A name for this program: it resumes where that ended, whatever others do.")
     ] = None,
@@ -61,8 +65,6 @@ def tail(  # noqa: PLR0913 - the options of a stream
         checked_consumer(consumer)
     except ClientError as error:
         raise typer.BadParameter(str(error), param_hint="--consumer") from None
-    if min_severity not in (None, *SEVERITIES):
-        raise typer.BadParameter(f"must be {CHOICES}", param_hint="--min-severity")
     settings = load().client
     address = url or settings.url
     with written_out():  # nothing yet, but it must be possible
@@ -72,7 +74,7 @@ def tail(  # noqa: PLR0913 - the options of a stream
             stream = client.stream(
                 after=after,
                 topics=topic or (),
-                min_severity=min_severity,
+                min_severity=cast("Severity | None", min_severity),
                 consumer=consumer,
                 first_connection_seconds=FIRST_CONNECTION_SECONDS,
                 on_notice=_Notices(),

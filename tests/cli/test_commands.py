@@ -125,6 +125,10 @@ USAGE = (
     ("purge", "--before", "soon"),
     ("archive", "--before", "soon"),
     ("tail", "--count", "many"),
+    ("tail", "--topic", "Bad T"),
+    ("tail", "--topic", ""),
+    ("tail", "--min-severity", "bad"),
+    ("resolve", "key", "--topic", "payments.*"),
     ("audit", "alert", "4711"),
 )
 
