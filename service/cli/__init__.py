@@ -60,9 +60,7 @@ def _run() -> int:
 
 
 def usage_error(error: Any) -> str:
-    """Return what is wrong with a command line, in one line; or the help, where that was asked for."""
-    message = error.format_message().strip()
-    if "\n" in message:
-        return str(message)
+    """Return what is wrong with a command line, in one line."""
+    message = " ".join(error.format_message().split())
     command = error.ctx.command_path if getattr(error, "ctx", None) is not None else "tocsin"
     return f"tocsin: {message} (see {command} --help)"

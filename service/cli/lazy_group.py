@@ -21,7 +21,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, name: str, summary: str, commands: Mapping[str, tuple[str, str]]) -> None:
         listed: dict[str, Any] = {command: TyperCommand(command, help=line) for command, (_, line) in commands.items()}
-        super().__init__(name=name, help=summary, commands=listed, no_args_is_help=True, rich_markup_mode=None)
+        super().__init__(name=name, help=summary, commands=listed, rich_markup_mode=None)
         self._modules = {command: module for command, (module, _) in commands.items()}
 
     def load(self, name: str) -> Any:
@@ -32,6 +32,12 @@ class LazyGroup(TyperGroup):
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command()(found)
         return typer.main.get_command(app)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse the arguments, of which there must be some."""
+        if not args:
+            ctx.fail(f"give a command: {', '.join(self.commands)}")
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # Typer keeps the types of both to itself.
         """Return the name, the command and its arguments, as the base class does."""

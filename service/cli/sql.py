@@ -103,7 +103,7 @@ def _psql(url: URL, command: str | None, options: list[str], environment: dict[s
     program = _program(url, restricted="-X" not in options)
     arguments = [program, *options, "-v", "ON_ERROR_STOP=1", command_line_address(url)]
     if command is not None:
-        arguments += ["-c", command]
+        arguments += ["-v", "VERBOSITY=terse", "-c", command]  # an error is one line
     return subprocess.run(arguments, check=False, env=environment).returncode  # noqa: S603 - psql of the wheel, no shell
 
 

@@ -119,6 +119,11 @@ USAGE = (
     *((name, "--no-such-option") for group, name in COMMANDS if group is app and name not in ("audit", "people")),
     *(("audit", name, "--no-such-option") for group, name in COMMANDS if group is audit),
     *(("people", name, "--no-such-option") for name in ("deactivate", "reactivate")),
+    (),
+    ("audit",),
+    ("people",),
+    ("no\nsuch",),
+    ("audit", "--no\nsuch"),
     ("send", "--title"),
     ("token",),
     ("token", "--sub", "a", "--scope", "admin", "--ttl", "soon"),
@@ -142,6 +147,13 @@ def test_wrong_usage_is_said_in_one_line(
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1), run
     assert run.stderr.startswith("tocsin: ")
     assert " --help)" in run.stderr
+
+
+@pytest.mark.unit
+def test_a_group_without_a_command_names_its_commands(
+    tocsin: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    assert tocsin("people").stderr == ("tocsin: give a command: deactivate, reactivate (see tocsin people --help)\n")
 
 
 @pytest.mark.unit
