@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 - typer reads it when it runs
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from service.cli.environment import current_database_url
 from service.cli.time_options import moment
 from service.database.libpq import connect_session
-from service.errors import CommandFailed
+from service.errors import ArchiveDamaged, CommandFailed
 from service.retention.archive_file import find_archives, open_archive
 from service.retention.archive_process import run_archive_process
 from service.retention.partition_purge import due_partitions
@@ -19,9 +20,12 @@ from service.retention.restore import restore_archive
 from service.settings import load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from sqlalchemy import URL
+
+    from service.retention.archive_file import ArchiveReader
 
 
 def archive(
@@ -76,12 +80,9 @@ async def _archive(url: URL, older_than: datetime, folder: Path) -> None:
 
 
 def _verify(path: Path) -> None:
-    try:
-        with open_archive(path) as found:
-            for _ in found.items():
-                pass
-    except OSError as error:
-        raise CommandFailed(f"{path} cannot be read: {error.strerror or error}") from None
+    with _opened(path) as found:
+        for _ in found.items():
+            pass
     header = found.header
     print(f"{path.name} holds the events {header.first_seq:,} to {header.last_seq:,}, and they fit their chain.")
     print(f"It follows {header.previous_hash.hex()}")
@@ -105,9 +106,24 @@ def _list(folder: Path) -> None:
 async def _restore(url: URL, path: Path) -> int:
     connection = await connect_session(url)
     try:
-        with open_archive(path) as found:
+        with _opened(path) as found:
             return await restore_archive(connection, found)
-    except OSError as error:
-        raise CommandFailed(f"{path} cannot be read: {error.strerror or error}") from None
     finally:
         await connection.close()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ArchiveReader]:
+    """Open an archive, and name it in what is wrong with it.
+
+    Raises:
+        CommandFailed: it cannot be read, or was damaged.
+
+    """
+    try:
+        with open_archive(path) as found:
+            yield found
+    except ArchiveDamaged as error:
+        raise CommandFailed(f"{path}: {error}") from None
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be read: {error.strerror or error}") from None

@@ -77,9 +77,13 @@ async def test_partitions_are_archived_listed_proved_and_restored_by_hand(
     await connection.close()
 
 
-def test_what_is_no_archive_is_one_line(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_what_is_no_archive_is_named_in_one_line(
+    refused: Callable[..., str], tmp_path: Path, database_url: str
+) -> None:
     (tmp_path / "text").write_text("no archive")
-    assert "it is no archive of Tocsin, or was damaged" in refused("archive", "--verify", "text")
+    for option in ("--verify", "--restore"):
+        said = refused("archive", option, "text", TOCSIN_DATABASE_URL=database_url)
+        assert "text: it is no archive of Tocsin, or was damaged" in said
     assert "nowhere cannot be read: No such file or directory" in refused("archive", "--verify", "nowhere")
     assert "nowhere cannot be read: No such file or directory" in refused("archive", "--dir", "nowhere")
 
