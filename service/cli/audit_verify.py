@@ -70,6 +70,8 @@ def verify(
     """
     expected = [_hash(text) for text in expect or ()]
     settings = load()
+    if state is not None and not os.access(state.parent, os.W_OK | os.X_OK):
+        raise CommandFailed(f"{state.parent} is no folder that can be written to: name another file with --state")
     path = state or settings.server.data_dir / STATE_FILE
     with database_url(settings) as url:
         name = _name(url)

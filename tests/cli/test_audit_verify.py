@@ -77,7 +77,7 @@ async def test_a_tail_that_was_cut_off_since_the_last_run_is_found(
     mismatch = verified(tocsin, copy_url, code=1)["log"]["mismatch"]
     assert mismatch["first"] == head
     assert mismatch["reason"].startswith("an earlier run found another link there")
-    verified(tocsin, copy_url, "--state", str(tmp_path / "elsewhere" / "state.json"))
+    verified(tocsin, copy_url, "--state", str(tmp_path / "elsewhere.json"))
     verified(tocsin, copy_url, "--from-start")
     verified(tocsin, copy_url)
 
@@ -129,8 +129,12 @@ def test_a_state_that_cannot_be_used_is_said_in_one_line(
     state.write_text("{}")
     arguments = ("audit", "verify", "--state", str(state))
     assert "--from-start" in refused(*arguments, TOCSIN_DATABASE_URL=database_url)
-    arguments = ("audit", "verify", "--state", str(state / "below"))
-    assert "--state" in refused(*arguments, TOCSIN_DATABASE_URL=database_url)
+    for folder in (state, tmp_path / "nowhere", tmp_path / ("x" * 300)):
+        arguments = ("audit", "verify", "--state", str(folder / "below"))
+        assert f"{folder} is no folder that can be written to: " in refused(
+            *arguments, TOCSIN_DATABASE_URL=database_url
+        )
+    assert list(tmp_path.iterdir()) == [state]
 
 
 def test_a_database_that_cannot_be_read_is_said_in_one_line(
