@@ -164,7 +164,7 @@ def _from_stdin(fields: dict[str, Any]) -> list[Item]:
     text = decoded(data)
     if not text.strip():
         raise CommandFailed("stdin is empty: nothing was sent")
-    if (items := _parsed(text)) is None:
+    if (items := _parsed(text, has_title="title" in fields)) is None:
         return [Item("", _from_text(text.strip(), fields))]
     if not items:
         raise CommandFailed("stdin holds an empty list: nothing was sent")
@@ -184,8 +184,11 @@ def decoded(data: bytes) -> str:
         ) from None
 
 
-def _parsed(text: str) -> list[Item] | None:
-    """Return the values of JSON or NDJSON, and where each is; None where it is text."""
+def _parsed(text: str, *, has_title: bool) -> list[Item] | None:
+    """Return the values of JSON or NDJSON, and where each is; None where it is text.
+
+    A number, null or a string alone, such as a program prints that found nothing, is text only under a title.
+    """
     # Only line feeds end a line: JSON may hold all else that splitlines() takes for an end.
     lines = [Item(f"line {number}", line.strip("\ufeff \t\r")) for number, line in enumerate(text.split("\n"), 1)]
     lines = [line for line in lines if line.alert]
@@ -200,7 +203,13 @@ def _parsed(text: str) -> list[Item] | None:
         return [Item(where, _loaded(where, line)) for where, line in lines]
     if isinstance(value, list):
         return [Item(f"number {number}", item) for number, item in enumerate(value, 1)]
-    return [Item("", value)] if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return [Item("", value)]
+    if has_title:
+        return None
+    raise CommandFailed(
+        "stdin is JSON, but no object and no array, and nothing was sent: give --title to send it as text"
+    )
 
 
 def _is_object(line: str) -> bool:
@@ -220,7 +229,7 @@ def _loaded(where: str, line: str) -> Any:
 
 
 def _read_json(where: str, text: str) -> Any:
-    """Read JSON as RFC 8259 defines it, which has no NaN and no infinity.
+    """Read JSON as RFC 8259 defines it: without NaN and infinity, and each name once in an object.
 
     Raises:
         CommandFailed: it is nested too deeply.
@@ -228,9 +237,18 @@ def _read_json(where: str, text: str) -> Any:
 
     """
     try:
-        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+        return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique)
     except RecursionError:
         raise CommandFailed(f"{where} is nested too deeply, and nothing was sent: flatten it") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f"{json.dumps(name)} is there twice")
+        members[name] = value
+    return members
 
 
 def _finite(text: str) -> float:

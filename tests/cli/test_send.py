@@ -67,6 +67,8 @@ async def test_text_on_stdin_is_title_and_body(lenient: Node, send: Callable[...
     assert (alert["title"], alert["body"], alert["severity"]) == ("Backup failed", "Disk full.\nTwice.", "error")
     alert = await stored(lenient, send("-", "--title", "Log", text="[error] one\ntwo"))
     assert (alert["title"], alert["body"]) == ("Log", "[error] one\ntwo")
+    alert = await stored(lenient, send("-", "--title", "Rows", text="42\n"))
+    assert (alert["title"], alert["body"]) == ("Rows", "42")
     alert = await stored(lenient, send("-", text="x" * 300))
     assert (len(alert["title"]), alert["body"]) == (200, "x" * 300)
 
@@ -233,6 +235,15 @@ GOOD, BAD = '{"title": "Good"}', '{"title": "Bad'
         ('{"title": "a", "attributes": {"x": 1e999}}', "line 1 is no JSON, and nothing was sent: 1e999 is no number"),
         (f'{GOOD}\n{{"title": "a", "attributes": {{"x": -Infinity}}}}\n', "line 2 is no JSON"),
         ('[\n{"title": "a", "attributes": {"x": NaN}}\n]', "stdin is no JSON"),
+        ('{"title": "a", "title": "b"}', 'line 1 is no JSON, and nothing was sent: "title" is there twice'),
+        (
+            f'{GOOD}\n{{"title": "a", "attributes": {{"x": 1, "x": 1}}}}\n',
+            'line 2 is no JSON, and nothing was sent: "x" is',
+        ),
+        ('[{"title": "a", "title": "b"}]', 'stdin is no JSON, and nothing was sent: "title" is there twice'),
+        ("null", "stdin is JSON, but no object and no array, and nothing was sent"),
+        ("42", "give --title to send it as text"),
+        ('"text"', "stdin is JSON, but"),
         ("[" * 20_000, "stdin is nested too deeply, and nothing was sent"),
         (f'{GOOD}\n{{"title":{"[" * 20_000}', "line 2 is nested too deeply, and nothing was sent"),
         ('{"title": "a", "idempotency_key": 5}', "idempotency_key must be text of 1 to 200 printable characters"),
