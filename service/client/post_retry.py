@@ -195,7 +195,8 @@ class RetryingPost:
             Unreachable: no answer came in the time for retries.
 
         """
-        path = f"/v1/recipients/{quote(recipient, safe='')}/{action}"
+        # A path loses . and .. (RFC 3986, section 5.2.4), but not their escapes.
+        path = f"/v1/recipients/{quote(recipient, safe='').replace('.', '%2E')}/{action}"
         return Activation.of((await self._call(path, _encode(fields), {})).json())
 
     async def _post_chunk(

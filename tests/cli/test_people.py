@@ -44,6 +44,12 @@ async def test_somebody_leaves_and_comes_back(lenient: Node, recipient: Callable
         assert (await client.get("/v1/alerts?limit=1")).status_code == 200
 
 
+@pytest.mark.parametrize("name", [".", "..", "a.b", "%2E"])
+def test_every_name_reaches_the_service(recipient: Callable[..., Run], name: str) -> None:
+    assert json.loads(recipient("deactivate", name, "--unknown", "--json").stdout)["id"] == name
+    assert recipient("reactivate", name).stdout == f"{name} is active\n"
+
+
 async def test_who_is_unknown_is_said_in_one_line_with_what_to_do(recipient: Callable[..., Run]) -> None:
     name = uuid.uuid4().hex
     run = recipient("deactivate", name)
