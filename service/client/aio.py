@@ -14,7 +14,7 @@ from service.client.errors import Unreachable
 from service.client.post_retry import Reply, Retry, RetryingPost
 from service.client.stream_base import StreamBase, connect_options
 from service.client.stream_state import StreamState
-from service.client.validation import authorization, checked_url
+from service.client.validation import authorization, checked_url, usable_environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -43,7 +43,8 @@ class AsyncClient:
         self._token = token
         self._retry = retry or Retry()
         self._trust_env = trust_env
-        self._http = httpx2.AsyncClient(base_url=self._url, trust_env=trust_env)
+        with usable_environment():
+            self._http = httpx2.AsyncClient(base_url=self._url, trust_env=trust_env)
 
     async def __aenter__(self) -> Self:
         return self

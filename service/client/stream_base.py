@@ -15,13 +15,13 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
 from service.client.errors import ClientError, StreamRejected, Unreachable
 from service.client.post_retry import TRANSIENT
 from service.client.stream_state import MESSAGE_MAX_BYTES, SUBPROTOCOL
-from service.client.validation import authorization
+from service.client.validation import UNUSABLE_PROXY, authorization
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -162,6 +162,8 @@ class StreamBase(ABC):
             raise StreamRejected(self._refused[1], 1008)
         try:
             await self._open(self._state.address(self._url), self._token)
+        except (InvalidProxy, ValueError):
+            raise ClientError(UNUSABLE_PROXY) from None
         except CONNECT_FAILURES as failure:
             reason = _reason(failure, self._url)
             left = math.inf if self._state.connected_once else self._give_up_at - time.monotonic()

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx2
 
 from service.client.errors import ClientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?(?:/[^?#\s]*)?", re.IGNORECASE)
 _PORT_MAX = 65535
@@ -12,6 +19,7 @@ _TOKEN = re.compile(r"[!-~]+")
 _CONSUMER = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _KEY_MAX = 200
 _START = re.compile(r"latest|[0-9]{1,19}(-[0-9a-f]{8})?")
+UNUSABLE_PROXY = "the proxy of the environment cannot be used: correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
 
 
 def checked_url(url: str) -> str:
@@ -25,9 +33,36 @@ def checked_url(url: str) -> str:
     if "@" in url:
         raise ClientError("the address of a service has no user and no password: a token says who calls")
     found = _ADDRESS.fullmatch(url)
-    if found is None or int(found[1] or 0) > _PORT_MAX:
+    if found is None or int(found[1] or 0) > _PORT_MAX or not _has_host(url):
         raise ClientError("the address of the service must look like https://tocsin.example")
     return url.rstrip("/")
+
+
+def _has_host(url: str) -> bool:
+    """Return whether a resolver takes the host of ``url``, which may be an address of IPv6."""
+    try:
+        httpx2.URL(url).host.encode("idna")
+    except (httpx2.InvalidURL, UnicodeError):
+        return False
+    return True
+
+
+@contextmanager
+def usable_environment() -> Iterator[None]:
+    """Say what is wrong where the block fails for what the environment says about proxies and certificates.
+
+    Raises:
+        ClientError: it did. The message quotes nothing: the address of a proxy may hold a password.
+
+    """
+    try:
+        yield
+    except (httpx2.InvalidURL, ValueError, ImportError):
+        raise ClientError(UNUSABLE_PROXY) from None
+    except FileNotFoundError:
+        raise ClientError(
+            "the certificates of the environment cannot be read: correct SSL_CERT_FILE or SSL_CERT_DIR"
+        ) from None
 
 
 def authorization(token: str) -> str:

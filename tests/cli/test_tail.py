@@ -278,6 +278,14 @@ def test_a_failure_is_one_line_that_says_what_to_do(
     assert bearer not in run.stderr
 
 
+@pytest.mark.parametrize("proxy", ["http://a:hunter2@:0", "hunter2", "http://[hunter2"])
+def test_a_proxy_that_cannot_be_used_is_said_in_one_line(here: Here, proxy: str) -> None:
+    run = here(http_proxy=proxy, no_proxy="")
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
+    assert "the proxy of the environment cannot be used: correct HTTP_PROXY" in run.stderr
+    assert "hunter2" not in run.stderr
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "arguments", [("--after", "soon"), ("--after", "7-x"), ("--count", "0"), ("--min-severity", "bad"), ("x",)]
