@@ -61,7 +61,8 @@ async def incident(url: str) -> AsyncIterator[dict[str, str]]:
             ):
                 await eventually(lambda w=what: node.sql(f"SELECT FROM audit.{w}"))  # type: ignore[misc]
             # What an operator looks at has been waiting for a while.
-            await node.sql("UPDATE alerts SET created_at = created_at - interval '3 minutes'")
+            earlier = "SET created_at = created_at - age, status_at = status_at - age"
+            await node.sql(f"UPDATE alerts {earlier} FROM (SELECT interval '3 minutes' AS age) AS earlier")
             yield {"alert": alert["id"], "moment": (await node.sql("SELECT now()::text"))[0][0]}
 
 

@@ -6,8 +6,7 @@
 CREATE VIEW audit.alerts AS
 SELECT a.id AS alert_id, a.seq, a.topic, a.source, a.severity, a.title, a.status, a.recipients, a.dedup_key,
        a.occurrences, a.created_at, a.updated_at, a.status_at, a.status_by,
-       CASE WHEN a.status = 'open' THEN now() - CASE WHEN a.status_by = a.source THEN a.created_at ELSE a.status_at END
-            END AS open_for,
+       CASE WHEN a.status = 'open' THEN now() - a.status_at END AS open_for,
        CASE WHEN a.status = 'acknowledged' THEN a.status_at
             ELSE (SELECT e.occurred_at FROM events e WHERE e.alert_id = a.id AND e.kind = 'alert.acknowledged'
                   ORDER BY e.seq DESC LIMIT 1) END AS acknowledged_at,
@@ -38,7 +37,7 @@ COMMENT ON COLUMN audit.alerts.updated_at IS 'when it last changed';
 COMMENT ON COLUMN audit.alerts.status_at IS 'since when it has its status';
 COMMENT ON COLUMN audit.alerts.status_by IS 'who set its status: the source until somebody acts';
 COMMENT ON COLUMN audit.alerts.open_for IS
-    'how long it has been open: since it was created, or since somebody reopened it; null: it is not open';
+    'how long it has been open: since it was created, or last reopened, by whomever; null: it is not open';
 COMMENT ON COLUMN audit.alerts.acknowledged_at IS
     'when it was last acknowledged, also if it was reopened or resolved since; null: never, or the event was purged';
 COMMENT ON COLUMN audit.alerts.acknowledged_by IS 'who did';

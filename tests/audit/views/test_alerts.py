@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from tests.fixtures.small_log import fill
+from tests.harness import eventually
 
 if TYPE_CHECKING:
     from tests.harness import Node
@@ -63,6 +64,25 @@ async def test_what_has_been_open_for_more_than_ten_minutes_is_one_query(node: N
     assert [str(row["alert_id"]) for row in await node.sql(OPEN_TOO_LONG.replace("status = 'open' AND", ""))] == [
         old["id"]
     ]
+
+
+async def test_an_alert_that_its_own_source_reopens_is_open_since_then(node: Node) -> None:
+    resolved = await node.post()
+    expired = await node.post(expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    risen = await node.post(severity="warning", dedup_key="x")
+    await changed(node, resolved, "resolve", by="billing")
+    await changed(node, risen, "acknowledge")
+    await node.an_hour_passes()
+    await eventually(lambda: node.sql("SELECT FROM alerts WHERE status = 'expired'"))
+    await node.sql("UPDATE alerts SET created_at = created_at - interval '1 hour'")
+    for alert in (resolved, expired):
+        await changed(node, alert, "reopen", by="billing")
+    async with node.http() as source:
+        repeated = {"title": "Worse", "severity": "critical", "dedup_key": "x"}
+        assert (await source.post("/v1/alerts", json=repeated)).status_code == 200
+    rows = await node.sql("SELECT status, status_by, open_for FROM audit.alerts ORDER BY seq")
+    assert [(row["status"], row["status_by"]) for row in rows] == [("open", "billing")] * 3
+    assert all(row["open_for"] < timedelta(minutes=10) for row in rows)
 
 
 async def test_open_alerts_are_found_by_an_index_however_many_are_resolved(database_url: str) -> None:
