@@ -50,12 +50,12 @@ FROM (
         GROUP BY topic, recipient
     ), alert AS NOT MATERIALIZED (
         -- The events of an alert by severity, where they are for all who may see its topic.
-        SELECT a.id, a.seq, a.topic, a.severity, a.title, a.status, a.recipients, a.created_at,
+        SELECT a.id, a.seq, a.topic, a.severity, a.title, a.status, a.recipients, a.created_at, a.escalate_after,
                range_agg(event.seqs) FILTER (WHERE e.recipients IS NULL AND e.severity = 'info') AS info_events,
                range_agg(event.seqs) FILTER (WHERE e.recipients IS NULL AND e.severity = 'warning') AS warning_events,
                range_agg(event.seqs) FILTER (WHERE e.recipients IS NULL AND e.severity = 'error') AS error_events,
                range_agg(event.seqs) FILTER (WHERE e.recipients IS NULL AND e.severity = 'critical') AS critical_events,
-               bool_or(e.recipients IS NOT NULL) AS names_admins
+               max(e.recipients) AS named
         FROM alerts a
         LEFT JOIN events e ON e.alert_id = a.id AND e.seq >= a.seq
         CROSS JOIN LATERAL (SELECT int8range(e.seq, e.seq, '[]') AS seqs) AS event
@@ -63,20 +63,21 @@ FROM (
     ), addressed AS NOT MATERIALIZED (
         SELECT a.*, r.*
         FROM alert a JOIN received r ON r.of_topic = a.topic AND r.covered AND r.first_seen_seq < a.seq
-        WHERE a.recipients IS NULL
+        WHERE a.recipients IS NULL AND (a.named IS NULL OR r.recipient <> ALL (a.named))
         UNION ALL
+        -- Those whom an alert names, or named until it escalated.
         SELECT a.*, a.topic, admin.name, r.covered, r.first_seen_seq, r.info, r.warning, r.error, r.critical
         FROM alert a
-        CROSS JOIN LATERAL (SELECT DISTINCT unnest(a.recipients)) AS admin (name)
+        CROSS JOIN LATERAL (SELECT DISTINCT unnest(coalesce(a.recipients, a.named))) AS admin (name)
         LEFT JOIN received r ON r.of_topic = a.topic AND r.recipient = admin.name
-        WHERE a.recipients IS NOT NULL
+        WHERE a.recipients IS NOT NULL OR a.escalate_after IS NOT NULL
     )
     SELECT * FROM addressed
     WHERE recipient NOT IN (SELECT deactivated.recipient FROM deactivated_recipients AS deactivated)
       AND (info_events && info) IS NOT TRUE AND (warning_events && warning) IS NOT TRUE
       AND (error_events && error) IS NOT TRUE AND (critical_events && critical) IS NOT TRUE
       -- An event that names admins counts for these; the alert is for them, or was until it escalated.
-      AND NOT (names_admins AND EXISTS (
+      AND NOT (named IS NOT NULL AND EXISTS (
           SELECT FROM events e
           WHERE e.alert_id = addressed.id AND e.seq >= addressed.seq AND addressed.recipient = ANY (e.recipients)
             AND e.seq <@ CASE e.severity WHEN 'info' THEN info WHEN 'warning' THEN warning
@@ -87,9 +88,9 @@ FROM (
 COMMENT ON VIEW audit.unreceived IS
     'One row for each alert and each admin who may see it and has confirmed the receipt of no event'
     ' of it. Where an alert names admins, it is for these, whether they ever connected or not;'
-    ' otherwise it is for every admin whose last token covers its topic and who had connected before'
-    ' it was created, with whatever token. Nobody is listed while they are deactivated; once they are'
-    ' reactivated, what they have missed is listed.';
+    ' otherwise, and also once it has escalated, it is for every admin whose last token covers its topic'
+    ' and who had connected before it was created, with whatever token. Nobody is listed while they are'
+    ' deactivated; once they are reactivated, what they have missed is listed.';
 COMMENT ON COLUMN audit.unreceived.alert_id IS 'the alert';
 COMMENT ON COLUMN audit.unreceived.seq IS 'position of its first event in the log';
 COMMENT ON COLUMN audit.unreceived.topic IS 'its topic';

@@ -100,6 +100,25 @@ async def test_an_alert_that_escalated_waits_for_everybody_but_for_who_had_it_be
     assert rows["bob"]["seq"] == alert["seq"]
 
 
+async def test_an_alert_that_escalated_still_waits_for_those_whom_it_named(node: Node) -> None:
+    await seen_before(node, "alice")
+    await seen_before(node, "carol", topics=["search"])
+    names = ["alice", "carol", "dora"]
+    alert = await node.post(topic="payments.eu", recipients=names, escalate_after=HOUR)
+    before = await unreceived(node, alert)
+    await node.an_hour_passes()
+    await eventually(lambda: node.sql("SELECT FROM events WHERE kind = 'alert.escalated'"))
+    rows = await unreceived(node, alert)
+    assert {name: row["covered"] for name, row in rows.items()} == {"alice": True, "carol": False, "dora": None}
+    assert before.keys() == rows.keys()
+    async with node.http("auditor", "audit:read") as auditor:
+        receipts = (await auditor.get(f"/v1/alerts/{alert['id']}/receipts")).json()
+    assert [one["recipient"] for one in receipts["recipients"]] == names
+    async with await node.live("alice", after=0) as alice:
+        await acknowledged(node, alice, alert["seq"])
+        assert sorted(await unreceived(node, alert)) == ["carol", "dora"]
+
+
 async def test_it_is_received_on_whichever_connection(node: Node) -> None:
     async with await node.live("alice") as first:
         alert = await node.post()

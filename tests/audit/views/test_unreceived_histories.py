@@ -37,6 +37,7 @@ CROSS JOIN LATERAL (
     SELECT DISTINCT unnest(coalesce(
         a.recipients, ARRAY(
             SELECT id FROM recipients WHERE a.topic LIKE ANY (topic_likes(topics)) AND first_seen_seq < a.seq
+            UNION SELECT unnest(recipients) FROM events WHERE alert_id = a.id
         )
     ))
 ) AS admin (recipient)
@@ -89,6 +90,7 @@ class History:
         alert_id, topic, first_seq = self._id(), self.chance.choice(TOPICS), self.head + 1
         severity = self.chance.choice(SEVERITIES)
         names = self.chance.sample((*NAMES, NEVER_CONNECTED), 2) if self.chance.random() < 0.3 else None
+        escalate_after = 60 if names else None
         for number in range(self.chance.choice((1, 1, 2, 4))):
             self.head += 1
             if number and self.chance.random() < 0.3:
@@ -97,9 +99,9 @@ class History:
                 severity = self.chance.choice(SEVERITIES)
             event = (self.head, self.head, alert_id, "alert.repeated", topic, severity, names, "billing", self._at())
             self.rows["events"].append((*event, "{}"))
-        times = (self._at(), self._at(first_seq), self._at())
+        last = (self._at(), self._at(first_seq), self._at(), escalate_after)
         self.rows["alerts"].append(
-            (alert_id, first_seq, "billing", topic, severity, "t", "{}", "[]", names, "open", "billing", *times)
+            (alert_id, first_seq, "billing", topic, severity, "t", "{}", "[]", names, "open", "billing", *last)
         )
 
     def _at(self, seq: int | None = None) -> datetime:
@@ -126,7 +128,7 @@ _COLUMNS: Mapping[str, str] = {
     "nodes": "id host pid started_at seen_at sent_seq",
     "recipients": "id topics first_seen_at last_seen_at first_seen_seq",
     "alerts": "id seq source topic severity title attributes links recipients status status_by status_at created_at"
-    " updated_at",
+    " updated_at escalate_after",
     "events": "seq id alert_id kind topic severity recipients actor occurred_at body",
     "connections": "id node_id recipient transport topics min_severity token_expires_at opened_at after_seq sent_seq",
     "receipts": "connection_id seq received_at ledger_link_id",
