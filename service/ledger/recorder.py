@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from service.auth.principal import Principal
     from service.database.engine import Database
     from service.events.position import Position
-    from service.ledger.records import ConnectionEntry, Rejection
+    from service.ledger.records import ConnectionEntry, Rejection, RejectionKey
     from service.ledger.resume_points import ResumeKey
     from service.settings import LedgerSettings
 
@@ -103,8 +103,8 @@ class LedgerRecorder:
         self.in_flight = self._no_records()
         """What a flush is writing now."""
         self.source_stats = SourceStats(settings.source_stats_max)
-        self._rejection_hours: dict[tuple[datetime, str], RejectionHour] = {}
-        """How many handshakes this node has rejected in the present hour, by hour and reason."""
+        self._rejection_hours: dict[RejectionKey, RejectionHour] = {}
+        """How many handshakes this node has rejected in the present hour."""
         self.left_behind: LeftBehind | None = None
         """Until the node is registered under its new id."""
         self.become(uuid7(), ORIGIN)
@@ -214,11 +214,12 @@ class LedgerRecorder:
 
     def count_rejection(self, reason: str) -> None:
         """Count a rejected handshake, of which ``record_rejection`` may keep no record."""
-        key = datetime.now(UTC).replace(minute=0, second=0, microsecond=0), reason
+        hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+        key = self.node_id, hour, reason
         counted = self._rejection_hours.get(key)
         if counted is None:
-            self._rejection_hours = {known: each for known, each in self._rejection_hours.items() if known[0] == key[0]}
-            counted = self._rejection_hours[key] = RejectionHour(self.node_id, *key)
+            self._rejection_hours = {known: each for known, each in self._rejection_hours.items() if each.hour == hour}
+            counted = self._rejection_hours[key] = RejectionHour(*key)
         counted.rejections += 1
         self.pending.rejection_hours[key] = counted
 
@@ -330,10 +331,15 @@ class LedgerRecorder:
     # What the flusher asks.
 
     def become(self, node_id: UUID, position: Position) -> None:
-        """Go on as another node, which holds no lease yet, without the records of the old one."""
+        """Go on as another node, which holds no lease yet, without the records of the old one.
+
+        Its totals of rejections are kept: they say nothing about what it sent, and may be written at any time.
+        """
+        unwritten = self.in_flight.rejection_hours | self.pending.rejection_hours
         self.node_id, self.position = node_id, position
         self.lease = Lease(self._settings.node_lease_seconds)
         self.pending = self._no_records()
+        self.pending.rejection_hours = unwritten
         self._rejection_hours = {}
         self.left_behind = None
 

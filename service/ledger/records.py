@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from service.database.ids import uuid7
 from service.ledger.resume_points import ResumeKey
@@ -127,6 +127,10 @@ class RejectionHour:
     rejections: int = 0
 
 
+RejectionKey: TypeAlias = "tuple[UUID, datetime, str]"
+"""The node, the hour and the reason of a ``RejectionHour``."""
+
+
 @dataclass(slots=True)
 class SubjectName:
     """What the newest token of a subject says that it is shown by."""
@@ -168,8 +172,8 @@ class PendingRecords:
     receipts: list[Receipt] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
-    rejection_hours: dict[tuple[datetime, str], RejectionHour] = field(default_factory=dict)
-    """By hour and reason, which is one of a closed set, so these have no limit."""
+    rejection_hours: dict[RejectionKey, RejectionHour] = field(default_factory=dict)
+    """The reason is one of a closed set, so these have no limit."""
     sightings: dict[tuple[UUID, str], Sighting] = field(default_factory=dict)
     """By alert and recipient: the first counts."""
     names: dict[str, SubjectName] = field(default_factory=dict)

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pytest
 
+from service.events.position import ORIGIN
 from service.ledger import statements
+from service.ledger.flusher import LeaseLost
 from service.metrics import HANDSHAKES_REJECTED
 from service.settings import LimitSettings, Settings
 from tests.harness import eventually, serving
@@ -224,3 +227,28 @@ async def test_the_counts_of_rejections_survive_flushes_that_fail_or_are_repeate
     first.ledger.end_flush(written=False)
     await first.flusher.flush()
     assert await first.rows(query) == [("scope_missing", 2), ("token_expired", 5_002)]
+
+
+async def test_the_counts_of_rejections_survive_the_loss_of_a_lease_and_of_the_history(
+    open_ledger: Callable[..., Awaitable[OpenLedger]],
+) -> None:
+    opened = await open_ledger()
+    query = "SELECT reason, sum(rejections)::int FROM audit.rejection_counts GROUP BY reason ORDER BY reason"
+    opened.ledger.count_rejection("token_missing")
+    await opened.flusher.flush()
+    for _ in range(10):
+        opened.ledger.count_rejection("token_missing")
+    opened.ledger.count_rejection("scope_missing")
+    await opened.rows("SELECT end_nodes(ARRAY[$1::uuid], 'node_lost')", opened.ledger.node_id)
+    with pytest.raises(LeaseLost):
+        await opened.flusher.flush()
+    await opened.flusher.register(ORIGIN)
+    assert await opened.rows(query) == [("scope_missing", 1), ("token_missing", 11)]
+    opened.ledger.count_rejection("token_missing")
+    opened.ledger.begin_flush()
+    opened.flusher.start_over(ORIGIN, None)
+    opened.ledger.end_flush(written=False)
+    opened.ledger.count_rejection("token_missing")
+    await opened.flusher.flush()
+    await opened.flusher.flush()
+    assert await opened.rows(query) == [("scope_missing", 1), ("token_missing", 13)]
