@@ -26,6 +26,7 @@ from service.http.token_buckets import SCHEME, TokenBucketStorage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from service.settings import LimitSettings, StreamSettings
 
@@ -84,6 +85,27 @@ class _Buckets:
         longest = max(range(len(waits)), key=waits.__getitem__)
         return waits[longest], self.items[longest]
 
+    def retry_after(self, key: str, cost: int) -> int:
+        """Return in how many seconds to come back with a cost that could not be taken."""
+        return max(1, math.ceil(self.longest_wait(key, cost)[0]))
+
+    def refusal(self, key: str, counted: str, cost: int, asked: str) -> RateLimited:
+        """Return the refusal of a cost that could not be taken; ``counted``: what the limit counts, in words."""
+        wait, item = self.longest_wait(key, cost)
+        seconds = self.retry_after(key, cost)
+        remaining = self.remaining(item, key)
+        return RateLimited(
+            f"The limit is {item.amount} {counted} in {item.get_expiry()} s; {remaining} are left, and {asked}."
+            f" Send it again in {seconds} s.",
+            retry_after=seconds,
+            members={"limit": item.amount, "remaining": remaining},
+            headers={
+                "X-RateLimit-Limit": str(item.amount),
+                "X-RateLimit-Remaining": str(remaining),
+                "X-RateLimit-Reset": str(math.ceil(time.time() + wait)),
+            },
+        )
+
     def clear(self, key: str) -> None:
         """Fill all."""
         for item in self.items:
@@ -138,20 +160,7 @@ class RestLimits:
         return not self._buckets[limit].has(key)
 
     def _refusal(self, limit: RestLimit, key: str, cost: int, asked: str) -> RateLimited:
-        wait, item = self._buckets[limit].longest_wait(key, cost)
-        seconds = max(1, math.ceil(wait))
-        remaining = self._buckets[limit].remaining(item, key)
-        return RateLimited(
-            f"The limit is {item.amount} {_COUNTED[limit]} in {item.get_expiry()} s; {remaining} are left, and {asked}."
-            f" Send it again in {seconds} s.",
-            retry_after=seconds,
-            members={"limit": item.amount, "remaining": remaining},
-            headers={
-                "X-RateLimit-Limit": str(item.amount),
-                "X-RateLimit-Remaining": str(remaining),
-                "X-RateLimit-Reset": str(math.ceil(time.time() + wait)),
-            },
-        )
+        return self._buckets[limit].refusal(key, _COUNTED[limit], cost, asked)
 
 
 class ConnectionLimits:
@@ -166,6 +175,20 @@ class ConnectionLimits:
     def count_message(self, connection: str) -> bool:
         """Count a message, and return whether it is within the limit."""
         return self._messages.take(connection)
+
+    def retry_after(self, connection: str) -> int:
+        """Return in how many seconds the next message is within the limit."""
+        return self._messages.retry_after(connection, 1)
+
+    def require_message(self, connection: UUID) -> None:
+        """Count a message that is a request of its own.
+
+        Raises:
+            RateLimited: it is over the limit.
+
+        """
+        if not self.count_message(str(connection)):
+            raise self._messages.refusal(str(connection), "messages of a connection", 1, "this request is one")
 
     def count_violation(self, connection: str) -> bool:
         """Count a violation, and return whether the connection may stay open."""

@@ -252,6 +252,7 @@ class Admission:
             timing=timing or self._timing,
             now=time.monotonic(),
             may_send=lambda: self._limits.count_message(connection_id),
+            retry_after=lambda: self._limits.retry_after(connection_id),
             may_stay=lambda: self._limits.count_violation(connection_id),
             taken=transport.taken_bytes,
         )

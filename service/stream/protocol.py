@@ -136,7 +136,8 @@ class StreamProtocol:
 
     ``now`` is seconds on a monotonic clock, ``wall`` seconds since the epoch. ``may_send`` counts a
     message and ``may_stay`` a violation; each returns whether the connection is still within the
-    limit. ``taken`` returns how many bytes the client's side has taken since the connection began.
+    limit. ``retry_after`` returns in how many seconds the next message is within it, ``taken`` how
+    many bytes the client's side has taken since the connection began.
     """
 
     __slots__ = (
@@ -145,6 +146,7 @@ class StreamProtocol:
         "_may_stay",
         "_next_heartbeat",
         "_reportable",
+        "_retry_after",
         "_taken",
         "_taken_before",
         "_timing",
@@ -163,6 +165,7 @@ class StreamProtocol:
         timing: Timing,
         now: float,
         may_send: Callable[[], bool],
+        retry_after: Callable[[], int],
         may_stay: Callable[[], bool],
         taken: Callable[[], int],
     ) -> None:
@@ -173,6 +176,7 @@ class StreamProtocol:
         self.token_expires_at = token_expires_at
         self._timing = timing
         self._may_send = may_send
+        self._retry_after = retry_after
         self._may_stay = may_stay
         self._taken = taken
         self._taken_before = 0
@@ -261,7 +265,8 @@ class StreamProtocol:
         except ValueError:
             message = None
         if not self._is_paced(message, written) and not self._may_send():
-            return self._refuse_message("rate_limited", "Too many messages; this one was dropped.", retry_after=1)
+            detail = "Too many messages; this one was dropped."
+            return self._refuse_message("rate_limited", detail, retry_after=self._retry_after())
         return self._receive(message, written)
 
     def _is_paced(self, message: Any, written: int) -> bool:

@@ -207,6 +207,7 @@ def connect(
         timing=timing or Timing(heartbeat=15, slow_consumer=30),
         now=0,
         may_send=lambda: True,
+        retry_after=lambda: 1,
         may_stay=lambda: True,
         taken=transport.taken_bytes,
     )

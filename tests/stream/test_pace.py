@@ -60,7 +60,9 @@ async def test_a_client_that_acknowledges_and_reports_each_event_of_a_storm_stay
         for _ in range(3):
             await stream.ack(event["seq"])
         await stream.ack(event["seq"])
-        assert (await stream.next_of("error"))["code"] == "rate_limited"
+        error = await stream.next_of("error")
+        assert error["code"] == "rate_limited"
+        assert 60 < error["retry_after"] <= 1200
         await stream.ack(event["seq"])
         assert await stream.closed() == (1008, "rate_limited")
 

@@ -56,6 +56,7 @@ def begin(
         timing=Timing(heartbeat=15, slow_consumer=30),
         now=0,
         may_send=may_send,
+        retry_after=lambda: 7,
         may_stay=may_stay,
         taken=taken,
     )
@@ -335,7 +336,7 @@ def test_whatever_json_is_pinged_comes_back_or_closes_the_stream(data: Any) -> N
 def test_a_message_over_the_limit_is_dropped_with_an_error() -> None:
     protocol = begin(may_send=lambda: False)
     [error] = frames_of(protocol.receive_text(text(type="ping"), written=20))
-    assert (error["code"], error["retry_after"]) == ("rate_limited", 1)
+    assert (error["code"], error["retry_after"]) == ("rate_limited", 7)
 
 
 class Counted:

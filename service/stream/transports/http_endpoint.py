@@ -131,7 +131,7 @@ class HttpEndpoint:
             if session is not None:
                 self._admission.check_not_revoked(principal)
                 if not is_paced:
-                    self._count_message(session.connection.id)
+                    self._limits.require_message(session.connection.id)
                 session.connection.renewed(principal)
                 poll = session.begin(http, wait, with_welcome=connection is None, has_cursor=has_cursor)
                 session.acknowledge_answer()
@@ -172,7 +172,7 @@ class HttpEndpoint:
         if opened is not None:
             if not opened.advances(seq):
                 count()
-                self._count_message(connection)
+                self._limits.require_message(connection)
             return opened.acknowledge(seq)
         count()
         for pause in (*RETRY_SECONDS, None):
@@ -213,10 +213,6 @@ class HttpEndpoint:
     async def _acknowledge_resumed(self, principal: Principal, connection: UUID, received: int) -> None:
         with suppress(NotFound, RateLimited, DatabaseUnavailable):  # then the ledger claims less than happened
             await self.acknowledge(principal, connection, received)
-
-    def _count_message(self, connection: UUID) -> None:
-        if not self._limits.count_message(str(connection)):
-            raise RateLimited("More messages than a connection may send; come back in a second.", retry_after=1)
 
 
 def _client(request: Request) -> ClientInfo:
