@@ -13,7 +13,7 @@ never beyond what that was sent, as far as this node and the ledger know.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, TypedDict
 
 from service.errors import CloseReason, DatabaseUnavailable, NotFound, RateLimited, RequestRefused, TokenRevoked
@@ -89,8 +89,7 @@ class HttpEndpoint:
         with self.rejections_recorded(request, principal):
             requested = StreamRequest.of(principal, **query)
             charge(request, "read", principal.subject)
-            with self._hub.reserve(principal.subject):
-                self._admission.check_pace(principal)
+            with self._room(principal):
                 start = await self._admission.start_of(principal, requested)
                 self._resume(principal, connection, start)
 
@@ -119,34 +118,33 @@ class HttpEndpoint:
                 principal.subject, requested.consumer, requested.filter, client.remote_addr, client.user_agent
             )
             has_cursor = requested.after is not None
-            if not has_cursor and (session := self._sessions.find(identity, connection)) is not None:
-                session.acknowledge_arrived()
+            found = self._sessions.find(identity, connection)
+            if not has_cursor and found is not None:
+                found.acknowledge_arrived()
             is_paced = self._sessions.is_paced(identity, connection, query["after"])
             if not is_paced:
                 charge(request, "read", principal.subject)
-            start = await self._admission.start_of(principal, requested, polls=True)
-            is_known = start.received is not None or not has_cursor
-            follows = start.position if is_known and start.reset is None else None
-            session = self._sessions.following(identity, connection, follows)
-            if session is not None:
-                self._admission.check_not_revoked(principal)
-                if not is_paced:
-                    self._limits.require_message(session.connection.id)
-                session.connection.renewed(principal)
-                poll = session.begin(http, wait, with_welcome=connection is None, has_cursor=has_cursor)
-                session.acknowledge_answer()
-            else:
-                self._resume(principal, connection, start)
-                with self._hub.reserve(principal.subject):
+            with ExitStack() as room:
+                if found is None:  # before anything is stored about somebody who may have to be refused
+                    room.enter_context(self._room(principal))
+                start = await self._admission.start_of(principal, requested, polls=True)
+                is_known = start.received is not None or not has_cursor
+                follows = start.position if is_known and start.reset is None else None
+                session = self._sessions.following(identity, connection, follows)
+                if session is not None:
+                    self._admission.check_not_revoked(principal)
+                    if not is_paced:
+                        self._limits.require_message(session.connection.id)
+                    session.connection.renewed(principal)
+                    poll = session.begin(http, wait, with_welcome=connection is None, has_cursor=has_cursor)
+                    session.acknowledge_answer()
+                else:
+                    self._resume(principal, connection, start)
+                    if found is not None:
+                        room.enter_context(self._room(principal))
                     session = PollSession(identity, self._hub, self._sessions)
                     session.connection, welcome = self._admission.connection(
-                        session,
-                        "longpoll",
-                        client,
-                        principal,
-                        request=requested,
-                        start=start,
-                        timing=self._idle_timing,
+                        session, "longpoll", client, principal, request=requested, start=start, timing=self._idle_timing
                     )
                     session.cursor = start.position
                     self._sessions.add(session)
@@ -154,6 +152,13 @@ class HttpEndpoint:
                     session.connection.open(welcome)
         await poll.answer
         return PollResponse(session, poll, self._slow_seconds)
+
+    @contextmanager
+    def _room(self, principal: Principal) -> Iterator[None]:
+        """Keep room for one more stream, if there is any and it is not too soon."""
+        with self._hub.reserve(principal.subject):
+            self._admission.check_pace(principal)
+            yield
 
     async def acknowledge(
         self, principal: Principal, connection: UUID, seq: int, count: Callable[[], None] = lambda: None

@@ -363,6 +363,17 @@ async def test_a_refusal_is_a_problem_document_and_kept(
     assert (row["path"], row["reason"]) == (PATH, code)
 
 
+@pytest.mark.parametrize("accepted", ["text/event-stream", "application/json"])
+async def test_who_was_never_let_in_is_no_recipient(database_url: str, accepted: str, subject: str) -> None:
+    with serving(database_url, Settings(stream=StreamSettings(connections_max=1))) as full:
+        async with await full.live("alice"), full.http(subject, READ) as client:
+            refused = await client.get(PATH, headers={"Accept": accepted})
+            assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+            async with await full.stream(subject) as stream:
+                assert (await stream.closed())[1] == "overloaded"
+            assert [row["id"] for row in await full.sql("SELECT id FROM recipients")] == ["alice"]
+
+
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
 async def test_the_streams_of_an_admin_are_counted_whatever_carries_them(
     brisk: Node, subject: str, accept: str
