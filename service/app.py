@@ -66,6 +66,7 @@ from service.stream.hub import Hub
 from service.stream.presence import PresenceAnnouncer
 from service.stream.ticks import ConnectionTicks
 from service.stream.transports.http_endpoint import HttpEndpoint
+from service.stream.transports.http_rejections import HttpRejections
 from service.stream.transports.websocket_handshake import PATH, WebSocketEndpoint
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def create_app(settings: Settings, url: URL, keyring: Keyring) -> FastAPI:
     )
     app.add_middleware(StillValid, verifier=node.verifier)
     app.add_middleware(RequestBounds, limits=node.limits)
+    app.add_middleware(HttpRejections, admission=node.admission)
     provide(app, node.parts())
     problems.install(app, lambda request: count_unmatched(node.limits, request.scope))
     openapi.install(app, ENUMERATIONS)

@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from starlette.requests import Request
     from starlette.routing import BaseRoute
+    from starlette.types import Receive, Scope, Send
 
 MEDIA_TYPE = "application/problem+json"
+_REFUSED = "refused"
+"""The key of the state of a request that was answered with a problem document: its code."""
 FAULTS_MAX = 20
 """How many faults a refusal lists."""
 SHOWN_MAX = 200
@@ -87,7 +90,25 @@ def problem_response(refusal: RequestRefused) -> Response:
         headers["WWW-Authenticate"] = challenge
     if refusal.retry_after is not None:
         headers["Retry-After"] = str(refusal.retry_after)
-    return Response(orjson.dumps(problem_document(refusal)), refusal.status, headers, MEDIA_TYPE)
+    return _ProblemResponse(refusal, headers)
+
+
+class _ProblemResponse(Response):
+    media_type = MEDIA_TYPE
+
+    def __init__(self, refusal: RequestRefused, headers: Mapping[str, str]) -> None:
+        super().__init__(orjson.dumps(problem_document(refusal)), refusal.status, headers)
+        self._code = refusal.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})[_REFUSED] = self._code
+        await super().__call__(scope, receive, send)
+
+
+def refusal_of(scope: Scope) -> str | None:
+    """Return the code of the problem document that a request was answered with, if it was."""
+    code: str | None = scope.get("state", {}).get(_REFUSED)
+    return code
 
 
 def validation_refusal(error: ValidationError) -> RequestRefused:

@@ -32,6 +32,8 @@ from service.topics import EVERY_TOPIC, TOPIC_MAX, disjoint, intersect, is_topic
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from starlette.requests import HTTPConnection
+
     from service.auth.principal import Principal
     from service.auth.tokens import TokenVerifier
     from service.http.rate_limits import ConnectionLimits, RestLimits
@@ -65,6 +67,11 @@ class ClientInfo:
         return cls(
             address[0] if address else None, printable(headers.get("user-agent")), printable(headers.get("origin"))
         )
+
+    @classmethod
+    def of_request(cls, request: HTTPConnection) -> ClientInfo:
+        """Read a request."""
+        return cls.of(request.headers, (request.client.host, request.client.port) if request.client else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,14 @@ from service.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
-    RequestRefused,
     TopicForbidden,
 )
 from service.events.position import CURSOR_MAX, CURSOR_PATTERN
-from service.http.authentication import Bearer, MayRead, verified_principal
+from service.http.authentication import Bearer, MayRead
 from service.http.charges import charge
 from service.http.edge import is_head
 from service.http.openapi import json_operation, refusals
-from service.http.provided import part, provided
+from service.http.provided import provided
 from service.http.request_body import json_body
 from service.ledger.resume_points import CONSUMER_MAX, CONSUMER_PATTERN
 from service.severity import Severity
@@ -49,21 +48,7 @@ WAIT_MAX_SECONDS = 60
 router = APIRouter(prefix="/v1", tags=["stream"])
 
 
-class StreamBearer(Bearer):
-    """The bearer of a stream, whose refusals the ledger records."""
-
-    async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # as Bearer's own
-        """Return the bearer of ``request``."""
-        try:
-            return await super().__call__(request)
-        except RequestRefused as error:
-            principal = verified_principal(request)
-            part(request, HttpEndpoint).record_rejection(request, error, principal)
-            raise
-
-
-StreamRecipient = Annotated[Principal, Depends(StreamBearer(Scope.ALERTS_READ, limit="read", largest=0))]
-MayAcknowledge = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read", largest=0))]
+Recipient = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read", largest=0))]
 ProvidedEndpoint = Annotated[HttpEndpoint, Depends(provided(HttpEndpoint))]
 
 _FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` first."
@@ -171,7 +156,7 @@ class SeenIn(BaseModel):
 async def get_events(  # noqa: PLR0913 - its parameters
     request: Request,
     endpoint: ProvidedEndpoint,
-    principal: StreamRecipient,
+    principal: Recipient,
     *,
     after: Annotated[
         str | None,
@@ -238,7 +223,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
 async def post_ack(
     request: Request,
     endpoint: ProvidedEndpoint,
-    principal: MayAcknowledge,
+    principal: Recipient,
     ack: Annotated[AckIn, Depends(json_body(AckIn))],
 ) -> AckOut:
     """Acknowledge what came by server-sent events, while they go on.

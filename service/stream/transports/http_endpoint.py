@@ -2,7 +2,8 @@
 
 One address, two transports: server-sent events (``sse.py``), or with ``Accept: application/json``
 or ``?wait=`` a long poll (``longpoll.py``). Both are refused like any request, with a problem
-document, and the ledger records each refusal like the rejection of a WebSocket.
+document, and the ledger records each refusal like the rejection of a WebSocket
+(``http_rejections.py``).
 
 A client acknowledges in one of three ways: by resuming (``Last-Event-ID``, or ``connection`` and
 ``after``), by the next poll, which is the same, or by ``POST /v1/events/ack``. Each may reach
@@ -16,11 +17,12 @@ import asyncio
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, TypedDict
 
-from service.errors import CloseReason, DatabaseUnavailable, NotFound, RateLimited, RequestRefused, TokenRevoked
+from service.errors import CloseReason, DatabaseUnavailable, NotFound, RateLimited, TokenRevoked
 from service.http.charges import charge
 from service.http.server_protocol import HttpServerProtocol
 from service.stream.admission import Admission, ClientInfo, StreamRequest
 from service.stream.protocol import Timing
+from service.stream.transports.http_rejections import PATH, set_connected
 from service.stream.transports.longpoll import Identity, PollResponse, PollSession, PollSessions
 from service.stream.transports.sse import SseResponse, SseTransport
 from service.stream.transports.websocket import CLOSE_SECONDS
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from service.stream.cursor_check import Start
     from service.stream.hub import Hub
 
-PATH = "/v1/events"
 RETRY_SECONDS = (0.1, 0.3, 0.6)
 """The pauses before the ledger is asked again: another node may not have flushed yet."""
 
@@ -86,70 +87,73 @@ class HttpEndpoint:
         self, request: Request, principal: Principal, query: StreamQuery, connection: UUID | None
     ) -> AsyncIterator[Callable[[SseTransport], None]]:
         """Reserve room for a stream of server-sent events, and yield what opens it."""
-        with self.rejections_recorded(request, principal):
-            requested = StreamRequest.of(principal, **query)
-            charge(request, "read", principal.subject)
-            with self._room(principal):
-                start = await self._admission.start_of(principal, requested)
-                self._resume(principal, connection, start)
+        requested = StreamRequest.of(principal, **query)
+        charge(request, "read", principal.subject)
+        with self._room(principal):
+            start = await self._admission.start_of(principal, requested)
+            self._resume(principal, connection, start)
 
-                def open_on(transport: SseTransport) -> None:
-                    try:
-                        opened, welcome = self._admission.connection(
-                            transport, "sse", _client(request), principal, request=requested, start=start
-                        )
-                    except (TokenRevoked, RateLimited) as refusal:  # the head was sent
-                        transport.end(CloseReason.named(refusal.code))
-                        return
-                    transport.begin(opened.id, self._silence_seconds)
-                    opened.open(welcome)
+            def open_on(transport: SseTransport) -> None:
+                client = ClientInfo.of_request(request)
+                try:
+                    opened, welcome = self._admission.connection(
+                        transport, "sse", client, principal, request=requested, start=start
+                    )
+                except (TokenRevoked, RateLimited) as refusal:  # the head was sent
+                    self._admission.record_rejection(refusal.code, PATH, client, principal.subject)
+                    transport.end(CloseReason.named(refusal.code))
+                    return
+                transport.begin(opened.id, self._silence_seconds)
+                opened.open(welcome)
 
-                yield open_on
+            yield open_on
 
     async def poll(
         self, request: Request, principal: Principal, query: StreamQuery, connection: UUID | None, wait: float
     ) -> PollResponse:
         """Answer with the next events, after at most ``wait`` seconds."""
         http = HttpServerProtocol.of(request.scope)
-        with self.rejections_recorded(request, principal):
-            requested = StreamRequest.of(principal, **query)
-            client = _client(request)
-            identity = Identity(
-                principal.subject, requested.consumer, requested.filter, client.remote_addr, client.user_agent
-            )
-            has_cursor = requested.after is not None
-            found = self._sessions.find(identity, connection)
-            if not has_cursor and found is not None:
-                found.acknowledge_arrived()
-            is_paced = self._sessions.is_paced(identity, connection, query["after"])
-            if not is_paced:
-                charge(request, "read", principal.subject)
-            with ExitStack() as room:
-                if found is None:  # before anything is stored about somebody who may have to be refused
+        requested = StreamRequest.of(principal, **query)
+        client = ClientInfo.of_request(request)
+        identity = Identity(
+            principal.subject, requested.consumer, requested.filter, client.remote_addr, client.user_agent
+        )
+        has_cursor = requested.after is not None
+        found = self._sessions.find(identity, connection)
+        set_connected(request, is_connected=found is not None)
+        if not has_cursor and found is not None:
+            found.acknowledge_arrived()
+        is_paced = self._sessions.is_paced(identity, connection, query["after"])
+        if not is_paced:
+            charge(request, "read", principal.subject)
+        with ExitStack() as room:
+            if found is None:  # before anything is stored about somebody who may have to be refused
+                room.enter_context(self._room(principal))
+            start = await self._admission.start_of(principal, requested, polls=True)
+            is_known = start.received is not None or not has_cursor
+            follows = start.position if is_known and start.reset is None else None
+            session = self._sessions.following(identity, connection, follows)
+            set_connected(request, is_connected=session is not None)
+            if session is not None:
+                self._admission.check_not_revoked(principal)
+                if not is_paced:
+                    self._limits.require_message(session.connection.id)
+                session.connection.renewed(principal)
+                poll = session.begin(http, wait, with_welcome=connection is None, has_cursor=has_cursor)
+                session.acknowledge_answer()
+            else:
+                self._resume(principal, connection, start)
+                if found is not None:
                     room.enter_context(self._room(principal))
-                start = await self._admission.start_of(principal, requested, polls=True)
-                is_known = start.received is not None or not has_cursor
-                follows = start.position if is_known and start.reset is None else None
-                session = self._sessions.following(identity, connection, follows)
-                if session is not None:
-                    self._admission.check_not_revoked(principal)
-                    if not is_paced:
-                        self._limits.require_message(session.connection.id)
-                    session.connection.renewed(principal)
-                    poll = session.begin(http, wait, with_welcome=connection is None, has_cursor=has_cursor)
-                    session.acknowledge_answer()
-                else:
-                    self._resume(principal, connection, start)
-                    if found is not None:
-                        room.enter_context(self._room(principal))
-                    session = PollSession(identity, self._hub, self._sessions)
-                    session.connection, welcome = self._admission.connection(
-                        session, "longpoll", client, principal, request=requested, start=start, timing=self._idle_timing
-                    )
-                    session.cursor = start.position
-                    self._sessions.add(session)
-                    poll = session.begin(http, wait, with_welcome=True, has_cursor=has_cursor)
-                    session.connection.open(welcome)
+                session = PollSession(identity, self._hub, self._sessions)
+                session.connection, welcome = self._admission.connection(
+                    session, "longpoll", client, principal, request=requested, start=start, timing=self._idle_timing
+                )
+                session.cursor = start.position
+                self._sessions.add(session)
+                poll = session.begin(http, wait, with_welcome=True, has_cursor=has_cursor)
+                session.connection.open(welcome)
+                set_connected(request, is_connected=True)
         await poll.answer
         return PollResponse(session, poll, self._slow_seconds)
 
@@ -193,20 +197,6 @@ class HttpEndpoint:
         """Record that the bearer saw these alerts."""
         self._ledger.record_sightings(principal.subject, principal.topics, alerts)
 
-    @contextmanager
-    def rejections_recorded(self, request: Request, principal: Principal | None = None) -> Iterator[None]:
-        """Record refusals within the block in the ledger."""
-        try:
-            yield
-        except RequestRefused as refusal:
-            self.record_rejection(request, refusal, principal)
-            raise
-
-    def record_rejection(self, request: Request, refusal: RequestRefused, principal: Principal | None) -> None:
-        """Record a refusal in the ledger."""
-        subject = principal.subject if principal is not None else None
-        self._admission.record_rejection(refusal.code, PATH, _client(request), subject)
-
     def _resume(self, principal: Principal, connection: UUID | None, start: Start) -> None:
         """Acknowledge what the client has received on the connection that is resumed, in the background."""
         if connection is not None and start.received is not None and len(self._resumed) < RESUMED_MAX:
@@ -218,8 +208,3 @@ class HttpEndpoint:
     async def _acknowledge_resumed(self, principal: Principal, connection: UUID, received: int) -> None:
         with suppress(NotFound, RateLimited, DatabaseUnavailable):  # then the ledger claims less than happened
             await self.acknowledge(principal, connection, received)
-
-
-def _client(request: Request) -> ClientInfo:
-    address = (request.client.host, request.client.port) if request.client else None
-    return ClientInfo.of(request.headers, address)
