@@ -171,6 +171,9 @@ LISTS = {
     ),
     "connections": AuditList(views.connections, schemas.AuditedConnection, ("opened_at", "connection"), "opened_at"),
     "rejections": AuditList(views.rejections, schemas.AuditedRejection, ("at", "rejection"), "at"),
+    "rejection_counts": AuditList(
+        views.rejection_counts, schemas.RejectionHourCount, ("hour", "reason"), "hour", by_hour=True
+    ),
     "sources": AuditList(views.sources, schemas.SourceHourCounts, ("hour", "source"), "hour", by_hour=True),
 }
 """The paged lists, by the name that they have in the answer."""

@@ -320,6 +320,19 @@ class RejectionCount(BaseModel):
     rejections: int
 
 
+class RejectionHourCount(RejectionCount):
+    """How many streams were rejected at the handshake in one hour for a reason."""
+
+    hour: AwareDatetime = Field(description="when the hour began")
+
+
+class RejectionCountPage(BaseModel):
+    """A page of counts, the newest hour first."""
+
+    rejection_counts: list[RejectionHourCount]
+    next: str | None = _more()
+
+
 class RejectionPage(BaseModel):
     """A page of rejected streams, the newest first, and how many were rejected."""
 

@@ -22,6 +22,10 @@ audit = LazyGroup(
             "service.cli.audit_lists",
             "Count the streams that were rejected at the handshake, and list some.",
         ),
+        "rejection-counts": (
+            "service.cli.audit_lists",
+            "Count the streams that were rejected at the handshake, by the hour.",
+        ),
         "sources": ("service.cli.audit_lists", "List what each source posted, by the hour."),
         "report": ("service.cli.audit_reports", "Sum up a period on one page; by default the last 24 hours."),
         "verify": ("service.cli.audit_verify", "Prove that nobody altered the log or the ledger."),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.audit import schemas
-from service.audit.queries import LISTS, PageRequest, TimeRange, rejection_counts
+from service.audit.queries import LISTS, PageRequest, TimeRange
+from service.audit.queries import rejection_counts as counts_by_reason
 from service.cli.database_query import ask
 from service.cli.environment import database_name, say_database
 from service.cli.export import export_csv, export_json, limited
@@ -169,14 +170,24 @@ def connections(*, recipient: Recipient = None, is_open: IsOpen = None) -> None:
     "Rejected streams, a sample, newest first",
     schemas.RejectionPage,
     "at reason subject remote_addr path origin user_agent",
-    counts=rejection_counts,
+    counts=counts_by_reason,
 )
 def rejections(*, reason: Reason = None) -> None:
     """Count the streams that were rejected at the handshake, and list some.
 
     All are counted, by whole hours. The list has no more of one address than its limit of failed
-    requests; --csv exports the list.
+    requests; --csv exports the list, and `rejection-counts` the counts.
     """
+
+
+@audit_list(
+    "rejection_counts",
+    "Rejected streams by the hour, newest first",
+    schemas.RejectionCountPage,
+    "hour reason rejections",
+)
+def rejection_counts(*, reason: Reason = None) -> None:
+    """Count the streams that were rejected at the handshake, by the hour."""
 
 
 @audit_list(

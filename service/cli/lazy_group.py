@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class LazyGroup(TyperGroup):
     """A group that lists its commands without importing them.
 
-    ``commands`` maps each name to the module that has a function, or another group, of that name,
-    and to the first line of its help, which is the docstring's.
+    ``commands`` maps each name to the module that has a function, or another group, of that name
+    (with _ for -), and to the first line of its help, which is the docstring's.
     """
 
     def __init__(self, name: str, summary: str, commands: Mapping[str, tuple[str, str]]) -> None:
@@ -26,7 +26,7 @@ class LazyGroup(TyperGroup):
 
     def load(self, name: str) -> Any:
         """Import a command."""
-        found = getattr(import_module(self._modules[name]), name)
+        found = getattr(import_module(self._modules[name]), name.replace("-", "_"))
         if isinstance(found, LazyGroup):
             return found
         app = typer.Typer(add_completion=False, rich_markup_mode=None)

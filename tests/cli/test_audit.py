@@ -176,6 +176,11 @@ def test_refused_streams_are_listed(audit: Callable[..., str]) -> None:
     assert "curl [red]" in line
     (row,) = rows(audit("rejections", "--csv", "--reason", "scope_missing"))
     assert (row["subject"], row["path"], row["origin"]) == ("carol", "/v1/ws", "")
+    (row,) = rows(audit("rejection-counts", "--csv", "--reason", "scope_missing"))
+    assert (row["reason"], row["rejections"]) == ("scope_missing", "1")
+    assert row["hour"].endswith(":00:00Z")
+    assert "scope_missing" in audit("rejection-counts", "--since", "1h")
+    assert json.loads(audit("rejection-counts", "--reason", "x", "--json")) == {"rejection_counts": []}
     nothing = json.loads(audit("rejections", "--reason", "token_expired", "--json"))
     assert nothing == {"counts": [], "rejections": []}
 
