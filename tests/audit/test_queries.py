@@ -136,9 +136,11 @@ async def test_a_token_for_some_topics_narrows_lists_of_alerts() -> None:
 
 
 def test_a_row_of_the_report_names_its_percentiles() -> None:
-    assert delivery_stats({"sent": 3, "received": 0, "sent_in": [0.1, 0.2, 0.3], "received_in": None}) == {
+    row = {"sent": 3, "received": 0, "replayed": 1, "sent_in": [0.1, 0.2, 0.3], "received_in": None}
+    assert delivery_stats(row) == {
         "sent": 3,
         "received": 0,
+        "replayed": 1,
         "sent_p50": 0.1,
         "sent_p95": 0.2,
         "sent_p99": 0.3,
