@@ -8,7 +8,7 @@ are decided here, under the log's lock: whether the bearer may act on the alert 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from service.alerts.late_posts import INSTANT, Occurrence, Resolution, is_late, 
 from service.alerts.lifecycle import Action, Transition
 from service.alerts.queue_items import DueProcessed, KeyResolved, QueueItem, Stored
 from service.alerts.shown import summary
-from service.alerts.unit_of_work import Lookup
+from service.alerts.unit_of_work import FIRST_ID, Lookup
 from service.auth.authorization import Operation, authorize, may_read, refusal
 from service.errors import ActionConflict, RequestRefused
 from service.timestamps import rfc3339
@@ -178,7 +178,8 @@ class ResolveByDedupKey(Command):
     """The resolution of the alerts that a source, or its group, knows by a dedup key.
 
     ``began_at`` and ``ended_at`` are when that began and ended, by the clock of the source, if it says
-    so. What began after its end is not resolved: the command is late (``late_posts.precedes``).
+    so. What began after its end is not resolved: the command is late (``late_posts.precedes``). The
+    alerts up to the id ``after`` were looked at before, by a command that did not read all.
     """
 
     topic: str
@@ -186,6 +187,7 @@ class ResolveByDedupKey(Command):
     began_at: datetime | None = None
     ended_at: datetime | None = None
     replica_skew: timedelta = timedelta()
+    after: UUID = FIRST_ID
 
     @property
     def _key(self) -> KeyOfSource:
@@ -197,7 +199,7 @@ class ResolveByDedupKey(Command):
 
     def lookup(self) -> Lookup:
         """Ask for the unresolved alerts with the key, whoever their recipients are."""
-        return Lookup(keys=[self._key], resolved=[self._identity])
+        return Lookup(keys=[(self._key, self.after)], resolved=[self._identity])
 
     def apply(self, unit: UnitOfWork) -> KeyResolved:
         """Resolve those that were read."""
@@ -215,9 +217,15 @@ class ResolveByDedupKey(Command):
             if alert.dedup_identity is not None:
                 ended_at = self.ended_at or alert.occurred_at or self.at
                 unit.keep_resolution(Resolution(alert.dedup_identity, alert.id, self.at, ended_at))
-        if not (alerts or unit.is_partial):
+        if unit.keys_read_to is not None:
+            return KeyResolved(len(alerts), read_to=max(self.after, unit.keys_read_to))
+        if not alerts:
             self._keep_for_late_posts(unit, before, known_end)
-        return KeyResolved(len(alerts), has_more=unit.is_partial)
+        return KeyResolved(len(alerts))
+
+    def following(self, read_to: UUID) -> ResolveByDedupKey:
+        """Return the command that resolves the alerts with higher ids."""
+        return replace(self, outcome=None, waiting=None, after=read_to)
 
     def _keep_for_late_posts(self, unit: UnitOfWork, before: Sequence[Resolution], known_end: datetime | None) -> None:
         """Keep when it ended, unless that is known: what it resolves may still be on its way."""

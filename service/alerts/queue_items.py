@@ -49,10 +49,10 @@ class Stored(NamedTuple):
 
 
 class KeyResolved(NamedTuple):
-    """How many alerts were resolved by their key; ``has_more``: there may be more, so ask again."""
+    """How many alerts were resolved by their key, of those up to the id ``read_to``; None: of all."""
 
     alerts: int
-    has_more: bool
+    read_to: UUID | None = None
 
 
 class DueProcessed(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from service.alerts.alert_record import UNRESOLVED
 from service.alerts.commands import ResolveByDedupKey
 from service.alerts.committer import Committer
 from service.alerts.dedup import DedupGroups
+from service.alerts.queries import any_topic
 from service.alerts.queue_items import KeyResolved
 from service.alerts.tables import alerts
 from service.auth.authorization import AlertFacts, Operation, authorize
@@ -53,16 +53,21 @@ async def resolve_alerts(
         authorize(principal, Operation.POST, AlertFacts(asked.topic, principal.subject, None))
         topics: Collection[str] = [asked.topic]
     else:
-        topics = await _unresolved_topics(database, groups.sharing(principal.subject), asked.dedup_key)
+        topics = await _unresolved_topics(database, principal, groups, asked.dedup_key)
     now = datetime.now(UTC)
     commands = [ResolveByDedupKey(principal, now, topic, asked.dedup_key, bearer=principal) for topic in topics]
     return schemas.ResolveOut(resolved=await _resolve(committer, commands))
 
 
-async def _unresolved_topics(queries: Reads, sources: Collection[str], dedup_key: str) -> Collection[str]:
-    """Return the topics in which one of ``sources`` has an unresolved alert with a key."""
+async def _unresolved_topics(
+    queries: Reads, principal: Principal, groups: DedupGroups, dedup_key: str
+) -> Collection[str]:
+    """Return the topics of the token in which the source, or its group, has an unresolved alert with a key."""
     found = select(alerts.c.topic).where(
-        alerts.c.source.in_(sources), alerts.c.dedup_key == dedup_key, alerts.c.status.in_(UNRESOLVED)
+        alerts.c.source.in_(groups.sharing(principal.subject)),
+        alerts.c.dedup_key == dedup_key,
+        alerts.c.status.in_(UNRESOLVED),
+        any_topic(alerts.c.topic, principal.topics),
     )
     async with queries.transaction() as tx:
         return (await tx.execute(found.distinct())).scalars().all()
@@ -79,10 +84,10 @@ async def _resolve(committer: Committer, commands: Sequence[ResolveByDedupKey]) 
     for start in range(0, len(commands), COMMANDS_AT_ONCE):
         some = commands[start : start + COMMANDS_AT_ONCE]
         while some:
-            outcomes = await committer.store_all([replace(command) for command in some])
+            outcomes = await committer.store_all(some)
             if refused := next((outcome for outcome in outcomes if isinstance(outcome, RequestRefused)), None):
                 raise refused
             done = [outcome for outcome in outcomes if isinstance(outcome, KeyResolved)]
             resolved += sum(outcome.alerts for outcome in done)
-            some = [command for command, outcome in zip(some, done, strict=True) if outcome.has_more]
+            some = [command.following(one.read_to) for command, one in zip(some, done, strict=True) if one.read_to]
     return resolved

@@ -6,6 +6,7 @@ The lists of columns follow from the fields of ``AlertRecord`` and ``Event``, th
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -37,11 +38,7 @@ if TYPE_CHECKING:
 DUE_MAX = 500
 """The most due alerts that one transaction processes."""
 KEYS_MAX = 500
-"""The most alerts that one transaction reads by their keys, and for each further key one more.
-
-So some of them are resolved, and asking again comes to an end: of those with one key, at most one has
-a time by which a resolution may be late (``late_posts.precedes``).
-"""
+"""The most alerts that one transaction reads by their keys: those with the lowest ids."""
 
 _BEGIN = "SELECT lock_log($1), set_config('idle_in_transaction_session_timeout', $2, true)"
 # The attempt is recorded whatever the commands do: a transaction that writes nothing is not confirmed by synchronous
@@ -86,8 +83,8 @@ SELECT {_COLUMNS} FROM alerts WHERE id IN (
 
 _READ_KEYS = f"""
 SELECT {_COLUMNS} FROM alerts WHERE id IN (
-    SELECT id FROM unnest($1::text[], $2::text[], $3::text[]) AS k (source, topic, dedup_key)
-    JOIN alerts USING (source, topic, dedup_key) WHERE {_UNRESOLVED} LIMIT $4
+    SELECT id FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[]) AS k (source, topic, dedup_key, after)
+    JOIN alerts USING (source, topic, dedup_key) WHERE {_UNRESOLVED} AND id > k.after ORDER BY id LIMIT $5
 ) FOR NO KEY UPDATE OF alerts
 """  # noqa: S608 - constant
 
@@ -156,18 +153,22 @@ async def load_unit_of_work(
     ids = [*lookup.ids, *(one.alert_id for one in last if one.alert_id is not None)]
     asked = *_arrays(repeated, 4), *_arrays(groups.members, 2)
     rows = await connection.fetch(_READ_ALERTS, ids, *asked, lookup.due_at)
-    answers, is_partial = {}, False
+    answers, keys_read_to = {}, None
     if lookup.keys:
-        keys = {key for one in lookup.keys for key in groups.keys(one)}
-        most = KEYS_MAX - 1 + len(keys)
-        with_keys = await connection.fetch(_READ_KEYS, *_arrays(keys, 3), most)
-        rows, is_partial = [*rows, *with_keys], len(with_keys) == most
+        # Of a key that several commands ask for, it reads what follows the lowest of their ids.
+        after = {
+            key: last for one, last in sorted(lookup.keys, key=itemgetter(1), reverse=True) for key in groups.keys(one)
+        }
+        with_keys = await connection.fetch(_READ_KEYS, *_arrays(after, 3), [*after.values()], KEYS_MAX)
+        rows = [*rows, *with_keys]
+        if len(with_keys) == KEYS_MAX:
+            keys_read_to = _uuid(max(row["id"] for row in with_keys))
     if lookup.idempotency:
         for source, key, content, seq, body in await connection.fetch(_READ_ANSWERS, *_arrays(lookup.idempotency, 2)):
             answers[source, key] = FirstAnswer(content, Stored.first(seq, body.encode()))
     found = {alert.id: alert for alert in map(_alert, rows)}
     known = {resolution.identity: resolution for resolution in last}
-    return UnitOfWork(head, found, answers, resolutions=known, groups=groups, is_partial=is_partial)
+    return UnitOfWork(head, found, answers, resolutions=known, groups=groups, keys_read_to=keys_read_to)
 
 
 def _identities(identities: Iterable[DedupIdentity], groups: DedupGroups) -> list[tuple[str, str, str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
 
 import orjson
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
     from typing import Any
-    from uuid import UUID
 
     from service.alerts.alert_record import AlertRecord
     from service.alerts.dedup import DedupGroups, DedupIdentity, KeyOfSource
@@ -33,18 +33,21 @@ if TYPE_CHECKING:
     from service.events.idempotency import IdempotencyKey
     from service.events.position import Position
 
+FIRST_ID = UUID(int=0)
+"""An id that every other follows."""
+
 
 class Lookup(NamedTuple):
     """What commands need to have read, and the alerts due at ``due_at``.
 
-    ``repeated`` asks for the unresolved alert that another one repeats, ``keys`` for all unresolved
-    alerts with a key, ``resolved`` for the last resolution, and the alert that it resolved; all of
-    any source of the group.
+    ``repeated`` asks for the unresolved alert that another one repeats, ``keys`` for the unresolved
+    alerts with a key whose ids follow another one, ``resolved`` for the last resolution, and the
+    alert that it resolved; all of any source of the group.
     """
 
     ids: Sequence[UUID] = ()
     repeated: Sequence[DedupIdentity] = ()
-    keys: Sequence[KeyOfSource] = ()
+    keys: Sequence[tuple[KeyOfSource, UUID]] = ()
     idempotency: Sequence[tuple[str, str]] = ()
     due_at: datetime | None = None
     resolved: Sequence[DedupIdentity] = ()
@@ -87,8 +90,8 @@ class UnitOfWork:
     repeats what. ``changed``, ``events``, ``new_answers``, ``new_resolutions`` and
     ``search_changes`` (the ``seq`` of alerts whose words or attributes changed) are to be written.
     ``start`` is the head of the log that was found. No event should be larger than
-    ``event_max_bytes``. ``is_partial``: not all of the alerts with the keys that were asked for were
-    read.
+    ``event_max_bytes``. ``keys_read_to``: of the alerts with the keys that were asked for, those up to
+    this id were read; None: all.
     """
 
     start: Position
@@ -102,7 +105,7 @@ class UnitOfWork:
     search_changes: set[int] = field(default_factory=set)
     groups: DedupGroups = NO_GROUPS
     event_max_bytes: int = EVENT_MAX_BYTES
-    is_partial: bool = False
+    keys_read_to: UUID | None = None
     _holders: dict[KeyOfSource, dict[str, UUID]] = field(init=False)
     """The ids of the unresolved alerts with a key, by audience."""
 

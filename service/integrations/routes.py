@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -227,9 +226,9 @@ async def _store(
                 else:
                     counts[_kind(outcome)] += 1
             some = [
-                replace(item, outcome=None, waiting=None)
+                item.following(outcome.read_to)
                 for item, outcome in zip(some, outcomes, strict=True)
-                if isinstance(item, ResolveByDedupKey) and isinstance(outcome, KeyResolved) and outcome.has_more
+                if isinstance(item, ResolveByDedupKey) and isinstance(outcome, KeyResolved) and outcome.read_to
             ]
     return dict(counts)
 

@@ -21,7 +21,7 @@ from service.alerts.commands import (
 from service.alerts.dedup import EVERYBODY, DedupGroups, DedupIdentity, KeyOfSource
 from service.alerts.lifecycle import SERVICE, Action
 from service.alerts.queue_items import DueProcessed, KeyResolved, Stored
-from service.alerts.unit_of_work import FirstAnswer, Lookup, NewAnswer, UnitOfWork
+from service.alerts.unit_of_work import FIRST_ID, FirstAnswer, Lookup, NewAnswer, UnitOfWork
 from service.auth.principal import Scope
 from service.database.ids import uuid7
 from service.errors import ActionConflict, IdempotencyMismatch, NotFound
@@ -251,7 +251,7 @@ def test_the_holder_of_a_key_is_resolved_and_its_key_is_free(status: str) -> Non
     alert = stored(dedup_key="k", status=status)
     unit = unit_of(alert)
     outcome = ResolveByDedupKey(BILLING, LATER, "default", "k").apply(unit)
-    assert outcome == KeyResolved(1, has_more=False)
+    assert outcome == KeyResolved(1)
     assert (unit.changed[alert.id].status, kinds(unit)) == ("resolved", ["resolved"])
     assert unit.holder(stored(dedup_key="k")) is None
     assert post().apply(unit).id != alert.id
@@ -261,10 +261,10 @@ def test_the_holder_of_a_key_is_resolved_and_its_key_is_free(status: str) -> Non
 def test_a_key_that_nobody_holds_resolves_nothing(topic: str) -> None:
     command = ResolveByDedupKey(BILLING, LATER, topic, "k")
     unit = unit_of(stored(dedup_key="k", status="resolved"), stored(dedup_key="l"))
-    assert command.apply(unit) == KeyResolved(0, has_more=False)
+    assert command.apply(unit) == KeyResolved(0)
     assert untouched(unit)
     key = KeyOfSource("billing", topic, "k")
-    assert command.lookup() == Lookup(keys=[key], resolved=[DedupIdentity(key, EVERYBODY)])
+    assert command.lookup() == Lookup(keys=[(key, FIRST_ID)], resolved=[DedupIdentity(key, EVERYBODY)])
 
 
 def test_an_alert_repeats_only_one_of_its_source_or_group_for_the_same_recipients() -> None:
@@ -297,26 +297,30 @@ def test_a_key_resolves_all_alerts_of_its_source_and_group_and_nobody_elses() ->
     ]
     unit = unit_of(*own, *others)
     command = ResolveByDedupKey(BILLING, LATER, "default", "k")
-    assert command.apply(unit) == KeyResolved(2, has_more=False)
+    assert command.apply(unit) == KeyResolved(2)
     assert set(unit.changed) == {alert.id for alert in own}
     assert {alert.status for alert in unit.changed.values()} == {"resolved"}
     unit.groups = DedupGroups({"payments": ["billing", "shop"]})
-    assert command.apply(unit) == KeyResolved(1, has_more=False)
+    assert command.apply(unit) == KeyResolved(1)
     assert unit.alerts[others[0].id].status == "resolved"
 
 
 @pytest.mark.parametrize("bound", [bearer("billing"), bearer("billing", Scope.ALERTS_WRITE, topics=("payments",))])
 def test_a_key_resolves_nothing_for_a_token_that_may_not(bound: Principal) -> None:
     unit = unit_of(stored(dedup_key="k", recipients=["ann"]))
-    assert ResolveByDedupKey(bound, LATER, "default", "k").apply(unit) == KeyResolved(0, has_more=False)
+    assert ResolveByDedupKey(bound, LATER, "default", "k").apply(unit) == KeyResolved(0)
     assert untouched(unit)
 
 
-def test_while_some_alerts_with_the_keys_were_not_read_a_key_is_asked_for_again() -> None:
+def test_while_some_alerts_with_the_keys_were_not_read_a_key_is_asked_for_again_with_those_that_follow() -> None:
     unit = unit_of(stored(dedup_key="l"))
-    unit.is_partial = True
-    assert ResolveByDedupKey(BILLING, LATER, "default", "l").apply(unit) == KeyResolved(1, has_more=True)
-    assert ResolveByDedupKey(BILLING, LATER, "default", "k").apply(unit) == KeyResolved(0, has_more=True)
+    unit.keys_read_to = uuid7()
+    later = uuid7()
+    assert ResolveByDedupKey(BILLING, LATER, "default", "l").apply(unit) == KeyResolved(1, unit.keys_read_to)
+    assert ResolveByDedupKey(BILLING, LATER, "default", "k").apply(unit) == KeyResolved(0, unit.keys_read_to)
+    command = ResolveByDedupKey(BILLING, LATER, "default", "k").following(later)
+    assert command.lookup().keys == [(KeyOfSource("billing", "default", "k"), later)]
+    assert command.apply(unit) == KeyResolved(0, later)
     assert {resolution.identity.key.key for resolution in unit.new_resolutions.values()} == {"l"}
 
 
@@ -415,8 +419,10 @@ def test_lookups_are_read_together() -> None:
     lookups = [
         Lookup(ids=[first], idempotency=[("ann", "key")]),
         Lookup(due_at=NOW),
-        Lookup(repeated=[IDENTITY], keys=[IDENTITY.key], due_at=LATER),
+        Lookup(repeated=[IDENTITY], keys=[(IDENTITY.key, FIRST_ID)], due_at=LATER),
         Lookup(ids=[second]),
     ]
-    assert Lookup.union(lookups) == Lookup([first, second], [IDENTITY], [IDENTITY.key], [("ann", "key")], LATER)
+    assert Lookup.union(lookups) == Lookup(
+        [first, second], [IDENTITY], [(IDENTITY.key, FIRST_ID)], [("ann", "key")], LATER
+    )
     assert Lookup.union([]) == Lookup([], [], [], [], None)

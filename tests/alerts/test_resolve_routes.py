@@ -6,8 +6,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import true
 
-from service.alerts import resolve_routes
+from service.alerts import resolve_routes, statements
 from service.client import AsyncClient, Client, Forbidden, UnprocessableRequest
 from service.settings import AlertSettings, Settings
 from tests.harness import READ, WRITE, Node, eventually, serving, token
@@ -112,6 +113,28 @@ def test_topics_that_a_token_does_not_cover_are_left_alone(lenient: Node, shop: 
     with lenient.rest("shop", WRITE, topics=["a"]) as narrow:
         assert narrow.post(RESOLVE, json={"dedup_key": key}).json() == {"resolved": 1}
     assert shop.post(RESOLVE, json={"dedup_key": key}).json() == {"resolved": 1}
+
+
+def test_as_many_alerts_as_a_transaction_reads_in_a_topic_that_a_token_does_not_cover_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, lenient: Node, shop: httpx2.Client, key: str
+) -> None:
+    monkeypatch.setattr(statements, "KEYS_MAX", 2)
+    for name in ("bob", "eve", "joe"):
+        post(shop, dedup_key=key, topic="b", recipients=[name])
+    with lenient.rest("shop", WRITE, topics=["a"]) as narrow:
+        assert narrow.post(RESOLVE, json={"dedup_key": key}).json() == {"resolved": 0}
+    assert shop.post(RESOLVE, json={"dedup_key": key}).json() == {"resolved": 3}
+
+
+def test_resolving_comes_to_an_end_although_alerts_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, lenient: Node, shop: httpx2.Client, key: str
+) -> None:
+    monkeypatch.setattr(statements, "KEYS_MAX", 2)
+    monkeypatch.setattr(resolve_routes, "any_topic", lambda *_: true())  # so that the commands resolve nothing
+    for name in ("bob", "eve", "joe"):
+        post(shop, dedup_key=key, topic="b", recipients=[name])
+    with lenient.rest("shop", WRITE, topics=["a"]) as narrow:
+        assert narrow.post(RESOLVE, json={"dedup_key": key}).json() == {"resolved": 0}
 
 
 def test_a_group_of_sources_resolves_what_any_of_it_posted(database_url: str) -> None:

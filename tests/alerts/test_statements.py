@@ -15,7 +15,7 @@ from service.alerts.ingest import accept
 from service.alerts.lifecycle import Action
 from service.alerts.queue_items import PendingAlert, Stored
 from service.alerts.statements import DUE_MAX, KEYS_MAX, load_unit_of_work, settle_attempt, write_unit_of_work
-from service.alerts.unit_of_work import FirstAnswer, Lookup, UnitOfWork
+from service.alerts.unit_of_work import FIRST_ID, FirstAnswer, Lookup, UnitOfWork
 from service.database.engine import Database, parse_url
 from service.database.ids import random_ids, uuid7
 from service.events.idempotency import IdempotencyKey
@@ -195,8 +195,8 @@ async def test_a_lookup_finds_holders_of_keys_and_due_alerts(connection: asyncpg
     assert await found(repeated) == {2}
     assert await found(repeated, shared) == {2, 9}
     assert await found(Lookup(repeated=[DedupIdentity(key, audience_of(["ann"]))])) == {8}
-    assert await found(Lookup(keys=[key])) == {2, 8}
-    assert await found(Lookup(keys=[key]), shared) == {2, 8, 9}
+    assert await found(Lookup(keys=[(key, FIRST_ID)])) == {2, 8}
+    assert await found(Lookup(keys=[(key, FIRST_ID)]), shared) == {2, 8, 9}
     assert await found(Lookup(ids=[old.id])) == {1, 2}  # who holds its key, in case it is to be reopened
     assert await found(Lookup(ids=[old.id]), shared) == {1, 2, 9}
     assert await found(Lookup(ids=[other.id, uuid7()])) == {3}
@@ -215,8 +215,13 @@ async def test_one_transaction_reads_a_bounded_number_of_alerts_with_a_key_and_s
     connection: asyncpg.Connection,
 ) -> None:
     alerts = [stored(seq=number, dedup_key="k", recipients=[f"{number}"]) for number in range(1, KEYS_MAX + 1)]
-    lookup = Lookup(keys=[KeyOfSource("billing", "default", "k")])
-    for some, is_partial in ((alerts[1:], False), (alerts[:1], True)):
+    ids = sorted(alert.id for alert in alerts)
+    key = KeyOfSource("billing", "default", "k")
+    for some, read_to in ((alerts[1:], None), (alerts[:1], ids[-1])):
         async with connection.transaction():
             await write_unit_of_work(connection, UnitOfWork(ORIGIN, changed={alert.id: alert for alert in some}))
-        assert (await load(connection, lookup)).is_partial is is_partial
+        assert (await load(connection, Lookup(keys=[(key, FIRST_ID)]))).keys_read_to == read_to
+    after = await load(connection, Lookup(keys=[(key, ids[-3])]))
+    assert (sorted(after.alerts), after.keys_read_to) == (ids[-2:], None)
+    both = await load(connection, Lookup(keys=[(key, FIRST_ID), (key, ids[-3])]))
+    assert (sorted(both.alerts), both.keys_read_to) == (ids, ids[-1])
