@@ -7,19 +7,21 @@ Then it waits until every node that serves, itself included, has confirmed that 
 read it (``auth/revocation_feed.py``), so it is in effect there, too, except on a commit under way.
 
 Whoever revokes may be revoked while the request waits, for a lock say. So the token is checked once
-more, against the table, under the lock of the revocations that is held to the commit: a revocation
+more, by its expiry and against the table, under the lock of the revocations that is held to the commit: a revocation
 of that token is committed either before, and found, or after, and answered later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sqlalchemy import text
 
+from service.auth.claims import token_expired
 from service.auth.revocation_feed import CURRENT_SECONDS, RevokedTokens
 from service.auth.revocations import revocations_of
 from service.auth.tokens import token_revoked
@@ -76,7 +78,7 @@ class Revoker:
         ``bearer`` is whose token requests it, and ``store`` takes the lock of the revocations.
 
         Raises:
-            TokenRevoked: that token was revoked meanwhile; nothing was stored.
+            TokenRevoked, TokenExpired: that token was revoked meanwhile, or has expired; nothing was stored.
             DatabaseUnavailable: nothing was stored.
             OutcomeUnknown: it may be stored. This node applies it all the same.
 
@@ -118,10 +120,11 @@ class Revoker:
 
 
 async def _require_still_valid(tx: AsyncConnection, bearer: Principal, *, but_not: int | None) -> None:
-    """Refuse a token that the table revokes, ``but_not`` by the revocation that was just stored.
+    """Refuse a token that has expired or that the table revokes, ``but_not`` by the revocation that was just stored.
 
     Raises:
-        TokenRevoked: it does.
+        TokenRevoked: the table revokes it.
+        TokenExpired: its ``exp`` has passed.
 
     """
     revoked = RevokedTokens()
@@ -130,3 +133,5 @@ async def _require_still_valid(tx: AsyncConnection, bearer: Principal, *, but_no
             revoked.add(revocation)
     if revoked.covers(bearer):
         raise token_revoked()
+    if bearer.expires_at <= time.time():
+        raise token_expired()

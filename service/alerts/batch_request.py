@@ -35,6 +35,7 @@ from service.errors import (
     OutcomeUnknown,
     Overloaded,
     RequestRefused,
+    TokenExpired,
     TokenRevoked,
 )
 from service.http.problems import problem_document, validation_refusal
@@ -59,6 +60,8 @@ FAULTS_MAX = ITEMS_MAX
 LINES_MAX = 10 * ITEMS_MAX
 """Of NDJSON, blank ones included."""
 
+_WITHDRAWN = (TokenRevoked, TokenExpired)
+"""What became of the token while the batch was stored."""
 _NO_LINES = (
     "NDJSON has one JSON object a line: curl keeps the line breaks of a file with --data-binary, and not with -d. For a"
     " JSON array use Content-Type: application/json."
@@ -208,7 +211,7 @@ async def store(
     defect = next((outcome for outcome in outcomes if isinstance(outcome, InternalError)), None)
     body = b'{"results":[%b]}' % b",".join(answers)
     is_replayed = all(outcome.replayed for outcome in outcomes if isinstance(outcome, Stored))
-    is_final = defect is None and not any(isinstance(outcome, TokenRevoked) for outcome in outcomes)
+    is_final = defect is None and not any(isinstance(outcome, _WITHDRAWN) for outcome in outcomes)
     of_every = _refusal_of_every(each, answers)
     return BatchResponse(body, refused, defect, of_every, is_replayed=is_replayed, is_final=is_final)
 
@@ -232,8 +235,8 @@ def _refusal_of_all(items: Sequence[QueueItem], outcomes: Sequence[Outcome]) -> 
     """Return what the whole batch is refused with, if it is to be sent again."""
     stored = [item for item, outcome in zip(items, outcomes, strict=True) if isinstance(outcome, Stored)]
     errors = [one for one in outcomes if isinstance(one, RequestRefused) and one.status >= InternalError.status]
-    if not stored and (revoked := next((one for one in outcomes if isinstance(one, TokenRevoked)), None)):
-        return revoked
+    if not stored and (withdrawn := next((one for one in outcomes if isinstance(one, _WITHDRAWN)), None)):
+        return withdrawn
     nothing_stored = len(errors) == len(outcomes)
     passes = any(error.status == Overloaded.status for error in errors)
     if not errors or not (nothing_stored or (passes and all(item.is_repeatable for item in stored))):

@@ -47,6 +47,7 @@ from service.alerts.event_size import alert_max_bytes, alert_too_large
 from service.alerts.queue_items import PendingAlert, Stored, Waiting
 from service.alerts.statements import load_unit_of_work, write_unit_of_work
 from service.alerts.unit_of_work import Lookup
+from service.auth.claims import token_expired
 from service.auth.tokens import token_revoked
 from service.database.failures import Failure, classify, retried, unavailable, was_rolled_back
 from service.database.ids import random_ids
@@ -306,10 +307,15 @@ class Committer:
         return connection
 
     def _still_valid(self, batch: Sequence[Item]) -> list[Item]:
-        """Refuse the items whose token was revoked, and return the others without an outcome."""
+        """Refuse the items whose token was revoked or has expired, and return the others without an outcome."""
+        now = time.time()
         for item in batch:
-            if item.bearer is not None and self._revocations.covers(item.bearer):
+            if item.bearer is None:
+                continue
+            if self._revocations.covers(item.bearer):
                 item.conclude(token_revoked())
+            elif item.bearer.expires_at <= now:
+                item.conclude(token_expired())
         return [item for item in batch if item.outcome is None]
 
     async def _conclude_failed(

@@ -81,7 +81,7 @@ class QueueItem:
     outcome: Outcome | None = None
     waiting: Waiting | None = None
     bearer: Principal | None = None
-    """Whose token asked for it: it is refused if that was revoked by the time of the commit."""
+    """Whose token asked for it: it is refused if that was revoked, or has expired, by the time of the commit."""
 
     @property
     def size(self) -> int:

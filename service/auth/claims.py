@@ -83,6 +83,11 @@ def _check_audience(claims: Mapping[str, Any], issuer: IssuerSettings) -> None:
             )
 
 
+def token_expired() -> TokenExpired:
+    """Return the refusal of a token whose ``exp`` has passed."""
+    return TokenExpired("The token has expired.")
+
+
 def _check_required(claims: Mapping[str, Any], issuer: IssuerSettings) -> None:
     for name, value in (issuer.required_claims or {}).items():
         found = _find(claims, name)
@@ -102,7 +107,7 @@ def _check_dates(claims: Mapping[str, Any], settings: AuthSettings) -> tuple[flo
     now, longest = time.time(), settings.jwt_max_lifetime_seconds
     expires_at = _numeric_date(claims, "exp")
     if expires_at <= now:
-        raise TokenExpired("The token has expired.")
+        raise token_expired()
     for name in ("iat", "nbf"):
         if name in claims and _numeric_date(claims, name) > now + settings.jwt_leeway_seconds:
             raise TokenInvalid(f"The token's {name} lies in the future.")

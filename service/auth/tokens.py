@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jwt
 from jwt.utils import base64url_decode, base64url_encode
 
-from service.auth.claims import principal_of
+from service.auth.claims import principal_of, token_expired
 from service.auth.jwks import UnknownKeyId
 from service.auth.keys import ALGORITHMS
 from service.auth.principal import Scope
@@ -146,6 +146,19 @@ class TokenVerifier:
         if not self._revocations.is_current:
             await self._revocations.ensure_current()
         self.check_not_revoked(principal)
+
+    async def require_valid(self, principal: Principal) -> None:
+        """Check a principal for what is written, a while after it was verified.
+
+        Raises:
+            DatabaseUnavailable: what was revoked lately cannot be read now.
+            TokenRevoked: the token was revoked.
+            TokenExpired: its ``exp`` has passed.
+
+        """
+        await self.verify_again(principal)
+        if principal.expires_at <= time.time():
+            raise token_expired()
 
     def check_not_revoked(self, principal: Principal) -> None:
         """Check again a principal that was verified earlier, with the revocations that are in memory.

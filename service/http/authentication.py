@@ -8,7 +8,8 @@ whose requests cost more, or nothing, names the ``largest`` cost and counts itse
 request is refused for which nothing at all is left.
 
 What is read takes time, and the token may be revoked meanwhile: no answer to a GET leaves before
-``StillValid`` has checked again. What is written is checked before its commit, by whoever commits.
+``StillValid`` has checked again. What is written is checked before its commit, by whoever commits,
+and then the token must not have expired either.
 """
 
 # No `from __future__ import annotations` here: FastAPI cannot resolve the text of an instance's

@@ -281,13 +281,13 @@ async def read_body(request: Request, *, max_bytes: int | None = None) -> bytes:
         RequestTooLarge, RequestTimeout: as ``read_json``.
         Overloaded: too many bytes of other bodies are held.
         MalformedRequest: its length cannot be read, or it ended early.
-        TokenRevoked: the token was revoked meanwhile.
+        TokenRevoked, TokenExpired: the token was revoked meanwhile, or has expired.
 
     """
     principal = verified_principal(request)
     body = await _read_bytes(request, principal.subject if principal is not None else "", max_bytes=max_bytes)
     if principal is not None:
-        await part(request, TokenVerifier).verify_again(principal)
+        await part(request, TokenVerifier).require_valid(principal)
     return body
 
 

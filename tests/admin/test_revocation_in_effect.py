@@ -21,7 +21,7 @@ from tests.admin.test_revocations import unique
 from tests.harness import PATIENCE, PLAIN, READ, WRITE, Node, eventually, serving, token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from service.stream.cursor_check import Start
 
@@ -147,28 +147,51 @@ async def test_a_commit_under_way_that_outlasts_the_wait_is_said_in_the_answer(n
     assert "unconfirmed" not in await revoke(nodes[1], jti=unique())
 
 
-@pytest.mark.parametrize(
-    ("path", "scope", "body"),
-    [
-        ("/v1/alerts", WRITE, {"title": "late"}),
-        ("/v1/alerts/batch", WRITE, [{"title": "late"}]),
-        ("/v1/integrations/alertmanager", WRITE, {"alerts": []}),
-        ("/v1/events/ack", READ, {"connection": str(uuid.uuid4()), "seq": 1}),
-        ("/v1/revocations", ADMIN, {"jti": "the-jti-of-an-admin"}),
-        ("/v1/recipients/alice/deactivate", ADMIN, {}),
-    ],
-)
+BODIES = [
+    ("/v1/alerts", WRITE, {"title": "late"}),
+    ("/v1/alerts/batch", WRITE, [{"title": "late"}]),
+    ("/v1/alerts/resolve", WRITE, {"dedup_key": "late"}),
+    ("/v1/integrations/alertmanager", WRITE, {"alerts": []}),
+    ("/v1/events/ack", READ, {"connection": str(uuid.uuid4()), "seq": 1}),
+    ("/v1/revocations", ADMIN, {"jti": "the-jti-of-an-admin"}),
+    ("/v1/recipients/alice/deactivate", ADMIN, {}),
+]
+
+
+@pytest.mark.parametrize(("path", "scope", "body"), BODIES)
 async def test_a_request_whose_body_arrives_after_the_revocation_is_refused(
     nodes: tuple[Node, Node], path: str, scope: str, body: Any
 ) -> None:
     jti = unique()
+    answer = await answer_to_late_body(
+        nodes[0], path, token("alice", scope, jti=jti), body, lambda: revoke(nodes[1], jti=jti)
+    )
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b'"token_revoked"' in answer
+
+
+@pytest.mark.parametrize(("path", "scope", "body"), BODIES)
+async def test_a_request_whose_body_arrives_after_its_token_has_expired_is_refused(
+    nodes: tuple[Node, Node], path: str, scope: str, body: Any
+) -> None:
+    # The wait is real: the node compares the token's time with its own clock.
+    bearer = token("alice", scope, ttl_seconds=0.5)
+    answer = await answer_to_late_body(nodes[0], path, bearer, body, lambda: asyncio.sleep(0.6))
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b'"token_expired"' in answer
+
+
+async def answer_to_late_body(
+    node: Node, path: str, bearer: str, body: Any, meanwhile: Callable[[], Awaitable[Any]]
+) -> bytes:
+    """Send a request, of its body the first byte and the others after ``meanwhile``, and return the answer."""
     content = json.dumps(body).encode()
-    address = urlsplit(nodes[0].base)
+    address = urlsplit(node.base)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = [
         f"POST {path} HTTP/1.1",
         f"Host: {address.netloc}",
-        f"Authorization: Bearer {token('alice', scope, jti=jti)}",
+        f"Authorization: Bearer {bearer}",
         "Content-Type: application/json",
         f"Content-Length: {len(content)}",
         "Connection: close",
@@ -176,12 +199,11 @@ async def test_a_request_whose_body_arrives_after_the_revocation_is_refused(
     writer.write("\r\n".join([*head, "", ""]).encode() + content[:1])
     await writer.drain()
     await asyncio.sleep(0.1)  # until the token was verified: nothing shows it from outside
-    await revoke(nodes[1], jti=jti)
+    await meanwhile()
     writer.write(content[1:])
     answer = await reader.read()
     writer.close()
-    assert answer.startswith(b"HTTP/1.1 401 ")
-    assert b'"token_revoked"' in answer
+    return answer
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from service.admin import revoker
 from service.admin.revoker import Revoked, Revoker
 from service.auth.principal import Principal
 from service.auth.revocations import Revocation
-from service.errors import DatabaseUnavailable, OutcomeUnknown
+from service.errors import DatabaseUnavailable, OutcomeUnknown, TokenExpired
 from tests.fixtures.revocations import unregistered_feed
 
 if TYPE_CHECKING:
@@ -126,3 +127,14 @@ async def test_it_does_not_wait_for_ever() -> None:
 
 async def test_where_postgres_goes_away_it_is_not_known_who_has_confirmed() -> None:
     assert (await revoke(FakeDatabase(None, None)))[0].unconfirmed is None
+
+
+async def test_a_token_that_has_expired_meanwhile_revokes_nothing() -> None:
+    feed = unregistered_feed(cast("Any", FakeDatabase()))
+
+    async def store(_tx: object) -> tuple[Revocation, bool]:
+        return BY_ID, True
+
+    with pytest.raises(TokenExpired):
+        await Revoker(cast("Any", FakeDatabase()), feed).revoke(store, bearer=replace(ROOT, expires_at=time.time()))
+    assert covered(feed) == [False, False]

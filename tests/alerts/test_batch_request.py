@@ -21,6 +21,7 @@ from service.errors import (
     OutcomeUnknown,
     RequestRefused,
     RequestTooLarge,
+    TokenExpired,
     TokenRevoked,
 )
 from service.http import problems
@@ -262,7 +263,12 @@ async def test_a_batch_of_which_nothing_is_right_is_answered() -> None:
 
 
 async def test_a_batch_is_answered_for_good_unless_one_of_its_alerts_may_be_stored_later() -> None:
-    for refusal, is_final in ((InternalError("defect"), False), (TokenRevoked("revoked"), False), (None, True)):
+    for refusal, is_final in (
+        (InternalError("defect"), False),
+        (TokenRevoked("revoked"), False),
+        (TokenExpired("late"), False),
+        (None, True),
+    ):
         outcomes: list[Outcome] = [Stored(uuid7(), 1, b"{}"), *([refusal] if refusal is not None else [])]
         items = [{"title": "a"}, {"title": "b"}, {"title": ""}]
         response = await batch_request.store(items, read, Committed(outcomes).store_all)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +16,14 @@ from service.alerts.ingest import accept, idempotency_key
 from service.alerts.queue_items import PendingAlert, Stored
 from service.database.engine import Database, parse_url
 from service.database.locks import TableLock
-from service.errors import DatabaseUnavailable, IdempotencyMismatch, InternalError, OutcomeUnknown, Overloaded
+from service.errors import (
+    DatabaseUnavailable,
+    IdempotencyMismatch,
+    InternalError,
+    OutcomeUnknown,
+    Overloaded,
+    TokenExpired,
+)
 from service.ledger.source_stats import SourceStats
 from service.settings import Settings, StorageSettings
 from tests.alerts.examples import BILLING, posted
@@ -443,3 +451,17 @@ async def test_overload_is_answered_503_with_a_time_to_come_back(database_url: s
             assert headers["content-type"] == "application/problem+json"
         assert [(await task)[0] for task in (first, *pending)] == [201, 201]
         assert len(await stored(node)) == 2
+
+
+async def test_what_a_token_asked_for_that_has_expired_meanwhile_is_refused(
+    committer: Callable[..., CommitterHarness],
+) -> None:
+    late = replace(BILLING, expires_at=time.time())
+    harness = committer()
+    for item in (
+        accept(posted(title="t"), late, datetime.now(UTC)),
+        accept(posted(title="t", dedup_key="k"), late, datetime.now(UTC)),
+    ):
+        with pytest.raises(TokenExpired):
+            await harness.committer.store(item)
+    assert harness.committed == []
