@@ -8,7 +8,9 @@ which is committed before the next:
    one. After a crash, the same batch finds those that are stored by their keys, and stores the rest.
 3. The answer is kept beside the key: a repetition is answered with it.
 
-A batch of which nothing was stored gives its key back. The keys are in the table of those of single
+A batch of which nothing was stored gives its key back, unless the same batch was sent meanwhile, with
+another token say, and may be stored: then, or after a crash, the key stays with that body. An answer
+is kept for as long from then on as a key of a client. The keys are in the table of those of single
 posts, with a character before them that no key of a client has.
 """
 
@@ -30,22 +32,33 @@ if TYPE_CHECKING:
 
 _SEPARATOR = "\x1f"
 
-# The update, of nothing, returns the row that is there.
+# The update, of nothing, returns the row that is there, and makes another version of it: so whoever inserted it, whose
+# `version` is not null, deletes it only if nobody else has claimed it since.
 _CLAIM = text(
     """
     INSERT INTO idempotency_keys (source, key, request_hash, created_at)
     VALUES (:source, :key, :hash, clock_timestamp())
     ON CONFLICT (source, key) DO UPDATE SET source = excluded.source
-    RETURNING request_hash = :hash AS is_same, answer::text AS answer
+        WHERE idempotency_keys.request_hash = excluded.request_hash
+    RETURNING answer::text AS answer, CASE WHEN xmax = 0 THEN xmin::text END AS version
     """
 )
 _KEEP = text(
     """
-    UPDATE idempotency_keys SET answer = CAST(:answer AS json)
-    WHERE source = :source AND key = :key AND answer IS NULL
+    UPDATE idempotency_keys SET answer = CAST(:answer AS json), created_at = clock_timestamp()
+    WHERE source = :source AND key = :key AND request_hash = :hash AND answer IS NULL
     """
 )
-_RELEASE = text("DELETE FROM idempotency_keys WHERE source = :source AND key = :key AND answer IS NULL")
+_RELEASE = text(
+    "DELETE FROM idempotency_keys WHERE source = :source AND key = :key AND answer IS NULL AND xmin::text = :version"
+)
+
+
+class Claim(NamedTuple):
+    """The claim of a key: the answer to the same batch, if there was one; ``version``: that of the first claim."""
+
+    answer: bytes | None
+    version: str | None
 
 
 class BatchKey(NamedTuple):
@@ -64,25 +77,26 @@ class BatchKey(NamedTuple):
         """Return the key of the alert of this number."""
         return IdempotencyKey(f"{_SEPARATOR}{self.key}{_SEPARATOR}{number}", self.body_hash.hex())
 
-    async def claim(self, database: Database) -> bytes | None:
-        """Claim the key, and return the answer to the batch that it was sent with before, if there was one.
+    async def claim(self, database: Database) -> Claim:
+        """Claim the key for the batch.
 
         Raises:
             IdempotencyMismatch: the key was first sent with another body.
 
         """
-        row = (await self._execute(database, _CLAIM, hash=self.body_hash)).one()
-        if not row.is_same:
+        row = (await self._execute(database, _CLAIM, hash=self.body_hash)).one_or_none()
+        if row is None:
             raise mismatch()
-        return row.answer.encode() if row.answer is not None else None
+        return Claim(row.answer.encode() if row.answer is not None else None, row.version)
 
     async def keep(self, database: Database, answer: bytes) -> None:
         """Keep the answer, JSON, unless the same batch was answered meanwhile."""
-        await self._execute(database, _KEEP, answer=answer.decode())
+        await self._execute(database, _KEEP, hash=self.body_hash, answer=answer.decode())
 
-    async def release(self, database: Database) -> None:
-        """Give the key back, unless there is an answer."""
-        await self._execute(database, _RELEASE)
+    async def release(self, database: Database, claim: Claim) -> None:
+        """Give the key back, unless somebody else has claimed it."""
+        if claim.version is not None:
+            await self._execute(database, _RELEASE, version=claim.version)
 
     async def _execute(self, database: Database, statement: TextClause, **parameters: Any) -> CursorResult[Any]:
         parameters |= {"source": self.source, "key": f"{_SEPARATOR}{self.key}"}

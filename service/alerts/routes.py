@@ -171,12 +171,13 @@ def _is_ndjson(request: Request) -> bool:
 async def _post_once(request: Request, key: BatchKey, items: Sequence[Any], read: Callable[..., QueueItem]) -> Response:
     """Store a batch with a key, or answer as it was answered before."""
     database = part(request, Database)
-    if (first := await key.claim(database)) is not None:
-        return Response(first, headers=_REPLAYED, media_type="application/json")
+    claim = await key.claim(database)
+    if claim.answer is not None:
+        return Response(claim.answer, headers=_REPLAYED, media_type="application/json")
     keys = map(key.of_item, range(len(items)))
     answer = await _store(request, items, lambda item: read(item, key=next(keys)))
     if answer.refusal is not None:
-        await key.release(database)
+        await key.release(database, claim)
     elif answer.is_final:
         await key.keep(database, answer.body)
     return batch_response(request, answer, _REPLAYED if answer.is_replayed else None)

@@ -11,7 +11,10 @@ import httpx2
 import pytest
 from sqlalchemy import make_url
 
+from service.alerts.batch_key import BatchKey
 from service.alerts.committer import BATCH_BYTES
+from service.database.engine import Database, parse_url
+from service.errors import IdempotencyMismatch
 from service.settings import LimitSettings, ServerSettings, Settings, StorageSettings
 from tests.harness import WRITE, eventually, serving, token
 
@@ -241,6 +244,24 @@ def test_a_batch_of_which_nothing_was_stored_gives_its_key_back(rest: httpx2.Cli
     assert rest.post(BATCH, json=[{"titel": "a"}], headers=key).status_code == 422
     assert rest.post(BATCH, content=b"[", headers=keyed(key=key["Idempotency-Key"])).status_code == 400
     assert [result["status"] for result in results(rest.post(BATCH, json=[{"title": "a"}], headers=key))] == [201]
+
+
+async def test_a_key_is_given_back_only_by_who_claimed_it_first_and_alone(lenient: Node) -> None:
+    database = Database(parse_url(lenient.database_url), StorageSettings())
+    try:
+        key, other = (BatchKey.of(uuid.uuid4().hex, "k", body) for body in (b"x", b"y"))
+        other = other._replace(source=key.source)
+        first, second = await key.claim(database), await key.claim(database)
+        for claim in (second, first):
+            await key.release(database, claim)
+            with pytest.raises(IdempotencyMismatch):
+                await other.claim(database)
+        await other.keep(database, b"[1]")
+        assert (await key.claim(database)).answer is None
+        await key.keep(database, b"[2]")
+        assert (await key.claim(database)).answer == b"[2]"
+    finally:
+        await database.close()
 
 
 @pytest.mark.parametrize("key", ["", "a\x1fb", "x" * 201])
