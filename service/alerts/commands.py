@@ -23,7 +23,7 @@ from service.alerts.queue_items import DueProcessed, KeyResolved, QueueItem, Sto
 from service.alerts.shown import summary
 from service.alerts.unit_of_work import FIRST_ID, Lookup
 from service.auth.authorization import Operation, authorize, may_read, refusal
-from service.errors import ActionConflict, RequestRefused
+from service.errors import ActionConflict, InvalidRequest, RequestRefused
 from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class PostAlert(Command):
         if (first := unit.first_answer(self.actor, self.key)) is not None:
             return first
         posted = self.alert
+        require_future(posted.expires_at, self.at)
         if (resolution := self._resolution_of_it(unit)) is not None:
             alert = self._store_late(unit, resolution)
         elif (holder := unit.holder(posted)) is not None:
@@ -282,6 +283,20 @@ class ProcessDue(Command):
             for transition in lifecycle.process_due(alert, self.at):
                 unit.record(transition, self.actor, self.at)
         return DueProcessed(len(due))
+
+
+def require_future(expires_at: datetime | None, at: datetime) -> None:
+    """Refuse an alert that has expired before it is stored.
+
+    With an idempotency key, it may be the repetition of one that had not, so that is looked up first.
+
+    Raises:
+        InvalidRequest: it expires at the time ``at``, or before.
+
+    """
+    if expires_at is not None and expires_at <= at:
+        detail = "must lie in the future"
+        raise InvalidRequest(f"/expires_at: {detail}.", errors=[{"pointer": "/expires_at", "detail": detail}])
 
 
 def apply_all(commands: Iterable[Command], unit: UnitOfWork) -> list[Outcome]:

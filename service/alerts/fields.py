@@ -134,12 +134,6 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("must be a time such as 2026-11-21T09:41:07Z (RFC 3339)") from None
 
 
-def _in_future(value: datetime) -> datetime:
-    if value <= datetime.now(UTC):
-        raise ValueError("must lie in the future")
-    return value
-
-
 def _url(value: str) -> str:
     if _URL.fullmatch(value) is None:
         raise ValueError("must be an address that begins with http:// or https:// and has no blanks")
@@ -247,8 +241,6 @@ WHOLE = BeforeValidator(_whole)
 """Stands after the bounds of a whole number, which the schema would not show otherwise."""
 
 Time = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc), documented(maxLength=TIME_MAX)]
-
-FutureTime = Annotated[Time, AfterValidator(_in_future)]
 
 Attributes = Annotated[
     dict[str, Any],

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.alerts.alert_record import WIRE_FIELDS, AlertRecord, encode
-from service.alerts.commands import PostAlert
+from service.alerts.commands import PostAlert, require_future
 from service.alerts.dedup import audience_of
 from service.alerts.event_size import alert_max_bytes
 from service.alerts.queue_items import PendingAlert
@@ -38,13 +38,16 @@ def accept(
 
     Raises:
         RequestRefused: the token may not post it: its topic is reserved, or the token does not cover
-            it.
+            it. Or it has expired, and has no key.
 
     """
     source = principal.subject
     authorize(principal, Operation.POST, AlertFacts(alert.topic, source, alert.recipients))
+    if key is None:
+        require_future(alert.expires_at, at)
     fields = _fields_of(alert, source, at)
-    if alert.dedup_key is None and alert.escalate_after is None:
+    may_be_late = alert.expires_at is not None and alert.expires_at <= at
+    if alert.dedup_key is None and alert.escalate_after is None and not may_be_late:
         return PendingAlert(fields["id"], source, at, alert, encode(fields), key, bearer=principal)
     if (seconds := alert.escalate_after) is not None:
         fields["escalate_at"] = at + timedelta(seconds=seconds)

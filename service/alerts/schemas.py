@@ -19,11 +19,11 @@ from service.alerts.fields import (
     WHOLE,
     Attributes,
     CommentBody,
-    FutureTime,
     Key,
     Name,
     Recipients,
     Text,
+    Time,
     Title,
     Topic,
     Url,
@@ -82,7 +82,7 @@ class AlertIn(BaseModel):
             " group, this one repeats it: it is counted there, and replaces its title, body, attributes and links"
         ),
     )
-    expires_at: FutureTime | None = Field(None, description="when the alert expires; in the future")
+    expires_at: Time | None = Field(None, description="when the alert expires; in the future")
     escalate_after: Annotated[int, Field(ge=1, le=ESCALATE_MAX), WHOLE] | None = Field(
         None, description="seconds without an acknowledgement until the alert is sent to all who may see its topic"
     )

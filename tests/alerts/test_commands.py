@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 import pytest
@@ -314,8 +315,7 @@ def test_a_key_resolves_nothing_for_a_token_that_may_not(bound: Principal) -> No
 
 def test_while_some_alerts_with_the_keys_were_not_read_a_key_is_asked_for_again_with_those_that_follow() -> None:
     unit = unit_of(stored(dedup_key="l"))
-    unit.keys_read_to = uuid7()
-    later = uuid7()
+    unit.keys_read_to, later = UUID(int=1), UUID(int=2)
     assert ResolveByDedupKey(BILLING, LATER, "default", "l").apply(unit) == KeyResolved(1, unit.keys_read_to)
     assert ResolveByDedupKey(BILLING, LATER, "default", "k").apply(unit) == KeyResolved(0, unit.keys_read_to)
     command = ResolveByDedupKey(BILLING, LATER, "default", "k").following(later)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.alerts import routes
 from service.database.engine import Database, parse_url
 from service.database.locks import TableLock
 from service.ledger.flusher import LedgerFlusher
@@ -21,6 +22,7 @@ from tests.harness import eventually, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import tzinfo
 
     import httpx2
 
@@ -221,6 +223,32 @@ def test_a_retry_gets_the_first_answer_byte_for_byte(rest: httpx2.Client) -> Non
         assert again.headers["location"] == first.headers["location"]
         assert again.headers["idempotency-replayed"] == "true"
     assert rest.post("/v1/alerts", json=ALERT).content != first.content
+
+
+def test_a_retry_gets_the_first_answer_although_the_alert_has_expired_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, rest: httpx2.Client
+) -> None:
+    key, until = uuid.uuid4().hex, datetime.now(UTC) + timedelta(hours=1)
+    alert = {"title": "brief", "expires_at": until.isoformat()}
+    batch = [{**alert, "idempotency_key": f"{key}0"}, {"title": "other", "idempotency_key": f"{key}1"}]
+    first = rest.post("/v1/alerts", json=alert, headers={"Idempotency-Key": key})
+    stored = rest.post("/v1/alerts/batch", json=batch)
+    assert (first.status_code, stored.status_code) == (201, 200)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(hours=2)
+
+    monkeypatch.setattr(routes, "datetime", Later)
+    again = rest.post("/v1/alerts", json=alert, headers={"Idempotency-Key": key})
+    assert (again.status_code, again.content) == (201, first.content)
+    repeated = rest.post("/v1/alerts/batch", json=batch)
+    assert repeated.json()["results"] == [one | {"replayed": True} for one in stored.json()["results"]]
+    for headers in ({}, {"Idempotency-Key": key + "new"}):
+        refused = rest.post("/v1/alerts", json=alert, headers=headers)
+        assert refused.status_code == 422
+        assert refused.json()["errors"] == [{"pointer": "/expires_at", "detail": "must lie in the future"}]
 
 
 def test_a_key_that_comes_back_with_another_alert_is_refused(rest: httpx2.Client) -> None:
