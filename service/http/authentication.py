@@ -44,13 +44,14 @@ _REFUSALS = 400
 class Bearer(HTTPBearer):
     """A dependency that yields the principal of a request, or refuses the request."""
 
-    def __init__(self, *scopes: Scope, limit: RestLimit, largest: int | None = None) -> None:
+    def __init__(self, *scopes: Scope, limit: RestLimit, largest: int | None = None, of_senders: bool = False) -> None:
         super().__init__(
             scheme_name="bearer", bearerFormat="JWT", description="A token with the scope of the operation."
         )
         self.scopes = scopes
         self.limit = limit
         self.largest = largest
+        self.of_senders = of_senders
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base returns the raw header
         """Return the principal of ``request``."""
@@ -70,7 +71,8 @@ class Bearer(HTTPBearer):
         if not any(map(principal.may, self.scopes)):
             raise scope_missing(principal, self.scopes)
         if request.scope["query_string"]:
-            require_known_parameters(request.query_params, parameters_of(request.scope.get("route")))
+            parameters = parameters_of(request.scope.get("route"))
+            require_known_parameters(request.query_params, parameters, of_senders=self.of_senders)
         return principal
 
 

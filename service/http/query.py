@@ -56,15 +56,22 @@ class QueryParameters(NamedTuple):
     repeatable: frozenset[str] = frozenset()
 
 
-def require_known_parameters(query: QueryParams, parameters: QueryParameters) -> None:
+def require_known_parameters(query: QueryParams, parameters: QueryParameters, *, of_senders: bool = False) -> None:
     """Refuse a query with a parameter that does not exist, or that is repeated and takes one value.
+
+    ``of_senders``: names that begin with two underscores are passed over. Some senders of webhooks add
+    such a parameter to the address that they are given (Eventarc: ``__GCP_CloudEventsMode``).
 
     Raises:
         InvalidRequest: it has one. The refusal names it, and those that exist.
 
     """
     counts = Counter(name for name, _ in query.multi_items())
-    faults = {name: _unknown(name, parameters.names) for name in counts if name not in parameters.names}
+    faults = {
+        name: _unknown(name, parameters.names)
+        for name in counts
+        if name not in parameters.names and not (of_senders and name.startswith("__"))
+    }
     faults |= {
         name: "this takes one value"
         for name in parameters.names

@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 ALERTS_AT_ONCE = 100
 _OUTCOMES = ("stored", "repeated", "resolved", "refused")
 """What may become of an alert of Alertmanager."""
-_writer = Bearer(Scope.ALERTS_WRITE, limit="write")
-_batch_writer = Bearer(Scope.ALERTS_WRITE, limit="write", largest=batch_request.ITEMS_MAX)
+_writer = Bearer(Scope.ALERTS_WRITE, limit="write", of_senders=True)
+_batch_writer = Bearer(Scope.ALERTS_WRITE, limit="write", largest=batch_request.ITEMS_MAX, of_senders=True)
 
 
 def _room(request: Request, principal: Principal) -> RoomForAlert:

@@ -69,6 +69,15 @@ async def test_an_event_of_the_sdk_is_an_alert(lenient: Node) -> None:
         assert len(await lenient.sql("SELECT FROM alerts WHERE attributes @> $1", held)) == 1
 
 
+async def test_a_query_that_a_broker_adds_is_ignored_and_another_one_refused(lenient: Node) -> None:
+    async with lenient.http() as client:
+        for query, status in (("__GCP_CloudEventsMode=CE_PUBSUB_BINDING", 201), ("_topic=a", 422), ("topic=a", 422)):
+            answer = await client.post(
+                f"{PATH}?{query}", json=wire(), headers={"Content-Type": "application/cloudevents+json"}
+            )
+            assert answer.status_code == status, answer.text
+
+
 async def test_text_of_the_sdk_is_the_body(lenient: Node) -> None:
     text = to_binary_event(event("Acquirer X times out.", datacontenttype="text/plain"))
     assert (await post(lenient, text.headers, text.body))["body"] == "Acquirer X times out."
