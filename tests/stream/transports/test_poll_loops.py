@@ -128,11 +128,11 @@ async def test_an_answer_that_is_lost_on_the_way_comes_again(
     """The ledger has the answer already, or not; that it was lost is not written yet."""
     lost, answer_lost = threading.Event(), PollSession.answer_lost
 
-    def noted(self: PollSession, poll: Poll) -> None:
+    def observed(self: PollSession, poll: Poll) -> None:
         answer_lost(self, poll)
         lost.set()
 
-    monkeypatch.setattr(PollSession, "answer_lost", noted)
+    monkeypatch.setattr(PollSession, "answer_lost", observed)
     async with shared.http(subject, READ) as client:
         assert await titles_of(client) == []
         titles = await post(shared, "a", "b")
