@@ -18,6 +18,7 @@ from service.auth.principal import Principal
 from service.auth.revocations import Revocation
 from service.errors import DatabaseUnavailable, OutcomeUnknown, TokenExpired
 from tests.fixtures.revocations import unregistered_feed
+from tests.harness import HOUR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 NOW = datetime.now(UTC)
 BY_ID = Revocation(1, "stolen", None, None, None, None, None, "root", NOW, NOW + timedelta(days=1))
 OF_ALICE = replace(BY_ID, jti=None, subject="alice", issued_before=NOW)
-ALICE = Principal("alice", frozenset(), ("*",), NOW.timestamp() + 60, "stolen", NOW.timestamp() - 60)
+ALICE = Principal("alice", frozenset(), ("*",), NOW.timestamp() + HOUR, "stolen", NOW.timestamp() - 60)
 FRESH = replace(ALICE, jti=None, issued_at=NOW.timestamp() + 1)
 ROOT = replace(ALICE, subject="root", jti=None)
 NODE = UUID(int=1)

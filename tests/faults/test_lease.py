@@ -138,21 +138,21 @@ async def test_handshakes_of_a_node_that_froze_do_not_keep_an_admin_from_the_oth
     start: Callable[..., Process], database_url: str
 ) -> None:
     node = start(**UNLIMITED, TOCSIN_DATABASE_TIMEOUT_SECONDS="60")
-    await (await node.live("alice")).close()
-    # The ledger writes alice's row too, in a transaction that would stay open.
-    await eventually(lambda: node.sql("SELECT FROM connections WHERE closed_at IS NOT NULL"))
     other = await asyncpg.connect(database_url)
     async with AsyncExitStack() as stack:
         async with other.transaction():
-            await other.execute("SELECT FROM recipients WHERE id = 'alice' FOR UPDATE")
+            await other.execute(
+                "INSERT INTO recipients (id, topics, first_seen_at, last_seen_at) VALUES ('alice', '{*}', now(), now())"
+            )
             for _ in range(3):
                 await stack.enter_async_context(await node.stream("alice"))
-            query = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%recipients%'"
+            query = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'begin_resume_point'"
             await eventually(lambda: three_wait(node, query))
             node.process.send_signal(signal.SIGSTOP)
         try:
             async with asyncio.timeout(PATIENCE):
                 await other.execute("UPDATE recipients SET last_seen_at = last_seen_at WHERE id = 'alice'")
+                await other.execute("UPDATE resume_points SET used_at = used_at WHERE recipient = 'alice'")
         finally:
             node.process.send_signal(signal.SIGCONT)
     await other.close()
