@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+QUICK = ("python", "curl")
+"""These are run by ``make test``, which would take a minute more with all; the others are in the long tier."""
 COMPILED = ("go", "java", "rust")
 SHELLS = ("curl", "tocsin")
 BY_CLIENT = (*SHELLS, "python", "page")
@@ -46,7 +48,7 @@ FAULTS: list[Fault | bytes] = [
 def every(loop: str) -> pytest.MarkDecorator:
     """Parametrize a test by the programs that have this loop."""
     slow = [pytest.mark.long, pytest.mark.timeout(900)]
-    names = [pytest.param(name, marks=slow if name in COMPILED else ()) for name in LOOPS if loop in snippets(name)]
+    names = [pytest.param(name, marks=() if name in QUICK else slow) for name in LOOPS if loop in snippets(name)]
     return pytest.mark.parametrize("name", names)
 
 
