@@ -67,7 +67,7 @@ public class Program {
         for (EventKind kind = null; kind != EventKind.ALERT_RESOLVED; ) {
             String from = after;
             UUID on = connection;
-            PollOut answer = retried(() -> stream.getEvents(from, TOPIC, null, new BigDecimal(20), on, null));
+            PollOut answer = retried(() -> stream.getEvents(from, List.of(TOPIC), null, null, new BigDecimal(20), on, null));
             for (EventOut event : answer.getEvents()) {
                 System.out.println("event " + event.getSeq() + " " + event.getKind() + " " + event.getAlert().getTitle());
                 kind = event.getKind();

@@ -86,7 +86,7 @@ def main() -> None:
 
     after, connection, kind = "0", UNSET, None
     while kind is not EventKind.ALERT_RESOLVED:
-        options = {"after": after, "topic": TOPIC, "wait": 20.0, "connection": connection}
+        options = {"after": after, "topic": [TOPIC], "wait": 20.0, "connection": connection}
         answer = retried(partial(get_events.sync, client=client, **options))
         for event in answer.events:
             kind = event.kind

@@ -77,7 +77,7 @@ func main() {
 	problem := refused.ApplicationproblemJSON422
 	fmt.Println("refused", problem.Status, problem.Code, problem.Code == tocsin.InvalidRequest)
 
-	poll := tocsin.GetEventsParams{After: set("0"), Topics: set(topic), Wait: set(float32(20))}
+	poll := tocsin.GetEventsParams{After: set("0"), Topic: &[]string{topic}, Wait: set(float32(20))}
 	for kind := tocsin.EventKind(""); kind != tocsin.AlertResolved; {
 		answer := retried(func() (*tocsin.GetEventsResponse, error) { return client.GetEventsWithResponse(ctx, &poll) })
 		for _, event := range answer.JSON200.Events {

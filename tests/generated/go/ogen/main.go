@@ -79,7 +79,7 @@ func main() {
 	problem := tocsin.Problem(*expected[*tocsin.PostAlertUnprocessableEntity](refused, err))
 	fmt.Println("refused", problem.Status, problem.Code, problem.Code == tocsin.ProblemCodeInvalidRequest)
 
-	poll := tocsin.GetEventsParams{After: text("0"), Topics: in, Wait: tocsin.NewOptFloat64(20)}
+	poll := tocsin.GetEventsParams{After: text("0"), Topic: []string{topic}, Wait: tocsin.NewOptFloat64(20)}
 	for kind := tocsin.EventKind(""); kind != tocsin.EventKindAlertResolved; {
 		answer := retried(func() (tocsin.GetEventsRes, error) { return client.GetEvents(ctx, poll) })
 		polled := expected[*tocsin.PollOut](answer, nil)

@@ -12,6 +12,10 @@ use openapi::models::{problem::Code, AlertIn, BatchItem, EventKind, Problem, Sev
 
 const TOPIC: &str = "jobs.backup";
 
+fn topics() -> Option<Vec<String>> {
+    Some(vec![TOPIC.to_owned()])
+}
+
 /// Calls until an answer arrives: the connection may break, and a request has its key.
 async fn retried<T, E: Debug, F: Future<Output = Result<T, Error<E>>>>(call: impl Fn() -> F) -> Result<T, Error<E>> {
     for _ in 0..5 {
@@ -60,10 +64,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut cursor = None;
     loop {
-        let topics = Some(vec![TOPIC.to_owned()]);
         let after = cursor.as_deref();
         let page =
-            get_alerts(&tocsin, topics, None, None, None, None, None, None, None, None, None, None, after, Some(2))
+            get_alerts(&tocsin, topics(), None, None, None, None, None, None, None, None, None, None, after, Some(2))
                 .await?;
         for alert in page.alerts {
             println!("listed {}", alert.title);
@@ -92,7 +95,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut after, mut connection, mut kind) = ("0".to_owned(), None, None);
     while kind != Some(EventKind::AlertResolved) {
         let on = connection.as_deref();
-        let answer = retried(|| get_events(&tocsin, Some(&after), Some(TOPIC), None, Some(20.0), on, None)).await?;
+        let answer = retried(|| get_events(&tocsin, Some(&after), topics(), None, None, Some(20.0), on, None)).await?;
         for event in answer.events {
             println!("event {} {} {}", event.seq, event.kind, event.alert.title);
             kind = Some(event.kind);
