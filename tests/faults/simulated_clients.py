@@ -280,6 +280,8 @@ class LongPollClient(SimulatedClient):
     """A client of the long poll."""
 
     transport = "longpoll"
+    polled: tuple[ObservedConnection, int] | None = None
+    """The connection and the cursor of the last answer, if that went to a poll without a cursor."""
 
     async def connect_once(self, slot: NodeSlot) -> None:
         """Poll several times over one connection to the node."""
@@ -311,6 +313,9 @@ class LongPollClient(SimulatedClient):
         asked = [fresh] if current is None else [fresh, current]
         query = {"wait": self.random.choice((0, 0.3, 1)), **self.query(after)}
         ack: Ack | None = None
+        if after is None and self.polled is not None:  # to poll so again acknowledges the last answer
+            answered, seq = self.polled
+            answered.acks.append(Ack(seq))
         if current is not None:
             query["connection"] = current.id
             ack = Ack(after)
@@ -332,6 +337,7 @@ class LongPollClient(SimulatedClient):
         for frame in document["events"]:
             fresh.seqs.append(frame["seq"])
         position = int(document["next"].partition("-")[0])
+        self.polled = (fresh, position) if after is None else None
         if document["caught_up"]:
             self.reached(position)
         fresh.ended = "left between polls"

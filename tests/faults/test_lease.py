@@ -49,6 +49,7 @@ async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_c
         both_written = "SELECT FROM connections WHERE node_id = $1 HAVING count(*) = 2"
         await eventually(lambda: node.sql(both_written, current["id"]))
         frozen.process.send_signal(signal.SIGSTOP)
+        [head] = (await node.sql("SELECT max(seq) FROM events"))[0]
         stored = len(load.stored)
         try:
             await eventually(lambda: len(load.stored) > stored + 100)
@@ -60,7 +61,6 @@ async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_c
                 4 * PATIENCE,
             )
             await eventually(lambda: all_closed(node, lost[0]["id"]))
-            received = [list(admin.sessions[0].seqs) for admin in on_frozen]
         finally:
             frozen.process.send_signal(signal.SIGCONT)
         await posting
@@ -71,8 +71,9 @@ async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_c
         assert admin.seqs == await admin.expected()
     for admin in on_frozen:
         assert (admin.sessions[0].code, admin.sessions[0].reason) == (1012, "shutting_down")
-    # A node without its lease sends no event: nobody could say that it did.
-    assert [admin.sessions[0].seqs for admin in on_frozen] == received
+    # A node without its lease sends no event, because nobody could say that it did; it may have frozen amid a pass.
+    assert load.count > head + 100
+    assert max(seq for admin in on_frozen for seq in admin.sessions[0].seqs) <= head
     assert len(elsewhere.sessions) == 1
     await assert_ledger_within((*on_frozen, elsewhere))
     closed = await node.sql(
