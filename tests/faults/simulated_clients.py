@@ -281,7 +281,12 @@ class LongPollClient(SimulatedClient):
 
     transport = "longpoll"
     polled: tuple[ObservedConnection, int] | None = None
-    """The connection and the cursor of the last answer, if that went to a poll without a cursor."""
+    """The connection and the cursor of the last answer to a poll without a cursor."""
+
+    def cursor(self) -> int | str | None:
+        """Choose where to start from: without a cursor only if no other client of the recipient polls so, too."""
+        chosen = super().cursor()
+        return 0 if chosen is None and not self.resuming else chosen
 
     async def connect_once(self, slot: NodeSlot) -> None:
         """Poll several times over one connection to the node."""
@@ -313,7 +318,7 @@ class LongPollClient(SimulatedClient):
         asked = [fresh] if current is None else [fresh, current]
         query = {"wait": self.random.choice((0, 0.3, 1)), **self.query(after)}
         ack: Ack | None = None
-        if after is None and self.polled is not None:  # to poll so again acknowledges the last answer
+        if after is None and self.polled is not None:  # to poll so again acknowledges it
             answered, seq = self.polled
             answered.acks.append(Ack(seq))
         if current is not None:
@@ -337,7 +342,8 @@ class LongPollClient(SimulatedClient):
         for frame in document["events"]:
             fresh.seqs.append(frame["seq"])
         position = int(document["next"].partition("-")[0])
-        self.polled = (fresh, position) if after is None else None
+        if after is None:
+            self.polled = fresh, position
         if document["caught_up"]:
             self.reached(position)
         fresh.ended = "left between polls"
