@@ -71,6 +71,10 @@ class FlakyProxy:
 
     async def _stop(self) -> None:
         assert self._server is not None
+        for listener in self._server.sockets:
+            self._loop.remove_reader(listener.fileno())
+        for _ in range(10):  # a server that is closed cannot make a connection of what it has just accepted
+            await asyncio.sleep(0)
         self._server.close()
         for task in self._tasks:
             task.cancel()
