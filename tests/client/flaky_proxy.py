@@ -10,6 +10,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tests.fixtures.tcp_proxy import stop_accepting
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -71,11 +73,7 @@ class FlakyProxy:
 
     async def _stop(self) -> None:
         assert self._server is not None
-        for listener in self._server.sockets:
-            self._loop.remove_reader(listener.fileno())
-        for _ in range(10):  # a server that is closed cannot make a connection of what it has just accepted
-            await asyncio.sleep(0)
-        self._server.close()
+        await stop_accepting(self._server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
