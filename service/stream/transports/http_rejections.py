@@ -15,7 +15,7 @@ from service.http.problems import refusal_of
 from service.stream.admission import Admission, ClientInfo
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PATH = "/v1/events"
 _CONNECTED = "is_connected"
@@ -30,15 +30,25 @@ class HttpRejections:
         self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, and record it if it was a handshake and was refused."""
-        await self._app(scope, receive, send)
-        if scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "GET" and not is_head(scope):
-            code = refusal_of(scope)
-            request = Request(scope)
-            if code is not None and not getattr(request.state, _CONNECTED, False):
-                principal = verified_principal(request)
-                subject = principal.subject if principal is not None else None
-                self._admission.record_rejection(code, PATH, ClientInfo.of_request(request), subject)
+        """Serve a request, and record it before it is answered if it was a handshake and is refused."""
+        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "GET" or is_head(scope):
+            await self._app(scope, receive, send)
+            return
+
+        async def record_and_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._record(scope)
+            await send(message)
+
+        await self._app(scope, receive, record_and_send)
+
+    def _record(self, scope: Scope) -> None:
+        code = refusal_of(scope)
+        request = Request(scope)
+        if code is not None and not getattr(request.state, _CONNECTED, False):
+            principal = verified_principal(request)
+            subject = principal.subject if principal is not None else None
+            self._admission.record_rejection(code, PATH, ClientInfo.of_request(request), subject)
 
 
 def set_connected(request: Request, *, is_connected: bool) -> None:
