@@ -123,9 +123,8 @@ def refusal_of_faults(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
     faults = [
         {
             "pointer": shortened("".join(f"/{escaped(part)}" for part in error["loc"])),
-            "detail": shortened(
-                str(error["msg"]).removeprefix("Value error, ")
-            ),  # pydantic marks those of validators so
+            # pydantic marks those of validators so
+            "detail": shortened(str(error["msg"]).removeprefix("Value error, ")),
         }
         for error in errors[:FAULTS_MAX]
     ]

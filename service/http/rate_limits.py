@@ -43,6 +43,10 @@ _COUNTED: dict[RestLimit, str] = {
 """What each limit counts, in words."""
 
 
+def _whole_seconds(wait: float) -> int:
+    return max(1, math.ceil(wait))
+
+
 class _Buckets:
     """The buckets of limits that hold at the same time: a cost is taken from each, or from none."""
 
@@ -87,12 +91,12 @@ class _Buckets:
 
     def retry_after(self, key: str, cost: int) -> int:
         """Return in how many seconds to come back with a cost that could not be taken."""
-        return max(1, math.ceil(self.longest_wait(key, cost)[0]))
+        return _whole_seconds(self.longest_wait(key, cost)[0])
 
     def refusal(self, key: str, counted: str, cost: int, asked: str) -> RateLimited:
         """Return the refusal of a cost that could not be taken; ``counted``: what the limit counts, in words."""
         wait, item = self.longest_wait(key, cost)
-        seconds = self.retry_after(key, cost)
+        seconds = _whole_seconds(wait)
         remaining = self.remaining(item, key)
         return RateLimited(
             f"The limit is {item.amount} {counted} in {item.get_expiry()} s; {remaining} are left, and {asked}."
