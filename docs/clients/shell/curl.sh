@@ -56,20 +56,19 @@ post_all() {
 
 # --8<-- [start:follow]
 # Calls handle with the events of a topic. The cursor of the last that was handled is in a file, so that no event is
-# handled twice, unless the program is killed between the work and the line that keeps its cursor.
+# handled twice, unless the program is killed between the work and the line that keeps its cursor. Without the file it
+# begins with the oldest event: a poll without a cursor would confirm the answer before it, handled or not.
 follow() { # CONSUMER TOPIC
-  local attempt=0 after='' connection='' reason='' cursor seq kind seconds title
+  local attempt=0 after=0 connection='' reason='' cursor seq kind seconds title
   if [[ -s $1.cursor ]]; then after=$(<"$1.cursor"); fi
   while [[ $reason != kicked ]]; do
-    request "$TOCSIN_URL/v1/events" -G -d wait=25 -d "consumer=$1" --data-urlencode "topic=$2" \
-      ${after:+-d "after=$after"} ${connection:+-d "connection=$connection"}
+    request "$TOCSIN_URL/v1/events" -G -d wait=25 -d "consumer=$1" --data-urlencode "topic=$2" -d "after=$after" \
+      ${connection:+-d "connection=$connection"}
     case $status in
       200) attempt=0 ;;
       000 | 401 | 429 | 5*) back_off $((attempt++)); continue ;;
       *) echo "refused $status $(jq -r .code "$answer")" >&2; exit 1 ;;
     esac
-    # Where it began: a poll without a cursor confirms the answer before it, handled or not.
-    [[ -s $1.cursor ]] || jq -r .welcome.cursor "$answer" >"$1.cursor"
     jq -c '.gap, .reset | select(.)' "$answer" | sed 's/^/load the list of alerts: /' >&2
     while IFS=$'\t' read -r cursor seq kind seconds title; do
       handle "$seq" "$kind" "$seconds" "$title" </dev/null
