@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
 import shutil
 import tempfile
 import uuid
@@ -36,12 +38,21 @@ pytest_plugins = [
 
 TEMPLATE = "tocsin_template"
 
+
+class StandardOutput(io.StringIO):
+    """Writes to the descriptor, because nodes log in threads of theirs while pytest exchanges ``sys.stdout``."""
+
+    def write(self, text: str) -> int:
+        return os.write(1, text.encode())
+
+
 # A traceback with the locals of each frame, structlog's default, takes five seconds.
 structlog.configure(
     processors=[
         *structlog.get_config()["processors"][:-1],
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-    ]
+    ],
+    logger_factory=structlog.WriteLoggerFactory(StandardOutput()),
 )
 
 

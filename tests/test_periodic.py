@@ -191,12 +191,12 @@ async def test_each_expected_error_is_reported_to_who_asks() -> None:
 
 
 async def test_only_the_first_failure_of_a_row_is_logged_and_the_success_after_it(
-    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     work = Work(*[DatabaseUnavailable("away")] * 3, None, DatabaseUnavailable("gone"))
     async with running(PeriodicTask("housekeeping", work, 0)):
         await work.has_run(7)
-    output = capsys.readouterr().out + caplog.text
+    output = capfd.readouterr().out + caplog.text
     assert output.count("is tried again") == 2
     assert output.count("works again") == 2
 

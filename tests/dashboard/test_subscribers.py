@@ -156,7 +156,7 @@ async def test_sampling_starts_with_the_first_subscriber_and_stops_with_the_last
 
 
 async def test_a_sampler_that_fails_ends_all_subscribers_who_may_come_back(
-    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     alice = await subscribe(dashboard)
     await alice.has(2)
@@ -165,7 +165,7 @@ async def test_a_sampler_that_fails_ends_all_subscribers_who_may_come_back(
         while alice.closed is None:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
     assert alice.closed is CloseReason.INTERNAL_ERROR
-    assert "a defect" in capsys.readouterr().out
+    assert "a defect" in capfd.readouterr().out
     monkeypatch.setattr(FakeSampler, "fails", False)
     await (await subscribe(dashboard)).has(2)
 

@@ -60,7 +60,7 @@ async def test_what_a_commit_met_counts_until_a_trial_shows_otherwise(
 
 
 async def test_a_failure_and_its_end_are_logged_once(
-    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: Database, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(write_check, "FRESH_SECONDS", 0)
     for _ in range(3):
@@ -69,7 +69,7 @@ async def test_a_failure_and_its_end_are_logged_once(
         )
     for _ in range(2):
         await database.write_check.check()
-    output = capsys.readouterr().out
+    output = capfd.readouterr().out
     assert output.count("PostgreSQL stores nothing") == 1
     assert "could not extend file" in output
     assert output.count("PostgreSQL stores again") == 1

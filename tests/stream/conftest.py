@@ -22,10 +22,10 @@ def shared(shared_url: str) -> Iterator[Node]:
 
 
 @pytest.fixture(autouse=True)
-def _no_traceback(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+def _no_traceback(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     """Whatever a client does, a node in this process logs no error."""
     yield
-    output = capsys.readouterr().out
+    output = capfd.readouterr().out
     assert "Traceback" not in output, output
     assert not [record for record in caplog.get_records("call") if record.exc_info or record.levelname == "ERROR"]
 

@@ -222,12 +222,12 @@ async def test_a_connection_whose_history_ended_while_it_was_opened_does_not_go_
     assert (transport.types(), script.positions) == ([], [start])
 
 
-async def test_a_replay_that_fails_closes_the_stream(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_replay_that_fails_closes_the_stream(capfd: pytest.CaptureFixture[str]) -> None:
     case = Case(RuntimeError("a defect"))
     case.open()
     await case.turn(Phase.CLOSED)
     assert case.transport.closed is CloseReason.INTERNAL_ERROR
-    assert "a defect" in capsys.readouterr().out
+    assert "a defect" in capfd.readouterr().out
 
 
 async def test_a_connection_that_ends_while_it_replays_sends_nothing_more() -> None:
