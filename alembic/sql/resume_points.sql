@@ -121,10 +121,13 @@ BEGIN
     )
     UPDATE resume_points p
     SET seq = moved.moved_seq, sent_seq = moved.sent_seq, used_at = clock_timestamp(),
-        (polled_on, polled_seq) = (SELECT CASE WHEN moved.polled_on IS NOT NULL THEN moved.polled_on
-                                              WHEN p.polled_on <> ALL (moved.streams) THEN p.polled_on END,
-                                          CASE WHEN moved.polled_on IS NOT NULL THEN moved.polled_seq
-                                              WHEN p.polled_on <> ALL (moved.streams) THEN p.polled_seq END),
+        (polled_on, polled_seq) = (
+            SELECT answer.polled_on, answer.polled_seq  -- the last of all nodes
+            FROM (SELECT moved.polled_on, moved.polled_seq WHERE moved.polled_on IS NOT NULL
+                  UNION ALL
+                  SELECT p.polled_on, p.polled_seq WHERE p.polled_on <> ALL (moved.streams)) AS answer
+            ORDER BY answer.polled_seq DESC LIMIT 1
+        ),
         event_id = CASE moved.moved_seq WHEN p.seq THEN p.event_id ELSE coalesce(event_id_at(moved.moved_seq), 0) END
     FROM moved
     WHERE (p.recipient, p.consumer, p.filter_key) = (moved.recipient, moved.consumer, moved.filter_key);

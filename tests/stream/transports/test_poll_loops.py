@@ -88,14 +88,32 @@ async def test_a_loop_that_rests_for_longer_than_the_node_waits_gets_each_event_
         assert await titles_of(client) == []
 
 
+POLLED = (
+    "SELECT polled_seq >= (SELECT max(seq) FROM events WHERE topic = 'loops') FROM resume_points WHERE recipient = $1"
+)
+
+
 async def test_a_loop_over_two_nodes_gets_each_event_once(shared: Node, brisk: Node, subject: str) -> None:
-    polled = "SELECT polled_seq >= (SELECT max(seq) FROM events WHERE topic = 'loops') FROM resume_points p"
     async with shared.http(subject, READ) as here, brisk.http(subject, READ) as there:
         assert await titles_of(here) == []
         for titles, client, node in ((["a", "b"], there, brisk), (["c"], here, shared), (["d"], there, brisk)):
             await post(node, *titles)
             assert await titles_of(client) == titles
-            await eventually(lambda: _is(shared, True, f"{polled} WHERE recipient = $1", subject))
+            await eventually(lambda: _is(shared, True, POLLED, subject))
+
+
+async def test_what_a_node_writes_of_an_earlier_answer_does_not_replace_a_later_one(
+    shared: Node, brisk: Node, subject: str
+) -> None:
+    closed = "SELECT count(*) FROM connections WHERE recipient = $1 AND close_reason = 'poll_timeout'"
+    async with shared.http(subject, READ) as here, brisk.http(subject, READ) as there:
+        assert await titles_of(there) == []
+        for titles, client, node in ((["a"], there, brisk), (["b"], here, shared)):
+            await post(node, *titles)
+            assert await titles_of(client) == titles
+            await eventually(lambda: _is(shared, True, POLLED, subject))
+        await eventually(partial(_is, brisk, 1, closed, subject))
+        assert await titles_of(there) == []
 
 
 def request(node: Node, subject: str, **query: Any) -> socket.socket:
