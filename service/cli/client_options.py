@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.invocation import suggest
-from service.client import ClientError, ErrorResponse, Forbidden, StreamRejected, Unauthorized, Unreachable
+from service.client import (
+    ClientError,
+    ErrorResponse,
+    Forbidden,
+    StreamRejected,
+    Unauthorized,
+    Unreachable,
+    UnreadableAnswer,
+)
 from service.errors import CommandFailed, ConfigurationError
 
 if TYPE_CHECKING:
@@ -71,7 +79,7 @@ def explained(url: str) -> Iterator[None]:
 
 def _advice(error: ClientError, url: str) -> str:
     match error:
-        case Unreachable():
+        case Unreachable() | UnreadableAnswer() | ErrorResponse(code=None):
             advice = f"check that Tocsin runs at {url}, or set --url"
         case Unauthorized() | StreamRejected(reason="token_missing" | "token_invalid" | "token_expired"):
             advice = "get a fresh token and set TOCSIN_TOKEN or --token-file"
@@ -79,7 +87,7 @@ def _advice(error: ClientError, url: str) -> str:
             advice = "ask for a token that covers the topic, or choose another --topic"
         case Forbidden() | StreamRejected(reason="scope_missing"):
             advice = "ask for a token with that scope"
-        case ErrorResponse(errors=[{"pointer": pointer, "detail": detail}, *_]):
+        case ErrorResponse(errors=[{"pointer": str(pointer), "detail": str(detail)}, *_]):
             advice = f"correct {_line(pointer)}: {_line(detail)}"
         case _:
             return ""

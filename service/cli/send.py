@@ -29,9 +29,15 @@ if TYPE_CHECKING:
 
 STDIN_MAX_BYTES = 32 * 1024 * 1024
 TITLE_MAX = 200
+DIGITS_MAX = 4_300
+"""Of an integer; Python reads no longer ones by default."""
 _BEGINS_OBJECT = re.compile(r'[\ufeff\s]*(?P<array>\[\s*)?\{\s*("|$)')
 """Text that is meant as JSON, and not a title such as ``{host} is down``."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class _NumberTooLong(ValueError):
+    """JSON has an integer that no service reads."""
 
 
 class Item(NamedTuple):
@@ -197,7 +203,7 @@ def _parsed(text: str, *, has_title: bool) -> list[Item] | None:
     except ValueError as error:
         begin = _BEGINS_OBJECT.match(text)
         if (begin and begin["array"]) or not any(_is_object(line.alert) for line in lines):
-            if not begin:
+            if not begin and not isinstance(error, _NumberTooLong):
                 return None
             raise CommandFailed(f"stdin is no JSON, and nothing was sent: {error}") from None
         return [Item(where, _loaded(where, line)) for where, line in lines]
@@ -214,7 +220,7 @@ def _parsed(text: str, *, has_title: bool) -> list[Item] | None:
 
 def _is_object(line: str) -> bool:
     try:
-        return line.startswith("{") and isinstance(json.loads(line), dict)
+        return line.startswith("{") and isinstance(json.loads(line, parse_int=str), dict)
     except RecursionError:
         return True
     except ValueError:
@@ -237,7 +243,9 @@ def _read_json(where: str, text: str) -> Any:
 
     """
     try:
-        return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique)
+        return json.loads(
+            text, parse_constant=_finite, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique
+        )
     except RecursionError:
         raise CommandFailed(f"{where} is nested too deeply, and nothing was sent: flatten it") from None
 
@@ -253,8 +261,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is no number of JSON, or too large")
+        raise ValueError(f"{text[:20]} is no number of JSON, or too large")
     return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS_MAX:
+        raise _NumberTooLong(f"{text[:20]}… has {len(text)} digits, and more than {DIGITS_MAX} are too many")
+    return int(text)
 
 
 def _from_text(text: str, fields: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from service.client.errors import (
     Unauthorized,
     UnprocessableRequest,
     Unreachable,
+    UnreadableAnswer,
 )
 from service.client.models import Activation, Alert, AlertEvent, AlertFields, Link, NewAlert, Severity
 from service.client.post_retry import Posted, Retry
@@ -77,4 +78,5 @@ __all__ = [
     "Unauthorized",
     "UnprocessableRequest",
     "Unreachable",
+    "UnreadableAnswer",
 ]

@@ -11,6 +11,7 @@ import httpx2
 from websockets.asyncio.client import connect
 
 from service.client.errors import Unreachable
+from service.client.failures import failure
 from service.client.post_retry import Reply, Retry, RetryingPost
 from service.client.stream_base import StreamBase, connect_options
 from service.client.stream_state import StreamState
@@ -43,7 +44,7 @@ class AsyncClient:
         self._token = token
         self._retry = retry or Retry()
         self._trust_env = trust_env
-        with usable_environment():
+        with usable_environment(trust_env=trust_env):
             self._http = httpx2.AsyncClient(base_url=self._url, trust_env=trust_env)
 
     async def __aenter__(self) -> Self:
@@ -147,8 +148,11 @@ class AsyncClient:
         try:
             async with asyncio.timeout(call.seconds):
                 response = await self._http.post(call.path, content=call.content, headers=headers, timeout=call.seconds)
-        except (httpx2.RequestError, TimeoutError) as error:
-            return Unreachable(f"{self._url} did not answer: {str(error) or type(error).__name__}")
+        except (httpx2.RequestError, TimeoutError, UnicodeError) as error:
+            failed = failure(error, self._url, trust_env=self._trust_env)
+            if isinstance(failed, Unreachable):
+                return failed
+            raise failed from None
         return Reply(response.status_code, response.headers, response.content)
 
 

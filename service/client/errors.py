@@ -10,6 +10,7 @@
     │   ├── TooManyRequests        429, until the time for retries was over
     │   └── ServiceFailed          5xx, until the time for retries was over
     ├── Unreachable                no answer came, until the time for retries was over
+    ├── UnreadableAnswer           something answered, but not as the service does
     ├── BatchRefused               some alerts of a batch were not stored; ``results`` says which
     └── StreamRejected             the stream was closed for a reason that reconnecting cannot cure
 """
@@ -42,8 +43,8 @@ class ErrorResponse(ClientError):
         self.status = status
         self.code = code if isinstance(code, str) else None
         self.detail = detail if isinstance(detail, str) else f"HTTP status {status}"
-        self.errors: list[dict[str, str]] = problem.get("errors") or []
-        self.results: list[dict[str, Any]] = problem.get("results") or []
+        self.errors: list[dict[str, str]] = _objects(problem.get("errors"))
+        self.results: list[dict[str, Any]] = _objects(problem.get("results"))
         self.retry_after = retry_after
         super().__init__(f"{self.detail} ({self.code or status})")
 
@@ -53,6 +54,11 @@ class ErrorResponse(ClientError):
         kinds = {401: Unauthorized, 403: Forbidden, 429: TooManyRequests}
         other = ServiceFailed if status >= HTTPStatus.INTERNAL_SERVER_ERROR else UnprocessableRequest
         return kinds.get(status, other)(status, problem, retry_after)
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a list; none where a proxy answered something else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 class Unauthorized(ErrorResponse):
@@ -83,6 +89,13 @@ class Unreachable(ClientError):
 
     The last request may have been stored; sending it again with the same ``idempotency_key`` stores
     nothing twice.
+    """
+
+
+class UnreadableAnswer(ClientError):
+    """Something answered with success, but not as the service does: the address may lead to another server.
+
+    If the service is behind it, the request may have been stored.
     """
 
 

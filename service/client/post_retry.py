@@ -10,13 +10,14 @@ import json
 import random
 import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from service.client.errors import BatchRefused, ClientError, ErrorResponse, Unreachable
+from service.client.errors import BatchRefused, ClientError, ErrorResponse, Unreachable, UnreadableAnswer
 from service.client.models import Activation
 from service.client.validation import checked_key
 
@@ -77,7 +78,7 @@ class Reply:
         """Return the JSON object of the body; an empty one where a proxy answered in HTML."""
         try:
             value = json.loads(self.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
 
@@ -112,7 +113,10 @@ class Posted:
     def of(cls, answer: Mapping[str, Any], *, replayed: bool, repeated: bool) -> Posted:
         """Read an answer of the service."""
         warnings = tuple(f"{warning['pointer']}: {warning['detail']}" for warning in answer.get("warnings", ()))
-        return cls(answer["id"], answer["seq"], replayed=replayed, repeated=repeated, warnings=warnings)
+        id_, seq = answer["id"], answer["seq"]
+        if not isinstance(id_, str) or not isinstance(seq, int):
+            raise TypeError("no answer of the service")
+        return cls(id_, seq, replayed=replayed, repeated=repeated, warnings=warnings)
 
 
 class RetryingPost:
@@ -149,9 +153,9 @@ class RetryingPost:
         key = alert.pop("idempotency_key", None)
         key = _new_key() if key is None else checked_key(key)
         reply = await self._call("/v1/alerts", _encode(alert), {"Idempotency-Key": key})
-        answer = reply.json()
         replayed = reply.headers.get("idempotency-replayed") == "true"
-        return Posted.of(answer, replayed=replayed, repeated=reply.status == 200)  # noqa: PLR2004
+        with _readable(reply.status):
+            return Posted.of(reply.json(), replayed=replayed, repeated=reply.status == 200)  # noqa: PLR2004
 
     async def post_batch(self, alerts: Iterable[NewAlert]) -> list[Posted]:
         """Post many alerts in as many requests as they need, and retry those that were not stored.
@@ -184,8 +188,9 @@ class RetryingPost:
 
         """
         fields = {"dedup_key": dedup_key, "topic": topic}
-        resolved: int = (await self._call("/v1/alerts/resolve", _encode(fields), {})).json()["resolved"]
-        return resolved
+        reply = await self._call("/v1/alerts/resolve", _encode(fields), {})
+        with _readable(reply.status):
+            return int(reply.json()["resolved"])
 
     async def change_recipient(self, recipient: str, action: str, fields: Mapping[str, Any]) -> Activation:
         """Deactivate or reactivate a recipient; it may be done any number of times.
@@ -197,7 +202,9 @@ class RetryingPost:
         """
         # A path loses . and .. (RFC 3986, section 5.2.4), but not their escapes.
         path = f"/v1/recipients/{quote(recipient, safe='').replace('.', '%2E')}/{action}"
-        return Activation.of((await self._call(path, _encode(fields), {})).json())
+        reply = await self._call(path, _encode(fields), {})
+        with _readable(reply.status):
+            return Activation.of(reply.json())
 
     async def _post_chunk(
         self, items: Sequence[bytes], chunk: Sequence[int], results: list[Posted | ClientError | None]
@@ -206,11 +213,10 @@ class RetryingPost:
         failures = 0
         while chunk:
             body = b"[" + b",".join(items[index] for index in chunk) + b"]"
-            answers = await self._call_batch(body)
             again = []
-            for index, answer in zip(chunk, answers, strict=True):
-                results[index] = _read_result(answer)
-                if answer["status"] in TRANSIENT:
+            for index, result in zip(chunk, await self._call_batch(body, len(chunk)), strict=True):
+                results[index] = result
+                if isinstance(result, ErrorResponse) and result.status in TRANSIENT:
                     again.append(index)
             chunk = again
             failures += 1
@@ -220,16 +226,20 @@ class RetryingPost:
             if chunk:
                 await self._sleep(pause)
 
-    async def _call_batch(self, body: bytes) -> list[dict[str, Any]]:
-        """Post a batch, and return the result of each alert, also where none was stored."""
+    async def _call_batch(self, body: bytes, count: int) -> list[Posted | ErrorResponse]:
+        """Post a batch, and return the results of its ``count`` alerts, also where none was stored."""
         try:
             reply = await self._call("/v1/alerts/batch", body, {})
+            status, answers = reply.status, reply.json().get("results")
         except ErrorResponse as error:
             if not error.results:
                 raise
-            return error.results
-        results: list[dict[str, Any]] = reply.json()["results"]
-        return results
+            status, answers = error.status, error.results
+        with _readable(status):
+            results = [_read_result(answer) for answer in answers or ()]
+            if len(results) != count:
+                raise ValueError(f"{len(results)} results")
+            return results
 
     async def _call(self, path: str, content: bytes, headers: Mapping[str, str]) -> Reply:
         """Call until there is a successful reply, and return it."""
@@ -257,6 +267,20 @@ class RetryingPost:
             if time.monotonic() + pause >= self._deadline:
                 raise error
             await self._sleep(pause)
+
+
+@contextmanager
+def _readable(status: int) -> Iterator[None]:
+    """Read an answer that came with this status.
+
+    Raises:
+        UnreadableAnswer: the block cannot read it, so it is not the service's.
+
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UnreadableAnswer(f"the answer, with HTTP status {status}, is not one of Tocsin") from None
 
 
 def _read_result(answer: dict[str, Any]) -> Posted | ErrorResponse:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import ssl
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
-from service.client.errors import ClientError, StreamRejected, Unreachable
+from service.client.errors import ClientError, StreamRejected, Unreachable, UnreadableAnswer
+from service.client.failures import failure
 from service.client.post_retry import TRANSIENT
 from service.client.stream_state import MESSAGE_MAX_BYTES, SUBPROTOCOL
 from service.client.validation import UNUSABLE_PROXY, authorization
@@ -91,7 +91,7 @@ class StreamBase(ABC):
 
         Raises:
             StreamRejected: the service closed the stream for good.
-            Unreachable: the first connection was not made in time.
+            Unreachable, UnreadableAnswer: the first connection was not made in time.
 
         """
         self._state.processed()
@@ -105,8 +105,10 @@ class StreamBase(ABC):
                 frame = error.rcvd or error.sent
                 await (self._reconnect(frame.code, frame.reason) if frame else self._reconnect(None, ""))
             except TimeoutError:
+                self._require_service("was silent")
                 await self._reconnect(None, "server_silent")
             except ValueError:
+                self._require_service("sent something else")
                 await self._reconnect(None, "unreadable_frame")
             else:
                 if event is not None:
@@ -164,15 +166,25 @@ class StreamBase(ABC):
             await self._open(self._state.address(self._url), self._token)
         except (InvalidProxy, ValueError):
             raise ClientError(UNUSABLE_PROXY) from None
-        except CONNECT_FAILURES as failure:
-            reason = _reason(failure, self._url)
+        except CONNECT_FAILURES as error:
+            reason = _reason(error, self._url, trust_env=self._trust_env)
             left = math.inf if self._state.connected_once else self._give_up_at - time.monotonic()
             if left <= 0:
-                raise Unreachable(f"{self._url} cannot be reached: {str(failure) or type(failure).__name__}") from None
+                raise Unreachable(f"{self._url} cannot be reached: {str(error) or type(error).__name__}") from None
             await self._reconnect(None, reason, left)
         else:
             self._connected = True
             self._state.opened()
+
+    def _require_service(self, did: str) -> None:
+        """Give up on what took the connection and is not the service, once the time for the first one is over.
+
+        Raises:
+            UnreadableAnswer: it is over.
+
+        """
+        if not self._state.connected_once and time.monotonic() >= self._give_up_at:
+            raise UnreadableAnswer(f"{self._url} took a stream, but {did} where Tocsin says welcome")
 
     async def _reconnect(self, code: int | None, reason: str, pause_max: float = math.inf) -> None:
         """Abandon the connection, and pause before the next."""
@@ -200,20 +212,21 @@ def connect_options(token: str, *, trust_env: bool) -> dict[str, Any]:
     }
 
 
-def _reason(failure: Exception, url: str) -> str:
+def _reason(error: Exception, url: str, *, trust_env: bool) -> str:
     """Return why an attempt to connect failed, if another may succeed.
 
     Raises:
         ClientError: none will.
 
     """
-    if isinstance(failure, ssl.SSLCertVerificationError):
-        raise ClientError(f"the certificate of {url} cannot be trusted: {failure.verify_message}") from failure
-    if isinstance(failure, InvalidURI):
-        raise ClientError(f"{url} is no address of a stream") from failure
-    if isinstance(failure, InvalidStatus):
-        status = failure.response.status_code
+    if isinstance(error, InvalidURI):
+        raise ClientError(f"{url} is no address of a stream") from error
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
         if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in TRANSIENT:
-            raise StreamRejected(f"{url} answered with HTTP status {status}") from failure
+            raise StreamRejected(f"{url} answered with HTTP status {status}") from error
         return f"http_{status}"
+    failed = failure(error, url, trust_env=trust_env, protocol="ws")
+    if not isinstance(failed, Unreachable):
+        raise failed from error
     return "unreachable"

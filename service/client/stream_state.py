@@ -198,7 +198,10 @@ class StreamState:
             ValueError: it is no frame.
 
         """
-        frame = json.loads(message)
+        try:
+            frame = json.loads(message)
+        except RecursionError:
+            raise ValueError("a frame is nested too deeply") from None
         if not isinstance(frame, dict):
             raise ValueError("a frame must be an object")  # noqa: TRY004 - the same as unreadable JSON
         try:

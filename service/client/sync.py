@@ -10,6 +10,7 @@ import httpx2
 from websockets.sync.client import connect
 
 from service.client.errors import Unreachable
+from service.client.failures import failure
 from service.client.post_retry import Reply, Retry, RetryingPost
 from service.client.stream_base import StreamBase, connect_options
 from service.client.stream_state import StreamState
@@ -42,7 +43,7 @@ class Client:
         self._token = token
         self._retry = retry or Retry()
         self._trust_env = trust_env
-        with usable_environment():
+        with usable_environment(trust_env=trust_env):
             self._http = httpx2.Client(base_url=self._url, trust_env=trust_env)
 
     def __enter__(self) -> Self:
@@ -138,8 +139,11 @@ class Client:
         headers = httpx2.Headers({**call.headers, "Authorization": authorization(await self._bearer())}, "utf-8")
         try:
             response = self._http.post(call.path, content=call.content, headers=headers, timeout=call.seconds)
-        except httpx2.RequestError as error:
-            return Unreachable(f"{self._url} did not answer: {str(error) or type(error).__name__}")
+        except (httpx2.RequestError, UnicodeError) as error:
+            failed = failure(error, self._url, trust_env=self._trust_env)
+            if isinstance(failed, Unreachable):
+                return failed
+            raise failed from None
         return Reply(response.status_code, response.headers, response.content)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx2
 
@@ -48,7 +50,7 @@ def _has_host(url: str) -> bool:
 
 
 @contextmanager
-def usable_environment() -> Iterator[None]:
+def usable_environment(*, trust_env: bool) -> Iterator[None]:
     """Say what is wrong where the block fails for what the environment says about proxies and certificates.
 
     Raises:
@@ -56,6 +58,8 @@ def usable_environment() -> Iterator[None]:
 
     """
     try:
+        if trust_env:
+            _check_ports_of_proxies()
         yield
     except (httpx2.InvalidURL, ValueError, ImportError):
         raise ClientError(UNUSABLE_PROXY) from None
@@ -63,6 +67,13 @@ def usable_environment() -> Iterator[None]:
         raise ClientError(
             "the certificates of the environment cannot be read: correct SSL_CERT_FILE or SSL_CERT_DIR"
         ) from None
+
+
+def _check_ports_of_proxies() -> None:
+    """Raise ``ValueError`` for a port beyond 65535, of which httpx2 uses the last 16 bits."""
+    proxies = getproxies()
+    for scheme in ("http", "https", "all"):
+        _ = urlsplit(proxies.get(scheme, "")).port
 
 
 def authorization(token: str) -> str:

@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -161,3 +163,35 @@ def test_a_misspelt_option_is_refused_with_those_that_it_resembles(
     tocsin: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     assert "--escalate-after" in tocsin("send", "--escalate-aftre", "1h").stderr
+
+
+class OtherServer(BaseHTTPRequestHandler):
+    """Answers 200 to everything, in HTML."""
+
+    def do_POST(self) -> None:
+        """Answer."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200)
+        self.send_header("Content-Length", "13")
+        self.end_headers()
+        self.wfile.write(b"<p>Hello!</p>")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("command", ["send --title x", "resolve key", "people deactivate bob", "people reactivate bob"])
+def test_an_answer_of_another_server_is_said_in_one_line(
+    tocsin: Callable[..., subprocess.CompletedProcess[str]], command: str
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            run = tocsin(*command.split(), "--url", url, TOCSIN_TOKEN="t")
+        finally:
+            server.shutdown()
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
+    assert run.stderr.startswith("tocsin: ")
+    assert "HTTP status 200" in run.stderr
+    assert url in run.stderr

@@ -220,6 +220,7 @@ def test_every_field_of_an_alert_has_an_option() -> None:
 
 
 GOOD, BAD = '{"title": "Good"}', '{"title": "Bad'
+HUGE = "9" * 5_000
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,10 @@ GOOD, BAD = '{"title": "Good"}', '{"title": "Bad'
         ("null", "stdin is JSON, but no object and no array, and nothing was sent"),
         ("42", "give --title to send it as text"),
         ('"text"', "stdin is JSON, but"),
+        (f'{{"title": "x", "attributes": {{"n": {HUGE}}}}}', "999… has 5000 digits, and more than 4300 are too many"),
+        (f'{GOOD}\n{{"title": "x", "n": {HUGE}}}', "line 2 is no JSON, and nothing was sent: 999"),
+        (f'{{"title": "x", "n": {HUGE}}}\n{GOOD}', "line 1 is no JSON, and nothing was sent: 999"),
+        (HUGE, "999… has 5000 digits"),
         ("[" * 20_000, "stdin is nested too deeply, and nothing was sent"),
         (f'{GOOD}\n{{"title":{"[" * 20_000}', "line 2 is nested too deeply, and nothing was sent"),
         ('{"title": "a", "idempotency_key": 5}', "idempotency_key must be text of 1 to 200 printable characters"),

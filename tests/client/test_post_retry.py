@@ -20,12 +20,15 @@ from service.client import (
     Unauthorized,
     UnprocessableRequest,
     Unreachable,
+    UnreadableAnswer,
     post_retry,
 )
 from service.client.post_retry import Call, Reply, RetryingPost
 from service.client.sync import run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from service.client import AlertFields, NewAlert
 
 pytestmark = pytest.mark.unit
@@ -230,3 +233,49 @@ def test_an_empty_batch_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service(monkeypatch, AWAY)
     assert service.post_batch(0) == []
     assert service.calls == []
+
+
+STRANGE = [
+    b"<html>Welcome to nginx!</html>",
+    b"{}",
+    b"[]",
+    b"null",
+    b"[" * 100_000,
+    b'{"id": 5, "seq": "x"}',
+    b'{"id": "a", "seq": 7, "warnings": null}',
+    b'{"results": 5, "resolved": "x", "deactivated_at": 5}',
+    b'{"results": [5], "resolved": null, "deactivated_at": "x"}',
+    b'{"results": [{}], "resolved": []}',
+    b'{"results": [{"status": 201, "seq": 7}]}',
+    b'{"results": []}',
+]
+
+
+@pytest.mark.parametrize("answer", STRANGE)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda service: service.post(),
+        lambda service: service.post_batch(1),
+        lambda service: run(service.retrying.resolve("key", None)),
+        lambda service: run(service.retrying.change_recipient("bob", "deactivate", {})),
+    ],
+    ids=["post", "batch", "resolve", "deactivate"],
+)
+def test_an_answer_that_is_not_the_services_is_said_and_not_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, ask: Callable[[Service], object]
+) -> None:
+    service = Service(monkeypatch, Reply(200, {}, answer))
+    with pytest.raises(UnreadableAnswer, match="with HTTP status 200, is not one of Tocsin"):
+        ask(service)
+    assert (len(service.calls), service.pauses) == (1, [])
+
+
+@pytest.mark.parametrize("problem", [{"errors": "x"}, {"errors": [5]}, {"results": "x"}, {"results": [5]}, [], 5])
+def test_an_error_that_is_not_the_services_is_raised_with_its_status(
+    monkeypatch: pytest.MonkeyPatch, problem: object
+) -> None:
+    service = Service(monkeypatch, Reply(403, {}, json.dumps(problem).encode()))
+    with pytest.raises(Forbidden) as raised:
+        service.post_batch(1)
+    assert (raised.value.code, raised.value.errors, raised.value.results) == (None, [], [])
