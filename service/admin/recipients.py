@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Text, column, select, text
@@ -49,6 +50,13 @@ _IS_KNOWN = text(
 )
 
 
+_NAMES = text(
+    """
+    SELECT id FROM recipients UNION SELECT recipient FROM deactivated_recipients UNION SELECT source FROM source_hours
+    """
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """A recipient; the times are None for one who never connected, or is not deactivated."""
@@ -80,3 +88,9 @@ async def is_known(tx: AsyncConnection, subject: str) -> bool:
     """Return whether a subject ever connected, is named by an alert, posted one, or was revoked."""
     known: bool = (await tx.execute(_IS_KNOWN, {"id": subject})).scalar_one()
     return known
+
+
+async def nearest(tx: AsyncConnection, subject: str) -> str | None:
+    """Return the subject that ever connected, posted or was deactivated and resembles this one most."""
+    names = (await tx.execute(_NAMES)).scalars()
+    return next(iter(get_close_matches(subject, names, 1)), None)

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service.admin.recipients import is_known, nearest
 from service.audit import schemas
 from service.audit.queries import LISTS, PageRequest, TimeRange
 from service.audit.queries import rejection_counts as counts_by_reason
 from service.cli.database_query import ask
 from service.cli.environment import database_name, say_database
 from service.cli.export import export_csv, export_json, limited
-from service.cli.option_checks import one_of, subject, topics
+from service.cli.option_checks import listed, one_of, subject, topics
 from service.cli.output import TABLE_ROWS, AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, show, utc
 from service.cli.time_options import Since, Until, day, period
 from service.database.base import STATUSES
+from service.errors import CommandFailed
 from service.settings import load
 from service.severity import SEVERITIES
 
@@ -57,7 +59,13 @@ class _Sheet:
     async def answer(
         self, tx: AsyncConnection, times: TimeRange, filters: Mapping[str, Any], limit: int | None, form: Form
     ) -> QueryResult | None:
-        """Return the table to show, or export the list and return None."""
+        """Return the table to show, or export the list and return None.
+
+        Raises:
+            CommandFailed: it is to be about somebody of whom the database knows nothing.
+
+        """
+        await _require_seen(tx, filters)
         source = LISTS[self.name]
         exported = limited(lambda most: source.all_rows(tx, times, filters, most), limit)
         if form == "csv":
@@ -78,6 +86,21 @@ class _Sheet:
         )
         counted = [ResultTable("How many, by whole hours", "reason rejections", document.counts)] if self.counts else []
         return QueryResult(document, [], [*counted, listed], (), (), more=more is not None)
+
+
+async def _require_seen(tx: AsyncConnection, filters: Mapping[str, Any]) -> None:
+    """Check that those whom the list is about left a trace: of a misspelt name there is nothing to list.
+
+    Raises:
+        CommandFailed: somebody did not.
+
+    """
+    for given in ("recipient", "source"):
+        for name in listed(filters.get(given)):
+            if not await is_known(tx, name):
+                near = await nearest(tx, name)
+                hint = f"did you mean {near}?" if near else "check the name, and the database"
+                raise CommandFailed(f"nobody named {name} has been seen: {hint}")
 
 
 def audit_list(name: str, title: str, page: type[BaseModel], fields: str, **others: Any) -> _Command:

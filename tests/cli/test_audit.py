@@ -143,7 +143,6 @@ def test_what_an_admin_was_sent_is_listed(audit: Callable[..., str], incident: I
     assert float(row["latency"]) > 0
     (row,) = json.loads(audit("recipient", "alice", "--json"))["deliveries"]
     assert row["alert_id"] == incident.alert["id"]
-    assert "nothing" in audit("recipient", "nobody")
     assert rows(audit("recipient", "alice", "--csv", "--until", "1h")) == []
 
 
@@ -189,7 +188,7 @@ def test_sources_are_listed(audit: Callable[..., str]) -> None:
     assert " billing " in audit("sources")
     counted = rows(audit("sources", "--csv", "--source", "billing", "--since", "2h"))
     assert sum(int(row["alerts"]) for row in counted) == sum(int(row["refused"]) for row in counted) == 1
-    assert json.loads(audit("sources", "--source", "nobody", "--json")) == {"sources": []}
+    assert json.loads(audit("sources", "--source", "alice", "--json")) == {"sources": []}
 
 
 def test_the_report_is_one_page(audit: Callable[..., str]) -> None:
@@ -343,3 +342,27 @@ def test_an_export_that_cannot_be_written_fails(long_lists: Node, tmp_path: Path
         check=False,
     )
     assert (run.returncode, run.stderr) == (1, "tocsin: standard output cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["recipient", "alcie"], "nobody named alcie has been seen: did you mean alice?"),
+        (["recipient", "zzzz"], "nobody named zzzz has been seen: check the name, and the database"),
+        (["connections", "--recipient", "alise"], "did you mean alice?"),
+        (["unreceived", "--recipient", "bob", "--recipient", "alcie"], "nobody named alcie has been seen"),
+        (["sources", "--source", "biling"], "nobody named biling has been seen: did you mean billing?"),
+    ],
+)
+def test_a_name_that_left_no_trace_is_said_with_the_nearest(
+    tocsin: Tocsin, incident: Incident, arguments: list[str], said: str, form: list[str]
+) -> None:
+    run = tocsin("audit", *arguments, *form, TOCSIN_DATABASE_URL=incident.node.database_url)
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
+    assert said in run.stderr
+
+
+def test_who_left_a_trace_may_have_been_sent_nothing(audit: Callable[..., str]) -> None:
+    assert "nothing" in audit("recipient", "bob")  # named by an alert, and never connected
+    assert "nothing" in audit("sources", "--source", "alice")
