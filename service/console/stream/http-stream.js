@@ -8,11 +8,13 @@ export class StreamClosed extends Error {
   /**
    * @param {number} code  1008: a refusal by the server. 1006: the network or a proxy, or the server failed.
    * @param {string} reason
+   * @param {string} [hint]  What the server says more about it, for people.
    */
-  constructor(code, reason) {
+  constructor(code, reason, hint = "") {
     super(reason);
     this.code = code;
     this.reason = reason;
+    this.hint = hint;
   }
 }
 
@@ -26,7 +28,7 @@ export async function openStream(url, { token, accept, signal }) {
   const response = await fetch(url, { headers, signal, cache: "no-store" });
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({})); // A proxy's own page is no problem document.
-  throw new StreamClosed(problem.code && response.status < 500 ? 1008 : 1006, problem.code ?? "");
+  throw new StreamClosed(problem.code && response.status < 500 ? 1008 : 1006, problem.code ?? "", problem.detail);
 }
 
 /**

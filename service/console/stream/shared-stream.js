@@ -417,7 +417,8 @@ export class SharedStream {
 
   /** @param {Status["state"]} state */
   #setState(state) {
-    this.#status = { ...this.#status, state, reason: null, retryAt: null };
+    const { since, transport } = this.#status;
+    this.#status = { ...SIGNED_OUT, since, transport, state };
     this.#options.onState?.(this.#status);
   }
 }

@@ -53,6 +53,7 @@ import { openEventStream, openLongPoll, openWebSocket } from "./transports.js";
  * @property {State} state
  * @property {string | null} reason   Why the last connection ended: the server's close reason, or `connection_lost`,
  *   `server_silent`, `unreadable_frame`, `message_too_big`, `token_unavailable`. Null while live and after `stop()`.
+ * @property {string} [hint]  What the server says more about its reason, such as the parameter that it refuses.
  * @property {number | null} since    When the stream was lost, in ms since the epoch; null while it is live.
  * @property {TransportName} transport                The transport in use, or to be tried.
  * @property {number | null} retryAt  When the next attempt starts, in ms since the epoch; only in `waiting`.
@@ -110,6 +111,7 @@ export class StreamClient {
   #isOpen = false; // A streamed answer has begun.
 
   /** @type {string | null} */ #token = null;
+  #hint = { reason: "", text: "" }; // What the server said more about the reason that it gave last.
   #attempt = 0; // Numbers the attempts: a token that arrives for an earlier one is ignored.
 
   #failures = 0;
@@ -221,7 +223,7 @@ export class StreamClient {
       this.#transport = TRANSPORTS[transport](options, {
         onOpen: () => this.#onOpen(),
         onFrame: (text) => this.#onFrame(text),
-        onClose: (code, reason) => this.#onClose(code, reason),
+        onClose: (code, reason, hint) => this.#onClose(code, reason, hint),
       });
     } catch {
       return this.#end("token_invalid"); // It has characters that are allowed in no subprotocol, nor in a JWT.
@@ -249,8 +251,9 @@ export class StreamClient {
     this.#checkLiveness();
   }
 
-  /** @param {number} code @param {string} reason */
-  #onClose(code, reason) {
+  /** @param {number} code @param {string} reason @param {string} hint */
+  #onClose(code, reason, hint) {
+    this.#hint = { reason, text: hint };
     if (code === 1006 && !reason && !this.#isWelcomed) return this.#fallBack("connection_lost");
     this.#onLost(reason || (code === 1009 ? "message_too_big" : "connection_lost"), closePolicy(code, reason));
   }
@@ -433,6 +436,7 @@ export class StreamClient {
   #setState(state, more) {
     const { reason } = this.#status;
     this.#status = { ...SIGNED_OUT, reason, since: this.#lostAt, transport: this.#transportName, ...more, state };
+    if (this.#hint.text && this.#hint.reason === this.#status.reason) this.#status.hint = this.#hint.text;
     this.#options.onState?.(this.#status);
   }
 }

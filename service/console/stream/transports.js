@@ -21,7 +21,8 @@ import { openStream, readEvents, StreamClosed } from "./http-stream.js";
  * @typedef {object} TransportListener
  * @property {() => void} onOpen  The server answered; no frame has arrived yet.
  * @property {(frame: string) => void} onFrame
- * @property {(code: number, reason: string) => void} onClose  1006 without a reason: the network failed.
+ * @property {(code: number, reason: string, hint: string) => void} onClose  1006 without a reason: the network failed.
+ *   The hint is what the server says more about its reason, for people; it may be empty.
  */
 
 /**
@@ -38,13 +39,16 @@ export function openWebSocket({ url, query, token }, listener) {
   const socket = new WebSocket(`${url}?${query}`, ["tocsin.v1", `bearer.${token}`]);
   let isClosed = false;
   socket.onmessage = ({ data }) => listener.onFrame(data);
-  socket.onclose = ({ code, reason }) => onClose(code, reason.split(":")[0]); // What follows is for people.
+  socket.onclose = ({ code, reason }) => {
+    const [name] = reason.split(":");
+    onClose(code, name, reason.slice(name.length + 1).trim());
+  };
   // Browsers follow this with `close`; Node 20 does not where the WebSocket could not be opened.
-  socket.onerror = () => socket.readyState !== WebSocket.OPEN && !socket.protocol && onClose(1006, "");
+  socket.onerror = () => socket.readyState !== WebSocket.OPEN && !socket.protocol && onClose(1006, "", "");
 
-  /** @param {number} code @param {string} reason */
-  function onClose(code, reason) {
-    if (!isClosed) listener.onClose(code, reason);
+  /** @param {number} code @param {string} reason @param {string} hint */
+  function onClose(code, reason, hint) {
+    if (!isClosed) listener.onClose(code, reason, hint);
     isClosed = true;
   }
 
@@ -111,13 +115,13 @@ function openHttp({ url, query: original, token, resumed }, listener, run) {
   const abort = new AbortController();
   const { signal } = abort;
   run((query, accept) => openStream(`${address}?${query}`, { token, accept, signal }), query).then(
-    () => onClose(1006, ""),
-    (error) => (error instanceof StreamClosed ? onClose(error.code, error.reason) : onClose(1006, "")),
+    () => onClose(1006),
+    (error) => (error instanceof StreamClosed ? onClose(error.code, error.reason, error.hint) : onClose(1006)),
   );
 
-  /** @param {number} code @param {string} reason */
-  function onClose(code, reason) {
-    if (!signal.aborted) listener.onClose(code, reason);
+  /** @param {number} code */
+  function onClose(code, reason = "", hint = "") {
+    if (!signal.aborted) listener.onClose(code, reason, hint);
   }
 
   /** @param {"ack" | "seen"} name @param {object} content */

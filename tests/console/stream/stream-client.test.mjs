@@ -332,6 +332,33 @@ for (const [code, reason] of [
   });
 }
 
+test("what the server says more about a refusal reaches the developer, by each transport", async (t) => {
+  const server = await Server.start(t);
+  const first = clientOf(t, server);
+  (await server.connections.next()).close(1008, "invalid_request: topic: no: 'Bad'");
+  const { reason, hint } = await until(first.states, "signed-out");
+  assert.deepEqual([reason, hint], ["invalid_request", "topic: no: 'Bad'"]);
+
+  server.blocksWebSockets = true;
+  const second = clientOf(t, server);
+  const { response } = await server.requests.next();
+  response.writeHead(422, { "Content-Type": "application/problem+json" });
+  response.end(JSON.stringify({ code: "invalid_request", detail: "/query/topic: no: 'Bad'" }));
+  const status = await until(second.states, "signed-out");
+  assert.deepEqual([status.reason, status.hint], ["invalid_request", "/query/topic: no: 'Bad'"]);
+});
+
+test("what was said about one reason is not said about the next", async (t) => {
+  const server = await Server.start(t);
+  const { client, states } = clientOf(t, server);
+  (await server.connections.next()).close(1012, "shutting_down: for an update");
+  assert.equal((await until(states, "waiting")).hint, "for an update");
+  (await server.connections.next()).welcome({ head: 0, after: 0, events: [] });
+  assert.ok(!("hint" in (await until(states, "live"))));
+  client.stop();
+  assert.ok(!("hint" in (await until(states, "signed-out"))));
+});
+
 test("the wait grows with each failure, and says when it ends and since when", async (t) => {
   const server = await Server.start(t);
   const clock = clockOf(t);
