@@ -14,10 +14,10 @@ never beyond what that was sent, as far as this node and the ledger know.
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, TypedDict
 
-from service.errors import CloseReason, DatabaseUnavailable, NotFound, RateLimited, TokenRevoked
+from service.errors import CloseReason, DatabaseUnavailable, NotFound, Overloaded, RateLimited, TokenRevoked
 from service.http.charges import charge
 from service.http.server_protocol import HttpServerProtocol
 from service.stream.admission import Admission, ClientInfo, StreamRequest
@@ -43,8 +43,12 @@ if TYPE_CHECKING:
 RETRY_SECONDS = (0.1, 0.3, 0.6)
 """The pauses before the ledger is asked again: another node may not have flushed yet."""
 
-RESUMED_MAX = 100
-"""How many acknowledgements of clients that resumed may be under way."""
+RESUMED_AT_ONCE = 100
+"""How many acknowledgements of clients that resumed are recorded at a time; others wait for their turn."""
+
+RESUME_RETRY_SECONDS = 1
+DATABASE_RETRIES = 60
+"""How often one of these is tried while the database is not available, with a pause after each time."""
 
 
 class StreamQuery(TypedDict):
@@ -68,6 +72,8 @@ class HttpEndpoint:
         self._limits = limits
         self._sessions = PollSessions()
         self._resumed: set[asyncio.Task[None]] = set()
+        self._resumed_max = settings.connections_max
+        self._turns = asyncio.Semaphore(RESUMED_AT_ONCE)
         self._idle_timing = Timing(
             settings.heartbeat_seconds, settings.longpoll_idle_timeout_seconds, CloseReason.POLL_TIMEOUT
         )
@@ -198,13 +204,28 @@ class HttpEndpoint:
         self._ledger.record_sightings(principal.subject, principal.topics, alerts)
 
     def _resume(self, principal: Principal, connection: UUID | None, start: Start) -> None:
-        """Acknowledge what the client has received on the connection that is resumed, in the background."""
-        if connection is not None and start.received is not None and len(self._resumed) < RESUMED_MAX:
+        """Acknowledge what the client has received on the connection that is resumed, in the background.
+
+        Raises:
+            Overloaded: as many wait as there may be streams. The client comes back with its acknowledgement.
+
+        """
+        if connection is not None and start.received is not None:
+            if len(self._resumed) >= self._resumed_max:
+                raise Overloaded("Too many clients resume at once.", retry_after=RESUME_RETRY_SECONDS)
             acknowledging = self._acknowledge_resumed(principal, connection, start.received)
             task = asyncio.get_running_loop().create_task(acknowledging)
             self._resumed.add(task)
             task.add_done_callback(self._resumed.discard)
 
     async def _acknowledge_resumed(self, principal: Principal, connection: UUID, received: int) -> None:
-        with suppress(NotFound, RateLimited, DatabaseUnavailable):  # then the ledger claims less than happened
-            await self.acknowledge(principal, connection, received)
+        for _ in range(DATABASE_RETRIES):
+            try:
+                async with self._turns:
+                    await self.acknowledge(principal, connection, received)
+            except DatabaseUnavailable:
+                await asyncio.sleep(RESUME_RETRY_SECONDS)
+            except (NotFound, RateLimited):
+                return  # the ledger claims less than happened
+            else:
+                return
