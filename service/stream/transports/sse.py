@@ -81,9 +81,12 @@ class SseTransport:
         """Abort if nothing of what is in flight was confirmed, for there are no pings.
 
         ``TCP_USER_TIMEOUT`` also counts while the peer has no room, however much it has confirmed (tcp(7)).
+        The kernel of a process that reads nothing confirms until its buffer is full, and says no less
+        room before (Linux 6.18): so such a client is not noticed while it is sent only heartbeats.
         """
         progress = TcpProgress.of(self._http.transport)
         if progress.in_flight and progress.taken == taken_before:
+            self.end(CloseReason.HEARTBEAT_TIMEOUT)
             self._http.transport.abort()
         else:
             self._silence_timer = self._http.loop.call_later(seconds, self._check_silence, seconds, progress.taken)

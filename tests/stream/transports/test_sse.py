@@ -205,13 +205,16 @@ def test_a_peer_is_gone_that_confirms_nothing_of_what_is_in_flight(
     """One that has no room is alive, and nothing is in flight to it: it is a slow consumer by another rule."""
     known = iter(TcpProgress(bytes_taken, 1000, waits=True, in_flight=in_flight) for bytes_taken in taken)
     monkeypatch.setattr(TcpProgress, "of", lambda _transport: next(known))
-    http = FakeHttp()
-    SseTransport(http.protocol).begin(CONNECTION, silence_seconds=50)
+    http, listener = FakeHttp(), Listener()
+    transport = SseTransport(http.protocol)
+    transport.begin(CONNECTION, silence_seconds=50)
+    transport.attach(listener)
     for number in range(len(taken) - 1):
         seconds, check = http.timers[number]
         assert (seconds, http.aborted) == (50, False)
         check()
     assert http.aborted == is_gone
+    assert listener.calls == ([(1011, "heartbeat_timeout")] if is_gone else [])
 
 
 def test_the_silence_of_a_stream_that_is_over_is_not_checked(http: FakeHttp, transport: SseTransport) -> None:
