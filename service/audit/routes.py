@@ -23,7 +23,7 @@ from service.errors import NotFound, TopicForbidden
 from service.http.authentication import Bearer
 from service.http.openapi import refusals
 from service.http.pagination import CURSOR_MAX, cursor_parameter, decode_cursor, encode_cursor
-from service.http.queries import Audit, RequestQueries
+from service.http.queries import Audit, Report, RequestQueries
 from service.severity import Severity
 from service.topics import EVERY_TOPIC
 
@@ -210,7 +210,7 @@ async def get_sources(  # noqa: PLR0913, PLR0917 - the filters of the query stri
 
 @router.get("/report", responses=refusals(TopicForbidden))
 async def get_report(
-    database: Audit,
+    database: Report,
     principal: EveryTopicAuditor,  # noqa: ARG001 - asked for its scope
     since: SinceDay = None,
     until: UntilNow = None,
@@ -218,7 +218,7 @@ async def get_report(
     """Sum up a day, or the period that is given, on one page.
 
     It counts all deliveries of the period, and measures the latency of at most about 100,000. Where
-    that takes too long for a request, use `tocsin audit report`.
+    that takes longer than `TOCSIN_REPORT_TIMEOUT_SECONDS`, use `tocsin audit report`.
     """
     async with database.transaction(snapshot=True) as tx:
         return AuditReport.model_validate(await report(tx, *_day(since, until)))

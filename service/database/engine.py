@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -170,15 +171,17 @@ class Database:
         self.node = self._budget("node", settings.database_node_connections, places)
         self.ledger = self._budget("ledger", 1, places)
         self.reads = self._budget("reads", settings.database_read_connections, places)
-        self.audit = self._budget("audit", audits, audits * AUDITS_PER_CONNECTION)
+        longest = max(settings.report_timeout_seconds, settings.database_timeout_seconds)
+        self.audit = self._budget("audit", audits, audits * AUDITS_PER_CONNECTION, statement_timeout=longest)
         self.budgets = (self.node, self.ledger, self.reads, self.audit)
         self.transaction, self.run = self.node.transaction, self.node.run
 
-    def _budget(self, name: str, connections: int, places: int) -> Budget:
+    def _budget(self, name: str, connections: int, places: int, *, statement_timeout: float | None = None) -> Budget:
         queue = FairQueue(
             name, connections, places=places, wait_seconds=self._settings.database_connect_timeout_seconds
         )
-        return Budget(self.connect_for_transactions, connections, queue, has_pooler=self._has_pooler)
+        connect_ = partial(self.connect_for_transactions, statement_timeout=statement_timeout)
+        return Budget(connect_, connections, queue, has_pooler=self._has_pooler)
 
     async def connect(self, *, statement_timeout: float | None = None) -> WatchedConnection:
         """Open a dedicated connection to the server itself, for what needs a session.
@@ -212,19 +215,22 @@ class Database:
             raise
         return connection
 
-    async def connect_for_transactions(self) -> WatchedConnection:
+    async def connect_for_transactions(self, *, statement_timeout: float | None = None) -> WatchedConnection:
         """Open a connection for transactions: through the pooler, where there is one.
+
+        ``statement_timeout`` is in seconds.
 
         Raises:
             UnsafeServer: nothing may be stored there.
 
         """
-        direct = await self.connect()
+        direct = await self.connect(statement_timeout=statement_timeout)
         if not self._has_pooler:
             return direct
         await close_quietly(direct)  # it was to learn which server it is
         connection: Any = await self._open(
             self.url,
+            statement_timeout,
             connection_class=PoolerConnection,
             statement_cache_size=0,
         )

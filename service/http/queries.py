@@ -1,6 +1,6 @@
 """The database as a request queries it: in its budget, for its subject, while the client waits for the answer.
 
-A route asks for the budget by type, ``Reads`` or ``Audit``::
+A route asks for the budget by type, ``Reads``, ``Audit`` or ``Report``::
 
     async def get_alert(queries: Reads, principal: MayRead, …) -> Response:
         async with queries.transaction() as tx: …
@@ -44,7 +44,7 @@ class RequestQueries:
 
         Raises:
             TooManyQueries: no connection was free in time.
-            QueryTimeout: it took longer than ``TOCSIN_DATABASE_TIMEOUT_SECONDS``.
+            QueryTimeout: it took longer than it may.
             DatabaseUnavailable: another failure that passes.
             InvalidRequest: PostgreSQL cannot hold or parse a value that it asks for.
             ClientDisconnect: nobody waits for the answer any more.
@@ -100,15 +100,27 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
         watching.cancel()
 
 
-def _queries(budget: Callable[[Database], Budget]) -> Callable[[Request], Awaitable[RequestQueries]]:
+def _queries(
+    budget: Callable[[Database], Budget], timeout_seconds: Callable[[StorageSettings], float]
+) -> Callable[[Request], Awaitable[RequestQueries]]:
     async def dependency(request: Request) -> RequestQueries:  # a plain function would be called in a thread
-        timeout_seconds = part(request, StorageSettings).database_timeout_seconds
-        return RequestQueries(request, budget(part(request, Database)), timeout_seconds)
+        seconds = timeout_seconds(part(request, StorageSettings))
+        return RequestQueries(request, budget(part(request, Database)), seconds)
 
     return dependency
 
 
-Reads = Annotated[RequestQueries, Depends(_queries(lambda database: database.reads))]
+Reads = Annotated[
+    RequestQueries,
+    Depends(_queries(lambda database: database.reads, lambda settings: settings.database_timeout_seconds)),
+]
 """The queries of a request that lists alerts."""
-Audit = Annotated[RequestQueries, Depends(_queries(lambda database: database.audit))]
+Audit = Annotated[
+    RequestQueries,
+    Depends(_queries(lambda database: database.audit, lambda settings: settings.database_timeout_seconds)),
+]
 """The queries of a request that asks who was sent what."""
+Report = Annotated[
+    RequestQueries, Depends(_queries(lambda database: database.audit, lambda settings: settings.report_timeout_seconds))
+]
+"""The queries of the report of a period, which take longer."""

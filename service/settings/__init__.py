@@ -122,6 +122,8 @@ class StorageSettings(_Group):
     database_timeout_seconds: Seconds = 10
     """How long one statement, and all queries of one request, may take; longer ones are answered
     503 ``query_timeout``."""
+    report_timeout_seconds: Seconds = 60
+    """The same for ``/v1/audit/report``, which counts all deliveries of its period."""
     database_connect_timeout_seconds: Seconds = 3
     """How long connecting may take before the database is considered unreachable, and how long a
     query waits for a connection."""

@@ -101,6 +101,17 @@ async def test_a_query_that_takes_too_long_is_canceled_and_its_answer_says_what_
         assert (await trent.get(UNRECEIVED)).status_code == 200
 
 
+async def test_a_report_may_take_longer_than_a_read(node: Node) -> None:
+    async with node.http("trent", AUDIT) as trent, node.http("mallory", AUDIT) as mallory:
+        async with slow_audits(node):
+            asked = asyncio.create_task(trent.get("/v1/audit/report", timeout=PATIENCE))
+            await eventually(lambda: node.sql(UNDER_WAY))
+            read = await mallory.get(UNRECEIVED, timeout=PATIENCE)
+            assert (read.status_code, read.json()["code"]) == (503, "query_timeout")
+            assert not asked.done()
+        assert (await asked).status_code == 200
+
+
 async def test_a_query_whose_client_has_gone_is_canceled(node: Node) -> None:
     async with slow_audits(node):
         async with node.http("trent", AUDIT) as trent:
