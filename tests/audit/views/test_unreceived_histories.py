@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from sqlalchemy import event
 
 from service.audit import queries
 from service.audit.queries import LISTS, PageRequest, TimeRange
@@ -173,6 +174,30 @@ async def test_pages_from_parts_of_the_alerts_are_the_whole_list(
                 found += [(row["seq"], row["recipient"]) for row in rows]
                 assert after is None or len(rows) == limit
             assert found == [tuple(row) for row in whole]
+    finally:
+        await connection.close()
+        await database.close()
+
+
+async def test_an_export_queries_the_view_once_however_many_rows_it_has(
+    shared_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each query of the view makes the same ranges first, which took most of the time of an export."""
+    monkeypatch.setattr(queries, "ALERTS_IN_A_PART", 2)
+    monkeypatch.setattr(queries, "STREAMED_ROWS", 3)
+    statements: list[str] = []
+    connection = await asyncpg.connect(shared_url)
+    database = Database(parse_url(shared_url), StorageSettings())
+    try:
+        await History(1).store(connection)
+        whole = await connection.fetch("SELECT seq, recipient FROM audit.unreceived ORDER BY seq DESC, recipient DESC")
+        async with database.audit.transaction(snapshot=True) as tx:
+            event.listen(tx.sync_connection, "before_cursor_execute", lambda *call: statements.append(call[2]))
+            for limit in (None, 5):
+                rows = LISTS["unreceived"].all_rows(tx, TimeRange(), {}, limit)
+                assert [(row["seq"], row["recipient"]) async for row in rows] == [tuple(row) for row in whole[:limit]]
+        assert len(whole) > 5
+        assert sum("audit.unreceived" in statement for statement in statements) == 2
     finally:
         await connection.close()
         await database.close()
