@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -17,6 +17,8 @@ from tests.harness import eventually
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from service.ledger.recorder import LedgerRecorder
 
 pytestmark = pytest.mark.unit
 
@@ -52,9 +54,9 @@ def resume(endpoint: HttpEndpoint, connections: list[UUID]) -> None:
 
 
 def endpoint_of(ledger: Ledger, **settings: Any) -> HttpEndpoint:
-    hub = SimpleNamespace(find=lambda *_: None)
-    parts: list[Any] = [object(), hub, ledger, object()]
-    return HttpEndpoint(*parts, StreamSettings(**settings))
+    hub: Any = SimpleNamespace(find=lambda *_: None)
+    unused: Any = object()
+    return HttpEndpoint(unused, hub, cast("LedgerRecorder", ledger), unused, StreamSettings(**settings))
 
 
 async def test_all_receipts_of_clients_that_resume_at_once_are_kept() -> None:
@@ -77,7 +79,7 @@ async def test_receipts_wait_for_a_database_that_is_away(monkeypatch: pytest.Mon
     await eventually(lambda: ledger.received == {connection})
 
 
-async def test_a_client_whose_receipt_has_no_place_is_told_to_come_back_with_it() -> None:
+async def test_a_client_whose_receipt_has_no_place_is_asked_to_come_back_with_it() -> None:
     ledger = Ledger()
     endpoint = endpoint_of(ledger, connections_max=2)
     resume(endpoint, [uuid.uuid4(), uuid.uuid4()])
