@@ -74,13 +74,15 @@ StoreAll: TypeAlias = "Callable[[Sequence[QueueItem]], Awaitable[list[Outcome]]]
 class BatchResponse(NamedTuple):
     """The answer to a batch, as JSON, how many of its items were refused, and the first 500 of them.
 
-    ``refusal`` is what the batch is refused with if none of its items was stored; ``is_replayed``: it
-    stored nothing, and all that was not refused was stored before; ``is_final``: the same batch, sent
-    again, would not be answered otherwise for a reason that passes.
+    ``given_back``: so many of the valid ones were refused at no cost. ``refusal`` is what the batch is
+    refused with if none of its items was stored; ``is_replayed``: it stored nothing, and all that was
+    not refused was stored before; ``is_final``: the same batch, sent again, would not be answered
+    otherwise for a reason that passes.
     """
 
     body: bytes
     refused: int
+    given_back: int
     defect: InternalError | None
     refusal: RequestRefused | None
     is_replayed: bool
@@ -166,17 +168,11 @@ def read_item(item: Any, principal: Principal, now: datetime, key: IdempotencyKe
     return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert) or key)
 
 
-async def store(
-    items: Sequence[Any],
-    read: Callable[[Any], QueueItem],
-    store_all: StoreAll,
-    directory: RecipientDirectory | None = None,
-) -> BatchResponse:
-    """Store the valid ones of ``items``, and answer each; with a ``directory``, warn of unknown recipients.
+async def read_all(items: Sequence[Any], read: Callable[[Any], QueueItem]) -> list[QueueItem | RequestRefused]:
+    """Return each of ``items`` as it was read, or why it was refused.
 
     Raises:
-        MalformedRequest: they are the lines of something else than NDJSON; nothing is stored.
-        RequestRefused: the service could not store all of them; the whole batch may be sent again.
+        MalformedRequest: they are the lines of something else than NDJSON.
 
     """
     turn = Turn()
@@ -190,7 +186,25 @@ async def store(
             checked.append(refusal)
     if any(isinstance(one, MalformedRequest) for one in checked) and _is_document(items):
         raise MalformedRequest(f"The body is one JSON document of several lines, and not NDJSON. {_NO_LINES}")
-    valid = [item for item in checked if isinstance(item, QueueItem)]
+    return checked
+
+
+def valid_of(checked: Sequence[QueueItem | RequestRefused]) -> list[QueueItem]:
+    """Return the items that are valid."""
+    return [item for item in checked if isinstance(item, QueueItem)]
+
+
+async def store(
+    checked: Sequence[QueueItem | RequestRefused], store_all: StoreAll, directory: RecipientDirectory | None = None
+) -> BatchResponse:
+    """Store the valid ones of the items, and answer each; with a ``directory``, warn of unknown recipients.
+
+    Raises:
+        RequestRefused: the service could not store all of them; the whole batch may be sent again.
+
+    """
+    turn = Turn()
+    valid = valid_of(checked)
     outcomes = await store_all(valid)
     if refusal_of_all := _refusal_of_all(valid, outcomes):
         raise refusal_of_all
@@ -208,25 +222,42 @@ async def store(
             outcome.errors = outcome.errors if room >= 0 else None
         answers.append(_answer(item, outcome, unknown))
     refused = sum(isinstance(outcome, RequestRefused) for outcome in each)
+    given_back = sum(isinstance(outcome, RequestRefused) and not outcome.costs for outcome in outcomes)
     defect = next((outcome for outcome in outcomes if isinstance(outcome, InternalError)), None)
     body = b'{"results":[%b]}' % b",".join(answers)
     is_replayed = all(outcome.replayed for outcome in outcomes if isinstance(outcome, Stored))
     is_final = defect is None and not any(isinstance(outcome, _WITHDRAWN) for outcome in outcomes)
-    of_every = _refusal_of_every(each, answers)
-    return BatchResponse(body, refused, defect, of_every, is_replayed=is_replayed, is_final=is_final)
+    refusals = [outcome for outcome in each if isinstance(outcome, RequestRefused)]
+    of_every = _refusal_of_every(refusals, answers) if refusals and refused == len(each) else None
+    return BatchResponse(body, refused, given_back, defect, of_every, is_replayed=is_replayed, is_final=is_final)
 
 
-def _refusal_of_every(outcomes: Sequence[Outcome], answers: Sequence[bytes]) -> RequestRefused | None:
-    """Return what a batch is refused with of which every item was, None where one was not."""
-    refusals = [outcome for outcome in outcomes if isinstance(outcome, RequestRefused)]
-    if not refusals or len(refusals) < len(outcomes):
-        return None
+def replay(checked: Sequence[QueueItem | RequestRefused], answer: bytes) -> bytes:
+    """Return the answer that a batch was given before, but for the alerts that this request may not post.
+
+    Raises:
+        RequestRefused: it has the result of none.
+
+    """
+    if not (refusals := [item for item in checked if isinstance(item, RequestRefused)]):
+        return answer
+    results = [
+        problem_document(item) if isinstance(item, RequestRefused) and "id" in result else result
+        for item, result in zip(checked, orjson.loads(answer)["results"], strict=True)
+    ]
+    if not any("id" in result for result in results):
+        raise _refusal_of_every(refusals, [orjson.dumps(result) for result in results])
+    return orjson.dumps({"results": results})
+
+
+def _refusal_of_every(refusals: Sequence[RequestRefused], answers: Sequence[bytes]) -> RequestRefused:
+    """Return what a batch is refused with of which every item was."""
     first, hint = refusals[0], ""
     kinds = {type(refusal) for refusal in refusals}
     kind = kinds.pop() if len(kinds) == 1 else InvalidRequest
     if any(isinstance(refusal, MalformedRequest) for refusal in refusals):
         kind, hint = MalformedRequest, f" {_NO_LINES}"
-    what = f"None of the {len(outcomes)} alerts is stored. The first: " if len(outcomes) > 1 else ""
+    what = f"None of the {len(answers)} alerts is stored. The first: " if len(answers) > 1 else ""
     results = [orjson.Fragment(answer) for answer in answers]
     return kind(f"{what}{first.detail}{hint}", members={"results": results})
 

@@ -6,9 +6,9 @@ from bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
+from itertools import repeat
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -45,12 +45,13 @@ from service.errors import (
     NotFound,
     OutcomeUnknown,
     Overloaded,
+    RequestRefused,
     TopicForbidden,
     TopicReserved,
     UnsupportedMedia,
 )
 from service.http.authentication import Bearer
-from service.http.charges import charge, settle
+from service.http.charges import charge, require_any, settle
 from service.http.fast_route import FastRoute
 from service.http.header_text import header_text
 from service.http.openapi import fast_operation, headers, refusals, schema_of
@@ -66,7 +67,6 @@ from service.severity import Severity
 router = APIRouter(prefix="/v1", tags=["alerts"])
 
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write")
-_batch_writer = Bearer(Scope.ALERTS_WRITE, limit="write", largest=batch_request.ITEMS_MAX)
 MayLookUp = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, Scope.ALERTS_WRITE, limit="read"))]
 _REPLAYED = {"Idempotency-Replayed": "true"}
 
@@ -86,6 +86,7 @@ async def post_alert(request: Request) -> Response:
     principal = await _writer(request)
     alert = await read_model(request, schemas.AlertIn)
     item = accept(alert, principal, datetime.now(UTC), idempotency_key(key_of(request), alert))
+    charge(request)
     stored = await part(request, Committer).store(item)
     if alert.recipients is None:
         return created(principal, stored, alert)
@@ -130,23 +131,27 @@ async def post_batch(request: Request) -> Response:
     which does what the header of a single POST does. Each alert counts against the write limit,
     except those that are refused.
     """
-    principal = await _batch_writer(request)
+    principal = await _writer(request)
     lines = _is_ndjson(request)
     key = key_of(request)
     body = await read_body(request, max_bytes=part(request, ServerSettings).batch_max_bytes)
     items = batch_request.split(body, lines=lines)
-    charge(request, "write", principal.subject, len(items))
-    read = partial(batch_request.read_item, principal=principal, now=datetime.now(UTC))
-    if key is not None:
-        return await _post_once(request, BatchKey.of(principal.subject, key, body), items, read)
-    return batch_response(request, await _store(request, items, read))
+    require_any(request, len(items))
+    batch_key = BatchKey.of(principal.subject, key, body) if key is not None else None
+    keys = map(batch_key.of_item, range(len(items))) if batch_key is not None else repeat(None)
+    now = datetime.now(UTC)
+    checked = await batch_request.read_all(
+        items, lambda item: batch_request.read_item(item, principal, now, next(keys))
+    )
+    charge(request, len(batch_request.valid_of(checked)))
+    if batch_key is not None:
+        return await _post_once(request, batch_key, checked)
+    return batch_response(request, await _store(request, checked))
 
 
-async def _store(
-    request: Request, items: Sequence[Any], read: Callable[[Any], QueueItem]
-) -> batch_request.BatchResponse:
+async def _store(request: Request, checked: Sequence[QueueItem | RequestRefused]) -> batch_request.BatchResponse:
     store_all, directory = part(request, Committer).store_all, part(request, RecipientDirectory)
-    return await batch_request.store(items, read, store_all, directory)
+    return await batch_request.store(checked, store_all, directory)
 
 
 def _is_ndjson(request: Request) -> bool:
@@ -168,14 +173,14 @@ def _is_ndjson(request: Request) -> bool:
     return False
 
 
-async def _post_once(request: Request, key: BatchKey, items: Sequence[Any], read: Callable[..., QueueItem]) -> Response:
+async def _post_once(request: Request, key: BatchKey, checked: Sequence[QueueItem | RequestRefused]) -> Response:
     """Store a batch with a key, or answer as it was answered before."""
     database = part(request, Database)
     claim = await key.claim(database)
     if claim.answer is not None:
-        return Response(claim.answer, headers=_REPLAYED, media_type="application/json")
-    keys = map(key.of_item, range(len(items)))
-    answer = await _store(request, items, lambda item: read(item, key=next(keys)))
+        before = batch_request.replay(checked, claim.answer)
+        return Response(before, headers=_REPLAYED, media_type="application/json")
+    answer = await _store(request, checked)
     if answer.refusal is not None:
         await key.release(database, claim)
     elif answer.is_final:
@@ -186,17 +191,17 @@ async def _post_once(request: Request, key: BatchKey, items: Sequence[Any], read
 def batch_response(
     request: Request, answer: batch_request.BatchResponse, headers: dict[str, str] | None = None
 ) -> Response:
-    """Answer a batch, and count what was refused of it.
+    """Answer a batch, count what was refused of it, and give back what that cost.
 
     Raises:
         RequestRefused: no alert of it is stored.
 
     """
+    settle(request, answer.given_back)
     if answer.refusal is not None:
         count_refused(request, answer.refused - 1)  # the request itself counts as one
         raise answer.refusal
     count_refused(request, answer.refused)
-    settle(request, answer.refused)
     return Response(answer.body, headers=headers, media_type="application/json")
 
 

@@ -1,11 +1,10 @@
 """Authentication of a request by its bearer token.
 
 ``Bearer(Scope.ALERTS_READ, limit="read")`` is a FastAPI dependency: it verifies the token of the
-``Authorization`` header (RFC 6750, section 2.1), requires one of the scopes, counts the request
-against the subject's rate limit, and refuses query parameters that the operation does not declare
-(``query.py``). A request without a valid token counts against the limit of its address. An endpoint
-whose requests cost more, or nothing, names the ``largest`` cost and counts itself; there, only a
-request is refused for which nothing at all is left.
+``Authorization`` header (RFC 6750, section 2.1), requires one of the scopes, refuses query
+parameters that the operation does not declare (``query.py``), and charges the request to the
+subject's rate limit, unless it has a body: then whoever reads that charges it (``charges.py``). A
+request without a valid token counts against the limit of its address.
 
 What is read takes time, and the token may be revoked meanwhile: no answer to a GET leaves before
 ``StillValid`` has checked again. What is written is checked before its commit, by whoever commits,
@@ -25,7 +24,7 @@ from service.auth.authorization import scope_missing
 from service.auth.principal import Principal, Scope
 from service.auth.tokens import TokenVerifier
 from service.errors import DatabaseUnavailable, KeysUnavailable, RequestRefused, TokenMissing
-from service.http.charges import charge
+from service.http.charges import assign, charge
 from service.http.problems import problem_response
 from service.http.provided import part
 from service.http.query import parameters_of, require_known_parameters
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _READING = ("GET", "HEAD")
+_WITHOUT_BODY = frozenset({*_READING, "DELETE"})
 _REFUSALS = 400
 """The first status of those that say why there is no answer."""
 
@@ -44,13 +44,13 @@ _REFUSALS = 400
 class Bearer(HTTPBearer):
     """A dependency that yields the principal of a request, or refuses the request."""
 
-    def __init__(self, *scopes: Scope, limit: RestLimit, largest: int | None = None, of_senders: bool = False) -> None:
+    def __init__(self, *scopes: Scope, limit: RestLimit, charges: bool = True, of_senders: bool = False) -> None:
         super().__init__(
             scheme_name="bearer", bearerFormat="JWT", description="A token with the scope of the operation."
         )
         self.scopes = scopes
         self.limit = limit
-        self.largest = largest
+        self.charges = charges
         self.of_senders = of_senders
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override]  # the base returns the raw header
@@ -64,15 +64,14 @@ class Bearer(HTTPBearer):
             limits.hit("auth_failure", client_address(request))
             raise
         request.state.principal = principal  # for verified_principal()
-        if self.largest is None:
-            charge(request, self.limit, principal.subject)
-        elif self.largest:
-            limits.require(self.limit, principal.subject, self.largest)
+        assign(request, self.limit, principal.subject)
         if not any(map(principal.may, self.scopes)):
             raise scope_missing(principal, self.scopes)
         if request.scope["query_string"]:
             parameters = parameters_of(request.scope.get("route"))
             require_known_parameters(request.query_params, parameters, of_senders=self.of_senders)
+        if self.charges and request.method in _WITHOUT_BODY:
+            charge(request)
         return principal
 
 

@@ -6,15 +6,14 @@ request's rate; a dependency asks the same limiter after the bearer is known
 (``docs/decisions/0006-rate-limits.md``).
 
 What is refused costs nothing. A request over a limit takes nothing, from none of several limits; and
-what a request took is given back if it is refused for another reason before its work was done
-(``RequestRefused.costs``).
+what a request took is given back if it is refused afterwards (``charges.py``).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from limits import RateLimitItem, parse_many
 from limits.strategies import MovingWindowRateLimiter, RateLimiter
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from service.http.token_buckets import Taken
     from service.settings import LimitSettings, StreamSettings
 
 RestLimit = Literal["write", "read", "auth_failure", "anonymous", "connect", "rejection"]
@@ -41,6 +41,9 @@ _COUNTED: dict[RestLimit, str] = {
     "rejection": "rejected handshakes",
 }
 """What each limit counts, in words."""
+
+Cost: TypeAlias = "Sequence[Taken]"
+"""What was taken from each of the limits that hold at the same time."""
 
 
 def _whole_seconds(wait: float) -> int:
@@ -56,21 +59,21 @@ class _Buckets:
         self._kind = kind
         self.items: Sequence[RateLimitItem] = parse_many(rates)
 
-    def take(self, key: str, cost: int = 1) -> bool:
-        """Take ``cost`` from all, and return whether each had enough."""
-        for number, item in enumerate(self.items):
-            if not self._strategy.hit(item, self._kind, key, cost=cost):
-                self._give_back(self.items[:number], key, cost)
-                return False
-        return True
+    def take(self, key: str, cost: int = 1) -> Cost | None:
+        """Take ``cost`` from all, and return what was taken; None where one had too little."""
+        taken: list[Taken] = []
+        for item in self.items:
+            one = self._storage.take(item.key_for(self._kind, key), item.amount, item.get_expiry(), cost)
+            if one is None:
+                self.give_back(taken, cost)
+                return None
+            taken.append(one)
+        return taken
 
-    def give_back(self, key: str, cost: int) -> None:
-        """Give back what was taken."""
-        self._give_back(self.items, key, cost)
-
-    def _give_back(self, items: Sequence[RateLimitItem], key: str, cost: int) -> None:
-        for item in items:
-            self._storage.give_back(item.key_for(self._kind, key), item.amount, item.get_expiry(), cost)
+    def give_back(self, taken: Cost, cost: int) -> None:
+        """Give back ``cost`` of what was taken, less what time has put back."""
+        for item, one in zip(self.items, taken, strict=False):
+            self._storage.give_back(one, item.amount, item.get_expiry(), cost)
 
     def has(self, key: str) -> bool:
         """Return whether each has one left; nothing is taken."""
@@ -131,29 +134,30 @@ class RestLimits:
         }
         self._buckets = {limit: _Buckets(strategy, limit, text) for limit, text in rates.items()}
 
-    def hit(self, limit: RestLimit, key: str, cost: int = 1) -> None:
+    def hit(self, limit: RestLimit, key: str, cost: int = 1) -> Cost:
         """Take ``cost`` from the limit of ``key``, a subject or an address.
 
         Raises:
             RateLimited: too little is left, and nothing was taken.
 
         """
-        if not self._buckets[limit].take(key, cost):
-            raise self._refusal(limit, key, cost, f"this request has {cost}")
+        if (taken := self._buckets[limit].take(key, cost)) is None:
+            raise self._refusal(limit, key, cost)
+        return taken
 
-    def require(self, limit: RestLimit, key: str, largest: int = 1) -> None:
-        """Refuse a request that costs one or more, at most ``largest``, where not even one is left.
+    def require(self, limit: RestLimit, key: str, cost: int = 1) -> None:
+        """Refuse a request of ``cost`` where not even one is left.
 
         Raises:
-            RateLimited: until the largest request is admitted.
+            RateLimited: until it is admitted.
 
         """
         if self.is_exhausted(limit, key):
-            raise self._refusal(limit, key, largest, f"this request may have {largest}")
+            raise self._refusal(limit, key, cost)
 
-    def give_back(self, limit: RestLimit, key: str, cost: int) -> None:
+    def give_back(self, limit: RestLimit, taken: Cost, cost: int) -> None:
         """Give back what was taken by a request that was refused, or by a part of it."""
-        self._buckets[limit].give_back(key, cost)
+        self._buckets[limit].give_back(taken, cost)
 
     def per_minute(self, limit: RestLimit) -> int:
         """Return how many requests a minute the limit allows, at least 1."""
@@ -163,8 +167,8 @@ class RestLimits:
         """Return whether the next request of ``key`` would be refused; nothing is counted."""
         return not self._buckets[limit].has(key)
 
-    def _refusal(self, limit: RestLimit, key: str, cost: int, asked: str) -> RateLimited:
-        return self._buckets[limit].refusal(key, _COUNTED[limit], cost, asked)
+    def _refusal(self, limit: RestLimit, key: str, cost: int) -> RateLimited:
+        return self._buckets[limit].refusal(key, _COUNTED[limit], cost, f"this request has {cost}")
 
 
 class ConnectionLimits:
@@ -178,7 +182,7 @@ class ConnectionLimits:
 
     def count_message(self, connection: str) -> bool:
         """Count a message, and return whether it is within the limit."""
-        return self._messages.take(connection)
+        return self._messages.take(connection) is not None
 
     def retry_after(self, connection: str) -> int:
         """Return in how many seconds the next message is within the limit."""
@@ -196,7 +200,7 @@ class ConnectionLimits:
 
     def count_violation(self, connection: str) -> bool:
         """Count a violation, and return whether the connection may stay open."""
-        return self._violations.take(connection)
+        return self._violations.take(connection) is not None
 
     def drop(self, connection: str) -> None:
         """Drop the counters of a connection that closed."""

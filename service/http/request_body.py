@@ -35,6 +35,7 @@ from service.auth.tokens import TokenVerifier
 from service.errors import InvalidRequest, MalformedRequest, RequestTimeout, RequestTooLarge, UnsupportedMedia
 from service.http.authentication import verified_principal
 from service.http.body_budget import UNCOUNTED_BYTES, BodyBudget, HeldBody
+from service.http.charges import charge
 from service.http.gzip_body import MAGIC, GzipBody
 from service.http.problems import validation_refusal
 from service.http.provided import part
@@ -63,17 +64,20 @@ _SURROGATE = re.compile(
 
 
 def json_body(
-    model: type[Model], *, max_bytes: int | None = None, optional: bool = False
+    model: type[Model], *, max_bytes: int | None = None, optional: bool = False, charges: bool = True
 ) -> Callable[[Request], Awaitable[Model]]:
-    """Return the dependency that yields the body of a request as a ``model``.
+    """Return the dependency that yields the body of a request as a ``model``, and charges the request.
 
-    ``optional``: without a body, the ``model`` with its defaults.
+    ``optional``: without a body, the ``model`` with its defaults. Without ``charges``, the endpoint
+    charges the request.
     """
 
     async def dependency(request: Request) -> Model:
-        if optional and _is_empty(request):
-            return model()
-        return await read_model(request, model, max_bytes=max_bytes)
+        is_absent = optional and _is_empty(request)
+        body = model() if is_absent else await read_model(request, model, max_bytes=max_bytes)
+        if charges:
+            charge(request)
+        return body
 
     return dependency
 
@@ -83,7 +87,7 @@ def _is_empty(request: Request) -> bool:
 
 
 async def require_no_fields(request: Request) -> None:
-    """Refuse a body with anything in it: a dependency of an operation that needs none.
+    """Refuse a body with anything in it, or charge the request: a dependency of an operation that needs none.
 
     Raises:
         InvalidRequest: it is neither empty nor an empty JSON object, which some clients send.
@@ -92,6 +96,7 @@ async def require_no_fields(request: Request) -> None:
     """
     if not _is_empty(request) and (await read_body(request)).strip() not in {b"", b"{}"}:
         raise InvalidRequest("This takes no body, and nothing was changed: send it without one.")
+    charge(request)
 
 
 async def read_model(request: Request, model: type[Model], *, max_bytes: int | None = None) -> Model:

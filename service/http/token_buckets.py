@@ -8,6 +8,11 @@ bucket only the time is kept at which it will be full (GCRA, ITU-T I.371), howev
 A bucket of which nine tenths are left admits any cost, and is then in debt: so a request that is
 larger than the limit can succeed, and small ones that arrive beside it do not keep it out.
 
+What was taken may be given back later (``Taken``), but not what time has put back by then. Time
+fills a bucket up in the order in which it was emptied. So of a cost no more is given back than is
+still missing of all that was taken up to then; and what was given back of others meanwhile counts
+as if time had put it back, which is at most less than could be given.
+
 The library's own memory storage starts a thread every 10 ms while it is used, which looks at every
 key. Here all full buckets are dropped every ``CLEANUP_SECONDS``. The storage serves one event loop,
 so it needs no lock. It uses the monotonic clock: on the wall clock a step back by an hour would
@@ -18,7 +23,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from limits.storage import MovingWindowSupport, Storage
 
@@ -35,6 +40,23 @@ def admitting(limit: int, cost: int) -> int:
     return min(cost, max(1, limit * 9 // 10))
 
 
+class _Bucket:
+    """When a bucket will be full, and how many seconds earlier that is by all that was given back."""
+
+    __slots__ = ("full_at", "given_back")
+
+    def __init__(self) -> None:
+        self.full_at = 0.0
+        self.given_back = 0.0
+
+
+class Taken(NamedTuple):
+    """What was taken out of a bucket: until when time puts it back, if nothing is given back."""
+
+    bucket: _Bucket
+    put_back_at: float
+
+
 class TokenBucketStorage(Storage, MovingWindowSupport):
     """Buckets of ``limit`` tokens, each of which an empty one gains within ``expiry`` seconds."""
 
@@ -42,35 +64,44 @@ class TokenBucketStorage(Storage, MovingWindowSupport):
 
     def __init__(self, uri: str | None = None, **options: Any) -> None:
         super().__init__(uri, **options)
-        self._full_at: dict[str, float] = {}
+        self._buckets: dict[str, _Bucket] = {}
         self._cleaned_up_at = 0.0
 
     def acquire_entry(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
         """Take ``amount`` tokens, or refuse and take none."""
-        now = time.monotonic()
-        full_at = self._full_at.get(key)
-        if full_at is None:
-            self._make_room(now)
-        elif full_at > now:
-            needed = amount if amount == 1 else admitting(limit, amount)
-            if full_at - now + needed * expiry / limit > expiry + _ROUNDING_SECONDS:
-                return False
-            now = full_at
-        self._full_at[key] = now + amount * expiry / limit
-        return True
+        return self.take(key, limit, expiry, amount) is not None
 
-    def give_back(self, key: str, limit: int, expiry: float, amount: int) -> None:
-        """Put tokens back that were taken for what was refused afterwards."""
-        if key in self._full_at:
-            self._full_at[key] -= amount * expiry / limit
+    def take(self, key: str, limit: int, expiry: float, amount: int = 1) -> Taken | None:
+        """Take ``amount`` tokens, and return what ``give_back`` asks for; or take none, and return None."""
+        now = time.monotonic()
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            self._make_room(now)
+            bucket = self._buckets[key] = _Bucket()
+        elif bucket.full_at > now:
+            needed = amount if amount == 1 else admitting(limit, amount)
+            if bucket.full_at - now + needed * expiry / limit > expiry + _ROUNDING_SECONDS:
+                return None
+            now = bucket.full_at
+        bucket.full_at = now + amount * expiry / limit
+        return Taken(bucket, bucket.full_at + bucket.given_back)
+
+    @staticmethod
+    def give_back(taken: Taken, limit: int, expiry: float, amount: int) -> None:
+        """Give back ``amount`` of the tokens that were taken, less what time has put back."""
+        bucket = taken.bucket
+        missing = taken.put_back_at - bucket.given_back - time.monotonic()
+        seconds = max(0.0, min(amount * expiry / limit, missing))
+        bucket.full_at -= seconds
+        bucket.given_back += seconds
 
     def _make_room(self, now: float) -> None:
         """Make room for another key."""
         if now - self._cleaned_up_at >= CLEANUP_SECONDS:
             self._cleaned_up_at = now
-            self._full_at = {key: full_at for key, full_at in self._full_at.items() if now < full_at}
-        if len(self._full_at) >= KEYS_MAX:
-            del self._full_at[next(iter(self._full_at))]
+            self._buckets = {key: bucket for key, bucket in self._buckets.items() if now < bucket.full_at}
+        if len(self._buckets) >= KEYS_MAX:
+            del self._buckets[next(iter(self._buckets))]
 
     def seconds_until(self, key: str, limit: int, expiry: float, amount: int) -> float:
         """Return in how many seconds ``amount`` tokens are admitted, if nothing else is until then."""
@@ -82,17 +113,17 @@ class TokenBucketStorage(Storage, MovingWindowSupport):
         return time.monotonic() + missing - expiry, math.ceil((missing - _ROUNDING_SECONDS) * limit / expiry)
 
     def _missing_seconds(self, key: str) -> float:
-        now = time.monotonic()
-        return max(0.0, self._full_at.get(key, now) - now)
+        bucket = self._buckets.get(key)
+        return max(0.0, bucket.full_at - time.monotonic()) if bucket is not None else 0.0
 
     def clear(self, key: str) -> None:
         """Fill the bucket."""
-        self._full_at.pop(key, None)
+        self._buckets.pop(key, None)
 
     def reset(self) -> int:
         """Fill all buckets, and return how many were kept."""
-        count = len(self._full_at)
-        self._full_at = {}
+        count = len(self._buckets)
+        self._buckets = {}
         return count
 
     def check(self) -> bool:

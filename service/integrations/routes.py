@@ -34,7 +34,7 @@ from service.errors import (
     UnsupportedMedia,
 )
 from service.http.authentication import Bearer, client_address
-from service.http.charges import charge, settle
+from service.http.charges import charge, require_any, settle
 from service.http.fast_route import FastRoute
 from service.http.openapi import fast_operation, headers, named, refusals
 from service.http.provided import part
@@ -54,7 +54,6 @@ ALERTS_AT_ONCE = 100
 _OUTCOMES = ("stored", "repeated", "resolved", "refused")
 """What may become of an alert of Alertmanager."""
 _writer = Bearer(Scope.ALERTS_WRITE, limit="write", of_senders=True)
-_batch_writer = Bearer(Scope.ALERTS_WRITE, limit="write", largest=batch_request.ITEMS_MAX, of_senders=True)
 
 
 def _room(request: Request, principal: Principal) -> RoomForAlert:
@@ -77,7 +76,7 @@ async def post_cloudevents(request: Request) -> Response:
     again.
     """
     media = media_type(request)
-    principal = await (_batch_writer if media == cloudevents.BATCHED else _writer)(request)
+    principal = await _writer(request)
     if media.startswith("text/") or media.endswith("json"):
         require_utf_8(request)
     body = await read_body(request, max_bytes=_max_bytes(request))
@@ -92,6 +91,7 @@ async def post_cloudevents(request: Request) -> Response:
     alert, key = cloudevents.alert_of(event)
     alert = cloudevents.fit(alert, event, _room(request, principal))
     item = accept(alert, principal, datetime.now(UTC), key, cloudevents.occurrence_of(event))
+    charge(request)
     return created(principal, await part(request, Committer).store(item), alert)
 
 
@@ -99,9 +99,11 @@ async def _post_events(request: Request, principal: Principal, events: Any) -> R
     if not isinstance(events, list):
         raise InvalidRequest("A batch must be a JSON array of CloudEvents.")
     batch_request.require_items(len(events))
-    charge(request, "write", principal.subject, max(1, len(events)))
+    require_any(request, len(events))
     read = partial(_accept_event, principal=principal, now=datetime.now(UTC), room=_room(request, principal))
-    answer = await batch_request.store(events, read, part(request, Committer).store_all)
+    checked = await batch_request.read_all(events, read)
+    charge(request, len(batch_request.valid_of(checked)))
+    answer = await batch_request.store(checked, part(request, Committer).store_all)
     response = batch_response(request, answer)
     if answer.defect is not None:  # a sender of batches looks at the status only
         raise answer.defect
@@ -139,6 +141,7 @@ async def post_apprise(request: Request) -> Response:
     alert = apprise.read(await read_json(request, max_bytes=_max_bytes(request)))
     alert = sanitize.fit(alert, _room(request, principal), partial(sanitize.attributes, alert.attributes))
     item = accept(alert, principal, datetime.now(UTC), idempotency_key(key_of(request), alert))
+    charge(request)
     return created(principal, await part(request, Committer).store(item), alert)
 
 
@@ -161,12 +164,16 @@ async def post_alertmanager(request: Request) -> Response:
     refused.
     """
     try:
-        principal = await _batch_writer(request)
-        payload = await read_json(request, max_bytes=_max_bytes(request), values_max=BATCH_VALUES_MAX)
-        notification = alertmanager.read(payload, part(request, IntegrationSettings))
-        charge(request, "write", principal.subject, max(1, len(notification)))
+        return await _post_notification(request)
     except RateLimited as limited:
         raise Overloaded(limited.detail, retry_after=limited.retry_after) from None
+
+
+async def _post_notification(request: Request) -> Response:
+    principal = await _writer(request)
+    payload = await read_json(request, max_bytes=_max_bytes(request), values_max=BATCH_VALUES_MAX)
+    notification = alertmanager.read(payload, part(request, IntegrationSettings))
+    require_any(request, len(notification))
     refused: dict[str, RequestRefused] = {}
     allowed: list[AlertmanagerAlert] = []
     room = _room(request, principal)
@@ -184,10 +191,11 @@ async def post_alertmanager(request: Request) -> Response:
             allowed.append(one.fit(room))
         else:
             refused[one.alert.topic] = problem
+    charge(request, len(allowed))
     late_within = timedelta(seconds=part(request, IntegrationSettings).alertmanager_late_seconds)
     counts = await _store(allowed, principal, part(request, Committer), late_within)
     defects = counts["refused"]
-    settle(request, len(notification) - len(allowed) + defects)
+    settle(request, refused=0)
     if defects:
         count_refused(request, defects)
         raise InternalError(

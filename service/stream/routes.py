@@ -48,7 +48,7 @@ WAIT_MAX_SECONDS = 60
 router = APIRouter(prefix="/v1", tags=["stream"])
 
 
-Recipient = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read", largest=0))]
+Recipient = Annotated[Principal, Depends(Bearer(Scope.ALERTS_READ, limit="read", charges=False))]
 ProvidedEndpoint = Annotated[HttpEndpoint, Depends(provided(HttpEndpoint))]
 
 _FRAME = "A frame of the stream, as on the WebSocket: a JSON object with `type` first."
@@ -224,14 +224,14 @@ async def post_ack(
     request: Request,
     endpoint: ProvidedEndpoint,
     principal: Recipient,
-    ack: Annotated[AckIn, Depends(json_body(AckIn))],
+    ack: Annotated[AckIn, Depends(json_body(AckIn, charges=False))],
 ) -> AckOut:
     """Acknowledge what came by server-sent events, while they go on.
 
     It counts for the connection that it names, and never beyond what that was sent. One that
     acknowledges more than the last counts against no rate limit.
     """
-    count = partial(charge, request, "read", principal.subject)
+    count = partial(charge, request)
     return AckOut(connection=ack.connection, seq=await endpoint.acknowledge(principal, ack.connection, ack.seq, count))
 
 

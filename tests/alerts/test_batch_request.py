@@ -56,7 +56,9 @@ read = partial(batch_request.read_item, principal=BILLING, now=NOW)
 
 
 async def answers(items: Sequence[Any], committer: Committed | None = None) -> list[dict[str, Any]]:
-    response = await batch_request.store(items, read, (committer or Committed()).store_all)
+    response = await batch_request.store(
+        await batch_request.read_all(items, read), (committer or Committed()).store_all
+    )
     results: list[dict[str, Any]] = orjson.loads(response.body)["results"]
     assert response.refused == sum(result["status"] >= 400 for result in results)
     return results
@@ -141,7 +143,8 @@ async def test_others_have_their_turn_while_a_batch_is_read_and_answered(
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
-    await batch_request.store([{"title": "" if wrong else "t"}] * 1_000, read_slowly, Committed().store_all)
+    checked = await batch_request.read_all([{"title": "" if wrong else "t"}] * 1_000, read_slowly)
+    await batch_request.store(checked, Committed().store_all)
     beside.cancel()
     assert turns >= 400
 
@@ -187,7 +190,7 @@ async def test_a_number_that_is_refused_in_an_array_is_refused_in_a_line(number:
 async def test_a_topic_that_the_token_does_not_cover_is_refused_alone() -> None:
     narrow = partial(batch_request.read_item, principal=replace(BILLING, topics=("payments.*",)), now=NOW)
     items = [{"title": "a", "topic": "payments.eu"}, {"title": "b", "topic": "hr"}]
-    response = await batch_request.store(items, narrow, Committed().store_all)
+    response = await batch_request.store(await batch_request.read_all(items, narrow), Committed().store_all)
     found = orjson.loads(response.body)["results"]
     assert [(result["status"], result.get("code")) for result in found] == [(201, None), (403, "topic_forbidden")]
 
@@ -253,7 +256,9 @@ async def test_a_batch_with_a_stored_alert_that_would_be_stored_twice_is_answere
 
 
 async def test_an_alert_that_can_never_be_stored_does_not_hold_up_the_others() -> None:
-    response = await batch_request.store(KEYED[:2], read, Committed([InternalError("poison")]).store_all)
+    response = await batch_request.store(
+        await batch_request.read_all(KEYED[:2], read), Committed([InternalError("poison")]).store_all
+    )
     assert [result["status"] for result in orjson.loads(response.body)["results"]] == [500, 201]
     assert response.defect is not None  # for those who look at the status only
 
@@ -271,5 +276,5 @@ async def test_a_batch_is_answered_for_good_unless_one_of_its_alerts_may_be_stor
     ):
         outcomes: list[Outcome] = [Stored(uuid7(), 1, b"{}"), *([refusal] if refusal is not None else [])]
         items = [{"title": "a"}, {"title": "b"}, {"title": ""}]
-        response = await batch_request.store(items, read, Committed(outcomes).store_all)
+        response = await batch_request.store(await batch_request.read_all(items, read), Committed(outcomes).store_all)
         assert (response.is_final, response.refusal) == (is_final, None)

@@ -302,6 +302,32 @@ async def test_a_batch_whose_answer_was_not_kept_is_answered_by_what_it_stored(
     assert results(again) == [result | {"replayed": True} for result in first]
 
 
+def test_a_batch_is_answered_again_only_as_far_as_the_token_may_post_it(lenient: Node, rest: httpx2.Client) -> None:
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    batch = [{"title": "a", "topic": "one"}, {"title": ""}, {"title": "b", "topic": "two"}]
+    first = results(rest.post(BATCH, json=batch, headers=key))
+    with lenient.rest(topics=["two"]) as narrower, lenient.rest(topics=["three"]) as other:
+        again = narrower.post(BATCH, json=batch, headers=key)
+        assert again.headers["idempotency-replayed"] == "true"
+        forbidden, *rest_of_it = results(again)
+        assert forbidden == narrower.post("/v1/alerts", json=batch[0]).json()
+        assert rest_of_it == first[1:]
+        refused = other.post(BATCH, json=batch, headers=key)
+        assert (refused.status_code, [one["status"] for one in refused.json()["results"]]) == (422, [403, 422, 403])
+    whole = rest.post(BATCH, json=batch, headers=key)
+    assert (results(whole), whole.headers["idempotency-replayed"]) == (first, "true")
+
+
+def test_a_token_that_may_post_nothing_of_a_batch_is_not_given_its_answer(lenient: Node, rest: httpx2.Client) -> None:
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    batch = [{"title": "a", "topic": "one"}] * 2
+    results(rest.post(BATCH, json=batch, headers=key))
+    with lenient.rest(topics=["zz"]) as other:
+        answer = other.post(BATCH, json=batch, headers=key)
+        assert (answer.status_code, answer.json()["code"]) == (403, "topic_forbidden")
+        assert not any("id" in one for one in answer.json()["results"])
+
+
 def test_the_same_batch_at_once_is_stored_once(lenient: Node) -> None:
     key = uuid.uuid4().hex
     batch = [{"title": "at once", "topic": f"at-once-{key[:8]}"} for _ in range(50)]

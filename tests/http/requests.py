@@ -38,14 +38,18 @@ class Client:
 
 
 def request(
-    *parts: object, headers: dict[str, str] | None = None, body: Iterable[bytes] = (b"",), then: str = "ends"
+    *parts: object,
+    method: str = "POST",
+    headers: dict[str, str] | None = None,
+    body: Iterable[bytes] = (b"",),
+    then: str = "ends",
 ) -> Request:
     """Return a request to an application with ``parts``."""
     app = Starlette()
     provide(app, Parts(BodyBudget(ServerSettings()), *parts))
     scope = {
         "type": "http",
-        "method": "POST",
+        "method": method,
         "path": "/",
         "query_string": b"",
         "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],

@@ -243,23 +243,25 @@ def test_a_request_that_is_larger_than_the_limit_is_counted_in_full(pass_time: C
 @pytest.mark.unit
 def test_what_is_given_back_may_be_used_again() -> None:
     limits = RestLimits(LimitSettings(write_limit="10/hour"))
-    limits.hit("write", "billing", 10)
-    limits.give_back("write", "billing", 4)
+    taken = limits.hit("write", "billing", 10)
+    limits.give_back("write", taken, 4)
     limits.hit("write", "billing", 4)
     assert limits.is_exhausted("write", "billing")
-    limits.give_back("write", "nobody", 4)
 
 
 @pytest.mark.unit
-def test_where_nothing_is_left_a_batch_waits_until_the_largest_fits(pass_time: Callable[[float], None]) -> None:
+@pytest.mark.parametrize(("cost", "seconds"), [(1, 6), (3, 18), (1000, 54)])
+def test_where_nothing_is_left_a_batch_waits_until_it_fits(
+    pass_time: Callable[[float], None], cost: int, seconds: int
+) -> None:
     limits = RestLimits(LimitSettings(write_limit="10/minute"))
-    limits.require("write", "billing", 1000)
+    limits.require("write", "billing", cost)
     limits.hit("write", "billing", 10)
-    with pytest.raises(RateLimited) as refused:
-        limits.require("write", "billing", 1000)
-    assert refused.value.retry_after == 54
-    pass_time(54)
-    limits.hit("write", "billing", 1000)
+    with pytest.raises(RateLimited, match=f"0 are left, and this request has {cost}.") as refused:
+        limits.require("write", "billing", cost)
+    assert refused.value.retry_after == seconds
+    pass_time(seconds)
+    limits.hit("write", "billing", cost)
 
 
 @pytest.mark.unit

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from limits import parse
 from limits.strategies import MovingWindowRateLimiter
 
@@ -13,6 +16,8 @@ from service.http.token_buckets import TokenBucketStorage, admitting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from service.http.token_buckets import Taken
 
 pytestmark = pytest.mark.unit
 
@@ -117,3 +122,69 @@ def test_counting_starts_no_thread() -> None:
     for _ in range(100):
         storage.acquire_entry("key", 1, 1)
     assert threading.active_count() == before
+
+
+# What is given back.
+
+LIMIT, SECONDS = 4, 4
+"""A token a second: with few numbers, few steps meet in every way."""
+
+waits = st.integers(0, 3)
+costs = st.integers(1, LIMIT * 9 // 10)
+charges = st.tuples(waits, costs)
+refunds = st.tuples(waits, st.none(), st.integers(0, 3), costs)
+
+
+@settings(max_examples=500)
+@given(st.lists(charges | refunds, max_size=12))
+def test_no_window_admits_more_than_the_limit_whatever_is_given_back_and_when(steps: list[tuple[Any, ...]]) -> None:
+    storage, now = TokenBucketStorage(), 1000
+    kept: list[tuple[int, int]] = []
+    """Of each charge the time, and what was not given back."""
+    pending: list[tuple[int, Taken]] = []
+    with mock.patch("time.monotonic", side_effect=lambda: now):
+        for wait, cost, *refund in steps:
+            now += wait
+            if cost is not None:
+                if (taken := storage.take("key", LIMIT, SECONDS, cost)) is not None:
+                    pending.append((len(kept), taken))
+                    kept.append((now, cost))
+            elif pending:
+                number, taken = pending.pop(refund[0] % len(pending))
+                at, stored = kept[number]
+                storage.give_back(taken, LIMIT, SECONDS, refused := min(refund[1], stored))
+                kept[number] = at, stored - refused
+    for first, (began, _) in enumerate(kept):
+        admitted = 0
+        for ended, stored in kept[first:]:
+            admitted += stored
+            assert admitted <= LIMIT + (ended - began) * LIMIT / SECONDS
+
+
+@given(st.lists(charges, max_size=12), charges, waits)
+def test_what_is_given_back_leaves_a_bucket_as_if_nothing_had_been_taken(
+    before: list[tuple[int, int]], refused: tuple[int, int], later: int
+) -> None:
+    storage, twin, now = TokenBucketStorage(), TokenBucketStorage(), 1000
+    with mock.patch("time.monotonic", side_effect=lambda: now):
+        for wait, cost in before:
+            now += wait
+            assert storage.acquire_entry("key", LIMIT, SECONDS, cost) is twin.acquire_entry("key", LIMIT, SECONDS, cost)
+        now += refused[0]
+        if (taken := storage.take("key", LIMIT, SECONDS, refused[1])) is not None:
+            now += later
+            storage.give_back(taken, LIMIT, SECONDS, refused[1])
+        assert storage.get_moving_window("key", LIMIT, SECONDS) == twin.get_moving_window("key", LIMIT, SECONDS)
+
+
+def test_what_is_given_back_to_a_bucket_that_was_dropped_is_put_into_no_other(
+    pass_time: Callable[[float], None],
+) -> None:
+    storage = TokenBucketStorage()
+    taken = storage.take("key", 10, 10, 5)
+    assert taken is not None
+    storage.clear("key")
+    assert storage.acquire_entry("key", 10, 10, 10)
+    pass_time(1)
+    storage.give_back(taken, 10, 10, 5)
+    assert storage.get_moving_window("key", 10, 10)[1] == 9

@@ -94,7 +94,7 @@ class HttpEndpoint:
     ) -> AsyncIterator[Callable[[SseTransport], None]]:
         """Reserve room for a stream of server-sent events, and yield what opens it."""
         requested = StreamRequest.of(principal, **query)
-        charge(request, "read", principal.subject)
+        charge(request)
         with self._room(principal):
             start = await self._admission.start_of(principal, requested)
             self._resume(principal, connection, start)
@@ -131,7 +131,7 @@ class HttpEndpoint:
             found.acknowledge_arrived()
         is_paced = self._sessions.is_paced(identity, connection, query["after"])
         if not is_paced:
-            charge(request, "read", principal.subject)
+            charge(request)
         with ExitStack() as room:
             if found is None:  # before anything is stored about somebody who may have to be refused
                 room.enter_context(self._room(principal))
