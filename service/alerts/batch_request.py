@@ -162,9 +162,9 @@ def read_item(item: Any, principal: Principal, now: datetime, key: IdempotencyKe
 
     """
     try:
-        alert = validated(BatchItem, item) if isinstance(item, bytes) else BatchItem.model_validate(item)
+        alert = validated(BatchItem, item, "The alert") if isinstance(item, bytes) else BatchItem.model_validate(item)
     except ValidationError as error:
-        raise validation_refusal(error) from None
+        raise validation_refusal(error, BatchItem, "The alert") from None
     return accept(alert, principal, now, idempotency_key(alert.idempotency_key, alert) or key)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -27,6 +27,9 @@ from service.alerts.search import parse
 from service.auth.principal import SUBJECT_MAX, is_subject
 from service.http.query import invalid_parameter
 from service.topics import PATTERN_REGEX, TOPIC_MAX, TOPIC_REGEX, is_topic, is_topic_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TITLE_MAX = 200
 BODY_MAX_BYTES = 16 * 1024
@@ -44,6 +47,10 @@ EXCLUDED_MAX = 20
 """Terms of a search that exclude, with which an index does not help."""
 LISTED_MAX = 100
 """Values of one parameter that may be repeated, such as topics."""
+TOPICS_MAX_LENGTH = LISTED_MAX * (TOPIC_MAX + 1)
+"""Characters of one list of topics, with a comma after each."""
+_SHOWN = 30
+"""Characters of a wrong topic that a refusal repeats; a close frame has little room."""
 NUMBER_MIN, NUMBER_MAX = 1e-30, 1e30
 """The range of the absolute value of a number that is not an integer."""
 INTEGER_MAX = 2**53 - 1
@@ -259,7 +266,7 @@ def listed(description: str) -> Any:
     return Query(max_length=LISTED_MAX, description=description)
 
 
-def topic_patterns(values: list[str]) -> list[str]:
+def topic_patterns(values: Sequence[str]) -> list[str]:
     """Return topics and patterns of topics, each a value or several with commas between, which no topic has.
 
     Raises:
@@ -268,10 +275,9 @@ def topic_patterns(values: list[str]) -> list[str]:
     """
     patterns = [pattern for value in values for pattern in value.split(",")]
     if len(patterns) > LISTED_MAX:
-        raise invalid_parameter("topic", f"this takes at most {LISTED_MAX} topics")
+        raise invalid_parameter("topic", f"this takes at most {LISTED_MAX} topics or patterns")
     for pattern in patterns:
         if not is_topic_pattern(pattern):
-            raise invalid_parameter(
-                "topic", f"{pattern[:TOPIC_MAX]!r} is no topic and no pattern such as payments.* or *"
-            )
+            detail = f"{pattern[:_SHOWN]!r} is no topic, and no pattern such as payments.* or *"
+            raise invalid_parameter("topic", detail)
     return patterns

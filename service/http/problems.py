@@ -7,10 +7,11 @@ against; ``openapi.py`` says which operation answers with which. A 401 carries `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -30,6 +31,7 @@ from service.errors import (
     TokenRevoked,
 )
 from service.http.charges import refund
+from service.http.nearest import unknown_name
 from service.metrics import HTTP_ERRORS
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ DETAIL_MAX = 2 * SHOWN_MAX
 FAULTS_READ_MAX = 200
 """Beyond it none is listed: pydantic makes all of them, or none."""
 _CLIENT_CLOSED_REQUEST = 499
+_NO_OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
 _CHALLENGES = {
     TokenMissing: 'Bearer realm="tocsin"',
     TokenInvalid: 'Bearer realm="tocsin", error="invalid_token"',
@@ -79,8 +82,11 @@ def problem_document(refusal: RequestRefused) -> dict[str, Any]:
 
 
 def shortened(text: str, most: int = SHOWN_MAX) -> str:
-    """Return a text that may repeat what was sent, whatever its length: the beginning of it."""
-    return text if len(text) <= most else text[:most] + "…"
+    """Return a text that may repeat what was sent: the beginning of it, with what cannot be printed escaped."""
+    text = text if len(text) <= most else text[:most] + "…"
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def problem_response(refusal: RequestRefused) -> Response:
@@ -111,28 +117,53 @@ def refusal_of(scope: Scope) -> str | None:
     return code
 
 
-def validation_refusal(error: ValidationError) -> RequestRefused:
-    """Return the refusal of a body that pydantic could not validate."""
+def validation_refusal(error: ValidationError, model: type[BaseModel], what: str = "The body") -> RequestRefused:
+    """Return the refusal of JSON that pydantic could not validate as a ``model``."""
     if (count := error.error_count()) > FAULTS_READ_MAX:
-        return InvalidRequest(f"The body: {count} fields are not valid.")
-    return refusal_of_faults(error.errors(include_url=False, include_context=False, include_input=False))
+        return InvalidRequest(f"{what}: {count} fields are not valid.")
+    return refusal_of_faults(error.errors(include_url=False, include_context=False, include_input=False), model, what)
 
 
-def refusal_of_faults(errors: Sequence[Mapping[str, Any]]) -> RequestRefused:
+def refusal_of_faults(
+    errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None = None, what: str = "The body"
+) -> RequestRefused:
     """Return the refusal for errors of pydantic, each with its JSON pointer (RFC 6901)."""
     faults = [
         {
             "pointer": shortened("".join(f"/{escaped(part)}" for part in error["loc"])),
-            # pydantic marks those of validators so
-            "detail": shortened(str(error["msg"]).removeprefix("Value error, ")),
+            "detail": shortened(_detail(error, model)),
         }
         for error in errors[:FAULTS_MAX]
     ]
     first = faults[0]
     if errors[0]["type"] == "json_invalid":
-        return MalformedRequest(f"The body is not valid JSON: {first['detail'].removeprefix('Invalid JSON: ')}.")
+        return MalformedRequest(f"{what} is not valid JSON: {first['detail'].removeprefix('Invalid JSON: ')}.")
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return InvalidRequest(f"{first['pointer'] or 'The body'}: {first['detail']}{more}.", errors=faults)
+    return InvalidRequest(f"{first['pointer'] or what}: {first['detail']}{more}.", errors=faults)
+
+
+def _detail(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:
+    """Return what is wrong in words of the client's: pydantic names classes, and no members."""
+    if error["type"] in _NO_OBJECT:
+        return "must be a JSON object"
+    if error["type"] == "extra_forbidden" and model is not None:
+        return unknown_name("member", str(error["loc"][-1]), _members(model, error["loc"][:-1]))
+    return str(error["msg"]).removeprefix("Value error, ")  # pydantic marks those of validators so
+
+
+def _members(model: type[BaseModel], pointer: Sequence[int | str]) -> list[str]:
+    """Return the names of the members of the object within a ``model`` to which a pointer leads."""
+    for part in pointer:
+        if isinstance(part, str):
+            model = _model_within(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of a field, of an item of it, or of one of its alternatives."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_within, get_args(annotation))), None)
 
 
 def escaped(part: object) -> str:

@@ -8,7 +8,6 @@ read another one. So both are refused, with the names that exist.
 from __future__ import annotations
 
 from collections import Counter
-from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, get_origin
 
@@ -18,35 +17,20 @@ from fastapi.params import Query
 from fastapi.routing import APIRoute
 
 from service.errors import InvalidRequest
-from service.http.problems import FAULTS_MAX, SHOWN_MAX, escaped, shortened
+from service.http.nearest import unknown_name
+from service.http.problems import FAULTS_MAX, escaped, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.datastructures import QueryParams
 
-_USUAL_NAMES = {
-    "alert": "alert_id",
-    "before": "until",
-    "count": "limit",
-    "end": "until",
-    "from": "since",
-    "id": "alert_id",
-    "ids": "alert_id",
-    "key": "dedup_key",
-    "level": "severity",
-    "per_page": "limit",
-    "priority": "severity",
-    "query": "q",
-    "search": "q",
-    "size": "limit",
-    "start": "since",
-    "state": "status",
-    "to": "until",
-}
-"""What other services call a parameter that exists here under another name."""
 _PAGES = frozenset({"page", "offset", "skip"})
 _BY_CURSOR = "pages have no numbers: send the `next` of one answer as `cursor` for the next"
+_IN_HEADER = "send the token in the header Authorization"
+_OF_POLLS = "it is one of GET /v1/events"
+_ELSEWHERE = {"token": _IN_HEADER, "access_token": _IN_HEADER, "wait": _OF_POLLS, "connection": _OF_POLLS}
+"""What is a parameter of another operation, or of other services."""
 
 
 class QueryParameters(NamedTuple):
@@ -91,9 +75,9 @@ def require_known_parameters(query: QueryParams, parameters: QueryParameters, *,
 def _unknown(name: str, names: Sequence[str]) -> str:
     if name in _PAGES and "cursor" in names:
         return _BY_CURSOR
-    usual = _USUAL_NAMES.get(name.lower(), "")
-    near = [usual] if usual in names else get_close_matches(name[:SHOWN_MAX].lower().replace("-", "_"), names, 1)
-    return f"there is no such parameter; did you mean {near[0]}" if near else "there is no such parameter"
+    if name in _ELSEWHERE:
+        return f"there is no such parameter here: {_ELSEWHERE[name]}"
+    return unknown_name("parameter", name, names)
 
 
 def invalid_parameter(name: str, detail: str) -> InvalidRequest:

@@ -111,8 +111,8 @@ async def read_model(request: Request, model: type[Model], *, max_bytes: int | N
     return validated(model, await read_body(request, max_bytes=max_bytes))
 
 
-def validated(model: type[Model], body: bytes) -> Model:
-    """Return a JSON text as a ``model``.
+def validated(model: type[Model], body: bytes, what: str = "The body") -> Model:
+    """Return a JSON text as a ``model``; a refusal calls it ``what``.
 
     Raises:
         RequestTooLarge, MalformedRequest: as ``parse_json``.
@@ -124,7 +124,7 @@ def validated(model: type[Model], body: bytes) -> Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        refusal = validation_refusal(error)
+        refusal = validation_refusal(error, model, what)
         raise _not_json(body, refusal) if isinstance(refusal, MalformedRequest) else refusal from None
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from service.errors import HeadersTooLarge, MalformedRequest, RequestRefused, TargetTooLong
-from service.http.problems import problem_response
+from service.http.header_text import NAME_SHOWN
+from service.http.problems import problem_response, shortened
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,6 +33,8 @@ HEADERS_MAX = 100
 
 _PATHS_WITH_TOKEN = "/v1/"  # noqa: S105 - no password
 _PATHS_OF_PROBES = frozenset({"/healthz", "/readyz"})
+_PATHS_OF_PARAMETERS = frozenset({"/metrics"})
+"""Without a token; all others take any query, and read none."""
 
 
 class RequestBounds:
@@ -85,31 +88,50 @@ def require_bounds(scope: Scope) -> None:
     path = scope.get("raw_path") or scope["path"].encode()
     if len(path) > PATH_MAX_BYTES:
         raise TargetTooLong(f"The path may have {PATH_MAX_BYTES} bytes.")
-    _require_utf_8("path", path)
-    require_query(scope["query_string"])
+    if b"%" in path:
+        _utf_8("path", path)
+    require_query_size(scope["query_string"])
+    if scope["path"].startswith(_PATHS_WITH_TOKEN) or scope["path"] in _PATHS_OF_PARAMETERS:
+        require_utf_8_query(scope["query_string"])
     if len(scope["headers"]) > HEADERS_MAX:
         raise HeadersTooLarge(f"The request may have {HEADERS_MAX} headers.")
 
 
-def require_query(query: bytes) -> None:
-    """Refuse a query that is too long, has too many parameters, or cannot be decoded.
+def require_query_size(query: bytes) -> None:
+    """Refuse a query that is too long, or has too many parameters.
 
     Raises:
-        TargetTooLong: it is too long, or has too many.
-        MalformedRequest: it is not percent-encoded UTF-8.
+        TargetTooLong: it is, or has.
 
     """
     if len(query) > QUERY_MAX_BYTES or query.count(b"&") >= PARAMETERS_MAX:
         raise TargetTooLong(f"The query may have {QUERY_MAX_BYTES} bytes and {PARAMETERS_MAX} parameters.")
-    _require_utf_8("query", query)
 
 
-def _require_utf_8(part: str, value: bytes) -> None:
-    """Refuse what would be decoded with replacement characters, and so mean something else."""
-    if b"%" not in value:
+def require_utf_8_query(query: bytes) -> None:
+    """Refuse a query that cannot be decoded.
+
+    Raises:
+        MalformedRequest: it is not percent-encoded UTF-8.
+
+    """
+    if b"%" not in query:
         return
+    for parameter in query.split(b"&"):
+        name, _, value = parameter.partition(b"=")
+        text = _utf_8("name of a parameter", name)
+        _utf_8(f"parameter {shortened(text, NAME_SHOWN)}", value)
+
+
+def _utf_8(part: str, value: bytes) -> str:
+    """Return the text of a part of the target, which would be decoded with replacement characters, and mean another.
+
+    Raises:
+        MalformedRequest: it is not percent-encoded UTF-8.
+
+    """
     try:
-        unquote_to_bytes(value).decode()
+        return unquote_to_bytes(value).decode()
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise MalformedRequest(

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from service.errors import InvalidRequest, RateLimited, TopicForbidden
+from service.alerts.fields import topic_patterns
+from service.errors import RateLimited, TopicForbidden
 from service.events.filter import EventFilter
 from service.events.position import Cursor, HistoryChanged
+from service.http.query import invalid_parameter
 from service.ledger.records import ConnectionEntry, Rejection, printable
 from service.ledger.resume_points import CONSUMER_MAX, CONSUMER_PATTERN, ResumeKey
 from service.logs import get_logger
@@ -27,7 +29,7 @@ from service.stream.connection import Connection
 from service.stream.cursor_check import Start
 from service.stream.frames import FrameBatch
 from service.stream.protocol import StreamProtocol, Timing
-from service.topics import EVERY_TOPIC, TOPIC_MAX, disjoint, intersect, is_topic_pattern
+from service.topics import EVERY_TOPIC, disjoint, intersect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,9 +49,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-PATTERNS_MAX = 100
-TOPICS_MAX_LENGTH = PATTERNS_MAX * (TOPIC_MAX + 1)
-"""Characters of one list of them, with a comma after each."""
 _CONSUMER = re.compile(CONSUMER_PATTERN)
 
 
@@ -104,10 +103,10 @@ class StreamRequest:
         """
         severity: Any = min_severity or "info"
         if severity not in SEVERITIES or min_severity == "":
-            raise _invalid("min_severity", f"must be {CHOICES}")
+            raise invalid_parameter("min_severity", f"must be {CHOICES}")
         if consumer is not None and (len(consumer) > CONSUMER_MAX or _CONSUMER.fullmatch(consumer) is None):
-            raise _invalid("consumer", f"must be 1 to {CONSUMER_MAX} of a-z, A-Z, 0-9, dot, _ and -")
-        patterns = _read_topics(topics)
+            raise invalid_parameter("consumer", f"must be 1 to {CONSUMER_MAX} of a-z, A-Z, 0-9, dot, _ and -")
+        patterns = topic_patterns(topics)
         covered = intersect(principal.topics, patterns or EVERY_TOPIC)
         if not covered or disjoint(principal.topics, patterns):
             raise TopicForbidden("The token does not cover these topics.")
@@ -120,23 +119,8 @@ def _read_after(text: str | None) -> Cursor | Literal["latest"] | None:
     if text == "latest":
         return "latest"
     if (cursor := Cursor.parse(text)) is None:
-        raise _invalid("after", "must be a cursor such as 4711-9f3a2c1d, a seq, or latest")
+        raise invalid_parameter("after", "must be a cursor such as 4711-9f3a2c1d, a seq, or latest")
     return cursor
-
-
-def _read_topics(values: Sequence[str]) -> list[str]:
-    patterns = [pattern for value in values for pattern in value[: TOPICS_MAX_LENGTH + 1].split(",")]
-    if len(patterns) > PATTERNS_MAX:
-        raise _invalid("topic", f"must be at most {PATTERNS_MAX} topics or patterns")
-    for pattern in patterns:
-        if not is_topic_pattern(pattern):
-            raise _invalid("topic", f"{pattern[:30]!r} is no topic, and no pattern such as payments.* or *")
-    return patterns
-
-
-def _invalid(parameter: str, detail: str) -> InvalidRequest:
-    fault = {"pointer": f"/query/{parameter}", "detail": detail}
-    return InvalidRequest(f"{parameter}: {detail}.", errors=[fault])
 
 
 class Admission:

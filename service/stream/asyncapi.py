@@ -11,11 +11,11 @@ from typing import Any, get_args
 from pydantic.json_schema import models_json_schema
 
 from service import __version__
+from service.alerts.fields import LISTED_MAX
 from service.errors import CloseReason
 from service.events.position import CURSOR_PATTERN
 from service.ledger.resume_points import CONSUMER_MAX, CONSUMER_PATTERN
 from service.severity import Severity
-from service.stream.admission import PATTERNS_MAX
 from service.stream.frame_schemas import (
     ClientFrame,
     EventFrame,
@@ -57,7 +57,7 @@ _QUERY = {
     "topic": {
         "type": "array",
         "items": {"type": "string"},
-        "maxItems": PATTERNS_MAX,
+        "maxItems": LISTED_MAX,
         "description": "Topics or patterns that the token covers at least in part: repeat the parameter, or put commas"
         " between them.",
         "examples": [["payments.*", "disks"]],

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from service.alerts.fields import INTEGER_MAX, WHOLE
+from service.alerts.fields import INTEGER_MAX, LISTED_MAX, TOPICS_MAX_LENGTH, WHOLE, documented
 from service.auth.principal import Principal, Scope
 from service.errors import (
     ConnectionLimit,
@@ -28,8 +28,7 @@ from service.http.openapi import json_operation, refusals
 from service.http.provided import provided
 from service.http.request_body import json_body
 from service.ledger.resume_points import CONSUMER_MAX, CONSUMER_PATTERN
-from service.severity import Severity
-from service.stream.admission import PATTERNS_MAX, TOPICS_MAX_LENGTH
+from service.severity import SEVERITIES
 from service.stream.frame_schemas import (
     AlertCreatedFrame,
     EventOut,
@@ -159,28 +158,23 @@ async def get_events(  # noqa: PLR0913 - its parameters
     principal: Recipient,
     *,
     after: Annotated[
-        str | None,
-        Query(
-            max_length=CURSOR_MAX,
-            pattern=f"^(latest|{CURSOR_PATTERN})$",
-            description="a cursor, a seq, or `latest`; absent: where this filter, or this consumer, resumes",
-        ),
+        Annotated[str, documented(maxLength=CURSOR_MAX, pattern=f"^(latest|{CURSOR_PATTERN})$")] | None,
+        Query(description="a cursor, a seq, or `latest`; absent: where this filter, or this consumer, resumes"),
     ] = None,
     topic: Annotated[
-        list[Annotated[str, Field(max_length=TOPICS_MAX_LENGTH, json_schema_extra={"format": "topics"})]],
+        list[Annotated[str, documented(maxLength=TOPICS_MAX_LENGTH, format="topics")]],
         Query(
-            max_length=PATTERNS_MAX, description="a topic or a pattern; repeat for several, or put commas between them"
+            description="a topic or a pattern; repeat for several, or put commas between them",
+            json_schema_extra={"maxItems": LISTED_MAX},
         ),
     ] = [],  # noqa: B006 - FastAPI copies
     consumer: Annotated[
-        str | None,
-        Query(
-            max_length=CONSUMER_MAX,
-            pattern=f"^{CONSUMER_PATTERN}$",
-            description="a name of this client's own, by which it resumes; absent: it resumes by its filter",
-        ),
+        Annotated[str, documented(maxLength=CONSUMER_MAX, pattern=f"^{CONSUMER_PATTERN}$")] | None,
+        Query(description="a name of this client's own, by which it resumes; absent: it resumes by its filter"),
     ] = None,
-    min_severity: Annotated[Severity, Query(description="this severity or a more severe one")] = "info",
+    min_severity: Annotated[
+        str, Query(description="this severity or a more severe one", json_schema_extra={"enum": list(SEVERITIES)})
+    ] = "info",
     wait: Annotated[
         float | None,
         Query(ge=0, le=WAIT_MAX_SECONDS, description=f"long poll: the most seconds to wait; {WAIT_SECONDS} by default"),
@@ -203,6 +197,7 @@ async def get_events(  # noqa: PLR0913 - its parameters
 
     A long poll is asked for with ``Accept: application/json`` or ``wait``.
     """
+    # The types say what the parameters take; `StreamRequest` checks them, with the same words for each transport.
     query: StreamQuery = {"after": after, "topics": topic, "min_severity": min_severity, "consumer": consumer}
     if last_event_id:
         if (resumed := read_event_id(last_event_id)) is None:

@@ -70,6 +70,8 @@ def test_nothing_is_stored_where_a_parameter_is_refused(rest: httpx2.Client) -> 
         ("id=1", "there is no such parameter; did you mean alert_id"),
         ("page=2", "pages have no numbers: send the `next` of one answer as `cursor` for the next"),
         ("offset=50", "pages have no numbers: send the `next` of one answer as `cursor` for the next"),
+        ("token=a", "there is no such parameter here: send the token in the header Authorization"),
+        ("wait=5", "there is no such parameter here: it is one of GET /v1/events"),
         ("xyz=1", "there is no such parameter"),
         ("a/b=1", "there is no such parameter"),
         ("=1", "there is no such parameter"),
@@ -81,6 +83,19 @@ def test_a_refusal_names_the_near_one(rest: httpx2.Client, query: str, detail: s
     name = query.partition("=")[0]
     assert errors == [{"pointer": f"/query/{name.replace('/', '~1')}", "detail": detail}]
     assert text.startswith(f"/query/{name}: {detail}. The parameters are: topic, severity, min_severity, ")
+
+
+def test_what_cannot_be_printed_of_a_name_is_shown_escaped(rest: httpx2.Client) -> None:
+    text, [fault] = refused(rest.get("/v1/alerts?a%00%0A=1"))
+    assert text.startswith(r"/query/a\x00\n: there is no such parameter")
+    assert fault["pointer"] == r"/query/a\x00\n"
+
+
+def test_text_that_is_not_utf_8_names_its_parameter(lenient: Node) -> None:
+    for query, part in (("q=a&source=%FF", "parameter source"), ("q=a&%FF=1", "name of a parameter")):
+        answer = httpx2.get(f"{lenient.base}/v1/alerts?{query}", **PLAIN)
+        assert answer.status_code == 400
+        assert answer.json()["detail"].startswith(f"The {part} has the byte %FF, which is not UTF-8")
 
 
 def test_a_refusal_repeats_no_more_than_so_much_of_what_was_sent(rest: httpx2.Client) -> None:
@@ -101,9 +116,11 @@ def test_each_method_of_a_path_refuses(rest: httpx2.Client, method: str) -> None
         ("severity=high", "Input should be 'info', 'warning', 'error' or 'critical'"),
         ("min_severity=high", "Input should be 'info', 'warning', 'error' or 'critical'"),
         ("status=new", "Input should be 'open', 'acknowledged', 'resolved' or 'expired'"),
-        ("topic=a,B", "'B' is no topic and no pattern such as payments.* or *"),
-        ("topic=a,", "'' is no topic and no pattern such as payments.* or *"),
-        ("topic=" + "a," * 100 + "a", "this takes at most 100 topics"),
+        ("topic=a,B", "'B' is no topic, and no pattern such as payments.* or *"),
+        ("topic=a,", "'' is no topic, and no pattern such as payments.* or *"),
+        ("topic=a,%20b", "' b' is no topic, and no pattern such as payments.* or *"),
+        ("topic=", "'' is no topic, and no pattern such as payments.* or *"),
+        ("topic=" + "a," * 100 + "a", "this takes at most 100 topics or patterns"),
         ("cursor=2", "send the `next` of the page before, as it was"),
         ("limit=0", "Input should be greater than or equal to 1"),
         ("since=yesterday", "must be a time such as 2026-11-21T09:41:07Z (RFC 3339)"),
@@ -129,7 +146,8 @@ def test_who_may_not_ask_learns_that_first(lenient: Node) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/docs", "/openapi.json", "/console/client.js"])
 def test_probes_and_pages_take_any_query(rest: httpx2.Client, path: str) -> None:
-    assert rest.get(f"{path}?x=1").status_code == 200
+    for query in ("x=1", "x=%FF", "%"):
+        assert rest.get(f"{path}?{query}").status_code == 200
     assert rest.head(f"{path}?x=1").status_code == 200
 
 
@@ -153,6 +171,33 @@ def test_a_member_of_a_body_that_does_not_exist_is_refused_or_kept(name: str) ->
             continue
         model = schema["$ref"].rpartition("/")[2]
         assert (components[model].get("unevaluatedProperties") is False) != (model in FREE_FORM), model
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer", "detail"),
+    [
+        ("/v1/alerts", {"titel": "a"}, "/titel", "there is no such member; did you mean title"),
+        ("/v1/alerts", {"title": "a", "message": "b"}, "/message", "there is no such member; did you mean body"),
+        ("/v1/alerts", {"title": "a", "xyz": 1}, "/xyz", "there is no such member"),
+        (
+            "/v1/alerts",
+            {"title": "a", "links": [{"title": "t", "url": "https://x", "ulr": 1}]},
+            "/links/0/ulr",
+            "there is no such member; did you mean url",
+        ),
+        ("/v1/alerts/resolve", {"key": "a"}, "/key", "there is no such member; did you mean dedup_key"),
+        ("/v1/revocations", {"subjects": "a"}, "/subjects", "there is no such member; did you mean subject"),
+        ("/v1/alerts", [], "", "must be a JSON object"),
+        ("/v1/alerts", {"title": "a", "links": [5]}, "/links/0", "must be a JSON object"),
+        ("/v1/alerts", {"title": "a", "attributes": [5]}, "/attributes", "must be a JSON object"),
+    ],
+)
+def test_a_refusal_of_a_body_says_what_may_be_meant(
+    rest: httpx2.Client, path: str, body: Any, pointer: str, detail: str
+) -> None:
+    text, errors = refused(rest.post(path, json=body))
+    assert {"pointer": pointer, "detail": detail} in errors
+    assert text.startswith("/" if pointer else "The body: ")
 
 
 @pytest.mark.parametrize("action", ["acknowledge", "resolve", "reopen"])

@@ -40,7 +40,7 @@ from service.errors import (
 from service.http.authentication import bearer_token
 from service.http.edge import check_headers
 from service.http.query import QueryParameters, require_known_parameters
-from service.http.request_bounds import require_query
+from service.http.request_bounds import require_query_size, require_utf_8_query
 from service.logs import get_logger
 from service.origins import Origin
 from service.stream import frames
@@ -88,7 +88,8 @@ class Handshake:
         client = ClientInfo.of(headers, scope.get("client"))
         query, refusal = QueryParams(), None
         try:
-            require_query(scope["query_string"])
+            require_query_size(scope["query_string"])
+            require_utf_8_query(scope["query_string"])
             query = QueryParams(scope["query_string"])
         except (TargetTooLong, MalformedRequest) as error:
             refusal = error
@@ -104,11 +105,12 @@ class Handshake:
         """
         check_headers(self.headers.raw)
         require_known_parameters(self.query, PARAMETERS)
-        if sum(subprotocol.startswith(_BEARER) for subprotocol in self.subprotocols) > 1:
-            raise MalformedRequest("Send one bearer subprotocol.")
+        tokens = [one for one in self.subprotocols if one.startswith(_BEARER)]
+        if len(tokens) + (bearer_token(self.headers) is not None) + ("token" in self.query) > 1:
+            raise MalformedRequest("Send one token: in Authorization, as a bearer subprotocol, or in the query.")
 
     def token(self, *, allow_query: bool) -> str:
-        """Return the bearer token: header, then subprotocol, then query.
+        """Return the bearer token: of the header, a subprotocol or the query.
 
         Raises:
             TokenMissing: there is none.

@@ -196,24 +196,28 @@ async def test_a_token_in_the_query_is_taken(name: str) -> None:
     assert (await handshake(query=f"{name}={token()}")).recipient == "alice"
 
 
-async def test_the_header_comes_before_the_subprotocol_and_that_before_the_query() -> None:
-    query = f"token={token('query')}"
-    header = f"Bearer {token('header')}"
-    assert (await handshake(V1, bearer("subprotocol"), query=query, Authorization=header)).recipient == "header"
-    assert (await handshake(V1, bearer("subprotocol"), query=query)).recipient == "subprotocol"
-    assert (await handshake(V1, query=query, Authorization="Basic YTpi")).recipient == "query"
+async def test_another_scheme_in_the_header_is_no_token() -> None:
+    assert (await handshake(V1, query=f"token={token()}", Authorization="Basic YTpi")).recipient == "alice"
 
 
 async def test_a_token_in_the_query_is_none_where_a_setting_says_so() -> None:
     settings = StreamSettings(allow_query_token=False)
-    query = f"token={token()}"
-    assert (await handshake(V1, query=query, settings=settings)).rejection == ("token_missing", None)
-    assert (await handshake(V1, bearer("bob"), query=query, settings=settings)).recipient == "bob"
+    assert (await handshake(V1, query=f"token={token()}", settings=settings)).rejection == ("token_missing", None)
 
 
-async def test_a_bad_token_is_not_passed_over_for_a_good_one_further_down() -> None:
-    served = await handshake(V1, bearer(), query=f"token={token()}", Authorization="Bearer bad")
-    assert served.rejection == ("token_invalid", None)
+@pytest.mark.parametrize(
+    ("subprotocols", "query", "headers"),
+    [
+        ([bearer(), bearer()], "", {}),
+        ([bearer()], "", {"Authorization": f"Bearer {token()}"}),
+        ([bearer()], f"token={token()}", {}),
+        ([], "token=", {"Authorization": f"Bearer {token()}"}),
+    ],
+    ids=["two subprotocols", "a subprotocol and the header", "a subprotocol and the query", "the query and the header"],
+)
+async def test_a_token_is_sent_in_one_place(subprotocols: list[str], query: str, headers: dict[str, Any]) -> None:
+    served = await handshake(V1, *subprotocols, query=query, **headers)
+    assert served.rejection == ("bad_message", None)
 
 
 @pytest.mark.parametrize(

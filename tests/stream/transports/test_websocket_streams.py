@@ -312,18 +312,37 @@ async def test_a_stream_shows_the_least_severity_that_it_asked_for_and_above(
 # What a handshake says that is refused for its query.
 
 
+UNKNOWN = [
+    ("topics=a&topics=b", "topics: there is no such parameter; did you mean topic"),
+    ("severity=error", "severity: there is no such parameter; did you mean min_severity"),
+    ("page=2", "page: there is no such parameter"),
+    ("%00=1", r"\x00: there is no such parameter"),
+    ("after=1&after=2", "after: this takes one value"),
+]
+WRONG = [
+    ("after=abc", "after: must be a cursor such as 4711-9f3a2c1d, a seq, or latest"),
+    ("after=" + "9" * 99, "after: must be a cursor such as 4711-9f3a2c1d, a seq, or latest"),
+    ("min_severity=urgent", "min_severity: must be info, warning, error or critical"),
+    ("topic=A", "topic: 'A' is no topic, and no pattern such as payments.* or *"),
+    ("topic=", "topic: '' is no topic, and no pattern such as payments.* or *"),
+    ("topic=a,", "topic: '' is no topic, and no pattern such as payments.* or *"),
+    ("topic=a,%20b", "topic: ' b' is no topic, and no pattern such as payments.* or *"),
+    ("topic=a&topic=", "topic: '' is no topic, and no pattern such as payments.* or *"),
+    ("topic=" + "a," * 100 + "a", "topic: this takes at most 100 topics or patterns"),
+    ("&".join(["topic=a"] * 101), "topic: this takes at most 100 topics or patterns"),
+    ("consumer=a/b", "consumer: must be 1 to 100 of a-z, A-Z, 0-9, dot, _ and -"),
+    ("consumer=", "consumer: must be 1 to 100 of a-z, A-Z, 0-9, dot, _ and -"),
+    (f"topic={quote('ä' * 100)}", "topic: '" + "ä" * 30 + "' is no topic, and no pattern"),
+]
+
+
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
-        ("topics=a&topics=b", "invalid_request: topics: there is no such parameter; did you mean topic"),
-        ("severity=error", "invalid_request: severity: there is no such parameter; did you mean min_severity"),
-        ("page=2", "invalid_request: page: there is no such parameter"),
-        ("after=1&after=2", "invalid_request: after: this takes one value"),
-        ("after=abc", "invalid_request: after: must be a cursor such as 4711-9f3a2c1d, a seq, or latest"),
-        ("min_severity=urgent", "invalid_request: min_severity: must be info, warning, error or critical"),
-        ("topic=A", "invalid_request: topic: 'A' is no topic, and no pattern such as payments.* or *"),
-        ("consumer=a/b", "invalid_request: consumer: must be 1 to 100 of a-z, A-Z, 0-9, dot, _ and -"),
-        (f"topic={quote('ä' * 100)}", "invalid_request: topic: '" + "ä" * 30 + "' is no topic, and no pattern"),
+        *((query, f"invalid_request: {detail}") for query, detail in UNKNOWN + WRONG),
+        ("wait=0", "invalid_request: wait: there is no such parameter here: it is one of GET /v1/events"),
+        ("token=x", "bad_message: Send one token: in Authorization, as a bearer subprotocol, or in the query."),
+        ("consumer=%ff", "bad_message: The parameter consumer has the byte %FF, which is not UTF-8"),
     ],
 )
 async def test_the_reason_names_the_parameter_and_what_it_takes(shared: Node, query: str, reason: str) -> None:
@@ -332,3 +351,13 @@ async def test_the_reason_names_the_parameter_and_what_it_takes(shared: Node, qu
     assert code == 1008
     assert said.startswith(reason)
     assert len(said.encode()) <= 123
+
+
+@pytest.mark.parametrize("wait", ["", "&wait=0"], ids=["server-sent events", "long poll"])
+async def test_the_other_transports_refuse_with_the_same_words(shared: Node, wait: str) -> None:
+    async with shared.http("alice", "alerts:read") as client:
+        for query, detail in UNKNOWN + WRONG:
+            answer = await client.get(f"/v1/events?{query}{wait}")
+            assert answer.status_code == 422, query
+            [fault] = answer.json()["errors"]
+            assert f"{fault['pointer'].removeprefix('/query/')}: {fault['detail']}".startswith(detail)
