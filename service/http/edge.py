@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.errors import MalformedRequest, RequestRefused, UnsupportedMedia
+from service.errors import MalformedRequest, RequestRefused
+from service.http.gzip_body import is_gzip
 from service.http.problems import problem_response
 from service.http.proxies import FORWARDED
 from service.http.response_headers import with_defaults
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 _TRANSFER_ENCODING = b"transfer-encoding"
 _CONTENT_ENCODING = b"content-encoding"
 _CODINGS = {_TRANSFER_ENCODING, _CONTENT_ENCODING}
-_CONTENT_CODINGS = {b"identity", b"gzip", b"x-gzip"}
-"""x-gzip is gzip (RFC 9110, section 8.4.1.3)."""
 SINGLE_HEADERS = frozenset(
     {
         b"authorization",
@@ -103,14 +102,13 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
     """
     seen: set[bytes] = set()
+    codings: list[str] = []
     for name, value in headers:
         if name in seen and (name in SINGLE_HEADERS or name.startswith(_CLOUD_EVENT)):
             raise MalformedRequest(f"Send the header {name.decode('latin-1')} once.", headers=_CLOSE)
         if name == _TRANSFER_ENCODING and value.lower() != b"chunked":
             raise MalformedRequest("The only transfer coding that is read is chunked.", headers=_CLOSE)
-        if name == _CONTENT_ENCODING and (name in seen or value.lower() not in _CONTENT_CODINGS):
-            raise UnsupportedMedia(
-                "The only content coding that is read is gzip, once: send the body so, or without Content-Encoding.",
-                headers={"Accept-Encoding": "gzip, identity"},
-            )
+        if name == _CONTENT_ENCODING:
+            codings.append(value.decode("latin-1"))
         seen.add(name)
+    is_gzip(codings)

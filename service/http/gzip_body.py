@@ -9,10 +9,10 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
-from service.errors import MalformedRequest
+from service.errors import MalformedRequest, UnsupportedMedia
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 MAGIC = b"\x1f\x8b"
 """What every gzip file begins with."""
@@ -20,6 +20,26 @@ PIECE_BYTES = 64 * 1024
 MEMBERS_MAX = 1_000
 """Compressed files that one body may consist of, as ``cat *.gz`` makes them; each takes as long as 10 KiB of text."""
 _GZIP = 16 + zlib.MAX_WBITS
+_GZIP_NAMES = frozenset({"gzip", "x-gzip"})
+"""x-gzip is gzip (RFC 9110, section 8.4.1.3)."""
+_NO_CODINGS = frozenset({"", "identity"})
+
+
+def is_gzip(values: Iterable[str]) -> bool:
+    """Say whether a body with these ``Content-Encoding`` headers is compressed (RFC 9110, section 8.4).
+
+    Raises:
+        UnsupportedMedia: it is encoded otherwise than with gzip, or twice.
+
+    """
+    named = [coding.strip().lower() for value in values for coding in value.split(",")]
+    codings = [coding for coding in named if coding not in _NO_CODINGS]
+    if len(codings) > 1 or not _GZIP_NAMES.issuperset(codings):
+        raise UnsupportedMedia(
+            "The only content coding that is read is gzip, once: send the body so, or without Content-Encoding.",
+            headers={"Accept-Encoding": "gzip, identity"},
+        )
+    return bool(codings)
 
 
 class GzipBody:

@@ -36,7 +36,7 @@ from service.errors import InvalidRequest, MalformedRequest, RequestTimeout, Req
 from service.http.authentication import verified_principal
 from service.http.body_budget import UNCOUNTED_BYTES, BodyBudget, HeldBody
 from service.http.charges import charge
-from service.http.gzip_body import MAGIC, GzipBody
+from service.http.gzip_body import MAGIC, GzipBody, is_gzip
 from service.http.problems import validation_refusal
 from service.http.provided import part
 from service.http.turns import Turn
@@ -51,6 +51,8 @@ NESTING_MAX = 200
 BATCH_VALUES_MAX = 65_536
 """Those of a body with many alerts, of which an ordinary one has ten, or with data of others."""
 
+_BLANKS = b" \t\r\n"
+"""White space of JSON (RFC 8259, section 2)."""
 CHARSET_SHOWN = 40
 """Characters of a charset that a refusal repeats."""
 
@@ -94,7 +96,8 @@ async def require_no_fields(request: Request) -> None:
         RequestTooLarge, RequestTimeout, MalformedRequest, UnsupportedMedia: as ``read_body``.
 
     """
-    if not _is_empty(request) and (await read_body(request)).strip() not in {b"", b"{}"}:
+    body = b"" if _is_empty(request) else (await read_body(request)).removeprefix(codecs.BOM_UTF8)
+    if body.translate(None, _BLANKS) not in {b"", b"{}"}:
         raise InvalidRequest("This takes no body, and nothing was changed: send it without one.")
     charge(request)
 
@@ -298,8 +301,8 @@ async def read_body(request: Request, *, max_bytes: int | None = None) -> bytes:
 
 def _decoded_stream(request: Request, limit: int) -> AsyncGenerator[bytes]:
     """Return the bytes of a body as they arrive, decompressed if it is announced as gzip."""
-    coding = request.headers.get("content-encoding", "identity").lower()
-    return request.stream() if coding == "identity" else _decompressed(request, limit)
+    codings = request.headers.getlist("content-encoding")
+    return _decompressed(request, limit) if codings and is_gzip(codings) else request.stream()
 
 
 async def _decompressed(request: Request, limit: int) -> AsyncGenerator[bytes]:

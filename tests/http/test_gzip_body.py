@@ -119,7 +119,7 @@ def rest(lenient: Node) -> Iterator[httpx2.Client]:
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_every_entrance_of_alerts_reads_gzip(rest: httpx2.Client, entrance: str) -> None:
-    for coding in ("gzip", "x-gzip"):
+    for coding in ("gzip", "x-gzip", "identity, gzip", "GZIP ,"):
         title = uuid.uuid4().hex
         alert = json.dumps({"title": title}).encode()
         status, detail = posted(rest, entrance, alert, encode=gzip.compress, headers={"Content-Encoding": coding})
@@ -137,7 +137,8 @@ def test_every_operation_reads_gzip(rest: httpx2.Client, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "codings", [["deflate"], ["br"], ["zstd"], ["compress"], ["gzip, gzip"], ["gzip", "gzip"], ["identity, gzip"], [""]]
+    "codings",
+    [["deflate"], ["br"], ["zstd"], ["compress"], ["gzip, gzip"], ["gzip", "gzip"], ["gzip, br"], ["gzip; q=1"]],
 )
 @pytest.mark.parametrize("path", ["/v1/alerts", "/v1/alerts/batch", "/v1/integrations/apprise"])
 def test_another_coding_is_refused_with_those_that_are_read(rest: httpx2.Client, path: str, codings: list[str]) -> None:
@@ -145,6 +146,17 @@ def test_another_coding_is_refused_with_those_that_are_read(rest: httpx2.Client,
     answer = rest.post(path, content=b"{}", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
     assert answer.headers["accept-encoding"] == "gzip, identity"
+
+
+@pytest.mark.parametrize("codings", [[], [""], ["identity"], ["identity, identity"], ["", ","], ["Identity", ""]])
+def test_a_body_without_a_coding_is_read_as_it_is(rest: httpx2.Client, codings: list[str]) -> None:
+    headers = [("Content-Type", "application/json"), *(("Content-Encoding", coding) for coding in codings)]
+    assert rest.post("/v1/alerts", content=b'{"title": "t"}', headers=headers).status_code == 201
+
+
+def test_several_headers_are_one_list(rest: httpx2.Client) -> None:
+    headers = [("Content-Type", "application/json"), ("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
+    assert rest.post("/v1/alerts", content=gzip.compress(b'{"title": "t"}'), headers=headers).status_code == 201
 
 
 @pytest.mark.parametrize("entrance", [name for name in ENTRANCES if name != "binary event"])

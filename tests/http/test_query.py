@@ -207,7 +207,7 @@ def test_an_action_takes_no_body(rest: httpx2.Client, action: str) -> None:
     answer = rest.post(path, json={"comment": "fixed"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert rest.get(f"/v1/alerts/{posted['id']}").json()["status"] == "open"
-    bodies: list[dict[str, Any]] = [{}, {"json": {}}, {"content": b""}]
+    bodies: list[dict[str, Any]] = [{}, {"json": {}}, {"content": b""}, {"content": b" { \r\n\t} "}]
     for body in bodies:
         rest.post(f"/v1/alerts/{posted['id']}/acknowledge")
         assert rest.post(path, **body).status_code == 200
