@@ -38,7 +38,8 @@ from service.errors import (
     TokenExpired,
     TokenRevoked,
 )
-from service.http.problems import problem_document, validation_refusal
+from service.http.problems import problem_document, repetition, validation_refusal
+from service.http.repeated_members import may_repeat, repetitions
 from service.http.request_body import BATCH_VALUES_MAX, parse_json, require_text, require_values, validated
 from service.http.turns import Turn
 
@@ -90,7 +91,7 @@ class BatchResponse(NamedTuple):
 
 
 def split(body: bytes, *, lines: bool) -> Sequence[Any]:
-    """Return the items of a batch: the lines of NDJSON as bytes, or the values of a JSON array.
+    """Return the items of a batch: the lines of NDJSON as bytes, or the values of a JSON array, or their refusals.
 
     Raises:
         MalformedRequest: it is no JSON.
@@ -149,11 +150,16 @@ def _array(body: bytes) -> list[Any]:
         raise
     if not isinstance(items, list):
         raise InvalidRequest("The body must be a JSON array of alerts; POST a single one to /v1/alerts.")
+    if may_repeat(body, items):
+        for place in repetitions(body):
+            index = int(place[0])
+            if not isinstance(items[index], RequestRefused):
+                items[index] = repetition(place[1:])
     return items
 
 
 def read_item(item: Any, principal: Principal, now: datetime, key: IdempotencyKey | None = None) -> QueueItem:
-    """Return an item that ``principal`` posted, bytes or a value, as an item of the queue.
+    """Return an item that ``principal`` posted, bytes or a value or its refusal, as an item of the queue.
 
     ``key`` is that of an item that has none of its own.
 
@@ -161,6 +167,8 @@ def read_item(item: Any, principal: Principal, now: datetime, key: IdempotencyKe
         RequestRefused: it is not valid, or the token may not post it.
 
     """
+    if isinstance(item, RequestRefused):
+        raise item
     try:
         alert = validated(BatchItem, item, "The alert") if isinstance(item, bytes) else BatchItem.model_validate(item)
     except ValidationError as error:

@@ -59,6 +59,7 @@ from service.http.pagination import Cursor, decode_cursor
 from service.http.provided import part
 from service.http.queries import Reads
 from service.http.query import invalid_parameter
+from service.http.repeated_members import first_repetition
 from service.http.request_body import is_json, media_type, read_body, read_model, require_utf_8
 from service.http.source_requests import count_refused
 from service.settings import ServerSettings
@@ -263,10 +264,13 @@ fast_routes = [
 
 def _attributes(value: str) -> dict[str, Any]:
     try:
-        return SEARCHED_ATTRIBUTES.validate_json(value)
+        attributes = SEARCHED_ATTRIBUTES.validate_json(value)
     except ValidationError as error:
         detail = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise invalid_parameter("attributes", f'{detail}; it takes a JSON object such as {{"rate": 1}}') from None
+    if (place := first_repetition(value.encode())) is not None:
+        raise invalid_parameter("attributes", f"the object has {place[-1]!r:.100} twice")
+    return attributes
 
 
 @router.get("/alerts", response_model=schemas.AlertPage)

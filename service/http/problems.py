@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import Receive, Scope, Send
 
+    from service.http.repeated_members import Place
+
 MEDIA_TYPE = "application/problem+json"
 _REFUSED = "refused"
 """The key of the state of a request that was answered with a problem document: its code."""
@@ -140,6 +142,11 @@ def refusal_of_faults(
         return MalformedRequest(f"{what} is not valid JSON: {first['detail'].removeprefix('Invalid JSON: ')}.")
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return InvalidRequest(f"{first['pointer'] or what}: {first['detail']}{more}.", errors=faults)
+
+
+def repetition(place: Place) -> RequestRefused:
+    """Return the refusal of a member that its object has twice."""
+    return refusal_of_faults([{"loc": place, "type": "repeated", "msg": "the object has this member twice"}])
 
 
 def _detail(error: Mapping[str, Any], model: type[BaseModel] | None) -> str:

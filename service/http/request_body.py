@@ -37,8 +37,9 @@ from service.http.authentication import verified_principal
 from service.http.body_budget import UNCOUNTED_BYTES, BodyBudget, HeldBody
 from service.http.charges import charge
 from service.http.gzip_body import MAGIC, GzipBody, is_gzip
-from service.http.problems import validation_refusal
+from service.http.problems import repetition, validation_refusal
 from service.http.provided import part
+from service.http.repeated_members import first_repetition
 from service.http.turns import Turn
 from service.settings import ServerSettings
 
@@ -119,16 +120,19 @@ def validated(model: type[Model], body: bytes, what: str = "The body") -> Model:
 
     Raises:
         RequestTooLarge, MalformedRequest: as ``parse_json``.
-        InvalidRequest: a field is not valid.
+        InvalidRequest: a field is not valid, or an object has a member twice.
 
     """
     body = body.removeprefix(codecs.BOM_UTF8)
     require_values(body, VALUES_MAX)
     try:
-        return model.model_validate_json(body)
+        value = model.model_validate_json(body)
     except ValidationError as error:
         refusal = validation_refusal(error, model, what)
         raise _not_json(body, refusal) if isinstance(refusal, MalformedRequest) else refusal from None
+    if (place := first_repetition(body)) is not None:
+        raise repetition(place)
+    return value
 
 
 async def read_json(request: Request, *, max_bytes: int | None = None, values_max: int = VALUES_MAX) -> Any:

@@ -45,6 +45,7 @@ import orjson
 from pydantic_core import from_json
 
 from service.errors import CloseReason
+from service.http.repeated_members import first_repetition
 from service.stream import frames
 
 if TYPE_CHECKING:
@@ -262,6 +263,8 @@ class StreamProtocol:
             return []
         try:
             message = from_json(text, allow_inf_nan=False)  # orjson makes floats of integers beyond 64 bits
+            if first_repetition(text.encode()) is not None:
+                message = None
         except ValueError:
             message = None
         if not self._is_paced(message, written) and not self._may_send():

@@ -280,6 +280,8 @@ def test_a_ping_without_data_is_answered_with_null() -> None:
         '{"type":"ack","seq":"1"}',
         '{"type":"ack","seq":1.0}',
         '{"type":"ack","seq":true}',
+        '{"type":"ack","seq":1,"seq":2}',
+        '{"type":"ping","type":"ack","seq":1}',
         '{"type":"ack","seq":-1}',
         '{"type":"ack","seq":9223372036854775808}',
         '{"type":"ack","seq":1e400}',
