@@ -136,7 +136,7 @@ def test_of_alertmanager_only_what_may_be_stored_counts(twenty: Node) -> None:
         assert left(client) == 15
 
 
-def test_where_nothing_is_left_a_batch_is_told_what_it_has_itself(twenty: Node) -> None:
+def test_where_nothing_is_left_a_batch_learns_what_it_has_itself(twenty: Node) -> None:
     with twenty.rest(uuid4().hex) as client:
         assert client.post(BATCH, json=[ALERT] * 20).status_code == 200
         answer = client.post(BATCH, json=[ALERT] * 3)
