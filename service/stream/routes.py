@@ -29,6 +29,7 @@ from service.http.provided import provided
 from service.http.request_body import json_body
 from service.ledger.resume_points import CONSUMER_MAX, CONSUMER_PATTERN
 from service.severity import SEVERITIES
+from service.stream.admission import StreamRequest
 from service.stream.frame_schemas import (
     AlertCreatedFrame,
     EventOut,
@@ -203,6 +204,8 @@ async def get_events(  # noqa: PLR0913 - its parameters
         if (resumed := read_event_id(last_event_id)) is None:
             raise InvalidRequest("Last-Event-ID is none of this stream's ids.")
         query["after"], connection = resumed[0], resumed[1] or connection
+    if is_head(request.scope):
+        StreamRequest.of(principal, **query)  # refuses what it would refuse of a GET
     if wait is not None or ("application/json" in accept and MEDIA_TYPE not in accept):
         if is_head(request.scope):  # nothing may count as sent
             return Response(media_type="application/json")
