@@ -21,6 +21,7 @@ from service.auth.shared_secret import (
 )
 from service.errors import ConfigurationError
 from service.settings import AuthSettings
+from tests.harness import HOUR
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SECRET = b"bX2uV9rKq4Lw7NzT1cYh8GmPd5SjF0ae"
 
 
-@given(st.text(), st.text(), st.none() | st.lists(st.text()), st.floats(1, 1e9))
+@given(st.text(), st.text(), st.none() | st.lists(st.text()), st.floats(HOUR, 1e9))
 def test_a_minted_token_is_one_that_pyjwt_reads(subject: str, scope: str, topics: list[str] | None, ttl: float) -> None:
     token = mint(SECRET, AuthSettings(), subject=subject, scope=scope, topics=topics, ttl_seconds=ttl)
     claims = jwt.decode(token, SECRET, algorithms=["HS256"], issuer="tocsin", audience="tocsin")

@@ -105,12 +105,14 @@ class Handshake:
         """
         check_headers(self.headers.raw)
         require_known_parameters(self.query, PARAMETERS)
-        tokens = [one for one in self.subprotocols if one.startswith(_BEARER)]
-        if len(tokens) + (bearer_token(self.headers) is not None) + ("token" in self.query) > 1:
-            raise MalformedRequest("Send one token: in Authorization, as a bearer subprotocol, or in the query.")
+        tokens = sum(subprotocol.startswith(_BEARER) for subprotocol in self.subprotocols)
+        if tokens > 1:
+            raise MalformedRequest("Send one bearer subprotocol.")
+        if "token" in self.query and (tokens or bearer_token(self.headers)):
+            raise MalformedRequest("Send no token in the query beside one in Authorization or a subprotocol.")
 
     def token(self, *, allow_query: bool) -> str:
-        """Return the bearer token: of the header, a subprotocol or the query.
+        """Return the bearer token: of the header, where a proxy may put it, else of a subprotocol or the query.
 
         Raises:
             TokenMissing: there is none.

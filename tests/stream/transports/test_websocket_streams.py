@@ -341,7 +341,7 @@ WRONG = [
     [
         *((query, f"invalid_request: {detail}") for query, detail in UNKNOWN + WRONG),
         ("wait=0", "invalid_request: wait: there is no such parameter here: it is one of GET /v1/events"),
-        ("token=x", "bad_message: Send one token: in Authorization, as a bearer subprotocol, or in the query."),
+        ("token=x", "bad_message: Send no token in the query beside one in Authorization or a subprotocol."),
         ("consumer=%ff", "bad_message: The parameter consumer has the byte %FF, which is not UTF-8"),
     ],
 )
