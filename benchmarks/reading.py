@@ -175,8 +175,8 @@ class Reading:
             self.on_frames(group)
 
     def _answer_ping(self, client: Client, start: int, end: int) -> None:
-        """Answer a ping that ends in this chunk; one that ends within the carried bytes was answered before."""
-        at = self._buffer.find(PING, start, end)
+        """Answer the last ping, if it ends in this chunk; one that ends in the carried bytes was answered before."""
+        at = self._buffer.rfind(PING, start, end)
         if at >= 0 and CARRY < at + PING_BYTES <= end:
             client.socket.send(wire.pong(bytes(self._buffer[at + len(PING) : at + PING_BYTES])))
 
