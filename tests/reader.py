@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 
 SMALL_BUFFER = 4096
 SMALL_SEGMENT = 536
+PONG = b"\x8a"
+"""How a pong begins (RFC 6455, section 5.2)."""
 
 
 class Reader:
-    """A stream over a blocking socket. With ``small`` buffers little fits between the node and the client."""
+    """A stream over a blocking socket. With ``small`` buffers little fits between the node and the client.
 
-    def __init__(self, node: Node, subject: str, *, small: bool = False, **query: Any) -> None:
+    Without ``answers`` it leaves pings unanswered, against the RFC.
+    """
+
+    def __init__(self, node: Node, subject: str, *, small: bool = False, answers: bool = True, **query: Any) -> None:
         self.subject = subject
+        self._answers = answers
         self.frames: list[dict[str, Any]] = []
         self.bytes_read = 0
         self.ended = False
@@ -144,6 +150,8 @@ class Reader:
 
     def _send(self) -> None:
         for data in self._protocol.data_to_send():
+            if data[:1] == PONG and not self._answers:
+                continue
             if data:
                 self._socket.sendall(data)
             elif self._protocol.state is State.CLOSED:

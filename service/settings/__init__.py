@@ -300,7 +300,7 @@ class StreamSettings(_Group):
     """How long the pong may take before the stream is closed ``heartbeat_timeout``. A client that still
     reads what it was sent before the ping, or sends anything, has longer."""
     slow_consumer_seconds: Seconds = 30
-    """How long a client whose socket is full may take nothing before the stream is closed
+    """How long a client for which more waits may take nothing before the stream is closed
     ``slow_consumer``."""
     longpoll_idle_timeout_seconds: Seconds = 60
     """How long a long-poll client may stay away between two polls before its connection is closed

@@ -181,6 +181,18 @@ class Connection:
 
     # What the transport reports, and the clock.
 
+    @property
+    def may_send(self) -> bool:
+        """Whether events may be written now."""
+        return self._hub.may_send
+
+    def part_sent(self, seq: int) -> None:
+        """The socket has taken events up to ``seq``; what else was written waits until the client has read more."""
+        self._perform(self._protocol.part_sent(seq))
+        late, self._late = self._late, []
+        if late:
+            self.write(FrameBatch(*late))
+
     def drained(self) -> None:
         """The socket was full and has taken everything."""
         for action in self._protocol.drained():

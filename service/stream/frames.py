@@ -70,6 +70,11 @@ class Frame:
     def __post_init__(self) -> None:
         self.header = _text_header(len(self.payload))
 
+    @property
+    def size(self) -> int:
+        """Bytes of its text message."""
+        return len(self.header) + len(self.payload)
+
 
 @dataclass(slots=True)
 class PreparedEvent(Frame):

@@ -18,9 +18,9 @@
   far.
 - LIVE: the connection is in its group of the hub, and everything up to the hub's position was
   written.
-- LAGGING: the socket is full. Everything up to the seq ``sent`` went to the socket; what was written
-  after that, up to ``written``, has not gone entirely. Nothing more is written until the socket
-  drains, so a connection holds at most one chunk.
+- LAGGING: the socket is full, or the client has yet to read what it was sent. Everything up to the
+  seq ``sent`` went to the socket; what was written after that, up to ``written``, has not gone
+  entirely. No further event is written until all of it has, so a connection holds at most one chunk.
 
 A client may send ``ack`` (cumulative, never beyond what was written to the connection), ``seen``
 (which moves no cursor and is no receipt), ``authenticate`` and ``ping``. A message over the rate
@@ -30,8 +30,8 @@ What a client sends at the pace at which it is sent events does not count: an ``
 and a ``seen`` with no more alerts, in all, than there were events. A message that is no JSON object
 of a known type closes the stream at once: a client that sends one is broken.
 
-A connection is slow if its socket is full and the client takes nothing for a while. One that takes
-a few bytes now and then is slow, too, but alive, and is sent everything.
+A connection is slow if it lags and the client takes nothing for a while. One that takes a few bytes
+now and then is slow, too, but alive, and is sent everything.
 """
 
 from __future__ import annotations
@@ -207,6 +207,13 @@ class StreamProtocol:
             self._lagging_since = now
             self._taken_before = self._taken()
 
+    def part_sent(self, seq: int) -> list[Action]:
+        """Everything up to ``seq`` went to the socket, though what was written after it has not."""
+        if self.phase is not Phase.LAGGING or seq <= self.sent:
+            return []
+        after, self.sent = self.sent, seq
+        return [RecordSent(after, seq)]
+
     def drained(self) -> list[Action]:
         """The socket was full and has taken everything."""
         if self.phase is not Phase.LAGGING:
@@ -324,12 +331,7 @@ class StreamProtocol:
         if not self.advances(seq):
             return []
         self.acknowledged = seq
-        actions: list[Action] = []
-        if self.phase is Phase.LAGGING and seq > self.sent:
-            # What the client has received went to the socket, though what was written after it has not.
-            actions.append(RecordSent(self.sent, seq))
-            self.sent = seq
-        return [*actions, RecordReceipt(seq)]
+        return [*self.part_sent(seq), RecordReceipt(seq)]  # what the client has received went to the socket
 
     def acknowledge(self, seq: int, written: int) -> list[Action]:
         """Handle an ack from a separate request; one ahead of ``written`` counts up to there."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from service.severity import Severity
     from service.stream.frames import FrameBatch, PreparedEvent
     from service.stream.replay_reader import ReplayReader
-    from service.stream.transports.interface import StreamListener
+    from service.stream.transports.interface import WindowListener
 
 READS = {"read_head", "read_position", "find_common", "read_first", "read_tail", "read_matching"}
 """What is read of the log, by the names of the functions in ``service/events/log.py``."""
@@ -81,12 +81,12 @@ class FakeTransport:
 
     batches: list[FrameBatch] = field(default_factory=list)
     is_full: bool = False
-    listener: StreamListener | None = None
+    listener: WindowListener | None = None
     closed: CloseReason | None = None
     hint: str | None = None
     taken: int = 0
 
-    def attach(self, listener: StreamListener) -> None:
+    def attach(self, listener: WindowListener) -> None:
         self.listener = listener
 
     def taken_bytes(self) -> int:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from service.events.position import Position
     from service.stream.connection import Connection
     from service.stream.frames import FrameBatch
-    from service.stream.transports.interface import StreamListener
+    from service.stream.transports.interface import WindowListener
 
 T = TypeVar("T")
 TOPICS = ("a", "b")
@@ -77,7 +77,7 @@ class Socket:
         self.closed: CloseReason | None = None
         self.is_full = False
 
-    def attach(self, listener: StreamListener) -> None:
+    def attach(self, listener: WindowListener) -> None:
         """Do nothing: the client knows its connection."""
 
     def taken_bytes(self) -> int:

@@ -126,6 +126,30 @@ async def test_answers_to_a_client_whose_socket_is_full_wait_until_it_drains_wit
     assert len([frame for frame in case.transport.frames if frame["type"] == "pong"]) == 1 + 7
 
 
+async def test_answers_to_a_client_that_has_to_read_go_after_the_next_part_of_what_waits() -> None:
+    case = Case(chunk(2, up_to=10))
+    case.open()
+    await case.turn(Phase.LIVE)
+    case.transport.is_full = True
+    case.hub.broadcast([prepared(11), prepared(12)])
+    case.connection.receive(json.dumps({"type": "ping", "data": 1}))
+    assert case.transport.frames[-1]["type"] == "event"
+    case.connection.part_sent(11)
+    assert case.transport.frames[-1] == {"type": "pong", "data": 1}
+    assert case.ranges == [(0, 10), (10, 11)]
+    assert phase_of(case.connection) is Phase.LAGGING
+    written = len(case.transport.batches)
+    case.connection.part_sent(11)
+    assert len(case.transport.batches) == written
+
+
+async def test_what_waits_may_go_while_the_node_holds_its_lease() -> None:
+    case = Case()
+    assert case.connection.may_send
+    case.ledger.may_send = False
+    assert not case.connection.may_send
+
+
 async def test_answers_that_fill_the_socket_again_wait_no_longer_and_the_stream_goes_on() -> None:
     case = Case(chunk(2, up_to=10))
     case.open()

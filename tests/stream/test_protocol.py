@@ -248,6 +248,15 @@ def test_an_ack_while_lagging_proves_that_those_events_went_to_the_socket() -> N
     assert protocol.drained() == [RecordSent(12, PENDING), CatchUp()]
 
 
+def test_events_that_went_before_others_that_wait_are_recorded_as_sent() -> None:
+    protocol = at(Phase.LAGGING)
+    assert protocol.part_sent(12) == [RecordSent(CURSOR, 12)]
+    assert protocol.part_sent(12) == []
+    assert protocol.phase is Phase.LAGGING
+    assert protocol.drained() == [RecordSent(12, PENDING), CatchUp()]
+    assert protocol.part_sent(PENDING) == []
+
+
 def test_an_authenticate_hands_the_token_on() -> None:
     assert begin().receive_text(text(type="authenticate", token="a.b.c"), written=0) == [Authenticate("a.b.c")]
 
@@ -486,6 +495,12 @@ class OneConnection(RuleBasedStateMachine):
         self.report(actions)
         assert actions[-1] == CatchUp()
         assert self.protocol.sent == self.written
+
+    @precondition(lambda self: self.phase is Phase.LAGGING and self.taken < self.written)
+    @rule(count=st.integers(1, 5))
+    def the_socket_takes_a_part(self, count: int) -> None:
+        self.taken = min(self.taken + count, self.written)
+        self.report(self.protocol.part_sent(self.taken))
 
     @precondition(lambda self: self.phase is not Phase.CLOSED)
     @rule(seq=st.integers(0, 60))

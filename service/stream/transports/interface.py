@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 class StreamTransport(Protocol):
     """What a connection asks of a WebSocket, an SSE answer or a client's long polls."""
 
-    def attach(self, listener: StreamListener) -> None:
+    def attach(self, listener: WindowListener) -> None:
         """Report messages, and the fate of the socket, to ``listener`` from here on."""
 
     def write_frames(self, batch: FrameBatch) -> bool:
-        """Write frames, and return whether the kernel took all of them, so that more can follow."""
+        """Write frames, and return whether the kernel took all of them, so that more can follow.
+
+        What it did not take may wait here until the client has read more.
+        """
 
     def taken_bytes(self) -> int:
-        """Return how many bytes the client's side has taken in all, 0 where nobody counts them."""
+        """Return how many bytes the client's side has taken in all, 0 where nobody counts them.
+
+        A client that is at work makes it change.
+        """
 
     def close_stream(self, reason: CloseReason) -> bool:
         """Send the client the reason, and return whether there was anything to close."""
@@ -39,3 +45,14 @@ class StreamListener(Protocol):
 
     def disconnected(self, code: int, reason: str) -> None:
         """The stream is over (RFC 6455, section 7.1.5). Of several calls the first is right."""
+
+
+class WindowListener(StreamListener, Protocol):
+    """What a transport asks and reports, besides, that holds what the client has yet to make room for."""
+
+    @property
+    def may_send(self) -> bool:
+        """Whether events may be written now."""
+
+    def part_sent(self, seq: int) -> None:
+        """The socket has taken events up to ``seq``, and not yet all that was written."""

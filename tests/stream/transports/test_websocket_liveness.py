@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from uvicorn.server import ServerState
-from websockets.frames import Frame, Opcode
+from websockets.frames import Frame as WebSocketFrame
+from websockets.frames import Opcode
 from websockets.protocol import State
 
 from service.errors import CloseReason
 from service.http.server_protocol import ServerConfig
 from service.http.tcp_progress import TcpProgress
+from service.stream.frames import Frame, FrameBatch
 from service.stream.transports import websocket
 from service.stream.transports.websocket import SLOWEST_READER, WebSocketTransport
 
@@ -98,6 +100,11 @@ class Socket:
 class Listener:
     def __init__(self) -> None:
         self.calls: list[Any] = []
+        self.may_send = True
+
+    @property
+    def drains(self) -> int:
+        return self.calls.count("drained")
 
     def receive(self, text: str | None) -> None:
         self.calls.append(text)
@@ -108,6 +115,9 @@ class Listener:
     def drained(self) -> None:
         self.calls.append("drained")
 
+    def part_sent(self, seq: int) -> None:
+        self.calls.append(seq)
+
     def disconnected(self, code: int, reason: str) -> None:
         self.calls.append((code, reason))
 
@@ -115,8 +125,8 @@ class Listener:
 class Case:
     """An open stream, whose first ping was sent a moment ago."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.loop, self.socket, self.listener = Loop(), Socket(), Listener()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, socket: Socket | None = None) -> None:
+        self.loop, self.socket, self.listener = Loop(), socket or Socket(), Listener()
         monkeypatch.setattr(websocket, "TcpProgress", Kernel(self.socket))
         config = ServerConfig(
             cast("Any", None), interface="asgi3", log_config=None, ws_ping_interval=INTERVAL, ws_ping_timeout=TIMEOUT
@@ -138,8 +148,13 @@ class Case:
         self.loop.pass_time(INTERVAL)
         assert self.transport.pending_ping_payload is not None
 
+    def write(self, size: int) -> None:
+        """Write to the client, whatever it has read."""
+        self.transport._window.unbound()
+        assert self.transport.write_frames(FrameBatch(Frame("event", None, b"x" * size)))
+
     def send(self, opcode: Opcode, data: bytes) -> None:
-        self.transport.data_received(Frame(opcode, data).serialize(mask=True))
+        self.transport.data_received(WebSocketFrame(opcode, data).serialize(mask=True))
 
     @property
     def is_open(self) -> bool:
@@ -195,6 +210,7 @@ def test_a_client_that_sends_anything_stays_as_long_as_it_does(case: Case) -> No
 
 def test_a_client_whose_side_takes_what_waits_stays_as_long_as_it_does(case: Case) -> None:
     case.socket.not_taken = 100_000
+    case.write(100_000)
     case.ping()
     for _ in range(10):
         case.loop.pass_time(TIMEOUT)
@@ -211,7 +227,7 @@ def test_what_a_frozen_client_s_kernel_takes_at_once_is_no_sign_of_life(case: Ca
 
 
 def test_a_client_has_time_to_read_what_reached_it_before_the_ping(case: Case) -> None:
-    case.socket.taken = 200 * SLOWEST_READER
+    case.write(200 * SLOWEST_READER)
     case.ping()
     case.loop.pass_time(199)
     assert case.is_open
@@ -220,7 +236,7 @@ def test_a_client_has_time_to_read_what_reached_it_before_the_ping(case: Case) -
 
 
 def test_what_was_before_an_answered_ping_has_been_read(case: Case) -> None:
-    case.socket.taken = 200 * SLOWEST_READER
+    case.write(200 * SLOWEST_READER)
     case.ping()
     case.send(Opcode.PONG, case.transport.pending_ping_payload or b"")
     case.loop.pass_time(INTERVAL + TIMEOUT)
@@ -251,8 +267,8 @@ def test_the_last_ping_to_a_full_socket_is_answered_once_it_drains_and_before_an
         case.send(Opcode.PING, data)
     assert case.socket.data == b""
     case.transport.resume_writing()
-    assert case.socket.data == Frame(Opcode.PONG, b"3").serialize(mask=False)
+    assert case.socket.data == WebSocketFrame(Opcode.PONG, b"3").serialize(mask=False)
     assert case.listener.calls == ["drained"]
     case.transport.pause_writing()
     case.transport.resume_writing()
-    assert case.socket.data == Frame(Opcode.PONG, b"3").serialize(mask=False)
+    assert case.socket.data == WebSocketFrame(Opcode.PONG, b"3").serialize(mask=False)
