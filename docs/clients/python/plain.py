@@ -109,7 +109,7 @@ def follow_once(query: dict[str, str], handle: Callable[[dict[str, Any]], None])
     bearer = {"Authorization": f"Bearer {token()}"}
     is_open, silence = False, 60.0
     try:
-        # The service pings, and its heartbeats show that it is alive: a ping of ours would wait behind the work.
+        # The service pings, and its heartbeats show that it is alive: a ping of ours would wait behind long work.
         with connect(address, additional_headers=bearer, subprotocols=[TOCSIN], ping_interval=None) as socket:
             while True:
                 frame = json.loads(socket.recv(silence))
