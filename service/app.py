@@ -52,7 +52,7 @@ from service.ledger import routes as ledger_routes
 from service.ledger.flusher import LedgerFlusher
 from service.ledger.recipient_directory import SeenRecipients
 from service.ledger.recorder import LedgerRecorder
-from service.ledger.statements import PRESENCE_CHANNEL
+from service.ledger.statements import FLUSHES_CHANNEL, PRESENCE_CHANNEL
 from service.logs import get_logger
 from service.maintenance.abandoned_transactions import AbandonedTransactions
 from service.maintenance.housekeeping import Housekeeping
@@ -218,6 +218,7 @@ class Node:
         listener.listen(REQUEST_CHANNEL, self.node_stats.handle_request)
         listener.listen(EVENTS_CHANNEL, self.fanout.hint)
         listener.listen(REVOCATIONS_CHANNEL, lambda _payload: revocations.wake(), on_connect=revocations.connected)
+        listener.listen(FLUSHES_CHANNEL, self.flusher.requested)
         listener.listen(PRESENCE_CHANNEL, lambda _payload: presence.wake(), on_connect=presence.wake)
         return listener
 

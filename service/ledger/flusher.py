@@ -74,6 +74,8 @@ class LedgerFlusher:
         self._attempted = self._confirmed = 0
         """The numbers of the last flush, and of the last one that was certainly written."""
         self._task: PeriodicTask | None = None
+        self._is_requested = False
+        """Whether another node waits for a flush."""
         self.punctual_since: float | None = None
         """Since when (boot time) no flush failed, and none took as long as a lease; None after one that failed."""
 
@@ -118,6 +120,12 @@ class LedgerFlusher:
         flush = partial(self._flush_or_start_over, drop_connections, history_changed)
         self._task = PeriodicTask("ledger_flush", flush, self._settings.ledger_flush_seconds)
         return self._task
+
+    def requested(self, node_id: str) -> None:
+        """Flush at once, also nothing, if another node has asked this one for it (``flush_requests.py``)."""
+        if node_id == str(self.node_id) and self._task is not None:
+            self._is_requested = True
+            self._task.wake()
 
     async def _flush_or_start_over(
         self, drop_connections: Callable[[], None], history_changed: Callable[[], None]
@@ -170,8 +178,9 @@ class LedgerFlusher:
             recorder, lease, started = self._recorder, self._recorder.lease, boottime()
             LEDGER_PENDING_RECORDS.set(len(recorder.pending))
             is_fresh = lease.age < lease.seconds / 5
-            if not len(recorder.pending) and not len(recorder.source_stats) and is_fresh:
+            if is_fresh and not (self._is_requested or len(recorder.pending) or len(recorder.source_stats)):
                 return
+            self._is_requested = False
             try:
                 await self._write_pending()
             except BaseException:

@@ -28,6 +28,7 @@ from service.database.ids import uuid7
 from service.errors import ConsumerLimit
 from service.events.position import ORIGIN, HistoryChanged
 from service.ledger import statements
+from service.ledger.flush_requests import has_flushed
 from service.ledger.lease import Lease
 from service.ledger.records import (
     Dispatch,
@@ -280,6 +281,15 @@ class LedgerRecorder:
         polled_seq = next((entry.polled_seq for entry in own), stored.polled_seq) if polled_on else None
         point = ResumePoint(stored.seq, stored.event_id, polled_on, polled_seq)
         return point.advanced(stored.sent_seq, confirmed)
+
+    async def is_written(self, connection: UUID, subject: str) -> bool:
+        """Wait until what the node of ``connection`` knows is in the table or in this recorder; return whether it is.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+
+        """
+        return await has_flushed(self._database, connection, own_node=self.node_id, subject=subject)
 
     async def move_resume_point(self, key: ResumeKey, void: ResumePoint, start: Position) -> None:
         """Let ``key`` resume at ``start``, because the log does not hold ``void``, where it resumed.

@@ -52,6 +52,11 @@ class ResumePoint(NamedTuple):
     polled_seq: int | None = None
 
     @property
+    def is_polled(self) -> bool:
+        """Whether there is an answer to a poll without a cursor that is not acknowledged."""
+        return self.polled_on is not None and (self.polled_seq or 0) > self.seq
+
+    @property
     def cursor(self) -> Cursor:
         """The point as a cursor."""
         return Cursor(self.seq, Position(self.seq, self.event_id).mark if self.event_id else None)

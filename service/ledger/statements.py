@@ -66,6 +66,16 @@ DELETE_UNUSED_RESUME_POINTS = text(
     """
 )
 
+# See ``flush_requests.py``.
+FLUSHES_CHANNEL = "tocsin_ledger_flushes"
+REQUEST_FLUSH = text(f"SELECT notify_nodes('{FLUSHES_CHANNEL}', :node)")
+FIND_HOLDER = text(
+    """
+    SELECT cast(n.id AS text) AS id, n.flush FROM connections c JOIN nodes n ON n.id = c.node_id
+    WHERE c.id = :connection AND n.id <> :own_node AND n.ended_at IS NULL
+    """
+)
+
 # For an ack of a connection that this node does not hold: up to where it counts, which is no
 # further than the ledger knows was sent, and whether that is further than the last receipt. The
 # token must cover all that the connection was sent: a pattern is like those that cover it.

@@ -166,14 +166,25 @@ class Admission:
             return await self._cursor_check.start_after(request.after, principal.subject)
         key = ResumeKey(principal.subject, request.consumer, request.filter)
         point = await self._resume_point(key, principal)
-        if polls and point.polled_on is not None and (point.polled_seq or 0) > point.seq:
-            await self._ledger.record_late_receipt(point.polled_on, principal, point.polled_seq or 0)
-            point = await self._resume_point(key, principal)
+        if polls:
+            point = await self._acknowledged(point, key, principal)
         start = await self._cursor_check.start_after(point.cursor, principal.subject)
         if start.reset is None or not point.event_id:
             return Start(start.position)
         await self._ledger.move_resume_point(key, point, start.position)
         return Start(start.position, reset=start.reset)
+
+    async def _acknowledged(self, point: ResumePoint, key: ResumeKey, principal: Principal) -> ResumePoint:
+        """Return a point once the last answer to a poll without a cursor is acknowledged, unless that was lost."""
+        answered_on = point.polled_on
+        if answered_on is None or not point.is_polled:
+            return point
+        if await self._ledger.is_written(answered_on, principal.subject):
+            point = await self._resume_point(key, principal)
+            if point.is_polled and point.polled_on == answered_on:
+                await self._ledger.record_late_receipt(answered_on, principal, point.polled_seq or 0)
+                point = await self._resume_point(key, principal)
+        return point
 
     async def _resume_point(self, key: ResumeKey, principal: Principal) -> ResumePoint:
         while True:

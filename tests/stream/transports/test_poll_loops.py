@@ -139,11 +139,12 @@ async def test_an_answer_that_is_lost_while_a_poll_waits_comes_with_the_next(sha
         assert await titles_of(client) == []
 
 
+@pytest.mark.parametrize("elsewhere", [True, False])
 @pytest.mark.parametrize("is_written", [True, False])
 async def test_an_answer_that_is_lost_on_the_way_comes_again(
-    shared: Node, subject: str, monkeypatch: pytest.MonkeyPatch, *, is_written: bool
+    shared: Node, brisk: Node, subject: str, monkeypatch: pytest.MonkeyPatch, *, is_written: bool, elsewhere: bool
 ) -> None:
-    """The ledger has the answer already, or not; that it was lost is not written yet."""
+    """The ledger has the answer already, or not; that it was lost is not written yet. Another node is asked, or not."""
     lost, answer_lost = threading.Event(), PollSession.answer_lost
 
     def observed(self: PollSession, poll: Poll) -> None:
@@ -151,7 +152,7 @@ async def test_an_answer_that_is_lost_on_the_way_comes_again(
         lost.set()
 
     monkeypatch.setattr(PollSession, "answer_lost", observed)
-    async with shared.http(subject, READ) as client:
+    async with (brisk if elsewhere else shared).http(subject, READ) as client:
         assert await titles_of(client) == []
         titles = await post(shared, "a", "b")
         asking = await asyncio.to_thread(request, shared, subject, wait=0)
@@ -162,6 +163,7 @@ async def test_an_answer_that_is_lost_on_the_way_comes_again(
         asking.close()
         assert await asyncio.to_thread(lost.wait, PATIENCE)
         assert await titles_of(client) == titles
+        assert await titles_of(client) == []
         assert await titles_of(client) == []
 
 
