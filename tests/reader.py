@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -153,6 +154,7 @@ class Reader:
             if data[:1] == PONG and not self._answers:
                 continue
             if data:
-                self._socket.sendall(data)
+                with suppress(BrokenPipeError, ConnectionResetError):  # the client, or the node, has hung up
+                    self._socket.sendall(data)
             elif self._protocol.state is State.CLOSED:
                 self._socket.shutdown(socket.SHUT_WR)

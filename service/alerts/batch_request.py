@@ -39,7 +39,7 @@ from service.errors import (
     TokenRevoked,
 )
 from service.http.problems import problem_document, repetition, validation_refusal
-from service.http.repeated_members import may_repeat, repetitions
+from service.http.repeated_members import first_of_each, may_repeat
 from service.http.request_body import BATCH_VALUES_MAX, parse_json, require_text, require_values, validated
 from service.http.turns import Turn
 
@@ -103,7 +103,6 @@ def split(body: bytes, *, lines: bool) -> Sequence[Any]:
     items = _lines(body) if lines else _array(body)
     if not items:
         raise InvalidRequest("The batch is empty.")
-    require_items(len(items))
     return items
 
 
@@ -114,7 +113,9 @@ def _lines(body: bytes) -> list[bytes]:
     if body.count(b"\n") > LINES_MAX:
         raise InvalidRequest(f"The batch has more than {LINES_MAX} lines; send at most {ITEMS_MAX} alerts at a time.")
     require_values(body, BATCH_VALUES_MAX)
-    return [line for line in body.split(b"\n") if line.strip()]
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    require_items(len(lines))
+    return lines
 
 
 def require_items(number: int) -> None:
@@ -150,11 +151,10 @@ def _array(body: bytes) -> list[Any]:
         raise
     if not isinstance(items, list):
         raise InvalidRequest("The body must be a JSON array of alerts; POST a single one to /v1/alerts.")
+    require_items(len(items))
     if may_repeat(body, items):
-        for place in repetitions(body):
-            index = int(place[0])
-            if not isinstance(items[index], RequestRefused):
-                items[index] = repetition(place[1:])
+        for index, place in first_of_each(body):
+            items[index] = repetition(place)
     return items
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Place: TypeAlias = tuple[str | int, ...]
 """The parts of a JSON pointer."""
@@ -25,8 +25,10 @@ _ESCAPED_COLON = b"\\u003"
 """The beginning of one, and of some others."""
 
 
-class _Object(list[tuple[str, Any]]):
-    """An object with all its members."""
+class _Repeated(dict[str, Any]):
+    """An object with a member that is there twice: the first such is ``name``."""
+
+    name: str
 
 
 def may_repeat(text: bytes, value: Any) -> bool:
@@ -38,21 +40,13 @@ def may_repeat(text: bytes, value: Any) -> bool:
     return text.count(b":") != again.count(b":") or _ESCAPED_COLON in text
 
 
-def repetitions(text: bytes) -> Iterator[Place]:
-    """Yield where a valid JSON text has a member that its object has already, the outermost first."""
-    # Numbers are not made: they may have more digits than Python reads.
-    value = json.loads(text, object_pairs_hook=_Object, parse_int=str, parse_float=str)
-    rest: list[tuple[Place, Any]] = [((), value)]
-    for place, value in rest:
-        if isinstance(value, _Object):
-            names = set()
-            for name, member in value:
-                if name in names:
-                    yield (*place, name)
-                names.add(name)
-                rest.append(((*place, name), member))
-        elif isinstance(value, list):
-            rest.extend(((*place, index), item) for index, item in enumerate(value))
+def first_of_each(array: bytes) -> Iterator[tuple[int, Place]]:
+    """Yield which items of a valid JSON array have a repeated member, and where in the item."""
+    items, is_repeated = _read(array)
+    if is_repeated:
+        for index, item in enumerate(items):
+            if (place := _place(item)) is not None:
+                yield index, place
 
 
 def first_repetition(text: bytes) -> Place | None:
@@ -61,4 +55,49 @@ def first_repetition(text: bytes) -> Place | None:
         value = orjson.loads(text)
     except ValueError:  # what pydantic reads beyond JSON, such as NaN
         value = None
-    return next(repetitions(text), None) if may_repeat(text, value) else None
+    if not may_repeat(text, value):
+        return None
+    value, is_repeated = _read(text)
+    return _place(value) if is_repeated else None
+
+
+def _read(text: bytes) -> tuple[Any, bool]:
+    """Return the value of a JSON text, whose objects say what they repeat, and whether any does."""
+    is_repeated = False
+
+    def members_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal is_repeated
+        members = dict(pairs)
+        if len(members) == len(pairs):
+            return members
+        is_repeated = True
+        repeated, rest = _Repeated(members), members.copy()
+        repeated.name = next(name for name, _ in pairs if rest.pop(name, rest) is rest)
+        return repeated
+
+    # Numbers are not made: they may have more digits than Python reads.
+    return json.loads(text, object_pairs_hook=members_of, parse_int=str, parse_float=str), is_repeated
+
+
+def _place(value: Any) -> Place | None:
+    """Return where the outermost repeated member is in ``value``, None where there is none."""
+    within: list[tuple[Any, Any]] = [(value, None)]
+    """Objects and arrays, the outermost first, each with its name and what it is in."""
+    for one, at in within:
+        if isinstance(one, _Repeated):
+            return _path((at, one.name))
+        members: Iterable[tuple[Any, Any]] = ()
+        if isinstance(one, dict):
+            members = one.items()
+        elif isinstance(one, list):
+            members = enumerate(one)
+        within.extend((member, (at, name)) for name, member in members if isinstance(member, (dict, list)))
+    return None
+
+
+def _path(at: Any) -> Place:
+    names: list[str | int] = []
+    while at is not None:
+        at, name = at
+        names.append(name)
+    return tuple(reversed(names))
