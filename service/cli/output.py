@@ -31,8 +31,11 @@ AsCsv = Annotated[
     bool,
     typer.Option("--csv", help="Print CSV, with all columns; text that a spreadsheet would compute has ' before it."),
 ]
+ROWS_MAX = 10**18
+"""More than a table can hold, and one that the database can count."""
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="How many at most; default: 200 in a table, and all in --json and --csv.")
+    int | None,
+    typer.Option(min=1, max=ROWS_MAX, help="How many at most; default: 200 in a table, and all in --json and --csv."),
 ]
 
 TABLE_ROWS = 200

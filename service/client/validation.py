@@ -63,7 +63,7 @@ def usable_environment(*, trust_env: bool) -> Iterator[None]:
         yield
     except (httpx2.InvalidURL, ValueError, ImportError):
         raise ClientError(UNUSABLE_PROXY) from None
-    except FileNotFoundError:
+    except OSError:  # also what ssl raises
         raise ClientError(
             "the certificates of the environment cannot be read: correct SSL_CERT_FILE or SSL_CERT_DIR"
         ) from None

@@ -243,6 +243,7 @@ def test_times_are_durations_or_times(audit: Callable[..., str]) -> None:
         (["unreceived", "--severity", "bad"], "critical"),
         (["unreceived", "--recipient", ""], "printable"),
         (["sources", "--limit", "0"], "--limit"),
+        (["sources", "--limit", str(2**63 - 1)], "--limit"),
         (["sources", "--json", "--csv"], "--json"),
         (["rejections", "--open"], "--open"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,10 @@ async def test_the_token_may_come_from_a_file(lenient: Node, send: Callable[...,
         (("--title", "x", "--url", "http://a..b"), {}, "must look like https://tocsin.example"),
         (("--title", "x", "--url", "http://[1::2::3]"), {}, "must look like https://tocsin.example"),
         (("--title", "x"), {"HTTP_PROXY": "ftp://a:hunter2@x"}, "the proxy of the environment cannot be used"),
-        (("--title", "x"), {"SSL_CERT_FILE": "nowhere"}, "the certificates of the environment cannot be read"),
+        *(
+            (("--title", "x"), {"SSL_CERT_FILE": file}, "the certificates of the environment cannot be read")
+            for file in ("nowhere", "/", os.devnull)
+        ),
         (("-",), {}, "stdin is empty"),
     ],
 )
