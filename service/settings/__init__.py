@@ -255,8 +255,8 @@ class LimitSettings(_Group):
 
     write_limit: Rate = "5000/second; 30000/minute"
     """Alerts that one subject may post, and actions on alerts: as many at once, and then as many in a
-    second (or a minute). What is refused does not count. A batch of more than the limit is stored
-    while nine tenths of the limit are left; the subject then waits until what it owes has passed."""
+    second (or a minute). What is refused does not count. A batch of any size is stored while nine
+    tenths of the limit are left; the subject then waits until what it owes has passed."""
     read_limit: Rate = "500/second; 6000/minute"
     """Queries, revocations and closed connections of one subject."""
     auth_failure_limit: Rate = "100/minute"
