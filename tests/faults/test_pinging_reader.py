@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -81,6 +82,19 @@ async def test_a_reader_that_stops_and_goes_on_gets_everything_and_no_more_count
     assert reader.seqs == list(range(1, ALERTS + 1))
     await eventually(lambda: all_sent(node, reader.id))
     await asyncio.to_thread(reader.say_goodbye)
+
+
+async def test_a_client_that_closes_amid_a_burst_still_reads_what_was_sent_to_it(start: Callable[..., Process]) -> None:
+    node = start(**UNLIMITED, TOCSIN_LEDGER_FLUSH_SECONDS="0.05")
+    for read_before in (1, ALERTS // 4, ALERTS // 2):
+        reader = await asyncio.to_thread(Reader, node, "alice", small=True, after="latest")
+        await post(node, ALERTS)
+        await read(reader, read_before)
+        await eventually(partial(settled, node, reader.id))
+        await asyncio.to_thread(reader.say_goodbye)  # and answer the pings that come before the service's close frame
+        assert reader.close[0] == 1000
+        count = await eventually(partial(settled, node, reader.id))
+        assert len(reader.seqs) >= count
 
 
 async def read(reader: Reader, count: int) -> None:

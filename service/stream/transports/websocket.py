@@ -62,7 +62,7 @@ EXTENSION = "tocsin.stream"
 """The key of the ASGI scope's ``extensions`` that holds the ``WebSocketTransport``."""
 
 CLOSE_SECONDS = 10
-"""How long a client may take to answer a close frame, and to read what was written before it."""
+"""How long a client may take to answer a close frame, or to end after its own, and to read what was written before."""
 
 FRAGMENTS_MAX = 64
 """The most fragments of one message; messages are small, and browsers send one."""
@@ -294,6 +294,23 @@ class WebSocketTransport(WindowedWebSocket):
             self.close_stream(CloseReason.INTERNAL_ERROR)
         if self.listener is None and self.close_timer is None:
             self.transport.close()
+
+    def handle_close(self, event: Any) -> None:
+        """Answer the client's close frame, and read on until the client has closed, too.
+
+        It may still answer a ping. If the socket were closed by then, that would reset the connection, and what
+        the client has yet to read would be lost, our answer included.
+        """
+        received = self.conn.close_rcvd
+        if received is None or self.close_sent or self.transport.is_closing() or not self.transport.can_write_eof():
+            super().handle_close(event)
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": received.code, "reason": received.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write_eof()
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, without a close frame with 1006 (RFC 6455, section 7.1.5); uvicorn says 1005."""
