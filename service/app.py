@@ -278,6 +278,7 @@ class Node:
             await self.flusher.register(head)
             await self.revocations.read()  # from here on, whoever revokes waits for this node
             stack.push_async_callback(self.flusher.sign_off)
+            stack.push_async_callback(self.streams.close)
             stack.push_async_callback(self.dashboard.close)
             stack.push_async_callback(self.abandoned.close)
             stack.callback(self._shut_down)  # also those without a socket, between two polls

@@ -23,7 +23,7 @@ others: one subject may hold half of the connections, and half of the places in 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,6 +54,8 @@ T = TypeVar("T")
 STATEMENTS_CACHED = 100
 RECYCLE_SECONDS = 60
 """How old a connection becomes. A new one shows where the address leads by now."""
+CLOSE_SECONDS = 2
+"""How long the end of the transactions is waited for when a budget is closed."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class FairQueue:
 
     def __init__(self, name: str, connections: int, *, places: int, wait_seconds: float | None) -> None:
         self._name = name
+        self._turns = connections
         self._free = asyncio.Semaphore(connections)
         self._connections_of_a_subject = _half(connections)
         self._places = places
@@ -105,6 +108,12 @@ class FairQueue:
             except TimeoutError:
                 raise too_many_queries(self._name) from None
             yield
+
+    async def close(self) -> None:
+        """Wait for the end of all turns; none begins after it."""
+        while self._turns:
+            await self._free.acquire()
+            self._turns -= 1
 
     def _enter(self, subject: str) -> _Share:
         share = self._shares.get(subject) or _Share(asyncio.Semaphore(self._connections_of_a_subject))
@@ -247,5 +256,12 @@ class Budget:
         )
 
     async def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the connections, once no transaction is left, or after ``CLOSE_SECONDS``.
+
+        The loop may end next: a connection that a task gives back in its last turn would never be
+        closed. No transaction begins any more.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._queue.close()
         await self._engine.dispose()

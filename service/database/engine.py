@@ -272,9 +272,8 @@ class Database:
         return sum(budget.in_use for budget in self.budgets)
 
     async def close(self) -> None:
-        """Close the budgets."""
-        for budget in self.budgets:
-            await budget.close()
+        """Close the budgets, once no transaction is left."""
+        await asyncio.gather(*(budget.close() for budget in self.budgets))
 
 
 async def close_quietly(connection: asyncpg.Connection) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
+from service.database import budgets
 from service.database.budgets import FairQueue
 from service.database.engine import Database, parse_url
 from service.errors import TooManyQueries
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from service.database.budgets import Budget
 
+HOUR = 3600
 NAMES = ("node", "ledger", "reads", "audit")
 
 
@@ -113,3 +115,29 @@ async def test_a_budget_that_is_used_up_leaves_the_others_alone(database: Databa
         with pytest.raises(TooManyQueries):
             await getattr(database, name).run(lambda tx: tx.scalar(text("SELECT 1")))
     assert database.connections_in_use == 0
+
+
+async def query_forever(budget: Budget) -> None:
+    while True:
+        await budget.run(lambda tx: tx.scalar(text("SELECT 1")))
+
+
+async def test_a_budget_closes_once_its_last_transaction_has_ended_and_begins_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgets, "CLOSE_SECONDS", HOUR)
+    async with database.reads.transaction() as tx:
+        closing = asyncio.create_task(database.close())
+        with pytest.raises(TooManyQueries):
+            await query_forever(database.node)
+        assert not closing.done()
+        assert await tx.scalar(text("SELECT 1")) == 1
+    await closing
+
+
+async def test_a_budget_closes_beside_a_transaction_that_takes_too_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgets, "CLOSE_SECONDS", 0.01)
+    async with database.reads.transaction():
+        await database.close()

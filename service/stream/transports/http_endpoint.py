@@ -50,6 +50,9 @@ RESUME_RETRY_SECONDS = 1
 DATABASE_RETRIES = 60
 """How often one of these is tried while the database is not available, with a pause after each time."""
 
+SHUTDOWN_SECONDS = 2
+"""How long a node that stops waits for them."""
+
 
 class StreamQuery(TypedDict):
     """The query of a stream, as it was sent; see ``StreamRequest.of``."""
@@ -217,6 +220,13 @@ class HttpEndpoint:
             task = asyncio.get_running_loop().create_task(acknowledging)
             self._resumed.add(task)
             task.add_done_callback(self._resumed.discard)
+
+    async def close(self) -> None:
+        """Wait for what clients that resumed acknowledged, and give up what takes longer than ``SHUTDOWN_SECONDS``."""
+        if self._resumed:
+            _, late = await asyncio.wait(self._resumed, timeout=SHUTDOWN_SECONDS)
+            for task in late:
+                task.cancel()
 
     async def _acknowledge_resumed(self, principal: Principal, connection: UUID, received: int) -> None:
         for _ in range(DATABASE_RETRIES):

@@ -90,3 +90,25 @@ async def test_a_client_whose_receipt_has_no_place_is_asked_to_come_back_with_it
     await eventually(lambda: len(ledger.received) == 2)
     resume(endpoint, [uuid.uuid4()])
     await eventually(lambda: len(ledger.received) == 3)
+
+
+async def test_a_node_that_stops_records_the_receipts_first_and_gives_up_those_that_take_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger, connection = Ledger(), uuid.uuid4()
+    endpoint = endpoint_of(ledger)
+    await endpoint.close()
+    resume(endpoint, [connection])
+    closing = asyncio.create_task(endpoint.close())
+    await eventually(lambda: ledger.asking)
+    assert not closing.done()
+    ledger.is_up.set()
+    await closing
+    assert ledger.received == {connection}
+
+    monkeypatch.setattr(http_endpoint, "SHUTDOWN_SECONDS", 0.01)
+    ledger.is_up.clear()
+    resume(endpoint, [uuid.uuid4()])
+    await endpoint.close()
+    await eventually(lambda: not endpoint._resumed)
+    assert ledger.received == {connection}
