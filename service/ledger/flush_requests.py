@@ -28,8 +28,8 @@ _INTERVAL_SECONDS = 0.01
 _CHANGES = 2
 
 
-async def has_flushed(database: Database, connection: UUID, *, own_node: UUID, subject: str) -> bool:
-    """Wait for a flush of the node that holds ``connection``, if that is another one.
+async def has_flushed(database: Database, connection: UUID, *, subject: str) -> bool:
+    """Wait for a flush of the other node that holds ``connection``.
 
     Return whether all that it knew when this was called is written: also where the node has ended.
 
@@ -37,12 +37,11 @@ async def has_flushed(database: Database, connection: UUID, *, own_node: UUID, s
         DatabaseUnavailable: PostgreSQL cannot be reached.
 
     """
-    parameters = {"connection": connection, "own_node": own_node}
     deadline = time.monotonic() + WAIT_SECONDS
     flushes: set[int] = set()
     while time.monotonic() < deadline:
         async with database.reads.transaction(autocommit=True, subject=subject) as tx:
-            holder = (await tx.execute(statements.FIND_HOLDER, parameters)).one_or_none()
+            holder = (await tx.execute(statements.FIND_HOLDER, {"connection": connection})).one_or_none()
             if holder is None:
                 return True
             if holder.flush not in flushes:

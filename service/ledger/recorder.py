@@ -261,6 +261,7 @@ class LedgerRecorder:
             "head_seq": head.seq,
             "head_id": head.id,
             "points_max": self._settings.resume_points_per_recipient,
+            "own_node": self.node_id,
         }
         # Autocommit: were this node to freeze within a transaction, the rows would stay locked against the flushes of
         # the others for as long as a transaction may idle.
@@ -279,17 +280,17 @@ class LedgerRecorder:
         # What this node has not written may be that the answer was lost.
         own = (entry for records in unwritten for entry in records.changed if entry.id == polled_on)
         polled_seq = next((entry.polled_seq for entry in own), stored.polled_seq) if polled_on else None
-        point = ResumePoint(stored.seq, stored.event_id, polled_on, polled_seq)
+        point = ResumePoint(stored.seq, stored.event_id, polled_on, polled_seq, stored.polled_elsewhere)
         return point.advanced(stored.sent_seq, confirmed)
 
     async def is_written(self, connection: UUID, subject: str) -> bool:
-        """Wait until what the node of ``connection`` knows is in the table or in this recorder; return whether it is.
+        """Wait until what the other node of ``connection`` knows is in the table; return whether it is.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
 
         """
-        return await has_flushed(self._database, connection, own_node=self.node_id, subject=subject)
+        return await has_flushed(self._database, connection, subject=subject)
 
     async def move_resume_point(self, key: ResumeKey, void: ResumePoint, start: Position) -> None:
         """Let ``key`` resume at ``start``, because the log does not hold ``void``, where it resumed.

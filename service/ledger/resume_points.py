@@ -43,13 +43,14 @@ class ResumePoint(NamedTuple):
     """Where a stream resumes; ``event_id`` is 0 where the id of the event there is not known.
 
     ``polled_on`` is the connection of the last answer to a poll without a cursor, None where there is none that is not
-    acknowledged, and ``polled_seq`` the cursor of that answer.
+    acknowledged, ``polled_seq`` the cursor of that answer, and ``polled_elsewhere`` whether another node sent it.
     """
 
     seq: int
     event_id: int
     polled_on: UUID | None = None
     polled_seq: int | None = None
+    polled_elsewhere: bool = False
 
     @property
     def is_polled(self) -> bool:

@@ -43,7 +43,10 @@ END_NODES = text("SELECT end_nodes(cast(:ids AS uuid[]), :reason)")
 # See alembic/sql/resume_points.sql.
 BEGIN_RESUME_POINT = text(
     """
-    SELECT seq, event_id, sent_seq, cast(polled_on AS text), polled_seq
+    SELECT seq, event_id, sent_seq, cast(polled_on AS text), polled_seq,
+           polled_on IS NOT NULL AND NOT EXISTS (
+               SELECT FROM connections c WHERE c.id = polled_on AND c.node_id = :own_node
+           ) AS polled_elsewhere
     FROM begin_resume_point(:recipient, cast(:token_topics AS text[]), :consumer, cast(:topics AS text[]),
                             cast(:min_severity AS severity), :start, :head_seq, :head_id, :points_max)
     """
@@ -72,7 +75,7 @@ REQUEST_FLUSH = text(f"SELECT notify_nodes('{FLUSHES_CHANNEL}', :node)")
 FIND_HOLDER = text(
     """
     SELECT cast(n.id AS text) AS id, n.flush FROM connections c JOIN nodes n ON n.id = c.node_id
-    WHERE c.id = :connection AND n.id <> :own_node AND n.ended_at IS NULL
+    WHERE c.id = :connection AND n.ended_at IS NULL
     """
 )
 

@@ -179,12 +179,14 @@ class Admission:
         answered_on = point.polled_on
         if answered_on is None or not point.is_polled:
             return point
-        if await self._ledger.is_written(answered_on, principal.subject):
+        if point.polled_elsewhere:
+            if not await self._ledger.is_written(answered_on, principal.subject):
+                return point
             point = await self._resume_point(key, principal)
-            if point.is_polled and point.polled_on == answered_on:
-                await self._ledger.record_late_receipt(answered_on, principal, point.polled_seq or 0)
-                point = await self._resume_point(key, principal)
-        return point
+            if point.polled_on != answered_on or not point.is_polled:
+                return point
+        await self._ledger.record_late_receipt(answered_on, principal, point.polled_seq or 0)
+        return await self._resume_point(key, principal)
 
     async def _resume_point(self, key: ResumeKey, principal: Principal) -> ResumePoint:
         while True:

@@ -158,6 +158,18 @@ async def test_a_late_receipt_moves_the_point_of_its_consumer(open_ledger: OpenO
     assert await opened.rows(POINTS) == [("", "*", "info", 0), ("job", "*", "info", 5)]
 
 
+async def test_a_point_knows_whether_another_node_sent_the_last_answer_to_a_poll(open_ledger: OpenOne) -> None:
+    here, there = await open_ledger(), await open_ledger()
+    key, head = ResumeKey("alice", "", EventFilter()), await here.position(2)
+    assert await here.ledger.resume_point(key, ("*",), head) == ResumePoint(*head)
+    answered = here.connection(after_seq=2, sent_seq=9)
+    here.ledger.record_polled(answered, 9)
+    await here.flusher.flush()
+    for opened, is_elsewhere in ((here, False), (there, True)):
+        point = await opened.ledger.resume_point(key, ("*",), head)
+        assert (point.polled_on, point.polled_seq, point.polled_elsewhere) == (answered.id, 9, is_elsewhere)
+
+
 async def test_the_streams_of_a_lost_node_were_sent_what_it_last_wrote(open_ledger: OpenOne) -> None:
     lost, opened = await open_ledger(), await open_ledger()
     await lost.resumes("alice", await lost.position(0))

@@ -23,6 +23,8 @@ from service.topics import intersect
 from tests.stream.fakes import FakeLedger, FakeTransport, at, fake_hub, principal
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from service.auth.principal import Principal
     from service.events.position import Position
 
@@ -173,19 +175,28 @@ class StoredCursor(FakeLedger):
 
     node_id = uuid4()
 
-    def __init__(self, seqs: list[int | HistoryChanged]) -> None:
+    def __init__(self, stored: list[int | ResumePoint | HistoryChanged]) -> None:
         super().__init__()
-        self.seqs = seqs
+        self.stored = stored
 
     async def resume_point(self, *_: Any) -> ResumePoint:
-        seq = self.seqs.pop(0)
-        if isinstance(seq, HistoryChanged):
-            raise seq
-        return ResumePoint(seq, 0)
+        self.calls.append(("resume_point", ()))
+        point = self.stored.pop(0)
+        if isinstance(point, HistoryChanged):
+            raise point
+        return ResumePoint(point, 0) if isinstance(point, int) else point
+
+    async def is_written(self, connection: UUID, subject: str) -> bool:
+        self.calls.append(("is_written", (connection, subject)))
+        return True
+
+    async def record_late_receipt(self, connection: UUID, _principal: Principal, seq: int) -> int:
+        self.calls.append(("record_late_receipt", (connection, seq)))
+        return seq
 
 
 def admission(
-    *stored: int | HistoryChanged, revoked: tuple[str, ...] = (), rejections: int = 10, connects: int = 10
+    *stored: int | ResumePoint | HistoryChanged, revoked: tuple[str, ...] = (), rejections: int = 10, connects: int = 10
 ) -> tuple[Admission, StoredCursor]:
     settings = StreamSettings()
     ledger = StoredCursor(list(stored))
@@ -230,6 +241,25 @@ async def test_a_resume_point_is_asked_for_again_once_the_node_has_left_a_histor
     made, _ = admission(HistoryChanged(at(20)), 7)
     assert await made.start_of(principal(), ANYTHING) == Start(at(7))
     assert cast("Log", made._fanout).left == [at(20)]
+
+
+ANSWERED = uuid4()
+ACKNOWLEDGES = [("resume_point", ()), ("record_late_receipt", (ANSWERED, 9)), ("resume_point", ())]
+
+
+async def test_a_poll_acknowledges_the_last_answer_of_its_own_node_without_waiting_for_another() -> None:
+    made, ledger = admission(ResumePoint(7, 0, ANSWERED, 9), 9)
+    assert await made.start_of(principal(), ANYTHING, polls=True) == Start(at(9))
+    assert ledger.calls == ACKNOWLEDGES
+
+
+@pytest.mark.parametrize(("later", "starts"), [(9, 9), (0, 7)])
+async def test_a_poll_reads_again_what_another_node_wrote_of_its_last_answer(later: int, starts: int) -> None:
+    points = [ResumePoint(7, 0, ANSWERED, polled, polled_elsewhere=True) for polled in (9, later)]
+    made, ledger = admission(*points, 9)
+    assert await made.start_of(principal(), ANYTHING, polls=True) == Start(at(starts))
+    asked = [("resume_point", ()), ("is_written", (ANSWERED, "alice"))]
+    assert ledger.calls == asked + (ACKNOWLEDGES if later else ACKNOWLEDGES[:1])
 
 
 def greeted(start: Start) -> list[dict[str, Any]]:
