@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
-from service.settings import LedgerSettings, Settings
+from service.settings import LedgerSettings, LimitSettings, Settings, StreamSettings
 from tests.contract import checked_frame
 from tests.harness import PATIENCE, Node, Stream, serving
 
@@ -19,6 +20,31 @@ def shared(shared_url: str) -> Iterator[Node]:
     """A node for such cases, with default settings but for a ledger that is soon written."""
     with serving(shared_url, Settings(ledger=LedgerSettings(ledger_flush_seconds=0.05))) as running:
         yield running
+
+
+FEW = 3
+READS = 10
+REJECTIONS = 40
+
+
+@pytest.fixture(scope="module")
+def narrow(shared_url: str) -> Iterator[Node]:
+    """A node that lets one send ``FEW`` messages, open as many streams, and query ``READS`` times."""
+    settings = Settings(
+        limits=LimitSettings(
+            read_limit=f"{READS}/hour", connect_limit=f"{FEW}/hour", auth_failure_limit=f"{REJECTIONS}/day"
+        ),
+        stream=StreamSettings(message_limit=f"{FEW}/hour", message_violation_limit="1/hour"),
+        ledger=LedgerSettings(ledger_flush_seconds=0.05),
+    )
+    with serving(shared_url, settings) as running:
+        yield running
+
+
+@pytest.fixture
+def subject() -> str:
+    """Return an admin of the test's own."""
+    return uuid.uuid4().hex
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,11 +86,6 @@ async def connect(page: Page, node: Node, protocols: list[str], *messages: str, 
 
 def offer(subject: str, **claims: Any) -> list[str]:
     return ["tocsin.v1", f"bearer.{token(subject, **claims)}"]
-
-
-@pytest.fixture
-def subject() -> str:
-    return uuid.uuid4().hex
 
 
 @pytest.mark.parametrize("reason", CASES)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,6 @@ def brisk(shared_url: str) -> Iterator[Node]:
     """A node with frequent heartbeats."""
     with serving(shared_url, Settings(stream=StreamSettings(heartbeat_seconds=0.1))) as running:
         yield running
-
-
-@pytest.fixture
-def subject() -> str:
-    return uuid.uuid4().hex
 
 
 async def ledger(node: Node, subject: str, condition: str = "true") -> dict[str, Any]:

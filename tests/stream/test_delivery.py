@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 LARGE = {"body": "x" * 16_000, "attributes": {"y": "y" * 8_000}}
 
 
-@pytest.fixture
-def subject() -> str:
-    return uuid.uuid4().hex
-
-
 @pytest.fixture(scope="module")
 def strict(shared_url: str) -> Iterator[Node]:
     """A node with little patience, and little memory, so that who lags is served from the log as well."""

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.settings import LedgerSettings, LimitSettings, Settings, StreamSettings
-from tests.harness import READ, eventually, serving
+from service.settings import Settings
+from tests.harness import READ, eventually
 from tests.http_streams import PATH, EventSource, Poller
+from tests.stream.conftest import FEW, READS, REJECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.harness import Node
 
-ALERTS = 40
-HARDLY_ANY = "3/hour"
-
-
-@pytest.fixture(scope="module")
-def strict(shared_url: str) -> Iterator[Node]:
-    """A node that allows hardly any message and query, and a few streams and rejections."""
-    settings = Settings(
-        limits=LimitSettings(read_limit=HARDLY_ANY, connect_limit="5/hour", auth_failure_limit="7/hour"),
-        stream=StreamSettings(message_limit=HARDLY_ANY, message_violation_limit="1/hour"),
-        ledger=LedgerSettings(ledger_flush_seconds=0.05),
-    )
-    with serving(shared_url, settings) as running:
-        yield running
-
-
-@pytest.fixture
-def subject() -> str:
-    return uuid4().hex
+ALERTS = 4 * READS
 
 
 async def received(node: Node, subject: str) -> int | None:
@@ -50,14 +29,14 @@ async def storm(node: Node) -> None:
     assert {one["status"] for one in answer.json()["results"]} == {201}
 
 
-async def test_a_client_that_acknowledges_and_reports_each_event_of_a_storm_stays(strict: Node, subject: str) -> None:
-    async with await strict.live(subject, after="latest") as stream:
-        await storm(strict)
+async def test_a_client_that_acknowledges_and_reports_each_event_of_a_storm_stays(narrow: Node, subject: str) -> None:
+    async with await narrow.live(subject, after="latest") as stream:
+        await storm(narrow)
         for event in await stream.events(ALERTS):
             await stream.ack(event["seq"])
             await stream.send({"type": "seen", "alerts": [event["alert"]["id"]]})
-        await eventually(lambda: is_received(strict, subject, event["seq"]))
-        for _ in range(3):
+        await eventually(lambda: is_received(narrow, subject, event["seq"]))
+        for _ in range(FEW):
             await stream.ack(event["seq"])
         await stream.ack(event["seq"])
         error = await stream.next_of("error")
@@ -71,32 +50,33 @@ async def is_received(node: Node, subject: str, seq: int) -> bool:
     return await received(node, subject) == seq
 
 
-async def test_acknowledging_each_event_of_a_storm_over_rest_is_no_query(strict: Node, subject: str) -> None:
-    async with EventSource(strict, subject) as source:
-        await source.live(after="latest")  # one of three queries
-        await storm(strict)
+async def test_acknowledging_each_event_of_a_storm_over_rest_is_no_query(narrow: Node, subject: str) -> None:
+    async with EventSource(narrow, subject) as source:
+        await source.live(after="latest")
+        await storm(narrow)
         for event in await source.events(ALERTS):
             assert await source.ack(event["seq"]) == event["seq"]
         repeated = {"connection": source.connection, "seq": event["seq"]}
-        answers = [await source.http.post(f"{PATH}/ack", json=repeated) for _ in range(3)]
-        assert [answer.status_code for answer in answers] == [200, 200, 429]
-        await storm(strict)
+        answers = [await source.http.post(f"{PATH}/ack", json=repeated) for _ in range(FEW + 1)]
+        assert [answer.status_code for answer in answers] == [200] * FEW + [429]
+        await storm(narrow)
         for event in await source.events(ALERTS):
             assert await source.ack(event["seq"]) == event["seq"]
 
 
-async def test_a_poll_that_acknowledges_events_is_no_query(strict: Node, subject: str) -> None:
-    async with Poller(strict, subject) as poller:
+async def test_a_poll_that_acknowledges_events_is_no_query(narrow: Node, subject: str) -> None:
+    async with Poller(narrow, subject) as poller:
         await poller.poll(after="latest")
         for _ in range(10):
-            await storm(strict)
+            await storm(narrow)
             seqs: list[int] = []
             while len(seqs) < ALERTS:
                 seqs += [event["seq"] for event in (await poller.poll(wait=30))["events"]]
         await poller.poll()  # acknowledges the last events
         query = {"after": poller.after, "connection": poller.connection, "wait": 0}
-        answers = [await poller.http.get(PATH, params=query) for _ in range(2)]
-        assert [answer.status_code for answer in answers] == [200, 429]  # two polls before had nothing to acknowledge
+        answers = [await poller.http.get(PATH, params=query) for _ in range(FEW)]
+        # The second poll had nothing to acknowledge.
+        assert [answer.status_code for answer in answers] == [200] * (FEW - 1) + [429]
 
 
 # Opening streams.
@@ -106,25 +86,25 @@ async def rejections(node: Node, subject: str) -> list[Any]:
     return await node.sql("SELECT reason, path FROM handshake_rejections WHERE subject = $1", subject)
 
 
-async def test_who_opens_streams_in_a_loop_has_to_wait_and_fills_no_ledger(strict: Node, subject: str) -> None:
+async def test_who_opens_streams_in_a_loop_has_to_wait_and_fills_no_ledger(narrow: Node, subject: str) -> None:
     reasons: list[str] = []
-    for _ in range(30):
-        async with await strict.stream(subject) as stream:
+    for _ in range(FEW + REJECTIONS + 5):
+        async with await narrow.stream(subject) as stream:
             if (await first_of(stream))["type"] == "welcome":
                 continue
         reasons.append(stream.connection.close_reason or "")
-    assert len(reasons) == 25
+    assert len(reasons) == REJECTIONS + 5
     assert all(re.fullmatch(r"rate_limited: wait \d+ s", reason) for reason in reasons)
-    await eventually(lambda: is_count(strict, "connections", "recipient", subject, 5))
-    assert len(await rejections(strict, subject)) <= 7
-    async with strict.http(subject, READ) as client:
+    await eventually(lambda: is_count(narrow, "connections", "recipient", subject, FEW))
+    assert len(await rejections(narrow, subject)) <= REJECTIONS
+    async with narrow.http(subject, READ) as client:
         sse = await client.get(PATH, headers={"Accept": "text/event-stream"})
         poll = await client.get(PATH, params={"wait": 0})
     for refused in (sse, poll):
         assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
-        assert "The limit is 5 new streams in 3600 s; 0 are left" in refused.json()["detail"]
-        assert 0 < int(refused.headers["retry-after"]) <= 720
-    async with await strict.live(f"{subject} of another"):
+        assert f"The limit is {FEW} new streams in 3600 s; 0 are left" in refused.json()["detail"]
+        assert 0 < int(refused.headers["retry-after"]) <= 1200
+    async with await narrow.live(f"{subject} of another"):
         pass
 
 

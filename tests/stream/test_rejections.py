@@ -6,39 +6,16 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
-from uuid import uuid4
 
-import pytest
-
-from service.settings import LedgerSettings, LimitSettings, Settings, StreamSettings
-from tests.harness import READ, WRITE, eventually, serving
+from tests.harness import READ, WRITE, eventually
 from tests.http_streams import PATH, EventSource, Poller
+from tests.stream.conftest import FEW, READS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.harness import Node
 
 SSE = {"Accept": "text/event-stream"}
 POLL = {"Accept": "application/json"}
-FEW = 3
-
-
-@pytest.fixture(scope="module")
-def narrow(shared_url: str) -> Iterator[Node]:
-    """A node that lets one open a few streams, query a few times, and send a few messages."""
-    settings = Settings(
-        limits=LimitSettings(read_limit="10/hour", connect_limit=f"{FEW}/hour", auth_failure_limit="1000/hour"),
-        stream=StreamSettings(message_limit=f"{FEW}/hour"),
-        ledger=LedgerSettings(ledger_flush_seconds=0.05),
-    )
-    with serving(shared_url, settings) as running:
-        yield running
-
-
-@pytest.fixture
-def subject() -> str:
-    return uuid4().hex
 
 
 async def rejected(node: Node, agent: str) -> list[tuple[str, str]]:
@@ -94,7 +71,7 @@ async def test_a_wrong_query_is_a_rejected_handshake_on_each_transport(narrow: N
 async def test_what_is_over_the_limit_of_reads_is_a_rejected_handshake(narrow: Node, subject: str) -> None:
     async with narrow.http(subject, READ) as client:
         client.headers["User-Agent"] = subject
-        for _ in range(10):
+        for _ in range(READS):
             assert (await client.get("/v1/alerts")).status_code == 200
         for accepted in (SSE, POLL):
             assert (await client.get(PATH, headers=accepted)).status_code == 429
@@ -108,7 +85,7 @@ async def test_a_poll_of_an_open_connection_that_is_refused_is_no_handshake(narr
         for _ in range(FEW):
             await poller.poll()
         query = {"after": poller.after, "connection": poller.connection, "wait": 0}
-        for _ in range(12):  # over the limit of messages, and then over that of reads
+        for _ in range(READS + 2):  # over the limit of messages, and then over that of reads
             refused = await poller.http.get(PATH, params=query)
             assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
             assert 60 < int(refused.headers["retry-after"]) <= 1200, "not before it is let in"

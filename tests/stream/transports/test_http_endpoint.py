@@ -34,11 +34,6 @@ def brisk(shared_url: str) -> Iterator[Node]:
         yield running
 
 
-@pytest.fixture
-def subject() -> str:
-    return uuid.uuid4().hex
-
-
 async def rows(node: Node, subject: str) -> list[dict[str, Any]]:
     query = "SELECT * FROM connections WHERE recipient = $1 ORDER BY opened_at"
     return [dict(row) for row in await node.sql(query, subject)]

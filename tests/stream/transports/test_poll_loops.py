@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import threading
-import uuid
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,12 +23,6 @@ if TYPE_CHECKING:
     import httpx2
 
 PATH = "/v1/events"
-
-
-@pytest.fixture
-def subject() -> str:
-    """An admin of the test's own."""
-    return f"alice-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="module")

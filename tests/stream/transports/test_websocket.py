@@ -5,7 +5,6 @@ import json
 import socket
 import struct
 import threading
-import uuid
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -103,11 +102,6 @@ async def raw(node: Node, receive_buffer: int | None = None) -> AsyncIterator[Ra
 
 def masked(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
     return Frame(opcode, data, fin=fin).serialize(mask=True)
-
-
-@pytest.fixture
-def subject() -> str:
-    return uuid.uuid4().hex
 
 
 async def closed_row(node: Node, subject: str) -> tuple[int, str]:

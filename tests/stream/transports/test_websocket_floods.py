@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -69,11 +68,6 @@ class Parsed:
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Parsed:
     return Parsed(monkeypatch)
-
-
-@pytest.fixture
-def subject() -> str:
-    return uuid.uuid4().hex
 
 
 @pytest.fixture(scope="module")
