@@ -37,7 +37,8 @@ from service.http.fast_route import FastRoutes
 from service.http.provided import parts_of
 from service.http.proxies import TrustedProxies
 from service.http.root_path import RootPath
-from service.http.server_protocol import HttpServerProtocol, ServerConfig
+from service.http.server_config import ServerConfig
+from service.http.server_protocol import HttpServerProtocol
 from service.http.sockets import Sockets, raise_file_limit, sockets_max
 from service.metrics import drop_worker, shared_by_workers
 from service.settings import load, unknown_variables

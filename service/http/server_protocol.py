@@ -26,24 +26,21 @@ written is in the kernel, or the socket reports that it is full, as with WebSock
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
 import orjson
-import uvicorn
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
 from service.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from service.http.problems import MEDIA_TYPE, problem_document
 from service.http.response_headers import LINES
-from service.http.sockets import Sockets, sockets_max
-from service.http.tcp_progress import TcpProgress
-from service.http.upgrades import UpgradeOffers
+from service.http.slow_readers import SlowReaders
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from starlette.types import Scope
@@ -60,8 +57,6 @@ refused."""
 DROPPED_MAX_BYTES = 64 * 1024 * 1024
 """What is read and dropped of a body of known length that was refused: a client that still sends when
 the connection is closed may not get the answer (RFC 9112, section 9.6)."""
-HALF_CLOSED_READ_SECONDS = 2.0
-"""How long a read goes on for a client that ended its side: most of them have closed the other side, too."""
 _END = b"\r\n\r\n"
 """Where headers end, and a chunked body with its trailers."""
 
@@ -83,17 +78,6 @@ class Listener(Protocol):
         """The server stops."""
 
 
-class ServerConfig(uvicorn.Config):
-    """uvicorn's configuration with the settings of the protocol class, in seconds and bytes."""
-
-    request_timeout: float = 30.0
-    request_max_bytes: int = 256 * 1024
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sockets = Sockets(sockets_max(0))
-
-
 class _Flow(FlowControl):
     """Flow control that reads on only when no data waits to be parsed."""
 
@@ -107,14 +91,12 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class HttpServerProtocol(UpgradeOffers):
+class HttpServerProtocol(SlowReaders):
     """One HTTP connection.
 
     The application limits the bodies that it reads, and answers. The limits here are for bodies
     that it does not read because it refused the request, and for headers and trailers.
     """
-
-    config: ServerConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -124,7 +106,6 @@ class HttpServerProtocol(UpgradeOffers):
         self._waiting = b""
         """Read from the socket, and not parsed yet."""
         self._parses_next = False
-        self._drain_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._tail = b""
         """The last bytes that were parsed, of which headers or chunks may end with the next."""
@@ -135,7 +116,6 @@ class HttpServerProtocol(UpgradeOffers):
         self._streams = False
         self._is_half_closed = False
         """Whether the client has ended its side of the connection, and reads on."""
-        self._half_closed_timer: asyncio.TimerHandle | None = None
         self._is_lost = False
         self.on_reset: Callable[[], None] | None = None
         """Called if the client resets the connection before its next request: it may lack the last response."""
@@ -180,32 +160,6 @@ class HttpServerProtocol(UpgradeOffers):
             return False
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return self._is_flushed()
-
-    async def flushed(self, slow_seconds: float) -> bool:
-        """Wait until the kernel has taken all; return False if the socket closed before.
-
-        Raises:
-            TimeoutError: the client took nothing for ``slow_seconds``.
-
-        """
-        while self.transport.get_write_buffer_size():
-            before = TcpProgress.of(self.transport).taken
-            try:
-                async with asyncio.timeout(slow_seconds):
-                    await self.flow.drain()
-            except TimeoutError:
-                if TcpProgress.of(self.transport).taken == before:
-                    raise
-        return self._is_flushed()
-
-    def abort_after(self, seconds: float) -> None:
-        """Abort the connection unless the kernel has taken what was written by then."""
-        if self._drain_timer is not None:
-            self._drain_timer.cancel()
-        self._drain_timer = self.loop.call_later(seconds, self.transport.abort)
-
-    def _is_flushed(self) -> bool:
-        return not (self.transport.get_write_buffer_size() or self.transport.is_closing())
 
     # Called by the event loop and uvicorn.
 
@@ -293,13 +247,9 @@ class HttpServerProtocol(UpgradeOffers):
         self._is_half_closed = (
             cycle is not None and not cycle.response_complete and not self._receiving and self._listener is None
         )
-        if self._is_half_closed and self._half_closed_timer is None and cycle.scope["method"] in {"GET", "HEAD"}:
-            self._half_closed_timer = self.loop.call_later(HALF_CLOSED_READ_SECONDS, self._close_unless_started)
+        if self._is_half_closed and cycle.scope["method"] in {"GET", "HEAD"}:
+            self._expect_response()
         return self._is_half_closed
-
-    def _close_unless_started(self) -> None:
-        if not self.cycle.response_started:
-            self.transport.close()
 
     def parse_later(self) -> bool:
         """Parse in the next turn of the event loop, and return whether any data waits."""
@@ -400,9 +350,6 @@ class HttpServerProtocol(UpgradeOffers):
         """Cancel the timers, and call the listener."""
         self._headers_arrived()
         self._body_arrived()
-        self._response_flushed()
-        if self._half_closed_timer is not None:
-            self._half_closed_timer.cancel()
         self._drop_waiting()
         self.config.sockets.busy(self.transport)
         super().connection_lost(exc)
@@ -423,18 +370,8 @@ class HttpServerProtocol(UpgradeOffers):
     def pause_writing(self) -> None:
         """Give a client that reads slowly a limited time."""
         super().pause_writing()
-        if self._drain_timer is None and not self._streams:
-            self._watch_drain()
-
-    def _watch_drain(self) -> None:
-        taken = TcpProgress.of(self.transport).taken
-        self._drain_timer = self.loop.call_later(2 * self.config.request_timeout, self._drain_overdue, taken)
-
-    def _drain_overdue(self, taken_before: int) -> None:
-        if TcpProgress.of(self.transport).taken > taken_before:
-            self._watch_drain()
-        else:
-            self.transport.abort()
+        if not self._streams:
+            self._expect_drain()
 
     def resume_writing(self) -> None:
         """Continue with a client that has read."""
@@ -443,11 +380,6 @@ class HttpServerProtocol(UpgradeOffers):
         self.parse_later()
         if self._listener is not None:
             self._listener.drained()
-
-    def _response_flushed(self) -> None:
-        if self._drain_timer is not None:
-            self._drain_timer.cancel()
-            self._drain_timer = None
 
     def _expect_body(self, size: int) -> None:
         self._body_bytes += size

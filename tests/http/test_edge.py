@@ -16,7 +16,8 @@ import uvicorn
 from service.http.edge import Edge
 from service.http.proxies import TrustedProxies
 from service.http.response_headers import DEFAULTS
-from service.http.server_protocol import HttpServerProtocol, ServerConfig
+from service.http.server_config import ServerConfig
+from service.http.server_protocol import HttpServerProtocol
 from tests.harness import PATIENCE, PLAIN, READ, WRITE, token
 
 if TYPE_CHECKING:

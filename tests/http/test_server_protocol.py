@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Self
 import pytest
 import uvicorn
 
-from service.http import server_protocol, sockets
+from service.http import server_protocol, slow_readers, sockets
 from service.http.body_budget import UNCOUNTED_BYTES
-from service.http.server_protocol import SLICE_BYTES, HttpServerProtocol, ServerConfig
+from service.http.server_config import ServerConfig
+from service.http.server_protocol import SLICE_BYTES, HttpServerProtocol
 from service.http.sockets import FILES_RESERVED, IDLE_SOCKETS, Sockets, raise_file_limit, sockets_max
 from service.http.tcp_progress import TcpProgress
 from service.settings import ServerSettings, Settings
@@ -300,7 +301,7 @@ class Taken:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, stops_at: int) -> None:
         self.asked = 0
         self._stops_at = stops_at
-        monkeypatch.setattr(server_protocol, "TcpProgress", self)
+        monkeypatch.setattr(slow_readers, "TcpProgress", self)
 
     def of(self, _transport: object) -> TcpProgress:
         self.asked += 1
@@ -386,7 +387,7 @@ async def test_a_client_that_ends_its_side_after_an_answer_is_hung_up_at_once(se
 async def test_a_read_for_a_client_that_ended_its_side_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_protocol, "HALF_CLOSED_READ_SECONDS", 0.05)
+    monkeypatch.setattr(slow_readers, "HALF_CLOSED_READ_SECONDS", 0.05)
     server.may_answer.clear()
     with await server.connect() as client:
         await send_all(client, gets(1, "/a"))

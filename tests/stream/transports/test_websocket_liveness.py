@@ -11,7 +11,7 @@ from websockets.frames import Opcode
 from websockets.protocol import State
 
 from service.errors import CloseReason
-from service.http.server_protocol import ServerConfig
+from service.http.server_config import ServerConfig
 from service.http.tcp_progress import TcpProgress
 from service.stream.frames import Frame, FrameBatch
 from service.stream.transports import websocket
