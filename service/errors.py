@@ -34,7 +34,10 @@ the name of the code.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class TocsinError(Exception):
@@ -260,6 +263,13 @@ class QueryTimeout(DatabaseUnavailable):
 
     status, code, title = 503, "query_timeout", "The query took too long"
     costs = True
+
+
+def all_refusals(base: type[RequestRefused] = RequestRefused) -> Iterator[type[RequestRefused]]:
+    """Yield every kind of refusal."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from all_refusals(kind)
 
 
 ClosePolicy: TypeAlias = Literal["refresh", "stop", "retry", "retry_later"]

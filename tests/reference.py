@@ -41,8 +41,7 @@ from service.auth.issuers import load_keyring
 from service.auth.principal import SUBJECT_MAX
 from service.database.base import STATUSES
 from service.database.engine import parse_url
-from service.errors import CloseReason
-from service.http.openapi import all_refusals
+from service.errors import CloseReason, all_refusals
 from service.http.request_body import BATCH_VALUES_MAX, VALUES_MAX
 from service.http.request_bounds import HEADERS_MAX, PARAMETERS_MAX, PATH_MAX_BYTES, QUERY_MAX_BYTES
 from service.http.server_protocol import HEADERS_MAX_BYTES

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from service.errors import CloseReason
+from service.errors import CloseReason, all_refusals
 from service.http import problems
-from service.http.openapi import all_refusals
 from service.stream import frames
 from tests.harness import ROOT
 from tests.reference import DOCUMENTS, PAGE, SECTIONS, WIRE_CONSTANTS, wire_constants, written, written_out

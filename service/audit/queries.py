@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Double, Interval, Uuid, case, cast, extract, func, literal, select, tuple_
+from sqlalchemy import BigInteger, Double, Interval, Uuid, case, cast, exists, extract, func, literal, select, tuple_
 
 from service.alerts.queries import any_topic
 from service.alerts.tables import alerts
@@ -180,6 +180,11 @@ async def rejection_counts(tx: AsyncConnection, times: TimeRange, reason: str | 
     conditions = times.of_whole_hours().contains(view.hour) + ([view.reason == reason] if reason is not None else [])
     statement = select(view.reason, total.label("rejections")).where(*conditions).group_by(view.reason)
     return [dict(row) for row in (await tx.execute(statement.order_by(total.desc(), view.reason))).mappings()]
+
+
+async def was_rejected_for(tx: AsyncConnection, reason: str) -> bool:
+    """Return whether the ledger has a stream that was rejected for this reason."""
+    return bool((await tx.execute(select(exists().where(views.rejections.c.reason == reason)))).scalar_one())
 
 
 # An alert: what it is about, its recipients, and its timeline.

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.admin.recipients import is_known, nearest
+from service.alerts.queries import topics_of_alerts
 from service.audit import schemas
-from service.audit.queries import LISTS, PageRequest, TimeRange
+from service.audit.queries import LISTS, PageRequest, TimeRange, was_rejected_for
 from service.audit.queries import rejection_counts as counts_by_reason
 from service.cli.database_query import ask
 from service.cli.environment import database_name, say_database
@@ -24,12 +26,13 @@ from service.cli.option_checks import listed, one_of, subject, topics
 from service.cli.output import TABLE_ROWS, AsCsv, AsJson, Limit, QueryResult, ResultTable, form_of, show, utc
 from service.cli.time_options import Since, Until, day, period
 from service.database.base import STATUSES
-from service.errors import CommandFailed
+from service.errors import CloseReason, CommandFailed, all_refusals
 from service.settings import load
 from service.severity import SEVERITIES
+from service.topics import covers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from pydantic import BaseModel
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from service.cli.output import Form
 
     _Command = Callable[[Callable[..., None]], Callable[..., None]]
+
+_REASONS = sorted({kind.code for kind in all_refusals()} | {close.reason for close in CloseReason})
+"""Why a stream may be rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +68,10 @@ class _Sheet:
         """Return the table to show, or export the list and return None.
 
         Raises:
-            CommandFailed: it is to be about somebody of whom the database knows nothing.
+            CommandFailed: it is to be about what the database knows nothing of.
 
         """
-        await _require_seen(tx, filters)
+        await _require_known(tx, filters)
         source = LISTS[self.name]
         exported = limited(lambda most: source.all_rows(tx, times, filters, most), limit)
         if form == "csv":
@@ -88,19 +94,41 @@ class _Sheet:
         return QueryResult(document, [], [*counted, listed], (), (), more=more is not None)
 
 
-async def _require_seen(tx: AsyncConnection, filters: Mapping[str, Any]) -> None:
-    """Check that those whom the list is about left a trace: of a misspelt name there is nothing to list.
+async def _require_known(tx: AsyncConnection, filters: Mapping[str, Any]) -> None:
+    """Check that what the list is about exists: of a misspelt name there is nothing to list.
 
     Raises:
-        CommandFailed: somebody did not.
+        CommandFailed: somebody left no trace, no alert has a topic, or there is no such reason.
 
     """
     for given in ("recipient", "source"):
         for name in listed(filters.get(given)):
             if not await is_known(tx, name):
                 near = await nearest(tx, name)
-                hint = f"did you mean {near}?" if near else "check the name, and the database"
-                raise CommandFailed(f"nobody named {name} has been seen: {hint}")
+                raise CommandFailed(f"nobody named {name} has been seen: {_hint('name', near)}")
+    if patterns := listed(filters.get("topic")):
+        topics = await topics_of_alerts(tx)
+        for pattern in patterns:
+            if pattern != "*" and not any(covers(pattern, topic) for topic in topics):
+                near = _nearest(pattern, {*topics, *_patterns(topics)})
+                raise CommandFailed(f"no alert has the topic {pattern}: {_hint('topic', near)}")
+    for reason in listed(filters.get("reason")):
+        if reason not in _REASONS and not await was_rejected_for(tx, reason):
+            near = _nearest(reason, _REASONS)
+            raise CommandFailed(f"there is no reason {reason}: {_hint('reason', near)}")
+
+
+def _hint(kind: str, near: str | None) -> str:
+    return f"did you mean {near}?" if near else f"check the {kind}, and the database"
+
+
+def _nearest(given: str, names: Iterable[str]) -> str | None:
+    return next(iter(get_close_matches(given, list(names), 1)), None)
+
+
+def _patterns(topics: Iterable[str]) -> set[str]:
+    """Return the patterns with a star that cover these topics."""
+    return {f"{topic[:dot]}.*" for topic in topics for dot, character in enumerate(topic) if character == "."}
 
 
 def audit_list(name: str, title: str, page: type[BaseModel], fields: str, **others: Any) -> _Command:

@@ -41,6 +41,7 @@ from service.errors import (
     TargetTooLong,
     TooManyQueries,
     UnsupportedMedia,
+    all_refusals,
 )
 from service.http.openapi_schemas import SCHEMAS, simplify
 from service.http.problems import MEDIA_TYPE
@@ -258,13 +259,6 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
         for method in _METHODS:
             if method in item:
                 yield path, method, item[method]
-
-
-def all_refusals(base: type[RequestRefused] = RequestRefused) -> Iterator[type[RequestRefused]]:
-    """Yield every kind of refusal."""
-    for kind in base.__subclasses__():
-        yield kind
-        yield from all_refusals(kind)
 
 
 def _implied(operation: dict[str, Any]) -> Iterator[type[RequestRefused]]:

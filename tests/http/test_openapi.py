@@ -10,7 +10,8 @@ import pytest
 
 from service.alerts.alert_record import Status
 from service.alerts.lifecycle import EventKind
-from service.http.openapi import all_refusals, operations
+from service.errors import all_refusals
+from service.http.openapi import operations
 from service.http.openapi_schemas import OTHER_CONTENT, simplify
 from service.severity import SEVERITIES
 from tests.contract import document

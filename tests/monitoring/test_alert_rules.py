@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from scripts.system_packages import promtool
-from service.http.openapi import all_refusals
+from service.errors import all_refusals
 from tests.harness import ROOT
 
 if TYPE_CHECKING:
