@@ -91,7 +91,7 @@ def send(  # noqa: PLR0913 - the fields of an alert
         "topic": topic,
         "severity": severity,
         "body": body,
-        "attributes": dict(_pair(item, "--attribute") for item in attribute or ()),
+        "attributes": _attributes(attribute or []),
         "links": [_link(item) for item in link or ()],
         "recipients": recipient,
         "dedup_key": dedup_key,
@@ -280,6 +280,13 @@ def _from_text(text: str, fields: dict[str, Any]) -> dict[str, Any]:
     if len(title) > TITLE_MAX:
         title, rest = title[: TITLE_MAX - 1] + "…", text
     return {**fields, "title": title, **({"body": rest.strip()} if rest.strip() else {})}
+
+
+def _attributes(items: list[str]) -> dict[str, str]:
+    try:
+        return _unique([_pair(item, "--attribute") for item in items])
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--attribute") from None
 
 
 def _pair(item: str, option: str) -> tuple[str, str]:

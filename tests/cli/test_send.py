@@ -215,6 +215,12 @@ def test_wrong_usage_exits_2(send: Callable[..., Run], arguments: tuple[str, ...
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
 
 
+def test_an_attribute_that_is_given_twice_is_named(send: Callable[..., Run]) -> None:
+    run = send("--title", "x", "--attribute", "a=1", "--attribute", "b=2", "--attribute", "a=2")
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
+    assert '--attribute: "a" is there twice' in run.stderr
+
+
 @pytest.mark.unit
 def test_every_field_of_an_alert_has_an_option() -> None:
     singular = {"attribute": "attributes", "link": "links", "recipient": "recipients", "expires_in": "expires_at"}
