@@ -126,11 +126,11 @@ class Connection:
         self._catch_up()
         self._transport.attach(self)
 
-    def close(self, reason: CloseReason) -> None:
-        """Close the stream from the server's side."""
-        if self._transport.close_stream(reason):
-            STREAM_CLOSES.labels(reason.reason).inc()
+    def close(self, reason: CloseReason, hint: str | None = None) -> None:
+        """Close the stream from the server's side; a ``hint`` is for people, and not for the ledger."""
         self.ended(reason.code, reason.reason)
+        if self._transport.close_stream(reason, hint):
+            STREAM_CLOSES.labels(reason.reason).inc()
 
     def ended(self, code: int, reason: str) -> None:
         """Record the end of the stream; of several calls the first counts."""
@@ -257,8 +257,8 @@ class Connection:
                     self._renew(token)
                 case CatchUp():
                     self._catch_up()
-                case CloseStream(reason):
-                    self.close(reason)
+                case CloseStream(reason, hint):
+                    self.close(reason, hint)
                 case _:
                     assert_never(action)
 

@@ -45,6 +45,7 @@ import orjson
 from pydantic_core import from_json
 
 from service.errors import CloseReason
+from service.http.problems import repetition
 from service.http.repeated_members import first_repetition
 from service.stream import frames
 
@@ -81,9 +82,10 @@ class SendHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class CloseStream:
-    """Close the stream."""
+    """Close the stream. ``hint`` says what was wrong with a message."""
 
     reason: CloseReason
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,16 +270,11 @@ class StreamProtocol:
         """Handle a text message; ``written`` is the last seq that was written to the connection."""
         if self.phase is Phase.CLOSED:
             return []
-        try:
-            message = from_json(text, allow_inf_nan=False)  # orjson makes floats of integers beyond 64 bits
-            if first_repetition(text.encode()) is not None:
-                message = None
-        except ValueError:
-            message = None
+        message, hint = _read(text)
         if not self._is_paced(message, written) and not self._may_send():
             detail = "Too many messages; this one was dropped."
             return self._refuse_message("rate_limited", detail, retry_after=self._retry_after())
-        return self._receive(message, written)
+        return self._receive(message, written) if hint is None else [CloseStream(CloseReason.BAD_MESSAGE, hint)]
 
     def _is_paced(self, message: Any, written: int) -> bool:
         """Return whether the client cannot send more of these than it is sent events, and so none too many."""
@@ -345,3 +342,13 @@ class StreamProtocol:
     def renewed(self, token_expires_at: float) -> None:
         """A fresh token was verified; the connection ends with it, no longer with the old one."""
         self.token_expires_at = token_expires_at
+
+
+def _read(text: str) -> tuple[Any, str | None]:
+    """Return the message that is in a text, None where there is none, and what is wrong with its members."""
+    try:
+        message = from_json(text, allow_inf_nan=False)  # orjson makes floats of integers beyond 64 bits
+        place = first_repetition(text.encode())
+    except ValueError:
+        return None, None
+    return (message, None) if place is None else (None, repetition(place).detail.removesuffix("."))

@@ -93,7 +93,7 @@ class Socket:
         self.is_full = self._choose.random() < 0.15
         return not self.is_full
 
-    def close_stream(self, reason: CloseReason) -> bool:
+    def close_stream(self, reason: CloseReason, _hint: str | None = None, /) -> bool:
         """End the connection; what is on its way may still arrive."""
         is_first, self.closed = self.closed is None, self.closed or reason
         return is_first

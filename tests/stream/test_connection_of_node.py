@@ -147,11 +147,20 @@ async def test_a_ping_is_echoed(shared: Node, data: Any) -> None:
         assert await stream.next_of("pong") == {"type": "pong", "data": data}
 
 
-@pytest.mark.parametrize("message", ["", '{"type":"ping","data":' + "[" * 500 + "]" * 500 + "}"])
-async def test_what_is_no_message_of_the_protocol_closes_the_stream(shared: Node, subject: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("", "bad_message"),
+        ('{"type":"ping","data":' + "[" * 500 + "]" * 500 + "}", "bad_message"),
+        ('{"type":"ack","seq":1,"seq":1}', "bad_message: /seq: the object has this member twice"),
+    ],
+)
+async def test_what_is_no_message_of_the_protocol_closes_the_stream(
+    shared: Node, subject: str, message: str, reason: str
+) -> None:
     async with await shared.live(subject) as stream:
         await stream.connection.send(message)
-        assert await stream.closed() == (1008, "bad_message")
+        assert await stream.closed() == (1008, reason)
     row = await ledger(shared, subject, "closed_at IS NOT NULL")
     assert (row["close_code"], row["close_reason"]) == (1008, "bad_message")
 

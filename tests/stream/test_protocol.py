@@ -289,8 +289,6 @@ def test_a_ping_without_data_is_answered_with_null() -> None:
         '{"type":"ack","seq":"1"}',
         '{"type":"ack","seq":1.0}',
         '{"type":"ack","seq":true}',
-        '{"type":"ack","seq":1,"seq":2}',
-        '{"type":"ping","type":"ack","seq":1}',
         '{"type":"ack","seq":-1}',
         '{"type":"ack","seq":9223372036854775808}',
         '{"type":"ack","seq":1e400}',
@@ -314,6 +312,20 @@ def test_a_ping_without_data_is_answered_with_null() -> None:
 )
 def test_what_is_no_known_message_closes_the_stream(message: str) -> None:
     assert begin().receive_text(message, written=20) == BAD
+
+
+@pytest.mark.parametrize(
+    ("message", "pointer"),
+    [
+        ('{"type":"ack","seq":1,"seq":2}', "/seq"),
+        ('{"type":"ping","type":"ack","seq":1}', "/type"),
+        ('{"type":"ping","data":[{"a/b~c":1,"a\\u002fb~c":1}]}', "/data/0/a~1b~0c"),
+        ('{"type":"ping","\\n":1,"\\n":1}', "/\\n"),
+    ],
+)
+def test_a_message_that_has_a_member_twice_closes_the_stream_and_is_said_which(message: str, pointer: str) -> None:
+    hint = f"{pointer}: the object has this member twice"
+    assert begin().receive_text(message, written=20) == [CloseStream(CloseReason.BAD_MESSAGE, hint)]
 
 
 def test_a_binary_message_closes_the_stream() -> None:

@@ -27,8 +27,11 @@ class StreamTransport(Protocol):
         A client that is at work makes it change.
         """
 
-    def close_stream(self, reason: CloseReason) -> bool:
-        """Send the client the reason, and return whether there was anything to close."""
+    def close_stream(self, reason: CloseReason, hint: str | None = None, /) -> bool:
+        """Send the client the reason, and return whether there was anything to close.
+
+        A ``hint`` for people says what was wrong with a message; only a WebSocket has messages.
+        """
 
 
 class StreamListener(Protocol):

@@ -181,7 +181,7 @@ class PollSession:
         """Return 0: a client takes nothing between two polls."""
         return 0
 
-    def close_stream(self, reason: CloseReason) -> bool:
+    def close_stream(self, reason: CloseReason, _hint: str | None = None, /) -> bool:
         """Answer the poll that waits with the reason."""
         poll = self._end()
         if poll is not None:

@@ -107,7 +107,7 @@ class SseTransport:
         """Return how many bytes the client's side has confirmed."""
         return TcpProgress.of(self._http.transport).taken
 
-    def close_stream(self, reason: CloseReason) -> bool:
+    def close_stream(self, reason: CloseReason, _hint: str | None = None, /) -> bool:
         """Write a ``close`` frame, and return whether the stream was open.
 
         The client has ``CLOSE_SECONDS`` to read it.
