@@ -178,6 +178,11 @@ def escaped(part: object) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
+def unescaped(part: str) -> str:
+    """Return a part of a JSON pointer as it is meant."""
+    return part.replace("~1", "/").replace("~0", "~")
+
+
 EXPECTED = (RequestRefused, ClientDisconnect)
 """Errors that are no defects of the service."""
 

@@ -39,6 +39,7 @@ from service.errors import (
 )
 from service.http.authentication import bearer_token
 from service.http.edge import check_headers
+from service.http.problems import unescaped
 from service.http.query import QueryParameters, require_known_parameters
 from service.http.request_bounds import require_query_size, require_utf_8_query
 from service.logs import get_logger
@@ -238,7 +239,7 @@ def _hint(refusal: RequestRefused, *, is_known: bool) -> str | None:
         return f"wait {refusal.retry_after} s"
     if isinstance(refusal, InvalidRequest) and refusal.errors:
         fault = refusal.errors[0]
-        return f"{fault['pointer'].removeprefix('/query/')}: {fault['detail']}"
+        return f"{unescaped(fault['pointer'].removeprefix('/query/'))}: {fault['detail']}"
     return refusal.detail if isinstance(refusal, _FAULTY | ConsumerLimit) else None
 
 
