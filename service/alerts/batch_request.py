@@ -99,8 +99,7 @@ def split(body: bytes, *, lines: bool) -> Sequence[Any]:
         InvalidRequest: it is no array, is empty, or holds more than ``ITEMS_MAX``.
 
     """
-    body = body.removeprefix(codecs.BOM_UTF8)
-    items = _lines(body) if lines else _array(body)
+    items = _lines(body.removeprefix(codecs.BOM_UTF8)) if lines else _array(body)
     if not items:
         raise InvalidRequest("The batch is empty.")
     return items
@@ -140,11 +139,12 @@ def _is_document(lines: Sequence[bytes]) -> bool:
 
 
 def _array(body: bytes) -> list[Any]:
+    text = body.removeprefix(codecs.BOM_UTF8)
     try:
         # The parser of a single alert, so that numbers mean the same.
         items = parse_json(body, from_json, values_max=BATCH_VALUES_MAX)
     except MalformedRequest as refusal:
-        if body.lstrip().startswith(b"{"):
+        if text.lstrip().startswith(b"{"):
             raise MalformedRequest(
                 f"{refusal.detail} A batch is a JSON array; NDJSON is sent with Content-Type: {NDJSON_TYPES[0]}."
             ) from None
@@ -152,8 +152,8 @@ def _array(body: bytes) -> list[Any]:
     if not isinstance(items, list):
         raise InvalidRequest("The body must be a JSON array of alerts; POST a single one to /v1/alerts.")
     require_items(len(items))
-    if may_repeat(body, items):
-        for index, place in first_of_each(body):
+    if may_repeat(text, items):
+        for index, place in first_of_each(text):
             items[index] = repetition(place)
     return items
 

@@ -183,7 +183,7 @@ def _from_stdin(fields: dict[str, Any]) -> list[Item]:
 def decoded(data: bytes) -> str:
     """Return the text of stdin: UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it."""
     try:
-        return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
+        return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise CommandFailed(
             f"stdin is not {error.encoding} at byte {error.start}, and nothing was sent: convert it to UTF-8"

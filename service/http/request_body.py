@@ -123,14 +123,14 @@ def validated(model: type[Model], body: bytes, what: str = "The body") -> Model:
         InvalidRequest: a field is not valid, or an object has a member twice.
 
     """
-    body = body.removeprefix(codecs.BOM_UTF8)
-    require_values(body, VALUES_MAX)
+    text = body.removeprefix(codecs.BOM_UTF8)
+    require_values(text, VALUES_MAX)
     try:
-        value = model.model_validate_json(body)
+        value = model.model_validate_json(text)
     except ValidationError as error:
         refusal = validation_refusal(error, model, what)
-        raise _not_json(body, refusal) if isinstance(refusal, MalformedRequest) else refusal from None
-    if (place := first_repetition(body)) is not None:
+        raise _not_json(body, refusal, what) if isinstance(refusal, MalformedRequest) else refusal from None
+    if (place := first_repetition(text)) is not None:
         raise repetition(place)
     return value
 
@@ -173,47 +173,49 @@ def parse_json(body: bytes, loads: Callable[[bytes], Any] = _finite, *, values_m
         MalformedRequest: it is not JSON.
 
     """
-    body = body.removeprefix(codecs.BOM_UTF8)
-    require_values(body, values_max)
+    text = body.removeprefix(codecs.BOM_UTF8)
+    require_values(text, values_max)
     try:
-        return loads(body)
+        return loads(text)
     except ValueError as error:
         raise _not_json(body, MalformedRequest(f"The body is not valid JSON: {error}.")) from None
 
 
-def require_text(body: bytes) -> None:
-    """Refuse a body whose first bytes show that it is compressed, or not UTF-8.
+def require_text(body: bytes, what: str = "The body") -> None:
+    """Refuse a body whose first bytes show that it is compressed, or not UTF-8; a refusal calls it ``what``.
 
     Raises:
         MalformedRequest: they do.
 
     """
     if body.startswith(MAGIC):
-        raise MalformedRequest("The body is compressed with gzip: send the header Content-Encoding: gzip, once.")
+        raise MalformedRequest(f"{what} is compressed with gzip: send the header Content-Encoding: gzip, once.")
     if body.startswith(_UTF_16) or b"\0" in body[:4]:
-        raise MalformedRequest("The body is UTF-16 or UTF-32: send it as UTF-8.")
+        raise MalformedRequest(f"{what} is UTF-16 or UTF-32: send it as UTF-8.")
 
 
-def decoded(body: bytes) -> str:
-    """Return the text of a body.
+def decoded(body: bytes, what: str = "The body") -> str:
+    """Return the text of a body; a refusal calls it ``what``.
 
     Raises:
         MalformedRequest: it is not UTF-8.
 
     """
-    require_text(body)
+    require_text(body, what)
+    text = body.removeprefix(codecs.BOM_UTF8)
     try:
-        return body.decode("utf-8-sig")
+        return text.decode()
     except UnicodeDecodeError as error:
+        offset = len(body) - len(text) + error.start
         raise MalformedRequest(
-            f"The body is not UTF-8: the byte 0x{body[error.start]:02X} at offset {error.start}. Send it as UTF-8."
+            f"{what} is not UTF-8: the byte 0x{body[offset]:02X} at offset {offset}. Send it as UTF-8."
         ) from None
 
 
-def _not_json(body: bytes, refusal: MalformedRequest) -> MalformedRequest:
+def _not_json(body: bytes, refusal: MalformedRequest, what: str = "The body") -> MalformedRequest:
     """Return the refusal of a body that no parser reads: what is wrong with its characters, if that is it."""
     try:
-        decoded(body)
+        decoded(body, what)
     except MalformedRequest as of_the_text:
         return of_the_text
     if lone := next((found for found in _SURROGATE.finditer(body) if found["lone"]), None):

@@ -165,6 +165,7 @@ def test_stdin_is_decoded_as_it_was_meant() -> None:
     ("data", "said"),
     [
         ("hallöchen".encode("latin-1"), "stdin is not utf-8 at byte 4, and nothing was sent: convert it to UTF-8"),
+        (b"\xef\xbb\xbfhall\xf6chen", "stdin is not utf-8 at byte 7, and nothing was sent: convert it to UTF-8"),
         (b"\xff\xfea", "stdin is not utf-16-le at byte 2, and nothing was sent"),
     ],
 )

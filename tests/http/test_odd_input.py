@@ -96,7 +96,35 @@ def test_another_encoding_is_named(rest: httpx2.Client, entrance: str, encoding:
 def test_a_byte_that_is_not_utf_8_is_named(rest: httpx2.Client, entrance: str) -> None:
     status, detail = posted(rest, entrance, b'{"title":"hall\xf6chen"}')
     assert status == 400
-    assert "The body is not UTF-8: the byte 0xF6 at offset" in detail
+    what = "alert" if entrance == "lines" else "body"
+    assert f"The {what} is not UTF-8: the byte 0xF6 at offset" in detail
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "marked"])
+@pytest.mark.parametrize(
+    ("path", "media", "body"),
+    [
+        ("/v1/alerts", "application/json", b'{"title":"hall\xf6chen"}'),
+        ("/v1/alerts/batch", "application/json", b'[{"title":"t"},{"title":"hall\xf6chen"}]'),
+        ("/v1/integrations/cloudevents", "text/plain", b"hall\xf6chen"),
+    ],
+)
+def test_the_byte_that_is_not_utf_8_is_where_it_is_said(
+    rest: httpx2.Client, path: str, media: str, body: bytes, mark: bytes
+) -> None:
+    headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/s", "ce-type": "t", "Content-Type": media}
+    answer = rest.post(path, content=mark + body, headers=headers)
+    offset = (mark + body).index(b"\xf6")
+    detail = f"The body is not UTF-8: the byte 0xF6 at offset {offset}. Send it as UTF-8."
+    assert (answer.status_code, answer.json()["detail"]) == (400, detail)
+
+
+def test_of_a_batch_of_lines_the_byte_is_that_of_its_alert(rest: httpx2.Client) -> None:
+    body = b'{"title":"t"}\n{"title":"hall\xf6chen"}\n'
+    answer = rest.post("/v1/alerts/batch", content=body, headers={"Content-Type": "application/x-ndjson"})
+    first, second = answer.json()["results"]
+    detail = "The alert is not UTF-8: the byte 0xF6 at offset 14. Send it as UTF-8."
+    assert (first["status"], second["status"], second["detail"]) == (201, 400, detail)
 
 
 @pytest.mark.parametrize("half", [rb"\ud800", rb"\uDfFf", rb"\ud83d\u0041", rb"\\\udc00", rb"\ud83d\ude00\ude00"])
