@@ -131,7 +131,7 @@ class AsyncClient:
         name each.
         ``on_notice`` is called with connections, drops, gaps and resets; without it they are
         logged. Once the service was reached, the stream reconnects without a limit; before, for
-        ``first_connection_seconds`` (None: without a limit).
+        ``first_connection_seconds`` (None: without a limit), unless something else answers.
         """
         state = StreamState(after, topics, min_severity, on_notice, consumer=consumer)
         return AsyncStream(state, self._url, first_connection_seconds, self._bearer, trust_env=self._trust_env)

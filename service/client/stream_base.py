@@ -14,7 +14,15 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+)
 from websockets.typing import Subprotocol
 
 from service.client.errors import ClientError, StreamRejected, Unreachable, UnreadableAnswer
@@ -33,6 +41,8 @@ OPEN_SECONDS = 10
 CLOSE_SECONDS = 2
 CONNECT_FAILURES = (OSError, InvalidHandshake, InvalidURI)
 """What connecting raises; a time-out is an ``OSError``."""
+_PASSING = (TRANSIENT | set(range(500, 600))) - {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED}
+"""The statuses of a handshake after which another may succeed."""
 
 
 class StreamBase(ABC):
@@ -91,7 +101,8 @@ class StreamBase(ABC):
 
         Raises:
             StreamRejected: the service closed the stream for good.
-            Unreachable, UnreadableAnswer: the first connection was not made in time.
+            Unreachable: the first connection was not made in time.
+            UnreadableAnswer: what answered the first connection is not the service.
 
         """
         self._state.processed()
@@ -105,10 +116,12 @@ class StreamBase(ABC):
                 frame = error.rcvd or error.sent
                 await (self._reconnect(frame.code, frame.reason) if frame else self._reconnect(None, ""))
             except TimeoutError:
-                self._require_service("was silent")
+                if not self._state.connected_once and time.monotonic() >= self._give_up_at:
+                    raise _not_tocsin(self._url, "took a stream, but was silent") from None
                 await self._reconnect(None, "server_silent")
             except ValueError:
-                self._require_service("sent something else")
+                if not self._state.connected_once:
+                    raise _not_tocsin(self._url, "took a stream, but sent something else") from None
                 await self._reconnect(None, "unreadable_frame")
             else:
                 if event is not None:
@@ -167,7 +180,7 @@ class StreamBase(ABC):
         except (InvalidProxy, ValueError):
             raise ClientError(UNUSABLE_PROXY) from None
         except CONNECT_FAILURES as error:
-            reason = _reason(error, self._url, trust_env=self._trust_env)
+            reason = self._reason(error)
             left = math.inf if self._state.connected_once else self._give_up_at - time.monotonic()
             if left <= 0:
                 raise Unreachable(f"{self._url} cannot be reached: {str(error) or type(error).__name__}") from None
@@ -176,15 +189,26 @@ class StreamBase(ABC):
             self._connected = True
             self._state.opened()
 
-    def _require_service(self, did: str) -> None:
-        """Give up on what took the connection and is not the service, once the time for the first one is over.
+    def _reason(self, error: Exception) -> str:
+        """Return why an attempt to connect failed, if another may succeed.
 
         Raises:
-            UnreadableAnswer: it is over.
+            ClientError: none will.
 
         """
-        if not self._state.connected_once and time.monotonic() >= self._give_up_at:
-            raise UnreadableAnswer(f"{self._url} took a stream, but {did} where Tocsin says welcome")
+        if isinstance(error, InvalidURI):
+            raise ClientError(f"{self._url} is no address of a stream") from error
+        if isinstance(error, InvalidStatus):
+            status = error.response.status_code
+            if status not in _PASSING:
+                raise StreamRejected(f"{self._url} answered with HTTP status {status}") from error
+            return f"http_{status}"
+        if not self._state.connected_once and _is_other_protocol(error):  # later it may be a proxy's answer
+            raise _not_tocsin(self._url, "answered the handshake, but not as a WebSocket") from error
+        failed = failure(error, self._url, trust_env=self._trust_env, protocol="ws")
+        if not isinstance(failed, Unreachable):
+            raise failed from error
+        return "unreachable"
 
     async def _reconnect(self, code: int | None, reason: str, pause_max: float = math.inf) -> None:
         """Abandon the connection, and pause before the next."""
@@ -212,21 +236,11 @@ def connect_options(token: str, *, trust_env: bool) -> dict[str, Any]:
     }
 
 
-def _reason(error: Exception, url: str, *, trust_env: bool) -> str:
-    """Return why an attempt to connect failed, if another may succeed.
+def _is_other_protocol(error: Exception) -> bool:
+    """Return whether a handshake got an answer that no service gives: other HTTP than 1.1, or no HTTP at all."""
+    is_cut_off = isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError)
+    return isinstance(error, InvalidHandshake) and not isinstance(error, ProxyError) and not is_cut_off
 
-    Raises:
-        ClientError: none will.
 
-    """
-    if isinstance(error, InvalidURI):
-        raise ClientError(f"{url} is no address of a stream") from error
-    if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in TRANSIENT:
-            raise StreamRejected(f"{url} answered with HTTP status {status}") from error
-        return f"http_{status}"
-    failed = failure(error, url, trust_env=trust_env, protocol="ws")
-    if not isinstance(failed, Unreachable):
-        raise failed from error
-    return "unreachable"
+def _not_tocsin(url: str, did: str) -> UnreadableAnswer:
+    return UnreadableAnswer(f"{url} {did} where Tocsin says welcome")

@@ -204,6 +204,8 @@ class StreamState:
             raise ValueError("a frame is nested too deeply") from None
         if not isinstance(frame, dict):
             raise ValueError("a frame must be an object")  # noqa: TRY004 - the same as unreadable JSON
+        if not self.connected_once and frame.get("type") != "welcome":
+            raise ValueError("the first frame must be a welcome")
         try:
             return self._frame(frame)
         except (KeyError, TypeError, AttributeError) as error:

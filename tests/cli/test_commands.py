@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from service.cli.audit import audit
 from service.cli.invocation import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from service.cli.lazy_group import LazyGroup
@@ -180,17 +181,23 @@ class OtherServer(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@contextmanager
+def other_server() -> Iterator[str]:
+    """Serve, and yield the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
 @pytest.mark.parametrize("command", ["send --title x", "resolve key", "people deactivate bob", "people reactivate bob"])
 def test_an_answer_of_another_server_is_said_in_one_line(
     tocsin: Callable[..., subprocess.CompletedProcess[str]], command: str
 ) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        try:
-            run = tocsin(*command.split(), "--url", url, TOCSIN_TOKEN="t")
-        finally:
-            server.shutdown()
+    with other_server() as url:
+        run = tocsin(*command.split(), "--url", url, TOCSIN_TOKEN="t")
     assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
     assert run.stderr.startswith("tocsin: ")
     assert "HTTP status 200" in run.stderr

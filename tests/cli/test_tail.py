@@ -20,6 +20,7 @@ import pytest
 
 from service.cli.tail import _Notices, line
 from service.client import Alert, AlertEvent, Connected, Gap, Reset
+from tests.cli.test_commands import other_server
 from tests.harness import BODY, PATIENCE, ROOT, WRITE, Node, Process, eventually, token
 
 if TYPE_CHECKING:
@@ -276,6 +277,14 @@ def test_a_failure_is_one_line_that_says_what_to_do(
     assert run.stderr.startswith("tocsin: ")
     assert run.stderr.count("\n") == 1
     assert bearer not in run.stderr
+
+
+def test_another_server_is_said_in_one_line(here: Here) -> None:
+    with other_server() as url:
+        run = here("--url", url)
+    said = f"{url} answered the handshake, but not as a WebSocket where Tocsin says welcome"
+    advice = f"check that Tocsin runs at {url}, or set --url"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"tocsin: {said}; {advice}\n")
 
 
 @pytest.mark.parametrize("proxy", ["http://a:hunter2@:0", "hunter2", "http://[hunter2"])

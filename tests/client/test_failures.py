@@ -11,13 +11,15 @@ import pytest
 from websockets.asyncio.server import serve
 from websockets.typing import Subprotocol
 
-from service.client import AsyncClient, Client, ClientError, Retry, Unreachable
+from service.client import AsyncClient, Client, ClientError, Retry, Unreachable, UnreadableAnswer
 from service.client.stream_state import SUBPROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from websockets.asyncio.server import ServerConnection
+
+    from service.client import Notice
 
 SOON = Retry(total_seconds=0.01)
 
@@ -127,13 +129,57 @@ async def test_tls_for_a_server_without_it_is_said_at_once() -> None:
     assert len(asked) == 4
 
 
-async def test_a_web_socket_of_another_server_is_given_up_with_the_first_connection() -> None:
-    async def echo(connection: ServerConnection) -> None:
-        await connection.send("hello")
+def no_notice(notice: Notice) -> None:
+    raise AssertionError(notice)
+
+
+async def stream_error(url: str) -> ClientError:
+    """Return what a stream raises that has time left, and does not try again."""
+    stream = AsyncClient(url, "t").stream(first_connection_seconds=3600, on_notice=no_notice)
+    async with stream:
+        with pytest.raises(ClientError) as raised:
+            await anext(stream)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: keep-alive\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno header\r\n\r\n",
+        b"SSH-2.0-OpenSSH_10.0\r\n",
+        b"-ERR unknown command 'GET'\r\n",
+        b"x" * 10_000,
+    ],
+)
+async def test_a_handshake_that_another_server_answers_is_said_at_once(answer: bytes) -> None:
+    async with server(answer, []) as address:
+        error = await stream_error(f"http://{address}")
+    assert type(error) is UnreadableAnswer
+    assert str(error) == f"http://{address} answered the handshake, but not as a WebSocket where Tocsin says welcome"
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "501 Not Implemented"])
+async def test_a_status_that_does_not_pass_is_said_at_once(status: str) -> None:
+    async with server(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode(), []) as address:
+        assert f"answered with HTTP status {status[:3]}" in str(await stream_error(f"http://{address}"))
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"HTTP/1.1 503 Service Unavailable\r\n\r\n"])
+async def test_an_answer_that_is_cut_off_or_may_pass_is_asked_for_again(answer: bytes) -> None:
+    async with server(answer, []) as address:
+        _, stream, _, stream_of_threads = await outcomes(f"http://{address}")
+    assert (type(stream), type(stream_of_threads)) == (Unreachable, Unreachable)
+
+
+@pytest.mark.parametrize("frame", ["hello", '{"type":"hello"}', "[]", '{"type":"event","seq":1}'])
+async def test_a_web_socket_of_another_server_is_said_at_once(frame: str) -> None:
+    async def greet(connection: ServerConnection) -> None:
+        await connection.send(frame)
         await connection.wait_closed()
 
-    async with serve(echo, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as listening:
-        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        async with AsyncClient(url, "t") as client, client.stream(first_connection_seconds=0) as stream:
-            with pytest.raises(ClientError, match="took a stream, but sent something else"):
-                await anext(stream)
+    async with serve(greet, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as listening:
+        error = await stream_error(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    assert "took a stream, but sent something else where Tocsin says welcome" in str(error)
