@@ -32,10 +32,12 @@ def brisk(shared_url: str) -> Iterator[Node]:
         yield node
 
 
-async def post(node: Node, *titles: str) -> list[str]:
+async def post(node: Node, *titles: str, other: Node | None = None) -> list[str]:
+    """Post alerts, and wait until the node, and an ``other`` that is asked, too, have fanned them out."""
     for title in titles:
         seq = (await node.post(title, topic="loops"))["seq"]
-    await node.fanned_out(seq)
+    for asked in (node, other or node):
+        await asked.fanned_out(seq)
     return list(titles)
 
 
@@ -147,7 +149,7 @@ async def test_an_answer_that_is_lost_on_the_way_comes_again(
     monkeypatch.setattr(PollSession, "answer_lost", observed)
     async with (brisk if elsewhere else shared).http(subject, READ) as client:
         assert await titles_of(client) == []
-        titles = await post(shared, "a", "b")
+        titles = await post(shared, "a", "b", other=brisk)
         asking = await asyncio.to_thread(request, shared, subject, wait=0)
         assert await asyncio.to_thread(asking.recv, 1)  # what is not read of the answer makes the close a reset
         if is_written:
