@@ -98,8 +98,8 @@ def test_the_sources_of_a_group_are_its_own_for_whoever_says_so_and_within_the_t
 
 
 @pytest.fixture(scope="module")
-def kept(shared_url: str) -> tuple[Database, list[AlertRecord]]:
-    """A database that holds an alert of every kind."""
+def kept(shared_url: str) -> tuple[str, list[AlertRecord]]:
+    """The address of a database that holds an alert of every kind."""
     kinds = [(topic, people) for topic in TOPICS for people in PEOPLE]
     records = [
         stored(seq=seq, topic=topic, recipients=people, source=SUBJECTS[seq % 3])
@@ -113,18 +113,19 @@ def kept(shared_url: str) -> tuple[Database, list[AlertRecord]]:
         await database.close()
 
     asyncio.run(store())
-    return Database(parse_url(shared_url), StorageSettings()), records
+    return shared_url, records
 
 
 @settings(max_examples=60, deadline=None)
 @given(one=principals)
-def test_a_list_holds_what_one_may_read(kept: tuple[Database, list[AlertRecord]], one: Principal) -> None:
-    database, records = kept
+def test_a_list_holds_what_one_may_read(kept: tuple[str, list[AlertRecord]], one: Principal) -> None:
+    url, records = kept
     scopes = one.scopes | {Scope.ALERTS_READ} if not one.may(Scope.ALERTS_WRITE) else one.scopes
     reader = Principal(one.subject, scopes, one.topics, one.expires_at)
     listed_with = Operation.READ if reader.may(Scope.ALERTS_READ) else Operation.LOOK_UP
 
     async def listed() -> set[int]:
+        database = Database(parse_url(url), StorageSettings())
         async with database.transaction() as tx:
             rows = (await tx.execute(select(alerts.c.seq).where(visible_to(reader)))).scalars().all()
         await database.close()
