@@ -130,6 +130,8 @@ class _Core(ServerProtocol):
 class WebSocketTransport(WindowedWebSocket):
     """One WebSocket."""
 
+    __slots__ = ("_at_check", "_closing_work", "_received_at_check", "_turn", "_unread")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = _Core(max_size=self.config.ws_max_size, logger=core_log)

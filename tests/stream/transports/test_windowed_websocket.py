@@ -112,6 +112,10 @@ def case(monkeypatch: pytest.MonkeyPatch) -> WindowCase:
     return case
 
 
+def test_a_connection_has_no_more_attributes_beside_its_slots_than_share_their_names(case: WindowCase) -> None:
+    assert len(vars(case.transport)) <= 30
+
+
 def test_what_exceeds_the_window_is_held_and_follows_in_whole_frames_as_the_client_answers(case: WindowCase) -> None:
     assert not case.offer(3, 500)
     assert START_BYTES <= len(case.socket.data) < START_BYTES + 4 * EVENT_BYTES
