@@ -6,9 +6,10 @@ the beginning has, so one that two chunks share is found, and none is found twic
 beginning has; of the up to a hundred that come in a chunk, one has its end in the next. A few connections keep all that
 they receive, to be parsed in the end.
 
-Each connection sends a pong once it is open, whatever its server is. From the first byte that a client sends on, as an
-acknowledgement or the answer to a ping, Linux delays its ACKs, and a write to it takes more of the sender's time, up
-to twice as much. Without that byte a server that never hears of its clients would seem faster than it is.
+Each connection sends something four times a second while it reads, as clients do that acknowledge: an ack where these
+are measured, and a pong that nobody asked for elsewhere, to every server alike. After what a client has sent, Linux
+delays its ACKs, and a write to it takes more of the sender's time: up to twice as much. A server whose clients are
+silent would seem faster than one that hears of them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CHUNK = 1 << 20
 PING = b"\x89\x04"
 """uvicorn's ping: four bytes of payload. The byte 0x89 is in no text here, for those are ASCII."""
 PING_BYTES = 6
-ACK_SECONDS = 0.25
+SEND_SECONDS = 0.25
 KEPT = 3
 CLOSING_BRACE = ord("}")
 """How every frame ends; what is searched for does not hold it."""
@@ -42,15 +43,15 @@ RESET_ON_CLOSE = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 class Client:
     """One connection."""
 
-    __slots__ = ("carry", "count", "group", "is_open", "kept", "next_ack", "socket")
+    __slots__ = ("carry", "count", "group", "is_open", "kept", "next_send", "socket")
 
-    def __init__(self, group: Group, request: bytes, next_ack: float) -> None:
+    def __init__(self, group: Group, request: bytes, next_send: float) -> None:
         self.group = group
         self.carry = b""
         self.count = 0
         self.is_open = False
         self.kept: list[bytes] | None = [] if len(group.clients) < KEPT else None
-        self.next_ack = next_ack
+        self.next_send = next_send
         self.socket = socket.create_connection(group.address, PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
@@ -125,8 +126,8 @@ class Reading:
     def connect(self, group: Group) -> None:
         """Open the next connection of a group."""
         number = len(group.clients)
-        next_ack = time.perf_counter() + ACK_SECONDS * number / len(group.requests)
-        client = Client(group, group.requests[number], next_ack)
+        next_send = time.perf_counter() + SEND_SECONDS * number / len(group.requests)
+        client = Client(group, group.requests[number], next_send)
         group.clients.append(client)
         self._clients[client.socket.fileno()] = client
         self.epoll.register(client.socket, select.EPOLLIN)
@@ -168,12 +169,11 @@ class Reading:
             group.last = now
         if buffer.find(b"\x89", start, end) >= 0:
             self._answer_ping(client, start, end)
-        if group.acks and now >= client.next_ack:
-            self._ack(client, now, start, end)
+        if now >= client.next_send:
+            self._send(client, now, start, end)
         client.carry = b"" if buffer[end - 1] == CLOSING_BRACE else bytes(buffer[max(start, end - CARRY) : end])
         if not client.is_open and buffer.find(group.ready, start, end) >= 0:
             client.is_open = True
-            client.socket.send(wire.pong(b""))
             group.opened += 1
             self.on_open(group, now)
         if found:
@@ -185,10 +185,14 @@ class Reading:
         if at >= 0 and CARRY < at + PING_BYTES <= end:
             client.socket.send(wire.pong(bytes(self._buffer[at + len(PING) : at + PING_BYTES])))
 
-    def _ack(self, client: Client, now: float, start: int, end: int) -> None:
-        """Acknowledge the last event whose ``seq`` is in the chunk."""
+    def _send(self, client: Client, now: float, start: int, end: int) -> None:
+        """Send a pong, or acknowledge the last event whose ``seq`` is in the chunk."""
+        if not client.group.acks:
+            client.next_send = now + SEND_SECONDS
+            client.socket.send(wire.pong(b""))
+            return
         at = self._buffer.rfind(wire.EVENT, start, end)
         comma = self._buffer.find(b",", at + len(wire.EVENT), end)
         if at >= 0 and comma > 0:
-            client.next_ack = now + ACK_SECONDS
+            client.next_send = now + SEND_SECONDS
             client.socket.send(wire.ack(int(self._buffer[at + len(wire.EVENT) : comma])))
