@@ -50,9 +50,8 @@ async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_c
         await eventually(lambda: node.sql(both_written, current["id"]))
         frozen.process.send_signal(signal.SIGSTOP)
         [head] = (await node.sql("SELECT max(seq) FROM events"))[0]
-        stored = len(load.stored)
         try:
-            await eventually(lambda: len(load.stored) > stored + 100)
+            await eventually(lambda: len(load.stored) > head + 100)
             load.finish()  # a node that is too busy to keep its own lease judges no other
             lost = await eventually(
                 lambda: node.sql(
@@ -72,7 +71,6 @@ async def test_a_node_that_froze_for_longer_than_its_lease_starts_over_and_its_c
     for admin in on_frozen:
         assert (admin.sessions[0].code, admin.sessions[0].reason) == (1012, "shutting_down")
     # A node without its lease sends no event, because nobody could say that it did; it may have frozen amid a pass.
-    assert load.count > head + 100
     assert max(seq for admin in on_frozen for seq in admin.sessions[0].seqs) <= head
     assert len(elsewhere.sessions) == 1
     await assert_ledger_within((*on_frozen, elsewhere))
